@@ -1,0 +1,112 @@
+"""Every error that equipoise raises on purpose, and the two helpers that word them.
+
+All of them derive from :class:`EquipoiseError`, and each also from the built-in exception that a caller would expect, so
+that ``except ValueError`` keeps working. Messages are one line: what was given, what was expected, what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+__all__ = [
+    "EquipoiseError",
+    "InputError",
+    "MissingExtraError",
+    "NonFiniteError",
+    "UnknownMethodError",
+    "UnknownOptionError",
+    "UnknownTaskError",
+    "near_misses",
+    "require",
+]
+
+
+class EquipoiseError(Exception):
+    """Base class of all errors raised by equipoise."""
+
+
+class InputError(EquipoiseError, ValueError):
+    """An argument that cannot be used as it was given."""
+
+
+class UnknownTaskError(InputError):
+    """A task name that was neither declared nor seen in the first step."""
+
+
+class UnknownMethodError(InputError):
+    """A balancing method that is not in the registry."""
+
+
+class UnknownOptionError(InputError):
+    """An option that the chosen method does not have."""
+
+
+class NonFiniteError(EquipoiseError, ArithmeticError):
+    """A loss or a gradient was infinite or not a number; nothing had been changed when this was raised.
+
+    Attributes:
+        tasks: names of the tasks whose loss or gradient is not finite.
+        step: index of the step, counted from 0, that was not taken.
+        what: ``"loss"`` or ``"gradient"``.
+    """
+
+    def __init__(self, message: str, *, tasks: tuple[str, ...], step: int, what: str) -> None:
+        super().__init__(message)
+        self.tasks = tasks
+        self.step = step
+        self.what = what
+
+
+class MissingExtraError(EquipoiseError, ImportError):
+    """A feature needs a package that is not installed; the message names the extra to install."""
+
+
+def near_misses(word: str, possibilities: Iterable[str]) -> str:
+    """Words the suggestion at the end of an error message.
+
+    Args:
+        word: what was given.
+        possibilities: what would have been accepted.
+
+    Returns:
+        A sentence with a leading space, or an empty string when nothing is similar.
+
+    Example:
+        >>> near_misses("fairgard", ["fairgrad", "famo", "mgda"])
+        ' Did you mean "fairgrad"?'
+        >>> near_misses("xyz", ["fairgrad"])
+        ''
+    """
+    close = difflib.get_close_matches(word.lower(), list(possibilities), n=3, cutoff=0.5)
+    quoted = " or ".join(f'"{name}"' for name in close)
+    return f" Did you mean {quoted}?" if close else ""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Imports an optional dependency or says which extra brings it.
+
+    Args:
+        module: dotted name of the module to import.
+        extra: the extra of equipoise that installs it.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        MissingExtraError: the module cannot be imported.
+
+    Example:
+        >>> require("json", "study").__name__
+        'json'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise MissingExtraError(
+            f'"{package}" is needed for this and cannot be imported ({error}); '
+            f'install it with: pip install "equipoise[{extra}]"'
+        ) from error
