@@ -1,0 +1,77 @@
+"""Δm %: how much worse than single-task training, over all metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from equipoise.errors import InputError
+from equipoise.metrics.metric import Metric
+
+__all__ = ["delta_m"]
+
+
+def delta_m(
+    results: Mapping[str, float],
+    baseline: Mapping[str, float],
+    metrics: Iterable[Metric],
+    *,
+    average: str = "metrics",
+) -> float:
+    """The mean relative drop in performance against a baseline, in percent; below zero is better than the baseline.
+
+    ``Δm % = 1/K Σ_k (−1)^δ_k (M_m,k − M_b,k) / M_b,k × 100``, where ``δ_k`` is 1 if a higher ``M_k`` is better and 0
+    otherwise (eq. 14 of the COST paper; the same formula stands unnumbered in the experiments of the LDC-MTL paper).
+    The papers' tables count every metric once, also where a task has several.
+
+    Args:
+        results: metric name → value of the method ``M_m``.
+        baseline: metric name → value of the baseline ``M_b``, usually single-task training.
+        metrics: the metrics that count.
+        average: ``"metrics"`` gives every metric the same weight, as the papers' tables do; ``"tasks"`` averages within
+            each task first, so that a task with many metrics weighs no more than one with a single metric.
+
+    Returns:
+        The drop in percent; ``nan`` if one of the method's values is not finite, because a training that went wrong has
+        no mean.
+
+    Raises:
+        InputError: no metrics, a metric without a value, an unknown ``average``, or a baseline that is zero or not
+            finite, against which nothing is relative.
+
+    Example:
+        >>> accuracy = Metric("accuracy", "class", higher_is_better=True)
+        >>> error = Metric("error", "depth", higher_is_better=False)
+        >>> round(delta_m({"accuracy": 90.0, "error": 0.6}, {"accuracy": 100.0, "error": 0.5}, [accuracy, error]), 6)
+        15.0
+    """
+    drops: dict[str, list[float]] = {}
+    for metric in metrics:
+        value, base = _value(results, metric, "results"), _value(baseline, metric, "baseline")
+        if base == 0 or not math.isfinite(base):
+            raise InputError(
+                f'the baseline of metric "{metric.name}" is {base:g}, and a relative drop needs one that is finite and '
+                "not zero; leave this metric out of Δm or measure it differently"
+            )
+        sign = -1.0 if metric.higher_is_better else 1.0
+        # Divided by the magnitude, so that below zero (a log-likelihood, say) worse still counts as a drop.
+        drops.setdefault(metric.task, []).append(
+            sign * (value - base) / abs(base) * 100 if math.isfinite(value) else math.nan
+        )
+    if not drops:
+        raise InputError("Δm was asked for without any metric; pass at least one")
+    if average == "metrics":
+        return _mean([drop for of_task in drops.values() for drop in of_task])
+    if average == "tasks":
+        return _mean([_mean(of_task) for of_task in drops.values()])
+    raise InputError(f'average is {average!r}; it must be "metrics" or "tasks"')
+
+
+def _value(values: Mapping[str, float], metric: Metric, which: str) -> float:
+    if metric.name not in values:
+        raise InputError(f'the {which} have no value for metric "{metric.name}"; they have {sorted(values)}')
+    return float(values[metric.name])
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.nan
