@@ -1,0 +1,42 @@
+"""Small problems over K tasks, solved exactly: pure NumPy in float64, without models or autograd.
+
+All functions take a Gramian Q = G Gᵀ [K, K] of task gradients and return K numbers. Each has a companion that
+measures, without units, how well an answer meets its defining equation; the tolerance that the solver guarantees is in
+its docstring. Zero, equal and opposed gradients, any rank and any scale have a defined, finite answer.
+"""
+
+from equipoise.solvers.conflict_averse import (
+    conflict_averse_direction,
+    conflict_averse_residual,
+    conflict_averse_weights,
+)
+from equipoise.solvers.equal_projections import equal_projections, equal_projections_residual
+from equipoise.solvers.fair import fair_residual, fair_weights
+from equipoise.solvers.gramian import ScaledGramian, scale_gramian
+from equipoise.solvers.minimum_norm import minimum_norm_point, minimum_norm_residual
+from equipoise.solvers.nash import nash_bargaining, nash_residual
+from equipoise.solvers.nonnegative import nonnegative_quadratic_program, nonnegative_residual
+from equipoise.solvers.project_conflicts import project_conflicts, random_orders
+from equipoise.solvers.simplex import simplex_quadratic_program, simplex_residual
+
+__all__ = [
+    "ScaledGramian",
+    "conflict_averse_direction",
+    "conflict_averse_residual",
+    "conflict_averse_weights",
+    "equal_projections",
+    "equal_projections_residual",
+    "fair_residual",
+    "fair_weights",
+    "minimum_norm_point",
+    "minimum_norm_residual",
+    "nash_bargaining",
+    "nash_residual",
+    "nonnegative_quadratic_program",
+    "nonnegative_residual",
+    "project_conflicts",
+    "random_orders",
+    "scale_gramian",
+    "simplex_quadratic_program",
+    "simplex_residual",
+]

@@ -1,0 +1,161 @@
+"""The inner problem of CAGrad: the best worst-case improvement near the mean gradient."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from equipoise.errors import InputError
+from equipoise.solvers.gramian import Array, ScaledGramian, read_vector, scale_gramian
+from equipoise.solvers.nonnegative import pivot_nonnegative
+
+
+def conflict_averse_weights(gram: ArrayLike, c: float) -> Array:
+    """Weights of CAGrad's dual problem.
+
+    min F(w) = g_wᵀg_0 + c ‖g_0‖ ‖g_w‖ over the simplex (Liu et al. 2021, "Conflict-averse gradient descent",
+    algorithm 1), where g_w = Σ w_i g_i and g_0 is the mean gradient; from the Gramian, g_wᵀg_0 = wᵀQ1 / K and
+    ‖g_w‖² = wᵀQ w.
+
+    F is homogeneous, so its minimum λ is the root of a convex function of one variable, each value of which is a
+    non-negative quadratic programme with C̃; Newton's method from above (Dinkelbach 1967) finds it in a few steps and
+    cannot overshoot. All quantities are those of the regularised Gramian, so F is smooth where gradients cancel.
+
+    Args:
+        gram: Gramian Q of the task gradients [K, K].
+        c: radius of the search around the mean gradient, relative to its length; c ≥ 0. With c = 0 the weights do not
+            matter, and are uniform.
+
+    Returns:
+        w [K], non-negative and with sum 1; :func:`conflict_averse_residual` is at most 1e-10. Tasks with a zero
+        gradient share all the weight if no combination of the others improves on 0, the value of F there; else they
+        have none.
+
+    Raises:
+        InputError: the Gramian is not square or not finite, or c is negative or not finite.
+
+    Example:
+        >>> conflict_averse_weights([[4.0, 0.0], [0.0, 1.0]], c=0.5).round(6).tolist()
+        [0.0, 1.0]
+    """
+    _check_radius(c)
+    scaled = scale_gramian(gram)
+    weights, _ = _solve(scaled, c)
+    return weights
+
+
+def conflict_averse_direction(gram: ArrayLike, c: float) -> Array:
+    """Coefficients of CAGrad's update direction.
+
+    d = g_0 + c ‖g_0‖ g_w / ‖g_w‖ (Liu et al. 2021, "Conflict-averse gradient descent", algorithm 1) with the weights of
+    :func:`conflict_averse_weights`, written as Σ coefficients_i g_i. The paper's d is not divided by 1 + c².
+
+    ‖g_w‖ is taken from the regularised Gramian and is therefore never zero: as g_w tends to 0, at a Pareto-stationary
+    point, the second term tends to 0 as well and d to the mean gradient.
+
+    Args:
+        gram: Gramian Q of the task gradients [K, K].
+        c: radius of the search around the mean gradient, relative to its length; c ≥ 0.
+
+    Returns:
+        Coefficients [K]; those of tasks with a zero gradient are 1 / K.
+
+    Raises:
+        InputError: the Gramian is not square or not finite, or c is negative or not finite.
+
+    Example:
+        >>> conflict_averse_direction([[4.0, 0.0], [0.0, 1.0]], c=0.0).tolist()
+        [0.5, 0.5]
+    """
+    _check_radius(c)
+    scaled = scale_gramian(gram)
+    _, extra = _solve(scaled, c)
+    return 1.0 / scaled.size + extra
+
+
+def conflict_averse_residual(gram: ArrayLike, c: float, weights: ArrayLike) -> float:
+    """How far weights are from those of :func:`conflict_averse_weights`.
+
+    The largest violation of ∂F/∂w_j ≥ F, each divided by ‖g_j‖ ‖g_0‖, of Σ w = 1 and of w ≥ 0, with the lengths of the
+    regularised Gramian; the first is a difference of cosines and does not change with the scale of the gradients. With
+    c = 0 only the constraints are looked at.
+
+    Example:
+        >>> conflict_averse_residual([[1.0, 0.0], [0.0, 1.0]], 0.5, [0.5, 0.5]) < 1e-15
+        True
+    """
+    _check_radius(c)
+    scaled = scale_gramian(gram)
+    given = read_vector(weights, scaled.size, "the weights")
+    infeasible = max(abs(float(given.sum()) - 1.0), -float(given.min()), 0.0)
+    if c == 0.0 or scaled.live.size == 0:
+        return infeasible
+    inverse_norms, alignment, _ = _normalise(scaled)
+    # The lengths of the parts of g_w, in units of the smallest gradient.
+    lengths = given[scaled.live] / inverse_norms
+    pull = scaled.cosines @ lengths
+    length = math.sqrt(max(float(lengths @ pull), 0.0))
+    if length == 0.0:
+        # All weight on zero gradients, F = 0: no unit combination may point away from g_0 by a cosine below -c.
+        away, _ = pivot_nonnegative(scaled.cosines, -alignment)
+        return max(infeasible, math.sqrt(max(-float(alignment @ away), 0.0)) - c, 0.0)
+    slopes = alignment + c * pull / length
+    value = float(lengths @ slopes)
+    violation = float((value * inverse_norms - slopes).max())
+    if scaled.live.size < scaled.size:
+        violation = max(violation, value / float(np.abs(lengths).sum()))
+    return max(infeasible, violation)
+
+
+def _check_radius(c: float) -> None:
+    if not (math.isfinite(c) and c >= 0.0):
+        raise InputError(f"c is {c}; expected a finite number ≥ 0")
+
+
+def _normalise(scaled: ScaledGramian) -> tuple[Array, Array, float]:
+    """Inverse norms (at most 1), cosines of every task with the mean gradient, and the mean's length.
+
+    Norms are in units of the smallest norm in the first, and so is the length.
+    """
+    smallest = float(scaled.norms.min())
+    norms = scaled.norms / smallest
+    products = scaled.cosines @ norms
+    length = math.sqrt(float(norms @ products))
+    return 1.0 / norms, products / length, length / scaled.size
+
+
+def _solve(scaled: ScaledGramian, c: float) -> tuple[Array, Array]:
+    """The weights, and the coefficients of c ‖g_0‖ g_w / ‖g_w‖."""
+    size = scaled.size
+    nothing = np.zeros(size)
+    if c == 0.0 or scaled.live.size == 0:
+        return np.full(size, 1.0 / size), nothing
+    inverse_norms, alignment, mean_length = _normalise(scaled)
+    cosines = scaled.cosines
+    # F at the single tasks and at the mean, in units of the mean's length times the smallest norm.
+    at_tasks = (alignment + c * math.sqrt(1.0 + scaled.ridge)) / inverse_norms
+    value = min(float(at_tasks.min()), (1.0 + c) * mean_length)
+    solution = np.zeros_like(alignment)
+    support = None
+    for _ in range(50):
+        linear = value * inverse_norms - alignment
+        candidate, support = pivot_nonnegative(cosines, linear, 1.0 + abs(value), support)
+        length = math.sqrt(max(float(candidate @ (cosines @ candidate)), 0.0))
+        if length == 0.0:
+            break
+        solution = candidate / length
+        lower = (float(alignment @ solution) + c) / float(inverse_norms @ solution)
+        if not lower < value or abs(length - c) <= 1e-14 * c:
+            break
+        value = lower
+    if not solution.any():
+        solution[int(at_tasks.argmin())] = 1.0 / math.sqrt(1.0 + scaled.ridge)
+    if value >= 0.0 and scaled.live.size < size:
+        nothing[:] = 1.0
+        nothing[scaled.live] = 0.0
+        return nothing / nothing.sum(), np.zeros(size)
+    weights = solution * inverse_norms
+    weights /= weights.sum()
+    return scaled.spread(weights), scaled.spread(c * mean_length * solution * inverse_norms)
