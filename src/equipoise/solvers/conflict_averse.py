@@ -8,8 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from equipoise.errors import InputError
-from equipoise.solvers.gramian import Array, ScaledGramian, read_vector, scale_gramian
-from equipoise.solvers.nonnegative import pivot_nonnegative
+from equipoise.solvers.gramian import Array, ScaledGramian, accurate_product, read_vector, scale_gramian
+from equipoise.solvers.nonnegative import NonnegativeProgram, solve_nonnegative
+
+# Ratio of the sum of lengths to the length of the sum from which on rounding deserves attention.
+_CANCELLATION = 1e3
 
 
 def conflict_averse_weights(gram: ArrayLike, c: float) -> Array:
@@ -78,9 +81,9 @@ def conflict_averse_direction(gram: ArrayLike, c: float) -> Array:
 def conflict_averse_residual(gram: ArrayLike, c: float, weights: ArrayLike) -> float:
     """How far weights are from those of :func:`conflict_averse_weights`.
 
-    The largest violation of ∂F/∂w_j ≥ F, each divided by ‖g_j‖ ‖g_0‖, of Σ w = 1 and of w ≥ 0, with the lengths of the
-    regularised Gramian; the first is a difference of cosines and does not change with the scale of the gradients. With
-    c = 0 only the constraints are looked at.
+    The largest violation of ∂F/∂w_j ≥ F, each divided by (1 + c) ‖g_j‖ ‖g_0‖, of Σ w = 1 and of w ≥ 0, with the lengths
+    of the regularised Gramian; the first is a difference of cosines and does not change with the scale of the
+    gradients. With c = 0 only the constraints are looked at.
 
     Example:
         >>> conflict_averse_residual([[1.0, 0.0], [0.0, 1.0]], 0.5, [0.5, 0.5]) < 1e-15
@@ -95,18 +98,18 @@ def conflict_averse_residual(gram: ArrayLike, c: float, weights: ArrayLike) -> f
     inverse_norms, alignment, _ = _normalise(scaled)
     # The lengths of the parts of g_w, in units of the smallest gradient.
     lengths = given[scaled.live] / inverse_norms
-    pull = scaled.cosines @ lengths
-    length = math.sqrt(max(float(lengths @ pull), 0.0))
+    pull = accurate_product(scaled.cosines, lengths)
+    length = math.sqrt(max(math.fsum((lengths * pull).tolist()), 0.0))
     if length == 0.0:
         # All weight on zero gradients, F = 0: no unit combination may point away from g_0 by a cosine below -c.
-        away, _ = pivot_nonnegative(scaled.cosines, -alignment)
-        return max(infeasible, math.sqrt(max(-float(alignment @ away), 0.0)) - c, 0.0)
+        away, _ = solve_nonnegative(scaled.cosines, -alignment)
+        return max(infeasible, math.sqrt(max(-float(alignment @ away), 0.0)) - c)
     slopes = alignment + c * pull / length
     value = float(lengths @ slopes)
     violation = float((value * inverse_norms - slopes).max())
     if scaled.live.size < scaled.size:
         violation = max(violation, value / float(np.abs(lengths).sum()))
-    return max(infeasible, violation)
+    return max(infeasible, violation / (1.0 + c))
 
 
 def _check_radius(c: float) -> None:
@@ -122,6 +125,8 @@ def _normalise(scaled: ScaledGramian) -> tuple[Array, Array, float]:
     smallest = float(scaled.norms.min())
     norms = scaled.norms / smallest
     products = scaled.cosines @ norms
+    if float(norms @ products) * _CANCELLATION**2 < float(norms.sum()) ** 2:
+        products = accurate_product(scaled.cosines, norms)
     length = math.sqrt(float(norms @ products))
     return 1.0 / norms, products / length, length / scaled.size
 
@@ -140,22 +145,28 @@ def _solve(scaled: ScaledGramian, c: float) -> tuple[Array, Array]:
     solution = np.zeros_like(alignment)
     support = None
     for _ in range(50):
-        linear = value * inverse_norms - alignment
-        candidate, support = pivot_nonnegative(cosines, linear, 1.0 + abs(value), support)
-        length = math.sqrt(max(float(candidate @ (cosines @ candidate)), 0.0))
+        bound = value * inverse_norms
+        linear = bound - alignment
+        candidate, support = solve_nonnegative(cosines, linear, np.abs(bound) + np.abs(alignment), support)
+        if float(candidate.sum()) > _CANCELLATION * c:
+            # Gradients nearly cancel: one step of iterative refinement, or the length would lose half its digits.
+            error = linear - accurate_product(cosines, candidate)
+            candidate = candidate + NonnegativeProgram(cosines, error).solve(support)
+        # ‖candidate‖² in C̃, without the cancellation that the quadratic form itself would suffer.
+        length = math.sqrt(max(float(candidate @ linear), 0.0))
         if length == 0.0:
             break
         solution = candidate / length
         lower = (float(alignment @ solution) + c) / float(inverse_norms @ solution)
-        if not lower < value or abs(length - c) <= 1e-14 * c:
+        if not lower < value or abs(length - c) <= 1e-13 * c:
             break
         value = lower
     if not solution.any():
         solution[int(at_tasks.argmin())] = 1.0 / math.sqrt(1.0 + scaled.ridge)
     if value >= 0.0 and scaled.live.size < size:
-        nothing[:] = 1.0
-        nothing[scaled.live] = 0.0
-        return nothing / nothing.sum(), np.zeros(size)
+        idle = np.full(size, 1.0 / (size - scaled.live.size))
+        idle[scaled.live] = 0.0
+        return idle, nothing
     weights = solution * inverse_norms
     weights /= weights.sum()
     return scaled.spread(weights), scaled.spread(c * mean_length * solution * inverse_norms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from equipoise.solvers.gramian import Array, read_vector, scale_gramian, solve_linear
+from equipoise.solvers.gramian import Array, accurate_product, read_vector, scale_gramian, solve_linear
 
 # Weights of sum 1 may grow to this total size before their sum is given up; see equal_projections.
 _LARGEST_TOTAL = 1e8
@@ -67,7 +67,7 @@ def equal_projections_residual(gram: ArrayLike, weights: ArrayLike) -> float:
     if scaled.live.size == 0:
         return wrong_sum
     lengths = given[scaled.live] * (scaled.norms / scaled.norms.max())
-    projections = scaled.cosines @ lengths
+    projections = accurate_product(scaled.cosines, lengths)
     totals = np.abs(scaled.cosines) @ np.abs(lengths)
     error = np.abs(projections - projections.mean()) / totals
     return max(wrong_sum, float(error.max()))

@@ -2,8 +2,8 @@
 
 Both ask for positive weights with (Q w)_i = w_i^(-1/α). In units κ of the solution for orthogonal gradients, where all
 ω and σ are 1, this is a linear system C̃ (κ ω) = κ σ between weights ω and improvements σ, coupled task by task by the
-curve σ = ω^(-1/α). Newton's method in ω is slow wherever ω is small, and in σ wherever ω is large. The remedy is to give
-every task one coordinate *along its curve*, which is ω - 1 on the flat arm and α (1 - σ) on the steep one: in that
+curve σ = ω^(-1/α). Newton's method in ω is slow wherever ω is small, and in σ wherever ω is large. The remedy is to
+give every task one coordinate *along its curve*, which is ω - 1 on the flat arm and α (1 - σ) on the steep one: in that
 coordinate both arms are straight, the map is nearly piecewise linear, and full Newton steps converge from ω = 1 in 5
 to 30 rounds whatever α, the scales and the conflicts are.
 """
@@ -16,12 +16,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from equipoise.errors import InputError
-from equipoise.solvers.gramian import Array, read_vector, scale_gramian, solve_linear
+from equipoise.solvers.gramian import Array, accurate_product, read_vector, scale_gramian, solve_linear
+from equipoise.solvers.nash import solve_bargaining
 
 _EPSILON = float(np.finfo(np.float64).eps)
 # Logarithms of weights are kept within this, so that weights stay positive and finite.
 _LOGARITHM_LIMIT = 690.0
-_ROUNDS = 200
+# The inverse of a weight is kept below the exponential of this.
+_STEEPEST = 600.0
+# A start is not taken farther out on a curve than the exponential of this.
+_FARTHEST = 200.0
+# Newton rounds for one α, and changes of α on the way to it: two to three times what the worst known matrices take.
+_ROUNDS = 60
+_STAGES = 60
 
 
 def fair_weights(gram: ArrayLike, alpha: float) -> Array:
@@ -78,7 +85,7 @@ def fair_residual(gram: ArrayLike, alpha: float, weights: ArrayLike) -> float:
     lengths = np.log(given) + np.log(scaled.norms)
     largest = float(lengths.max())
     relative = np.exp(lengths - largest)
-    left = scaled.cosines @ relative
+    left = accurate_product(scaled.cosines, relative)
     total = np.abs(scaled.cosines) @ relative
     exponent = -np.log(given) / alpha - np.log(scaled.norms) - largest
     right = np.exp(np.minimum(exponent, 700.0))
@@ -104,35 +111,71 @@ def solve_fair(cosines: Array, log_norms: Array, alpha: float) -> Array:
     Returns:
         log v [K].
     """
+    if log_norms.size == 0 or alpha == 1.0:
+        return np.log(solve_bargaining(cosines))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _solve_fair(cosines, log_norms, alpha)
+
+
+def _solve_fair(cosines: Array, log_norms: Array, alpha: float) -> Array:
+    logarithms, converged = _follow_curves(cosines, log_norms, alpha, None)
+    if converged:
+        return logarithms
+    # As α tends to 0 the curves get corners, at which Newton's method may cycle. α then starts from 1, where the curves
+    # are hyperbolas, and moves as fast as the method keeps up.
+    reached = np.log(solve_bargaining(cosines))
+    goal = math.log(alpha)
+    done, stride = 0.0, goal
+    for _ in range(_STAGES):
+        trial = goal if abs(stride) >= abs(goal - done) else done + stride
+        logarithms, converged = _follow_curves(cosines, log_norms, math.exp(trial), reached)
+        if not converged:
+            stride /= 3.0
+            continue
+        reached, done = logarithms, trial
+        if done == goal:
+            break
+        stride *= 2.0
+    return reached
+
+
+def _follow_curves(cosines: Array, log_norms: Array, alpha: float, start: Array | None) -> tuple[Array, bool]:
+    """Newton's method in the coordinates along the curves; log v [K], and whether it converged."""
     size = log_norms.shape[0]
-    if size == 0:
-        return np.zeros(0)
     # κ: the solution of the problem without its off-diagonal entries, where weights and improvements agree.
     log_units = (1.0 - alpha) / (1.0 + alpha) * log_norms
-    log_units -= log_units.max()
-    units = np.exp(log_units)
+    units = np.exp(log_units - log_units.max())
     magnitudes = np.abs(cosines)
     diagonal = cosines.diagonal()
-    position = np.zeros(size)
-    log_weights = np.zeros(size)
-    improvements = np.ones(size)
-    best = math.inf
-    best_log_weights = log_weights
+    if start is None:
+        log_weights = np.zeros(size)
+        position = np.zeros(size)
+        improvements = np.ones(size)
+    else:
+        log_weights = np.maximum(start - log_units, -_FARTHEST * alpha)
+        improvements = np.exp(np.minimum(log_weights / -alpha, _FARTHEST))
+        position = np.where(
+            log_weights >= 0.0,
+            np.expm1(np.clip(log_weights, 0.0, _FARTHEST)),
+            alpha * (1.0 - improvements),
+        )
+    best, best_error = log_weights, math.inf
     for _ in range(_ROUNDS):
         lengths = units * np.exp(log_weights)
         right = units * improvements
         mismatch = cosines @ lengths
         mismatch -= right
-        total = magnitudes @ lengths
-        error = float((np.abs(mismatch) / (right + 4.0 * total)).max())
-        if error < best:
-            best, best_log_weights = error, log_weights
-        if error <= 2.0 * _EPSILON or (best <= 1e-13 and error > 0.5 * best and error != best):
+        error = float((np.abs(mismatch) / (right + 4.0 * (magnitudes @ lengths))).max())
+        finishing = best_error <= 1e-13
+        if error < best_error:
+            best, best_error = log_weights, error
+        elif finishing or math.isnan(error):
             break
-        # -dσ/dω along the curve; the linear system is scaled symmetrically to a diagonal of ones.
-        steepness = np.minimum(improvements * np.exp(-log_weights), 1e300)
-        pull = steepness / alpha
-        scaling = 1.0 / np.sqrt(diagonal + pull)
+        if error <= _EPSILON:
+            break
+        # -α dσ/dω along the curve. The system is scaled symmetrically to a diagonal of ones.
+        steepness = improvements * np.exp(np.minimum(-log_weights, _STEEPEST))
+        scaling = 1.0 / np.sqrt(diagonal + steepness / alpha)
         system = cosines * scaling
         system *= scaling[:, None]
         system.reshape(-1)[:: size + 1] = 1.0
@@ -143,5 +186,5 @@ def solve_fair(cosines: Array, log_norms: Array, alpha: float) -> Array:
         flat = np.log1p(np.maximum(position, 0.0))
         steep = np.minimum(position, 0.0) / -alpha
         log_weights = flat - alpha * np.log1p(steep)
-        improvements = np.exp(-flat / alpha) + steep
-    return best_log_weights + log_units
+        improvements = np.exp(flat / -alpha) + steep
+    return best + log_units, best_error <= 1e-13

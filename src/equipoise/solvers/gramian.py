@@ -17,6 +17,7 @@ holds for Q̃ exactly; the residuals of the solvers are measured against it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,8 @@ Array = NDArray[np.float64]
 # precision stays below 1e-13; and a ridge of 1e-10 keeps bargaining weights below 1e5 times their usual size, so
 # that combining single-precision gradients with them still leaves two correct digits.
 SMALLEST_EIGENVALUE = 1e-10
+# Eigenvalues of double-precision Gramians that are zero in exact arithmetic come out within this.
+_ZERO = 1e-13
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,23 +129,55 @@ def add_ridge(cosines: Array) -> tuple[Array, float]:
     if size == 0:
         return cosines, 0.0
     diagonal = cosines.reshape(-1)[:: size + 1]
-    # One Cholesky factorisation proves that no ridge is needed; eigenvalues cost ten times as much.
-    diagonal[:] = 1.0 - 0.5 * SMALLEST_EIGENVALUE
     ridge = 0.0
+    # Factorisations settle the common cases, positive definite and singular, at a tenth of the cost of eigenvalues.
+    diagonal[:] = 1.0 - 0.5 * SMALLEST_EIGENVALUE
     if not is_positive_definite(cosines):
-        diagonal[:] = 1.0
-        eigenvalues = np.linalg.eigvalsh(cosines)
-        # The largest eigenvalue of cosines is at most K; it is more only if the input was no Gramian at all.
-        magnitude = max(1.0, float(eigenvalues[-1]) / size)
-        ridge = max(0.0, SMALLEST_EIGENVALUE * magnitude - 2.0 * float(eigenvalues[0]))
+        diagonal[:] = 1.0 - _ZERO
+        above = size > 8 and is_positive_definite(cosines)
+        diagonal[:] = 1.0 + _ZERO
+        if size > 8 and not above and is_positive_definite(cosines):
+            ridge = SMALLEST_EIGENVALUE
+        else:
+            diagonal[:] = 1.0
+            eigenvalues = np.linalg.eigvalsh(cosines)
+            # The largest eigenvalue of cosines is at most K; it is more only if the input was no Gramian at all.
+            magnitude = max(1.0, float(eigenvalues[-1]) / size)
+            ridge = max(0.0, SMALLEST_EIGENVALUE * magnitude - 2.0 * float(eigenvalues[0]))
     diagonal[:] = 1.0 + ridge
     return cosines, ridge
 
 
 def solve_linear(matrix: Array, right: Array) -> Array:
     """Solves A x = b for a positive definite A."""
-    solution: Array = np.linalg.solve(matrix, right)
-    return solution
+    return np.linalg.solve(matrix, right)  # type: ignore[return-value]
+
+
+def accurate_product(matrix: Array, vector: Array) -> Array:
+    """A x, with the leading digits of all products summed without rounding.
+
+    Its error is 2⁻²² of what it would be otherwise, so that cancellation between rows hardly shows. For up to 128 columns.
+
+    Example:
+        >>> accurate_product(np.array([[1.0, 1e-20, -1.0]]), np.ones(3)).tolist()
+        [1e-20]
+    """
+    # Numbers of 22 and 24 bits on a common grid have products of 46, and 128 of those sum up within the 53 of a double.
+    matrix_high, matrix_low = _split(matrix, 24)
+    vector_high, vector_low = _split(vector, 22)
+    product = matrix_high @ vector_low
+    product += matrix_low @ vector
+    product += matrix_high @ vector_high
+    return product
+
+
+def _split(values: Array, bits: int) -> tuple[Array, Array]:
+    """Rounds to multiples of 2⁻ᵇⁱᵗˢ times a power of two that no value exceeds; the rounded values and the rest."""
+    _, exponent = math.frexp(float(np.abs(values).max(initial=0.0)))
+    # Adding and subtracting a large number rounds to the spacing of floating-point numbers at its size.
+    shift = math.ldexp(1.5, exponent + 52 - bits)
+    high = (values + shift) - shift
+    return high, values - high
 
 
 def is_positive_definite(matrix: Array) -> bool:

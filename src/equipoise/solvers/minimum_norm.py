@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from equipoise.solvers.gramian import Array, read_vector, scale_gramian
-from equipoise.solvers.nonnegative import pivot_nonnegative
+from equipoise.solvers.gramian import Array, accurate_product, read_vector, scale_gramian
+from equipoise.solvers.nonnegative import solve_nonnegative
 
 
 def minimum_norm_point(gram: ArrayLike) -> Array:
@@ -42,7 +42,7 @@ def minimum_norm_point(gram: ArrayLike) -> Array:
         return np.ones(1)
     # Dividing by the smallest norm keeps the linear term within (0, 1].
     inverse_norms = scaled.norms.min() / scaled.norms
-    solution, _ = pivot_nonnegative(scaled.cosines, inverse_norms)
+    solution, _ = solve_nonnegative(scaled.cosines, inverse_norms)
     weights: Array = solution * inverse_norms
     weights /= weights.sum()
     return weights
@@ -67,6 +67,6 @@ def minimum_norm_residual(gram: ArrayLike, weights: ArrayLike) -> float:
     # Relative to the smallest norm, as norms may be so small or large that their products leave the number range.
     norms = scaled.norms / scaled.norms.min()
     lengths = given * norms
-    products = scaled.cosines @ lengths
+    products = accurate_product(scaled.cosines, lengths)
     violation = (lengths @ products) / norms - products
     return max(infeasible, float(violation.max() / np.abs(lengths).sum()))

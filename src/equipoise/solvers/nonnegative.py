@@ -1,14 +1,4 @@
-"""Quadratic programmes over the non-negative cone.
-
-    minimise ½ vᵀC v - rᵀv   subject to   v ≥ 0
-
-Its solution is characterised by C v - r ≥ 0, v ≥ 0, and one of the two being zero for every variable, so that all there
-is to find is the *support*: which variables are positive. Block principal pivoting (Júdice and Pires 1994; Kim and Park
-2011) guesses the support, solves the linear system on it, and exchanges all variables that came out with the wrong sign
-at once; three to six solves are usual whatever K. Exchanging many variables at once can cycle, so after a fixed number
-of rounds a primal active-set method (Lawson and Hanson 1974) takes over, which lowers the objective in every round and
-therefore cannot.
-"""
+"""Quadratic programmes over the non-negative cone."""
 
 from __future__ import annotations
 
@@ -16,103 +6,53 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from equipoise.solvers.gramian import Array, add_ridge, read_square, read_vector, solve_linear
-
-Mask = NDArray[np.bool_]
-
-_EPSILON = float(np.finfo(np.float64).eps)
+from equipoise.solvers.pivoting import Mask, find_support
 
 
-def solve_on_support(matrix: Array, linear: Array, support: Mask) -> Array:
-    """Solves C v = r in the variables of the support; the others are zero. ``linear`` may be [K] or [K, n]."""
-    where = support.nonzero()[0]
-    if where.size == support.size:
-        return solve_linear(matrix, linear)
-    solution = np.zeros_like(linear)
-    if where.size:
-        solution[where] = solve_linear(matrix[where[:, None], where], linear[where])
-    return solution
+class NonnegativeProgram:
+    """min ½ vᵀC v - rᵀv over v ≥ 0, for positive definite C with diagonal near 1, as supports see it."""
+
+    def __init__(self, matrix: Array, linear: Array, terms: Array | float = 0.0) -> None:
+        self._matrix = matrix
+        self._linear = linear
+        self._terms = terms
+
+    def solve(self, support: Mask) -> Array:
+        where = support.nonzero()[0]
+        if where.size == support.size:
+            return solve_linear(self._matrix, self._linear)
+        solution = np.zeros(support.size)
+        if where.size:
+            solution[where] = solve_linear(self._matrix[where[:, None], where], self._linear[where])
+        return solution
+
+    def slope(self, solution: Array, support: Mask) -> tuple[Array, Array | float]:
+        slope = self._matrix @ solution
+        slope -= self._linear
+        return slope, self._terms + float(np.abs(solution).sum())
+
+    def nearby(self, solution: Array) -> Array:
+        nearest: Array = np.maximum(solution, 0.0)
+        return nearest
 
 
-def pivot_nonnegative(
-    matrix: Array, linear: Array, magnitude: float = 0.0, support: Mask | None = None
+def solve_nonnegative(
+    matrix: Array, linear: Array, terms: Array | float = 0.0, support: Mask | None = None
 ) -> tuple[Array, Mask]:
-    """Solves min ½ vᵀC v - rᵀv, v ≥ 0, for positive definite C with diagonal near 1.
+    """Minimises ½ vᵀC v - rᵀv over v ≥ 0, for positive definite C with diagonal near 1.
 
     Args:
-        matrix: C [K, K], symmetric positive definite.
+        matrix: C [K, K].
         linear: r [K].
-        magnitude: size of the numbers that were subtracted to form r; differences below rounding at this size do not
-            count as violations.
-        support: the first guess of which variables are positive [K]; all of them if left out. Not modified.
+        terms: size of the numbers that r was formed from by subtraction, below whose rounding nothing is a violation.
+        support: a guess of which variables are positive [K]; all of them if left out.
 
     Returns:
         v [K] and its support [K].
     """
-    size = linear.shape[0]
-    support = np.ones(size, dtype=np.bool_) if support is None else support.copy()
-    slack = 2.0 * max(size, 8) * _EPSILON
-    fewest = size + 1
-    chances = 3
-    for _ in range(12 + size // 2):
-        solution = solve_on_support(matrix, linear, support)
-        slope = matrix @ solution
-        slope -= linear
-        tolerance = slack * (float(np.abs(solution).sum()) + magnitude)
-        # Off the support the solution is zero and on it the slope is: each variable has one condition to meet.
-        wrong = np.where(support, solution < 0.0, slope < -tolerance)
-        count = int(np.count_nonzero(wrong))
-        if count == 0:
-            return solution, support
-        if count < fewest:
-            fewest, chances = count, 3
-        elif chances > 0:
-            chances -= 1
-        else:
-            # Exchanging single variables, always the last, is Murty's rule, which cannot cycle.
-            last = int(wrong.nonzero()[0][-1])
-            wrong[:] = False
-            wrong[last] = True
-        support ^= wrong
-    return _descend_nonnegative(matrix, linear, magnitude)
-
-
-def _descend_nonnegative(matrix: Array, linear: Array, magnitude: float) -> tuple[Array, Mask]:
-    """The same by a primal active-set method: slower, but the objective falls from round to round."""
-    size = linear.shape[0]
-    slack = 2.0 * max(size, 8) * _EPSILON
-    support = np.zeros(size, dtype=np.bool_)
-    refused = np.zeros(size, dtype=np.bool_)
-    current = np.zeros(size)
-    for _ in range(10 * size + 10):
-        slope = matrix @ current - linear
-        tolerance = slack * (float(np.abs(current).sum()) + magnitude)
-        slope[support | refused] = np.inf
-        entering = int(slope.argmin())
-        if not slope[entering] < -tolerance:
-            break
-        support[entering] = True
-        while True:
-            target = solve_on_support(matrix, linear, support)
-            negative = support & (target <= 0.0)
-            if not negative.any():
-                break
-            where = negative.nonzero()[0]
-            # A variable that just entered with zero length and is to leave again entered because of rounding.
-            if negative[entering] and current[entering] == 0.0:
-                support[entering] = False
-                refused[entering] = True
-                continue
-            ratios = current[where] / (current[where] - target[where])
-            step = float(ratios.min())
-            current = current + step * (target - current)
-            leaving = where[ratios <= step]
-            current[leaving] = 0.0
-            support[leaving] = False
-        else_changed = not np.array_equal(current, target)
-        current = target
-        if else_changed:
-            refused[:] = False
-    return current, support
+    if support is None:
+        support = np.ones(linear.shape[0], dtype=np.bool_)
+    return find_support(NonnegativeProgram(matrix, linear, terms), support)
 
 
 def nonnegative_quadratic_program(matrix: ArrayLike, linear: ArrayLike) -> Array:
@@ -139,7 +79,7 @@ def nonnegative_quadratic_program(matrix: ArrayLike, linear: ArrayLike) -> Array
     solution = np.zeros(size)
     magnitude = float(np.abs(slopes).max(initial=0.0))
     if magnitude > 0.0:
-        values, _ = pivot_nonnegative(cosines, slopes / magnitude)
+        values, _ = solve_nonnegative(cosines, slopes / magnitude)
         solution[where] = values / norms * magnitude
     return solution
 
