@@ -1,0 +1,90 @@
+"""equipoise: train one PyTorch model on many tasks and keep the tasks in balance.
+
+    objective = eq.Objective(model, losses)
+    mtl = eq.MultiTaskOptimizer(objective, torch.optim.Adam(model.parameters(), 1e-3), balancer=eq.FairGrad(alpha=1.0))
+    for batch in loader:
+        losses = mtl.step(batch)
+
+and, for a loop of one's own, ``eq.backward(losses, balancer, shared=encoder)`` in place of ``sum(losses).backward()``.
+"""
+
+from equipoise import solvers
+from equipoise.balance import (
+    FAMO,
+    IMTLG,
+    MGDA,
+    Balancer,
+    CAGrad,
+    DynamicWeightAverage,
+    FairGrad,
+    GradientBalancer,
+    GramianBalancer,
+    LinearScalarization,
+    LossBalancer,
+    MethodInfo,
+    NashMTL,
+    Observation,
+    PCGrad,
+    RandomLossWeighting,
+    ScaleInvariant,
+    UncertaintyWeighting,
+    balancer,
+    methods,
+    register,
+)
+from equipoise.dropin import backward
+from equipoise.engine.gramian import gramian
+from equipoise.errors import (
+    EquipoiseError,
+    InputError,
+    MissingExtraError,
+    NonFiniteError,
+    UnknownMethodError,
+    UnknownOptionError,
+    UnknownTaskError,
+)
+from equipoise.objective import Objective
+from equipoise.optimizer import MultiTaskOptimizer, Teleport
+from equipoise.randomness import RandomState
+from equipoise.step.report import StepReport
+from equipoise.version import __version__
+
+__all__ = [
+    "FAMO",
+    "IMTLG",
+    "MGDA",
+    "Balancer",
+    "CAGrad",
+    "DynamicWeightAverage",
+    "EquipoiseError",
+    "FairGrad",
+    "GradientBalancer",
+    "GramianBalancer",
+    "InputError",
+    "LinearScalarization",
+    "LossBalancer",
+    "MethodInfo",
+    "MissingExtraError",
+    "MultiTaskOptimizer",
+    "NashMTL",
+    "NonFiniteError",
+    "Objective",
+    "Observation",
+    "PCGrad",
+    "RandomLossWeighting",
+    "RandomState",
+    "ScaleInvariant",
+    "StepReport",
+    "Teleport",
+    "UncertaintyWeighting",
+    "UnknownMethodError",
+    "UnknownOptionError",
+    "UnknownTaskError",
+    "__version__",
+    "backward",
+    "balancer",
+    "gramian",
+    "methods",
+    "register",
+    "solvers",
+]

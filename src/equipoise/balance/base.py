@@ -1,0 +1,207 @@
+"""What a balancer is: a small policy that knows nothing of models or autograd graphs.
+
+A balancer looks at an :class:`Observation` of the step and answers with weights ``[k]`` for the tasks present (or, if it
+works on the gradients themselves, with a direction ``[P]``). There is a base class for each kind of need, because what a
+method looks at is what it costs: losses (one ordinary backward), the Gramian (a backward a task) or all gradients.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from equipoise.errors import InputError, NonFiniteError
+
+__all__ = ["Balancer", "GradientBalancer", "GramianBalancer", "LossBalancer", "Need", "Observation"]
+
+Need = Literal["losses", "gramian", "gradients"]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a balancer may look at in one step.
+
+    Attributes:
+        tasks: names of all K tasks, in their fixed order.
+        present: positions of the k tasks that this step's batch holds, ascending.
+        losses: losses of the tasks present, ``[k]``, detached; ``None`` where the balancer said that its weights do not
+            depend on them and they are not known yet.
+        gramian: ``[k, k]`` in float64 on the CPU, if the balancer needs it.
+        gradients: task gradients ``[k, P]``, if the balancer needs them.
+        step: index of the step, counted from 0.
+    """
+
+    tasks: tuple[str, ...]
+    present: tuple[int, ...]
+    losses: Tensor | None = None
+    gramian: Tensor | None = None
+    gradients: Tensor | None = None
+    step: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether all tasks are present."""
+        return len(self.present) == len(self.tasks)
+
+    def of_present(self, values: Tensor) -> Tensor:
+        """Entries of a ``[K]`` vector that belong to the tasks present."""
+        return values if self.complete else values[torch.as_tensor(self.present, device=values.device)]
+
+
+class Balancer(ABC):
+    """Decides how the tasks combine. Derive from one of the three classes below, not from this one.
+
+    Attributes:
+        needs: what the next decision looks at: ``"losses"``, ``"gramian"`` or ``"gradients"``.
+        watches: whether the balancer wants the same batch's losses again after the optimizer's step.
+        depends_on_losses: whether weights that need losses only depend on this very step's losses. Where they do, gradient
+            accumulation and losses given as callables need a forward pass more, to know all losses before the first
+            backward.
+        stateful: names of the attributes that make up the state: tensors, numbers, arrays or generators.
+    """
+
+    needs: Need
+    watches: ClassVar[bool] = False
+    depends_on_losses: ClassVar[bool] = False
+    stateful: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def decide(self, observation: Observation) -> Tensor:
+        """Weights ``[k]`` of the tasks present, or a direction ``[P]`` if the gradients were asked for."""
+
+    def update(self, observation: Observation) -> None:  # noqa: B027  (most balancers learn nothing from a step)
+        """Learns from a step whose losses and gradients turned out finite; called once a step, after the decision."""
+
+    def observe(self, before: Tensor, after: Tensor, present: tuple[int, ...]) -> None:  # noqa: B027
+        """Learns from the losses before and after the optimizer's step; only called if the balancer ``watches``.
+
+        Args:
+            before: losses ``[k]`` of the tasks present.
+            after: the same batch's losses after the step, ``[k]``.
+            present: positions of these tasks.
+        """
+
+    def end_epoch(self) -> None:  # noqa: B027
+        """Says that a pass over the data is over."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of everything that decides how the balancer goes on."""
+        return {name: _saved(getattr(self, name)) for name in self.stateful}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a saved state.
+
+        Raises:
+            InputError: the state belongs to another kind of balancer.
+        """
+        if set(state) != set(self.stateful):
+            raise InputError(
+                f"{type(self).__name__} keeps the state {sorted(self.stateful)}; the one given holds {sorted(state)}"
+            )
+        for name, value in state.items():
+            _restore(self, name, value)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class LossBalancer(Balancer):
+    """A balancer that looks at losses only: one ordinary backward pass of the weighted sum, whatever K."""
+
+    needs: Need = "losses"
+    depends_on_losses: ClassVar[bool] = True
+
+    def decide(self, observation: Observation) -> Tensor:
+        """Weights ``[k]`` of the tasks present; by default :meth:`weights` of their losses."""
+        assert observation.losses is not None
+        return self.weights(observation.losses)
+
+    def weights(self, losses: Tensor) -> Tensor:
+        """Weights ``[k]`` for losses ``[k]``; what a balancer without memory implements."""
+        raise TypeError(f"{type(self).__name__} implements neither weights() nor decide()")
+
+
+class GramianBalancer(Balancer):
+    """A balancer that looks at the inner products of the task gradients; costs one backward pass a task.
+
+    Implement :meth:`solve` (one Gramian, NumPy) or override :meth:`weights` (torch, any number of leading dimensions).
+    """
+
+    needs: Need = "gramian"
+
+    def decide(self, observation: Observation) -> Tensor:
+        """Weights ``[k]`` of the tasks present; by default :meth:`weights` of their Gramian."""
+        assert observation.gramian is not None
+        return self.weights(observation.gramian)
+
+    def weights(self, gram: Tensor) -> Tensor:
+        """Weights of the tasks from the Gramian of their gradients; needs no model.
+
+        Args:
+            gram: ``[..., K, K]``, symmetric and positive semi-definite up to rounding.
+
+        Returns:
+            ``[..., K]``, with the dtype and on the device of ``gram``; computed in float64.
+
+        Raises:
+            InputError: not square matrices.
+            NonFiniteError: an entry is infinite or not a number.
+        """
+        if gram.dim() < 2 or gram.shape[-1] != gram.shape[-2] or gram.shape[-1] == 0:
+            raise InputError(f"a Gramian has the shape [..., K, K]; got {list(gram.shape)}")
+        matrices = gram.detach().to("cpu", torch.float64).numpy()
+        if not np.isfinite(matrices).all():
+            raise NonFiniteError("the Gramian has entries that are not finite", tasks=(), step=-1, what="gradient")
+        if matrices.ndim == 2:
+            return torch.from_numpy(self.solve(matrices)).to(gram)
+        flat = matrices.reshape(-1, *matrices.shape[-2:])
+        solutions = np.empty(flat.shape[:-1])
+        for position, matrix in enumerate(flat):
+            solutions[position] = self.solve(matrix)
+        return torch.from_numpy(solutions.reshape(matrices.shape[:-1])).to(gram)
+
+    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weights ``[K]`` from one finite Gramian ``[K, K]`` in float64."""
+        raise TypeError(f"{type(self).__name__} implements neither solve() nor weights()")
+
+
+class GradientBalancer(Balancer):
+    """A balancer that works on the task gradients themselves and answers with a direction."""
+
+    needs: Need = "gradients"
+
+    def decide(self, observation: Observation) -> Tensor:
+        """Direction ``[P]``; by default :meth:`direction` of the gradients of the tasks present."""
+        assert observation.gradients is not None
+        return self.direction(observation.gradients)
+
+    def direction(self, gradients: Tensor) -> Tensor:
+        """Update direction ``[P]`` from task gradients ``[k, P]``."""
+        raise TypeError(f"{type(self).__name__} implements neither direction() nor decide()")
+
+
+def _saved(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, np.random.Generator):
+        return copy.deepcopy(value.bit_generator.state)
+    return copy.deepcopy(value)
+
+
+def _restore(balancer: Balancer, name: str, value: Any) -> None:
+    present = getattr(balancer, name)
+    if isinstance(present, torch.Generator):
+        present.set_state(value)
+    elif isinstance(present, np.random.Generator):
+        present.bit_generator.state = copy.deepcopy(value)
+    else:
+        setattr(balancer, name, _saved(value))

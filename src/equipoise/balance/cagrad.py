@@ -1,0 +1,52 @@
+"""CAGrad: conflict-averse gradient descent."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.balance.base import GramianBalancer
+from equipoise.balance.registry import register
+from equipoise.errors import InputError
+from equipoise.solvers import conflict_averse_direction
+
+__all__ = ["CAGrad"]
+
+
+@register(
+    "cagrad",
+    summary="within a ball around the mean gradient, the direction that serves the worst-off task best",
+    paper="Liu et al., Conflict-Averse Gradient Descent for Multi-task Learning, NeurIPS 2021",
+)
+class CAGrad(GramianBalancer):
+    """Maximises the smallest local improvement min_k ⟨g_k, d⟩ over ‖d − g_0‖ ≤ c‖g_0‖, g_0 being the mean gradient.
+
+    Its dual is min over the simplex of ⟨g_w, g_0⟩ + c‖g_0‖‖g_w‖, and d = g_0 + c‖g_0‖/‖g_w‖ · g_w (Liu et al., 2021,
+    Algorithm 1). For c < 1 the mean loss does not increase to first order, and minima of the mean loss are kept.
+
+    Args:
+        c: radius of the ball relative to ‖g_0‖; 0 is the mean gradient. The paper uses 0.4 (and 0.2 on CityScapes).
+        rescale: divide d by 1 + c² as the released code does.
+
+    Raises:
+        InputError: c is negative or not finite.
+
+    Example:
+        >>> import torch
+        >>> CAGrad(c=0.0).weights(torch.eye(2))
+        tensor([0.5000, 0.5000])
+    """
+
+    def __init__(self, c: float = 0.4, rescale: bool = False) -> None:
+        if not 0 <= c < float("inf"):
+            raise InputError(f"c must be finite and at least 0; got {c}")
+        self.c = float(c)
+        self.rescale = rescale
+
+    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See :func:`equipoise.solvers.conflict_averse_direction`."""
+        weights = conflict_averse_direction(gram, self.c)
+        return weights / (1 + self.c**2) if self.rescale else weights
+
+    def __repr__(self) -> str:
+        return f"CAGrad(c={self.c}{', rescale=True' if self.rescale else ''})"

@@ -1,0 +1,49 @@
+"""FairGrad: α-fair resource allocation."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.balance.base import GramianBalancer
+from equipoise.balance.registry import register
+from equipoise.errors import InputError
+from equipoise.solvers import fair_weights
+
+__all__ = ["FairGrad"]
+
+
+@register(
+    "fairgrad",
+    summary="α-fair shares of progress: α = 1 is Nash's bargain, large α serves the worst-off task",
+    paper="Ban and Ji, Fair Resource Allocation in Multi-Task Learning, ICML 2024",
+)
+class FairGrad(GramianBalancer):
+    """Solves (G Gᵀ w)_k = w_k^(−1/α), the optimality condition of α-fair utilities of the tasks' progress ⟨g_k, d⟩.
+
+    Every task gains: ⟨g_k, d⟩ > 0 wherever the equations have a solution. The system is the gradient of a convex function
+    and is solved to rounding by Newton's method (the released code calls a general least-squares routine).
+
+    Args:
+        alpha: α > 0; 1 is proportional fairness (the weights of Nash-MTL), 2 the minimum potential delay.
+
+    Raises:
+        InputError: α is not positive or not finite.
+
+    Example:
+        >>> import torch
+        >>> FairGrad(alpha=1.0).weights(torch.tensor([[4.0, 0.0], [0.0, 1.0]]))
+        tensor([0.5000, 1.0000])
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        if not 0 < alpha < float("inf"):
+            raise InputError(f"alpha must be positive and finite; got {alpha}")
+        self.alpha = float(alpha)
+
+    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See :func:`equipoise.solvers.fair_weights`."""
+        return fair_weights(gram, self.alpha)
+
+    def __repr__(self) -> str:
+        return f"FairGrad(alpha={self.alpha})"

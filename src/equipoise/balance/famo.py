@@ -1,0 +1,91 @@
+"""FAMO: fast adaptive multitask optimisation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from equipoise.balance.base import LossBalancer, Observation
+from equipoise.balance.registry import register
+from equipoise.balance.vector_adam import vector_adam, vector_adam_state
+from equipoise.errors import InputError
+
+__all__ = ["FAMO"]
+
+
+@register(
+    "famo",
+    summary="log losses, weighted so that all fall at the same relative rate; one extra forward pass a step",
+    paper="Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023",
+)
+class FAMO(LossBalancer):
+    """Decreases all log losses at about the same rate, at the price of one more forward pass (Liu et al., 2023, Algorithm 1).
+
+    With z = softmax(ξ), the model takes the direction c Σ_k z_k ∇log ℓ_k, c = (Σ_k z_k/ℓ_k)⁻¹, so task k weighs
+    c z_k/ℓ_k and the weights sum to 1. After the optimizer's step the same batch's losses are looked at again, and ξ
+    takes a step of Adam along Jᵀ(log ℓ(θ_t) − log ℓ(θ_{t+1})) + γ ξ, J the Jacobian of the softmax.
+
+    In a loop of your own, call ``balancer.observe(before, after, present)`` after the optimizer's step;
+    :class:`~equipoise.MultiTaskOptimizer` does it by itself.
+
+    Args:
+        learning_rate: β, of Adam on ξ; 0.025 in the paper.
+        weight_decay: γ, decay of ξ towards equal weights; 0.01 as in the released code (the paper searched 0.0001 to 0.01).
+        epsilon: added to the losses before the logarithm.
+
+    Raises:
+        InputError: an argument is negative.
+    """
+
+    watches = True
+    stateful = ("logits", "moments")
+
+    def __init__(self, learning_rate: float = 0.025, weight_decay: float = 0.01, epsilon: float = 1e-8) -> None:
+        for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay), ("epsilon", epsilon)):
+            if not value >= 0:
+                raise InputError(f"{name} must be at least 0; got {value}")
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.epsilon = epsilon
+        self.logits: Tensor | None = None
+        self.moments: Tensor | None = None
+
+    def decide(self, observation: Observation) -> Tensor:
+        """C z_k/ℓ_k of the tasks present."""
+        assert observation.losses is not None
+        losses = observation.losses.double()
+        if self.logits is None:
+            self.logits = losses.new_zeros(len(observation.tasks))
+            self.moments = vector_adam_state(self.logits)
+        parts = torch.softmax(observation.of_present(self.logits.to(losses.device)), 0) / (losses + self.epsilon)
+        return parts / parts.sum()
+
+    def weights(self, losses: Tensor) -> Tensor:
+        """C z_k/ℓ_k for losses ``[K]`` of all tasks."""
+        tasks = tuple(f"task{k}" for k in range(len(losses)))
+        return self.decide(Observation(tasks, tuple(range(len(losses))), losses)).to(losses)
+
+    def observe(self, before: Tensor, after: Tensor, present: tuple[int, ...]) -> None:
+        """One Adam step on the logits of the tasks present; non-finite losses teach nothing."""
+        assert self.logits is not None
+        assert self.moments is not None
+        before, after = before.double(), after.double()
+        entries = torch.as_tensor(present, device=before.device)
+        logits = self.logits.to(before.device)
+        fall = (before + self.epsilon).log() - (after + self.epsilon).log()
+        shares = torch.softmax(logits[entries], 0)
+        gradient = shares * (fall - (shares * fall).sum())
+        new_logits, new_moments = vector_adam(
+            logits,
+            gradient,
+            self.moments.to(before.device),
+            entries,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+        )
+        finite = torch.isfinite(gradient).all()
+        self.logits = torch.where(finite, new_logits, logits)
+        self.moments = torch.where(finite, new_moments, self.moments.to(before.device))
+
+    def __repr__(self) -> str:
+        return f"FAMO(learning_rate={self.learning_rate}, weight_decay={self.weight_decay})"

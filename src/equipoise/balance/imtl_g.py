@@ -1,0 +1,34 @@
+"""IMTL-G: the gradient part of impartial multi-task learning."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.balance.base import GramianBalancer
+from equipoise.balance.registry import register
+from equipoise.solvers import equal_projections
+
+__all__ = ["IMTLG"]
+
+
+@register(
+    "imtl-g",
+    summary="the combination with equal projections onto all task gradients",
+    paper="Liu et al., Towards Impartial Multi-task Learning, ICLR 2021",
+    aliases=("imtlg",),
+)
+class IMTLG(GramianBalancer):
+    """Finds w with Σ_k w_k = 1 such that d = Σ_k w_k g_k has the same projection onto every unit task gradient.
+
+    The weights may be negative. :func:`equipoise.solvers.equal_projections` says what is done where no such w exists.
+
+    Example:
+        >>> import torch
+        >>> IMTLG().weights(torch.tensor([[4.0, 0.0], [0.0, 1.0]]))
+        tensor([0.3333, 0.6667])
+    """
+
+    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See :func:`equipoise.solvers.equal_projections`."""
+        return equal_projections(gram)

@@ -1,0 +1,92 @@
+"""Nash-MTL: multi-task learning as a bargaining game."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from equipoise.balance.base import GramianBalancer, Need, Observation
+from equipoise.balance.registry import register
+from equipoise.errors import InputError
+from equipoise.solvers import nash_bargaining
+
+__all__ = ["NashMTL"]
+
+
+@register(
+    "nash-mtl",
+    summary="the tasks' Nash bargaining solution: the same direction whatever the scale of each loss",
+    paper="Navon et al., Multi-Task Learning as a Bargaining Game, ICML 2022",
+    aliases=("nash", "nashmtl"),
+)
+class NashMTL(GramianBalancer):
+    """Solves G Gᵀ α = 1/α (element by element), the Nash bargaining solution of the tasks (Navon et al., 2022, Claim 3.1).
+
+    Solved to rounding as a convex problem by Newton's method; the released code runs a sequence of convex programmes.
+    The direction's norm is √K at most, and rescaling a loss does not change the direction.
+
+    Args:
+        update_every: solve for new weights every so many steps only and keep them in between, when a step costs one
+            ordinary backward (Nash-MTL-50 in the paper's appendix is ``update_every=50``). Kept weights apply to the
+            shared parameters; task-specific ones get their own task's gradient as ever.
+        max_norm: clip the shared direction to this norm, as the released code does (1.0 there); not clipped if left out.
+
+    Raises:
+        InputError: ``update_every`` is below 1 or ``max_norm`` not positive.
+
+    Example:
+        >>> NashMTL().weights(torch.tensor([[4.0, 0.0], [0.0, 1.0]]))
+        tensor([0.5000, 1.0000])
+    """
+
+    stateful = ("kept", "age")
+
+    def __init__(self, update_every: int = 1, max_norm: float | None = None) -> None:
+        if update_every < 1:
+            raise InputError(f"update_every must be at least 1; got {update_every}")
+        if max_norm is not None and not max_norm > 0:
+            raise InputError(f"max_norm must be positive; got {max_norm}")
+        self.update_every = update_every
+        self.max_norm = max_norm
+        self.kept: Tensor | None = None
+        self.age = 0
+        self._decided = torch.empty(0)
+
+    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See :func:`equipoise.solvers.nash_bargaining`."""
+        weights = nash_bargaining(gram)
+        if self.max_norm is not None:
+            norm = float(np.sqrt(max(float(weights @ gram @ weights), 0.0)))
+            weights = weights * min(1.0, self.max_norm / norm) if norm > 0 else weights
+        return weights
+
+    @property
+    def needs(self) -> Need:  # type: ignore[override]  # it changes from step to step
+        """The Gramian in the steps that solve for new weights, nothing but losses in those between."""
+        return "gramian" if self.kept is None or self.age % self.update_every == 0 else "losses"
+
+    def decide(self, observation: Observation) -> Tensor:
+        """New weights where there is a Gramian, else the kept ones."""
+        if observation.gramian is not None:
+            self._decided = self.weights(observation.gramian)
+            return self._decided
+        assert self.kept is not None
+        return observation.of_present(self.kept)
+
+    def update(self, observation: Observation) -> None:
+        """Keeps the weights of this step and counts it."""
+        self.age += 1
+        if observation.gramian is None or self.update_every == 1:
+            return
+        positive = self._decided[self._decided > 0]
+        usual = float(positive.mean()) if len(positive) else 1.0
+        if self.kept is None:
+            # Tasks that no Gramian has held yet count as middling ones.
+            self.kept = torch.full((len(observation.tasks),), usual, dtype=torch.float64)
+        self.kept = self.kept.clone()
+        self.kept[list(observation.present)] = torch.where(self._decided > 0, self._decided, usual)
+
+    def __repr__(self) -> str:
+        return f"NashMTL(update_every={self.update_every}, max_norm={self.max_norm})"

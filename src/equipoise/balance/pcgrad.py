@@ -1,0 +1,47 @@
+"""PCGrad: projecting conflicting gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.balance.base import GramianBalancer
+from equipoise.balance.registry import register
+from equipoise.solvers import project_conflicts, random_orders
+
+__all__ = ["PCGrad"]
+
+
+@register(
+    "pcgrad",
+    summary="from every task gradient, takes away what points against the other tasks' gradients, then sums",
+    paper="Yu et al., Gradient Surgery for Multi-Task Learning, NeurIPS 2020",
+)
+class PCGrad(GramianBalancer):
+    """Projects each task gradient onto the normal plane of those it conflicts with, one after the other in random order
+    (Yu et al., 2020, Algorithm 1), and sums the results.
+
+    The surgery only ever forms combinations of the task gradients, so it is done on coefficients with the Gramian.
+
+    Args:
+        seed: of the balancer's own generator, which draws the orders. Under ``torch.distributed`` every process must use
+            the same seed.
+
+    Example:
+        >>> import torch
+        >>> PCGrad().weights(torch.tensor([[1.0, -0.5], [-0.5, 1.0]]))
+        tensor([1.5000, 1.5000])
+    """
+
+    stateful = ("generator",)
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.generator = np.random.default_rng(seed)
+
+    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See :func:`equipoise.solvers.project_conflicts`; draws new orders."""
+        return project_conflicts(gram, random_orders(len(gram), self.generator))
+
+    def __repr__(self) -> str:
+        return f"PCGrad(seed={self.seed})"

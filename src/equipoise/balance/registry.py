@@ -1,0 +1,129 @@
+"""The registry of balancing methods: what each is called, what it costs, where it comes from, and how to make one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast, get_args
+
+from equipoise.balance.base import Balancer, Need
+from equipoise.errors import InputError, UnknownMethodError, UnknownOptionError, near_misses
+
+__all__ = ["MethodInfo", "balancer", "method", "methods", "register"]
+
+_B = TypeVar("_B", bound=type[Balancer])
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """An entry of the registry.
+
+    Attributes:
+        name: what the method is called on the command line.
+        cls: the balancer's class.
+        summary: one line on what it does.
+        paper: authors, title and year.
+        cost: what it looks at, and so what a step costs: ``"losses"`` (one backward), ``"gramian"`` or ``"gradients"``
+            (a backward a task).
+        aliases: other names it answers to.
+        options: the constructor's options with their defaults.
+    """
+
+    name: str
+    cls: type[Balancer]
+    summary: str
+    paper: str
+    cost: Need
+    aliases: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+_methods: dict[str, MethodInfo] = {}
+_names: dict[str, str] = {}
+
+
+def register(name: str, *, summary: str, paper: str, aliases: tuple[str, ...] = ()) -> Callable[[_B], _B]:
+    """Class decorator that puts a balancer on the shelf, so that studies and the command line know it by name.
+
+    Args:
+        name: lower case, words joined by hyphens.
+        summary: one line on what it does.
+        paper: authors, title and year.
+        aliases: other names it answers to.
+
+    Raises:
+        InputError: the name is taken by another class.
+    """
+
+    def put(cls: _B) -> _B:
+        for key in (name, *aliases):
+            taken = _names.get(_key(key))
+            if taken is not None and _methods[taken].cls.__qualname__ != cls.__qualname__:
+                raise InputError(f'the method name "{key}" is taken by {_methods[taken].cls.__name__}')
+        options = {
+            option.name: option.default
+            for option in inspect.signature(cls).parameters.values()
+            if option.kind in (option.POSITIONAL_OR_KEYWORD, option.KEYWORD_ONLY)
+        }
+        # Where the need changes from step to step it is a property; what it costs is what the base class says.
+        costs = [value for base in cls.__mro__ if isinstance(value := vars(base).get("needs"), str)]
+        cost = cast(Need, costs[0])
+        _methods[name] = MethodInfo(name, cls, summary, paper, cost, aliases, options)
+        for key in (name, *aliases):
+            _names[_key(key)] = name
+        return cls
+
+    return put
+
+
+def methods() -> tuple[MethodInfo, ...]:
+    """All registered methods, the cheap ones first and those of equal cost by name."""
+    order = get_args(Need)
+    return tuple(sorted(_methods.values(), key=lambda info: (order.index(info.cost), info.name)))
+
+
+def method(name: str) -> MethodInfo:
+    """Looks a method up by its name or an alias; case, ``-`` and ``_`` do not matter.
+
+    Raises:
+        UnknownMethodError: there is no such method; near misses are suggested.
+
+    Example:
+        >>> method("Nash_MTL").cost
+        'gramian'
+    """
+    try:
+        return _methods[_names[_key(name)]]
+    except KeyError:
+        raise UnknownMethodError(
+            f'there is no method "{name}".{near_misses(name, _names)} Known: {", ".join(sorted(_methods))}'
+        ) from None
+
+
+def balancer(name: str, /, **options: Any) -> Balancer:
+    """Makes a balancer by name.
+
+    Args:
+        name: as ``equipoise methods`` lists it.
+        options: passed to the balancer's constructor.
+
+    Raises:
+        UnknownMethodError: there is no such method.
+        UnknownOptionError: the method has no such option; near misses are suggested.
+        InputError: an option's value is out of range.
+
+    Example:
+        >>> balancer("fairgrad", alpha=2.0)
+        FairGrad(alpha=2.0)
+    """
+    info = method(name)
+    for option in options:
+        if option not in info.options:
+            has = f"Its options: {', '.join(info.options)}" if info.options else "It has none"
+            raise UnknownOptionError(f'method "{info.name}" has no option "{option}".{near_misses(option, info.options)} {has}')
+    return info.cls(**options)
+
+
+def _key(name: str) -> str:
+    return name.strip().lower().replace("_", "-")

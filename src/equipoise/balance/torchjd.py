@@ -1,0 +1,76 @@
+"""TorchJD's aggregators and weightings as balancers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from equipoise.balance.base import Balancer, GradientBalancer, GramianBalancer
+from equipoise.errors import InputError, require
+
+__all__ = ["TorchJDAggregator", "TorchJDWeighting", "from_torchjd"]
+
+
+class TorchJDWeighting(GramianBalancer):
+    """Uses a TorchJD weighting of the Gramian, such as ``torchjd.aggregation.UPGradWeighting()``.
+
+    Args:
+        weighting: a module that maps a Gramian ``[K, K]`` to weights ``[K]``.
+    """
+
+    def __init__(self, weighting: Any) -> None:
+        self.weighting = weighting
+
+    def weights(self, gram: Tensor) -> Tensor:
+        """What the weighting answers for each Gramian ``[..., K, K]``."""
+        if gram.dim() == 2:
+            answer: Tensor = self.weighting(gram)
+            return answer
+        flat = gram.reshape(-1, *gram.shape[-2:])
+        answers = gram.new_empty(flat.shape[:-1])
+        for position, matrix in enumerate(flat):
+            answers[position] = self.weighting(matrix)
+        return answers.reshape(gram.shape[:-1])
+
+    def __repr__(self) -> str:
+        return f"TorchJDWeighting({self.weighting})"
+
+
+class TorchJDAggregator(GradientBalancer):
+    """Uses a TorchJD aggregator of the task gradients, such as ``torchjd.aggregation.ConFIG()``.
+
+    Args:
+        aggregator: a module that maps task gradients ``[K, P]`` to a direction ``[P]``.
+    """
+
+    def __init__(self, aggregator: Any) -> None:
+        self.aggregator = aggregator
+
+    def direction(self, gradients: Tensor) -> Tensor:
+        """What the aggregator answers."""
+        answer: Tensor = self.aggregator(gradients)
+        return answer
+
+    def __repr__(self) -> str:
+        return f"TorchJDAggregator({self.aggregator})"
+
+
+def from_torchjd(thing: Any) -> Balancer:
+    """Makes a balancer of a TorchJD aggregator or weighting.
+
+    An aggregator that only weighs by the Gramian becomes a Gramian balancer, which spares it the matrix.
+
+    Raises:
+        InputError: neither of the two, or a weighting that needs the whole matrix.
+        MissingExtraError: TorchJD is not installed.
+    """
+    aggregation = require("torchjd.aggregation", "torchjd")
+    gramian_weighting = getattr(thing, "gramian_weighting", None)
+    if isinstance(gramian_weighting, aggregation.Weighting):
+        return TorchJDWeighting(gramian_weighting)
+    if isinstance(thing, aggregation.Aggregator):
+        return TorchJDAggregator(thing)
+    if isinstance(thing, aggregation.Weighting):
+        return TorchJDWeighting(thing)
+    raise InputError(f"expected a TorchJD aggregator or weighting; got {type(thing).__name__}")

@@ -1,0 +1,77 @@
+"""Uncertainty weighting."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from equipoise.balance.base import LossBalancer, Observation
+from equipoise.balance.registry import register
+from equipoise.balance.vector_adam import vector_adam, vector_adam_state
+from equipoise.errors import InputError
+
+__all__ = ["UncertaintyWeighting"]
+
+
+@register(
+    "uw",
+    summary="weights are learned observation noises: ½·exp(−s)·ℓ + ½·s with s learned beside the model",
+    paper="Kendall, Gal and Cipolla, Multi-Task Learning Using Uncertainty to Weigh Losses, CVPR 2018",
+    aliases=("uncertainty-weighting",),
+)
+class UncertaintyWeighting(LossBalancer):
+    """Minimises Σ_k ½ exp(−s_k) ℓ_k + ½ s_k over the model and s together, s_k = log σ_k² being a learned log-variance.
+
+    The gradient with respect to s_k is ½(1 − exp(−s_k) ℓ_k), so s needs no backward pass. In the paper s is learned by the
+    model's own optimizer; here it has an Adam of its own, because the optimizer stays the user's.
+
+    Args:
+        learning_rate: of Adam on s.
+        initial: log-variance that every task starts from; 0 weighs all by ½.
+
+    Raises:
+        InputError: the learning rate is negative.
+
+    Example:
+        >>> UncertaintyWeighting().weights(torch.tensor([2.0, 8.0]))
+        tensor([0.5000, 0.5000])
+    """
+
+    stateful = ("log_variances", "moments")
+    depends_on_losses = False
+
+    def __init__(self, learning_rate: float = 1e-3, initial: float = 0.0) -> None:
+        if not learning_rate >= 0:
+            raise InputError(f"learning_rate must be at least 0; got {learning_rate}")
+        self.learning_rate = learning_rate
+        self.initial = initial
+        self.log_variances: Tensor | None = None
+        self.moments: Tensor | None = None
+
+    def decide(self, observation: Observation) -> Tensor:
+        """½ exp(−s) of the tasks present."""
+        if self.log_variances is None:
+            return torch.full((len(observation.present),), 0.5) * torch.tensor(-self.initial).exp()
+        return 0.5 * (-observation.of_present(self.log_variances)).exp()
+
+    def weights(self, losses: Tensor) -> Tensor:
+        """½ exp(−s) for losses ``[K]`` of all tasks."""
+        tasks = tuple(f"task{k}" for k in range(len(losses)))
+        return self.decide(Observation(tasks, tuple(range(len(losses))))).to(losses)
+
+    def update(self, observation: Observation) -> None:
+        """One Adam step on the log-variances of the tasks present."""
+        assert observation.losses is not None
+        losses = observation.losses.double()
+        if self.log_variances is None or self.moments is None:
+            self.log_variances = losses.new_full((len(observation.tasks),), self.initial)
+            self.moments = vector_adam_state(self.log_variances)
+        values = self.log_variances.to(losses.device)
+        entries = torch.as_tensor(observation.present, device=losses.device)
+        gradient = 0.5 * (1 - (-values[entries]).exp() * losses)
+        self.log_variances, self.moments = vector_adam(
+            values, gradient, self.moments.to(losses.device), entries, learning_rate=self.learning_rate
+        )
+
+    def __repr__(self) -> str:
+        return f"UncertaintyWeighting(learning_rate={self.learning_rate}, initial={self.initial})"

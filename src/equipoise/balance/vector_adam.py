@@ -1,0 +1,54 @@
+"""Adam on a vector with one entry a task, in which tasks that a batch does not hold stay as they are.
+
+torch's own Adam would let the moments of an absent task decay; here every entry has its own moments and its own step count.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["vector_adam", "vector_adam_state"]
+
+
+def vector_adam_state(like: Tensor) -> Tensor:
+    """A fresh state ``[3, K]``: first moments, second moments, step counts."""
+    return torch.zeros(3, *like.shape, dtype=like.dtype, device=like.device)
+
+
+def vector_adam(
+    values: Tensor,
+    gradient: Tensor,
+    state: Tensor,
+    entries: Tensor,
+    *,
+    learning_rate: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """One step of Adam (Kingma and Ba, 2015, Algorithm 1) on some entries of a vector.
+
+    Args:
+        values: ``[K]``.
+        gradient: ``[k]``, of the entries alone.
+        state: ``[3, K]`` of :func:`vector_adam_state`.
+        entries: positions of the k entries to move.
+        learning_rate: step size.
+        betas: decay rates of the moments.
+        epsilon: added to the root of the second moment.
+        weight_decay: multiple of the values that is added to the gradient.
+
+    Returns:
+        New values and new state; the arguments are left alone.
+    """
+    first, second, count = state[:, entries]
+    gradient = gradient + weight_decay * values[entries]
+    first = betas[0] * first + (1 - betas[0]) * gradient
+    second = betas[1] * second + (1 - betas[1]) * gradient.square()
+    count = count + 1
+    size = (first / (1 - betas[0] ** count)) / ((second / (1 - betas[1] ** count)).sqrt() + epsilon)
+    values, state = values.clone(), state.clone()
+    values[entries] -= learning_rate * size
+    state[:, entries] = torch.stack([first, second, count])
+    return values, state

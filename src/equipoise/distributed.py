@@ -1,0 +1,78 @@
+"""Data parallelism: what the processes average, so that every one of them takes the same step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+__all__ = ["Processes"]
+
+
+class Processes:
+    """The processes that train together; one alone where ``torch.distributed`` is not in use.
+
+    Args:
+        group: process group; the default group if left out.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self.group = group
+
+    @property
+    def count(self) -> int:
+        """How many processes there are."""
+        return dist.get_world_size(self.group) if dist.is_available() and dist.is_initialized() else 1
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Adds a tensor up over all processes, in place."""
+        if self.count > 1:
+            dist.all_reduce(tensor, group=self.group)
+        return tensor
+
+    def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Adds the ``.grad`` of parameters up over all processes; where one of them has none, it counts as zero.
+
+        The gradients of equal dtype and device travel together as one message.
+        """
+        if self.count == 1:
+            return
+        buckets: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+        for parameter in parameters:
+            buckets.setdefault((parameter.dtype, parameter.device), []).append(parameter)
+        for (dtype, device), bucket in buckets.items():
+            # Which parameters have a gradient anywhere: those without must stay without, for optimizers skip them.
+            having = torch.tensor([p.grad is not None for p in bucket], dtype=torch.int32, device=device)
+            self.sum(having)
+            moved = [p for p, anywhere in zip(bucket, having.tolist(), strict=True) if anywhere]
+            if not moved:
+                continue
+            flat = torch.empty(sum(p.numel() for p in moved), dtype=dtype, device=device)
+            pieces = [piece.view(p.shape) for p, piece in zip(moved, flat.split([p.numel() for p in moved]), strict=True)]
+            for parameter, piece in zip(moved, pieces, strict=True):
+                if parameter.grad is None:
+                    piece.zero_()
+                else:
+                    piece.copy_(parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad)
+            self.sum(flat)
+            for parameter, piece in zip(moved, pieces, strict=True):
+                parameter.grad = piece
+
+    def union(self, names: Sequence[str]) -> list[str]:
+        """All names that any process has, in the order of the first process that has them."""
+        if self.count == 1:
+            return list(names)
+        gathered: list[list[str]] = [[] for _ in range(self.count)]
+        dist.all_gather_object(gathered, list(names), group=self.group)
+        return list(dict.fromkeys(name for part in gathered for name in part))
+
+    def share(self, model: nn.Module) -> None:
+        """Gives every process the first one's parameters and buffers."""
+        if self.count == 1:
+            return
+        first = dist.get_global_rank(self.group, 0) if self.group is not None else 0
+        with torch.no_grad():
+            for tensor in [*model.parameters(), *model.buffers()]:
+                dist.broadcast(tensor.data, first, group=self.group)

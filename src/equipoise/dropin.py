@@ -1,0 +1,131 @@
+"""The drop-in: one line in place of ``sum(losses).backward()``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from equipoise.balance.base import Balancer
+from equipoise.balance.coerce import as_balancer
+from equipoise.engine.graph import leaves_of_all
+from equipoise.engine.shared import SharedParameters
+from equipoise.errors import InputError
+from equipoise.randomness import RandomState
+from equipoise.step.balancing import Balancing
+from equipoise.step.report import StepReport
+from equipoise.tasks import Loss, Losses, Tasks, as_losses
+
+__all__ = ["backward"]
+
+# A balancer that is used again keeps its tasks and its buffer; both go when the balancer goes.
+_known: WeakKeyDictionary[Balancer, Balancing] = WeakKeyDictionary()
+
+
+class _Given:
+    """Losses that exist already."""
+
+    micro_batches = 1
+
+    def __init__(self, losses: dict[str, Loss]) -> None:
+        self._losses = losses
+
+    def losses(self, micro_batch: int) -> dict[str, Loss]:
+        return dict(self._losses)
+
+    def rehearse(self, micro_batch: int) -> dict[str, Loss]:
+        return dict(self._losses)
+
+    def rehearsal(self) -> AbstractContextManager[None]:
+        tensors = [loss for loss in self._losses.values() if isinstance(loss, Tensor)]
+        return RandomState.capture(tensors).replayed()
+
+
+def backward(
+    losses: Losses,
+    balancer: Balancer | Any,
+    shared: nn.Module | Iterable[Tensor] | None = None,
+    *,
+    scaler: torch.amp.GradScaler | None = None,
+    check_finite: bool = True,
+) -> StepReport:
+    """Adds the balanced gradients to ``.grad``; everything else stays yours.
+
+    Shared parameters get the balancer's combination of the task gradients, task-specific ones their own task's gradient
+    (times its weight where the balancer looks at losses only). As ``sum(losses).backward()`` does, this adds to what
+    ``.grad`` holds and frees the graph. Under ``torch.distributed`` gradients are averaged over the processes.
+
+    Args:
+        losses: mapping task → scalar, a sequence of scalars or a tensor ``[K]``; a scalar may be a zero-argument callable.
+            The first call fixes a balancer's tasks; later ones may bring a subset, by name.
+        balancer: kept by you from step to step, for many have a memory; or the name of one that has none.
+        shared: a module or parameters; left out, the leaves that two or more losses reach. Saying it saves a look at
+            the graph.
+        scaler: a gradient scaler, if ``.grad`` is to come out scaled by it. The losses must not be scaled already.
+        check_finite: raise on losses and gradients that are not finite.
+
+    Returns:
+        What happened: losses, weights, Gramian …
+
+    Raises:
+        InputError: losses, balancer or shared parameters that cannot be used.
+        UnknownTaskError: a task that the balancer's first call did not have.
+        NonFiniteError: a loss or gradient that is not finite. The balancer is as before; after a loss so is ``.grad``,
+            after a gradient it must be cleared (``optimizer.zero_grad()``).
+
+    Example:
+        >>> model = nn.Linear(2, 2)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> balancer = __import__("equipoise").MGDA()
+        >>> out = model(torch.ones(5, 2))
+        >>> report = backward([out[:, 0].square().mean(), out[:, 1].square().mean()], balancer)
+        >>> optimizer.step()
+        >>> report.tasks
+        ('task0', 'task1')
+    """
+    if isinstance(balancer, str):
+        made = as_balancer(balancer)
+        if made.stateful:
+            raise InputError(
+                f'"{balancer}" has a memory, so it must outlive the step: make it once before the loop, '
+                f'balancer = equipoise.balancer("{balancer}"), and pass that'
+            )
+        balancer = made
+    balancing = _known.get(balancer) if isinstance(balancer, Balancer) else None
+    if balancing is None:
+        balancing = Balancing(as_balancer(balancer), Tasks(), SharedParameters())
+        if balancing.balancer is balancer:
+            _known[balancer] = balancing
+    context = balancing.context
+    context.check_finite = check_finite
+    context.shared = SharedParameters(shared)
+    source = _Given(as_losses(losses, context.tasks.names or None))
+    scale = None
+    if scaler is not None and scaler.is_enabled():
+        device = next((loss.device for loss in source.losses(0).values() if isinstance(loss, Tensor)), None)
+        scale = scaler.scale(torch.ones((), device=device))
+    with _set_aside(source, context.processes.count):
+        report = balancing.run(source, balancing.steps, scale)
+    balancing.commit()
+    return report
+
+
+@contextmanager
+def _set_aside(source: _Given, processes: int) -> Iterator[None]:
+    """Keeps what ``.grad`` holds already from being averaged over the processes a second time."""
+    if processes == 1:
+        yield
+        return
+    evaluated = [loss for loss in source.losses(0).values() if isinstance(loss, Tensor)]
+    before = {leaf: leaf.grad for leaf in leaves_of_all(evaluated) if leaf.grad is not None}
+    for leaf in before:
+        leaf.grad = None
+    try:
+        yield
+    finally:
+        for leaf, grad in before.items():
+            leaf.grad = grad if leaf.grad is None else leaf.grad + grad

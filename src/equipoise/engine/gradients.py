@@ -1,0 +1,249 @@
+"""The gradient engine: one row a task in one buffer, and the weighted sum of the rows back into ``.grad``.
+
+The buffer ``[K, P]`` is allocated once. While a task is differentiated, a hook on each shared parameter moves the fresh
+gradient into the task's row and lets go of it, while it is still warm in the cache: nothing of length P is ever concatenated
+or stacked, and no second copy of the gradients is held. All other leaves (task-specific parameters) accumulate their
+``.grad`` as in any backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from equipoise.engine.gramian import gramian
+from equipoise.errors import InputError
+
+__all__ = ["TaskGradients"]
+
+# Parameters start at multiples of this many entries, so that vectorised kernels meet aligned memory.
+_ALIGNMENT = 16
+
+
+class TaskGradients:
+    """Task gradients with respect to the shared parameters, a row a task.
+
+    Args:
+        parameters: the shared parameters; leaf tensors on one device that require grad.
+        tasks: how many rows, K.
+
+    Raises:
+        InputError: no parameters, or parameters on several devices.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], tasks: int) -> None:
+        if not parameters:
+            raise InputError("there are no shared parameters that require grad; balancing needs at least one")
+        devices = {parameter.device for parameter in parameters}
+        if len(devices) > 1:
+            raise InputError(f"shared parameters must lie on one device; these lie on {', '.join(sorted(map(str, devices)))}")
+        self.parameters = list(parameters)
+        self.tasks = tasks
+        dtype = self.parameters[0].dtype
+        for parameter in self.parameters:
+            dtype = torch.promote_types(dtype, parameter.dtype)
+        self._offsets: list[int] = []
+        length = 0
+        for parameter in self.parameters:
+            self._offsets.append(length)
+            length += -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT
+        # Zeros, for the padding between parameters must not count in the Gramian.
+        self.rows = torch.zeros(tasks, length, dtype=dtype, device=self.parameters[0].device)
+        self._views = [self._split(row) for row in self.rows]
+        self._written = [bytearray(len(self.parameters)) for _ in range(tasks)]
+        self._reached = [True] * len(self.parameters)
+        self._row = -1
+
+    def serves(self, parameters: Sequence[Tensor], tasks: int) -> bool:
+        """Whether this buffer fits these parameters and this number of tasks."""
+        return (
+            tasks == self.tasks
+            and len(parameters) == len(self.parameters)
+            and all(
+                a is b and a.numel() == view.numel()
+                for a, b, view in zip(parameters, self.parameters, self._views[0], strict=True)
+            )
+        )
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Catches the shared parameters' gradients in the body; their ``.grad`` is as before afterwards."""
+        for written in self._written:
+            written[:] = bytes(len(written))
+        before = [parameter.grad for parameter in self.parameters]
+        handles = []
+        try:
+            for position, parameter in enumerate(self.parameters):
+                parameter.grad = None
+                handles.append(parameter.register_post_accumulate_grad_hook(self._mover(position)))
+            yield
+            self._reached = [any(written[position] for written in self._written) for position in range(len(before))]
+            self._clear_unwritten()
+        finally:
+            for handle in handles:
+                handle.remove()
+            for parameter, grad in zip(self.parameters, before, strict=True):
+                parameter.grad = grad
+
+    def differentiate(self, row: int, loss: Tensor, seed: Tensor | None = None, *, retain_graph: bool) -> None:
+        """Adds the gradient of ``loss`` to a row; to be called within :meth:`recording`.
+
+        Args:
+            row: position of the task.
+            loss: scalar.
+            seed: what the gradient is multiplied with; 1 if left out.
+            retain_graph: keep the graph for the tasks to come.
+        """
+        self._row = row
+        torch.autograd.backward(loss, seed, retain_graph=retain_graph)
+
+    def differentiate_together(
+        self, rows: Sequence[int], losses: Sequence[Tensor], seeds: Sequence[Tensor | None], *, chunk: int | None = None
+    ) -> None:
+        """Adds the gradients of several losses at once by batched (``vmap``) differentiation.
+
+        Worth it where launching kernels is what takes time, that is on GPUs with small models; it needs the memory of
+        ``chunk`` backward passes at once.
+
+        Args:
+            rows: positions of the tasks.
+            losses: scalars, one a row, whose graphs are alive.
+            seeds: what each gradient is multiplied with; 1 where ``None``.
+            chunk: how many tasks at once; all of them if left out.
+        """
+        size = chunk or len(losses)
+        for start in range(0, len(losses), size):
+            part = list(losses[start : start + size])
+            # Row i of the batch asks for the gradient of loss i alone.
+            asks = [torch.zeros(len(part), dtype=loss.dtype, device=loss.device) for loss in part]
+            for position, (ask, seed) in enumerate(zip(asks, seeds[start : start + size], strict=True)):
+                ask[position] = 1.0 if seed is None else seed
+            gradients = torch.autograd.grad(
+                part, self.parameters, asks, retain_graph=True, allow_unused=True, is_grads_batched=True
+            )
+            for position, gradient in enumerate(gradients):
+                if gradient is not None:
+                    for row, piece in zip(rows[start : start + size], gradient, strict=True):
+                        self._write(row, position, piece)
+
+    def row_norms(self) -> Tensor:
+        """Norms of the rows, ``[K]``."""
+        norms: Tensor = torch.linalg.vector_norm(self.rows, dim=1)
+        return norms
+
+    def gramian(self) -> Tensor:
+        """All inner products of the rows, ``[K, K]`` in float64."""
+        return gramian(self.rows)
+
+    def combine(self, weights: Tensor) -> Tensor:
+        """The weighted sum of the rows.
+
+        Args:
+            weights: ``[K]``.
+
+        Returns:
+            The update direction, as long as a row (padding included).
+        """
+        with torch.no_grad(), torch.autocast(self.rows.device.type, enabled=False):
+            return torch.mv(self.rows.T, weights.to(self.rows))
+
+    def deliver(self, direction: Tensor) -> None:
+        """Adds a direction to the ``.grad`` of the shared parameters.
+
+        Args:
+            direction: as long as a row. Where there is no ``.grad`` yet, it becomes a view of this tensor; parameters that
+                no task reached keep none, so that optimizers leave them alone as they do after any backward pass.
+        """
+        for position, (parameter, piece) in enumerate(zip(self.parameters, self._split(direction), strict=True)):
+            if not self._reached[position]:
+                continue
+            if parameter.grad is None:
+                parameter.grad = piece if piece.dtype == parameter.dtype else piece.to(parameter.dtype)
+            else:
+                parameter.grad.add_(piece)
+
+    def compact(self) -> Tensor:
+        """The rows without padding, ``[K, P]``; a copy unless there is no padding."""
+        if all(parameter.numel() % _ALIGNMENT == 0 for parameter in self.parameters):
+            return self.rows
+        return torch.cat([view.reshape(self.tasks, -1) for view in self._blocks()], dim=1)
+
+    def expand(self, direction: Tensor) -> Tensor:
+        """A direction ``[P]`` without padding as one as long as a row."""
+        if direction.numel() == self.rows.shape[1]:
+            return direction
+        padded = self.rows.new_zeros(self.rows.shape[1])
+        start = 0
+        for offset, parameter in zip(self._offsets, self.parameters, strict=True):
+            padded[offset : offset + parameter.numel()] = direction[start : start + parameter.numel()]
+            start += parameter.numel()
+        return padded
+
+    def _blocks(self) -> Iterator[Tensor]:
+        for offset, parameter in zip(self._offsets, self.parameters, strict=True):
+            yield self.rows[:, offset : offset + parameter.numel()]
+
+    def _split(self, row: Tensor) -> list[Tensor]:
+        return [
+            _like(parameter, row[offset : offset + parameter.numel()])
+            for offset, parameter in zip(self._offsets, self.parameters, strict=True)
+        ]
+
+    def _mover(self, position: int) -> Callable[[Tensor], None]:
+        def move(parameter: Tensor) -> None:
+            gradient = parameter.grad
+            parameter.grad = None
+            if gradient is not None:
+                self._write(self._row, position, gradient)
+
+        return move
+
+    def _write(self, row: int, position: int, gradient: Tensor) -> None:
+        if gradient.is_sparse:
+            gradient = gradient.to_dense()
+        view = self._views[row][position]
+        if self._written[row][position]:
+            view.add_(gradient)
+        else:
+            view.copy_(gradient)
+            self._written[row][position] = 1
+
+    @property
+    def reached(self) -> list[bool]:
+        """For each shared parameter, whether any task's gradient arrived there in the last recording."""
+        return self._reached
+
+    @reached.setter
+    def reached(self, flags: Sequence[bool]) -> None:
+        self._reached = list(flags)
+
+    def _clear_unwritten(self) -> None:
+        """Tasks that do not reach a parameter have a zero gradient there."""
+        for row, written in enumerate(self._written):
+            if 1 not in written:
+                self.rows[row].zero_()
+            elif 0 in written:
+                for position, flag in enumerate(written):
+                    if not flag:
+                        self._views[row][position].zero_()
+
+
+def _like(parameter: Tensor, piece: Tensor) -> Tensor:
+    """A view of a stretch of a row in the parameter's shape and, where it can be, in its memory format."""
+    if parameter.is_contiguous() or not _dense(parameter):
+        return piece.view(parameter.shape)
+    return piece.as_strided(parameter.shape, parameter.stride(), piece.storage_offset())
+
+
+def _dense(parameter: Tensor) -> bool:
+    """Whether the strides are those of a permuted contiguous tensor (channels-last, say)."""
+    expected = 1
+    for stride, size in sorted(zip(parameter.stride(), parameter.shape, strict=True)):
+        if size != 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True

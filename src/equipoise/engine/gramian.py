@@ -1,0 +1,69 @@
+"""The Gramian of task gradients, in float64 at the price of a float32 product.
+
+A long float32 dot product loses digits with its length. Here the columns are cut into short chunks, each chunk is multiplied
+in float32 and the chunks' products are added in float64: as fast as one float32 product, and about a hundred times as exact.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["CHUNK", "gramian"]
+
+CHUNK = 1024
+"""Columns multiplied in the gradients' own precision before float64 takes over."""
+_CHUNKS_AT_ONCE = 64
+
+
+def gramian(rows: Tensor) -> Tensor:
+    """Computes ``rows @ rows.T``, accumulated in float64.
+
+    Args:
+        rows: task gradients ``[K, P]``.
+
+    Returns:
+        The Gramian ``[K, K]`` in float64, on the device of ``rows``.
+
+    Example:
+        >>> gramian(torch.tensor([[3.0, 4.0], [0.0, 2.0]]))
+        tensor([[25.,  8.],
+                [ 8.,  4.]], dtype=torch.float64)
+    """
+    # A caller's autocast would round the products to half precision.
+    with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
+        if rows.dtype == torch.float64:
+            return rows @ rows.T
+        if rows.is_cuda or rows.dtype != torch.float32:
+            # On CUDA a float32 product may be taken in TF32; half precision is too coarse to multiply in.
+            return _by_conversion(rows)
+        product = _by_chunks(rows)
+        diagonal = product.diagonal()
+        if bool((torch.isfinite(diagonal) & ((diagonal > 1e-30) | (diagonal == 0))).all()):
+            return product
+        # Squares left float32's range somewhere: the gradients themselves may still be fine.
+        return _by_conversion(rows)
+
+
+def _by_chunks(rows: Tensor) -> Tensor:
+    tasks, columns = rows.shape
+    total = torch.zeros(tasks, tasks, dtype=torch.float64)
+    whole = columns - columns % CHUNK
+    for start in range(0, whole, CHUNK * _CHUNKS_AT_ONCE):
+        stop = min(start + CHUNK * _CHUNKS_AT_ONCE, whole)
+        chunks = rows[:, start:stop].view(tasks, -1, CHUNK).transpose(0, 1)
+        total += torch.bmm(chunks, chunks.transpose(1, 2)).sum(0, dtype=torch.float64)
+    if whole < columns:
+        rest = rows[:, whole:]
+        total += rest @ rest.T
+    return total
+
+
+def _by_conversion(rows: Tensor) -> Tensor:
+    tasks, columns = rows.shape
+    total = torch.zeros(tasks, tasks, dtype=torch.float64, device=rows.device)
+    step = CHUNK * _CHUNKS_AT_ONCE if rows.is_cuda else 8 * CHUNK
+    for start in range(0, columns, step):
+        chunk = rows[:, start : start + step].double()
+        total.addmm_(chunk, chunk.T)
+    return total

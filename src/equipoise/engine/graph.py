@@ -1,0 +1,113 @@
+"""Reading the autograd graph: which leaf tensors a loss reaches, and so which parameters are shared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["divide", "divide_leaves", "leaves", "leaves_of_all"]
+
+
+def leaves(loss: Tensor, stop: Iterable[Any] = ()) -> list[Tensor]:
+    """Leaf tensors that gradients of ``loss`` flow to.
+
+    Args:
+        loss: the end of the graph.
+        stop: nodes (``tensor.grad_fn``) at which not to go on.
+
+    Returns:
+        The leaves, each once, in the order of the walk.
+    """
+    return _walk(loss, set(stop))[0]
+
+
+def leaves_of_all(losses: Iterable[Tensor]) -> list[Tensor]:
+    """Leaf tensors that gradients of any of the losses flow to, each node being visited once."""
+    seen: set[Any] = set()
+    return [leaf for loss in losses for leaf in _walk(loss, seen)[0]]
+
+
+def divide(losses: Sequence[Tensor]) -> tuple[list[Tensor], list[list[Tensor]]]:
+    """Divides the leaves of several losses into shared ones and those of one task alone.
+
+    Each node is visited twice at most, however many losses there are: what lies below the first node that two losses have
+    in common is shared as a whole.
+
+    Args:
+        losses: the ends of the graphs, all of them alive.
+
+    Returns:
+        The leaves that two or more losses reach, and for each loss those that it alone reaches.
+    """
+    seen: set[Any] = set()
+    below_meeting: set[Any] = set()
+    shared: list[Tensor] = []
+    reached: list[list[Tensor]] = []
+    for loss in losses:
+        found, meeting = _walk(loss, seen)
+        reached.append(found)
+        for node in meeting:
+            shared.extend(_collect(node, below_meeting))
+    shared = list(dict.fromkeys(shared))
+    ids = {id(leaf) for leaf in shared}
+    return shared, [[leaf for leaf in found if id(leaf) not in ids] for found in reached]
+
+
+def divide_leaves(reached: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], list[list[Tensor]]]:
+    """As :func:`divide`, from the leaves that each loss reaches, for losses whose graphs are not alive at the same time."""
+    count: dict[Tensor, int] = {}
+    for found in reached:
+        for leaf in found:
+            count[leaf] = count.get(leaf, 0) + 1
+    shared = [leaf for leaf, tasks in count.items() if tasks > 1]
+    return shared, [[leaf for leaf in found if count[leaf] == 1] for found in reached]
+
+
+def _walk(loss: Tensor, seen: set[Any]) -> tuple[list[Tensor], list[Any]]:
+    """Leaves below a loss that were not seen before, and the seen nodes it ran into; marks what it visits as seen."""
+    root = loss.grad_fn
+    if root is None:
+        return ([loss], []) if loss.requires_grad else ([], [])
+    if root in seen:
+        return [], [root]
+    mine = {root}
+    found: list[Tensor] = []
+    meeting: list[Any] = []
+    waiting: list[Any] = [root]
+    while waiting:
+        node = waiting.pop()
+        # Only the nodes that accumulate into a leaf have this attribute.
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            found.append(variable)
+        for child, _ in node.next_functions:
+            if child is None or child in mine:
+                continue
+            mine.add(child)
+            if child in seen:
+                meeting.append(child)
+            else:
+                waiting.append(child)
+    seen |= mine
+    return found, meeting
+
+
+def _collect(node: Any, visited: set[Any]) -> list[Tensor]:
+    """All leaves at and below a node that were not visited before."""
+    if node in visited:
+        return []
+    visited.add(node)
+    found: list[Tensor] = []
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            found.append(variable)
+        for child, _ in node.next_functions:
+            if child is not None and child not in visited:
+                visited.add(child)
+                waiting.append(child)
+    return found

@@ -1,0 +1,316 @@
+"""MultiTaskOptimizer: the one place where objective, gradient engine, balancer and torch optimizer meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from equipoise.balance.base import Balancer
+from equipoise.balance.coerce import as_balancer
+from equipoise.distributed import Processes
+from equipoise.engine.shared import SharedParameters
+from equipoise.errors import InputError
+from equipoise.objective import Objective
+from equipoise.step.balancing import Balancing
+from equipoise.step.report import StepReport
+from equipoise.step.seen import SeenLosses
+from equipoise.tasks import Loss, scalar
+
+__all__ = ["MultiTaskOptimizer", "Teleport"]
+
+
+class Teleport(Protocol):
+    """What moves the shared parameters between steps."""
+
+    def after_step(self, optimizer: MultiTaskOptimizer, batches: tuple[Any, ...]) -> None:
+        """Called after every step that was taken; ``optimizer.last`` tells of it."""
+
+    def end_epoch(self) -> None:
+        """Says that a pass over the data is over."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides how it goes on."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a saved state."""
+
+
+class _Batches:
+    """The micro-batches of one step."""
+
+    def __init__(self, objective: Objective, batches: tuple[Any, ...]) -> None:
+        self._objective = objective
+        self._batches = batches
+        self.micro_batches = len(batches)
+
+    def losses(self, micro_batch: int) -> dict[str, Loss]:
+        return self._objective.pending(self._batches[micro_batch])
+
+    def rehearse(self, micro_batch: int) -> dict[str, Loss]:
+        return self._objective.pending_at({}, self._batches[micro_batch])
+
+    def rehearsal(self) -> AbstractContextManager[None]:
+        return self._objective.random_state().replayed()
+
+
+class MultiTaskOptimizer:
+    """Takes balanced steps on an objective with any torch optimizer.
+
+    The shared parameters get the balancer's combination of the task gradients, task-specific ones their own task's gradient
+    (times the task's weight where the balancer looks at losses only: that costs one ordinary backward pass). Then the
+    optimizer steps; it stays yours, schedulers, parameter groups and state included.
+
+    Args:
+        objective: model and losses.
+        optimizer: any torch optimizer that steps without a closure.
+        balancer: how the tasks combine: a balancer, the name of one, or a TorchJD aggregator or weighting.
+        shared: a module or parameters; left out, the parameters that two or more losses reach, found in the first step.
+        gradients: ``"parameters"``, or ``"features"`` to take the Gramian at the output of ``features`` (Sener and Koltun,
+            2018, section 3.3): the encoder is then differentiated once, whatever K.
+        features: the module whose output all tasks start from; only with ``gradients="features"``.
+        clip: clip the norm of all gradients together to this before the step.
+        teleport: moves the shared parameters between steps.
+        scaler: a ``torch.amp.GradScaler`` for half precision; scaling, skipped steps and its update are taken care of.
+        batched: differentiate this many tasks at once with ``vmap`` (0 for all): faster on GPUs with small models, slower
+            on CPUs. Left out, one task after the other.
+        check_finite: look at losses and gradients before anything changes. On a GPU, balancers that look at losses only
+            have to wait for the device then; turn it off to save that.
+        process_group: under ``torch.distributed``, the processes to average over; all of them if left out. At construction
+            every process is given the first one's parameters and buffers.
+
+    Raises:
+        InputError: an argument that cannot be used; the message says what was expected.
+
+    Example:
+        >>> import equipoise as eq
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+        >>> def losses(model, batch):
+        ...     inputs, targets = batch
+        ...     errors = (model(inputs) - targets).square().mean(0)
+        ...     return {"near": errors[0], "far": errors[1]}
+        >>> optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+        >>> mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), optimizer, eq.FairGrad())
+        >>> batch = torch.randn(16, 4), torch.randn(16, 2)
+        >>> first = mtl.step(batch)
+        >>> for _ in range(50):
+        ...     last = mtl.step(batch)
+        >>> bool(last["near"] < first["near"]), mtl.last.weights.shape
+        (True, torch.Size([2]))
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        balancer: Balancer | Any,
+        shared: nn.Module | Iterable[Tensor] | None = None,
+        gradients: Literal["parameters", "features"] = "parameters",
+        clip: float | None = None,
+        teleport: Teleport | None = None,
+        *,
+        features: nn.Module | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+        batched: int | None = None,
+        check_finite: bool = True,
+        process_group: dist.ProcessGroup | None = None,
+    ) -> None:
+        if not isinstance(objective, Objective):
+            raise InputError(f"objective must be an equipoise.Objective; got {type(objective).__name__}")
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise InputError(f"optimizer must be a torch optimizer; got {type(optimizer).__name__}")
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise InputError("LBFGS evaluates the loss several times a step, which balanced gradients cannot follow")
+        if gradients not in ("parameters", "features"):
+            raise InputError(f'gradients must be "parameters" or "features"; got "{gradients}"')
+        if (gradients == "features") != (features is not None):
+            raise InputError('gradients="features" and features=<module> belong together; give both or neither')
+        if features is not None and not isinstance(features, nn.Module):
+            raise InputError(f"features must be a module of the model; got {type(features).__name__}")
+        if clip is not None and not clip > 0:
+            raise InputError(f"clip must be a positive norm; got {clip}")
+        if batched is not None and batched < 0:
+            raise InputError(f"batched must be at least 0; got {batched}")
+        self.objective = objective
+        self.optimizer = optimizer
+        self.balancer = as_balancer(balancer)
+        self.clip = clip
+        self.teleport = teleport
+        self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
+        self.processes = Processes(process_group)
+        self.processes.share(objective.model)
+        self.steps = 0
+        self.last: StepReport | None = None
+        self._balancing = Balancing(
+            self.balancer,
+            objective.tasks,
+            SharedParameters(shared),
+            features=features if gradients == "features" else None,
+            batched=batched,
+            processes=self.processes,
+            parameters=self._trained(),
+            check_finite=check_finite,
+        )
+
+    @property
+    def shared(self) -> list[Tensor]:
+        """The shared parameters; empty until the first step of a balancer that needs their gradients."""
+        return self._balancing.context.shared.parameters
+
+    def step(self, *batches: Any) -> dict[str, Tensor]:
+        """Takes one step.
+
+        Args:
+            batches: one batch; or several micro-batches, which give one step as if they were one batch (task losses and
+                gradients are averaged over the micro-batches that hold the task) with the memory of one.
+
+        Returns:
+            The losses before the step, detached, by task.
+
+        Raises:
+            InputError: no batch, or losses that cannot be used.
+            UnknownTaskError: a task that was neither declared nor in the first step.
+            NonFiniteError: a loss or gradient is not finite; no parameter and no state has changed.
+        """
+        if not batches:
+            raise InputError("step() needs a batch; it got none")
+        source = _Batches(self.objective, batches)
+        watching = self.objective.random_state() if self.balancer.watches else None
+        self._refresh()
+        self._clear()
+        try:
+            report = self._balancing.run(source, self.steps, self._scale())
+        except BaseException:
+            self._clear()
+            raise
+        if self._move():
+            self._balancing.commit()
+        else:
+            self._balancing.rollback()
+            report = StepReport(report.tasks, report.losses, report.weights, None, report.step, skipped=True)
+        if watching is not None and not report.skipped:
+            with watching.replayed():
+                self._watch(source, report)
+        self.last = report
+        self.steps += 1
+        if self.teleport is not None and not report.skipped:
+            self.teleport.after_step(self, batches)
+        return dict(zip(report.tasks, report.losses.unbind(), strict=True))
+
+    def end_epoch(self) -> None:
+        """Says that a pass over the data is over; balancers that think in epochs need to know."""
+        self.balancer.end_epoch()
+        if self.teleport is not None:
+            self.teleport.end_epoch()
+
+    def gramian(self, *batches: Any) -> Tensor:
+        """The Gramian of the task gradients at the present parameters, for a look at conflicts.
+
+        Takes no step and leaves ``.grad``, buffers, the balancer and the random state as they are.
+
+        Args:
+            batches: one batch, or several micro-batches.
+
+        Returns:
+            ``[k, k]`` in float64 on the CPU, for the tasks that the batch holds, in their fixed order.
+        """
+        if not batches:
+            raise InputError("gramian() needs a batch; it got none")
+        self._refresh()
+        with self.objective.random_state().replayed():
+            return self._balancing.gramian(_Batches(self.objective, batches))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides how training goes on: model, optimizer, balancer, scaler, teleport, tasks and step count.
+
+        torch's random state and the data's order are not part of it; save them beside it if the model uses dropout.
+        """
+        return {
+            "model": self.objective.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "balancer": self.balancer.state_dict(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "teleport": None if self.teleport is None else self.teleport.state_dict(),
+            "tasks": list(self.objective.tasks.names),
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a saved state.
+
+        Raises:
+            InputError: the state is of other tasks, another balancer, or was saved with or without a teleport or scaler.
+        """
+        for part, present in (("teleport", self.teleport), ("scaler", self.scaler)):
+            if (state[part] is None) != (present is None):
+                raise InputError(
+                    f"the state was saved {'without' if state[part] is None else 'with'} a {part}; "
+                    f"this optimizer has {'one' if present is not None else 'none'}"
+                )
+        names = tuple(state["tasks"])
+        tasks = self.objective.tasks
+        if names and tasks.known and tasks.names != names:
+            raise InputError(f"the state is of the tasks {', '.join(names)}; the tasks here are {', '.join(tasks.names)}")
+        self.balancer.load_state_dict(state["balancer"])
+        if names and not tasks.known:
+            tasks.fix(names)
+        self.objective.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state["scaler"])
+        if self.teleport is not None:
+            self.teleport.load_state_dict(state["teleport"])
+        self.steps = int(state["steps"])
+
+    def _move(self) -> bool:
+        """Clips and steps; says whether a step was taken."""
+        if self.scaler is None:
+            if self.clip is not None:
+                torch.nn.utils.clip_grad_norm_(self._balancing.context.parameters, self.clip)
+            self.optimizer.step()
+            return True
+        self.scaler.unscale_(self.optimizer)
+        if self.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._balancing.context.parameters, self.clip)
+        before = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return self.scaler.get_scale() >= before
+
+    def _scale(self) -> Tensor | None:
+        if self.scaler is None:
+            return None
+        device = self._balancing.context.parameters[0].device
+        scale: Tensor = self.scaler.scale(torch.ones((), device=device))
+        return scale
+
+    def _watch(self, source: _Batches, report: StepReport) -> None:
+        """Shows the balancer the same batches' losses after the step."""
+        seen = SeenLosses()
+        with torch.no_grad():
+            for micro_batch in range(source.micro_batches):
+                losses = source.rehearse(micro_batch)
+                for position, name in zip(self.objective.tasks.positions(losses), losses, strict=True):
+                    seen.add(position, scalar(name, losses[name], differentiable=False))
+        seen.gather(self.processes, len(self.objective.tasks), report.losses.device)
+        self.balancer.observe(report.losses, seen.means(), seen.present)
+
+    def _trained(self) -> list[Tensor]:
+        groups = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        return list(dict.fromkeys([*groups, *self.objective.model.parameters()]))
+
+    def _refresh(self) -> None:
+        """Takes in parameters that were added to the optimizer since the last step."""
+        count = sum(len(group["params"]) for group in self.optimizer.param_groups)
+        if count != getattr(self, "_count", count):
+            self._balancing.context.parameters = self._trained()
+        self._count = count
+
+    def _clear(self) -> None:
+        for parameter in self._balancing.context.parameters:
+            parameter.grad = None

@@ -1,0 +1,45 @@
+"""Snapshots of torch's random state, so that an evaluation can be repeated with the same dropout masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["RandomState"]
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """The state of the default generators of the CPU and of the CUDA devices in use.
+
+    Example:
+        >>> import torch
+        >>> state = RandomState.capture()
+        >>> first = torch.rand(3)
+        >>> with state.replayed():
+        ...     again = torch.rand(3)
+        >>> bool((first == again).all())
+        True
+    """
+
+    cpu: Tensor
+    cuda: dict[int, Tensor]
+
+    @classmethod
+    def capture(cls, tensors: Iterable[Tensor] = ()) -> RandomState:
+        """Takes a snapshot of the CPU's generator and of those of the CUDA devices that ``tensors`` lie on."""
+        devices = {tensor.device.index for tensor in tensors if tensor.is_cuda and tensor.device.index is not None}
+        return cls(torch.get_rng_state(), {index: torch.cuda.get_rng_state(index) for index in sorted(devices)})
+
+    @contextmanager
+    def replayed(self) -> Iterator[None]:
+        """Runs the body from this random state and puts the present one back afterwards."""
+        with torch.random.fork_rng(devices=list(self.cuda)):
+            torch.set_rng_state(self.cpu)
+            for index, state in self.cuda.items():
+                torch.cuda.set_rng_state(state, index)
+            yield

@@ -1,0 +1,97 @@
+"""Balanced gradients: chooses the way that the balancer's needs ask for, and keeps its memory safe when a step fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from equipoise.balance.base import Balancer, Observation
+from equipoise.distributed import Processes
+from equipoise.engine.shared import SharedParameters
+from equipoise.step.by_features import ByFeatures
+from equipoise.step.by_gradients import ByGradients
+from equipoise.step.by_losses import ByLosses
+from equipoise.step.context import Context
+from equipoise.step.report import StepReport
+from equipoise.step.source import Source, Turn
+from equipoise.tasks import Tasks
+
+__all__ = ["Balancing"]
+
+
+class Balancing:
+    """Turns losses into balanced gradients.
+
+    Args:
+        balancer: how the tasks combine.
+        tasks: their names; fixed by the first losses if they are not yet.
+        shared: the parameters whose gradients are balanced.
+        features: take the Gramian at this module's output instead.
+        batched: differentiate so many tasks at once with ``vmap``, 0 for all; one after the other if ``None``.
+        processes: those that train together.
+        parameters: everything that is trained; found from the graphs if empty.
+        check_finite: raise on losses and gradients that are not finite.
+    """
+
+    def __init__(
+        self,
+        balancer: Balancer,
+        tasks: Tasks,
+        shared: SharedParameters,
+        *,
+        features: nn.Module | None = None,
+        batched: int | None = None,
+        processes: Processes | None = None,
+        parameters: Sequence[Tensor] = (),
+        check_finite: bool = True,
+    ) -> None:
+        self.balancer = balancer
+        self.steps = 0
+        self.context = Context(tasks, shared, processes or Processes(), parameters, check_finite)
+        self._by_losses = ByLosses(self.context)
+        self._by_gradients = ByGradients(self.context, batched)
+        self._by_features = None if features is None else ByFeatures(self.context, features)
+        self._before: dict[str, Any] | None = None
+        self._observation: Observation | None = None
+
+    def run(self, source: Source, step: int, scale: Tensor | None = None) -> StepReport:
+        """Fills ``.grad``; :meth:`commit` or :meth:`rollback` must follow.
+
+        Args:
+            source: the losses.
+            step: index of the step.
+            scale: of a gradient scaler.
+
+        Raises:
+            InputError: losses or parameters that cannot be used.
+            NonFiniteError: a loss or gradient is not finite; the balancer's state is as before.
+        """
+        self._before = self.balancer.state_dict() if self.balancer.stateful else None
+        turn = Turn(self.balancer, source, step, scale)
+        by_gradients = self._by_features or self._by_gradients
+        way = self._by_losses if self.balancer.needs == "losses" else by_gradients
+        try:
+            report, self._observation = way.run(turn)
+        except BaseException:
+            self.rollback()
+            raise
+        return report
+
+    def commit(self) -> None:
+        """Lets the balancer learn from the step."""
+        if self._observation is not None:
+            self.balancer.update(self._observation)
+        self._observation = self._before = None
+        self.steps += 1
+
+    def rollback(self) -> None:
+        """Puts the balancer back to where it was before the step."""
+        if self._before is not None:
+            self.balancer.load_state_dict(self._before)
+        self._observation = self._before = None
+
+    def gramian(self, source: Source) -> Tensor:
+        """The Gramian ``[k, k]`` of the task gradients with respect to the shared parameters, without a trace."""
+        return self._by_gradients.gramian(Turn(self.balancer, source, 0))

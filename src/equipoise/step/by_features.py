@@ -1,0 +1,83 @@
+"""The way with a Gramian at a module's output: each head is differentiated once a task, the encoder once a step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from equipoise.autocast import without_autocast
+from equipoise.balance.base import Observation
+from equipoise.engine.features import FeatureGradients
+from equipoise.errors import InputError
+from equipoise.step.by_gradients import check_rows, select, task_seed, unscaled
+from equipoise.step.context import Context
+from equipoise.step.finite import check_losses
+from equipoise.step.report import StepReport
+from equipoise.step.seen import SeenLosses
+from equipoise.step.source import Turn
+
+__all__ = ["ByFeatures"]
+
+
+class ByFeatures:
+    """Balances the gradients of the features and takes the result through the encoder."""
+
+    def __init__(self, context: Context, module: nn.Module) -> None:
+        self.context = context
+        self.engine = FeatureGradients(module)
+
+    def run(self, turn: Turn) -> tuple[StepReport, Observation]:
+        """Fills ``.grad``; says what happened and what the balancer may learn from."""
+        context, engine = self.context, self.engine
+        seen = self._fill(turn)
+        present, means = seen.present, seen.means()
+        names = context.names(present)
+        # Every process holds other samples, so the inner products over the joint batch are the sum of theirs.
+        gram = select(context.processes.sum(engine.gramian()), present)
+        gram = unscaled(gram, torch.ones(len(present)), turn.scale)
+        overflow = check_rows(context, turn, gram.diagonal(), means, names)
+        full = torch.zeros(len(context.tasks), dtype=torch.float64)
+        weights: Tensor | None = None
+        if overflow:
+            full += 1.0
+        else:
+            weights = context.decide(turn, present, means, gramian=gram)
+            full[list(present)] = weights.double().cpu()
+        with without_autocast(engine.rows.device):
+            engine.deliver(full)
+        context.processes.sum_gradients(context.everything())
+        context.check_gradients(turn, context.everything(), present)
+        report = StepReport(names, means, weights, gram, turn.step, skipped=overflow)
+        return report, Observation(context.tasks.names, present, means, gram, step=turn.step)
+
+    def _fill(self, turn: Turn) -> SeenLosses:
+        context, engine = self.context, self.engine
+        if turn.balancer.needs == "gradients":
+            raise InputError(
+                f'gradients="features" gives balancers the Gramian of the features; {turn.balancer!r} needs the gradients '
+                f'themselves. Use gradients="parameters"'
+            )
+        if turn.source.micro_batches > 1:
+            raise InputError(
+                'gradients="features" takes one batch a step: the encoder is differentiated after the weights are known, '
+                'so all micro-batches would have to be held. Use gradients="parameters" to accumulate'
+            )
+        with engine.recording():
+            losses = context.named(turn.source.losses(0))
+        if any(not isinstance(loss, Tensor) for loss in losses.values()):
+            raise InputError(
+                'gradients="features" needs losses that start from one evaluation of the features; losses given as '
+                'callables have inputs of their own. Use gradients="parameters"'
+            )
+        values = {position: context.scalar(position, loss) for position, loss in losses.items()}
+        seen = SeenLosses(values)
+        if context.check_finite and next(iter(values.values())).device.type == "cpu":
+            check_losses(seen.means(), context.names(seen.present), turn.step)
+        context.gather(seen)
+        engine.begin(len(context.tasks))
+        engine.look_above(values)
+        for place, (position, value) in enumerate(values.items()):
+            seed = task_seed(value, seen.counts[position], turn.scale)
+            with without_autocast(value.device):
+                engine.differentiate(position, value, seed, retain_graph=place < len(values) - 1)
+        return seen

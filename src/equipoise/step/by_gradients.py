@@ -1,0 +1,250 @@
+"""The way of balancers that look at task gradients: a backward pass a task, then the weighted sum of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from equipoise.autocast import without_autocast
+from equipoise.balance.base import Observation
+from equipoise.engine.gradients import TaskGradients
+from equipoise.errors import InputError
+from equipoise.step.context import Context
+from equipoise.step.finite import check_losses, raise_nonfinite
+from equipoise.step.report import StepReport
+from equipoise.step.seen import SeenLosses
+from equipoise.step.source import Source, Turn
+from equipoise.tasks import Loss
+
+__all__ = ["ByGradients", "check_rows", "select", "task_seed", "unscaled"]
+
+
+class ByGradients:
+    """Fills the engine's rows, asks the balancer, and delivers the combination.
+
+    Args:
+        context: tasks and parameters.
+        batched: how many tasks to differentiate at once; 0 for all, ``None`` for one after the other.
+    """
+
+    def __init__(self, context: Context, batched: int | None = None) -> None:
+        self.context = context
+        self.batched = batched
+        self._engine: TaskGradients | None = None
+
+    def run(self, turn: Turn) -> tuple[StepReport, Observation]:
+        """Fills ``.grad``; says what happened and what the balancer may learn from."""
+        context = self.context
+        first = context.named(turn.source.losses(0))
+        engine = self._fitting_engine(first, turn.source)
+        seen, factors = self._fill(engine, turn, first, turn.source.losses)
+        present, means = seen.present, seen.means()
+        names = context.names(present)
+        gram: Tensor | None = None
+        weights: Tensor | None = None
+        if turn.balancer.needs == "gramian":
+            gram = unscaled(select(engine.gramian(), present), factors[list(present)], turn.scale)
+            squares = gram.diagonal()
+        else:
+            squares = select(engine.row_norms(), present)
+        overflow = check_rows(context, turn, squares, means, names)
+        if overflow:
+            direction = engine.combine(torch.ones(len(context.tasks)))
+        elif gram is not None:
+            weights = context.decide(turn, present, means, gramian=gram)
+            full = torch.zeros(len(context.tasks), dtype=torch.float64)
+            full[list(present)] = weights.double().cpu()
+            direction = engine.combine(full * factors)
+        else:
+            direction = self._direction(turn, engine, present, means, factors)
+        engine.deliver(direction)
+        others = context.others()
+        context.processes.sum_gradients(others)
+        context.check_gradients(turn, others, present)
+        report = StepReport(names, means, weights, gram, turn.step, skipped=overflow)
+        return report, Observation(context.tasks.names, present, means, gram, step=turn.step)
+
+    def gramian(self, turn: Turn) -> Tensor:
+        """The Gramian ``[k, k]`` of the tasks present; ``.grad`` stays as it is."""
+        first = self.context.named(turn.source.rehearse(0))
+        engine = self._fitting_engine(first, turn.source)
+        with _kept_grads(self.context.everything()):
+            seen, factors = self._fill(engine, turn, first, turn.source.rehearse)
+        present = seen.present
+        return unscaled(select(engine.gramian(), present), factors[list(present)], None)
+
+    def _fitting_engine(self, first: dict[int, Loss], source: Source) -> TaskGradients:
+        context = self.context
+        context.find_shared(first, source)
+        if self._engine is None or not self._engine.serves(context.shared.parameters, len(context.tasks)):
+            self._engine = None  # let go of the old buffer before the new one is allocated
+            self._engine = TaskGradients(context.shared.parameters, len(context.tasks))
+        return self._engine
+
+    def _fill(
+        self,
+        engine: TaskGradients,
+        turn: Turn,
+        first: dict[int, Loss],
+        evaluate: object,
+    ) -> tuple[SeenLosses, Tensor]:
+        """Differentiates every task of every micro-batch into the engine's rows.
+
+        Returns:
+            The losses, and what each of the K rows is still to be multiplied with.
+        """
+        context, source = self.context, turn.source
+        assert callable(evaluate)
+        if source.micro_batches > 1:
+            everywhere = source.micro_batches * context.processes.count
+            counts = dict.fromkeys(range(len(context.tasks)), everywhere)
+        else:
+            counts = context.gather(SeenLosses({position: torch.zeros(()) for position in first})).counts
+        seen = SeenLosses()
+        with engine.recording():
+            for micro_batch in range(source.micro_batches):
+                losses = first if micro_batch == 0 else context.named(evaluate(micro_batch))
+                self._differentiate(engine, turn, losses, counts, seen)
+        context.gather(seen)
+        if context.processes.count > 1:
+            context.processes.sum(engine.rows)
+            reached = torch.tensor(engine.reached, dtype=torch.int32, device=engine.rows.device)
+            engine.reached = [flag > 0 for flag in context.processes.sum(reached).tolist()]
+        factors = torch.ones(len(context.tasks), dtype=torch.float64)
+        for position, count in seen.counts.items():
+            if count != counts[position]:
+                # Some micro-batches lacked this task: its mean is over fewer.
+                factors[position] = counts[position] / count
+                for parameter in context.shared.own.get(position, ()):
+                    if parameter.grad is not None:
+                        parameter.grad.mul_(counts[position] / count)
+        return seen, factors
+
+    def _differentiate(
+        self,
+        engine: TaskGradients,
+        turn: Turn,
+        losses: dict[int, Loss],
+        counts: Mapping[int, int],
+        seen: SeenLosses,
+    ) -> None:
+        context = self.context
+        eager = {p: context.scalar(p, loss) for p, loss in losses.items() if isinstance(loss, Tensor)}
+        if context.check_finite and eager and next(iter(eager.values())).device.type == "cpu":
+            # On a GPU this would make the host wait; there the losses are looked at together with the Gramian.
+            here = SeenLosses(eager)
+            check_losses(here.means(), context.names(here.present), turn.step)
+        if self.batched is not None and len(eager) > 1:
+            self._differentiate_together(engine, turn, eager, counts, seen, retain_graph=len(eager) < len(losses))
+            losses = {position: loss for position, loss in losses.items() if position not in eager}
+        # Callables come last: they may build on what the batch's other losses have in common.
+        order = sorted(losses, key=lambda position: not isinstance(losses[position], Tensor))
+        for place, position in enumerate(order):
+            value = eager.pop(position) if position in eager else context.scalar(position, losses[position])
+            seen.add(position, value)
+            with without_autocast(value.device):
+                engine.differentiate(
+                    position, value, task_seed(value, counts[position], turn.scale), retain_graph=place < len(order) - 1
+                )
+            losses[position] = value = value.detach()  # lets go of the graph
+
+    def _differentiate_together(
+        self,
+        engine: TaskGradients,
+        turn: Turn,
+        losses: dict[int, Tensor],
+        counts: Mapping[int, int],
+        seen: SeenLosses,
+        *,
+        retain_graph: bool,
+    ) -> None:
+        values = list(losses.values())
+        for position, value in losses.items():
+            seen.add(position, value)
+        seeds = [task_seed(value, counts[position], turn.scale) for position, value in losses.items()]
+        with without_autocast(values[0].device):
+            engine.differentiate_together(list(losses), values, seeds, chunk=self.batched or None)
+            own = (leaf for position in losses for leaf in self.context.shared.own.get(position, ()))
+            rest = list(dict.fromkeys([*own, *self.context.shared.undeclared]))
+            if rest:
+                torch.autograd.backward(values, seeds, inputs=rest, retain_graph=retain_graph)
+
+    def _direction(self, turn: Turn, engine: TaskGradients, present: Sequence[int], means: Tensor, factors: Tensor) -> Tensor:
+        rows = engine.compact()
+        if len(present) < len(rows):
+            rows = rows[torch.tensor(list(present), device=rows.device)]
+        multiplier = factors[list(present)].to(rows)
+        if turn.scale is not None:
+            multiplier = multiplier / turn.scale.to(rows)
+        if turn.scale is not None or bool((multiplier != 1).any()):
+            rows = rows * multiplier[:, None]
+        observation = Observation(self.context.tasks.names, tuple(present), means, gradients=rows, step=turn.step)
+        with torch.no_grad(), without_autocast(rows.device):
+            direction = turn.balancer.decide(observation)
+        if direction.shape != rows.shape[1:]:
+            raise InputError(
+                f"{type(turn.balancer).__name__} must answer with a direction of {rows.shape[1]} entries; "
+                f"it gave the shape {list(direction.shape)}"
+            )
+        direction = direction.to(rows)
+        return engine.expand(direction if turn.scale is None else direction * turn.scale.to(rows))
+
+
+def task_seed(loss: Tensor, count: int, scale: Tensor | None) -> Tensor | None:
+    """What a loss's gradient is multiplied with: a gradient scaler's scale over the number of micro-batches."""
+    if count == 1 and scale is None:
+        return None
+    seed = torch.full_like(loss, 1.0 / count, requires_grad=False)
+    return seed if scale is None else seed * scale.to(seed)
+
+
+def select(values: Tensor, present: Sequence[int]) -> Tensor:
+    """Entries of a ``[K]`` or ``[K, K]`` tensor that belong to the tasks present, on the CPU."""
+    values = values.cpu()
+    if len(present) == len(values):
+        return values
+    index = torch.tensor(list(present))
+    return values[index] if values.dim() == 1 else values[index][:, index]
+
+
+def unscaled(gram: Tensor, factors: Tensor, scale: Tensor | None) -> Tensor:
+    """The Gramian of the tasks' mean gradients, from that of the rows ``[k, k]`` as they were written."""
+    if bool((factors != 1).any()):
+        gram = gram * torch.outer(factors, factors)
+    return gram if scale is None else gram / scale.cpu().double().square()
+
+
+def check_rows(context: Context, turn: Turn, squares: Tensor, means: Tensor, names: Sequence[str]) -> bool:
+    """Whether a gradient scaler's overflow is in the rows; without a scaler, what is not finite raises.
+
+    Args:
+        context: tasks and checks.
+        turn: the step.
+        squares: one number a task ``[k]`` that is finite if its gradient is.
+        means: losses ``[k]``.
+        names: of these tasks.
+    """
+    finite = torch.isfinite(squares)
+    if bool(finite.all()):
+        return False
+    # A loss that is not finite is the cause, and the better thing to name.
+    check_losses(means, names, turn.step)
+    if turn.scale is None:
+        bad = [name for name, fine in zip(names, finite.tolist(), strict=True) if not fine]
+        raise_nonfinite("gradient", bad, turn.step)
+    return True
+
+
+@contextmanager
+def _kept_grads(parameters: Sequence[Tensor]) -> Iterator[None]:
+    before = [parameter.grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.grad = None
+        yield
+    finally:
+        for parameter, grad in zip(parameters, before, strict=True):
+            parameter.grad = grad

@@ -1,0 +1,143 @@
+"""The way of balancers that look at losses only: one ordinary backward pass of the weighted losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from equipoise.autocast import without_autocast
+from equipoise.balance.base import LossBalancer, Observation
+from equipoise.engine.graph import leaves_of_all
+from equipoise.step.context import Context
+from equipoise.step.finite import check_losses
+from equipoise.step.report import StepReport
+from equipoise.step.seen import SeenLosses
+from equipoise.step.source import Turn
+from equipoise.tasks import Loss
+
+__all__ = ["ByLosses"]
+
+
+class ByLosses:
+    """Weighs the losses and differentiates their sum."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._callables = False
+
+    def run(self, turn: Turn) -> tuple[StepReport, Observation]:
+        """Fills ``.grad``; says what happened and what the balancer may learn from."""
+        context, source, balancer = self.context, turn.source, turn.balancer
+        context.found = []
+        several = source.micro_batches > 1
+        first: dict[int, Loss] | None = None
+        if not (balancer.depends_on_losses and (several or self._callables)):
+            first = context.named(source.losses(0))
+            self._callables = any(not isinstance(loss, Tensor) for loss in first.values())
+            if not isinstance(balancer, LossBalancer):
+                context.find_shared(first, source)
+        if first is not None and not several and not self._callables:
+            values: dict[int, Loss] = {position: context.scalar(position, loss) for position, loss in first.items()}
+            seen = context.gather(SeenLosses({p: v for p, v in values.items() if isinstance(v, Tensor)}))
+            weights = context.decide(turn, seen.present, seen.means())
+            self._descend(turn, values, seen.present, weights, seen.counts)
+        elif balancer.depends_on_losses:
+            seen = self._rehearse(turn)
+            weights = context.decide(turn, seen.present, seen.means())
+            self._descend(turn, first, seen.present, weights, seen.counts)
+        else:
+            assert first is not None
+            seen, weights = self._in_one_go(turn, first)
+        context.processes.sum_gradients(context.everything())
+        present, means = seen.present, seen.means()
+        names = context.names(present)
+        if context.check_finite:
+            check_losses(means, names, turn.step)
+        context.check_gradients(turn, context.everything(), present)
+        report = StepReport(names, means, weights.detach(), None, turn.step)
+        return report, Observation(context.tasks.names, present, means, step=turn.step)
+
+    def _rehearse(self, turn: Turn) -> SeenLosses:
+        """All losses of the step, without graphs."""
+        seen = SeenLosses()
+        with turn.source.rehearsal(), torch.no_grad():
+            for micro_batch in range(turn.source.micro_batches):
+                for position, loss in self.context.named(turn.source.rehearse(micro_batch)).items():
+                    seen.add(position, self.context.scalar(position, loss, differentiable=False))
+        return self.context.gather(seen)
+
+    def _in_one_go(self, turn: Turn, first: dict[int, Loss]) -> tuple[SeenLosses, Tensor]:
+        """Weights that do not depend on the losses are known before the first backward pass."""
+        context = self.context
+        if turn.source.micro_batches == 1:
+            expected = context.gather(SeenLosses({position: torch.zeros(()) for position in first}))
+            counts, present = expected.counts, expected.present
+        else:
+            present = tuple(range(len(context.tasks)))
+            counts = dict.fromkeys(present, turn.source.micro_batches * context.processes.count)
+        before = turn.balancer.state_dict()
+        weights = context.decide(turn, present, None)
+        seen = context.gather(self._descend(turn, first, present, weights, counts))
+        if seen.counts == counts:
+            return seen, weights
+        # Some micro-batches lacked a task, so its mean was taken over too many: once more, now that this is known.
+        for parameter in context.everything():
+            parameter.grad = None
+        turn.balancer.load_state_dict(before)
+        weights = context.decide(turn, seen.present, seen.means())
+        self._descend(turn, None, seen.present, weights, seen.counts)
+        return seen, weights
+
+    def _descend(
+        self,
+        turn: Turn,
+        first: dict[int, Loss] | None,
+        present: Sequence[int],
+        weights: Tensor,
+        counts: Mapping[int, int],
+    ) -> SeenLosses:
+        """The weighted backward pass, micro-batch after micro-batch and callable after callable."""
+        context, seen = self.context, SeenLosses()
+        seeds = weights / weights.new_tensor([counts[position] for position in present])
+        if turn.scale is not None:
+            seeds = seeds.to(turn.scale.device) * turn.scale
+        by_position = dict(zip(present, seeds.unbind(), strict=True))
+        with self._task_specific_unweighted(turn, present, weights):
+            for micro_batch in range(turn.source.micro_batches):
+                reuse = first if micro_batch == 0 else None
+                losses = context.named(turn.source.losses(micro_batch)) if reuse is None else reuse
+                eager = [position for position, loss in losses.items() if isinstance(loss, Tensor)]
+                groups = [eager] if eager else []
+                groups += [[position] for position, loss in losses.items() if not isinstance(loss, Tensor)]
+                for index, group in enumerate(groups):
+                    values = [context.scalar(position, losses[position]) for position in group]
+                    for position, value in zip(group, values, strict=True):
+                        seen.add(position, value)
+                    if not context.parameters:
+                        context.found = list(dict.fromkeys([*context.found, *leaves_of_all(values)]))
+                    with without_autocast(values[0].device):
+                        torch.autograd.backward(
+                            values,
+                            [by_position[p].to(v.device, v.dtype) for p, v in zip(group, values, strict=True)],
+                            # Callables may build on what the batch's losses have in common: its graph lives on for them.
+                            retain_graph=index < len(groups) - 1,
+                        )
+                    del values, value
+        return seen
+
+    @contextmanager
+    def _task_specific_unweighted(self, turn: Turn, present: Sequence[int], weights: Tensor) -> Iterator[None]:
+        """Weights kept from a Gramian are meant for the shared parameters; the others get their task's own gradient."""
+        handles = []
+        if not isinstance(turn.balancer, LossBalancer):
+            for position, weight in zip(present, weights.tolist(), strict=True):
+                own = self.context.shared.own.get(position, ())
+                handles += [leaf.register_hook(lambda gradient, weight=weight: gradient / weight) for leaf in own]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()

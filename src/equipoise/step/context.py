@@ -1,0 +1,174 @@
+"""What the ways of taking a step have in common: tasks, parameters, decisions and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from equipoise.balance.base import Observation
+from equipoise.distributed import Processes
+from equipoise.engine.shared import SharedParameters
+from equipoise.errors import InputError
+from equipoise.step.finite import check_losses, nonfinite_gradients, raise_nonfinite
+from equipoise.step.seen import SeenLosses
+from equipoise.step.source import Source, Turn
+from equipoise.tasks import Loss, Tasks, scalar
+
+__all__ = ["Context"]
+
+
+class Context:
+    """Tasks, parameters and processes of a training run.
+
+    Args:
+        tasks: names of the tasks; fixed by the first losses if they are not yet.
+        shared: the parameters whose gradients are balanced.
+        processes: those that train together.
+        parameters: everything that is trained; found from the graphs if empty.
+        check_finite: raise on losses and gradients that are not finite.
+    """
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        shared: SharedParameters,
+        processes: Processes,
+        parameters: Sequence[Tensor],
+        check_finite: bool,
+    ) -> None:
+        self.tasks = tasks
+        self.shared = shared
+        self.processes = processes
+        self.parameters = list(parameters)
+        self.check_finite = check_finite
+        self.found: list[Tensor] = []
+
+    # -- tasks
+
+    def named(self, losses: Mapping[str, Loss]) -> dict[int, Loss]:
+        """Losses by the position of their task."""
+        if not self.tasks.known:
+            self.tasks.fix(self.processes.union(list(losses)))
+        return dict(zip(self.tasks.positions(losses), losses.values(), strict=True))
+
+    def names(self, positions: Sequence[int]) -> tuple[str, ...]:
+        """Names of the tasks at these positions."""
+        names = self.tasks.names
+        return names if len(positions) == len(names) else tuple(names[position] for position in positions)
+
+    def scalar(self, position: int, loss: Loss, *, differentiable: bool = True) -> Tensor:
+        """A task's loss as a tensor without dimensions, evaluated if need be."""
+        return scalar(self.tasks.names[position], loss, differentiable=differentiable)
+
+    def gather(self, seen: SeenLosses) -> SeenLosses:
+        """Adds what the other processes saw."""
+        seen.gather(self.processes, len(self.tasks), self.device())
+        return seen
+
+    # -- parameters
+
+    def device(self) -> torch.device:
+        """The device of the first parameter known."""
+        known = self.parameters or self.shared.parameters or self.found
+        return known[0].device if known else torch.device("cpu")
+
+    def everything(self) -> list[Tensor]:
+        """All parameters whose ``.grad`` a step fills."""
+        if self.parameters:
+            return self.parameters
+        return self.found or [*self.shared.parameters, *self._alone()]
+
+    def others(self) -> list[Tensor]:
+        """All of them but the shared ones."""
+        if not self.parameters:
+            return self._alone()
+        ids = {id(parameter) for parameter in self.shared.parameters}
+        return [parameter for parameter in self.parameters if id(parameter) not in ids]
+
+    def find_shared(self, losses: Mapping[int, Loss], source: Source) -> None:
+        """Makes sure that it is known which parameters are shared.
+
+        Callables are evaluated once for that without a trace: it must be known before the first one is differentiated.
+        """
+        if self.parameters and self.shared.current(self.parameters):
+            return
+        names = {position: self.tasks.names[position] for position in losses}
+        if all(isinstance(loss, Tensor) for loss in losses.values()):
+            self.shared.find(losses, names, self.parameters)
+        else:
+            with source.rehearsal():
+                rehearsed = self.named(source.rehearse(0))
+                self.shared.find(rehearsed, names, self.parameters)
+
+    def _alone(self) -> list[Tensor]:
+        own = (leaf for found in self.shared.own.values() for leaf in found)
+        return list(dict.fromkeys([*own, *self.shared.undeclared]))
+
+    # -- decisions
+
+    def decide(
+        self,
+        turn: Turn,
+        present: Sequence[int],
+        losses: Tensor | None,
+        *,
+        gramian: Tensor | None = None,
+    ) -> Tensor:
+        """The balancer's weights ``[k]``, checked."""
+        names = self.names(present)
+        if losses is not None and self.check_finite:
+            check_losses(losses, names, turn.step)
+        observation = Observation(self.tasks.names, tuple(present), losses, gramian, step=turn.step)
+        with torch.no_grad():
+            weights = turn.balancer.decide(observation)
+        if weights.shape != (len(present),):
+            raise InputError(
+                f"{type(turn.balancer).__name__} must answer with one weight for each of the {len(present)} tasks "
+                f"present; it gave the shape {list(weights.shape)}"
+            )
+        if self.check_finite and weights.device.type == "cpu":
+            self._check_weights(turn, weights, names, losses)
+        return weights
+
+    def _check_weights(self, turn: Turn, weights: Tensor, names: Sequence[str], losses: Tensor | None) -> None:
+        if bool(torch.isfinite(weights).all()):
+            return
+        finite = torch.isfinite(weights).tolist()
+        bad = [name for name, fine in zip(names, finite, strict=True) if not fine]
+        detail = f" ({turn.balancer!r}"
+        if losses is not None:
+            pairs = zip(names, losses.tolist(), strict=True)
+            detail += "; losses: " + ", ".join(f"{name} {loss:.4g}" for name, loss in pairs)
+        raise_nonfinite("weight", bad, turn.step, detail + ")")
+
+    # -- checks
+
+    def check_gradients(self, turn: Turn, parameters: Sequence[Tensor], present: Sequence[int]) -> None:
+        """Raises, naming the tasks to blame, if a ``.grad`` is not finite. A gradient scaler looks by itself."""
+        if not self.check_finite or turn.scale is not None:
+            return
+        bad = nonfinite_gradients(parameters)
+        if bad:
+            blamed = self._blame(bad, turn.source, present)
+            detail = "" if blamed else " (in their weighted sum)"
+            raise_nonfinite("gradient", self.names(blamed or present), turn.step, detail)
+
+    def _blame(self, bad: Sequence[Tensor], source: Source, present: Sequence[int]) -> list[int]:
+        """Which tasks the non-finite gradients come from, found out by differentiating them one by one."""
+        ids = {id(parameter) for parameter in bad}
+        owners = [p for p in present if any(id(leaf) in ids for leaf in self.shared.own.get(p, ()))]
+        if owners:
+            return owners
+        blamed: set[int] = set()
+        for micro_batch in range(source.micro_batches):
+            for position, loss in self.named(source.rehearse(micro_batch)).items():
+                value = self.scalar(position, loss)
+                try:
+                    gradients = torch.autograd.grad(value, list(bad), retain_graph=True, allow_unused=True)
+                except RuntimeError:
+                    return []  # the drop-in's graphs are gone by now
+                if any(gradient is not None and not bool(torch.isfinite(gradient).all()) for gradient in gradients):
+                    blamed.add(position)
+        return sorted(blamed)

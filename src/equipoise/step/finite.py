@@ -1,0 +1,51 @@
+"""Finding losses and gradients that are infinite or not a number, before anything has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from equipoise.errors import NonFiniteError
+
+__all__ = ["check_losses", "nonfinite_gradients", "raise_nonfinite"]
+
+
+def raise_nonfinite(what: str, tasks: Sequence[str], step: int, detail: str = "") -> None:
+    """Raises :class:`~equipoise.NonFiniteError`, naming the tasks and the step."""
+    named = ", ".join(f'"{task}"' for task in tasks)
+    raise NonFiniteError(
+        f"the {what} of task {named} is not finite in step {step}{detail}; the step was not taken and nothing has changed",
+        tasks=tuple(tasks),
+        step=step,
+        what=what,
+    )
+
+
+def check_losses(losses: Tensor, tasks: Sequence[str], step: int) -> None:
+    """Raises if one of the losses ``[k]`` of these tasks is not finite."""
+    finite = torch.isfinite(losses)
+    if not bool(finite.all()):
+        bad = [task for task, fine in zip(tasks, finite.tolist(), strict=True) if not fine]
+        values = [value for value, fine in zip(losses.tolist(), finite.tolist(), strict=True) if not fine]
+        raise_nonfinite("loss", bad, step, f" (it is {', '.join(map(str, values))})")
+
+
+def nonfinite_gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Those of the parameters whose ``.grad`` holds a value that is not finite."""
+    having = [
+        (parameter, _values(parameter.grad))
+        for parameter in parameters
+        if parameter.grad is not None and parameter.grad.numel()
+    ]
+    if not having:
+        return []
+    if bool(torch.isfinite(get_total_norm([gradient for _, gradient in having], float("inf")))):
+        return []
+    return [parameter for parameter, gradient in having if not bool(torch.isfinite(gradient).all())]
+
+
+def _values(gradient: Tensor) -> Tensor:
+    return gradient.coalesce().values() if gradient.is_sparse else gradient

@@ -1,0 +1,65 @@
+"""What happened in a step; everything that can be derived is derived only when somebody reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+__all__ = ["StepReport"]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What happened in one step. The vectors have one entry for each task present, in the order of ``tasks``.
+
+    Attributes:
+        tasks: names of the k tasks present.
+        losses: their losses ``[k]``, detached, on the model's device.
+        weights: the balancer's weights ``[k]``; ``None`` for a balancer that answers with a direction.
+        gramian: inner products of the task gradients ``[k, k]`` (float64, CPU); ``None`` where none was formed.
+        step: index of the step, counted from 0.
+        skipped: whether the loss scaler met an overflow, so that no step was taken.
+    """
+
+    tasks: tuple[str, ...]
+    losses: Tensor
+    weights: Tensor | None = None
+    gramian: Tensor | None = None
+    step: int = 0
+    skipped: bool = False
+
+    @cached_property
+    def norms(self) -> Tensor | None:
+        """Norms of the task gradients, ``[k]``."""
+        return None if self.gramian is None else self.gramian.diagonal().clamp(min=0).sqrt()
+
+    @cached_property
+    def mean_norm(self) -> float | None:
+        """Norm of the mean gradient g_0."""
+        return None if self.gramian is None else float(self.gramian.mean().clamp(min=0).sqrt())
+
+    @cached_property
+    def cosines(self) -> Tensor | None:
+        """Cosine of each task gradient with the mean gradient, ``[k]``; 0 where either of them vanishes."""
+        if self.gramian is None:
+            return None
+        assert self.norms is not None
+        scale = self.norms * self.gramian.mean().clamp(min=0).sqrt()
+        return torch.where(scale > 0, self.gramian.mean(1) / torch.where(scale > 0, scale, 1), 0.0).clamp(-1, 1)
+
+    @cached_property
+    def pairwise_cosines(self) -> Tensor | None:
+        """Cosines between the task gradients, ``[k, k]``; 0 where one of them vanishes."""
+        if self.gramian is None:
+            return None
+        assert self.norms is not None
+        scale = torch.outer(self.norms, self.norms)
+        return torch.where(scale > 0, self.gramian / torch.where(scale > 0, scale, 1), 0.0).clamp(-1, 1)
+
+    @cached_property
+    def conflicts(self) -> Tensor | None:
+        """Which tasks conflict with the mean gradient (a negative inner product), ``[k]``."""
+        return None if self.gramian is None else self.gramian.mean(1) < 0
