@@ -1,0 +1,8 @@
+"""The pictures of a report: one file a picture, each a function from results to a figure.
+
+Figures are made without pyplot, so nothing here touches the state of a user's own plots.
+"""
+
+from equipoise.study.pictures.gallery import PICTURES, Picture
+
+__all__ = ["PICTURES", "Picture"]

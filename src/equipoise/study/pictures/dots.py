@@ -1,0 +1,49 @@
+"""Names down the side, and for each a mean, its standard deviation, and every seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from equipoise.metrics import spread
+from equipoise.study.pictures.style import ACCENT, INK
+
+__all__ = ["dots"]
+
+
+def dots(axes: Axes, values: Sequence[Sequence[float]], *, colour: str = ACCENT, texts: Sequence[str] = ()) -> None:
+    """Draws one line a name.
+
+    Args:
+        axes: with the names on its y axis.
+        values: for each name, one value a seed.
+        colour: of the marks.
+        texts: written at the right edge, one for each name.
+    """
+    for position, own in enumerate(values):
+        finite = [value for value in own if math.isfinite(value)]
+        if not finite:
+            axes.annotate("no finite value", (0.02, position), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+            continue
+        mean = spread(finite)
+        deviation = None if math.isnan(mean.std) else mean.std
+        if len(finite) > 1:
+            # The seeds lie beside the line of the error bar, where they do not hide it.
+            axes.scatter(
+                finite, [position + 0.22] * len(finite), s=13, facecolors="none", edgecolors=colour, linewidths=0.8, zorder=3
+            )
+        axes.errorbar(
+            mean.mean, position, xerr=deviation, fmt="o", markersize=6, color=colour, capsize=3, elinewidth=1.6, zorder=4
+        )
+    for position, text in enumerate(texts):
+        axes.annotate(
+            text,
+            (1.015, position),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=9,
+            color=INK,
+            annotation_clip=False,
+        )

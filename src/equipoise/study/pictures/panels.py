@@ -1,0 +1,54 @@
+"""Small multiples with one panel a method, and one legend for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from equipoise.study.pictures.style import epochs_axis, grid
+from equipoise.study.results import Results
+
+__all__ = ["by_method", "legend"]
+
+_COLUMNS = 4
+
+
+def by_method(results: Results, quantity: str, methods: Sequence[str] | None = None) -> tuple[Figure, dict[str, Axes]]:
+    """Panels over epochs, the methods in the order of their Δm.
+
+    Args:
+        results: what is shown.
+        quantity: label of the y axes.
+        methods: which; all if left out.
+    """
+    names = tuple(results.ranking() if methods is None else methods)
+    figure, panels = grid(len(names), columns=_COLUMNS, width=2.6, height=2.0, sharex=True, sharey=True)
+    columns = min(_COLUMNS, len(names))
+    for position, (name, axes) in enumerate(zip(names, panels, strict=True)):
+        epochs_axis(axes, results.epochs, labelled=position + columns >= len(names))
+        axes.set_title(name, loc="left", fontsize=10, fontweight="bold")
+        if position % columns == 0:
+            axes.set_ylabel(quantity)
+    return figure, dict(zip(names, panels, strict=True))
+
+
+def legend(figure: Figure, entries: Sequence[tuple[str, str, str]]) -> None:
+    """One legend above all panels.
+
+    Args:
+        figure: where.
+        entries: text, colour and line style of each.
+    """
+    lines = [Line2D([], [], color=colour, linestyle=style, linewidth=1.8) for _, colour, style in entries]  # type: ignore[arg-type]
+    columns = max(1, int(figure.get_figwidth() * 12 / max(len(text) + 6 for text, _, _ in entries)))
+    figure.legend(
+        lines,
+        [text for text, _, _ in entries],
+        loc="outside upper left",
+        ncols=min(len(entries), columns),
+        frameon=False,
+        fontsize=9,
+    )

@@ -1,0 +1,107 @@
+"""From problem, methods and seeds to runs: the single-task baselines first, then every method, seed by seed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from equipoise.errors import InputError
+from equipoise.study.methods import Method
+
+__all__ = ["BASELINE", "Run", "parse_seeds", "plan"]
+
+BASELINE = "stl"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a method and a seed, or one task alone and a seed.
+
+    Attributes:
+        seed: of parameters, order of batches and the balancer.
+        method: what combines the tasks; ``None`` for a single-task baseline.
+        task: the one task that a baseline trains; ``None`` for a method.
+    """
+
+    seed: int
+    method: Method | None = None
+    task: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The method's label, or ``stl:task`` for a baseline."""
+        return self.method.label if self.method else f"{BASELINE}:{self.task}"
+
+    @property
+    def key(self) -> str:
+        """Names the run's files: readable, free of characters that file systems dislike, and different for each run."""
+        name = f"{self.label}-seed{self.seed}"
+        plain = re.sub(r"[^A-Za-z0-9._=+-]+", "-", name)[:80]
+        simple = name.replace(":", "-", 1).replace(",", "-")
+        return plain if plain == simple else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+    def __str__(self) -> str:
+        return f"{self.label} seed {self.seed}"
+
+
+def plan(tasks: Sequence[str], methods: Iterable[Method], seeds: Iterable[int]) -> tuple[Run, ...]:
+    """All runs of a study.
+
+    Args:
+        tasks: each gets a single-task baseline a seed, shared by all methods.
+        methods: what is compared.
+        seeds: one run a method and seed.
+
+    Example:
+        >>> [str(run) for run in plan(["left", "ink"], [], [0])]
+        ['stl:left seed 0', 'stl:ink seed 0']
+    """
+    methods, seeds = tuple(methods), tuple(seeds)
+    baselines = [Run(seed, task=task) for seed in seeds for task in tasks]
+    return (*baselines, *(Run(seed, method=method) for seed in seeds for method in methods))
+
+
+def parse_seeds(seeds: int | str | Iterable[int]) -> tuple[int, ...]:
+    """Reads seeds: a count, a range, a list.
+
+    Args:
+        seeds: ``3`` or ``"3"`` means 0, 1, 2; ``"5-9"`` means 5 to 9; ``"1,4,7"`` those three; ``"7,"`` only 7; a
+            sequence of whole numbers stands for itself.
+
+    Returns:
+        The seeds without repetitions, in the order given.
+
+    Raises:
+        InputError: none of these.
+
+    Example:
+        >>> parse_seeds(3), parse_seeds("5-7"), parse_seeds("1,8-9")
+        ((0, 1, 2), (5, 6, 7), (1, 8, 9))
+    """
+    if isinstance(seeds, bool):
+        raise InputError(f"seeds is {seeds}; give a count, a range such as 5-9, or a list such as 1,4,7")
+    if isinstance(seeds, int):
+        read: list[int] = list(range(seeds))
+    elif isinstance(seeds, str):
+        read = _read(seeds)
+    else:
+        read = list(seeds)
+    if not read or any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in read):
+        raise InputError(f"seeds is {seeds!r}; give a count (3 means 0, 1, 2), a range such as 5-9, or a list such as 1,4,7")
+    return tuple(dict.fromkeys(read))
+
+
+def _read(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    try:
+        if len(parts) == 1 and "-" not in text:
+            return list(range(int(text)))
+        read: list[int] = []
+        for part in filter(None, parts):
+            first, dash, last = part.partition("-")
+            read.extend(range(int(first), int(last) + 1) if dash else [int(first)])
+    except ValueError:
+        return []
+    return read

@@ -1,0 +1,85 @@
+"""A process that has imported what every run needs, and forks itself for each.
+
+``python -m equipoise.study.processes.template LIFELINE MODULE…`` reads one JSON line a command from standard input:
+``{"run": key, "payload": path, "log": path}`` starts a run. It answers on standard output with
+``{"run": key, "exit": code}`` when the run's process has ended. At the end of its input it kills what still runs and goes.
+
+It never computes anything itself, so it has no threads that a fork would lose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import select
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from equipoise.study.processes.lifeline import hold_on
+from equipoise.study.processes.worker import perform, say
+
+_BREATH = 0.05  # seconds between two looks for ended processes
+
+
+def main() -> None:
+    """Serves until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study decides when runs end
+    lifeline = int(sys.argv[1])
+    for module in ("equipoise.study.training", *sys.argv[2:]):
+        with contextlib.suppress(ImportError):  # the run itself will say better what is missing
+            importlib.import_module(module)
+    running: dict[int, str] = {}
+    unread = b""
+    try:
+        while True:
+            ready, _, _ = select.select([0], [], [], _BREATH)
+            if ready:
+                received = os.read(0, 65536)
+                if not received:
+                    return
+                *lines, unread = (unread + received).split(b"\n")
+                for line in lines:
+                    command = json.loads(line)
+                    running[_start(command, lifeline)] = command["run"]
+            for process, key in list(running.items()):
+                ended, status = os.waitpid(process, os.WNOHANG)
+                if ended:
+                    del running[process]
+                    say(1, run=key, exit=os.waitstatus_to_exitcode(status))
+    finally:
+        for process in running:
+            for kill in (os.killpg, os.kill):  # the group is there as soon as the run has made itself its leader
+                with contextlib.suppress(ProcessLookupError):
+                    kill(process, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(process, 0)
+
+
+def _start(command: dict[str, str], lifeline: int) -> int:
+    process = os.fork()
+    if process:
+        return process
+    _become_run(command, lifeline)
+
+
+def _become_run(command: dict[str, str], lifeline: int) -> NoReturn:
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        hold_on(lifeline)
+        messages = os.dup(1)
+        null = os.open(os.devnull, os.O_RDONLY)
+        log = os.open(command["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        for own, standard in ((null, 0), (log, 1), (log, 2)):
+            os.dup2(own, standard)
+        code = perform(Path(command["payload"]), messages)
+    finally:
+        os._exit(code)  # never back into the template's loop
+
+
+if __name__ == "__main__":
+    main()

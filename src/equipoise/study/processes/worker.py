@@ -1,0 +1,96 @@
+"""What happens inside the process of one run: load, train, write the record.
+
+Also the program of a freshly started process: ``python -m equipoise.study.processes.worker PAYLOAD``, with the lifeline as
+standard input and messages going to standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+__all__ = ["THREADS", "pack", "perform", "say"]
+
+THREADS = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+}
+"""Environment of every process of a study: one thread a run, and nothing left to chance in the order of a set."""
+
+
+def pack(work: dict[str, Any]) -> bytes:
+    """Packs what a run needs. Functions of scripts, notebooks and loose files travel by value."""
+    import cloudpickle
+
+    # The path comes first and apart: unpickling the rest may already import the user's modules.
+    return pickle.dumps((list(sys.path), cloudpickle.dumps(work)))
+
+
+def say(descriptor: int, **message: Any) -> None:
+    """Sends one line to the study; short enough to arrive in one piece however many processes share the pipe."""
+    os.write(descriptor, (json.dumps(message) + "\n").encode())
+
+
+def perform(payload: Path, messages: int) -> int:
+    """Trains one run and writes its record.
+
+    Args:
+        payload: what :func:`pack` made of ``problem``, ``run``, ``epochs``, ``gramian_every`` and ``record`` (the path).
+        messages: descriptor for the messages ``{"run": key, "epoch": number}``.
+
+    Returns:
+        0 if the record was written, 1 after an error, whose traceback is on standard error.
+    """
+    try:
+        import torch
+
+        from equipoise.study.files import write_json
+        from equipoise.study.training import train
+
+        torch.set_num_threads(1)
+        path, packed = pickle.loads(payload.read_bytes())
+        sys.path[:] = path
+        work = pickle.loads(packed)
+        run = work["run"]
+        record = train(
+            work["problem"],
+            run,
+            epochs=work["epochs"],
+            gramian_every=work["gramian_every"],
+            finished_epoch=lambda epoch: say(messages, run=run.key, epoch=epoch),
+        )
+        write_json(Path(work["record"]), record)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
+
+
+def main() -> None:
+    """Entry point of a freshly started process."""
+    from equipoise.study.processes.lifeline import hold_on
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study decides when runs end
+    messages = os.dup(1)
+    os.dup2(2, 1)  # what the run prints goes to its log, with its errors
+    lifeline = os.dup(0)
+    hold_on(lifeline)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os._exit(perform(Path(sys.argv[1]), messages))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The record of one run: what is in it, and how one tells a whole record from anything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from equipoise.study.files import read_json
+from equipoise.study.plan import Run
+
+__all__ = ["SCHEMA", "Record", "describe", "matches", "read_record"]
+
+SCHEMA = 1
+"""Counts up whenever the meaning of a record changes; records of another schema are run again."""
+
+Record: TypeAlias = dict[str, Any]
+
+_PARTS = {
+    "run": dict,  # method (label), name, options, task, seed
+    "epochs": int,
+    "history": list,  # one entry an epoch: losses, validation, test, weights, conflicts, seconds
+    "final": dict,  # validation and test metrics after the last epoch
+    "seconds_a_step": dict,  # median, mean, steps: optimizer steps alone, without evaluation and diagnostics
+    "memory_mb": dict,  # base (before data and model), training, process: high-water marks of the resident set
+    "wall_seconds": float,
+    "versions": dict,
+}
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """What says in a record (and in a folder's configuration) which run it is."""
+    return {
+        "method": run.label,
+        "name": run.method.name if run.method else "stl",
+        "options": dict(run.method.options) if run.method else {},
+        "task": run.task,
+        "seed": run.seed,
+    }
+
+
+def read_record(path: Path) -> Record | None:
+    """A whole record, or ``None``: no file, cut off, of another schema, or without its last entry ``complete``."""
+    record = read_json(path)
+    whole = (
+        isinstance(record, dict)
+        and record.get("schema") == SCHEMA
+        and record.get("complete") is True
+        and all(isinstance(record.get(part), kind) for part, kind in _PARTS.items())
+        and len(record["history"]) == record["epochs"]
+    )
+    return record if whole else None
+
+
+def matches(record: Record, run: Run, epochs: int) -> bool:
+    """Whether a record is that of this run."""
+    own = record["run"]
+    return bool(
+        own.get("method") == run.label
+        and own.get("task") == run.task
+        and own.get("seed") == run.seed
+        and record["epochs"] == epochs
+    )

@@ -1,0 +1,210 @@
+"""Everything the report says, gathered once, for all its forms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean
+
+from equipoise.metrics import Metric, Spread, spread
+from equipoise.study.report.words import LEVEL, brief, places, verdict
+from equipoise.study.results import Results
+
+__all__ = ["Cell", "Content", "Row", "content"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of the table; ``best`` marks the best mean of its column among the methods."""
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: single-task training or a method."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    verdict: str
+    brief: str
+    baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Content:
+    """The report in words and numbers.
+
+    Attributes:
+        title: of the report.
+        reference: the method that the others are compared with.
+        lead: one or two sentences on the outcome.
+        columns: headings of the cells.
+        rows: single-task training first, then the methods from the best Δm to the worst.
+        notes: how to read the table.
+        failures: name of each failed run → file with its traceback, relative to the folder.
+        facts: name → value, about how the numbers came about.
+    """
+
+    title: str
+    reference: str
+    lead: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    failures: dict[str, str]
+    facts: dict[str, str]
+
+
+def content(results: Results) -> Content:
+    """Gathers what the report of a study says."""
+    columns = (*(metric.heading for metric in results.metrics), "Δm (%) ↓", "mean rank ↓", "ms a step", "memory (MB)", "seeds")
+    return Content(
+        title=f"{results.problem}: balancing methods compared",
+        reference=results.reference,
+        lead=_lead(results),
+        columns=columns,
+        rows=tuple(_rows(results)),
+        notes=tuple(_notes(results)),
+        failures={key: str(path.relative_to(results.folder.path)) for key, path in results.failures.items()},
+        facts=_facts(results),
+    )
+
+
+def _rows(results: Results) -> Iterable[Row]:
+    ranking = results.ranking()
+    metric_columns = [_metric_column(results, metric, ranking) for metric in results.metrics]
+    drops = [_spread_or_none(results.delta_m(method).values()) for method in ranking]
+    ranks = results.mean_ranks()
+    seconds = [fmean(results.seconds(method)) * 1e3 for method in ranking]
+    memories = [_memory(results, method) for method in ranking]
+    columns = [
+        *metric_columns,
+        [Cell("0"), *_marked(drops, places(own.mean for own in drops if own), lowest=True, sign=True)],
+        [Cell("–"), *_marked([Spread(ranks[method], math.nan, 1) for method in ranking], 2, lowest=True)],
+        [Cell("–"), *(Cell(f"{own:.1f}") for own in seconds)],
+        [Cell("–"), *(Cell("–" if math.isnan(own) else f"{own:.0f}") for own in memories)],
+        [Cell(_count(results)), *(Cell(str(len(results.records(method)))) for method in ranking)],
+    ]
+    comparisons = results.comparisons()
+    for position, name in enumerate(("", *ranking)):
+        judged = comparisons.get(name)
+        role = "baseline" if not position else "reference" if name == results.reference else "–"
+        words = (verdict(*judged, results.reference), brief(*judged)) if judged else (role, role)
+        yield Row(
+            "single-task" if not position else name,
+            tuple(column[position] for column in columns),
+            *words,
+            baseline=not position,
+        )
+
+
+def _metric_column(results: Results, metric: Metric, ranking: tuple[str, ...]) -> list[Cell]:
+    baseline = results.baseline().get(metric.name)
+    own = [spread(results.values(method, metric).values()) for method in ranking]
+    digits = places([one.mean for one in own] + ([baseline.mean] if baseline else []))
+    return [Cell(baseline.text(digits) if baseline else "–"), *_marked(own, digits, lowest=not metric.higher_is_better)]
+
+
+def _marked(values: list[Spread] | list[Spread | None], digits: int, *, lowest: bool, sign: bool = False) -> list[Cell]:
+    means = [value.mean for value in values if value and math.isfinite(value.mean)]
+    best = (min(means) if lowest else max(means)) if means else math.nan
+    return [
+        Cell("–") if value is None or math.isnan(value.mean) else Cell(value.text(digits, sign=sign), value.mean == best)
+        for value in values
+    ]
+
+
+def _spread_or_none(values: Iterable[float]) -> Spread | None:
+    own = list(values)
+    return spread(own) if own else None
+
+
+def _memory(results: Results, method: str) -> float:
+    known = [record["memory_mb"]["training"] for record in results.records(method).values()]
+    return fmean(known) if known and None not in known else math.nan
+
+
+def _count(results: Results) -> str:
+    counts = {len(results.baseline_records(task)) for task in results.tasks}
+    return str(counts.pop()) if len(counts) == 1 else f"{min(counts)}–{max(counts)}"
+
+
+def _lead(results: Results) -> str:
+    if not results.methods:
+        return "No run of a method has finished yet."
+    obstacle = results.obstacle()
+    if obstacle:
+        return f"There is no Δm, because {obstacle}."
+    best = results.ranking()[0]
+    own = spread(results.delta_m(best).values())
+    if math.isnan(own.mean):
+        return "No method has a finite Δm."
+    drop = f"{abs(own.mean):.1f} % {'worse' if own.mean > 0 else 'better'} than single-task training"
+    sentence = f"The lowest mean Δm is that of {best}: {drop} on average over the metrics."
+    judged = results.comparisons().get(best)
+    if judged is None:
+        return sentence
+    return f"{sentence} It is {verdict(*judged, results.reference)}."
+
+
+def _notes(results: Results) -> Iterable[str]:
+    counts = {len(results.records(method)) for method in results.methods}
+    many = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(max(counts, default=0))
+    plural = "s" if max(counts, default=0) != 1 else ""
+    yield (
+        f"All metrics are of the test split after the last of {results.epochs} epochs; no epoch was selected. "
+        f"{many} seed{plural} a method: means ± sample standard deviation over seeds (not a standard error). "
+        "Bold: the best mean of a column, which need not be a difference that the seeds support."
+    )
+    yield (
+        "Δm is the mean over metrics of the relative drop against single-task training, whose mean over its seeds is the "
+        "baseline; below zero is better than single-task training. The mean rank is taken over metrics among the methods."
+    )
+    comparisons = results.comparisons()
+    if comparisons:
+        tested = max(pair.n for pair, _ in comparisons.values())
+        if tested < 2:
+            yield "One seed a method: nothing can be said about which differences are real. Add seeds."
+        else:
+            told = [method for method, (_, p) in comparisons.items() if p < LEVEL]
+            yield (
+                f"Differences in Δm from {results.reference} are tested by a paired t test over up to {tested} common seeds "
+                f"(same seed: same initial parameters and order of batches), two-sided, corrected after Holm for "
+                f"{len(comparisons)} comparisons, at {LEVEL:.0%}. "
+                + (f"Told apart: {', '.join(told)}. " if told else "None is told apart. ")
+                + (
+                    "With so few seeds only large and consistent differences can be: «not told apart» does not mean "
+                    "equal, and methods next to each other in the table should not be ranked. "
+                    if tested < 10
+                    else "«Not told apart» does not mean equal. "
+                )
+                + "The methods were not compared with each other."
+            )
+    yield (
+        "Milliseconds a step: median over the steps of a run, mean over seeds, of the optimizer step alone (forward, "
+        "backward, balancing, update), without data loading, evaluation and diagnostics, on one thread. Runs side by "
+        "side on one machine disturb each other; benchmark speed with one job. Memory is the process's high-water mark "
+        "during training, with Python and torch in it."
+    )
+
+
+def _facts(results: Results) -> dict[str, str]:
+    records = [record for method in results.methods for record in results.records(method).values()]
+    records += [record for task in results.tasks for record in results.baseline_records(task).values()]
+    facts = {
+        "problem": results.problem,
+        "tasks": ", ".join(results.tasks),
+        "epochs": str(results.epochs),
+        "seeds": ", ".join(map(str, results.seeds)),
+        "finished runs": str(len(records)),
+        "time of all runs added up": f"{sum(record['wall_seconds'] for record in records) / 60:.1f} min",
+    }
+    for key in ("equipoise", "python", "torch", "numpy", "platform"):
+        found = sorted({record["versions"].get(key, "unknown") for record in records})
+        facts[key] = ", ".join(found) + (" (mixed: compare with care)" if len(found) > 1 else "")
+    for key, value in results.configuration["problem"]["options"].items():
+        facts[f"option {key}"] = str(value)
+    return facts

@@ -1,0 +1,75 @@
+"""Tables on the terminal."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from equipoise.balance.registry import MethodInfo
+from equipoise.study.report.content import Content, content
+from equipoise.study.results import Results
+
+__all__ = ["print_methods", "print_results"]
+
+
+def print_results(results: Results, console: Console) -> None:
+    """Prints the outcome of a study; on a narrow terminal the metrics are left to the report."""
+    said = content(results)
+    metrics = len(results.metrics)
+    everything, width = _table(said, range(len(said.columns)))
+    fits = width <= console.width
+    shown = everything if fits else _table(said, range(metrics, len(said.columns)))[0]
+    console.print()
+    console.print(Text(said.title, style="bold"))
+    console.print(shown)
+    console.print(Text(said.lead))
+    console.print(Text(said.notes[0], style="dim"))
+    if not fits:
+        console.print(Text("The terminal is too narrow for the metrics of each task; they are in the report.", style="dim"))
+    for key, path in said.failures.items():
+        console.print(Text(f"failed: {key}, see {results.folder.path / path}", style="red"), soft_wrap=True)
+
+
+def _table(said: Content, which: range) -> tuple[Table, int]:
+    """The table, and how many characters a terminal must have for it."""
+    columns = [
+        ("method", [row.name for row in said.rows]),
+        *((said.columns[position], [row.cells[position].text for row in said.rows]) for position in which),
+        (f"Δm against {said.reference}", [row.brief for row in said.rows]),
+    ]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    total = 0
+    for place, (heading, texts) in enumerate(columns):
+        # Headings break at their spaces; names and numbers do not break.
+        width = max(map(len, (*heading.split(), *texts)))
+        table.add_column(heading, width=width, justify="right" if 0 < place < len(columns) - 1 else "left")
+        total += width + 3
+    for row in said.rows:
+        cells = (Text(row.cells[position].text, "bold green" if row.cells[position].best else "") for position in which)
+        table.add_row(row.name, *cells, row.brief, style="dim" if row.baseline else "", end_section=row.baseline)
+    return table, total
+
+
+def print_methods(methods: Iterable[MethodInfo], console: Console) -> None:
+    """Prints the registry: name, what it does, cost, options, paper."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("method", "costs", "options", "what it does, and where it comes from"):
+        table.add_column(heading, no_wrap=heading in ("method", "costs", "options"))
+    for info in methods:
+        options = "\n".join(
+            name if default is inspect.Parameter.empty else f"{name}={default}" for name, default in info.options.items()
+        )
+        about = Text.assemble(info.summary, "\n", (info.paper, "dim"))
+        table.add_row(Text(info.name, style="bold"), info.cost, Text(options), about, end_section=True)
+    console.print(table)
+    console.print(
+        "What a step costs: losses, one backward pass; gramian or gradients, one backward pass a task. "
+        'Options are given as in "cagrad:c=0.2".',
+        highlight=False,
+        soft_wrap=True,
+    )

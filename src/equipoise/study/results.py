@@ -1,0 +1,189 @@
+"""The records of a study's folder, as numbers over seeds."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from equipoise.errors import InputError
+from equipoise.metrics import Comparison, Metric, Spread, delta_m, holm, mean_rank, paired_comparison, spread
+from equipoise.study.folder import Folder
+from equipoise.study.records import Record
+
+__all__ = ["Results"]
+
+SPLIT = "test"
+"""The split that all reported numbers are from, after the last epoch."""
+
+
+class Results:
+    """Everything a study has found out so far; reads the folder once.
+
+    All metrics are those of the test split after the last epoch.
+
+    Args:
+        folder: a study's folder.
+
+    Attributes:
+        problem: name of the problem.
+        tasks: the tasks in order.
+        metrics: the metrics in order.
+        epochs: epochs a run.
+        methods: labels of the methods of which at least one run is there, in the order in which they were asked for.
+        seeds: the seeds that occur.
+        failures: key of each run that failed → the file with its traceback.
+
+    Raises:
+        InputError: not the folder of a study.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | Folder) -> None:
+        self.folder = folder if isinstance(folder, Folder) else Folder(folder)
+        self.configuration = self.folder.configuration()
+        described = self.configuration["problem"]
+        self.problem: str = described["name"]
+        self.tasks: tuple[str, ...] = tuple(described["tasks"])
+        self.metrics: tuple[Metric, ...] = tuple(Metric(**metric) for metric in described["metrics"])
+        self.epochs: int = self.configuration["epochs"]
+        self.failures: dict[str, Path] = self.folder.failures()
+        self._runs: dict[str, dict[int, Record]] = {}
+        self._baselines: dict[str, dict[int, Record]] = {task: {} for task in self.tasks}
+        for record in self.folder.records():
+            run = record["run"]
+            if record["epochs"] != self.epochs:
+                continue
+            where = self._runs.setdefault(run["method"], {}) if run["task"] is None else self._baselines[run["task"]]
+            where[run["seed"]] = record
+        self.methods: tuple[str, ...] = tuple(label for label in self.configuration["methods"] if label in self._runs)
+        self.seeds: tuple[int, ...] = tuple(
+            sorted({seed for runs in (*self._runs.values(), *self._baselines.values()) for seed in runs})
+        )
+
+    def records(self, method: str) -> dict[int, Record]:
+        """Seed → record of a method, by seed."""
+        if method not in self._runs:
+            raise InputError(f'the study has no run of "{method}"; it has {", ".join(self.methods) or "none"}')
+        return dict(sorted(self._runs[method].items()))
+
+    def baseline_records(self, task: str) -> dict[int, Record]:
+        """Seed → record of a task's single-task baseline, by seed."""
+        return dict(sorted(self._baselines[task].items()))
+
+    def values(self, method: str, metric: Metric) -> dict[int, float]:
+        """Seed → value of a metric; ``nan`` where the run recorded something that is no finite number."""
+        return {seed: _final(record, metric) for seed, record in self.records(method).items()}
+
+    def baseline_values(self, metric: Metric) -> dict[int, float]:
+        """Seed → value of a metric in single-task training."""
+        return {seed: _final(record, metric) for seed, record in self.baseline_records(metric.task).items()}
+
+    def baseline(self) -> dict[str, Spread]:
+        """Metric name → mean ± standard deviation in single-task training; only metrics that have such runs."""
+        values = {metric.name: self.baseline_values(metric) for metric in self.metrics}
+        return {name: spread(own.values()) for name, own in values.items() if own}
+
+    def obstacle(self) -> str:
+        """Why there is no Δm, in words; empty if there is."""
+        baseline = self.baseline()
+        for metric in self.metrics:
+            if metric.name not in baseline:
+                return f'there is no finished single-task baseline of task "{metric.task}"'
+            mean = baseline[metric.name].mean
+            if mean == 0 or not math.isfinite(mean):
+                return f'the single-task baseline of metric "{metric.name}" is {mean:g}'
+        return ""
+
+    def delta_m(self, method: str) -> dict[int, float]:
+        """Seed → Δm % against the mean of the single-task baselines over their seeds; empty if there is an obstacle."""
+        if self.obstacle():
+            return {}
+        baseline = {name: own.mean for name, own in self.baseline().items()}
+        return {
+            seed: delta_m({metric.name: _final(record, metric) for metric in self.metrics}, baseline, self.metrics)
+            for seed, record in self.records(method).items()
+        }
+
+    def mean_ranks(self) -> dict[str, float]:
+        """Method → mean rank over metrics, of the means over seeds; single-task training takes no part."""
+        if not self.methods:
+            return {}
+        means = {
+            method: {metric.name: spread(self.values(method, metric).values()).mean for metric in self.metrics}
+            for method in self.methods
+        }
+        return mean_rank(means, self.metrics)
+
+    def ranking(self) -> tuple[str, ...]:
+        """The methods from the best mean Δm to the worst; by mean rank where there is no Δm."""
+        drops: Mapping[str, float] = (
+            self.mean_ranks()
+            if self.obstacle()
+            else {method: spread(self.delta_m(method).values()).mean for method in self.methods}
+        )
+        return tuple(sorted(self.methods, key=lambda method: (math.isnan(drops[method]), drops[method])))
+
+    @property
+    def reference(self) -> str:
+        """The method that the others are compared with: equal weighting if it is there, else the first."""
+        return "ls" if "ls" in self.methods else next(iter(self.methods), "")
+
+    def comparisons(self) -> dict[str, tuple[Comparison, float]]:
+        """Each other method's Δm against the reference's, paired by seed.
+
+        Returns:
+            method → (comparison of the method minus the reference, p-value after Holm's correction over all methods).
+        """
+        own = self.delta_m(self.reference) if self.reference else {}
+        pairs = {}
+        for method in self.methods:
+            theirs = self.delta_m(method)
+            common = [seed for seed in theirs if seed in own]
+            if method != self.reference and common:
+                pairs[method] = paired_comparison([theirs[seed] for seed in common], [own[seed] for seed in common])
+        corrected = holm({method: pair.p for method, pair in pairs.items()})
+        return {method: (pair, corrected[method]) for method, pair in pairs.items()}
+
+    def seconds(self, method: str) -> list[float]:
+        """Median seconds a step of each of a method's runs."""
+        return [float(record["seconds_a_step"]["median"]) for record in self.records(method).values()]
+
+    def curve(self, method: str, *path: str) -> list[float]:
+        """A quantity over epochs, averaged over seeds.
+
+        Args:
+            method: the method.
+            *path: keys into an epoch of the history, such as ``"losses", "left"``.
+
+        Returns:
+            One number an epoch; ``nan`` where no run has one.
+        """
+        return _curve(self.records(method).values(), path)
+
+    def baseline_curve(self, task: str, *path: str) -> list[float]:
+        """As :meth:`curve`, of a task's single-task baseline."""
+        return _curve(self.baseline_records(task).values(), path)
+
+
+def _final(record: Record, metric: Metric) -> float:
+    return _number(record["final"][SPLIT].get(metric.name))
+
+
+def _curve(records: Any, path: tuple[str, ...]) -> list[float]:
+    epochs: list[list[float]] = []
+    for record in records:
+        for position, epoch in enumerate(record["history"]):
+            value: Any = epoch
+            for key in path:
+                value = value.get(key) if isinstance(value, dict) else None
+            if position == len(epochs):
+                epochs.append([])
+            if not math.isnan(_number(value)):
+                epochs[position].append(_number(value))
+    return [math.fsum(values) / len(values) if values else math.nan for values in epochs]
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)

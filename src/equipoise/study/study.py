@@ -1,0 +1,146 @@
+"""A study: problem × methods × seeds, in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from equipoise.errors import InputError
+from equipoise.study.folder import Folder
+from equipoise.study.methods import MethodLike, parse_methods
+from equipoise.study.plan import Run, parse_seeds, plan
+from equipoise.study.problem import Problem
+from equipoise.study.problems import find_problem
+from equipoise.study.processes.pool import execute
+from equipoise.study.progress import duration, progress
+from equipoise.study.results import Results
+
+__all__ = ["Study"]
+
+
+class Study:
+    """Compares methods over seeds on one problem, and remembers everything in a folder.
+
+    Every method is trained once a seed, and every task alone once a seed as the baseline; each run is a process of its
+    own with one thread. What is complete in the folder is not run again, so a study that was killed goes on where it
+    was, and methods or seeds can be added later.
+
+    Args:
+        problem: a :class:`~equipoise.study.Problem`, or the name of a built-in one.
+        methods: see :func:`~equipoise.study.parse_methods`.
+        seeds: see :func:`equipoise.study.plan.parse_seeds`.
+        epochs: passes over the training data; the problem's own number if left out.
+        folder: where everything goes; ``results/<problem>`` if left out.
+        jobs: runs at a time; as many as there are processors to use if left out.
+        gramian_every: methods that form no Gramian get one for the conflict statistics in every such step, outside of
+            the timing; 0 for never.
+        start: how processes are started: ``"auto"``, ``"fork"`` or ``"spawn"``.
+        console: where progress is shown; standard error if left out.
+
+    Raises:
+        InputError: an argument that cannot be used, an unknown problem, or see :func:`~equipoise.study.parse_methods`.
+
+    Example::
+
+        study = Study(problem, ["ls", "fairgrad:alpha=2", ("mine", MyBalancer)], seeds=3, folder="results/mine")
+        results = study.run()
+        study.report()
+    """
+
+    def __init__(
+        self,
+        problem: Problem | str,
+        methods: str | Iterable[MethodLike] | Mapping[str, Any],
+        seeds: int | str | Iterable[int] = 3,
+        *,
+        epochs: int | None = None,
+        folder: str | os.PathLike[str] | None = None,
+        jobs: int | None = None,
+        gramian_every: int = 10,
+        start: str = "auto",
+        console: Console | None = None,
+    ) -> None:
+        self.problem = find_problem(problem) if isinstance(problem, str) else problem
+        self.methods = parse_methods(methods)
+        self.seeds = parse_seeds(seeds)
+        self.epochs = self.problem.epochs if epochs is None else epochs
+        self.jobs = _processors() if jobs is None else jobs
+        for name, value, least in (("epochs", self.epochs, 1), ("jobs", self.jobs, 1), ("gramian_every", gramian_every, 0)):
+            if value < least:
+                raise InputError(f"{name} is {value}; it must be at least {least}")
+        self.gramian_every = gramian_every
+        self.folder = Folder(Path("results") / self.problem.name if folder is None else folder)
+        self.start = start
+        self.console = console or Console(stderr=True)
+
+    def missing(self) -> tuple[Run, ...]:
+        """The runs that the folder does not hold yet."""
+        runs = plan(self.problem.tasks, self.methods, self.seeds)
+        return tuple(run for run in runs if not self.folder.finished(run, self.epochs))
+
+    def run(self) -> Results:
+        """Carries out what is missing.
+
+        A run that fails is reported and listed in the results' ``failures``; the others go on. Interrupted (Ctrl-C), the
+        study ends its processes and raises ``KeyboardInterrupt``; what was complete stays.
+
+        Returns:
+            The results of everything in the folder.
+
+        Raises:
+            InputError: the folder holds a study of another configuration, or one that is running.
+        """
+        with self.folder.locked():
+            self.folder.claim(
+                self.problem,
+                self.methods,
+                self.seeds,
+                {"epochs": self.epochs, "gramian_every": self.gramian_every},
+            )
+            missing = self.missing()
+            self._say(f"{self._overview()}; {len(missing) or 'nothing'} to do, {self.jobs} at a time")
+            if missing:
+                self._execute(missing)
+        return Results(self.folder)
+
+    def report(self) -> tuple[Path, Path]:
+        """Writes ``report.md``, ``report.html`` and the pictures from what the folder holds, and returns both paths."""
+        from equipoise.study.report import write_report
+
+        return write_report(Results(self.folder))
+
+    def _execute(self, missing: tuple[Run, ...]) -> None:
+        with progress(len(missing), self.epochs, self.console) as shown:
+            failed = execute(
+                self.problem,
+                missing,
+                self.folder,
+                shown,
+                epochs=self.epochs,
+                gramian_every=self.gramian_every,
+                jobs=self.jobs,
+                start=self.start,
+            )
+        self._say(f"{len(missing) - len(failed)} runs finished in {duration(shown.elapsed)}")
+        for run in failed:
+            self._say(f"{run} failed; look at {self.folder.failure(run)}")
+
+    def _overview(self) -> str:
+        methods, seeds, tasks = len(self.methods), len(self.seeds), len(self.problem.tasks)
+        return (
+            f"{self.problem.name}: {methods} method{'s' * (methods > 1)} × {seeds} seed{'s' * (seeds > 1)} "
+            f"+ {tasks} single-task baselines a seed = {(methods + tasks) * seeds} runs of {self.epochs} epochs"
+        )
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,238 @@
+"""One run, from its seed to its record. Single-task baselines go through the same loop with one task."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sized
+from typing import Any
+
+import torch
+from torch import nn
+
+from equipoise.balance import balancer
+from equipoise.errors import InputError, near_misses
+from equipoise.metrics import ConflictTally, Metric
+from equipoise.objective import LossFunction, Objective
+from equipoise.optimizer import MultiTaskOptimizer
+from equipoise.step.report import StepReport
+from equipoise.study.machine import peak_memory_mb, seed_process, versions
+from equipoise.study.plan import Run
+from equipoise.study.problem import Problem, Splits
+from equipoise.study.records import SCHEMA, Record, describe
+from equipoise.tasks import as_losses
+
+__all__ = ["train"]
+
+
+def train(
+    problem: Problem,
+    run: Run,
+    *,
+    epochs: int,
+    gramian_every: int,
+    finished_epoch: Callable[[int], None] = lambda epoch: None,
+) -> Record:
+    """Trains one method (or one task alone) and records what happened. Seeds the process's global generators.
+
+    Args:
+        problem: what is trained.
+        run: with which method, or on which task, and from which seed.
+        epochs: passes over the training data.
+        gramian_every: for methods that form no Gramian, one is formed for the conflict statistics in every such step,
+            outside of the timing; 0 for never.
+        finished_epoch: told the number of each finished epoch, counted from 1.
+
+    Returns:
+        The record, as :mod:`equipoise.study.records` describes it.
+
+    Raises:
+        InputError: an empty loader, or an evaluation that lacks one of the metrics.
+    """
+    began = time.time()
+    base = peak_memory_mb()
+    seed_process(run.seed)
+    splits = Splits(*problem.data(run.seed))
+    for split in ("validation", "test"):
+        _refuse_empty(getattr(splits, split), split, problem)
+    seed_process(run.seed)
+    model, losses, *rest = problem.build(run.seed)
+    optimizer = rest[0] if rest else problem.optimizer(model)
+    schedule = problem.schedule(optimizer) if problem.schedule else None
+    tasks = problem.tasks if run.task is None else (run.task,)
+    metrics = problem.metrics if run.task is None else problem.metrics_of(run.task)
+    objective = Objective(model, losses if run.task is None else _only(run.task, losses, problem.tasks), tasks=tasks)
+    mtl = MultiTaskOptimizer(
+        objective,
+        optimizer,
+        balancer=run.method.make(run.seed) if run.method else balancer("ls"),
+        shared=problem.shared(model) if problem.shared and run.task is None else None,
+    )
+    seed_process(run.seed)
+    watch = _Watch(mtl, gramian_every if run.task is None else 0)
+
+    history = []
+    for epoch in range(epochs):
+        tally = _epoch(mtl, model, splits.train, epoch, tasks, watch)
+        if not tally.steps:
+            raise InputError(
+                f'the training loader of problem "{problem.name}" gave no batch in epoch {epoch + 1}; it must give at '
+                f"least one" + (f' that holds task "{run.task}"' if run.task else "")
+            )
+        watch.memory = watch.memory or peak_memory_mb()  # before the first evaluation, for methods that need no probe
+        if schedule is not None:
+            schedule.step()
+        evaluated = {
+            split: None if loader is None else _evaluated(problem, model, loader, metrics)
+            for split, loader in (("validation", splits.validation), ("test", splits.test))
+        }
+        history.append({"epoch": epoch + 1, **tally.summary(), **evaluated})
+        finished_epoch(epoch + 1)
+
+    return {
+        "schema": SCHEMA,
+        "run": describe(run),
+        "problem": problem.name,
+        "epochs": epochs,
+        "final": {split: history[-1][split] for split in ("validation", "test")},
+        "seconds_a_step": watch.summary(),
+        "memory_mb": {"base": base, "training": watch.memory, "process": peak_memory_mb()}
+        | ({"cuda": torch.cuda.max_memory_allocated() / 1e6} if torch.cuda.is_initialized() else {}),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "wall_seconds": time.time() - began,
+        "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
+        "versions": versions(),
+        "history": history,
+        "complete": True,
+    }
+
+
+class _Absent(Exception):
+    """A batch without the one task that a baseline trains."""
+
+
+def _only(task: str, losses: LossFunction, tasks: tuple[str, ...]) -> LossFunction:
+    """The loss function of a single-task baseline; the other tasks' callables are never called."""
+
+    def single(model: Any, batch: Any) -> Mapping[str, Any]:
+        named = as_losses(losses(model, batch), tasks)
+        if task not in named:
+            raise _Absent
+        return {task: named[task]}
+
+    return single
+
+
+class _Watch:
+    """Times the steps and probes the Gramian where the method forms none."""
+
+    def __init__(self, mtl: MultiTaskOptimizer, gramian_every: int) -> None:
+        self.mtl = mtl
+        self.gramian_every = gramian_every
+        self.steps = 0
+        self.seconds: list[float] = []
+        self.memory: float | None = None
+        self._forms_gramian = False
+
+    @property
+    def report(self) -> StepReport:
+        """What happened in the last step."""
+        assert self.mtl.last is not None
+        return self.mtl.last
+
+    def step(self, batch: Any) -> tuple[dict[str, float], Any]:
+        """One step: the losses, and the Gramian if there is one to count."""
+        # The last step of every stretch, so that the memory of plain training is known before the first probe.
+        due = self.gramian_every and self.steps % self.gramian_every == self.gramian_every - 1
+        probed = None
+        if due and not self._forms_gramian:
+            self.memory = self.memory or peak_memory_mb()
+            probed = self.mtl.gramian(batch)
+        start = time.perf_counter()
+        losses = self.mtl.step(batch)
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        self.seconds.append(time.perf_counter() - start)
+        self.steps += 1
+        formed = self.report.gramian if self.gramian_every else None
+        self._forms_gramian = formed is not None
+        return {task: float(loss) for task, loss in losses.items()}, probed if formed is None else formed
+
+    def summary(self) -> dict[str, float | int]:
+        return {
+            "median": statistics.median(self.seconds),
+            "mean": statistics.fmean(self.seconds),
+            "steps": self.steps,
+        }
+
+
+class _Tally:
+    """Means over the steps of one epoch; a task counts in the steps in which it was seen."""
+
+    def __init__(self, tasks: tuple[str, ...]) -> None:
+        self.steps = 0
+        self.losses: dict[str, list[float]] = {task: [] for task in tasks}
+        self.weights: dict[str, list[float]] = {task: [] for task in tasks}
+        self.conflicts = ConflictTally(tasks)
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "steps": self.steps,
+            "losses": _means(self.losses),
+            "weights": _means(self.weights) or None,
+            "conflicts": self.conflicts.summary(),
+        }
+
+
+def _means(values: Mapping[str, list[float]]) -> dict[str, float]:
+    return {task: statistics.fmean(own) for task, own in values.items() if own}
+
+
+def _epoch(
+    mtl: MultiTaskOptimizer,
+    model: nn.Module,
+    loader: Iterable[Any],
+    epoch: int,
+    tasks: tuple[str, ...],
+    watch: _Watch,
+) -> _Tally:
+    for teller in (loader, getattr(loader, "sampler", None)):
+        set_epoch = getattr(teller, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(epoch)
+    model.train()
+    tally = _Tally(tasks)
+    for batch in loader:
+        try:
+            losses, gramian = watch.step(batch)
+        except _Absent:
+            continue
+        tally.steps += 1
+        for task, loss in losses.items():
+            tally.losses[task].append(loss)
+        report = watch.report
+        if report.weights is not None:
+            for task, weight in zip(report.tasks, report.weights.tolist(), strict=True):
+                tally.weights[task].append(weight)
+        if gramian is not None:
+            tally.conflicts.add(gramian.numpy(), report.tasks)
+    mtl.end_epoch()
+    return tally
+
+
+def _evaluated(problem: Problem, model: nn.Module, loader: Iterable[Any], metrics: tuple[Metric, ...]) -> dict[str, float]:
+    model.eval()
+    with torch.no_grad():
+        values = problem.evaluate(model, loader)
+    for metric in metrics:
+        if metric.name not in values:
+            raise InputError(
+                f'evaluate of problem "{problem.name}" returned no "{metric.name}".{near_misses(metric.name, values)} '
+                f"It returned: {', '.join(values) or 'nothing'}"
+            )
+    return {metric.name: float(values[metric.name]) for metric in metrics}
+
+
+def _refuse_empty(loader: Iterable[Any] | None, split: str, problem: Problem) -> None:
+    if isinstance(loader, Sized) and len(loader) == 0:
+        raise InputError(f'the {split} loader of problem "{problem.name}" is empty; it must give at least one batch')
