@@ -87,19 +87,15 @@ def backward(
         >>> report.tasks
         ('task0', 'task1')
     """
-    if isinstance(balancer, str):
-        made = as_balancer(balancer)
-        if made.stateful:
-            raise InputError(
-                f'"{balancer}" has a memory, so it must outlive the step: make it once before the loop, '
-                f'balancer = equipoise.balancer("{balancer}"), and pass that'
-            )
-        balancer = made
-    balancing = _known.get(balancer) if isinstance(balancer, Balancer) else None
+    chosen = as_balancer(balancer)
+    if isinstance(balancer, str) and chosen.stateful:
+        raise InputError(
+            f'"{balancer}" has a memory, so it must outlive the step: make it once before the loop, '
+            f'balancer = equipoise.balancer("{balancer}"), and pass that'
+        )
+    balancing = _known.get(chosen)
     if balancing is None:
-        balancing = Balancing(as_balancer(balancer), Tasks(), SharedParameters())
-        if balancing.balancer is balancer:
-            _known[balancer] = balancing
+        balancing = _known[chosen] = Balancing(Tasks(), SharedParameters())
     context = balancing.context
     context.check_finite = check_finite
     context.shared = SharedParameters(shared)
@@ -109,7 +105,7 @@ def backward(
         device = next((loss.device for loss in source.losses(0).values() if isinstance(loss, Tensor)), None)
         scale = scaler.scale(torch.ones((), device=device))
     with _set_aside(source, context.processes.count):
-        report = balancing.run(source, balancing.steps, scale)
+        report = balancing.run(chosen, source, balancing.steps, scale)
     balancing.commit()
     return report
 

@@ -147,7 +147,6 @@ class MultiTaskOptimizer:
         self.steps = 0
         self.last: StepReport | None = None
         self._balancing = Balancing(
-            self.balancer,
             objective.tasks,
             SharedParameters(shared),
             features=features if gradients == "features" else None,
@@ -184,7 +183,7 @@ class MultiTaskOptimizer:
         self._refresh()
         self._clear()
         try:
-            report = self._balancing.run(source, self.steps, self._scale())
+            report = self._balancing.run(self.balancer, source, self.steps, self._scale())
         except BaseException:
             self._clear()
             raise
@@ -223,7 +222,7 @@ class MultiTaskOptimizer:
             raise InputError("gramian() needs a batch; it got none")
         self._refresh()
         with self.objective.random_state().replayed():
-            return self._balancing.gramian(_Batches(self.objective, batches))
+            return self._balancing.gramian(self.balancer, _Batches(self.objective, batches))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how training goes on: model, optimizer, balancer, scaler, teleport, tasks and step count.

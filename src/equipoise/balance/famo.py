@@ -35,6 +35,7 @@ class FAMO(LossBalancer):
 
     Raises:
         InputError: an argument is negative.
+        NonFiniteError: at a step, when a loss is negative: its logarithm does not exist.
     """
 
     watches = True
@@ -57,7 +58,9 @@ class FAMO(LossBalancer):
         if self.logits is None:
             self.logits = losses.new_zeros(len(observation.tasks))
             self.moments = vector_adam_state(self.logits)
-        parts = torch.softmax(observation.of_present(self.logits.to(losses.device)), 0) / (losses + self.epsilon)
+        shares = torch.softmax(observation.of_present(self.logits.to(losses.device)), 0)
+        # The logarithm of a negative loss does not exist, and neither does its weight.
+        parts = torch.where(losses + self.epsilon > 0, shares / (losses + self.epsilon), torch.nan)
         return parts / parts.sum()
 
     def weights(self, losses: Tensor) -> Tensor:

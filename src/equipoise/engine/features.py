@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from equipoise.engine.gramian import gramian
 from equipoise.engine.graph import divide_leaves, leaves
+from equipoise.engine.origin import origins
 from equipoise.errors import InputError
 
 __all__ = ["FeatureGradients"]
@@ -81,8 +82,10 @@ class FeatureGradients:
     def differentiate(self, row: int, loss: Tensor, seed: Tensor | None = None, *, retain_graph: bool) -> None:
         """Writes a task's gradient of the features to its row and fills its own parameters' ``.grad``."""
         own = self._above[row]
+        if seed is None:
+            seed = torch.ones_like(loss)
         gradients = torch.autograd.grad(
-            loss, [*self._features, *own, *self._contested], seed, retain_graph=retain_graph, allow_unused=True
+            origins([loss]), [*self._features, *own, *self._contested], [seed], retain_graph=retain_graph, allow_unused=True
         )
         start = 0
         for tensor, gradient in zip(self._features, gradients, strict=False):

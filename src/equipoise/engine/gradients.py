@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from equipoise.engine.gramian import gramian
+from equipoise.engine.origin import origin, origins
 from equipoise.errors import InputError
 
 __all__ = ["TaskGradients"]
@@ -98,7 +99,10 @@ class TaskGradients:
             retain_graph: keep the graph for the tasks to come.
         """
         self._row = row
-        torch.autograd.backward(loss, seed, retain_graph=retain_graph)
+        start = origin(loss)
+        if seed is None and start is not loss:
+            seed = torch.ones_like(loss)
+        torch.autograd.backward(start, seed, retain_graph=retain_graph)
 
     def differentiate_together(
         self, rows: Sequence[int], losses: Sequence[Tensor], seeds: Sequence[Tensor | None], *, chunk: int | None = None
@@ -122,7 +126,12 @@ class TaskGradients:
             for position, (ask, seed) in enumerate(zip(asks, seeds[start : start + size], strict=True)):
                 ask[position] = 1.0 if seed is None else seed
             gradients = torch.autograd.grad(
-                part, self.parameters, asks, retain_graph=True, allow_unused=True, is_grads_batched=True
+                origins(part),
+                self.parameters,
+                asks,
+                retain_graph=True,
+                allow_unused=True,
+                is_grads_batched=True,
             )
             for position, gradient in enumerate(gradients):
                 if gradient is not None:

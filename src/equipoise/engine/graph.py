@@ -6,6 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from equipoise.engine.origin import origin
 
 __all__ = ["divide", "divide_leaves", "leaves", "leaves_of_all"]
 
@@ -67,7 +70,8 @@ def divide_leaves(reached: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], li
 
 def _walk(loss: Tensor, seen: set[Any]) -> tuple[list[Tensor], list[Any]]:
     """Leaves below a loss that were not seen before, and the seen nodes it ran into; marks what it visits as seen."""
-    root = loss.grad_fn
+    start = origin(loss)
+    root = start.node if isinstance(start, GradientEdge) else start.grad_fn
     if root is None:
         return ([loss], []) if loss.requires_grad else ([], [])
     if root in seen:

@@ -25,7 +25,6 @@ class Balancing:
     """Turns losses into balanced gradients.
 
     Args:
-        balancer: how the tasks combine.
         tasks: their names; fixed by the first losses if they are not yet.
         shared: the parameters whose gradients are balanced.
         features: take the Gramian at this module's output instead.
@@ -37,7 +36,6 @@ class Balancing:
 
     def __init__(
         self,
-        balancer: Balancer,
         tasks: Tasks,
         shared: SharedParameters,
         *,
@@ -47,19 +45,20 @@ class Balancing:
         parameters: Sequence[Tensor] = (),
         check_finite: bool = True,
     ) -> None:
-        self.balancer = balancer
         self.steps = 0
         self.context = Context(tasks, shared, processes or Processes(), parameters, check_finite)
         self._by_losses = ByLosses(self.context)
         self._by_gradients = ByGradients(self.context, batched)
         self._by_features = None if features is None else ByFeatures(self.context, features)
+        self._turn: Turn | None = None
         self._before: dict[str, Any] | None = None
         self._observation: Observation | None = None
 
-    def run(self, source: Source, step: int, scale: Tensor | None = None) -> StepReport:
+    def run(self, balancer: Balancer, source: Source, step: int, scale: Tensor | None = None) -> StepReport:
         """Fills ``.grad``; :meth:`commit` or :meth:`rollback` must follow.
 
         Args:
+            balancer: how the tasks combine.
             source: the losses.
             step: index of the step.
             scale: of a gradient scaler.
@@ -68,10 +67,10 @@ class Balancing:
             InputError: losses or parameters that cannot be used.
             NonFiniteError: a loss or gradient is not finite; the balancer's state is as before.
         """
-        self._before = self.balancer.state_dict() if self.balancer.stateful else None
-        turn = Turn(self.balancer, source, step, scale)
+        self._turn = turn = Turn(balancer, source, step, scale)
+        self._before = balancer.state_dict() if balancer.stateful else None
         by_gradients = self._by_features or self._by_gradients
-        way = self._by_losses if self.balancer.needs == "losses" else by_gradients
+        way = self._by_losses if balancer.needs == "losses" else by_gradients
         try:
             report, self._observation = way.run(turn)
         except BaseException:
@@ -81,17 +80,21 @@ class Balancing:
 
     def commit(self) -> None:
         """Lets the balancer learn from the step."""
-        if self._observation is not None:
-            self.balancer.update(self._observation)
-        self._observation = self._before = None
+        if self._turn is not None and self._observation is not None:
+            self._turn.balancer.update(self._observation)
         self.steps += 1
+        self._forget()
 
     def rollback(self) -> None:
         """Puts the balancer back to where it was before the step."""
-        if self._before is not None:
-            self.balancer.load_state_dict(self._before)
-        self._observation = self._before = None
+        if self._turn is not None and self._before is not None:
+            self._turn.balancer.load_state_dict(self._before)
+        self._forget()
 
-    def gramian(self, source: Source) -> Tensor:
+    def gramian(self, balancer: Balancer, source: Source) -> Tensor:
         """The Gramian ``[k, k]`` of the task gradients with respect to the shared parameters, without a trace."""
-        return self._by_gradients.gramian(Turn(self.balancer, source, 0))
+        return self._by_gradients.gramian(Turn(balancer, source, 0))
+
+    def _forget(self) -> None:
+        # Nothing of a step may live on: the drop-in keeps this object for as long as its balancer is alive.
+        self._turn = self._before = self._observation = None

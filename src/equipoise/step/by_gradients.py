@@ -11,6 +11,7 @@ from torch import Tensor
 from equipoise.autocast import without_autocast
 from equipoise.balance.base import Observation
 from equipoise.engine.gradients import TaskGradients
+from equipoise.engine.origin import origins
 from equipoise.errors import InputError
 from equipoise.step.context import Context
 from equipoise.step.finite import check_losses, raise_nonfinite
@@ -170,7 +171,9 @@ class ByGradients:
             own = (leaf for position in losses for leaf in self.context.shared.own.get(position, ()))
             rest = list(dict.fromkeys([*own, *self.context.shared.undeclared]))
             if rest:
-                torch.autograd.backward(values, seeds, inputs=rest, retain_graph=retain_graph)
+                starts = origins(values)
+                seeds = [torch.ones_like(value) if seed is None else seed for value, seed in zip(values, seeds, strict=True)]
+                torch.autograd.backward(starts, seeds, inputs=rest, retain_graph=retain_graph)
 
     def _direction(self, turn: Turn, engine: TaskGradients, present: Sequence[int], means: Tensor, factors: Tensor) -> Tensor:
         rows = engine.compact()

@@ -11,6 +11,7 @@ from torch import Tensor
 from equipoise.autocast import without_autocast
 from equipoise.balance.base import LossBalancer, Observation
 from equipoise.engine.graph import leaves_of_all
+from equipoise.engine.origin import origins
 from equipoise.step.context import Context
 from equipoise.step.finite import check_losses
 from equipoise.step.report import StepReport
@@ -120,7 +121,7 @@ class ByLosses:
                         context.found = list(dict.fromkeys([*context.found, *leaves_of_all(values)]))
                     with without_autocast(values[0].device):
                         torch.autograd.backward(
-                            values,
+                            origins(values),
                             [by_position[p].to(v.device, v.dtype) for p, v in zip(group, values, strict=True)],
                             # Callables may build on what the batch's losses have in common: its graph lives on for them.
                             retain_graph=index < len(groups) - 1,

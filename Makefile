@@ -1,0 +1,46 @@
+# Everything runs in .venv, which is made on first use from what constraints.txt pins.
+PYTHON ?= python3
+BIN := .venv/bin
+STUDY ?= --quick
+PYTEST_WORKERS ?= 2
+
+.PHONY: help study test lint types bench clean
+
+help:
+	@echo "make study   compare balancing methods on handwritten digits; prints the table and the report's place"
+	@echo "make test    lint, types, tests, examples in docstrings and Markdown"
+	@echo "make bench   the speed benchmarks; writes their tables to results/"
+	@echo "make clean   removes .venv and caches"
+
+.venv/study: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("equipoise needs Python 3.11 or later, this is " + sys.version.split()[0] + "; say make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[study]'
+	touch $@
+
+.venv/dev: .venv/study
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[study,dev]'
+	touch $@
+
+.venv/bench: .venv/dev
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[study,dev,bench]'
+	touch $@
+
+study: .venv/study
+	$(BIN)/equipoise study digits $(STUDY) --jobs 2
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/pytest -n $(PYTEST_WORKERS)
+
+bench: .venv/bench
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build

@@ -1,0 +1,25 @@
+"""Test-wide set-up: one torch thread a process, and the Python blocks of the Markdown pages as tests."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import settings
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+
+# Small problems are fastest with one thread, and tests run in parallel as it is.
+torch.set_num_threads(1)
+
+settings.register_profile("equipoise", deadline=None, derandomize=True, max_examples=100)
+settings.load_profile("equipoise")
+
+pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["*.md"]).pytest()
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> Iterator[None]:
+    """Every test starts from the same random state of torch, whatever ran before it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield

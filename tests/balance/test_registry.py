@@ -1,0 +1,109 @@
+"""The shelf: names, options, suggestions; balancers of one's own; TorchJD's."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+from torchjd import aggregation
+
+import equipoise as eq
+from equipoise.balance import registry
+from equipoise.balance.torchjd import TorchJDAggregator, TorchJDWeighting, from_torchjd
+from tests.problems import batch, optimizer_of
+
+
+def test_the_shelf_of_the_first_release() -> None:
+    names = {info.name for info in eq.methods()}
+    expected = "ls si rlw dwa uw famo mgda pcgrad cagrad imtl-g nash-mtl fairgrad"
+    assert names >= set(expected.split())
+    for info in eq.methods():
+        assert info.summary
+        assert info.paper
+        assert info.cost in ("losses", "gramian", "gradients")
+        assert isinstance(eq.balancer(info.name), info.cls)
+        for alias in info.aliases:
+            assert registry.method(alias) is info
+
+
+def test_names_are_forgiving_and_misses_are_suggested() -> None:
+    assert isinstance(eq.balancer(" Nash_MTL "), eq.NashMTL)
+    with pytest.raises(eq.UnknownMethodError, match=r'no method "fairgard"\. Did you mean "fairgrad"'):
+        eq.balancer("fairgard")
+    with pytest.raises(eq.UnknownOptionError, match=r'"cagrad" has no option "C".*Did you mean "c"'):
+        eq.balancer("cagrad", C=0.3)
+    with pytest.raises(eq.UnknownOptionError, match="It has none"):
+        eq.balancer("mgda", steps=3)
+
+
+def test_a_balancer_of_ones_own() -> None:
+    @eq.register("inverse-norm", summary="every task gradient normalised", paper="mine")
+    class InverseNorm(eq.GramianBalancer):
+        def weights(self, gram: Tensor) -> Tensor:
+            return gram.diagonal(dim1=-2, dim2=-1).rsqrt()
+
+    try:
+        mtl = optimizer_of("inverse-norm")
+        mtl.step(batch())
+        assert torch.allclose(mtl.last.weights, 1 / mtl.last.norms)
+        with pytest.raises(eq.InputError, match='name "inverse-norm" is taken by InverseNorm'):
+            eq.register("inverse-norm", summary="x", paper="x")(eq.MGDA)
+    finally:
+        registry._methods.pop("inverse-norm")
+        registry._names.pop("inverse-norm")
+
+
+def test_a_balancer_on_gradients() -> None:
+    class Signs(eq.GradientBalancer):
+        def direction(self, gradients: Tensor) -> Tensor:
+            return gradients.sign().sum(0)
+
+    mtl = optimizer_of(Signs(), lr=0.0)
+    mtl.step(batch())
+    assert mtl.last.gramian is None
+    values = {float(v) for p in mtl.objective.model.encoder.parameters() for v in p.grad.flatten()}
+    assert values <= {-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0}
+    optimizer_of(Signs()).step(batch(), batch(seed=1))
+
+
+def test_balancers_that_implement_nothing() -> None:
+    class Nothing(eq.GramianBalancer):
+        pass
+
+    with pytest.raises(TypeError, match=r"Nothing implements neither solve\(\) nor weights\(\)"):
+        optimizer_of(Nothing()).step(batch())
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("mgda", aggregation.MGDA), ("imtl-g", aggregation.IMTLG)])
+def test_torchjd_as_balancer(ours: str, theirs: type) -> None:
+    mine = optimizer_of(ours, lr=0.0)
+    mine.step(batch())
+    other = optimizer_of(theirs(), lr=0.0)
+    assert isinstance(other.balancer, TorchJDWeighting)
+    other.step(batch())
+    assert torch.allclose(mine.last.weights, other.last.weights, rtol=1e-2, atol=1e-3)
+
+
+def test_torchjd_aggregators_that_need_the_matrix() -> None:
+    mtl = optimizer_of(aggregation.ConFIG(), lr=0.0)
+    assert isinstance(mtl.balancer, TorchJDAggregator)
+    mtl.step(batch())
+    rows = mtl._balancing._by_gradients._engine.compact()
+    got = torch.cat([p.grad.reshape(-1) for p in mtl.shared])
+    expected = aggregation.ConFIG()(rows)
+    assert torch.allclose(got.norm(), expected.norm(), rtol=1e-4)
+
+
+def test_torchjd_weightings_batched_and_wrong_things() -> None:
+    weighting = from_torchjd(aggregation.MGDAWeighting())
+    assert weighting.weights(torch.eye(3).expand(2, 3, 3)).shape == (2, 3)
+    with pytest.raises(eq.InputError, match="aggregator or weighting; got int"):
+        from_torchjd(3)
+
+
+def test_without_torchjd_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchjd.aggregation", None)
+    with pytest.raises(eq.MissingExtraError, match=r'pip install "equipoise\[torchjd\]"'):
+        from_torchjd(3)

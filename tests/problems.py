@@ -1,0 +1,74 @@
+"""Small problems that many tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+import equipoise as eq
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Heads(nn.Module):
+    """A shared encoder and one linear head a task."""
+
+    def __init__(self, tasks: int = 3, *, inputs: int = 6, width: int = 8, dropout: float = 0.0, norm: bool = False) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Linear(inputs, width), nn.Tanh()]
+        if norm:
+            layers.append(nn.BatchNorm1d(width))
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        layers.append(nn.Linear(width, width))
+        self.encoder = nn.Sequential(*layers)
+        self.heads = nn.ModuleList(nn.Linear(width, 1) for _ in range(tasks))
+
+    def forward(self, inputs: Tensor) -> list[Tensor]:
+        features = self.encoder(inputs)
+        return [head(features).squeeze(-1) for head in self.heads]
+
+
+SCALES = (1.0, 10.0, 0.1, 3.0, 0.5)
+
+
+def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """Mean squared errors on very different scales."""
+    inputs, targets = batch
+    return {f"t{k}": SCALES[k % 5] * (out - targets[:, k]).square().mean() for k, out in enumerate(model(inputs))}
+
+
+def batch(size: int = 16, tasks: int = 3, *, inputs: int = 6, seed: int = 0) -> Batch:
+    """Random inputs, and targets that pull the tasks apart."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(size, inputs, generator=generator), torch.randn(size, tasks, generator=generator)
+
+
+def optimizer_of(
+    balancer: object,
+    model: nn.Module | None = None,
+    *,
+    make: Callable[..., torch.optim.Optimizer] = torch.optim.SGD,
+    lr: float = 0.05,
+    **options: object,
+) -> eq.MultiTaskOptimizer:
+    """A MultiTaskOptimizer on :class:`Heads`."""
+    if model is None:
+        torch.manual_seed(0)
+        model = Heads()
+    return eq.MultiTaskOptimizer(eq.Objective(model, losses), make(model.parameters(), lr=lr), balancer, **options)  # type: ignore[arg-type]
+
+
+def parameters_of(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of all parameters."""
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor], **tolerance: float) -> bool:
+    """Whether two sets of parameters are equal: to the bit, or within a tolerance."""
+    assert a.keys() == b.keys()
+    if not tolerance:
+        return all(torch.equal(a[name], b[name]) for name in a)
+    return all(torch.allclose(a[name], b[name], **tolerance) for name in a)
