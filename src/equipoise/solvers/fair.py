@@ -21,9 +21,7 @@ from equipoise.solvers.nash import solve_bargaining
 
 _EPSILON = float(np.finfo(np.float64).eps)
 # Logarithms of weights are kept within this, so that weights stay positive and finite.
-_LOGARITHM_LIMIT = 690.0
-# The inverse of a weight is kept below the exponential of this.
-_STEEPEST = 600.0
+_LOGARITHM_LIMIT = 600.0
 # A start is not taken farther out on a curve than the exponential of this.
 _FARTHEST = 200.0
 # Newton rounds for one α, and changes of α on the way to it: two to three times what the worst known matrices take.
@@ -141,50 +139,44 @@ def _solve_fair(cosines: Array, log_norms: Array, alpha: float) -> Array:
 
 def _follow_curves(cosines: Array, log_norms: Array, alpha: float, start: Array | None) -> tuple[Array, bool]:
     """Newton's method in the coordinates along the curves; log v [K], and whether it converged."""
-    size = log_norms.shape[0]
     # κ: the solution of the problem without its off-diagonal entries, where weights and improvements agree.
     log_units = (1.0 - alpha) / (1.0 + alpha) * log_norms
     units = np.exp(log_units - log_units.max())
     magnitudes = np.abs(cosines)
-    diagonal = cosines.diagonal()
+    steep_scale = -1.0 / alpha
     if start is None:
-        log_weights = np.zeros(size)
-        position = np.zeros(size)
-        improvements = np.ones(size)
+        position = np.zeros(log_norms.shape[0])
     else:
-        log_weights = np.maximum(start - log_units, -_FARTHEST * alpha)
-        improvements = np.exp(np.minimum(log_weights / -alpha, _FARTHEST))
-        position = np.where(
-            log_weights >= 0.0,
-            np.expm1(np.clip(log_weights, 0.0, _FARTHEST)),
-            alpha * (1.0 - improvements),
-        )
-    best, best_error = log_weights, math.inf
+        begin = np.clip(start - log_units, -_FARTHEST * alpha, _FARTHEST)
+        position = np.where(begin >= 0.0, np.expm1(begin), -alpha * np.expm1(begin * steep_scale))
+    best, best_error = log_units, math.inf
     for _ in range(_ROUNDS):
-        lengths = units * np.exp(log_weights)
+        flat = position >= 0.0
+        log_weights = np.log(np.where(flat, position, position * steep_scale) + 1.0)
+        log_weights *= np.where(flat, 1.0, -alpha)
+        weights = np.exp(np.maximum(log_weights, -_LOGARITHM_LIMIT))
+        log_weights *= steep_scale
+        improvements = np.exp(log_weights)
+        lengths = units * weights
         right = units * improvements
         mismatch = cosines @ lengths
         mismatch -= right
-        error = float((np.abs(mismatch) / (right + 4.0 * (magnitudes @ lengths))).max())
-        finishing = best_error <= 1e-13
+        terms = magnitudes @ lengths
+        terms *= 4.0
+        terms += right
+        error = float((np.abs(mismatch) / terms).max())
+        converged = best_error <= 1e-13
         if error < best_error:
-            best, best_error = log_weights, error
-        elif finishing or math.isnan(error):
+            best, best_error = log_weights * -alpha, error
+        elif converged or math.isnan(error):
             break
         if error <= _EPSILON:
             break
-        # -α dσ/dω along the curve. The system is scaled symmetrically to a diagonal of ones.
-        steepness = improvements * np.exp(np.minimum(-log_weights, _STEEPEST))
-        scaling = 1.0 / np.sqrt(diagonal + steepness / alpha)
-        system = cosines * scaling
-        system *= scaling[:, None]
-        system.reshape(-1)[:: size + 1] = 1.0
-        step = solve_linear(system, mismatch * scaling)
-        step *= scaling
+        # -α dσ/dω along the curve.
+        improvements /= weights
+        system = cosines.copy()
+        system.reshape(-1)[:: position.size + 1] += improvements / alpha
+        step = solve_linear(system, mismatch)
         step /= units
-        position = position - np.where(position >= 0.0, step, steepness * step)
-        flat = np.log1p(np.maximum(position, 0.0))
-        steep = np.minimum(position, 0.0) / -alpha
-        log_weights = flat - alpha * np.log1p(steep)
-        improvements = np.exp(flat / -alpha) + steep
+        position = position - np.where(flat, step, improvements * step)
     return best + log_units, best_error <= 1e-13

@@ -40,6 +40,15 @@ def minimum_norm_point(gram: ArrayLike) -> Array:
         return idle
     if size == 1:
         return np.ones(1)
+    if size == 2:
+        # Unless the longer gradient reaches beyond the shorter one, the point is the foot of the normal on their line.
+        first, second = scaled.norms.tolist()
+        cosine, one = scaled.cosines[0].tolist()[1], 1.0 + scaled.ridge
+        ratio = min(first, second) / max(first, second)
+        longer = max(ratio * (one * ratio - cosine), 0.0)
+        shorter = one - cosine * ratio
+        longer /= longer + shorter
+        return np.array([1.0 - longer, longer] if first <= second else [longer, 1.0 - longer])
     # Dividing by the smallest norm keeps the linear term within (0, 1].
     inverse_norms = scaled.norms.min() / scaled.norms
     solution, _ = solve_nonnegative(scaled.cosines, inverse_norms)

@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike
 
 from equipoise.solvers.gramian import Array, accurate_product, read_vector, scale_gramian, solve_linear
 
-_EPSILON = float(np.finfo(np.float64).eps)
 # Two to three times what the worst known matrices take.
 _ROUNDS = 60
 # Damped steps gain a fixed amount of the objective each; hardly any matrix is far enough away for this many.
@@ -77,36 +76,35 @@ def solve_bargaining(cosines: Array) -> Array:
         # The solution is unique and two tasks are interchangeable, so both lengths are equal.
         equal: Array = 1.0 / np.sqrt(cosines.sum(axis=1))
         return equal
-    magnitudes = np.abs(cosines)
     # The best guess with equal lengths.
     lengths = np.full(size, math.sqrt(size / float(cosines.sum())))
     improvements = 1.0 / lengths
     position = lengths - improvements
-    best, best_error = lengths, math.inf
+    previous = math.inf
     for _ in range(_ROUNDS):
         mismatch = cosines @ lengths
         mismatch -= improvements
-        error = float((np.abs(mismatch) / (improvements + 4.0 * (magnitudes @ lengths))).max())
-        finishing = best_error <= 1e-13
-        if error < best_error:
-            best, best_error = lengths, error
-        elif finishing:
-            return best
-        if error <= _EPSILON:
-            return best
         squares = improvements * improvements
         system = cosines.copy()
         system.reshape(-1)[:: size + 1] += squares
         step = solve_linear(system, mismatch)
-        step *= 1.0 + squares
+        decrement = math.sqrt(max(float(mismatch @ step), 0.0))
+        squares += 1.0
+        step *= squares
         position = position - step
         # The larger of the two roots is free of cancellation, and the other its inverse.
-        root = 0.5 * (np.abs(position) + np.sqrt(position * position + 4.0))
+        root = np.abs(position)
+        root += np.sqrt(position * position + 4.0)
+        root *= 0.5
         inverse = 1.0 / root
         ahead = position >= 0.0
         lengths = np.where(ahead, root, inverse)
+        # Convergence is quadratic, so the step from here was the last that matters; or else it was down to rounding.
+        if decrement < 1e-8 or (decrement < 1e-3 and decrement > 0.5 * previous):
+            return lengths
+        previous = decrement
         improvements = np.where(ahead, inverse, root)
-    return best if best_error <= 1e-13 else solve_bargaining_damped(cosines, best)
+    return solve_bargaining_damped(cosines, lengths)
 
 
 def solve_bargaining_damped(cosines: Array, start: Array) -> Array:

@@ -70,11 +70,13 @@ def project_conflicts(gram: ArrayLike, orders: ArrayLike) -> Array:
     cosines[~live] = 0.0
     cosines[:, ~live] = 0.0
     coefficients = np.eye(size)
-    rows = np.arange(size)
-    for visited in turns.T:
-        against = cosines[visited]
+    flat = coefficients.reshape(-1)
+    places = turns.T + np.arange(0, size * size, size)
+    against = np.empty_like(cosines)
+    for visited, place in zip(turns.T, places, strict=True):
+        cosines.take(visited, axis=0, out=against, mode="clip")
         products = np.einsum("ij,ij->i", coefficients, against)
-        coefficients[rows, visited] -= np.minimum(products, 0.0)
+        flat[place] -= np.minimum(products, 0.0)
     largest = norms.max()
     total: Array = ((norms / largest) @ coefficients) / (norms / largest)
     return total
