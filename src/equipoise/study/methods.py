@@ -58,7 +58,7 @@ def parse_method(text: str) -> Method:
     given: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in _split(rest, ","))):
         option, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not value:
+        if not option or not equals or not value:
             raise InputError(f'"{part}" in the method "{text}" is not of the form option=value')
         if option not in info.options:
             has = f"Its options: {', '.join(info.options)}" if info.options else "It has none"
@@ -120,6 +120,8 @@ def _own(entry: Any) -> Method:
             f'a method is a text such as "cagrad:c=0.2", a balancer, or (label, function that makes one); got {entry!r}'
         )
     label, source = entry
+    if label.startswith("stl"):
+        raise InputError(f'the label "{label}" is taken: names that begin with "stl" are those of the single-task baselines')
     if isinstance(source, str):
         parsed = parse_method(source)
         return Method(label, parsed.name, parsed.options, parsed.make)

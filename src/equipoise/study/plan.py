@@ -38,9 +38,10 @@ class Run:
     def key(self) -> str:
         """Names the run's files: readable, free of characters that file systems dislike, and different for each run."""
         name = f"{self.label}-seed{self.seed}"
-        plain = re.sub(r"[^A-Za-z0-9._=+-]+", "-", name)[:80]
-        simple = name.replace(":", "-", 1).replace(",", "-")
-        return plain if plain == simple else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        # The tilde stands for a colon and nothing else; what had to be changed beyond that is told apart by a hash, and
+        # so are capitals, because on some systems they do not tell file names apart.
+        plain = re.sub(r"[^a-z0-9._=+,:-]+", "-", name)[:80].replace(":", "~")
+        return plain if plain == name.replace(":", "~") else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
     def __str__(self) -> str:
         return f"{self.label} seed {self.seed}"

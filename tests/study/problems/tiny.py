@@ -1,0 +1,85 @@
+"""Problems small enough for tests; loaded from this file as a user's own would be."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+
+from equipoise.data import TensorBatches
+from equipoise.metrics import Metric
+from equipoise.study import Problem, Splits
+
+_generator = torch.Generator().manual_seed(7)
+_x = torch.randn(48, 3, generator=_generator)
+_rows = {"x": _x, "y": _x @ torch.randn(3, 2, generator=_generator)}
+
+
+def build(seed):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Dropout(0.1), torch.nn.Linear(4, 2))
+    return model, losses
+
+
+def losses(model, batch):
+    errors = (model(batch["x"]) - batch["y"]).square().mean(0)
+    return {"near": errors[0], "far": 10 * errors[1]}
+
+
+def data(seed):
+    rows = TensorBatches(_rows, 48)
+    return Splits(TensorBatches(_rows, 16, shuffle=True, seed=seed), rows, rows)
+
+
+def evaluate(model, loader):
+    near, far = torch.cat([model(batch["x"]) - batch["y"] for batch in loader]).abs().mean(0).tolist()
+    return {"near error": near, "far error": far}
+
+
+def tiny(**changes):
+    metrics = [Metric(f"{task} error", task, higher_is_better=False) for task in ("near", "far")]
+    arguments = {"build": build, "data": data, "evaluate": evaluate, "epochs": 3} | changes
+    return Problem(name="tiny", tasks=("near", "far"), metrics=metrics, **arguments)
+
+
+problem = tiny()
+
+
+def slow():
+    """Takes about half a second a run, and leaves the number of its process in the folder named by TINY_PROCESSES."""
+
+    def patient(model, batch):
+        time.sleep(0.06)
+        return losses(model, batch)
+
+    def patient_build(seed):
+        if "TINY_PROCESSES" in os.environ:
+            (Path(os.environ["TINY_PROCESSES"]) / str(os.getpid())).touch()
+        return build(seed)[0], patient
+
+    return tiny(build=patient_build)
+
+
+def failing():
+    """Fails for seed 1: with an exception in two baselines and one method, by a signal in another method."""
+
+    def broken_build(seed):
+        if seed == 1:
+            print("about to fail")
+            raise RuntimeError("the disk with the data is gone")
+        return build(seed)
+
+    return tiny(build=broken_build)
+
+
+def killed():
+    """Every run is killed by a signal, as the kernel does when memory runs out."""
+
+    def killed_build(seed):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return tiny(build=killed_build)
+
+
+def not_a_problem():
+    return 3

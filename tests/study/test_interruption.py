@@ -1,0 +1,118 @@
+"""A study is killed in the middle, and what comes out in the end is the same to the last bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+
+
+@pytest.fixture
+def start(tiny_path, tmp_path):
+    """Starts the study of a problem whose runs take half a second, as a user would."""
+    processes = tmp_path / "processes"
+    processes.mkdir()
+    started = []
+
+    def starts(folder):
+        command = [sys.executable, "-m", "equipoise.cli", "study", f"{tiny_path}:slow"]
+        command += ["--methods", "ls,fairgrad", "--seeds", "2", "--jobs", "2", "--folder", str(folder)]
+        started.append(
+            subprocess.Popen(
+                command,
+                env=os.environ | {"TINY_PROCESSES": str(processes)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        )
+        return started[-1]
+
+    yield starts, processes
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def records(folder):
+    return sorted((folder / "runs").glob("*.json")) if (folder / "runs").exists() else []
+
+
+def timeless(folder):
+    read = [json.loads(path.read_text()) for path in records(folder)]
+    return [{key: record[key] for key in ("run", "epochs", "history", "final")} for record in read]
+
+
+def alive(processes):
+    """Which of the processes that ever carried a run are still there."""
+    left = []
+    for path in processes.iterdir():
+        try:
+            with open(f"/proc/{path.name}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] != "Z":
+                    left.append(path.name)
+        except FileNotFoundError:
+            pass
+    return left
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="looks at processes through /proc")
+def test_killed_in_the_middle_and_started_again(start, tmp_path):
+    starts, processes = start
+    undisturbed, folder = tmp_path / "undisturbed", tmp_path / "killed"
+    process = starts(undisturbed)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert len(records(undisturbed)) == 8
+
+    process = starts(folder)
+    wait_for(lambda: len(records(folder)) >= 3)
+    wait_for(lambda: alive(processes))
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not alive(processes), 5)  # no orphans
+    complete = {path: path.stat().st_mtime_ns for path in records(folder)}
+    assert 3 <= len(complete) < 8
+
+    # What a writer that died may leave, and what a disk that was full may leave.
+    missing = next(path.name for path in records(undisturbed) if not (folder / "runs" / path.name).exists())
+    whole = (undisturbed / "runs" / missing).read_text()
+    (folder / "runs" / f"{missing}.99999.part").write_text(whole)
+    (folder / "runs" / missing).write_text(whole[: len(whole) // 2])
+
+    process = starts(folder)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert f"{8 - len(complete)} to do" in output
+    assert {path: path.stat().st_mtime_ns for path in complete} == complete
+    assert not list(folder.rglob("*.part"))
+    assert timeless(folder) == timeless(undisturbed)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="looks at processes through /proc")
+def test_interrupted_from_the_keyboard(start, tmp_path):
+    starts, processes = start
+    folder = tmp_path / "study"
+    process = starts(folder)
+    wait_for(lambda: len(records(folder)) >= 1 and alive(processes))
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 130, output
+    assert "The same command goes on from here." in output
+    assert "Traceback" not in output
+    assert not alive(processes)
+    assert not (folder / ".work").exists()

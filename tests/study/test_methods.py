@@ -1,0 +1,98 @@
+import pickle
+
+import cloudpickle
+import pytest
+
+import equipoise as eq
+from equipoise.errors import InputError, UnknownMethodError, UnknownOptionError
+from equipoise.study import Method, parse_method, parse_methods
+
+
+def labels(methods):
+    return [method.label for method in parse_methods(methods)]
+
+
+def test_text_with_options():
+    method = parse_method(" FairGrad : alpha = 2.0 ")
+    assert (method.label, method.name) == ("fairgrad:alpha=2.0", "fairgrad")
+    assert method.options["alpha"] == 2.0
+    assert method.make(0).alpha == 2.0
+
+
+def test_commas_separate_methods_and_options():
+    assert labels("ls,cagrad:c=0.2,rescale=True,si") == ["ls", "cagrad:c=0.2,rescale=True", "si"]
+    assert labels(["ls,si", "mgda"]) == ["ls", "si", "mgda"]
+    assert labels("ls:weights=[1,2,3,4],si") == ["ls:weights=[1, 2, 3, 4]", "si"]
+
+
+def test_the_same_method_counts_once():
+    assert labels("cagrad,CAGrad,cagrad:c=0.4") == ["cagrad"]
+    assert labels("nash-mtl,nash_mtl") == ["nash-mtl"]
+
+
+def test_near_misses_are_suggested():
+    with pytest.raises(UnknownMethodError, match=r'no method "fairgard".* "fairgrad"'):
+        parse_methods("ls,fairgard")
+    with pytest.raises(UnknownOptionError, match=r'"fairgrad" has no option "alfa".* "alpha"'):
+        parse_methods("ls,fairgrad:alfa=2")
+
+
+@pytest.mark.parametrize("text", ["fairgrad:alpha", "fairgrad:=2", "fairgrad:alpha="])
+def test_option_without_value(text):
+    with pytest.raises(InputError, match="option=value"):
+        parse_method(text)
+
+
+def test_a_value_that_the_method_refuses_is_refused_before_anything_runs():
+    with pytest.raises(InputError):
+        parse_method("fairgrad:alpha=-1")
+
+
+def test_nothing_to_compare():
+    with pytest.raises(InputError, match="at least one method"):
+        parse_methods("")
+
+
+def test_random_methods_get_the_seed_of_the_run_unless_they_have_their_own():
+    assert parse_method("rlw").make(5).seed == 5
+    assert "seed" not in parse_method("rlw").options
+    own = parse_method("rlw:seed=3")
+    assert own.make(5).seed == 3
+    assert own.label == "rlw:seed=3"
+    assert own.options["seed"] == 3
+
+
+class Mine(eq.LossBalancer):
+    def __init__(self, power=1.0):
+        self.power = power
+
+    def weights(self, losses):
+        return losses**self.power
+
+
+def test_balancers_of_ones_own():
+    instance = Mine(2.0)
+    methods = parse_methods(["ls", ("mine", Mine), ("two", instance), ("three", lambda seed: Mine(seed)), instance])
+    assert [method.label for method in methods] == ["ls", "mine", "two", "three", "Mine()"]
+    assert methods[1].make(7).power == 1.0
+    assert methods[2].make(7).power == 2.0
+    assert methods[2].make(7) is not instance  # runs do not share state
+    assert methods[3].make(7).power == 7
+    assert labels({"a": "cagrad:c=0.2", "b": Mine}) == ["a", "b"]
+
+
+def test_what_is_no_method():
+    with pytest.raises(InputError, match="expected a balancer or a function"):
+        parse_methods([("x", 3)])
+    with pytest.raises(InputError, match='"stl:near" is taken'):
+        parse_methods([("stl:near", Mine)])
+    with pytest.raises(InputError, match="a method is a text"):
+        parse_methods([3])
+
+
+def test_methods_travel_to_other_processes():
+    for method in parse_methods(["cagrad:c=0.2", ("mine", lambda seed: Mine(seed))]):
+        arrived = pickle.loads(cloudpickle.dumps(method))
+        assert isinstance(arrived, Method)
+        assert arrived.label == method.label
+        assert repr(arrived.make(1)) == repr(method.make(1))

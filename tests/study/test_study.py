@@ -1,0 +1,168 @@
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from equipoise.errors import EquipoiseError, InputError
+from equipoise.study import Results, Study, find_problem
+
+
+def timeless(folder):
+    """Everything in the records that does not depend on when and how fast a run was."""
+    kept = ("run", "epochs", "history", "final", "parameters")
+    records = [json.loads(path.read_text()) for path in sorted((folder / "runs").glob("*.json"))]
+    return [{key: record[key] for key in kept} for record in records]
+
+
+def test_all_runs_are_there(finished):
+    results, folder = finished
+    names = {path.stem for path in (folder / "runs").iterdir()}
+    assert names == {f"{name}-seed{seed}" for name in ("ls", "fairgrad", "stl~near", "stl~far") for seed in (0, 1)}
+    assert results.methods == ("ls", "fairgrad")
+    assert results.seeds == (0, 1)
+    assert not results.failures
+    assert {entry.name for entry in folder.iterdir()} == {"study.json", "runs", ".lock"}
+
+
+def test_a_second_start_runs_nothing_and_additions_only_what_is_missing(tiny, tmp_path, quiet):
+    def study(methods, seeds, **options):
+        return Study(tiny, methods, seeds, folder=tmp_path / "s", jobs=2, console=quiet, **options)
+
+    study("ls", 1).run()
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "s" / "runs").iterdir()}
+    assert study("ls", 1).missing() == ()
+    assert [str(run) for run in study("ls,si", "0-1").missing()] == [
+        "stl:near seed 1",
+        "stl:far seed 1",
+        "si seed 0",
+        "ls seed 1",
+        "si seed 1",
+    ]
+    results = study("si", 1).run()
+    assert results.methods == ("ls", "si")
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    with pytest.raises(InputError, match="epochs 3 there, 4 now"):
+        study("ls", 1, epochs=4).run()
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_ways_of_starting_give_the_same_bits(tiny, finished, tmp_path, quiet, start):
+    if start == "fork" and not hasattr(os, "fork"):
+        pytest.skip("no fork here")
+    _, folder = finished
+    Study(tiny, "fairgrad", "1,", folder=tmp_path, jobs=2, gramian_every=2, start=start, console=quiet).run()
+    expected = [record for record in timeless(folder) if record["run"]["seed"] == 1 and record["run"]["method"] != "ls"]
+    assert timeless(tmp_path) == expected
+
+
+def test_one_run_fails_and_the_others_go_on(tiny_path, tmp_path, quiet):
+    problem = find_problem(f"{tiny_path}:failing")
+    results = Study(problem, "ls", 2, folder=tmp_path, jobs=2, console=quiet).run()
+    assert set(results.failures) == {"ls-seed1", "stl~near-seed1", "stl~far-seed1"}
+    text = results.failures["ls-seed1"].read_text()
+    assert "about to fail" in text
+    assert "Traceback" in text
+    assert text.strip().endswith("RuntimeError: the disk with the data is gone")
+    assert list(results.records("ls")) == [0]
+    # Put right, the same folder runs what failed and forgets the failure.
+    healthy = find_problem(f"{tiny_path}:problem")
+    results = Study(healthy, "ls", 2, folder=tmp_path, jobs=2, console=quiet).run()
+    assert results.failures == {}
+    assert list(results.records("ls")) == [0, 1]
+
+
+def test_a_run_that_is_killed_is_reported(tiny_path, tmp_path, quiet):
+    problem = find_problem(f"{tiny_path}:killed")
+    results = Study(problem, "ls", 1, folder=tmp_path, jobs=3, console=quiet).run()
+    assert set(results.failures) == {"ls-seed0", "stl~near-seed0", "stl~far-seed0"}
+    assert "killed by signal 9 (out of memory?)" in results.failures["ls-seed0"].read_text()
+
+
+def test_what_a_run_prints_is_kept(tiny, tmp_path, quiet):
+    import dataclasses
+
+    def build(seed):
+        print("hello from the run")
+        return tiny.build(seed)
+
+    talkative = dataclasses.replace(tiny, build=build)
+    results = Study(find_by_value(talkative), "ls", 1, folder=tmp_path, jobs=3, console=quiet).run()
+    assert results.failures == {}
+    assert (tmp_path / "logs" / "ls-seed0.txt").read_text() == "hello from the run\n"
+
+
+def find_by_value(problem):
+    """Makes cloudpickle send what this module defines by value: the runs cannot import a test module."""
+    import cloudpickle
+
+    module = sys.modules[__name__]
+    cloudpickle.register_pickle_by_value(module)
+    return problem
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {problems!r})
+import tiny  # a module beside the script, as users have them
+from equipoise.study import Study
+
+class Mine(__import__("equipoise").LossBalancer):
+    def weights(self, losses):
+        return losses.new_ones(len(losses)) * FACTOR
+
+FACTOR = 3.0
+results = Study(tiny.tiny(), ["ls", ("mine", Mine)], 1, folder={folder!r}, jobs=2).run()
+print("methods", *results.methods, "failures", len(results.failures))
+"""
+
+
+def test_from_a_script_without_a_guard(tiny_path, tmp_path):
+    """Children of multiprocessing would import this script again, and start the study anew."""
+    script = tmp_path / "script.py"
+    folder = tmp_path / "study"
+    script.write_text(SCRIPT.format(problems=str(tiny_path.parent), folder=str(folder)))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "methods ls mine failures 0\n"
+    # Off a terminal: a line a run, the last of which has no time left.
+    lines = done.stderr.splitlines()
+    assert "4 runs of 3 epochs; 4 to do, 2 at a time" in lines[0]
+    assert [line.startswith(f"[{number}/4] ") for number, line in enumerate(lines[1:5], 1)] == [True] * 4
+    assert lines[4].endswith(": done")
+
+
+def test_from_an_interactive_session(tiny_path, tmp_path):
+    """As in a notebook: no main file at all."""
+    source = textwrap.dedent(SCRIPT.format(problems=str(tiny_path.parent), folder=str(tmp_path / "study")))
+    done = subprocess.run([sys.executable, "-"], input=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "methods ls mine failures 0\n"
+
+
+def test_bad_input(tiny, tmp_path):
+    with pytest.raises(InputError, match="jobs is 0"):
+        Study(tiny, "ls", folder=tmp_path, jobs=0)
+    with pytest.raises(InputError, match="epochs is 0"):
+        Study(tiny, "ls", folder=tmp_path, epochs=0)
+    with pytest.raises(InputError, match="gramian_every is -1"):
+        Study(tiny, "ls", folder=tmp_path, gramian_every=-1)
+    with pytest.raises(InputError, match=r'no problem "digts".* "digits"'):
+        Study("digts", "ls")
+    with pytest.raises(InputError, match='start is "thread"'):
+        Study(tiny, "ls", 1, folder=tmp_path, start="thread").run()
+
+
+def test_processes_that_cannot_be_started(tiny, tmp_path, quiet, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(EquipoiseError, match="the process that starts the runs ended"):
+        Study(tiny, "ls", 1, folder=tmp_path, start="fork", console=quiet).run()
+
+
+def test_results_are_read_from_the_folder_alone(finished):
+    results, folder = finished
+    again = Results(folder)
+    assert again.methods == results.methods
+    assert again.delta_m("ls") == results.delta_m("ls")
