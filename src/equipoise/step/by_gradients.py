@@ -14,7 +14,7 @@ from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.origin import origins
 from equipoise.errors import InputError
 from equipoise.step.context import Context
-from equipoise.step.finite import check_losses, raise_nonfinite
+from equipoise.step.finite import check_losses, raise_nonfinite, which_finite
 from equipoise.step.report import StepReport
 from equipoise.step.seen import SeenLosses
 from equipoise.step.source import Source, Turn
@@ -230,13 +230,13 @@ def check_rows(context: Context, turn: Turn, squares: Tensor, means: Tensor, nam
         means: losses ``[k]``.
         names: of these tasks.
     """
-    finite = torch.isfinite(squares)
-    if bool(finite.all()):
+    finite = which_finite(squares)
+    if all(finite):
         return False
     # A loss that is not finite is the cause, and the better thing to name.
     check_losses(means, names, turn.step)
     if turn.scale is None:
-        bad = [name for name, fine in zip(names, finite.tolist(), strict=True) if not fine]
+        bad = [name for name, fine in zip(names, finite, strict=True) if not fine]
         raise_nonfinite("gradient", bad, turn.step)
     return True
 

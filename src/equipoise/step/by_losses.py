@@ -33,7 +33,7 @@ class ByLosses:
         """Fills ``.grad``; says what happened and what the balancer may learn from."""
         context, source, balancer = self.context, turn.source, turn.balancer
         context.found = []
-        several = source.micro_batches > 1
+        several, looked_at = source.micro_batches > 1, True
         first: dict[int, Loss] | None = None
         if not (balancer.depends_on_losses and (several or self._callables)):
             first = context.named(source.losses(0))
@@ -52,10 +52,11 @@ class ByLosses:
         else:
             assert first is not None
             seen, weights = self._in_one_go(turn, first)
+            looked_at = False
         context.processes.sum_gradients(context.everything())
         present, means = seen.present, seen.means()
         names = context.names(present)
-        if context.check_finite:
+        if context.check_finite and not looked_at:
             check_losses(means, names, turn.step)
         context.check_gradients(turn, context.everything(), present)
         report = StepReport(names, means, weights.detach(), None, turn.step)
@@ -102,9 +103,11 @@ class ByLosses:
     ) -> SeenLosses:
         """The weighted backward pass, micro-batch after micro-batch and callable after callable."""
         context, seen = self.context, SeenLosses()
-        seeds = weights / weights.new_tensor([counts[position] for position in present])
+        seeds = weights.to(context.device())
+        if any(counts[position] != 1 for position in present):
+            seeds = seeds / seeds.new_tensor([counts[position] for position in present])
         if turn.scale is not None:
-            seeds = seeds.to(turn.scale.device) * turn.scale
+            seeds = seeds * turn.scale.to(seeds.device)
         by_position = dict(zip(present, seeds.unbind(), strict=True))
         with self._task_specific_unweighted(turn, present, weights):
             for micro_batch in range(turn.source.micro_batches):

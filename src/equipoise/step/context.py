@@ -11,7 +11,7 @@ from equipoise.balance.base import Observation
 from equipoise.distributed import Processes
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
-from equipoise.step.finite import check_losses, nonfinite_gradients, raise_nonfinite
+from equipoise.step.finite import check_losses, nonfinite_gradients, raise_nonfinite, which_finite
 from equipoise.step.seen import SeenLosses
 from equipoise.step.source import Source, Turn
 from equipoise.tasks import Loss, Tasks, scalar
@@ -133,9 +133,9 @@ class Context:
         return weights
 
     def _check_weights(self, turn: Turn, weights: Tensor, names: Sequence[str], losses: Tensor | None) -> None:
-        if bool(torch.isfinite(weights).all()):
+        finite = which_finite(weights)
+        if all(finite):
             return
-        finite = torch.isfinite(weights).tolist()
         bad = [name for name, fine in zip(names, finite, strict=True) if not fine]
         detail = f" ({turn.balancer!r}"
         if losses is not None:

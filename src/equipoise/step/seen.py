@@ -18,12 +18,14 @@ class SeenLosses:
     def __init__(self, losses: Mapping[int, Tensor] | None = None) -> None:
         self.sums: dict[int, Tensor] = {}
         self.counts: dict[int, int] = {}
+        self._means: Tensor | None = None
         for position, loss in (losses or {}).items():
             self.add(position, loss)
 
     def add(self, position: int, loss: Tensor) -> None:
         """Counts one micro-batch's loss of a task."""
         loss = loss.detach()
+        self._means = None
         self.sums[position] = self.sums[position] + loss if position in self.sums else loss
         self.counts[position] = self.counts.get(position, 0) + 1
 
@@ -34,10 +36,16 @@ class SeenLosses:
 
     def means(self) -> Tensor:
         """Mean losses of the tasks seen, ``[k]``, in float32 or the losses' own precision if that is higher."""
+        if self._means is None:
+            self._means = self._mean()
+        return self._means
+
+    def _mean(self) -> Tensor:
         present = self.present
         sums = [self.sums[position] for position in present]
-        if any(loss.dtype != sums[0].dtype or loss.device != sums[0].device for loss in sums):
-            sums = [loss.to(sums[0].device, torch.float64) for loss in sums]
+        first = sums[0]
+        if any(loss.dtype != first.dtype or loss.device != first.device for loss in sums):
+            sums = [loss.to(first.device, torch.float64) for loss in sums]
         stacked = torch.stack(sums)
         if stacked.dtype in (torch.float16, torch.bfloat16):
             stacked = stacked.float()
@@ -55,3 +63,4 @@ class SeenLosses:
         processes.sum(both)
         self.counts = {position: int(count) for position, count in enumerate(both[1].tolist()) if count > 0}
         self.sums = {position: both[0, position] for position in self.counts}
+        self._means = None
