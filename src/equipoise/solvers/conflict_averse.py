@@ -32,7 +32,8 @@ def conflict_averse_weights(gram: ArrayLike, c: float) -> Array:
             matter, and are uniform.
 
     Returns:
-        w [K], non-negative and with sum 1; :func:`conflict_averse_residual` is at most 1e-10. Tasks with a zero
+        w [K], non-negative and with sum 1; :func:`conflict_averse_residual` is at most 1e-8, and 1e-12
+        unless gradients nearly cancel. Tasks with a zero
         gradient share all the weight if no combination of the others improves on 0, the value of F there; else they
         have none.
 
@@ -55,8 +56,9 @@ def conflict_averse_direction(gram: ArrayLike, c: float) -> Array:
     d = g_0 + c ‖g_0‖ g_w / ‖g_w‖ (Liu et al. 2021, "Conflict-averse gradient descent", algorithm 1) with the weights of
     :func:`conflict_averse_weights`, written as Σ coefficients_i g_i. The paper's d is not divided by 1 + c².
 
-    ‖g_w‖ is taken from the regularised Gramian and is therefore never zero: as g_w tends to 0, at a Pareto-stationary
-    point, the second term tends to 0 as well and d to the mean gradient.
+    ‖g_w‖ is taken from the regularised Gramian and is therefore never zero. As g_w tends to 0, which takes c ≥ 1 and a
+    Pareto-stationary point, d tends to the solution of the paper's primal problem, the direction within c ‖g_0‖ of the
+    mean gradient that no task loses from: d = 0 if there is no other. Where all gradients vanish, so does d.
 
     Args:
         gram: Gramian Q of the task gradients [K, K].

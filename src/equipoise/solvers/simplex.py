@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from equipoise.solvers.gramian import Array, add_ridge, read_square, read_vector, solve_linear
+from equipoise.solvers.gramian import SMALLEST_EIGENVALUE, Array, add_ridge, read_square, read_vector, solve_linear
 from equipoise.solvers.pivoting import Mask, find_support
 
 
@@ -122,12 +122,20 @@ def _scaled_program(matrix: ArrayLike, linear: ArrayLike) -> tuple[Array, Array,
     array = read_square(matrix, "the matrix")
     vector = read_vector(linear, array.shape[0], "the linear term")
     vector = vector - vector.min()
-    squares = np.maximum(array.diagonal(), 0.0)
+    squares = array.diagonal()
     tiny = float(np.finfo(np.float64).tiny)
+    live = squares >= tiny
+    # Variables that do not enter the quadratic form get a norm of the problem's scale, and a ridge of their own.
     scale = max(float(squares.max()), float(vector.max()), tiny)
-    # Variables that do not enter the quadratic form get a norm of the problem's scale: only the ridge acts on them.
-    norms = np.sqrt(np.where(squares >= tiny, squares, scale))
+    norms = np.sqrt(np.where(live, squares, scale))
     cosines = array / norms[:, None] / norms
-    cosines, _ = add_ridge(0.5 * (cosines + cosines.T))
+    cosines = 0.5 * (cosines + cosines.T)
+    if live.all():
+        cosines, _ = add_ridge(cosines)
+    else:
+        where = live.nonzero()[0]
+        shrunk, _ = add_ridge(cosines[where[:, None], where])
+        cosines = SMALLEST_EIGENVALUE * np.eye(norms.size)
+        cosines[where[:, None], where] = shrunk
     smallest = float(norms.min())
     return smallest / norms, cosines, vector / smallest / norms

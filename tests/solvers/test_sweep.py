@@ -1,0 +1,125 @@
+"""Every solver on thousands of ordinary and adversarial matrices: finite, within tolerance, without warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from equipoise import solvers
+from tests.solvers.matrices import Array, gramians, ordinary
+
+Case = tuple[str, Array]
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[Case]:
+    generator = np.random.default_rng(20)
+    small = [case for _ in range(2) for case in gramians(generator, (1, 2, 3, 5, 11))]
+    large = list(gramians(generator, (40,)))[::2] + list(gramians(generator, (100,)))[::8]
+    plain = []
+    for tasks in (1, 2, 3, 4, 7, 16, 40):
+        for _ in range(20):
+            gradients = ordinary(generator, tasks)
+            plain.append((f"ordinary, {tasks} tasks", gradients @ gradients.T))
+    return small + large + plain
+
+
+def simplex_linear(gram: Array) -> Array:
+    return np.asarray(-gram[:, 0])
+
+
+SOLVERS: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], float], float]] = {
+    "minimum norm": (solvers.minimum_norm_point, solvers.minimum_norm_residual, 1e-10),
+    "Nash": (solvers.nash_bargaining, solvers.nash_residual, 1e-12),
+    "equal projections": (solvers.equal_projections, solvers.equal_projections_residual, 1e-12),
+    **{
+        f"conflict averse, c = {c}": (
+            lambda gram, c=c: solvers.conflict_averse_weights(gram, c),
+            lambda gram, weights, c=c: solvers.conflict_averse_residual(gram, c, weights),
+            1e-8,
+        )
+        for c in (0.2, 0.9, 3.0)
+    },
+    **{
+        f"fair, alpha = {alpha}": (
+            lambda gram, alpha=alpha: solvers.fair_weights(gram, alpha),
+            lambda gram, weights, alpha=alpha: solvers.fair_residual(gram, alpha, weights),
+            1e-10,
+        )
+        for alpha in (0.1, 0.5, 2.0, 20.0)
+    },
+    "non-negative programme": (
+        lambda gram: solvers.nonnegative_quadratic_program(gram, -gram[0]),
+        lambda gram, solution: solvers.nonnegative_residual(gram, -gram[0], solution),
+        1e-10,
+    ),
+    "simplex programme": (
+        lambda gram: solvers.simplex_quadratic_program(gram, simplex_linear(gram)),
+        lambda gram, weights: solvers.simplex_residual(gram, simplex_linear(gram), weights),
+        1e-10,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_residual_is_within_the_stated_tolerance(name: str, cases: list[Case]) -> None:
+    solve, residual, tolerance = SOLVERS[name]
+    assert len(cases) > 2500
+    for case, gram in cases[::2] if name.startswith("fair") else cases:
+        weights = solve(gram)
+        assert weights.shape == (gram.shape[0],)
+        assert weights.dtype == np.float64
+        assert np.isfinite(weights).all(), case
+        assert residual(gram, weights) <= tolerance, case
+
+
+def test_directions_are_finite(cases: list[Case]) -> None:
+    generator = np.random.default_rng(3)
+    for case, gram in cases:
+        tasks = gram.shape[0]
+        for coefficients in (
+            solvers.conflict_averse_direction(gram, 0.4),
+            solvers.project_conflicts(gram, solvers.random_orders(tasks, generator)),
+        ):
+            assert coefficients.shape == (tasks,)
+            assert np.isfinite(coefficients).all(), case
+
+
+@pytest.mark.parametrize("alpha", [1e-2, 0.03, 1.5, 7.0, 100.0, 1000.0])
+def test_any_fairness(alpha: float, cases: list[Case]) -> None:
+    for case, gram in cases[::7]:
+        weights = solvers.fair_weights(gram, alpha)
+        assert np.isfinite(weights).all(), case
+        assert solvers.fair_residual(gram, alpha, weights) <= 1e-10, case
+
+
+def test_residuals_notice_errors(cases: list[Case]) -> None:
+    """A residual that is always small would make the tests above empty."""
+    generator = np.random.default_rng(4)
+    for name, (solve, residual, _) in SOLVERS.items():
+        for tasks in (2, 5, 11):
+            gradients = ordinary(generator, tasks)
+            gram = gradients @ gradients.T
+            wrong = solve(gram) + 1e-3 * np.arange(1, tasks + 1) / np.sqrt(np.diag(gram)).min()
+            assert residual(gram, wrong) > 1e-6, name
+
+
+def test_equations_hold_themselves_without_cancellation() -> None:
+    """On ordinary matrices the defining equations are met as they are written, without any normalisation."""
+    generator = np.random.default_rng(5)
+    for tasks in (1, 2, 3, 5, 11, 40, 100):
+        for _ in range(10):
+            gradients = ordinary(generator, tasks)
+            gram = gradients @ gradients.T
+            alpha = solvers.nash_bargaining(gram)
+            assert np.abs(alpha * (gram @ alpha) - 1.0).max() < 1e-12
+            for fairness in (0.3, 2.0, 10.0):
+                weights = solvers.fair_weights(gram, fairness)
+                assert np.abs(weights ** (1.0 / fairness) * (gram @ weights) - 1.0).max() < 1e-12
+            projections = gram @ solvers.equal_projections(gram) / np.sqrt(gram.diagonal())
+            assert np.ptp(projections) < 1e-11 * np.abs(projections).max()
+            minimum = solvers.minimum_norm_point(gram)
+            square = minimum @ gram @ minimum
+            assert (gram @ minimum).min() > square * (1.0 - 1e-11)
