@@ -32,10 +32,9 @@ def conflict_averse_weights(gram: ArrayLike, c: float) -> Array:
             matter, and are uniform.
 
     Returns:
-        w [K], non-negative and with sum 1; :func:`conflict_averse_residual` is at most 1e-8, and 1e-12
-        unless gradients nearly cancel. Tasks with a zero
-        gradient share all the weight if no combination of the others improves on 0, the value of F there; else they
-        have none.
+        w [K], non-negative and with sum 1; :func:`conflict_averse_residual` is at most 1e-8, and 1e-12 unless
+        gradients nearly cancel. Tasks with a zero gradient share all the weight if no combination of the others
+        improves on 0, the value of F there; else they have none.
 
     Raises:
         InputError: the Gramian is not square or not finite, or c is negative or not finite.

@@ -20,7 +20,8 @@ from equipoise.solvers.gramian import Array
 
 Mask = NDArray[np.bool_]
 
-_EPSILON = float(np.finfo(np.float64).eps)
+# Slopes within this, relative to the terms that they are summed from, are rounding.
+_ROUNDING = 16.0 * float(np.finfo(np.float64).eps)
 # How many exchanges in a row may fail to lower the number of wrong signs.
 _CHANCES = 3
 
@@ -45,7 +46,6 @@ def find_support(problem: SupportProblem, support: Mask) -> tuple[Array, Mask]:
         The solution [K], exactly zero outside of the support, and the support [K].
     """
     size = support.shape[0]
-    rounding = 2.0 * max(size, 8) * _EPSILON
     fewest = size + 1
     chances = _CHANCES
     best = None
@@ -53,7 +53,7 @@ def find_support(problem: SupportProblem, support: Mask) -> tuple[Array, Mask]:
         solution = problem.solve(support)
         slope, terms = problem.slope(solution, support)
         # Off the support the solution is zero and on it the slope is: one condition is left for each variable.
-        wrong = np.where(support, solution < 0.0, slope < -rounding * terms)
+        wrong = np.where(support, solution < 0.0, slope < -_ROUNDING * terms)
         count = int(np.count_nonzero(wrong))
         if count == 0:
             return solution, support
@@ -70,13 +70,12 @@ def find_support(problem: SupportProblem, support: Mask) -> tuple[Array, Mask]:
 def _descend(problem: SupportProblem, feasible: Array) -> tuple[Array, Mask]:
     """Primal active-set method from a feasible point."""
     size = feasible.shape[0]
-    rounding = 2.0 * max(size, 8) * _EPSILON
     current, support = _minimise_on_face(problem, feasible, feasible > 0.0)
     refused = np.zeros(size, dtype=np.bool_)
     several = True
     for _ in range(10 * size + 10):
         slope, terms = problem.slope(current, support)
-        falling = np.where(support | refused | (slope >= -rounding * terms), 0.0, slope)
+        falling = np.where(support | refused | (slope >= -_ROUNDING * terms), 0.0, slope)
         steepest = float(falling.min())
         if steepest == 0.0:
             break
