@@ -33,5 +33,5 @@ def test_nothing_to_average():
 
 
 def test_words():
-    assert spread([-1.0, -3.0]).text(1, sign=True) == "-2.0 ± 1.4"
+    assert spread([-1.0, -3.0]).text(1, sign=True) == "−2.0 ± 1.4"
     assert spread([1.0, 3.0]).text(0, sign=True) == "+2 ± 1"

@@ -4,6 +4,8 @@ import pytest
 from rich.console import Console
 
 from equipoise.study import Study, find_problem
+from equipoise.study.files import write_json
+from equipoise.study.records import SCHEMA
 
 TINY = Path(__file__).parent / "problems" / "tiny.py"
 
@@ -29,3 +31,78 @@ def finished(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("finished") / "study"
     study = Study(tiny, "ls,fairgrad", 2, folder=folder, jobs=2, gramian_every=2, console=Console(quiet=True))
     return study.run(), folder
+
+
+@pytest.fixture
+def made_up(tmp_path):
+    """Writes the folder of a study that never was, of any size, with numbers that can be told apart."""
+
+    def write(methods=("ls", "fairgrad"), seeds=(0, 1, 2), tasks=("near", "far"), epochs=5, spread=1.0, **changes):
+        write_json(
+            tmp_path / "study.json",
+            {
+                "schema": SCHEMA,
+                "problem": {
+                    "name": "made-up",
+                    "tasks": tasks,
+                    "metrics": [
+                        {"name": task, "task": task, "higher_is_better": bool(k % 2), "unit": "%" * (k % 2), "label": task}
+                        for k, task in enumerate(tasks)
+                    ],
+                    "options": {"width": 3},
+                },
+                "epochs": epochs,
+                "gramian_every": 10,
+                "methods": {method: {"name": method, "options": {}} for method in methods},
+                "seeds": seeds,
+            },
+        )
+        for seed in seeds:
+            for task in tasks:
+                record = _record(f"stl:{task}", seed, (task,), epochs, 1.0 + 0.02 * seed, task)
+                write_json(tmp_path / "runs" / f"stl~{task}-seed{seed}.json", record | changes.get("baseline", {}))
+            for place, method in enumerate(methods):
+                level = 1.1 + 0.1 * place + 0.05 * spread * ((seed * 7 + place * 3) % 5 - 2)
+                record = _record(method, seed, tasks, epochs, level, None)
+                write_json(tmp_path / "runs" / f"{place}-seed{seed}.json", record | changes.get("runs", {}))
+        return tmp_path
+
+    return write
+
+
+def _record(method, seed, tasks, epochs, level, alone):
+    values = dict.fromkeys(tasks, level * 10)
+    history = [
+        {
+            "epoch": epoch,
+            "steps": 3,
+            "losses": {task: level * (k + 1) / epoch for k, task in enumerate(tasks)},
+            "weights": {task: level + k for k, task in enumerate(tasks)},
+            "conflicts": None
+            if alone
+            else {
+                "steps": 3,
+                "any": min(1.0, 0.3 * level + 0.05 * epoch),
+                "smallest": 0.1 * level,
+                "tasks": {task: {"conflicts": 0.2, "cosine": 0.1, "norm": 1.0} for task in tasks},
+            },
+            "validation": values,
+            "test": values,
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+    return {
+        "schema": SCHEMA,
+        "run": {"method": method, "name": method, "options": {}, "task": alone, "seed": seed},
+        "problem": "made-up",
+        "epochs": epochs,
+        "final": {"validation": values, "test": values},
+        "seconds_a_step": {"median": 0.01 * level, "mean": 0.011 * level, "steps": 3 * epochs},
+        "memory_mb": {"base": 200.0, "training": 300.0 * level, "process": 400.0},
+        "parameters": 10,
+        "wall_seconds": 1.5,
+        "began": "2024-01-01T00:00:00+0000",
+        "versions": {"equipoise": "0", "python": "3", "torch": "2", "numpy": "2", "platform": "x"},
+        "history": history,
+        "complete": True,
+    }

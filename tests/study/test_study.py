@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -27,22 +28,26 @@ def test_all_runs_are_there(finished):
     assert {entry.name for entry in folder.iterdir()} == {"study.json", "runs", ".lock"}
 
 
-def test_a_second_start_runs_nothing_and_additions_only_what_is_missing(tiny, tmp_path, quiet):
-    def study(methods, seeds, **options):
-        return Study(tiny, methods, seeds, folder=tmp_path / "s", jobs=2, console=quiet, **options)
+def test_a_second_start_runs_only_what_is_missing(tiny, finished, tmp_path, quiet):
+    _, before = finished
+    folder = shutil.copytree(before, tmp_path / "study")
 
-    study("ls", 1).run()
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "s" / "runs").iterdir()}
-    assert study("ls", 1).missing() == ()
-    assert [str(run) for run in study("ls,si", "0-1").missing()] == [
-        "stl:near seed 1",
-        "stl:far seed 1",
-        "si seed 0",
-        "ls seed 1",
+    def study(methods, seeds, **options):
+        return Study(tiny, methods, seeds, folder=folder, jobs=2, console=quiet, **{"gramian_every": 2} | options)
+
+    times = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
+    assert study("ls", 2).missing() == ()
+    assert study("ls", 2).run().methods == ("ls", "fairgrad")  # what the folder holds is reported, whatever was asked for
+    assert [str(run) for run in study("ls,si", "1-2").missing()] == [
+        "stl:near seed 2",
+        "stl:far seed 2",
         "si seed 1",
+        "ls seed 2",
+        "si seed 2",
     ]
-    results = study("si", 1).run()
-    assert results.methods == ("ls", "si")
+    results = study("si", "1,").run()
+    assert results.methods == ("ls", "fairgrad", "si")
+    assert list(results.records("si")) == [1]
     assert {path: path.stat().st_mtime_ns for path in times} == times
     with pytest.raises(InputError, match="epochs 3 there, 4 now"):
         study("ls", 1, epochs=4).run()
@@ -58,49 +63,22 @@ def test_ways_of_starting_give_the_same_bits(tiny, finished, tmp_path, quiet, st
     assert timeless(tmp_path) == expected
 
 
-def test_one_run_fails_and_the_others_go_on(tiny_path, tmp_path, quiet):
+def test_a_run_that_fails_is_kept_and_the_others_go_on(tiny_path, tmp_path, quiet):
     problem = find_problem(f"{tiny_path}:failing")
-    results = Study(problem, "ls", 2, folder=tmp_path, jobs=2, console=quiet).run()
-    assert set(results.failures) == {"ls-seed1", "stl~near-seed1", "stl~far-seed1"}
-    text = results.failures["ls-seed1"].read_text()
-    assert "about to fail" in text
-    assert "Traceback" in text
-    assert text.strip().endswith("RuntimeError: the disk with the data is gone")
+    results = Study(problem, "ls", 3, folder=tmp_path, jobs=2, console=quiet).run()
+    assert set(results.failures) == {f"{name}-seed{seed}" for name in ("ls", "stl~near", "stl~far") for seed in (1, 2)}
+    raised = results.failures["ls-seed1"].read_text()
+    assert raised.startswith("seed 1\nTraceback")
+    assert raised.endswith("RuntimeError: the disk with the data is gone\n")
+    killed = results.failures["ls-seed2"].read_text()
+    assert killed == "seed 2\n\nThe process of this run was killed by signal 9 (out of memory?).\n"
     assert list(results.records("ls")) == [0]
+    assert (tmp_path / "logs" / "ls-seed0.txt").read_text() == "seed 0\n"
     # Put right, the same folder runs what failed and forgets the failure.
     healthy = find_problem(f"{tiny_path}:problem")
     results = Study(healthy, "ls", 2, folder=tmp_path, jobs=2, console=quiet).run()
-    assert results.failures == {}
+    assert set(results.failures) == {"ls-seed2", "stl~near-seed2", "stl~far-seed2"}
     assert list(results.records("ls")) == [0, 1]
-
-
-def test_a_run_that_is_killed_is_reported(tiny_path, tmp_path, quiet):
-    problem = find_problem(f"{tiny_path}:killed")
-    results = Study(problem, "ls", 1, folder=tmp_path, jobs=3, console=quiet).run()
-    assert set(results.failures) == {"ls-seed0", "stl~near-seed0", "stl~far-seed0"}
-    assert "killed by signal 9 (out of memory?)" in results.failures["ls-seed0"].read_text()
-
-
-def test_what_a_run_prints_is_kept(tiny, tmp_path, quiet):
-    import dataclasses
-
-    def build(seed):
-        print("hello from the run")
-        return tiny.build(seed)
-
-    talkative = dataclasses.replace(tiny, build=build)
-    results = Study(find_by_value(talkative), "ls", 1, folder=tmp_path, jobs=3, console=quiet).run()
-    assert results.failures == {}
-    assert (tmp_path / "logs" / "ls-seed0.txt").read_text() == "hello from the run\n"
-
-
-def find_by_value(problem):
-    """Makes cloudpickle send what this module defines by value: the runs cannot import a test module."""
-    import cloudpickle
-
-    module = sys.modules[__name__]
-    cloudpickle.register_pickle_by_value(module)
-    return problem
 
 
 SCRIPT = """

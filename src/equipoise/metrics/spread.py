@@ -36,7 +36,7 @@ class Spread:
             >>> spread([1.0, 2.0, 3.0]).text(1), spread([1.0]).text(1, sign=True)
             ('2.0 ± 1.0', '+1.0')
         """
-        mean = f"{self.mean:{'+' if sign else ''}.{digits}f}"
+        mean = f"{self.mean:{'+' if sign else ''}.{digits}f}".replace("-", "−")
         return mean if math.isnan(self.std) else f"{mean} ± {self.std:.{digits}f}"
 
 

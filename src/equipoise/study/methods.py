@@ -88,12 +88,12 @@ def parse_methods(methods: str | Iterable[MethodLike] | Mapping[str, Any]) -> tu
         InputError: nothing given, or something that is no method; see also :func:`parse_method`.
 
     Example:
-        >>> [method.label for method in parse_methods("ls, cagrad:c=0.2,rescale=True, si")]
+        >>> [method.label for method in parse_methods("ls, fairgrad:alpha=2, si")]
+        ['ls', 'fairgrad:alpha=2', 'si']
+        >>> parse_methods("ls, fairgrad:beta=2")
         Traceback (most recent call last):
             ...
-        equipoise.errors.UnknownOptionError: method "cagrad" has no option "rescale". Its options: c
-        >>> [method.label for method in parse_methods("ls, cagrad:c=0.2, si")]
-        ['ls', 'cagrad:c=0.2', 'si']
+        equipoise.errors.UnknownOptionError: method "fairgrad" has no option "beta". Its options: alpha
     """
     if isinstance(methods, str):
         entries: list[Any] = _listed(methods)

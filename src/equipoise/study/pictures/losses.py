@@ -32,8 +32,9 @@ def losses_picture(results: Results) -> Figure | None:
                 _draw(axes, curve, color=GREY, linewidth=1.0, zorder=1)
         ends = []
         for position, name in enumerate(named):
-            _draw(axes, curves[name], color=COLOURS[position], linewidth=1.8, zorder=3)
-            ends.append((curves[name][-1], name, COLOURS[position]))
+            # Each narrower than the one below it, so that curves that coincide are still seen to be several.
+            _draw(axes, curves[name], color=COLOURS[position], linewidth=3.4 - 0.6 * position, zorder=3)
+            ends.append((curves[name][-1], name if len(name) <= 22 else name[:21] + "…", COLOURS[position]))
         single = results.baseline_curve(task, "losses", task)
         if single:
             _draw(axes, single, color="black", linewidth=1.6, linestyle="--", zorder=4)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from equipoise.study.pictures.style import epochs_axis, grid
+from equipoise.study.pictures.style import epochs_axis, grid, wrapped
 from equipoise.study.results import Results
 
 __all__ = ["by_method", "legend"]
@@ -29,7 +29,7 @@ def by_method(results: Results, quantity: str, methods: Sequence[str] | None = N
     columns = min(_COLUMNS, len(names))
     for position, (name, axes) in enumerate(zip(names, panels, strict=True)):
         epochs_axis(axes, results.epochs, labelled=position + columns >= len(names))
-        axes.set_title(name, loc="left", fontsize=10, fontweight="bold")
+        axes.set_title(wrapped(name, 22), loc="left", fontsize=10, fontweight="bold")
         if position % columns == 0:
             axes.set_ylabel(quantity)
     return figure, dict(zip(names, panels, strict=True))
@@ -43,12 +43,16 @@ def legend(figure: Figure, entries: Sequence[tuple[str, str, str]]) -> None:
         entries: text, colour and line style of each.
     """
     lines = [Line2D([], [], color=colour, linestyle=style, linewidth=1.8) for _, colour, style in entries]  # type: ignore[arg-type]
-    columns = max(1, int(figure.get_figwidth() * 12 / max(len(text) + 6 for text, _, _ in entries)))
+    # As many side by side as fit: a character takes about a fourteenth of an inch, the line before it six of them.
+    room = figure.get_figwidth() * 14
+    columns = len(entries)
+    while columns > 1 and sum(sorted((len(text) + 7 for text, _, _ in entries), reverse=True)[:columns]) > room:
+        columns -= 1
     figure.legend(
         lines,
         [text for text, _, _ in entries],
         loc="outside upper left",
-        ncols=min(len(entries), columns),
+        ncols=columns,
         frameon=False,
         fontsize=9,
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +26,7 @@ __all__ = [
     "names_axis",
     "percent",
     "single",
+    "wrapped",
 ]
 
 # Okabe and Ito's palette, the yellow left out because thin lines of it vanish on white.
@@ -35,6 +38,7 @@ INK = "#222222"
 GREY = "#B8B8B8"
 _FAINT = "#E6E6E6"
 _SIZE = 10
+_NARROWEST = 5.5  # inches; a narrower figure has no room for its legend
 
 
 def single(width: float, height: float) -> tuple[Figure, Axes]:
@@ -57,6 +61,7 @@ def grid(panels: int, *, columns: int, width: float, height: float, **shared: An
     """
     columns = min(columns, panels)
     rows = math.ceil(panels / columns)
+    width = max(width, _NARROWEST / columns)
     figure = Figure(figsize=(width * columns, height * rows + 0.4), layout="constrained", facecolor="white")
     # Somewhat more room between panels than inside a label, so that it is clear what belongs together.
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr,call-arg]
@@ -85,10 +90,25 @@ def dress(axes: Axes) -> None:
         axis.label.set_color(INK)
 
 
+def wrapped(name: str, width: int) -> str:
+    r"""A name in at most two lines, broken where its options begin or between words; what is longer still is cut.
+
+    Example:
+        >>> wrapped("cagrad:c=0.2,rescale=True", 22)
+        'cagrad:c=0.2,\nrescale=True'
+        >>> wrapped("fairgrad", 22)
+        'fairgrad'
+    """
+    lines = textwrap.wrap(re.sub(r"([,:])", r"\1 ", name), width)[:2]
+    lines = [re.sub(r"([,:]) ", r"\1", line) for line in lines]
+    missing = len(name.replace(" ", "")) - len("".join(lines).replace(" ", ""))
+    return "\n".join(lines)[: -1 if missing else None] + ("…" if missing else "")
+
+
 def names_axis(axes: Axes, names: Sequence[str], *, labelled: bool = True) -> None:
     """Puts names on the y axis, the first on top."""
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_yticks(range(len(names)), names if labelled else [""] * len(names))
+    axes.set_yticks(range(len(names)), [wrapped(name, 26) if labelled else "" for name in names])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(False, axis="y")

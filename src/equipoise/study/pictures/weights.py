@@ -24,13 +24,13 @@ def weights_picture(results: Results) -> Figure | None:
     figure, panels = by_method(results, "share of weight", shown)
     few = len(results.tasks) <= _NAMED
     for name, axes in panels.items():
-        axes.axhline(1 / len(results.tasks), color=GREY, linestyle=":", linewidth=1.2)
+        axes.axhline(1 / len(results.tasks), color=GREY, linewidth=1.2)
         for position, curve in enumerate(shares[name]):
             colour, style = _look(position) if few else (COLOURS[0], "-")
             axes.plot(range(1, len(curve) + 1), curve, color=colour, linestyle=style, linewidth=1.8 if few else 0.6, zorder=3)
         percent(axes)
     entries = [(task, *_look(position)) for position, task in enumerate(results.tasks)] if few else []
-    legend(figure, [*entries, ("equal shares", GREY, ":")])
+    legend(figure, [*entries, ("equal shares", GREY, "-")])
     return figure
 
 

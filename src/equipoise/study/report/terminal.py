@@ -21,16 +21,18 @@ def print_results(results: Results, console: Console) -> None:
     """Prints the outcome of a study; on a narrow terminal the metrics are left to the report."""
     said = content(results)
     metrics = len(results.metrics)
-    everything, width = _table(said, range(len(said.columns)))
-    fits = width <= console.width
-    shown = everything if fits else _table(said, range(metrics, len(said.columns)))[0]
+    # What there is room for: everything, all but the metrics, or Δm alone.
+    choices = (range(len(said.columns)), range(metrics, len(said.columns)), range(metrics, metrics + 1))
+    tables = [_table(said, choice) for choice in choices]
+    shown = next((table for table, width in tables if width <= console.width), tables[-1][0])
+    complete = shown is tables[0][0]
     console.print()
     console.print(Text(said.title, style="bold"))
     console.print(shown)
     console.print(Text(said.lead))
     console.print(Text(said.notes[0], style="dim"))
-    if not fits:
-        console.print(Text("The terminal is too narrow for the metrics of each task; they are in the report.", style="dim"))
+    if not complete:
+        console.print(Text("The terminal is too narrow for the rest of the table; it is in the report.", style="dim"))
     for key, path in said.failures.items():
         console.print(Text(f"failed: {key}, see {results.folder.path / path}", style="red"), soft_wrap=True)
 

@@ -1,0 +1,113 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from equipoise.balance.registry import methods
+from equipoise.cli import main
+from equipoise.version import __version__
+
+TINY = Path(__file__).parents[1] / "study" / "problems" / "tiny.py"
+
+
+def fails(capsys, *arguments):
+    """Runs the command line, which must fail with one line; returns that line."""
+    assert main([str(argument) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"equipoise {__version__}\n"
+
+
+def test_methods_lists_every_method_with_its_cost_options_and_paper(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert main(["methods"]) == 0
+    out = capsys.readouterr().out
+    lines = [line.split() for line in out.splitlines()]
+    for info in methods():
+        own = next(line for line in lines if line[:1] == [info.name])
+        assert own[1] in ("losses", "gramian", "gradients")
+        assert info.summary in out
+        assert info.paper in out
+        assert all(option in out for option in info.options)
+
+
+def test_study_of_a_users_own_problem_and_its_report(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    folder = tmp_path / "study"
+    arguments = ["study", f"{TINY}:problem", "--methods", "ls,fairgrad:alpha=2", "--seeds", "0,3", "--epochs", "2"]
+    assert main([*arguments, "--jobs", "2", "--output", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert "8 runs of 2 epochs; 8 to do, 2 at a time" in err
+    for said in ("single-task", "fairgrad:alpha=2", "Δm", "test split", f"Report: {folder / 'report.html'}"):
+        assert said in out
+    assert json.loads((folder / "study.json").read_text())["seeds"] == [0, 3]
+
+    (folder / "report.html").unlink()
+    assert main(["report", str(folder)]) == 0
+    assert (folder / "report.html").exists()
+    assert out.strip().splitlines()[-1] in capsys.readouterr().out
+
+    assert "(epochs 2 there, 5 now)" in fails(capsys, *arguments[:-1], "5", "--folder", folder)
+
+
+def test_a_failed_run_gives_a_failed_study(capsys, tmp_path):
+    folder = tmp_path / "study"
+    arguments = ["study", f"{TINY}:failing", "--methods", "ls", "--seeds", "0-1", "--jobs", "2", "--folder", str(folder)]
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert "FAILED: RuntimeError: the disk with the data is gone" in err
+    assert str(folder / "failed" / "ls-seed1.txt") in err
+    assert "single-task" in out  # what did finish is reported
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["digts"], 'there is no problem "digts". Did you mean "digits"?'),
+        (["digits", "--methods", "ls,cagard"], 'no method "cagard". Did you mean "cagrad"'),
+        (["digits", "--methods", "cagrad:d=1"], 'method "cagrad" has no option "d"'),
+        (["digits", "--seeds", "x"], "seeds is 'x'; give a count"),
+        (["digits", "--epochs", "0"], "epochs is 0; it must be at least 1"),
+        (["digits", "--jobs", "0"], "jobs is 0; it must be at least 1"),
+        (["absent.py:problem"], 'there is no file "absent.py"'),
+    ],
+)
+def test_wrong_arguments_give_one_line_and_run_nothing(capsys, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    assert said in fails(capsys, "study", *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_report_of_something_else(capsys, tmp_path):
+    assert "is not the folder of a study" in fails(capsys, "report", tmp_path)
+
+
+def test_unknown_command(capsys):
+    assert main(["studdy"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["typer", "rich", "matplotlib", "jinja2", "cloudpickle"])
+def test_missing_extra_gives_one_line(capsys, monkeypatch, package):
+    code = f"import sys; sys.modules[{package!r}] = None; from equipoise.cli import main; sys.exit(main(['methods']))"
+    if package != "typer":
+        # The same in this process is faster; only the first has to be seen from the outside.
+        for module in [name for name in sys.modules if name.startswith(("equipoise.study", package))]:
+            monkeypatch.delitem(sys.modules, module)
+        monkeypatch.setitem(sys.modules, package, None)
+        err = fails(capsys, "methods")
+    else:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        err = done.stderr
+    assert err.count("\n") == 1
+    assert f'"{package}" is needed' in err
+    assert 'pip install "equipoise[study]"' in err

@@ -1,0 +1,198 @@
+import html.parser
+import itertools
+import re
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.image import imread
+from matplotlib.text import Annotation, Text
+from rich.console import Console
+
+from equipoise.study import Results
+from equipoise.study.pictures import PICTURES
+from equipoise.study.pictures.labels import spread_apart
+from equipoise.study.report import print_results, write_report
+from equipoise.study.report.content import content
+
+NAMES = [picture.name for picture in PICTURES]
+TWELVE = ("ls", "si", "rlw", "dwa", "uw", "famo", "mgda", "pcgrad", "cagrad:c=0.2,rescale=True", "imtl-g", "nash-mtl", "x")
+
+
+class _Page(html.parser.HTMLParser):
+    """Collects what a page refers to, and checks that its elements are closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.sources, self.open, self.text = [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.sources += [attributes[name] for name in ("src", "href") if name in attributes]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        if tag == "img":
+            assert attributes["alt"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_report_of_a_real_study(finished, tmp_path):
+    results, folder = finished
+    markdown, page = write_report(results)
+    assert {path.name for path in (folder / "pictures").iterdir()} == {f"{name}.png" for name in NAMES}
+    for name in NAMES:
+        assert f"](pictures/{name}.png)" in markdown.read_text()
+        assert imread(folder / "pictures" / f"{name}.png").std() > 0.01  # something was drawn
+    read = _Page(page.read_text())
+    assert len(read.sources) == len(NAMES)
+    assert all(source.startswith("data:image/png;base64,") for source in read.sources)  # one file, nothing else
+    text = " ".join(read.text)
+    for said in ("fairgrad", "single-task", "test split", "2 seeds a method", "sample standard deviation", "Holm"):
+        assert said in text
+
+
+def test_table_holds_what_the_results_say(made_up):
+    results = Results(made_up(seeds=(0, 1, 2)))
+    said = content(results)
+    assert said.columns == ("near ↓", "far (%) ↑", "Δm (%) ↓", "mean rank ↓", "ms a step", "memory (MB)", "seeds")
+    assert [row.name for row in said.rows] == ["single-task", *results.ranking()]
+    assert all(len(row.cells) == len(said.columns) for row in said.rows)
+    assert said.rows[0].cells[0].text == "10.2 ± 0.2"
+    for position in (0, 1, 2, 3):
+        assert sum(row.cells[position].best for row in said.rows) >= 1
+        assert not said.rows[0].cells[position].best
+    lines = write_report(results)[0].read_text().splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1
+    assert len(table) == 2 + len(said.rows)
+
+
+def test_one_seed_is_not_given_a_deviation_or_a_verdict(made_up):
+    said = content(Results(made_up(seeds=(0,))))
+    assert not any("±" in cell.text for row in said.rows for cell in row.cells)
+    assert any("nothing can be said about which differences are real" in note for note in said.notes)
+    assert {row.verdict for row in said.rows} == {"baseline", "reference", "not tested (one seed)"}
+
+
+def test_few_seeds_are_called_few(made_up):
+    notes = " ".join(content(Results(made_up(seeds=(0, 1, 2)))).notes)
+    assert "«not told apart» does not mean equal" in notes
+    notes = " ".join(content(Results(made_up(seeds=tuple(range(12))))).notes)
+    assert "With so few seeds" not in notes
+
+
+def test_failed_runs_are_named(made_up):
+    folder = made_up()
+    (folder / "failed").mkdir()
+    (folder / "failed" / "mgda-seed1.txt").write_text("Traceback")
+    results = Results(folder)
+    markdown, page = write_report(results)
+    assert "mgda-seed1: see `failed/mgda-seed1.txt`" in markdown.read_text()
+    assert 'href="failed/mgda-seed1.txt"' in page.read_text()
+
+
+def test_without_delta_m_the_report_says_why(made_up):
+    folder = made_up(seeds=(0, 1))
+    for path in (folder / "runs").glob("stl~far*"):
+        path.unlink()
+    markdown, _ = write_report(Results(folder))
+    assert 'There is no Δm, because there is no finished single-task baseline of task "far".' in markdown.read_text()
+    assert not (folder / "pictures" / "delta_m.png").exists()
+
+
+def test_nothing_has_finished_yet(made_up):
+    folder = made_up()
+    for path in (folder / "runs").iterdir():
+        path.unlink()
+    markdown, _ = write_report(Results(folder))
+    assert "No run of a method has finished yet." in markdown.read_text()
+
+
+def test_what_users_name_is_escaped(made_up):
+    _, page = write_report(Results(made_up(methods=("ls", "<script>alert(1)</script>"))))
+    assert "<script>" not in page.read_text()
+    _Page(page.read_text())
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_terminal_table_fits(made_up, width, capsys):
+    results = Results(made_up(methods=TWELVE[:6]))
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_results(results, console)
+    console.file.close()
+    text = console.export_text()
+    assert all(len(line) <= width for line in text.splitlines())
+    for method in TWELVE[:6]:
+        assert re.search(rf"^ {method} .*[+−]\d+\.\d ± \d+\.\d", text, re.MULTILINE), text
+    assert ("too narrow" in text) == (width < 100)
+
+
+CASES = {
+    "twelve methods": {"methods": TWELVE},
+    "one of everything": {"methods": ("ls",), "seeds": (0,), "tasks": ("only",), "epochs": 1},
+    "many tasks, methods alike": {"tasks": tuple(f"task number {k}" for k in range(20)), "methods": TWELVE[:5], "spread": 0.0},
+    "long names": {"methods": ("ls", "a balancer with a very long name, longer than others"), "tasks": ("left hand side", "b")},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_overlaps_and_nothing_is_cut_off(made_up, name, case):
+    results = Results(made_up(**CASES[case]))
+    figure = next(picture for picture in PICTURES if picture.name == name).draw(results)
+    assert figure is not None
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    width, height = canvas.get_width_height()
+    boxes = []
+    for text in figure.findobj(Text):
+        if not text.get_visible() or not text.get_text().strip():
+            continue
+        box = text.get_window_extent(renderer)
+        in_view = isinstance(text, Annotation) or box.width * box.height > 0
+        if in_view and _is_drawn(text, figure):
+            boxes.append((text.get_text(), box))
+    assert len(boxes) > 4
+    for text, box in boxes:
+        assert box.x0 >= -1, text
+        assert box.y0 >= -1, text
+        assert box.x1 <= width + 1, text
+        assert box.y1 <= height + 1, text
+    for (one, a), (other, b) in itertools.combinations(boxes, 2):
+        overlap = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert min(overlap) < 2, (one, other)
+
+
+def _is_drawn(text, figure):
+    """Tick labels outside of their axis' limits exist but are not drawn."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                if text in (tick.label1, tick.label2):
+                    return low - 1e-9 <= tick.get_loc() <= high + 1e-9
+    return True
+
+
+def test_pictures_leave_pyplot_alone():
+    import subprocess
+    import sys
+
+    code = "import sys, equipoise.study.commands; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("heights", [[0.5] * 5, [0.1, 0.9], [0.3, 0.31, 0.32, 0.9, 0.91], [2.0, -1.0, 0.0, 0.04]])
+def test_labels_keep_their_distance_and_their_order(heights):
+    placed = spread_apart(heights, 0.1)
+    order = sorted(range(len(heights)), key=lambda index: (heights[index], index))
+    for lower, upper in itertools.pairwise(order):
+        assert placed[upper] - placed[lower] >= 0.1 - 1e-9
+    assert sum(placed) == pytest.approx(sum(heights))  # moved evenly, up and down
