@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from equipoise.engine.reach import Reach
+
 __all__ = ["Processes"]
 
 
@@ -67,6 +69,24 @@ class Processes:
         gathered: list[list[str]] = [[] for _ in range(self.count)]
         dist.all_gather_object(gathered, list(names), group=self.group)
         return list(dict.fromkeys(name for part in gathered for name in part))
+
+    def pool(self, sightings: Sequence[Reach], parameters: Sequence[Tensor]) -> list[Reach]:
+        """What all processes saw of the given parameters, in the order of the processes."""
+        if self.count == 1:
+            return list(sightings)
+        places = {id(parameter): place for place, parameter in enumerate(parameters)}
+
+        def numbered(leaves: Sequence[Tensor]) -> list[int]:
+            return [places[id(leaf)] for leaf in leaves if id(leaf) in places]
+
+        mine = [(numbered(s.common), {task: numbered(found) for task, found in s.alone.items()}) for s in sightings]
+        gathered: list[list[tuple[list[int], dict[int, list[int]]]]] = [[] for _ in range(self.count)]
+        dist.all_gather_object(gathered, mine, group=self.group)
+        return [
+            Reach([parameters[place] for place in common], {t: [parameters[place] for place in f] for t, f in alone.items()})
+            for part in gathered
+            for common, alone in part
+        ]
 
     def share(self, model: nn.Module) -> None:
         """Gives every process the first one's parameters and buffers."""

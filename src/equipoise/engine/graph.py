@@ -10,7 +10,7 @@ from torch.autograd.graph import GradientEdge
 
 from equipoise.engine.origin import origin
 
-__all__ = ["divide", "divide_leaves", "leaves", "leaves_of_all"]
+__all__ = ["divide", "divide_leaves", "hides_leaves", "is_compiled", "leaves", "leaves_of_all"]
 
 
 def leaves(loss: Tensor, stop: Iterable[Any] = ()) -> list[Tensor]:
@@ -66,6 +66,30 @@ def divide_leaves(reached: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], li
             count[leaf] = count.get(leaf, 0) + 1
     shared = [leaf for leaf, tasks in count.items() if tasks > 1]
     return shared, [[leaf for leaf in found if count[leaf] == 1] for found in reached]
+
+
+def hides_leaves(loss: Tensor) -> bool:
+    """Whether the graph holds a re-entrant checkpoint, whose own graph is made in the backward pass only."""
+    return _holds(loss, "CheckpointFunctionBackward")
+
+
+def is_compiled(loss: Tensor) -> bool:
+    """Whether the graph holds a compiled function: a single node, every output of which seems to reach all its inputs."""
+    return _holds(loss, "CompiledFunctionBackward")
+
+
+def _holds(loss: Tensor, name: str) -> bool:
+    waiting = [loss.grad_fn] if loss.grad_fn is not None else []
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if node.name() == name:
+            return True
+        for child, _ in node.next_functions:
+            if child is not None and child not in seen:
+                seen.add(child)
+                waiting.append(child)
+    return False
 
 
 def _walk(loss: Tensor, seen: set[Any]) -> tuple[list[Tensor], list[Any]]:

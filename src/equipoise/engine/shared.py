@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from equipoise.engine.graph import divide, divide_leaves, leaves
+from equipoise.engine.graph import divide, divide_leaves, hides_leaves, leaves
+from equipoise.engine.reach import Reach
 from equipoise.errors import InputError
 from equipoise.tasks import Loss, scalar
 
@@ -17,6 +18,9 @@ SharedSpec = nn.Module | Iterable[Tensor] | None
 
 class SharedParameters:
     """The parameters whose gradients are balanced, and those that belong to one task alone.
+
+    A batch need not hold all tasks, so what is known grows with the tasks seen: a parameter is shared as soon as a second
+    task reaches it.
 
     Attributes:
         parameters: the shared ones, whose gradients are balanced.
@@ -54,50 +58,90 @@ class SharedParameters:
         self.parameters: list[Tensor] = []
         self.own: dict[int, list[Tensor]] = {}
         self.undeclared: list[Tensor] = []
+        self._reach = Reach()
+        self._fresh: set[int] = set()
         self._signature: tuple[bool, ...] | None = None
+
+    @property
+    def declared(self) -> list[Tensor]:
+        """What the user said is shared; empty if that is to be found."""
+        return self._given or []
 
     def current(self, watched: Iterable[Tensor]) -> bool:
         """Whether what was found still holds: nothing was frozen or unfrozen among the watched tensors since."""
         return self._signature is not None and self._signature == self._sign(watched)
 
-    def find(self, losses: Mapping[int, Loss], names: Mapping[int, str], watched: Iterable[Tensor]) -> None:
-        """Reads the graphs of the losses.
+    def knows(self, positions: Iterable[int]) -> bool:
+        """Whether all of these tasks have been seen since something was last frozen or unfrozen."""
+        return self._fresh.issuperset(positions)
+
+    def look(self, losses: Mapping[int, Loss], names: Mapping[int, str]) -> Reach:
+        """Reads the graphs of some losses.
 
         Args:
             losses: by position of the task; callables are evaluated here, one after the other, and let go again.
             names: of these tasks, for error messages.
-            watched: parameters of which a change of ``requires_grad`` makes the answer stale.
+
+        Raises:
+            InputError: the graph does not tell what the losses reach.
+        """
+        checked = self._given is not None or self.knows(losses)
+
+        def value_of(position: int) -> Tensor:
+            value = scalar(names[position], losses[position])
+            if not checked and hides_leaves(value):
+                raise InputError(
+                    "the shared parameters cannot be found, for a checkpoint with use_reentrant=True hides them from the "
+                    "autograd graph: use_reentrant=False (which torch recommends), or say what is shared: shared=<module>"
+                )
+            return value
+
+        if all(isinstance(loss, Tensor) for loss in losses.values()):
+            common, alone = divide([value_of(position) for position in losses])
+        else:
+            # One graph at a time: callables exist so that there need not be more.
+            common, alone = divide_leaves([leaves(value_of(position)) for position in losses])
+        return Reach(common, dict(zip(losses, alone, strict=True)))
+
+    def settle(self, sightings: Sequence[Reach], names: Mapping[int, str], watched: Sequence[Tensor]) -> None:
+        """Decides what is shared, from what was seen now and before.
+
+        Args:
+            sightings: what the losses were seen to reach.
+            names: of the tasks in them, for error messages.
+            watched: the parameters that are trained; a change of ``requires_grad`` makes what was known stale. Other
+                leaves, inputs that require grad for one, count only if nothing is watched.
 
         Raises:
             InputError: no loss reaches a shared parameter, or no two losses reach one.
         """
-        if all(isinstance(loss, Tensor) for loss in losses.values()):
-            common, alone = divide([scalar(names[position], loss) for position, loss in losses.items()])
-        else:
-            # One graph at a time: callables exist so that there need not be more.
-            common, alone = divide_leaves([leaves(scalar(names[position], loss)) for position, loss in losses.items()])
+        if not self.current(watched):
+            # What absent tasks reach is a guess from now on, and looked at again when they come.
+            self._reach, self._fresh = self._reach.trained(), set()
+        for sighting in sightings:
+            self._reach.learn(sighting.restricted([*watched, *self.declared]) if watched else sighting)
+            self._fresh.update(sighting.alone)
+        reach = self._reach
         if self._given is not None:
             self.parameters = [entry for entry in self._given if entry.requires_grad]
-            anywhere = {id(leaf) for found in (common, *alone) for leaf in found}
-            if not any(id(parameter) in anywhere for parameter in self.parameters):
+            anywhere = {id(leaf) for leaf in reach.everything()}
+            if anywhere and not any(id(parameter) in anywhere for parameter in self.parameters):
                 raise InputError(
                     f"no loss reaches any of the {len(self.parameters)} shared parameters "
                     f"(tasks: {', '.join(names.values())}); pass the parameters of the module that the tasks have in common"
                 )
         else:
             # With one task alone there is nothing to tell apart, and balancing may still rescale.
-            self.parameters = common if len(losses) > 1 else alone[0]
+            self.parameters = reach.common if len(reach.alone) > 1 else next(iter(reach.alone.values()))
             if not self.parameters:
                 raise InputError(
                     f"no parameter is reached by two or more of the losses {', '.join(names.values())}: the tasks share "
                     f"nothing that could be balanced"
                 )
         ids = {id(parameter) for parameter in self.parameters}
-        self.own = {
-            position: [leaf for leaf in found if id(leaf) not in ids] for position, found in zip(losses, alone, strict=True)
-        }
-        self.undeclared = [leaf for leaf in common if id(leaf) not in ids]
+        self.own = {position: [leaf for leaf in found if id(leaf) not in ids] for position, found in reach.alone.items()}
+        self.undeclared = [leaf for leaf in reach.common if id(leaf) not in ids]
         self._signature = self._sign(watched)
 
     def _sign(self, watched: Iterable[Tensor]) -> tuple[bool, ...]:
-        return tuple(tensor.requires_grad for tensor in (*watched, *(self._given or ())))
+        return tuple(tensor.requires_grad for tensor in (*watched, *self.declared))

@@ -71,7 +71,7 @@ class ByFeatures:
             )
         values = {position: context.scalar(position, loss) for position, loss in losses.items()}
         seen = SeenLosses(values)
-        if context.check_finite and next(iter(values.values())).device.type == "cpu":
+        if context.looks_early and next(iter(values.values())).device.type == "cpu":
             check_losses(seen.means(), context.names(seen.present), turn.step)
         context.gather(seen)
         engine.begin(len(context.tasks))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from equipoise.autocast import without_autocast
 from equipoise.balance.base import Observation
+from equipoise.compiled import kept_buffers
 from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.origin import origins
 from equipoise.errors import InputError
@@ -36,12 +38,17 @@ class ByGradients:
         self.batched = batched
         self._engine: TaskGradients | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Copied or pickled, the buffer's views would no longer be views; the next step makes a new one.
+        return self.__dict__ | {"_engine": None}
+
     def run(self, turn: Turn) -> tuple[StepReport, Observation]:
         """Fills ``.grad``; says what happened and what the balancer may learn from."""
         context = self.context
-        first = context.named(turn.source.losses(0))
-        engine = self._fitting_engine(first, turn.source)
-        seen, factors = self._fill(engine, turn, first, turn.source.losses)
+        with kept_buffers():
+            first = context.named(turn.source.losses(0))
+            engine = self._fitting_engine(first, turn.source)
+            seen, factors = self._fill(engine, turn, first, turn.source.losses)
         present, means = seen.present, seen.means()
         names = context.names(present)
         gram: Tensor | None = None
@@ -70,9 +77,9 @@ class ByGradients:
 
     def gramian(self, turn: Turn) -> Tensor:
         """The Gramian ``[k, k]`` of the tasks present; ``.grad`` stays as it is."""
-        first = self.context.named(turn.source.rehearse(0))
-        engine = self._fitting_engine(first, turn.source)
-        with _kept_grads(self.context.everything()):
+        with _kept_grads(self.context.everything()), kept_buffers():
+            first = self.context.named(turn.source.rehearse(0))
+            engine = self._fitting_engine(first, turn.source)
             seen, factors = self._fill(engine, turn, first, turn.source.rehearse)
         present = seen.present
         return unscaled(select(engine.gramian(), present), factors[list(present)], None)
@@ -134,8 +141,7 @@ class ByGradients:
     ) -> None:
         context = self.context
         eager = {p: context.scalar(p, loss) for p, loss in losses.items() if isinstance(loss, Tensor)}
-        if context.check_finite and eager and next(iter(eager.values())).device.type == "cpu":
-            # On a GPU this would make the host wait; there the losses are looked at together with the Gramian.
+        if context.looks_early and eager and next(iter(eager.values())).device.type == "cpu":
             here = SeenLosses(eager)
             check_losses(here.means(), context.names(here.present), turn.step)
         if self.batched is not None and len(eager) > 1:
@@ -176,6 +182,8 @@ class ByGradients:
                 torch.autograd.backward(starts, seeds, inputs=rest, retain_graph=retain_graph)
 
     def _direction(self, turn: Turn, engine: TaskGradients, present: Sequence[int], means: Tensor, factors: Tensor) -> Tensor:
+        if self.context.check_finite:
+            check_losses(means, self.context.names(present), turn.step)
         rows = engine.compact()
         if len(present) < len(rows):
             rows = rows[torch.tensor(list(present), device=rows.device)]

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from equipoise.balance.base import Observation
+from equipoise.compiled import not_compiled
 from equipoise.distributed import Processes
+from equipoise.engine.graph import is_compiled
+from equipoise.engine.reach import Reach
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
 from equipoise.step.finite import check_losses, nonfinite_gradients, raise_nonfinite, which_finite
@@ -88,19 +91,42 @@ class Context:
         return [parameter for parameter in self.parameters if id(parameter) not in ids]
 
     def find_shared(self, losses: Mapping[int, Loss], source: Source) -> None:
-        """Makes sure that it is known which parameters are shared.
-
-        Callables are evaluated once for that without a trace: it must be known before the first one is differentiated.
-        """
+        """Makes sure that it is known which parameters are shared, as far as the tasks seen tell."""
+        every = range(len(self.tasks))
         if self.parameters and self.shared.current(self.parameters):
-            return
-        names = {position: self.tasks.names[position] for position in losses}
-        if all(isinstance(loss, Tensor) for loss in losses.values()):
-            self.shared.find(losses, names, self.parameters)
-        else:
-            with source.rehearsal():
-                rehearsed = self.named(source.rehearse(0))
-                self.shared.find(rehearsed, names, self.parameters)
+            # Processes and micro-batches may bring tasks that these losses lack.
+            simple = self.processes.count == 1 and source.micro_batches == 1
+            if self.shared.knows(losses if simple else every):
+                return
+        sightings = self._look(losses, source)
+        if self.parameters:
+            sightings = self.processes.pool(sightings, [*self.parameters, *self.shared.declared])
+        names = {position: self.tasks.names[position] for sighting in sightings for position in sighting.alone}
+        self.shared.settle(sightings, names, self.parameters)
+
+    def _look(self, losses: Mapping[int, Loss], source: Source) -> list[Reach]:
+        """What the losses of all micro-batches reach.
+
+        Callables and later micro-batches are evaluated once for that without a trace: it must be known before the first
+        one is differentiated. So are compiled losses, eagerly, for the graph of a compiled function is a single node.
+        """
+        eager = [loss for loss in losses.values() if isinstance(loss, Tensor)]
+        whole = len(eager) == len(losses)
+        if self.parameters and any(is_compiled(loss) for loss in eager):
+            whole = False
+        names = dict(enumerate(self.tasks.names))
+        if whole and source.micro_batches == 1:
+            return [self.shared.look(losses, names)]
+        sightings: list[Reach] = []
+        unseen = set(names)
+        with source.rehearsal(), not_compiled():
+            for micro_batch in range(source.micro_batches):
+                part = losses if whole and micro_batch == 0 else self.named(source.rehearse(micro_batch))
+                sightings.append(self.shared.look(part, names))
+                unseen -= part.keys()
+                if not unseen:
+                    break
+        return sightings
 
     def _alone(self) -> list[Tensor]:
         own = (leaf for found in self.shared.own.values() for leaf in found)
@@ -145,6 +171,15 @@ class Context:
 
     # -- checks
 
+    @property
+    def looks_early(self) -> bool:
+        """Whether this process may raise on its own losses, before the first backward pass.
+
+        A process that leaves the step alone lets the others wait for it; and on a GPU, callers should leave it, for the
+        host would have to wait. In both cases the losses are looked at together with the gradients.
+        """
+        return self.check_finite and self.processes.count == 1
+
     def check_gradients(self, turn: Turn, parameters: Sequence[Tensor], present: Sequence[int]) -> None:
         """Raises, naming the tasks to blame, if a ``.grad`` is not finite. A gradient scaler looks by itself."""
         if not self.check_finite or turn.scale is not None:
@@ -159,8 +194,13 @@ class Context:
         """Which tasks the non-finite gradients come from, found out by differentiating them one by one."""
         ids = {id(parameter) for parameter in bad}
         owners = [p for p in present if any(id(leaf) in ids for leaf in self.shared.own.get(p, ()))]
-        if owners:
-            return owners
+        blamed = owners or self._differentiated_one_by_one(bad, source)
+        # The task to blame may be one that this process does not see fail.
+        flags = torch.zeros(len(self.tasks), device=self.device())
+        flags[blamed] = 1.0
+        return [position for position, flag in enumerate(self.processes.sum(flags).tolist()) if flag]
+
+    def _differentiated_one_by_one(self, bad: Sequence[Tensor], source: Source) -> list[int]:
         blamed: set[int] = set()
         for micro_batch in range(source.micro_batches):
             for position, loss in self.named(source.rehearse(micro_batch)).items():
