@@ -98,7 +98,8 @@ def backward(
         balancing = _known[chosen] = Balancing(Tasks(), SharedParameters())
     context = balancing.context
     context.check_finite = check_finite
-    context.shared = SharedParameters(shared)
+    if shared is not None or context.shared.declared:
+        context.shared = SharedParameters(shared)
     source = _Given(as_losses(losses, context.tasks.names or None))
     scale = None
     if scaler is not None and scaler.is_enabled():
@@ -106,7 +107,10 @@ def backward(
         scale = scaler.scale(torch.ones((), device=device))
     with _set_aside(source, context.processes.count):
         report = balancing.run(chosen, source, balancing.steps, scale)
-    balancing.commit()
+    if report.skipped:
+        balancing.rollback()
+    else:
+        balancing.commit()
     return report
 
 
