@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from equipoise.engine.reach import Reach
 
@@ -88,11 +88,15 @@ class Processes:
             for common, alone in part
         ]
 
-    def share(self, model: nn.Module) -> None:
+    def share(self, tensors: Iterable[Tensor]) -> None:
         """Gives every process the first one's parameters and buffers."""
         if self.count == 1:
             return
         first = dist.get_global_rank(self.group, 0) if self.group is not None else 0
         with torch.no_grad():
-            for tensor in [*model.parameters(), *model.buffers()]:
-                dist.broadcast(tensor.data, first, group=self.group)
+            for tensor in tensors:
+                # A message is the bare memory, so its layout must not differ between the processes.
+                message = tensor.detach().contiguous()
+                dist.broadcast(message, first, group=self.group)
+                if message.data_ptr() != tensor.data_ptr():
+                    tensor.copy_(message)

@@ -19,6 +19,7 @@ from equipoise.objective import Objective
 from equipoise.step.balancing import Balancing
 from equipoise.step.report import StepReport
 from equipoise.step.seen import SeenLosses
+from equipoise.step.statistics import RunningStatistics
 from equipoise.tasks import Loss, scalar
 
 __all__ = ["MultiTaskOptimizer", "Teleport"]
@@ -143,9 +144,11 @@ class MultiTaskOptimizer:
         self.teleport = teleport
         self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self.processes = Processes(process_group)
-        self.processes.share(objective.model)
         self.steps = 0
         self.last: StepReport | None = None
+        self._statistics = RunningStatistics(objective.model)
+        self._optimized = self._in_optimizer()
+        self.processes.share([*self._trained(), *objective.model.buffers()])
         self._balancing = Balancing(
             objective.tasks,
             SharedParameters(shared),
@@ -182,12 +185,17 @@ class MultiTaskOptimizer:
         watching = self.objective.random_state() if self.balancer.watches else None
         self._refresh()
         self._clear()
+        if self._balancing.context.check_finite:
+            self._statistics.keep()
         try:
             report = self._balancing.run(self.balancer, source, self.steps, self._scale())
+            moved = self._move()
         except BaseException:
+            self._balancing.rollback()
+            self._statistics.restore()
             self._clear()
             raise
-        if self._move():
+        if moved:
             self._balancing.commit()
         else:
             self._balancing.rollback()
@@ -272,12 +280,15 @@ class MultiTaskOptimizer:
             if self.clip is not None:
                 torch.nn.utils.clip_grad_norm_(self._balancing.context.parameters, self.clip)
             self.optimizer.step()
+            # A caller's autocast keeps casts of the parameters, which have moved.
+            torch.clear_autocast_cache()
             return True
         self.scaler.unscale_(self.optimizer)
         if self.clip is not None:
             torch.nn.utils.clip_grad_norm_(self._balancing.context.parameters, self.clip)
         before = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
+        torch.clear_autocast_cache()
         self.scaler.update()
         return self.scaler.get_scale() >= before
 
@@ -296,19 +307,22 @@ class MultiTaskOptimizer:
                 losses = source.rehearse(micro_batch)
                 for position, name in zip(self.objective.tasks.positions(losses), losses, strict=True):
                     seen.add(position, scalar(name, losses[name], differentiable=False))
+        torch.clear_autocast_cache()  # casts made without a graph must not be met again with one
         seen.gather(self.processes, len(self.objective.tasks), report.losses.device)
         self.balancer.observe(report.losses, seen.means(), seen.present)
 
+    def _in_optimizer(self) -> list[Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
     def _trained(self) -> list[Tensor]:
-        groups = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        return list(dict.fromkeys([*groups, *self.objective.model.parameters()]))
+        return list(dict.fromkeys([*self._in_optimizer(), *self.objective.model.parameters()]))
 
     def _refresh(self) -> None:
         """Takes in parameters that were added to the optimizer since the last step."""
-        count = sum(len(group["params"]) for group in self.optimizer.param_groups)
-        if count != getattr(self, "_count", count):
+        optimized = self._in_optimizer()
+        if list(map(id, optimized)) != list(map(id, self._optimized)):
+            self._optimized = optimized
             self._balancing.context.parameters = self._trained()
-        self._count = count
 
     def _clear(self) -> None:
         for parameter in self._balancing.context.parameters:

@@ -16,7 +16,7 @@ from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.origin import origins
 from equipoise.errors import InputError
 from equipoise.step.context import Context
-from equipoise.step.finite import check_losses, raise_nonfinite, which_finite
+from equipoise.step.finite import as_tensor, check_losses, raise_nonfinite, which_finite
 from equipoise.step.report import StepReport
 from equipoise.step.seen import SeenLosses
 from equipoise.step.source import Source, Turn
@@ -194,13 +194,15 @@ class ByGradients:
             rows = rows * multiplier[:, None]
         observation = Observation(self.context.tasks.names, tuple(present), means, gradients=rows, step=turn.step)
         with torch.no_grad(), without_autocast(rows.device):
-            direction = turn.balancer.decide(observation)
+            direction = as_tensor(turn.balancer.decide(observation), turn.balancer)
         if direction.shape != rows.shape[1:]:
             raise InputError(
                 f"{type(turn.balancer).__name__} must answer with a direction of {rows.shape[1]} entries; "
                 f"it gave the shape {list(direction.shape)}"
             )
         direction = direction.to(rows)
+        if self.context.check_finite and not bool(torch.isfinite(direction).all()):
+            raise_nonfinite("direction", self.context.names(present), turn.step, f" ({turn.balancer!r})")
         return engine.expand(direction if turn.scale is None else direction * turn.scale.to(rows))
 
 

@@ -69,6 +69,7 @@ class ByLosses:
             for micro_batch in range(turn.source.micro_batches):
                 for position, loss in self.context.named(turn.source.rehearse(micro_batch)).items():
                     seen.add(position, self.context.scalar(position, loss, differentiable=False))
+        torch.clear_autocast_cache()  # casts made without a graph must not be met again with one
         return self.context.gather(seen)
 
     def _in_one_go(self, turn: Turn, first: dict[int, Loss]) -> tuple[SeenLosses, Tensor]:

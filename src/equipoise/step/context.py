@@ -14,7 +14,7 @@ from equipoise.engine.graph import is_compiled
 from equipoise.engine.reach import Reach
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
-from equipoise.step.finite import check_losses, nonfinite_gradients, raise_nonfinite, which_finite
+from equipoise.step.finite import as_tensor, check_losses, nonfinite_gradients, raise_nonfinite, which_finite
 from equipoise.step.seen import SeenLosses
 from equipoise.step.source import Source, Turn
 from equipoise.tasks import Loss, Tasks, scalar
@@ -148,7 +148,7 @@ class Context:
             check_losses(losses, names, turn.step)
         observation = Observation(self.tasks.names, tuple(present), losses, gramian, step=turn.step)
         with torch.no_grad():
-            weights = turn.balancer.decide(observation)
+            weights = as_tensor(turn.balancer.decide(observation), turn.balancer)
         if weights.shape != (len(present),):
             raise InputError(
                 f"{type(turn.balancer).__name__} must answer with one weight for each of the {len(present)} tasks "

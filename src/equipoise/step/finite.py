@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from equipoise.errors import NonFiniteError
+from equipoise.errors import InputError, NonFiniteError
 
-__all__ = ["check_losses", "nonfinite_gradients", "raise_nonfinite", "which_finite"]
+__all__ = ["as_tensor", "check_losses", "nonfinite_gradients", "raise_nonfinite", "which_finite"]
 
 
 def raise_nonfinite(what: str, tasks: Sequence[str], step: int, detail: str = "") -> None:
@@ -23,6 +23,22 @@ def raise_nonfinite(what: str, tasks: Sequence[str], step: int, detail: str = ""
         step=step,
         what=what,
     )
+
+
+def as_tensor(answer: object, balancer: object) -> Tensor:
+    """A balancer's answer as a tensor; lists and arrays of numbers are welcome, too.
+
+    Raises:
+        InputError: nothing that could be a tensor.
+    """
+    if isinstance(answer, Tensor):
+        return answer
+    try:
+        return torch.as_tensor(answer)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            f"{type(balancer).__name__} must answer with a tensor of numbers; it gave {type(answer).__name__}"
+        ) from None
 
 
 def which_finite(values: Tensor) -> list[bool]:
