@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -50,6 +50,7 @@ def backward(
     balancer: Balancer | Any,
     shared: nn.Module | Iterable[Tensor] | None = None,
     *,
+    tasks: Sequence[str] | None = None,
     scaler: torch.amp.GradScaler | None = None,
     check_finite: bool = True,
 ) -> StepReport:
@@ -61,10 +62,11 @@ def backward(
 
     Args:
         losses: mapping task → scalar, a sequence of scalars or a tensor ``[K]``; a scalar may be a zero-argument callable.
-            The first call fixes a balancer's tasks; later ones may bring a subset, by name.
+            The first call fixes a balancer's tasks, unless they are declared; later ones may bring a subset, by name.
         balancer: kept by you from step to step, for many have a memory; or the name of one that has none.
         shared: a module or parameters; left out, the leaves that two or more losses reach. Saying it saves a look at
             the graph.
+        tasks: all tasks in their order, to declare them before the first batch that holds them all.
         scaler: a gradient scaler, if ``.grad`` is to come out scaled by it. The losses must not be scaled already.
         check_finite: raise on losses and gradients that are not finite.
 
@@ -98,6 +100,14 @@ def backward(
         balancing = _known[chosen] = Balancing(Tasks(), SharedParameters())
     context = balancing.context
     context.check_finite = check_finite
+    if tasks is not None:
+        if not context.tasks.known:
+            context.tasks.fix(tasks)
+        elif context.tasks.names != tuple(tasks):
+            raise InputError(
+                f"this balancer's tasks are {', '.join(context.tasks.names)}, not {', '.join(tasks)}; "
+                f"make a new balancer for another problem"
+            )
     if shared is not None or context.shared.declared:
         context.shared = SharedParameters(shared)
     source = _Given(as_losses(losses, context.tasks.names or None))

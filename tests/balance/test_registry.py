@@ -12,7 +12,7 @@ from torchjd import aggregation
 import equipoise as eq
 from equipoise.balance import registry
 from equipoise.balance.torchjd import TorchJDAggregator, TorchJDWeighting, from_torchjd
-from tests.problems import batch, optimizer_of
+from tests.problems import Heads, batch, losses, optimizer_of
 
 
 def test_the_shelf_of_the_first_release() -> None:
@@ -66,6 +66,56 @@ def test_a_balancer_on_gradients() -> None:
     values = {float(v) for p in mtl.objective.model.encoder.parameters() for v in p.grad.flatten()}
     assert values <= {-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0}
     optimizer_of(Signs()).step(batch(), batch(seed=1))
+
+
+def test_answers_may_be_lists_and_arrays_but_must_be_numbers() -> None:
+    class Listed(eq.LossBalancer):
+        def __init__(self, answer: object) -> None:
+            self.answer = answer
+
+        def weights(self, losses: Tensor) -> Tensor:
+            return self.answer  # type: ignore[return-value]
+
+    mtl = optimizer_of(Listed([1.0, 2.0, 3.0]))
+    mtl.step(batch())
+    assert mtl.last.weights.tolist() == [1.0, 2.0, 3.0]
+    with pytest.raises(eq.InputError, match="Listed must answer with a tensor of numbers; it gave str"):
+        optimizer_of(Listed("equal")).step(batch())
+
+
+def test_directions_that_are_not_finite() -> None:
+    class Broken(eq.GradientBalancer):
+        def direction(self, gradients: Tensor) -> Tensor:
+            return gradients.sum(0) * float("nan")
+
+    mtl = optimizer_of(Broken())
+    before = [p.clone() for p in mtl.objective.model.parameters()]
+    with pytest.raises(eq.NonFiniteError, match=r"direction of task .* is not finite in step 0 \(Broken"):
+        mtl.step(batch())
+    assert all(torch.equal(a, b) for a, b in zip(before, mtl.objective.model.parameters(), strict=True))
+
+
+def test_a_memory_of_another_problem_is_refused() -> None:
+    for name in ("famo", "uw", "dwa"):
+        balancer = eq.balancer(name)
+        optimizer_of(balancer).step(batch())
+        balancer.end_epoch()
+        with pytest.raises(eq.InputError, match="has learned from 3 tasks and now meets 2"):
+            optimizer_of(balancer, Heads(2)).step(batch(tasks=2))
+
+
+def test_famo_says_when_it_is_never_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("equipoise.balance.famo._PATIENCE", 3)
+    balancer, model = eq.FAMO(), Heads()
+    for _ in range(2):
+        eq.backward(losses(model, batch()), balancer)
+    with pytest.warns(UserWarning, match=r"call balancer\.observe"):
+        eq.backward(losses(model, batch()), balancer)
+
+
+def test_options_in_the_name_are_explained() -> None:
+    with pytest.raises(eq.UnknownMethodError, match="in Python they are keywords"):
+        eq.balancer("cagrad:c=0.2")
 
 
 def test_balancers_that_implement_nothing() -> None:

@@ -70,6 +70,16 @@ def test_a_subset_of_the_tasks_by_name() -> None:
         eq.backward(list(some.values()), balancer)
 
 
+def test_tasks_can_be_declared() -> None:
+    model, balancer = Heads(), eq.FAMO()
+    some = losses(model, batch())
+    del some["t1"]
+    assert eq.backward(some, balancer, tasks=["t0", "t1", "t2"]).tasks == ("t0", "t2")
+    assert eq.backward(losses(model, batch()), balancer).tasks == ("t0", "t1", "t2")
+    with pytest.raises(eq.InputError, match="tasks are t0, t1, t2, not a, b; make a new balancer"):
+        eq.backward(losses(model, batch()), balancer, tasks=["a", "b"])
+
+
 def test_callables() -> None:
     torch.manual_seed(0)
     eager = Heads()

@@ -108,6 +108,22 @@ class Balancer(ABC):
         for name, value in state.items():
             _restore(self, name, value)
 
+    def check_memory(self, memory: Tensor | None, observation: Observation) -> None:
+        """Refuses to go on with what was learned on another number of tasks.
+
+        Args:
+            memory: a vector ``[K]`` of the state, or ``None`` if there is none yet.
+            observation: of the step.
+
+        Raises:
+            InputError: the lengths differ.
+        """
+        if memory is not None and memory.shape[-1] != len(observation.tasks):
+            raise InputError(
+                f"this {type(self).__name__} has learned from {memory.shape[-1]} tasks and now meets "
+                f"{len(observation.tasks)}; make a new one for another problem"
+            )
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 

@@ -26,7 +26,7 @@ def as_balancer(thing: Any) -> Balancer:
         return thing
     if isinstance(thing, str):
         return balancer(thing)
-    if isinstance(thing, type) and issubclass(thing, Balancer):
+    if isinstance(thing, type):
         raise InputError(f"balancer must be an instance; got the class {thing.__name__}, so write {thing.__name__}()")
     if type(thing).__module__.partition(".")[0] == "torchjd" or any(
         base.__module__.partition(".")[0] == "torchjd" for base in type(thing).__mro__

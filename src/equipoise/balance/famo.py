@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,8 @@ from equipoise.balance.vector_adam import vector_adam, vector_adam_state
 from equipoise.errors import InputError
 
 __all__ = ["FAMO"]
+
+_PATIENCE = 100
 
 
 @register(
@@ -50,10 +54,19 @@ class FAMO(LossBalancer):
         self.epsilon = epsilon
         self.logits: Tensor | None = None
         self.moments: Tensor | None = None
+        self._unobserved = 0
 
     def decide(self, observation: Observation) -> Tensor:
         """C z_k/ℓ_k of the tasks present."""
         assert observation.losses is not None
+        self.check_memory(self.logits, observation)
+        self._unobserved += 1
+        if self._unobserved == _PATIENCE:
+            warnings.warn(
+                f"FAMO was not told of the losses after its last {_PATIENCE} steps, so it has learned nothing from them: call "
+                f"balancer.observe(before, after, present) after each optimizer.step()",
+                stacklevel=2,
+            )
         losses = observation.losses.double()
         if self.logits is None:
             self.logits = losses.new_zeros(len(observation.tasks))
@@ -72,6 +85,7 @@ class FAMO(LossBalancer):
         """One Adam step on the logits of the tasks present; non-finite losses teach nothing."""
         assert self.logits is not None
         assert self.moments is not None
+        self._unobserved = 0
         before, after = before.double(), after.double()
         entries = torch.as_tensor(present, device=before.device)
         logits = self.logits.to(before.device)

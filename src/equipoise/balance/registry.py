@@ -96,6 +96,11 @@ def method(name: str) -> MethodInfo:
     try:
         return _methods[_names[_key(name)]]
     except KeyError:
+        plain, colon, _ = name.partition(":")
+        if colon and _key(plain) in _names:
+            raise UnknownMethodError(
+                f'"{name}" is how studies write options; in Python they are keywords: balancer("{plain}", …)'
+            ) from None
         raise UnknownMethodError(
             f'there is no method "{name}".{near_misses(name, _names)} Known: {", ".join(sorted(_methods))}'
         ) from None

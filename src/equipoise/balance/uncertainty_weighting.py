@@ -23,7 +23,8 @@ class UncertaintyWeighting(LossBalancer):
     """Minimises Σ_k ½ exp(−s_k) ℓ_k + ½ s_k over the model and s together, s_k = log σ_k² being a learned log-variance.
 
     The gradient with respect to s_k is ½(1 − exp(−s_k) ℓ_k), so s needs no backward pass. In the paper s is learned by the
-    model's own optimizer; here it has an Adam of its own, because the optimizer stays the user's.
+    model's own optimizer; here it has an Adam of its own, because the optimizer stays the user's. Losses should not be
+    negative: for one that stays below 0 the objective has no minimum in s_k, and its weight grows for ever.
 
     Args:
         learning_rate: of Adam on s.
@@ -50,6 +51,7 @@ class UncertaintyWeighting(LossBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """½ exp(−s) of the tasks present."""
+        self.check_memory(self.log_variances, observation)
         if self.log_variances is None:
             return torch.full((len(observation.present),), 0.5) * torch.tensor(-self.initial).exp()
         return 0.5 * (-observation.of_present(self.log_variances)).exp()

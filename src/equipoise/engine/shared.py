@@ -92,7 +92,7 @@ class SharedParameters:
             if not checked and hides_leaves(value):
                 raise InputError(
                     "the shared parameters cannot be found, for a checkpoint with use_reentrant=True hides them from the "
-                    "autograd graph: use_reentrant=False (which torch recommends), or say what is shared: shared=<module>"
+                    "autograd graph; checkpoint with use_reentrant=False, as torch recommends"
                 )
             return value
 
@@ -136,7 +136,7 @@ class SharedParameters:
             if not self.parameters:
                 raise InputError(
                     f"no parameter is reached by two or more of the losses {', '.join(names.values())}: the tasks share "
-                    f"nothing that could be balanced"
+                    f"nothing that could be balanced (does the loss function use the model that it is given?)"
                 )
         ids = {id(parameter) for parameter in self.parameters}
         self.own = {position: [leaf for leaf in found if id(leaf) not in ids] for position, found in reach.alone.items()}
