@@ -137,6 +137,7 @@ class MultiTaskOptimizer:
             raise InputError(f"clip must be a positive norm; got {clip}")
         if batched is not None and batched < 0:
             raise InputError(f"batched must be at least 0; got {batched}")
+        _check_belongs(objective, optimizer)
         self.objective = objective
         self.optimizer = optimizer
         self.balancer = as_balancer(balancer)
@@ -190,10 +191,12 @@ class MultiTaskOptimizer:
         try:
             report = self._balancing.run(self.balancer, source, self.steps, self._scale())
             moved = self._move()
-        except BaseException:
+        except BaseException as error:
             self._balancing.rollback()
             self._statistics.restore()
             self._clear()
+            if len(batches) > 1:
+                error.add_note(f"step() took its {len(batches)} arguments for micro-batches; a batch is one: step((x, y))")
             raise
         if moved:
             self._balancing.commit()
@@ -253,6 +256,12 @@ class MultiTaskOptimizer:
         Raises:
             InputError: the state is of other tasks, another balancer, or was saved with or without a teleport or scaler.
         """
+        missing = self.state_dict().keys() - state.keys()
+        if missing:
+            raise InputError(
+                f"this is no state of a MultiTaskOptimizer: it lacks {', '.join(sorted(missing))} "
+                f"(a state of the model or of the torch optimizer alone is loaded by them)"
+            )
         for part, present in (("teleport", self.teleport), ("scaler", self.scaler)):
             if (state[part] is None) != (present is None):
                 raise InputError(
@@ -311,6 +320,10 @@ class MultiTaskOptimizer:
         seen.gather(self.processes, len(self.objective.tasks), report.losses.device)
         self.balancer.observe(report.losses, seen.means(), seen.present)
 
+    def __repr__(self) -> str:
+        tasks = ", ".join(self.objective.tasks.names) or "tasks not yet known"
+        return f"MultiTaskOptimizer({self.balancer!r}, {type(self.optimizer).__name__}, {tasks}; {self.steps} steps taken)"
+
     def _in_optimizer(self) -> list[Tensor]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
@@ -327,3 +340,14 @@ class MultiTaskOptimizer:
     def _clear(self) -> None:
         for parameter in self._balancing.context.parameters:
             parameter.grad = None
+
+
+def _check_belongs(objective: Objective, optimizer: torch.optim.Optimizer) -> None:
+    """Refuses an optimizer that would train another model."""
+    own = {id(parameter) for parameter in objective.model.parameters() if parameter.requires_grad}
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if own and not own & held:
+        raise InputError(
+            "the optimizer holds none of the model's parameters, so the model would not be trained; "
+            "make it with objective.model.parameters()"
+        )

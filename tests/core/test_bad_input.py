@@ -176,6 +176,23 @@ def test_arguments_of_the_optimizer() -> None:
         optimizer_of("ls").step()
 
 
+def test_an_optimizer_of_another_model() -> None:
+    with pytest.raises(eq.InputError, match="holds none of the model's parameters"):
+        eq.MultiTaskOptimizer(eq.Objective(Heads(), losses), torch.optim.SGD(Heads().parameters(), lr=0.1), "ls")
+
+
+def test_a_batch_spread_over_several_arguments_is_explained() -> None:
+    with pytest.raises(ValueError, match="unpack") as caught:
+        optimizer_of("ls").step(*batch())
+    assert any("a batch is one: step((x, y))" in note for note in caught.value.__notes__)
+
+
+def test_states_of_something_else() -> None:
+    mtl = optimizer_of("ls")
+    with pytest.raises(eq.InputError, match="no state of a MultiTaskOptimizer: it lacks balancer, model"):
+        mtl.load_state_dict(mtl.optimizer.state_dict())
+
+
 def test_features_that_run_twice_or_not_at_all() -> None:
     model = Heads()
     mtl = optimizer_of("mgda", model, gradients="features", features=model.heads[0])
