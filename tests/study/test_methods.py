@@ -96,3 +96,12 @@ def test_methods_travel_to_other_processes():
         assert isinstance(arrived, Method)
         assert arrived.label == method.label
         assert repr(arrived.make(1)) == repr(method.make(1))
+
+
+def test_aggregators_of_torchjd():
+    aggregation = pytest.importorskip("torchjd.aggregation")
+    aggregator = aggregation.Mean()
+    (method,) = parse_methods([("mean", aggregator)])
+    made = method.make(0)
+    assert isinstance(made, aggregation.Mean)
+    assert made is not aggregator

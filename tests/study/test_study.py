@@ -8,7 +8,12 @@ import textwrap
 import pytest
 
 from equipoise.errors import EquipoiseError, InputError
-from equipoise.study import Results, Study, find_problem
+from equipoise.study import Results, Study, find_problem, parse_method
+from equipoise.study.folder import Folder
+from equipoise.study.plan import Run
+from equipoise.study.processes.pool import execute
+from equipoise.study.progress import progress
+from equipoise.study.records import describe
 
 
 def timeless(folder):
@@ -57,10 +62,14 @@ def test_a_second_start_runs_only_what_is_missing(tiny, finished, tmp_path, quie
 def test_ways_of_starting_give_the_same_bits(tiny, finished, tmp_path, quiet, start):
     if start == "fork" and not hasattr(os, "fork"):
         pytest.skip("no fork here")
-    _, folder = finished
-    Study(tiny, "fairgrad", "1,", folder=tmp_path, jobs=2, gramian_every=2, start=start, console=quiet).run()
-    expected = [record for record in timeless(folder) if record["run"]["seed"] == 1 and record["run"]["method"] != "ls"]
-    assert timeless(tmp_path) == expected
+    _, before = finished
+    folder = Folder(tmp_path)
+    run = Run(1, method=parse_method("fairgrad"))
+    with folder.locked(), progress(1, tiny.epochs, quiet) as shown:
+        failed = execute(tiny, [run], folder, shown, epochs=tiny.epochs, gramian_every=2, jobs=1, start=start)
+    assert failed == []
+    assert shown.share == 1
+    assert timeless(tmp_path) == [record for record in timeless(before) if record["run"] == describe(run)]
 
 
 def test_a_run_that_fails_is_kept_and_the_others_go_on(tiny_path, tmp_path, quiet):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from torch import nn
+
 from equipoise import balance
 from equipoise.balance.registry import method as method_info
 from equipoise.errors import InputError, UnknownOptionError, near_misses
@@ -125,7 +127,7 @@ def _own(entry: Any) -> Method:
     if isinstance(source, str):
         parsed = parse_method(source)
         return Method(label, parsed.name, parsed.options, parsed.make)
-    if isinstance(source, balance.Balancer):
+    if isinstance(source, balance.Balancer | nn.Module):  # a module: an aggregator or weighting of TorchJD
         return Method(label, "", {}, lambda seed: copy.deepcopy(source))
     if not callable(source):
         raise InputError(f'method "{label}" is a {type(source).__name__}; expected a balancer or a function that makes one')

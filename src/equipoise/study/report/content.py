@@ -82,7 +82,7 @@ def _rows(results: Results) -> Iterable[Row]:
     memories = [_memory(results, method) for method in ranking]
     columns = [
         *metric_columns,
-        [Cell("0"), *_marked(drops, places(own.mean for own in drops if own), lowest=True, sign=True)],
+        [Cell("0"), *_marked(drops, 1, lowest=True, sign=True)],
         [Cell("–"), *_marked([Spread(ranks[method], math.nan, 1) for method in ranking], 2, lowest=True)],
         [Cell("–"), *(Cell(f"{own:.1f}") for own in seconds)],
         [Cell("–"), *(Cell("–" if math.isnan(own) else f"{own:.0f}") for own in memories)],
