@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from equipoise.study.pictures.dots import dots
 from equipoise.study.pictures.style import BASELINE, grid, names_axis
@@ -32,5 +33,6 @@ def metrics_picture(results: Results) -> Figure | None:
         dots(axes, [list(results.values(name, metric).values()) for name in names])
         axes.set_title(f"{metric.quantity}\n{'higher' if metric.higher_is_better else 'lower'} is better", fontsize=10)
         axes.margins(x=0.08)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
     figure.supxlabel("dashed: single-task training, mean ± standard deviation over seeds", fontsize=9, color=BASELINE)
     return figure

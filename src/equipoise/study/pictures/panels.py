@@ -13,8 +13,6 @@ from equipoise.study.results import Results
 
 __all__ = ["by_method", "legend"]
 
-_COLUMNS = 4
-
 
 def by_method(results: Results, quantity: str, methods: Sequence[str] | None = None) -> tuple[Figure, dict[str, Axes]]:
     """Panels over epochs, the methods in the order of their Δm.
@@ -25,8 +23,10 @@ def by_method(results: Results, quantity: str, methods: Sequence[str] | None = N
         methods: which; all if left out.
     """
     names = tuple(results.ranking() if methods is None else methods)
-    figure, panels = grid(len(names), columns=_COLUMNS, width=2.6, height=2.0, sharex=True, sharey=True)
-    columns = min(_COLUMNS, len(names))
+    # As many columns as leave the fewest places empty; of equals, the wider.
+    columns = min((4, 3), key=lambda number: -len(names) % number)
+    figure, panels = grid(len(names), columns=columns, width=2.6, height=2.0, sharex=True, sharey=True)
+    columns = min(columns, len(names))
     for position, (name, axes) in enumerate(zip(names, panels, strict=True)):
         epochs_axis(axes, results.epochs, labelled=position + columns >= len(names))
         axes.set_title(wrapped(name, 22), loc="left", fontsize=10, fontweight="bold")

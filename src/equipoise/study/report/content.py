@@ -29,7 +29,6 @@ class Row:
     name: str
     cells: tuple[Cell, ...]
     verdict: str
-    brief: str
     baseline: bool = False
 
 
@@ -92,11 +91,10 @@ def _rows(results: Results) -> Iterable[Row]:
     for position, name in enumerate(("", *ranking)):
         judged = comparisons.get(name)
         role = "baseline" if not position else "reference" if name == results.reference else "–"
-        words = (verdict(*judged, results.reference), brief(*judged)) if judged else (role, role)
         yield Row(
-            "single-task" if not position else name,
+            name if position else "single-task",
             tuple(column[position] for column in columns),
-            *words,
+            brief(*judged) if judged else role,
             baseline=not position,
         )
 

@@ -42,7 +42,7 @@ def _table(said: Content, which: range) -> tuple[Table, int]:
     columns = [
         ("method", [row.name for row in said.rows]),
         *((said.columns[position], [row.cells[position].text for row in said.rows]) for position in which),
-        (f"Δm against {said.reference}", [row.brief for row in said.rows]),
+        (f"Δm against {said.reference}", [row.verdict for row in said.rows]),
     ]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     total = 0
@@ -53,7 +53,7 @@ def _table(said: Content, which: range) -> tuple[Table, int]:
         total += width + 3
     for row in said.rows:
         cells = (Text(row.cells[position].text, "bold green" if row.cells[position].best else "") for position in which)
-        table.add_row(row.name, *cells, row.brief, style="dim" if row.baseline else "", end_section=row.baseline)
+        table.add_row(row.name, *cells, row.verdict, style="dim" if row.baseline else "", end_section=row.baseline)
     return table, total
 
 
