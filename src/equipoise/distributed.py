@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -46,11 +47,13 @@ class Processes:
             buckets.setdefault((parameter.dtype, parameter.device), []).append(parameter)
         for (dtype, device), bucket in buckets.items():
             # Which parameters have a gradient anywhere: those without must stay without, for optimizers skip them.
-            having = torch.tensor([p.grad is not None for p in bucket], dtype=torch.int32, device=device)
-            self.sum(having)
-            moved = [p for p, anywhere in zip(bucket, having.tolist(), strict=True) if anywhere]
+            grads = [parameter.grad for parameter in bucket]
+            flags = [[grad is not None for grad in grads], [grad is not None and grad.is_sparse for grad in grads]]
+            having, sparse = self.sum(torch.tensor(flags, dtype=torch.int32, device=device)).bool().tolist()
+            moved = [p for p, anywhere in zip(bucket, having, strict=True) if anywhere]
             if not moved:
                 continue
+            sparse = [flag for flag, anywhere in zip(sparse, having, strict=True) if anywhere]
             flat = torch.empty(sum(p.numel() for p in moved), dtype=dtype, device=device)
             pieces = [piece.view(p.shape) for p, piece in zip(moved, flat.split([p.numel() for p in moved]), strict=True)]
             for parameter, piece in zip(moved, pieces, strict=True):
@@ -59,8 +62,16 @@ class Processes:
                 else:
                     piece.copy_(parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad)
             self.sum(flat)
-            for parameter, piece in zip(moved, pieces, strict=True):
-                parameter.grad = piece
+            for parameter, piece, is_sparse in zip(moved, pieces, sparse, strict=True):
+                # Optimizers of sparse tables take nothing else.
+                parameter.grad = piece.to_sparse(1) if is_sparse else piece
+
+    def alike(self, description: str) -> bool:
+        """Whether all processes give the same description."""
+        mine = zlib.crc32(description.encode())
+        gathered = [0] * self.count
+        dist.all_gather_object(gathered, mine, group=self.group)
+        return len(set(gathered)) == 1
 
     def union(self, names: Sequence[str]) -> list[str]:
         """All names that any process has, in the order of the first process that has them."""

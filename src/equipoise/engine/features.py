@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.engine.gramian import gramian
-from equipoise.engine.graph import divide_leaves, leaves
+from equipoise.engine.graph import divide_leaves, leaves, leaves_of_all
 from equipoise.engine.origin import origins
 from equipoise.errors import InputError
 
@@ -36,6 +36,7 @@ class FeatureGradients:
         self._calls: list[Any] = []
         self._features: list[Tensor] = []
         self._above: dict[int, list[Tensor]] = {}
+        self._harmless: frozenset[int] = frozenset()
         self._contested: list[Tensor] = []
         self._contested_gradients: dict[int, list[Tensor | None]] = {}
 
@@ -76,7 +77,17 @@ class FeatureGradients:
     def look_above(self, losses: Mapping[int, Tensor]) -> None:
         """Finds the parameters above the features that each task reaches; those of several tasks are combined like rows."""
         stop = [tensor.grad_fn for tensor in self._features]
-        self._contested, alone = divide_leaves([leaves(loss, stop) for loss in losses.values()])
+        above = [leaves(loss, stop) for loss in losses.values()]
+        reached = frozenset(id(leaf) for found in above for leaf in found)
+        if reached != self._harmless:
+            below = {id(leaf) for leaf in leaves_of_all(self._features)}
+            if not below.isdisjoint(reached):
+                raise InputError(
+                    "a loss reaches parameters below the features also past the features (a skip connection or a tied "
+                    'weight), so its gradient there is no function of theirs. Use gradients="parameters"'
+                )
+            self._harmless = reached
+        self._contested, alone = divide_leaves(above)
         self._above = dict(zip(losses, alone, strict=True))
 
     def differentiate(self, row: int, loss: Tensor, seed: Tensor | None = None, *, retain_graph: bool) -> None:

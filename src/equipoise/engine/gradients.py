@@ -27,6 +27,11 @@ _ALIGNMENT = 16
 class TaskGradients:
     """Task gradients with respect to the shared parameters, a row a task.
 
+    Attributes:
+        rows: ``[K, P]``, with padding between the parameters.
+        reached: for each parameter, whether any task's gradient arrived there in the last recording.
+        sparse: for each parameter, whether a gradient that arrived there was sparse.
+
     Args:
         parameters: the shared parameters; leaf tensors on one device that require grad.
         tasks: how many rows, K.
@@ -55,7 +60,8 @@ class TaskGradients:
         self.rows = torch.zeros(tasks, length, dtype=dtype, device=self.parameters[0].device)
         self._views = [self._split(row) for row in self.rows]
         self._written = [bytearray(len(self.parameters)) for _ in range(tasks)]
-        self._reached = [True] * len(self.parameters)
+        self.reached = [True] * len(self.parameters)
+        self.sparse = [False] * len(self.parameters)
         self._row = -1
 
     def serves(self, parameters: Sequence[Tensor], tasks: int) -> bool:
@@ -74,6 +80,7 @@ class TaskGradients:
         """Catches the shared parameters' gradients in the body; their ``.grad`` is as before afterwards."""
         for written in self._written:
             written[:] = bytes(len(written))
+        self.sparse = [False] * len(self.parameters)
         before = [parameter.grad for parameter in self.parameters]
         handles = []
         try:
@@ -81,7 +88,7 @@ class TaskGradients:
                 parameter.grad = None
                 handles.append(parameter.register_post_accumulate_grad_hook(self._mover(position)))
             yield
-            self._reached = [any(written[position] for written in self._written) for position in range(len(before))]
+            self.reached = [any(written[position] for written in self._written) for position in range(len(before))]
             self._clear_unwritten()
         finally:
             for handle in handles:
@@ -163,14 +170,20 @@ class TaskGradients:
         """Adds a direction to the ``.grad`` of the shared parameters.
 
         Args:
-            direction: as long as a row. Where there is no ``.grad`` yet, it becomes a view of this tensor; parameters that
-                no task reached keep none, so that optimizers leave them alone as they do after any backward pass.
+            direction: as long as a row. Where there is no ``.grad`` yet, it becomes a view of this tensor (a sparse copy
+                where the tasks' gradients were sparse); parameters that no task reached keep none, so that optimizers leave
+                them alone as they do after any backward pass.
         """
         for position, (parameter, piece) in enumerate(zip(self.parameters, self._split(direction), strict=True)):
-            if not self._reached[position]:
+            if not self.reached[position]:
                 continue
+            piece = piece.to(parameter.dtype)
+            if self.sparse[position]:
+                piece = piece.to_sparse(1)
             if parameter.grad is None:
-                parameter.grad = piece if piece.dtype == parameter.dtype else piece.to(parameter.dtype)
+                parameter.grad = piece
+            elif parameter.grad.is_sparse:
+                parameter.grad = parameter.grad + piece
             else:
                 parameter.grad.add_(piece)
 
@@ -213,21 +226,13 @@ class TaskGradients:
     def _write(self, row: int, position: int, gradient: Tensor) -> None:
         if gradient.is_sparse:
             gradient = gradient.to_dense()
+            self.sparse[position] = True
         view = self._views[row][position]
         if self._written[row][position]:
             view.add_(gradient)
         else:
             view.copy_(gradient)
             self._written[row][position] = 1
-
-    @property
-    def reached(self) -> list[bool]:
-        """For each shared parameter, whether any task's gradient arrived there in the last recording."""
-        return self._reached
-
-    @reached.setter
-    def reached(self, flags: Sequence[bool]) -> None:
-        self._reached = list(flags)
 
     def _clear_unwritten(self) -> None:
         """Tasks that do not reach a parameter have a zero gradient there."""

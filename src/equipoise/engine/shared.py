@@ -60,6 +60,7 @@ class SharedParameters:
         self.undeclared: list[Tensor] = []
         self._reach = Reach()
         self._fresh: set[int] = set()
+        self._hidden = False
         self._signature: tuple[bool, ...] | None = None
 
     @property
@@ -85,11 +86,14 @@ class SharedParameters:
         Raises:
             InputError: the graph does not tell what the losses reach.
         """
-        checked = self._given is not None or self.knows(losses)
+        checked = self.knows(losses)
 
         def value_of(position: int) -> Tensor:
             value = scalar(names[position], losses[position])
-            if not checked and hides_leaves(value):
+            if checked or not hides_leaves(value):
+                return value
+            self._hidden = True
+            if self._given is None:
                 raise InputError(
                     "the shared parameters cannot be found, for a checkpoint with use_reentrant=True hides them from the "
                     "autograd graph; checkpoint with use_reentrant=False, as torch recommends"
@@ -125,7 +129,7 @@ class SharedParameters:
         if self._given is not None:
             self.parameters = [entry for entry in self._given if entry.requires_grad]
             anywhere = {id(leaf) for leaf in reach.everything()}
-            if anywhere and not any(id(parameter) in anywhere for parameter in self.parameters):
+            if not self._hidden and not any(id(parameter) in anywhere for parameter in self.parameters):
                 raise InputError(
                     f"no loss reaches any of the {len(self.parameters)} shared parameters "
                     f"(tasks: {', '.join(names.values())}); pass the parameters of the module that the tasks have in common"

@@ -48,6 +48,7 @@ class ByGradients:
         with kept_buffers():
             first = context.named(turn.source.losses(0))
             engine = self._fitting_engine(first, turn.source)
+            context.check_alike([*context.shared.parameters, *context.others()])
             seen, factors = self._fill(engine, turn, first, turn.source.losses)
         present, means = seen.present, seen.means()
         names = context.names(present)
@@ -119,8 +120,8 @@ class ByGradients:
         context.gather(seen)
         if context.processes.count > 1:
             context.processes.sum(engine.rows)
-            reached = torch.tensor(engine.reached, dtype=torch.int32, device=engine.rows.device)
-            engine.reached = [flag > 0 for flag in context.processes.sum(reached).tolist()]
+            flags = torch.tensor([engine.reached, engine.sparse], dtype=torch.int32, device=engine.rows.device)
+            engine.reached, engine.sparse = context.processes.sum(flags).bool().tolist()
         factors = torch.ones(len(context.tasks), dtype=torch.float64)
         for position, count in seen.counts.items():
             if count != counts[position]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ class ByLosses:
         context, source, balancer = self.context, turn.source, turn.balancer
         context.found = []
         several, looked_at = source.micro_batches > 1, True
+        # Should it turn out that the losses have to be evaluated twice, both times draw the same random numbers.
+        again = source.rehearsal() if several or turn.step == 0 else None
         first: dict[int, Loss] | None = None
         if not (balancer.depends_on_losses and (several or self._callables)):
             first = context.named(source.losses(0))
@@ -46,13 +48,15 @@ class ByLosses:
             weights = context.decide(turn, seen.present, seen.means())
             self._descend(turn, values, seen.present, weights, seen.counts)
         elif balancer.depends_on_losses:
-            seen = self._rehearse(turn)
+            seen = self._rehearse(turn, again or source.rehearsal())
             weights = context.decide(turn, seen.present, seen.means())
             self._descend(turn, first, seen.present, weights, seen.counts)
         else:
             assert first is not None
-            seen, weights = self._in_one_go(turn, first)
+            again = again or source.rehearsal()
+            seen, weights = self._in_one_go(turn, first, again)
             looked_at = False
+        context.check_alike(context.everything())
         context.processes.sum_gradients(context.everything())
         present, means = seen.present, seen.means()
         names = context.names(present)
@@ -62,17 +66,17 @@ class ByLosses:
         report = StepReport(names, means, weights.detach(), None, turn.step)
         return report, Observation(context.tasks.names, present, means, step=turn.step)
 
-    def _rehearse(self, turn: Turn) -> SeenLosses:
+    def _rehearse(self, turn: Turn, random_state: AbstractContextManager[None]) -> SeenLosses:
         """All losses of the step, without graphs."""
         seen = SeenLosses()
-        with turn.source.rehearsal(), torch.no_grad():
+        with random_state, torch.no_grad():
             for micro_batch in range(turn.source.micro_batches):
                 for position, loss in self.context.named(turn.source.rehearse(micro_batch)).items():
                     seen.add(position, self.context.scalar(position, loss, differentiable=False))
         torch.clear_autocast_cache()  # casts made without a graph must not be met again with one
         return self.context.gather(seen)
 
-    def _in_one_go(self, turn: Turn, first: dict[int, Loss]) -> tuple[SeenLosses, Tensor]:
+    def _in_one_go(self, turn: Turn, first: dict[int, Loss], again: AbstractContextManager[None]) -> tuple[SeenLosses, Tensor]:
         """Weights that do not depend on the losses are known before the first backward pass."""
         context = self.context
         if turn.source.micro_batches == 1:
@@ -91,7 +95,8 @@ class ByLosses:
             parameter.grad = None
         turn.balancer.load_state_dict(before)
         weights = context.decide(turn, seen.present, seen.means())
-        self._descend(turn, None, seen.present, weights, seen.counts)
+        with again:
+            self._descend(turn, None, seen.present, weights, seen.counts, turn.source.rehearse)
         return seen, weights
 
     def _descend(
@@ -101,9 +106,11 @@ class ByLosses:
         present: Sequence[int],
         weights: Tensor,
         counts: Mapping[int, int],
+        evaluate: Callable[[int], Mapping[str, Loss]] | None = None,
     ) -> SeenLosses:
         """The weighted backward pass, micro-batch after micro-batch and callable after callable."""
         context, seen = self.context, SeenLosses()
+        evaluate = evaluate or turn.source.losses
         seeds = weights.to(context.device())
         if any(counts[position] != 1 for position in present):
             seeds = seeds / seeds.new_tensor([counts[position] for position in present])
@@ -113,7 +120,7 @@ class ByLosses:
         with self._task_specific_unweighted(turn, present, weights):
             for micro_batch in range(turn.source.micro_batches):
                 reuse = first if micro_batch == 0 else None
-                losses = context.named(turn.source.losses(micro_batch)) if reuse is None else reuse
+                losses = context.named(evaluate(micro_batch)) if reuse is None else reuse
                 eager = [position for position, loss in losses.items() if isinstance(loss, Tensor)]
                 groups = [eager] if eager else []
                 groups += [[position] for position, loss in losses.items() if not isinstance(loss, Tensor)]

@@ -47,6 +47,7 @@ class Context:
         self.parameters = list(parameters)
         self.check_finite = check_finite
         self.found: list[Tensor] = []
+        self._here: list[int] = []
 
     # -- tasks
 
@@ -54,7 +55,8 @@ class Context:
         """Losses by the position of their task."""
         if not self.tasks.known:
             self.tasks.fix(self.processes.union(list(losses)))
-        return dict(zip(self.tasks.positions(losses), losses.values(), strict=True))
+        self._here = self.tasks.positions(losses)
+        return dict(zip(self._here, losses.values(), strict=True))
 
     def names(self, positions: Sequence[int]) -> tuple[str, ...]:
         """Names of the tasks at these positions."""
@@ -179,6 +181,20 @@ class Context:
         host would have to wait. In both cases the losses are looked at together with the gradients.
         """
         return self.check_finite and self.processes.count == 1
+
+    def check_alike(self, parameters: Sequence[Tensor]) -> None:
+        """Raises on all processes if the parameters found in the graphs cannot be told apart across the processes.
+
+        Where the trained parameters are known from the optimizer, they have the same places everywhere.
+        """
+        if self.parameters or self.processes.count == 1:
+            return
+        if not self.processes.alike(repr((sorted(self._here), [list(parameter.shape) for parameter in parameters]))):
+            raise InputError(
+                f"the processes' losses differ in their tasks or in the parameters they reach (here: "
+                f"{', '.join(self.tasks.names[position] for position in sorted(self._here))}), and the drop-in cannot tell "
+                f"which gradients belong together; use MultiTaskOptimizer, or give every process all tasks"
+            )
 
     def check_gradients(self, turn: Turn, parameters: Sequence[Tensor], present: Sequence[int]) -> None:
         """Raises, naming the tasks to blame, if a ``.grad`` is not finite. A gradient scaler looks by itself."""
