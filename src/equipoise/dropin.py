@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,9 @@ from equipoise.tasks import Loss, Losses, Tasks, as_losses
 
 __all__ = ["backward"]
 
-# A balancer that is used again keeps its tasks and its buffer; both go when the balancer goes.
-_known: WeakKeyDictionary[Balancer, Balancing] = WeakKeyDictionary()
+# A balancer that is used again keeps its tasks and its buffer; both go when the balancer goes. Balancers are told apart by
+# identity, for a user's own may be equal to another, or have no hash.
+_known: dict[int, Balancing] = {}
 
 
 class _Given:
@@ -95,9 +96,10 @@ def backward(
             f'"{balancer}" has a memory, so it must outlive the step: make it once before the loop, '
             f'balancer = equipoise.balancer("{balancer}"), and pass that'
         )
-    balancing = _known.get(chosen)
+    balancing = _known.get(id(chosen))
     if balancing is None:
-        balancing = _known[chosen] = Balancing(Tasks(), SharedParameters())
+        balancing = _known[id(chosen)] = Balancing(Tasks(), SharedParameters())
+        weakref.finalize(chosen, _known.pop, id(chosen)).atexit = False
     context = balancing.context
     context.check_finite = check_finite
     if tasks is not None:
