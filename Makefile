@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is made on first use from what constraints.txt pins.
 PYTHON ?= python3
 BIN := .venv/bin
-STUDY ?= --quick
+STUDY ?= --methods ls,si,famo,pcgrad,cagrad,fairgrad --seeds 3 --epochs 10 --folder results/quick
 PYTEST_WORKERS ?= 2
 
 .PHONY: help study test lint types bench clean

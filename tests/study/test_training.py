@@ -229,3 +229,11 @@ def test_evaluation_without_one_of_the_metrics(tiny):
     problem = dataclasses.replace(tiny, evaluate=lambda model, loader: {"near error": 1.0, "far eror": 1.0})
     with pytest.raises(InputError, match=r'returned no "far error".* "far eror"'):
         run(problem, "ls")
+
+
+def test_further_arguments_of_the_optimizer_reach_it(tiny):
+    crawling = dataclasses.replace(
+        tiny, stepping=lambda model: {"clip": 1e-9}, optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1)
+    )
+    history = run(crawling, "ls")["history"]
+    assert history[0]["test"]["near error"] == pytest.approx(history[-1]["test"]["near error"], rel=1e-5)

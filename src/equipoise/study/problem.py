@@ -60,6 +60,8 @@ class Problem:
         optimizer: ``optimizer(model)`` makes the optimizer where ``build`` does not; Adam at 1e-3 by default.
         schedule: ``schedule(optimizer)`` makes a learning-rate scheduler, which steps at the end of each epoch.
         shared: ``shared(model)`` gives the shared parameters or module; left out, they are found from the graph.
+        stepping: ``stepping(model)`` gives further arguments of :class:`~equipoise.MultiTaskOptimizer` by name, such as
+            ``{"clip": 1.0}`` or ``{"gradients": "features", "features": model.encoder}``.
         options: what else sets this problem apart from others of its name, as JSON values. A study's folder remembers
             them, so that results of different options are never mixed.
         preload: modules that ``build`` and ``data`` import and that take long; runs then start faster.
@@ -94,6 +96,7 @@ class Problem:
     optimizer: Callable[[nn.Module], torch.optim.Optimizer] = adam
     schedule: Callable[[torch.optim.Optimizer], Any] | None = None
     shared: Callable[[nn.Module], Any] | None = None
+    stepping: Callable[[nn.Module], Mapping[str, Any]] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     preload: tuple[str, ...] = ()
 

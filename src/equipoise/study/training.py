@@ -67,6 +67,7 @@ def train(
         optimizer,
         balancer=run.method.make(run.seed) if run.method else balancer("ls"),
         shared=problem.shared(model) if problem.shared and run.task is None else None,
+        **(problem.stepping(model) if problem.stepping else {}),
     )
     seed_process(run.seed)
     watch = _Watch(mtl, gramian_every if run.task is None else 0)
