@@ -11,7 +11,6 @@ from torch import Tensor
 
 from equipoise.autocast import without_autocast
 from equipoise.balance.base import Observation
-from equipoise.compiled import kept_buffers
 from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.origin import origins
 from equipoise.errors import InputError
@@ -45,11 +44,10 @@ class ByGradients:
     def run(self, turn: Turn) -> tuple[StepReport, Observation]:
         """Fills ``.grad``; says what happened and what the balancer may learn from."""
         context = self.context
-        with kept_buffers():
-            first = context.named(turn.source.losses(0))
-            engine = self._fitting_engine(first, turn.source)
-            context.check_alike([*context.shared.parameters, *context.others()])
-            seen, factors = self._fill(engine, turn, first, turn.source.losses)
+        first = context.named(turn.source.losses(0))
+        engine = self._fitting_engine(first, turn.source)
+        context.check_alike([*context.shared.parameters, *context.others()])
+        seen, factors = self._fill(engine, turn, first, turn.source.losses)
         present, means = seen.present, seen.means()
         names = context.names(present)
         gram: Tensor | None = None
@@ -78,7 +76,7 @@ class ByGradients:
 
     def gramian(self, turn: Turn) -> Tensor:
         """The Gramian ``[k, k]`` of the tasks present; ``.grad`` stays as it is."""
-        with _kept_grads(self.context.everything()), kept_buffers():
+        with _kept_grads(self.context.everything()):
             first = self.context.named(turn.source.rehearse(0))
             engine = self._fitting_engine(first, turn.source)
             seen, factors = self._fill(engine, turn, first, turn.source.rehearse)
