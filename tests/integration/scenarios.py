@@ -1,0 +1,214 @@
+"""What the tests of data parallelism run in every process, and with the joint batches in one.
+
+Each scenario takes ``(rank, count)`` first; it uses its own share of the data, all of it if it is alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import equipoise as eq
+from tests import problems
+
+State = dict[str, Tensor]
+
+STEPS = 20
+
+
+def share(batch: problems.Batch, rank: int, count: int) -> problems.Batch:
+    """A process's part of a batch."""
+    size = len(batch[0]) // count
+    part = slice(rank * size, (rank + 1) * size)
+    return batch[0][part], batch[1][part]
+
+
+def model_of(rank: int, **options: Any) -> nn.Module:
+    # Every process starts elsewhere: the first one's parameters must win.
+    torch.manual_seed(rank)
+    return problems.Heads(**options)
+
+
+def state(model: nn.Module) -> State:
+    return problems.parameters_of(model)
+
+
+def plain(rank: int, count: int, method: str, micro_batches: int = 1, options: dict[str, Any] | None = None) -> State:
+    """Twenty steps with every task everywhere."""
+    model = model_of(rank)
+    mtl = problems.optimizer_of(eq.balancer(method), model, lr=0.01, **(options or {}))
+    for step in range(STEPS):
+        batches = [share(problems.batch(16, seed=100 * step + m), rank, count) for m in range(micro_batches)]
+        mtl.step(*batches)
+        if step % 5 == 4:
+            mtl.end_epoch()
+    return state(model)
+
+
+def features(rank: int, count: int, method: str) -> State:
+    """Twenty steps on the Gramian of the encoder's output."""
+    model = model_of(rank)
+    assert isinstance(model, problems.Heads)
+    mtl = problems.optimizer_of(eq.balancer(method), model, lr=0.01, gradients="features", features=model.encoder)
+    for step in range(STEPS):
+        mtl.step(share(problems.batch(16, seed=step), rank, count))
+    return state(model)
+
+
+def wrapped(rank: int, count: int, method: str) -> State:
+    """As :func:`plain`, with a model wrapped in DistributedDataParallel."""
+    model = model_of(rank)
+    passed = DistributedDataParallel(model) if count > 1 else model
+    mtl = problems.optimizer_of(eq.balancer(method), passed, lr=0.01)
+    for step in range(STEPS):
+        mtl.step(share(problems.batch(16, seed=step), rank, count))
+    return state(model)
+
+
+def some_losses(model: nn.Module, batch: tuple[Tensor, Tensor, tuple[str, ...]]) -> dict[str, Tensor]:
+    everything = problems.losses(model, batch[:2])
+    return {name: everything[name] for name in batch[2]}
+
+
+def partly_labelled(rank: int, count: int, method: str, shared: bool, declared: bool = True) -> State:
+    """One task of three is labelled in the first process's data only, another in the second's only.
+
+    Alone, the two halves of the data are evaluated inside the loss function, so that every task's loss is the mean over
+    the half that has it, and the mean of the halves' means for the task that both have.
+    """
+    model = model_of(rank)
+    assert isinstance(model, problems.Heads)
+    labels = (("t0", "t1"), ("t1", "t2"))
+
+    def losses(model: nn.Module, batch: problems.Batch) -> dict[str, Tensor]:
+        if count > 1:
+            return some_losses(model, (*batch, labels[rank]))
+        halves = [some_losses(model, (*share(batch, half, 2), labels[half])) for half in range(2)]
+        return {"t0": halves[0]["t0"], "t1": (halves[0]["t1"] + halves[1]["t1"]) / 2, "t2": halves[1]["t2"]}
+
+    objective = eq.Objective(model, losses, tasks=["t0", "t1", "t2"] if declared else None)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    mtl = eq.MultiTaskOptimizer(objective, optimizer, eq.balancer(method), shared=model.encoder if shared else None)
+    for step in range(STEPS):
+        mtl.step(share(problems.batch(16, seed=step), rank, count))
+    return state(model)
+
+
+def disjoint(rank: int, count: int, method: str) -> State:
+    """Every process holds another single task, and the shared parameters are to be found."""
+    model = model_of(rank, tasks=2)
+
+    def losses(model: nn.Module, batch: problems.Batch) -> dict[str, Tensor]:
+        parts = [rank] if count > 1 else [0, 1]
+        halves = {r: batch if count > 1 else share(batch, r, 2) for r in parts}
+        return {f"t{r}": problems.losses(model, half)[f"t{r}"] for r, half in halves.items()}
+
+    mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), torch.optim.SGD(model.parameters(), lr=0.01), method)
+    for step in range(STEPS):
+        mtl.step(share(problems.batch(16, tasks=2, seed=step), rank, count))
+    return state(model)
+
+
+def dropin(rank: int, count: int, method: str, shared: bool) -> State:
+    """The drop-in in a loop of one's own, with gradients of two batches accumulated by hand."""
+    torch.manual_seed(5)  # the drop-in does not synchronise the model; that is the user's
+    model = problems.Heads()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    balancer = eq.balancer(method)
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        for part in range(2):
+            losses = problems.losses(model, share(problems.batch(16, seed=100 * step + part), rank, count))
+            eq.backward(losses, balancer, shared=model.encoder if shared else None)
+        optimizer.step()
+    return state(model)
+
+
+def dropin_partly_labelled(rank: int, count: int, method: str) -> str:
+    """The drop-in where each process holds another task: what it reaches cannot be told apart without names."""
+    torch.manual_seed(5)
+    model = problems.Heads(tasks=2)
+    balancer = eq.balancer(method)
+    everything = problems.losses(model, problems.batch(8, tasks=2))
+    eq.backward({name: everything[name] for name in ("t0", "t1")}, balancer, shared=model.encoder)
+    everything = problems.losses(model, problems.batch(8, tasks=2))
+    try:
+        eq.backward({f"t{rank}": everything[f"t{rank}"]}, balancer, shared=model.encoder)
+    except eq.InputError as error:
+        return str(error)
+    return "no error"
+
+
+def non_finite(rank: int, count: int, method: str, mode: str, where: str) -> tuple[str, tuple[str, ...], str, bool]:
+    """A loss or gradient is not finite in the last process only; says what was raised and whether anything changed."""
+    model = model_of(0)
+    assert isinstance(model, problems.Heads)
+
+    def losses(model: nn.Module, batch: problems.Batch) -> dict[str, Tensor]:
+        found = problems.losses(model, batch)
+        bad = rank == count - 1 and mtl.steps == 2
+        if bad and where == "loss":
+            found["t1"] = found["t1"] * math.inf
+        if bad and where == "gradient":
+            # The root's slope at zero is infinite, its value is not.
+            found["t1"] = found["t1"] + (found["t1"] - found["t1"]).sqrt()
+        return found
+
+    options: dict[str, Any] = {"features": model.encoder, "gradients": "features"} if mode == "features" else {}
+    mtl = eq.MultiTaskOptimizer(
+        eq.Objective(model, losses), torch.optim.Adam(model.parameters(), lr=0.01), eq.balancer(method), **options
+    )
+    for step in range(2):
+        mtl.step(share(problems.batch(16, seed=step), rank, count))
+    before, memory = state(model), mtl.balancer.state_dict()
+    try:
+        mtl.step(share(problems.batch(16, seed=2), rank, count))
+    except eq.NonFiniteError as error:
+        unchanged = problems.same(before, state(model)) and str(memory) == str(mtl.balancer.state_dict())
+        return type(error).__name__, error.tasks, error.what, unchanged
+    return "nothing", (), "", False
+
+
+def agreement(rank: int, count: int, method: str) -> list[float]:
+    """The Gramian that each process reports for a look at conflicts."""
+    mtl = problems.optimizer_of(eq.balancer(method), model_of(rank))
+    gram = mtl.gramian(share(problems.batch(16), rank, count))
+    return gram.flatten().tolist()
+
+
+def buffers_shared(rank: int, count: int) -> tuple[State, bool]:
+    """Channels-last weights, integer and boolean buffers and parameters that only the optimizer knows are given to all."""
+    torch.manual_seed(rank)
+
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+            self.norm = nn.BatchNorm2d(4)
+            self.register_buffer("mask", torch.rand(4) > 0.5)
+            self.register_buffer("count", torch.randint(0, 9, (2,)))
+
+        def forward(self, images: Tensor) -> Tensor:
+            out: Tensor = self.norm(self.conv(images)).mean((2, 3))
+            return out
+
+    model = Odd()
+    beside = torch.rand(2, requires_grad=True)
+
+    def losses(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+        out = model(images)
+        return {"a": (out[:, 0] - beside[0]).square().mean(), "b": (out[:, 1] - beside[1]).square().mean()}
+
+    optimizer = torch.optim.SGD([*model.parameters(), beside], lr=0.1)
+    mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), optimizer, "mgda")
+    given = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    given["beside"] = beside.detach().clone()
+    torch.manual_seed(7 + rank)
+    mtl.step(torch.randn(2, 3, 6, 6).to(memory_format=torch.channels_last))
+    return given | {f"{name} after": p for name, p in state(model).items()}, model.conv.weight.is_contiguous(
+        memory_format=torch.channels_last
+    )

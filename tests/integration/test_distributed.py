@@ -1,0 +1,102 @@
+"""Two processes with half the batch each take the same steps as one with all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tests import problems
+from tests.integration import scenarios
+from tests.integration.processes import Pool
+from tests.integration.scenarios import State
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    """Two processes, started when the first test needs them."""
+    made = Pool(2)
+    yield made
+    made.close()
+
+
+def agree(states: list[State], alone: State) -> None:
+    first, second = states
+    assert problems.same(first, second), "the processes took different steps"
+    for name in alone:
+        scale = float(alone[name].abs().max())
+        assert (first[name] - alone[name]).abs().max() <= 2e-5 * max(scale, 1.0), name
+
+
+@pytest.mark.parametrize("method", ["ls", "dwa", "uw", "famo", "fairgrad", "pcgrad", "cagrad", "nash-mtl"])
+def test_two_processes_equal_one_with_the_joint_batch(pool: Pool, method: str) -> None:
+    agree(pool.run(scenarios.plain, method), scenarios.plain(0, 1, method))
+
+
+@pytest.mark.parametrize("method", ["uw", "famo", "fairgrad"])
+def test_micro_batches(pool: Pool, method: str) -> None:
+    agree(pool.run(scenarios.plain, method, 2), scenarios.plain(0, 1, method, 2))
+
+
+def test_clipping(pool: Pool) -> None:
+    options = {"clip": 0.05}
+    agree(pool.run(scenarios.plain, "mgda", 1, options), scenarios.plain(0, 1, "mgda", 1, options))
+
+
+@pytest.mark.parametrize("method", ["mgda", "fairgrad"])
+def test_features(pool: Pool, method: str) -> None:
+    agree(pool.run(scenarios.features, method), scenarios.features(0, 1, method))
+
+
+@pytest.mark.parametrize("method", ["dwa", "cagrad"])
+def test_a_model_wrapped_for_data_parallelism(pool: Pool, method: str) -> None:
+    agree(pool.run(scenarios.wrapped, method), scenarios.wrapped(0, 1, method))
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("method", ["uw", "fairgrad"])
+def test_partly_labelled_data(pool: Pool, method: str, shared: bool, declared: bool) -> None:
+    agree(pool.run(scenarios.partly_labelled, method, shared, declared), scenarios.partly_labelled(0, 1, method, shared))
+
+
+@pytest.mark.parametrize("method", ["ls", "pcgrad"])
+def test_a_task_a_process(pool: Pool, method: str) -> None:
+    agree(pool.run(scenarios.disjoint, method), scenarios.disjoint(0, 1, method))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("method", ["dwa", "pcgrad"])
+def test_the_drop_in(pool: Pool, method: str, shared: bool) -> None:
+    agree(pool.run(scenarios.dropin, method, shared), scenarios.dropin(0, 1, method, shared))
+
+
+@pytest.mark.parametrize("method", ["ls", "mgda"])
+def test_the_drop_in_refuses_other_tasks_in_every_process(pool: Pool, method: str) -> None:
+    for message in pool.run(scenarios.dropin_partly_labelled, method):
+        assert "MultiTaskOptimizer" in message
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.parametrize(
+    ("method", "mode"), [("uw", "parameters"), ("famo", "parameters"), ("pcgrad", "parameters"), ("mgda", "features")]
+)
+def test_what_is_not_finite_in_one_process_stops_all(pool: Pool, method: str, mode: str, where: str) -> None:
+    answers = pool.run(scenarios.non_finite, method, mode, where)
+    assert answers[0] == answers[1]
+    kind, tasks, what, unchanged = answers[0]
+    assert (kind, what, unchanged) == ("NonFiniteError", where, True)
+    assert "t1" in tasks
+
+
+def test_every_process_sees_the_joint_gramian(pool: Pool) -> None:
+    alone = scenarios.agreement(0, 1, "ls")
+    for gram in pool.run(scenarios.agreement, "ls"):
+        assert gram == pytest.approx(alone, rel=1e-5)
+
+
+def test_odd_tensors_are_given_to_all(pool: Pool) -> None:
+    (first, format_kept), (second, _) = pool.run(scenarios.buffers_shared)
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    assert format_kept
