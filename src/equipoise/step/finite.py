@@ -67,7 +67,7 @@ def nonfinite_gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
     ]
     if not having:
         return []
-    if bool(torch.isfinite(get_total_norm([gradient for _, gradient in having], float("inf")))):
+    if bool(torch.isfinite(get_total_norm([gradient for _, gradient in having]))):
         return []
     return [parameter for parameter, gradient in having if not bool(torch.isfinite(gradient).all())]
 
