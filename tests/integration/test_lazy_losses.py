@@ -68,7 +68,6 @@ def lazy_losses(graphs: Graphs) -> Any:
 @pytest.fixture(autouse=True)
 def _no_collector() -> Any:
     # What only the collector of reference cycles would free counts as alive.
-    gc.collect()
     gc.disable()
     yield
     gc.enable()
