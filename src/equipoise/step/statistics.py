@@ -17,24 +17,23 @@ class RunningStatistics:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        layers = [layer for layer in model.modules() if isinstance(layer, _NormBase) and layer.track_running_stats]
-        self._layers = [layer for layer in layers if any(True for _ in layer.buffers(recurse=False))]
-        self._kept: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        self._layers = [layer for layer in model.modules() if isinstance(layer, _NormBase) and layer.track_running_stats]
+        self._buffers: list[Tensor] = []
+        self._copies: list[Tensor] = []
 
     def keep(self) -> None:
         """Remembers the present statistics of the layers in training mode."""
-        self._kept = {}
-        for layer in self._layers:
-            if layer.training:
-                for buffer in layer.buffers(recurse=False):
-                    buffers, copies = self._kept.setdefault(buffer.dtype, ([], []))
-                    buffers.append(buffer)
-                    copies.append(torch.empty_like(buffer))
-        for buffers, copies in self._kept.values():
-            torch._foreach_copy_(copies, buffers)
+        if not self._layers:
+            return
+        layers = (layer for layer in self._layers if layer.training)
+        buffers = [buffer for layer in layers for buffer in layer._buffers.values() if buffer is not None]
+        if [id(buffer) for buffer in buffers] != [id(buffer) for buffer in self._buffers]:
+            self._buffers, self._copies = buffers, [torch.empty_like(buffer) for buffer in buffers]
+        if buffers:
+            torch._foreach_copy_(self._copies, self._buffers)
 
     def restore(self) -> None:
         """Puts them back."""
-        with torch.no_grad():
-            for buffers, copies in self._kept.values():
-                torch._foreach_copy_(buffers, copies)
+        if self._buffers:
+            with torch.no_grad():
+                torch._foreach_copy_(self._buffers, self._copies)
