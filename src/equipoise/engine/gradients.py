@@ -164,7 +164,8 @@ class TaskGradients:
             The update direction, as long as a row (padding included).
         """
         with torch.no_grad(), torch.autocast(self.rows.device.type, enabled=False):
-            return torch.mv(self.rows.T, weights.to(self.rows))
+            # As a matrix product, which is a third faster than torch's product with a vector.
+            return torch.mm(weights.to(self.rows)[None], self.rows)[0]
 
     def deliver(self, direction: Tensor) -> None:
         """Adds a direction to the ``.grad`` of the shared parameters.

@@ -11,9 +11,10 @@ from torch import Tensor
 
 __all__ = ["CHUNK", "gramian"]
 
-CHUNK = 1024
+CHUNK = 2048
 """Columns multiplied in the gradients' own precision before float64 takes over."""
-_CHUNKS_AT_ONCE = 64
+# Entries of chunks' products that are held at once: 1 MB, whatever K.
+_PRODUCTS = 2**18
 
 
 def gramian(rows: Tensor) -> Tensor:
@@ -49,8 +50,9 @@ def _by_chunks(rows: Tensor) -> Tensor:
     tasks, columns = rows.shape
     total = torch.zeros(tasks, tasks, dtype=torch.float64)
     whole = columns - columns % CHUNK
-    for start in range(0, whole, CHUNK * _CHUNKS_AT_ONCE):
-        stop = min(start + CHUNK * _CHUNKS_AT_ONCE, whole)
+    at_once = CHUNK * max(1, _PRODUCTS // tasks**2)
+    for start in range(0, whole, at_once):
+        stop = min(start + at_once, whole)
         chunks = rows[:, start:stop].view(tasks, -1, CHUNK).transpose(0, 1)
         total += torch.bmm(chunks, chunks.transpose(1, 2)).sum(0, dtype=torch.float64)
     if whole < columns:
@@ -62,7 +64,7 @@ def _by_chunks(rows: Tensor) -> Tensor:
 def _by_conversion(rows: Tensor) -> Tensor:
     tasks, columns = rows.shape
     total = torch.zeros(tasks, tasks, dtype=torch.float64, device=rows.device)
-    step = CHUNK * _CHUNKS_AT_ONCE if rows.is_cuda else 8 * CHUNK
+    step = 32 * CHUNK if rows.is_cuda else 4 * CHUNK
     for start in range(0, columns, step):
         chunk = rows[:, start : start + step].double()
         total.addmm_(chunk, chunk.T)
