@@ -48,7 +48,8 @@ class Objective:
         tasks: the tasks in order; left out, the first batch fixes them.
 
     Raises:
-        InputError: the model is no module, the loss function not callable, or the tasks are named badly.
+        InputError: the model is no module or has parts wrapped in ``DistributedDataParallel``, the loss function is not
+            callable, or the tasks are named badly.
 
     Example:
         >>> import torch
@@ -72,6 +73,11 @@ class Objective:
         if not callable(losses):
             raise InputError(f"losses must be a function losses(model, batch); got {type(losses).__name__}")
         self.model: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
+        if any(isinstance(part, DistributedDataParallel) for part in self.model.modules()):
+            raise InputError(
+                "a part of the model is wrapped in DistributedDataParallel, which cannot follow several backward passes; "
+                "pass the model without it: MultiTaskOptimizer averages gradients over the processes itself"
+            )
         self.losses = losses
         self.tasks = Tasks(tasks)
         self._stage = _Stage(self.model)

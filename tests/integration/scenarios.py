@@ -212,3 +212,14 @@ def buffers_shared(rank: int, count: int) -> tuple[State, bool]:
     return given | {f"{name} after": p for name, p in state(model).items()}, model.conv.weight.is_contiguous(
         memory_format=torch.channels_last
     )
+
+
+def wrapped_inside(rank: int, count: int, compiled: bool) -> str:
+    """A model that hides its wrapping for data parallelism, as a part or behind the compiler."""
+    inner = DistributedDataParallel(model_of(rank))
+    model = torch.compile(inner, backend="eager") if compiled else nn.Sequential(inner)
+    try:
+        eq.Objective(model, problems.losses)  # type: ignore[arg-type]
+    except eq.InputError as error:
+        return str(error)
+    return "no error"

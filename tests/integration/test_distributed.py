@@ -54,6 +54,12 @@ def test_a_model_wrapped_for_data_parallelism(pool: Pool, method: str) -> None:
     agree(pool.run(scenarios.wrapped, method), scenarios.wrapped(0, 1, method))
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_wrapping_that_cannot_be_taken_off_is_refused(pool: Pool, compiled: bool) -> None:
+    for message in pool.run(scenarios.wrapped_inside, compiled):
+        assert "DistributedDataParallel" in message
+
+
 @pytest.mark.parametrize("declared", [True, False])
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("method", ["uw", "fairgrad"])

@@ -6,6 +6,8 @@ in float32 and the chunks' products are added in float64: as fast as one float32
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -50,15 +52,21 @@ def _by_chunks(rows: Tensor) -> Tensor:
     tasks, columns = rows.shape
     total = torch.zeros(tasks, tasks, dtype=torch.float64)
     whole = columns - columns % CHUNK
+    # Blocks of rows, of which those below the diagonal are left out. It pays in this range only: with fewer tasks there is
+    # little to leave out, with more the products of whole chunks are that much faster.
+    blocks = round(tasks / 12) if 20 <= tasks <= 64 else 1
+    edges = [round(block * tasks / blocks) for block in range(blocks + 1)]
     at_once = CHUNK * max(1, _PRODUCTS // tasks**2)
     for start in range(0, whole, at_once):
         stop = min(start + at_once, whole)
         chunks = rows[:, start:stop].view(tasks, -1, CHUNK).transpose(0, 1)
-        total += torch.bmm(chunks, chunks.transpose(1, 2)).sum(0, dtype=torch.float64)
+        for top, bottom in pairwise(edges):
+            product = torch.bmm(chunks[:, top:bottom], chunks[:, top:].transpose(1, 2))
+            total[top:bottom, top:] += product.sum(0, dtype=torch.float64)
     if whole < columns:
         rest = rows[:, whole:]
         total += rest @ rest.T
-    return total
+    return torch.triu(total) + torch.triu(total, 1).T
 
 
 def _by_conversion(rows: Tensor) -> Tensor:
