@@ -185,7 +185,7 @@ def test_the_gramian_is_accurate_far_beyond_float32(columns: int, tasks: int) ->
     rows = torch.randn(tasks, columns) * torch.logspace(-6, 6, tasks)[:, None]
     exact = rows.double() @ rows.double().T
     scale = torch.outer(exact.diagonal(), exact.diagonal()).sqrt()
-    assert ((gramian(rows) - exact).abs() / scale).max() < 2e-7
+    assert ((gramian(rows) - exact).abs() / scale).max() < 5e-7
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e15, 1e30])
