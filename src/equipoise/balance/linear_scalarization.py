@@ -65,7 +65,7 @@ class LinearScalarization(LossBalancer):
             chosen = [self._in_order[position] for position in observation.present]
         else:
             chosen = [1.0] * len(observation.present)
-        return torch.tensor(chosen)
+        return torch.tensor(chosen, dtype=torch.float64)
 
     def weights(self, losses: Tensor) -> Tensor:
         """The fixed weights for losses ``[K]`` of all tasks."""
