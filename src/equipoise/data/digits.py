@@ -94,9 +94,7 @@ def digits() -> Digits:
     return Digits(**composed)
 
 
-def _compose(
-    images: np.ndarray, labels: np.ndarray, canvases: int, generator: np.random.Generator
-) -> dict[str, Tensor]:
+def _compose(images: np.ndarray, labels: np.ndarray, canvases: int, generator: np.random.Generator) -> dict[str, Tensor]:
     """Draws pairs of digits and lays each over an empty canvas."""
     left, right = generator.integers(len(images), size=(2, canvases))
     canvas = np.zeros((canvases, _CANVAS, _CANVAS), dtype=np.float32)

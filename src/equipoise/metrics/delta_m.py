@@ -55,9 +55,7 @@ def delta_m(
             )
         sign = -1.0 if metric.higher_is_better else 1.0
         # Divided by the magnitude, so that below zero (a log-likelihood, say) worse still counts as a drop.
-        drops.setdefault(metric.task, []).append(
-            sign * (value - base) / abs(base) * 100 if math.isfinite(value) else math.nan
-        )
+        drops.setdefault(metric.task, []).append(sign * (value - base) / abs(base) * 100 if math.isfinite(value) else math.nan)
     if not drops:
         raise InputError("Δm was asked for without any metric; pass at least one")
     if average == "metrics":
