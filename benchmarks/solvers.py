@@ -60,7 +60,7 @@ def _row(method: Method, family: str, tasks: int, budget: float) -> list[str]:
             rounds=24,
             warm_up=1,
             sample=0.004,
-            limit=10.0,
+            limit=8.0,
         )
         residuals = {name: _worst(method, route, grams, answers[name]) for name, route in routes.items()}
     cells = [method.name, str(tasks), duration(result.median("ours")), small(residuals["ours"])]

@@ -39,7 +39,7 @@ def _row(tasks: int, budget: float) -> list[str]:
     # Without most of their mean, about half of the pairs conflict.
     gradients -= 1.2 * gradients.mean(axis=0) * generator.random((tasks, 1))
     orders = solvers.random_orders(tasks, generator)
-    result = race(_routes(gradients, orders), seconds=budget * 2.0, rounds=24, warm_up=1, sample=0.004, limit=10.0)
+    result = race(_routes(gradients, orders), seconds=budget * 2.0, rounds=24, warm_up=1, sample=0.004, limit=8.0)
     exact = references.project_vectors(gradients, orders)
     mine = solvers.project_conflicts(gradients @ gradients.T, orders) @ gradients
     cells = [
