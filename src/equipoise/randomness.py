@@ -32,7 +32,9 @@ class RandomState:
     @classmethod
     def capture(cls, tensors: Iterable[Tensor] = ()) -> RandomState:
         """Takes a snapshot of the CPU's generator and of those of the CUDA devices that ``tensors`` lie on."""
-        devices = {tensor.device.index for tensor in tensors if tensor.is_cuda and tensor.device.index is not None}
+        devices: set[int] = set()
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            devices = {tensor.device.index for tensor in tensors if tensor.is_cuda}
         return cls(torch.get_rng_state(), {index: torch.cuda.get_rng_state(index) for index in sorted(devices)})
 
     @contextmanager

@@ -208,3 +208,15 @@ def test_the_gramian_of_rows_with_infinities_is_not_finite() -> None:
     rows = torch.randn(2, 100)
     rows[1, 3] = float("inf")
     assert torch.isfinite(gramian(rows).diagonal()).tolist() == [True, False]
+
+
+def test_rows_do_not_start_a_page_apart_and_nobody_notices() -> None:
+    weight = nn.Parameter(torch.randn(32, 64))
+    engine = TaskGradients([weight], 2)
+    assert engine.rows.shape[1] % 1024 != 0
+    with engine.recording():
+        engine.differentiate(0, weight.square().sum(), retain_graph=False)
+        engine.differentiate(1, weight.sum(), retain_graph=False)
+    assert engine.compact().shape == (2, 2048)
+    engine.deliver(engine.expand(engine.compact().sum(0)))
+    assert torch.allclose(weight.grad, 2 * weight + 1)

@@ -56,6 +56,9 @@ class TaskGradients:
         for parameter in self.parameters:
             self._offsets.append(length)
             length += -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT
+        self._length = length
+        # Rows a multiple of the page size apart would compete for the same places of the cache.
+        length += _ALIGNMENT if length % 1024 == 0 else 0
         # Zeros, for the padding between parameters must not count in the Gramian.
         self.rows = torch.zeros(tasks, length, dtype=dtype, device=self.parameters[0].device)
         self._views = [self._split(row) for row in self.rows]
@@ -189,9 +192,9 @@ class TaskGradients:
                 parameter.grad.add_(piece)
 
     def compact(self) -> Tensor:
-        """The rows without padding, ``[K, P]``; a copy unless there is no padding."""
+        """The rows without padding, ``[K, P]``; a copy unless there is no padding between parameters."""
         if all(parameter.numel() % _ALIGNMENT == 0 for parameter in self.parameters):
-            return self.rows
+            return self.rows[:, : self._length]
         return torch.cat([view.reshape(self.tasks, -1) for view in self._blocks()], dim=1)
 
     def expand(self, direction: Tensor) -> Tensor:

@@ -67,12 +67,15 @@ def nonfinite_gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
     ]
     if not having:
         return []
-    # A norm is looked at first, for it is cheap; it may overflow where the values themselves do not.
-    if having[0][1].device.type == "cpu":
-        suspects = [pair for pair in having if not math.isfinite(torch.linalg.vector_norm(pair[1]).item())]
+    # Norms are looked at first, for they are cheap; they may overflow where the values themselves do not.
+    gradients = [gradient for _, gradient in having]
+    if len({(gradient.device, gradient.dtype) for gradient in gradients}) == 1:
+        total = torch.stack(torch._foreach_norm(gradients)).sum()
     else:
-        suspects = [] if bool(torch.isfinite(get_total_norm([gradient for _, gradient in having]))) else having
-    return [parameter for parameter, gradient in suspects if not bool(torch.isfinite(gradient).all())]
+        total = get_total_norm(gradients)
+    if math.isfinite(total.item()):
+        return []
+    return [parameter for parameter, gradient in having if not bool(torch.isfinite(gradient).all())]
 
 
 def _values(gradient: Tensor) -> Tensor:
