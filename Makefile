@@ -9,7 +9,7 @@ PYTEST_WORKERS ?= 2
 help:
 	@echo "make study   compare balancing methods on handwritten digits; prints the table and the report's place"
 	@echo "make test    lint, types, tests, examples in docstrings and Markdown"
-	@echo "make bench   the speed benchmarks; writes their tables to results/"
+	@echo "make bench   the speed benchmarks, side by side with other libraries (about ten minutes)"
 	@echo "make clean   removes .venv and caches"
 
 .venv/study: pyproject.toml constraints.txt
