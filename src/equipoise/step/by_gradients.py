@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -96,7 +96,7 @@ class ByGradients:
         engine: TaskGradients,
         turn: Turn,
         first: dict[int, Loss],
-        evaluate: object,
+        evaluate: Callable[[int], dict[str, Loss]],
     ) -> tuple[SeenLosses, Tensor]:
         """Differentiates every task of every micro-batch into the engine's rows.
 
@@ -104,7 +104,6 @@ class ByGradients:
             The losses, and what each of the K rows is still to be multiplied with.
         """
         context, source = self.context, turn.source
-        assert callable(evaluate)
         if source.micro_batches > 1:
             everywhere = source.micro_batches * context.processes.count
             counts = dict.fromkeys(range(len(context.tasks)), everywhere)
