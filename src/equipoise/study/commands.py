@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from equipoise.balance.registry import methods as registered
+from equipoise.figures.commands import app as figures
 from equipoise.study.plan import parse_seeds
 from equipoise.study.report import print_methods, print_results, write_report
 from equipoise.study.results import Results
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(figures, name="figure")
 
 
 @app.callback(invoke_without_command=True)

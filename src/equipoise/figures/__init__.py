@@ -1,0 +1,1 @@
+"""The papers' own figures, made again: one folder or file a figure, each behind ``equipoise figure NAME``."""
