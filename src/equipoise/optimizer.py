@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -28,8 +29,14 @@ __all__ = ["MultiTaskOptimizer", "Teleport"]
 class Teleport(Protocol):
     """What moves the shared parameters between steps."""
 
-    def after_step(self, optimizer: MultiTaskOptimizer, batches: tuple[Any, ...]) -> None:
-        """Called after every step that was taken; ``optimizer.last`` tells of it."""
+    def before_step(self, optimizer: MultiTaskOptimizer) -> None:
+        """Called when ``.grad`` is complete (unscaled and clipped), just before the torch optimizer steps."""
+
+    def after_step(self, optimizer: MultiTaskOptimizer, batches: tuple[Any, ...]) -> Any:
+        """Called after every step that was taken; ``optimizer.last`` tells of it, and ``.grad`` is still there.
+
+        What it returns becomes ``optimizer.last.teleport``.
+        """
 
     def end_epoch(self) -> None:
         """Says that a pass over the data is over."""
@@ -209,7 +216,9 @@ class MultiTaskOptimizer:
         self.last = report
         self.steps += 1
         if self.teleport is not None and not report.skipped:
-            self.teleport.after_step(self, batches)
+            happened = self.teleport.after_step(self, batches)
+            if happened is not None:
+                self.last = replace(report, teleport=happened)
         return dict(zip(report.tasks, report.losses.unbind(), strict=True))
 
     def end_epoch(self) -> None:
@@ -288,6 +297,8 @@ class MultiTaskOptimizer:
         if self.scaler is None:
             if self.clip is not None:
                 torch.nn.utils.clip_grad_norm_(self._balancing.context.parameters, self.clip)
+            if self.teleport is not None:
+                self.teleport.before_step(self)
             self.optimizer.step()
             # A caller's autocast keeps casts of the parameters, which have moved.
             torch.clear_autocast_cache()
@@ -295,6 +306,8 @@ class MultiTaskOptimizer:
         self.scaler.unscale_(self.optimizer)
         if self.clip is not None:
             torch.nn.utils.clip_grad_norm_(self._balancing.context.parameters, self.clip)
+        if self.teleport is not None:
+            self.teleport.before_step(self)
         before = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         torch.clear_autocast_cache()

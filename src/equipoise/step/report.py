@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ class StepReport:
         gramian: inner products of the task gradients ``[k, k]`` (float64, CPU); ``None`` where none was formed.
         step: index of the step, counted from 0.
         skipped: whether the loss scaler met an overflow, so that no step was taken.
+        teleport: what the teleport did after the step, if it did anything.
     """
 
     tasks: tuple[str, ...]
@@ -30,6 +32,7 @@ class StepReport:
     gramian: Tensor | None = None
     step: int = 0
     skipped: bool = False
+    teleport: Any = None
 
     @cached_property
     def norms(self) -> Tensor | None:

@@ -26,12 +26,14 @@ class Method:
         name: name in the registry; empty for a user's own balancer.
         options: all options with the values in force; empty for a user's own balancer.
         make: ``make(seed)`` gives a fresh balancer for the run of that seed.
+        teleport: ``teleport(seed)`` gives a fresh teleport for it; ``None`` if the method does not teleport.
     """
 
     label: str
     name: str
     options: Mapping[str, Any]
     make: Callable[[int], Any] = field(compare=False, repr=False)
+    teleport: Callable[[int], Any] | None = field(default=None, compare=False, repr=False)
 
 
 MethodLike: TypeAlias = "str | Method | balance.Balancer | tuple[str, Any]"

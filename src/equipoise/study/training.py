@@ -67,6 +67,7 @@ def train(
         optimizer,
         balancer=run.method.make(run.seed) if run.method else balancer("ls"),
         shared=problem.shared(model) if problem.shared and run.task is None else None,
+        teleport=run.method.teleport(run.seed) if run.method and run.method.teleport else None,
         **(problem.stepping(model) if problem.stepping else {}),
     )
     seed_process(run.seed)
@@ -104,6 +105,7 @@ def train(
         "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
         "versions": versions(),
         "history": history,
+        "teleports": [report.as_dict() for report in getattr(mtl.teleport, "history", [])],
         "complete": True,
     }
 

@@ -1,0 +1,222 @@
+"""What is sought at the other point: equal losses (L_t) and a sharper landscape (L_g), as the paper or its code has it.
+
+Both terms are functions of K-vectors of losses. Their gradient with respect to the parameters is therefore a *weighted sum of
+task losses' gradients*, with coefficients that are plain numbers: one backward pass, and under data parallelism the same
+coefficients on every process.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from equipoise.errors import InputError, near_misses
+
+__all__ = ["FORMULATIONS", "Formulation", "PaperFormulation", "ReleasedFormulation", "Terms", "formulation_named"]
+
+Array: TypeAlias = NDArray[np.float64]
+_TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The two terms at one point, and how each loss enters the objective.
+
+    Attributes:
+        invariance: L_t.
+        reward: L_g.
+        at_point: derivative of the objective by the losses at θ + Δθ, ``[K]``.
+        at_samples: derivative by the losses at the perturbed points, ``[ñ, K]``; mostly zero.
+    """
+
+    invariance: float
+    reward: float
+    at_point: Array
+    at_samples: Array
+
+
+class Formulation(ABC):
+    """How the terms are made.
+
+    Attributes:
+        name: how it is asked for.
+        radius: norm of a perturbation.
+        evaluation_mode: whether the model is put into evaluation mode while the other point is sought.
+        pooled_reference: whether L_i* is the mean over all probe batches instead of each batch's own loss.
+        default_trigger: the name of the trigger that belongs to it; ``None`` where the number of tasks decides.
+    """
+
+    name: ClassVar[str]
+    evaluation_mode: ClassVar[bool] = False
+    pooled_reference: ClassVar[bool] = False
+    default_trigger: ClassVar[str | None] = None
+    radius: float
+
+    @abstractmethod
+    def balance(self, norms: Array) -> Array:
+        """The weights R of the tasks, ``[K]``, from the norms of their gradients."""
+
+    @abstractmethod
+    def noise(self, parameters: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """One perturbation ε of the shared parameters."""
+
+    @abstractmethod
+    def terms(self, point: Array, samples: Array, reference: Array, balance: Array) -> Terms:
+        """The terms at a point.
+
+        Args:
+            point: losses at θ + Δθ ``[K]``, already divided by their scales, as all others here.
+            samples: losses at θ + Δθ + ε_j ``[ñ, K]``; ñ may be 0.
+            reference: the losses L* to be kept ``[K]``.
+            balance: R ``[K]``.
+        """
+
+
+@dataclass(frozen=True)
+class PaperFormulation(Formulation):
+    """Eq. 7 to 11 of the COST paper: ``L_t - γ L_g``.
+
+    ``L_t = mean_i |L_i - L_i*|``; ``L_g = max_j |mean_i R_i [L_i(θ+Δθ+ε_j) - L_i(θ+Δθ)]|``, ε_j uniform on the sphere of
+    radius δ in the space of all shared parameters; ``R = K softmax(Σ‖g‖ / ‖g_i‖)``.
+
+    Args:
+        gamma: γ, 0.1 in the paper; 0 leaves the search for sharpness out.
+        radius: δ.
+        invariance: factor of L_t; 0 leaves it out (an ablation: the losses then go wherever they like).
+    """
+
+    gamma: float = 0.1
+    radius: float = 0.1
+    invariance: float = 1.0
+    name = "paper"
+
+    def __post_init__(self) -> None:
+        _check(self.gamma, self.radius, self.invariance)
+
+    def balance(self, norms: Array) -> Array:
+        """Eq. 10. A vanishing gradient takes all the weight, as it does in the limit."""
+        ratios = norms.sum() / norms.clip(min=_TINY)
+        powers = np.exp(ratios - ratios.max())
+        weights: Array = len(norms) * powers / powers.sum()
+        return weights
+
+    def noise(self, parameters: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """Uniform on the sphere ‖ε‖ = δ over all shared parameters together."""
+        drawn = _gaussian(parameters, generator)
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(drawn.values()))).double())
+        factor = float(self.radius / norm.clamp(min=_TINY))
+        return {name: tensor * factor for name, tensor in drawn.items()}
+
+    def terms(self, point: Array, samples: Array, reference: Array, balance: Array) -> Terms:
+        """Eq. 7 and 9."""
+        tasks = len(point)
+        gaps = point - reference
+        at_point = self.invariance * np.sign(gaps) / tasks
+        at_samples = np.zeros_like(samples)
+        reward = 0.0
+        if len(samples):
+            rises = (balance * (samples - point)).mean(axis=1)
+            chosen = int(np.abs(rises).argmax())
+            reward = float(abs(rises[chosen]))
+            slope = self.gamma * np.sign(rises[chosen]) * balance / tasks
+            at_samples[chosen] = -slope
+            at_point = at_point + slope
+        return Terms(float(np.abs(gaps).mean()), reward, at_point, at_samples)
+
+
+@dataclass(frozen=True)
+class ReleasedFormulation(Formulation):
+    """What COST's released code does: ``10 L_t - 0.5 L_g``.
+
+    ``L_g = mean_i max_j R_i |L_i(θ+Δθ+ε_j) - L_i(θ+Δθ)| / δ`` with ε of norm δ in every parameter tensor, ``R = K (1 -
+    ‖g_i‖ / Σ‖g‖)``. The model is in evaluation mode, and L* is the mean over the probe batches. (There the heads are perturbed
+    too, which moves the losses but is not what is being teleported; here only the shared parameters are.)
+
+    Args:
+        gamma: factor of L_g.
+        radius: δ, for each tensor.
+        invariance: factor of L_t.
+    """
+
+    gamma: float = 0.5
+    radius: float = 1e-4
+    invariance: float = 10.0
+    name = "released"
+    evaluation_mode = True
+    pooled_reference = True
+    default_trigger = "released"
+
+    def __post_init__(self) -> None:
+        _check(self.gamma, self.radius, self.invariance)
+
+    def balance(self, norms: Array) -> Array:
+        """K (1 - ‖g_i‖ / Σ‖g‖)."""
+        weights: Array = len(norms) * (1.0 - norms / max(norms.sum(), _TINY))
+        return weights
+
+    def noise(self, parameters: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """Norm δ in each tensor."""
+        drawn = _gaussian(parameters, generator)
+        return {name: tensor * (self.radius / tensor.norm().clamp(min=_TINY)) for name, tensor in drawn.items()}
+
+    def terms(self, point: Array, samples: Array, reference: Array, balance: Array) -> Terms:
+        """Each task takes its own largest change."""
+        tasks = len(point)
+        gaps = point - reference
+        at_point = self.invariance * np.sign(gaps) / tasks
+        at_samples = np.zeros_like(samples)
+        reward = 0.0
+        if len(samples):
+            rises = samples - point
+            chosen = np.abs(rises).argmax(axis=0), np.arange(tasks)
+            reward = float((balance * np.abs(rises[chosen])).mean() / self.radius)
+            slope = self.gamma * np.sign(rises[chosen]) * balance / tasks / self.radius
+            at_samples[chosen] = -slope
+            at_point = at_point + slope
+        return Terms(float(np.abs(gaps).mean()), reward, at_point, at_samples)
+
+
+FORMULATIONS: dict[str, type[PaperFormulation] | type[ReleasedFormulation]] = {
+    "paper": PaperFormulation,
+    "released": ReleasedFormulation,
+}
+
+
+def formulation_named(name: str, **options: float | None) -> Formulation:
+    """Makes a formulation; options that are ``None`` keep its own default.
+
+    Raises:
+        InputError: there is no such formulation, or a number is out of range.
+
+    Example:
+        >>> formulation_named("paper", gamma=0.2, radius=None)
+        PaperFormulation(gamma=0.2, radius=0.1, invariance=1.0)
+    """
+    if name not in FORMULATIONS:
+        raise InputError(
+            f'there is no formulation "{name}".{near_misses(str(name), FORMULATIONS)} Known: {", ".join(FORMULATIONS)}'
+        )
+    return FORMULATIONS[name](**{key: value for key, value in options.items() if value is not None})
+
+
+def _check(gamma: float, radius: float, invariance: float) -> None:
+    if not gamma >= 0:
+        raise InputError(f"gamma must be at least 0; got {gamma}")
+    if not radius > 0:
+        raise InputError(f"radius must be positive; got {radius}")
+    if not invariance >= 0:
+        raise InputError(f"invariance must be at least 0; got {invariance}")
+
+
+def _gaussian(parameters: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    return {
+        name: torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype, device=tensor.device)
+        for name, tensor in parameters.items()
+    }

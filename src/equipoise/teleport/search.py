@@ -1,0 +1,269 @@
+"""The inner optimisation: trains the factors of Δθ towards equal losses on a sharper (or more agreeing) spot."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from equipoise.objective import Objective
+from equipoise.randomness import RandomState
+from equipoise.teleport.agreement import Agreement, agreement
+from equipoise.teleport.deltas import Adaptation
+from equipoise.teleport.formulation import Formulation
+from equipoise.teleport.joint import Array, JointLosses
+
+__all__ = ["Found", "InnerOptimizer", "Search"]
+
+InnerOptimizer = Callable[..., torch.optim.Optimizer]
+
+
+@dataclass
+class Found:
+    """What an inner optimisation ended with.
+
+    Attributes:
+        deltas: Δθ by name; ``None`` if something stopped being finite.
+        invariance: L_t before each inner step.
+        reward: L_g, or the agreement, before each inner step.
+        failure: what stopped being finite, in words.
+    """
+
+    deltas: dict[str, Tensor] | None = None
+    invariance: list[float] = field(default_factory=list)
+    reward: list[float] = field(default_factory=list)
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class _Probe:
+    batch: Any
+    random_state: RandomState
+    reference: Array
+    present: Array
+
+
+@dataclass(frozen=True)
+class Search:
+    """One kind of inner optimisation.
+
+    Attributes:
+        formulation: what is sought.
+        samples: ñ, how many perturbations are tried in a step.
+        seek: ``None`` for sharpness, or the kind of agreement to reward.
+        steps: inner steps.
+        learning_rate: of the inner optimizer.
+        optimizer: makes the inner optimizer from factors and ``lr``.
+        relative: divide each task's loss by its size before anything else.
+    """
+
+    formulation: Formulation
+    samples: int
+    seek: Agreement | None
+    steps: int
+    learning_rate: float
+    optimizer: InnerOptimizer
+    relative: bool
+
+    def cost(self, tasks: int) -> float:
+        """Evaluations that a search needs, a backward pass counted as two."""
+        if self.seek is not None:
+            # K first derivatives, and as many second ones at about twice the price.
+            return self.steps * (3.0 + 6.0 * tasks)
+        if not self.formulation_samples:
+            return self.steps * 3.0
+        again = 0.0 if self.samples == 1 else 1.0
+        return self.steps * (3.0 + self.samples + again + 2.0)
+
+    @property
+    def formulation_samples(self) -> int:
+        """Perturbations that are really needed."""
+        return 0 if self.seek is not None or getattr(self.formulation, "gamma", 1.0) == 0 else self.samples
+
+    def run(
+        self,
+        objective: Objective,
+        adaptation: Adaptation,
+        shared: Mapping[str, Tensor],
+        batches: Sequence[Any],
+        joint: JointLosses,
+        *,
+        gram: Array,
+        tasks: Sequence[str],
+        scales: Callable[[Array], Array],
+        generator: torch.Generator,
+        loss_scale: float = 1.0,
+    ) -> Found:
+        """Searches.
+
+        Args:
+            objective: the losses; evaluated by substitution only.
+            adaptation: the factors, which end where the search ends.
+            shared: all shared parameters by name; they are perturbed, adapted or not.
+            batches: gone round, one an inner step.
+            joint: averages losses over processes.
+            gram: Gramian of the task gradients ``[k, k]``, for R.
+            tasks: names of its tasks.
+            scales: from losses ``[K]`` to what they are divided by.
+            generator: for the perturbations.
+            loss_scale: of a gradient scaler.
+        """
+        found = Found()
+        inner = self.optimizer(adaptation.factors, lr=self.learning_rate)
+        balance = np.zeros(len(joint.tasks))
+        with _mode(objective.model, self.formulation.evaluation_mode):
+            probes = self._probes(objective, batches, joint)
+            sizes = scales(_pooled(probes))
+            norms = np.sqrt(np.diagonal(gram).clip(min=0.0))
+            positions = joint.tasks.positions(tasks)
+            balance[positions] = self.formulation.balance(norms / sizes[positions])
+            frozen = {name: tensor.detach() for name, tensor in shared.items()}
+            for step in range(self.steps):
+                probe = probes[step % len(probes)]
+                gradients = self._step(
+                    objective, adaptation, frozen, probe, joint, balance, sizes, generator, loss_scale, found
+                )
+                if gradients is None:
+                    return found
+                for factor, gradient in zip(adaptation.factors, gradients, strict=True):
+                    factor.grad = gradient
+                inner.step()
+        with torch.no_grad():
+            found.deltas = {name: delta.detach() for name, delta in adaptation.deltas().items()}
+        return found
+
+    def _probes(self, objective: Objective, batches: Sequence[Any], joint: JointLosses) -> list[_Probe]:
+        probes = []
+        with torch.no_grad():
+            for batch in batches:
+                # Every evaluation of this batch draws the same dropout masks, and training's random state stays put.
+                random_state = objective.random_state()
+                values, counts = joint.means([objective.at({}, batch, random_state=random_state)])
+                probes.append(_Probe(batch, random_state, values[0], counts))
+        if self.formulation.pooled_reference:
+            pooled = _pooled(probes)
+            probes = [_Probe(probe.batch, probe.random_state, pooled, probe.present) for probe in probes]
+        return probes
+
+    def _step(
+        self,
+        objective: Objective,
+        adaptation: Adaptation,
+        shared: Mapping[str, Tensor],
+        probe: _Probe,
+        joint: JointLosses,
+        balance: Array,
+        sizes: Array,
+        generator: torch.Generator,
+        loss_scale: float,
+        found: Found,
+    ) -> list[Tensor] | None:
+        """Gradients of the factors in one inner step; ``None`` if something is not finite."""
+        point = adaptation.elsewhere()
+        losses = objective.at(point, probe.batch, random_state=probe.random_state)
+        samples = self.formulation_samples
+        noises = [self.formulation.noise(shared, generator) for _ in range(samples)]
+
+        def perturbed(noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            moved = {name: point.get(name, shared[name]) + noise[name] for name in shared}
+            return objective.at(moved, probe.batch, random_state=probe.random_state)
+
+        # With several perturbations only the largest rise needs a graph: the others are evaluated without.
+        with torch.set_grad_enabled(samples == 1):
+            tried = [perturbed(noise) for noise in noises]
+        values, counts = joint.means([losses, *tried])
+        if not np.isfinite(values).all():
+            fine = np.isfinite(values.sum(0))
+            bad = [name for name, is_fine in zip(joint.tasks.names, fine, strict=True) if not is_fine]
+            found.failure = f"the loss of {', '.join(bad)} became non-finite"
+            return None
+        present = counts > 0
+        scaled = values[:, present] / sizes[present]
+        terms = self.formulation.terms(scaled[0], scaled[1:], probe.reference[present] / sizes[present], balance[present])
+        total = self._weighted(losses, terms.at_point, present, counts, sizes, joint)
+        for number, row in enumerate(terms.at_samples):
+            if row.any():
+                sample = tried[number] if samples == 1 else perturbed(noises[number])
+                total = total + self._weighted(sample, row, present, counts, sizes, joint)
+        reward = terms.reward
+        if self.seek is not None:
+            others = [tensor for name, tensor in objective.model.named_parameters() if name in shared and name not in point]
+            measure = agreement(losses, [*point.values(), *others], self.seek)
+            agreed = joint.processes.sum(measure.detach().double().clone()) / joint.processes.count
+            reward = float(agreed)
+            gamma = float(getattr(self.formulation, "gamma", 1.0))
+            total = total - gamma * measure / joint.processes.count
+        found.invariance.append(terms.invariance)
+        found.reward.append(reward)
+        gradients = torch.autograd.grad(total * loss_scale, adaptation.factors, allow_unused=True)
+        filled = [
+            torch.zeros_like(factor) if gradient is None else gradient / loss_scale
+            for factor, gradient in zip(adaptation.factors, gradients, strict=True)
+        ]
+        filled = _summed(filled, joint)
+        if not bool(torch.isfinite(torch.stack([norm.double() for norm in torch._foreach_norm(filled)])).all()):
+            found.failure = "the gradient of the search became non-finite"
+            return None
+        return filled
+
+    @staticmethod
+    def _weighted(
+        losses: Mapping[str, Tensor],
+        coefficients: Array,
+        present: NDArray[np.bool_],
+        counts: Array,
+        sizes: Array,
+        joint: JointLosses,
+    ) -> Tensor:
+        """Σ_i c_i L_i / (s_i · number of processes that have task i): this process's share of the objective."""
+        full = np.zeros(len(counts))
+        full[present] = coefficients / sizes[present] / counts[present]
+        names = list(losses)
+        own = full[joint.tasks.positions(names)].tolist()
+        parts = [losses[name] * coefficient for name, coefficient in zip(names, own, strict=True)]
+        total: Tensor = functools.reduce(torch.add, parts)
+        return total
+
+
+def _pooled(probes: Sequence[_Probe]) -> Array:
+    """Mean losses over the batches that hold the task, ``[K]``."""
+    present = np.stack([probe.present for probe in probes]).clip(max=1.0)
+    sums: Array = (np.stack([probe.reference for probe in probes]) * present).sum(0)
+    means: Array = sums / present.sum(0).clip(min=1.0)
+    return means
+
+
+@contextmanager
+def _mode(model: nn.Module, evaluation: bool) -> Iterator[None]:
+    """Evaluation mode for the body, if asked for; each module's own mode comes back."""
+    if not evaluation:
+        yield
+        return
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _summed(gradients: list[Tensor], joint: JointLosses) -> list[Tensor]:
+    """Gradients added up over the processes, in one message for each precision."""
+    if joint.processes.count == 1:
+        return gradients
+    summed = list(gradients)
+    for dtype in {gradient.dtype for gradient in gradients}:
+        chosen = [place for place, gradient in enumerate(gradients) if gradient.dtype == dtype]
+        flat = joint.processes.sum(torch.cat([gradients[place].flatten() for place in chosen]))
+        pieces = flat.split([gradients[place].numel() for place in chosen])
+        for place, piece in zip(chosen, pieces, strict=True):
+            summed[place] = piece.view(gradients[place].shape)
+    return summed

@@ -1,0 +1,230 @@
+"""When to teleport: conditions on the Gramian of the task gradients, and nothing else.
+
+With ``g₀`` the mean gradient, ``cos φ_i0 = (mean_j Q_ij) / √(Q_ii · mean_jl Q_jl)``. Every condition here has the form
+"some cosine is below zero", and that cosine, negated, is its *measure*: what a landing must not make worse.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.errors import InputError, near_misses
+
+__all__ = [
+    "Custom",
+    "Dominated",
+    "Majority",
+    "Released",
+    "Trigger",
+    "TriggerLike",
+    "Weak",
+    "as_trigger",
+    "default_trigger",
+    "mean_cosines",
+    "norms",
+    "pairwise_cosines",
+]
+
+Array: TypeAlias = NDArray[np.float64]
+MANY_TASKS = 10
+"""From so many tasks on, a dominated conflict is nearly always there (97 % of the steps on CelebA), and eq. 4 is used."""
+
+
+def norms(gram: Array) -> Array:
+    """Norms of the task gradients, ``[..., K]``, from ``gram [..., K, K]``."""
+    squares: Array = np.diagonal(gram, axis1=-2, axis2=-1).clip(min=0.0)
+    return np.sqrt(squares)
+
+
+def mean_cosines(gram: Array) -> Array:
+    """Cosine of each task gradient with the mean gradient, ``[..., K]``; 0 where either of them vanishes.
+
+    Args:
+        gram: inner products of the task gradients ``[..., K, K]``.
+
+    Example:
+        >>> mean_cosines(np.array([[4.0, 0.0], [0.0, 4.0]])).round(3)
+        array([0.707, 0.707])
+    """
+    mean_norm = np.sqrt(gram.mean(axis=(-2, -1)).clip(min=0.0))
+    return _ratio(gram.mean(axis=-1), norms(gram) * mean_norm[..., None])
+
+
+def pairwise_cosines(gram: Array) -> Array:
+    """Cosines between the task gradients, ``[..., K, K]``; 0 where one of them vanishes."""
+    own = norms(gram)
+    return _ratio(gram, own[..., :, None] * own[..., None, :])
+
+
+class Trigger(ABC):
+    """A condition under which to look for another point.
+
+    Attributes:
+        name: in reports.
+    """
+
+    name: str
+
+    @abstractmethod
+    def measure(self, gram: Array) -> Array | float:
+        """How much conflict there is, from -1 (none) to 1, for Gramians ``[..., K, K]``."""
+
+    def __call__(self, gram: Array) -> bool:
+        """Whether one Gramian ``[K, K]`` asks for a teleport."""
+        return gram.shape[-1] > 1 and bool(self.measure(gram) > 0.0)
+
+
+@dataclass(frozen=True)
+class Dominated(Trigger):
+    """Eq. 3 of the COST paper: the task with the smallest gradient norm conflicts with the mean gradient.
+
+    Example:
+        >>> bool(Dominated()(np.array([[9.0, -1.0], [-1.0, 0.5]])))
+        True
+    """
+
+    name = "dominated"
+
+    def measure(self, gram: Array) -> Array | float:
+        """Minus the cosine between the smallest gradient and the mean gradient."""
+        smallest = norms(gram).argmin(axis=-1)
+        cosines = mean_cosines(gram)
+        taken: Array = np.take_along_axis(cosines, np.asarray(smallest)[..., None], axis=-1)[..., 0]
+        return -taken
+
+
+@dataclass(frozen=True)
+class Weak(Trigger):
+    """Definition 1 of the COST paper, weak conflict: two tasks' gradients conflict (Table 7)."""
+
+    name = "weak"
+
+    def measure(self, gram: Array) -> Array | float:
+        """Minus the smallest cosine between two tasks' gradients."""
+        tasks = gram.shape[-1]
+        cosines = pairwise_cosines(gram) + 2.0 * np.eye(tasks)  # the diagonal does not count
+        smallest: Array = cosines.min(axis=(-2, -1)).clip(max=1.0)
+        return -smallest
+
+
+@dataclass(frozen=True)
+class Majority(Trigger):
+    """Eq. 4 of the COST paper: at least ``⌈fraction · K⌉`` tasks conflict with the mean gradient.
+
+    Args:
+        fraction: 1/2 in eq. 4; smaller values teleport more often (Figure 10). At least one task is asked for.
+
+    Raises:
+        InputError: the fraction is not above 0 and at most 1.
+    """
+
+    fraction: float = 0.5
+    name = "majority"
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.fraction <= 1.0:
+            raise InputError(f"fraction must be above 0 and at most 1; got {self.fraction}")
+
+    def measure(self, gram: Array) -> Array | float:
+        """Minus the ⌈fraction · K⌉-th smallest cosine with the mean gradient: it is positive where so many conflict."""
+        tasks = gram.shape[-1]
+        needed = min(max(math.ceil(self.fraction * tasks - 1e-9), 1), tasks)
+        own: Array = np.partition(mean_cosines(gram), needed - 1, axis=-1)[..., needed - 1]
+        return -own
+
+
+@dataclass(frozen=True)
+class Released(Trigger):
+    """The condition of COST's released code: the cosine of any task with the mean gradient is zero or below."""
+
+    name = "released"
+
+    def measure(self, gram: Array) -> Array | float:
+        """Minus the smallest cosine with the mean gradient."""
+        smallest: Array = mean_cosines(gram).min(axis=-1)
+        return -smallest
+
+    def __call__(self, gram: Array) -> bool:
+        """Whether it is at most zero; a task without gradient counts, as it does there."""
+        return gram.shape[-1] > 1 and bool(self.measure(gram) >= 0.0)
+
+
+class Custom(Trigger):
+    """A user's own condition; its measure is that of :class:`Released`.
+
+    Args:
+        condition: called with one Gramian ``[K, K]`` (NumPy, float64); says whether to teleport.
+    """
+
+    def __init__(self, condition: Callable[[Array], Any]) -> None:
+        self.condition = condition
+        self.name = getattr(condition, "__name__", type(condition).__name__)
+
+    def measure(self, gram: Array) -> Array | float:
+        """Minus the smallest cosine with the mean gradient."""
+        return Released().measure(gram)
+
+    def __call__(self, gram: Array) -> bool:
+        """What the user's condition says."""
+        return bool(self.condition(gram))
+
+    def __repr__(self) -> str:
+        return f"Custom({self.name})"
+
+
+TriggerLike: TypeAlias = "str | Trigger | Callable[[Array], Any] | None"
+_NAMES: dict[str, Callable[[], Trigger]] = {
+    "dominated": Dominated,
+    "weak": Weak,
+    "majority": Majority,
+    "released": Released,
+}
+
+
+def as_trigger(trigger: TriggerLike) -> Trigger | None:
+    """Reads a trigger.
+
+    Args:
+        trigger: its name, a trigger, or a function of the Gramian; ``None`` stays ``None`` (decided by the number of tasks).
+
+    Raises:
+        InputError: an unknown name, or none of these.
+
+    Example:
+        >>> as_trigger("majority")
+        Majority(fraction=0.5)
+    """
+    if trigger is None or isinstance(trigger, Trigger):
+        return trigger
+    if isinstance(trigger, str):
+        if trigger not in _NAMES:
+            raise InputError(
+                f'there is no trigger "{trigger}".{near_misses(trigger, _NAMES)} '
+                f"Known: {', '.join(_NAMES)}; or pass a function of the Gramian"
+            )
+        return _NAMES[trigger]()
+    if callable(trigger):
+        return Custom(trigger)
+    raise InputError(f"trigger must be a name, a trigger or a function of the Gramian; got {type(trigger).__name__}")
+
+
+def default_trigger(tasks: int) -> Trigger:
+    """Eq. 3 for few tasks, eq. 4 from ten tasks on.
+
+    Example:
+        >>> default_trigger(4), default_trigger(40)
+        (Dominated(), Majority(fraction=0.5))
+    """
+    return Majority() if tasks >= MANY_TASKS else Dominated()
+
+
+def _ratio(numerator: Array, scale: Array) -> Array:
+    ratio: Array = np.divide(numerator, scale, out=np.zeros_like(numerator), where=scale > 0).clip(-1.0, 1.0)
+    return ratio
