@@ -1,6 +1,5 @@
 """A study is killed in the middle, and what comes out in the end is the same to the last bit."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,6 +7,7 @@ import sys
 import time
 
 import pytest
+from tests.study.timeless import timeless_records
 
 from equipoise.cli import main
 
@@ -53,11 +53,6 @@ def records(folder):
     return sorted((folder / "runs").glob("*.json")) if (folder / "runs").exists() else []
 
 
-def timeless(folder):
-    read = [json.loads(path.read_text()) for path in records(folder)]
-    return [{key: record[key] for key in ("run", "epochs", "history", "final")} for record in read]
-
-
 def alive(processes):
     """Which of the processes that ever carried a run are still there."""
     left = []
@@ -98,7 +93,7 @@ def test_killed_in_the_middle_and_started_again(start, tiny_path, tmp_path, caps
     assert f"{8 - len(complete)} to do" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in complete} == complete
     assert not list(folder.rglob("*.part"))
-    assert timeless(folder) == timeless(undisturbed)
+    assert timeless_records(folder) == timeless_records(undisturbed)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="looks at processes through /proc")

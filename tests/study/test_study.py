@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 import subprocess
@@ -6,6 +5,7 @@ import sys
 import textwrap
 
 import pytest
+from tests.study.timeless import timeless_records
 
 from equipoise.errors import EquipoiseError, InputError
 from equipoise.study import Results, Study, find_problem, parse_method
@@ -14,13 +14,6 @@ from equipoise.study.plan import Run
 from equipoise.study.processes.pool import execute
 from equipoise.study.progress import progress
 from equipoise.study.records import describe
-
-
-def timeless(folder):
-    """Everything in the records that does not depend on when and how fast a run was."""
-    kept = ("run", "epochs", "history", "final", "parameters")
-    records = [json.loads(path.read_text()) for path in sorted((folder / "runs").glob("*.json"))]
-    return [{key: record[key] for key in kept} for record in records]
 
 
 def test_all_runs_are_there(finished):
@@ -71,7 +64,7 @@ def test_ways_of_starting_give_the_same_bits(tiny, finished, tmp_path, quiet, st
         failed = execute(tiny, [run], folder, shown, epochs=tiny.epochs, gramian_every=2, jobs=1, start=start)
     assert failed == []
     assert shown.share == 1
-    assert timeless(tmp_path) == [record for record in timeless(before) if record["run"] == describe(run)]
+    assert timeless_records(tmp_path) == [record for record in timeless_records(before) if record["run"] == describe(run)]
 
 
 def test_a_run_that_fails_is_kept_and_the_others_go_on(tiny_path, tmp_path, quiet):

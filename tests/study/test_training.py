@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import torch
+from tests.study.timeless import timeless
 
 from equipoise.data import TensorBatches
 from equipoise.errors import InputError
@@ -21,10 +22,6 @@ def _generators_as_before():
 def run(problem, method=None, *, task=None, seed=0, epochs=3, gramian_every=2, **options):
     chosen = parse_methods(method)[0] if method else None
     return train(problem, Run(seed, method=chosen, task=task), epochs=epochs, gramian_every=gramian_every, **options)
-
-
-def timeless(record):
-    return {key: record[key] for key in ("run", "final", "history", "parameters")}
 
 
 def test_record_of_a_method(tiny):

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TEMPORARY", "plain", "read_json", "write_json", "write_whole"]
+__all__ = ["TEMPORARY", "plain", "read_json", "rounded", "write_json", "write_whole"]
 
 TEMPORARY = ".part"  # ends the name of a file that is being written; nobody reads such a file
 
@@ -60,3 +60,19 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
     return repr(value)
+
+
+def rounded(value: Any, digits: int = 6) -> Any:
+    """Rounds all numbers in lists and dictionaries to so many significant digits, which keeps files small.
+
+    Example:
+        >>> rounded({"loss": (0.123456789, 1234567.8), "step": 1234567})
+        {'loss': [0.123457, 1234570.0], 'step': 1234567}
+    """
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}")
+    if isinstance(value, dict):
+        return {key: rounded(entry, digits) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(entry, digits) for entry in value]
+    return value

@@ -1,8 +1,7 @@
-"""The methods of a study: from ``"cagrad:c=0.2"``, a balancer, or a function that makes one."""
+"""The methods of a study: from ``"cagrad:c=0.2"``, ``"cost+fairgrad"``, a balancer, or a function that makes one."""
 
 from __future__ import annotations
 
-import ast
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ from torch import nn
 from equipoise import balance
 from equipoise.balance.registry import method as method_info
 from equipoise.errors import InputError, UnknownOptionError, near_misses
+from equipoise.study.options import read_options, split_outside, written
+from equipoise.study.teleports import divide, parse_teleport
 
 __all__ = ["Method", "MethodLike", "parse_method", "parse_methods"]
 
@@ -24,7 +25,8 @@ class Method:
     Attributes:
         label: what it is called in tables and pictures, and what tells it from the others of a folder.
         name: name in the registry; empty for a user's own balancer.
-        options: all options with the values in force; empty for a user's own balancer.
+        options: all options with the values in force; empty for a user's own balancer. A method that teleports has one
+            more, ``teleport``: COST's options with the values in force, or ``"own"`` for a user's own teleport.
         make: ``make(seed)`` gives a fresh balancer for the run of that seed.
         teleport: ``teleport(seed)`` gives a fresh teleport for it; ``None`` if the method does not teleport.
     """
@@ -36,17 +38,18 @@ class Method:
     teleport: Callable[[int], Any] | None = field(default=None, compare=False, repr=False)
 
 
-MethodLike: TypeAlias = "str | Method | balance.Balancer | tuple[str, Any]"
+MethodLike: TypeAlias = "str | Method | balance.Balancer | tuple[str, Any] | tuple[str, Any, Any]"
 
 
 def parse_method(text: str) -> Method:
-    """Reads ``name`` or ``name:option=value,option=value`` and checks it against the registry.
+    """Reads ``name`` or ``name:option=value,option=value``, either with ``cost+`` or ``cost(option=value)+`` before it.
 
     A method that has an option ``seed`` gets the run's own seed, unless the text sets one. Options equal to their
     defaults are left out of the label: ``cagrad:c=0.4`` and ``cagrad`` are one method.
 
     Args:
-        text: as on the command line. Values are Python literals; anything else is taken as a string.
+        text: as on the command line. Values are Python literals; anything else is taken as a string. The options of
+            ``cost`` are those of :func:`equipoise.study.teleports.parse_teleport`.
 
     Raises:
         UnknownMethodError: there is no such method; near misses are suggested.
@@ -56,37 +59,28 @@ def parse_method(text: str) -> Method:
     Example:
         >>> parse_method("FairGrad:alpha=2").label
         'fairgrad:alpha=2'
+        >>> parse_method("cost(gamma=0.2, steps=20)+FairGrad:alpha=2").label
+        'cost(gamma=0.2)+fairgrad:alpha=2'
     """
-    name, _, rest = text.strip().partition(":")
-    info = method_info(name)
-    given: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in _split(rest, ","))):
-        option, equals, value = (piece.strip() for piece in part.partition("="))
-        if not option or not equals or not value:
-            raise InputError(f'"{part}" in the method "{text}" is not of the form option=value')
-        if option not in info.options:
-            has = f"Its options: {', '.join(info.options)}" if info.options else "It has none"
-            raise UnknownOptionError(f'method "{info.name}" has no option "{option}".{near_misses(option, info.options)} {has}')
-        given[option] = _value(value)
-    own_seed = "seed" in info.options and "seed" not in given
-
-    def make(seed: int) -> Any:
-        return balance.balancer(info.name, **given, **({"seed": seed} if own_seed else {}))
-
-    make(0)  # refuses bad values now, before anything runs
-    changed = {key: given[key] for key in info.options if key in given and given[key] != info.options[key]}
-    label = info.name + (":" + ",".join(f"{key}={value}" for key, value in changed.items()) if changed else "")
-    options = {key: given.get(key, default) for key, default in info.options.items() if not (own_seed and key == "seed")}
-    return Method(label, info.name, options, make)
+    before, balancer = divide(text.strip())
+    if balancer.partition("(")[0].strip().lower() in ("cost", ""):
+        raise InputError(f'"{text}": COST goes on top of a method; write "cost+fairgrad" or "cost(gamma=0.2)+fairgrad"')
+    if not before:
+        return _balancer(balancer)
+    teleport, method = parse_teleport(before), _balancer(balancer)
+    options = {**method.options, "teleport": dict(teleport.options)}
+    return Method(f"{teleport.label}+{method.label}", method.name, options, method.make, teleport.make)
 
 
 def parse_methods(methods: str | Iterable[MethodLike] | Mapping[str, Any]) -> tuple[Method, ...]:
     """Reads the methods of a study; the same method given twice counts once.
 
     Args:
-        methods: ``"ls,cagrad:c=0.2,si"``; or a sequence of such texts, of balancers (each run gets a copy), of
-            ``(label, balancer or function that makes one)`` and of :class:`Method`; or a mapping label → balancer or
-            function. A function may take the run's seed, or nothing.
+        methods: ``"ls,cagrad:c=0.2,cost+si"``; or a sequence of such texts, of balancers (each run gets a copy), of
+            ``(label, balancer or function that makes one)``, of ``(label, balancer, teleport)`` and of :class:`Method`;
+            or a mapping label → balancer or function, or label → (balancer, teleport). A function may take the run's
+            seed, or nothing. A teleport is a :class:`~equipoise.teleport.COST` (each run gets a copy, with the seed it
+            has), a function that makes one, or a text such as ``"cost(gamma=0.2)"``.
 
     Raises:
         InputError: nothing given, or something that is no method; see also :func:`parse_method`.
@@ -102,7 +96,7 @@ def parse_methods(methods: str | Iterable[MethodLike] | Mapping[str, Any]) -> tu
     if isinstance(methods, str):
         entries: list[Any] = _listed(methods)
     elif isinstance(methods, Mapping):
-        entries = list(methods.items())
+        entries = [(label, *(own if isinstance(own, tuple) else (own,))) for label, own in methods.items()]
     else:
         entries = list(methods)
     read: dict[str, Method] = {}
@@ -114,26 +108,73 @@ def parse_methods(methods: str | Iterable[MethodLike] | Mapping[str, Any]) -> tu
     return tuple(read.values())
 
 
+def _balancer(text: str) -> Method:
+    """A method of the registry, without a teleport."""
+    name, _, rest = text.partition(":")
+    info = method_info(name)
+    given = read_options(rest, text)
+    for option in given:
+        if option not in info.options:
+            has = f"Its options: {', '.join(info.options)}" if info.options else "It has none"
+            raise UnknownOptionError(f'method "{info.name}" has no option "{option}".{near_misses(option, info.options)} {has}')
+    own_seed = "seed" in info.options and "seed" not in given
+
+    def make(seed: int) -> Any:
+        return balance.balancer(info.name, **given, **({"seed": seed} if own_seed else {}))
+
+    make(0)  # refuses bad values now, before anything runs
+    changed = [(key, given[key]) for key in info.options if key in given and given[key] != info.options[key]]
+    label = info.name + (":" + written(changed) if changed else "")
+    options = {key: given.get(key, default) for key, default in info.options.items() if not (own_seed and key == "seed")}
+    return Method(label, info.name, options, make)
+
+
 def _own(entry: Any) -> Method:
     if isinstance(entry, Method):
         return entry
     if isinstance(entry, balance.Balancer):
         return _own((repr(entry), entry))
-    if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str)):
+    if not (isinstance(entry, tuple) and len(entry) in (2, 3) and isinstance(entry[0], str)):
         raise InputError(
-            f'a method is a text such as "cagrad:c=0.2", a balancer, or (label, function that makes one); got {entry!r}'
+            'a method is a text such as "cagrad:c=0.2", a balancer, (label, function that makes one) or '
+            f"(label, balancer, teleport); got {entry!r}"
         )
-    label, source = entry
+    label, source, *teleport = entry
     if label.startswith("stl"):
         raise InputError(f'the label "{label}" is taken: names that begin with "stl" are those of the single-task baselines')
+    method = _labelled(label, source)
+    if not teleport or teleport[0] is None:
+        return method
+    if method.teleport is not None:
+        raise InputError(f'method "{label}" has two teleports: that of "{source}" and {teleport[0]!r}; give one')
+    options, make = _own_teleport(label, teleport[0])
+    return Method(label, method.name, {**method.options, "teleport": options}, method.make, make)
+
+
+def _labelled(label: str, source: Any) -> Method:
     if isinstance(source, str):
         parsed = parse_method(source)
-        return Method(label, parsed.name, parsed.options, parsed.make)
+        return Method(label, parsed.name, parsed.options, parsed.make, parsed.teleport)
     if isinstance(source, balance.Balancer | nn.Module):  # a module: an aggregator or weighting of TorchJD
         return Method(label, "", {}, lambda seed: copy.deepcopy(source))
     if not callable(source):
         raise InputError(f'method "{label}" is a {type(source).__name__}; expected a balancer or a function that makes one')
     return Method(label, "", {}, lambda seed: _called(source, seed))
+
+
+def _own_teleport(label: str, source: Any) -> tuple[Any, Callable[[int], Any]]:
+    """What the folder remembers of a teleport, and what makes it."""
+    if isinstance(source, str):
+        parsed = parse_teleport(source)
+        return dict(parsed.options), parsed.make
+    if hasattr(source, "after_step") and not isinstance(source, type):
+        return "own", lambda seed: copy.deepcopy(source)
+    if not callable(source):
+        raise InputError(
+            f'the teleport of method "{label}" is a {type(source).__name__}; expected a COST, a function that makes one, or '
+            'a text such as "cost(gamma=0.2)"'
+        )
+    return "own", lambda seed: _called(source, seed)
 
 
 def _called(make: Callable[..., Any], seed: int) -> Any:
@@ -150,31 +191,10 @@ def _called(make: Callable[..., Any], seed: int) -> Any:
 def _listed(text: str) -> list[str]:
     """Splits ``"ls,cagrad:c=0.2,x=1,si"`` into methods: a part ``option=value`` belongs to the method before it."""
     entries: list[str] = []
-    for part in filter(None, (part.strip() for part in _split(text, ","))):
-        if entries and "=" in part and ":" not in part.partition("=")[0]:
-            entries[-1] += ("," if ":" in entries[-1] else ":") + part
+    for part in filter(None, (part.strip() for part in split_outside(text, ","))):
+        option, *value = split_outside(part, "=")
+        if entries and value and len(split_outside(option, ":")) == 1:
+            entries[-1] += ("," if len(split_outside(entries[-1], ":")) > 1 else ":") + part
         else:
             entries.append(part)
     return entries
-
-
-def _split(text: str, separator: str) -> list[str]:
-    """Splits at separators outside brackets, so that a value may be a list."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in "([{") - (character in ")]}")
-        if character == separator and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
-
-
-def _value(text: str) -> Any:
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

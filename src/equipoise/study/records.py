@@ -18,13 +18,19 @@ Record: TypeAlias = dict[str, Any]
 _PARTS = {
     "run": dict,  # method (label), name, options, task, seed
     "epochs": int,
-    "history": list,  # one entry an epoch: losses, validation, test, weights, conflicts, seconds
+    "history": list,  # one entry an epoch: losses, validation, test, weights, conflicts, seconds (steps and teleports)
     "final": dict,  # validation and test metrics after the last epoch
     "seconds_a_step": dict,  # median, mean, steps: optimizer steps alone, without evaluation and diagnostics
     "memory_mb": dict,  # base (before data and model), training, process: high-water marks of the resident set
     "wall_seconds": float,
     "versions": dict,
 }
+"""What every record holds. Records of earlier versions may lack ``history``'s ``seconds`` and the two parts below, which are
+rounded to six significant digits:
+
+``points``     where the run was in loss and conflict (:class:`equipoise.study.points.Points`); ``None`` without a Gramian
+``teleports``  one entry an attempt to teleport (:class:`equipoise.teleport.TeleportReport`); empty without a teleport
+"""
 
 
 def describe(run: Run) -> dict[str, Any]:

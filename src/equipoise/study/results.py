@@ -11,7 +11,9 @@ from typing import Any
 from equipoise.errors import InputError
 from equipoise.metrics import Comparison, Metric, Spread, delta_m, holm, mean_rank, paired_comparison, spread
 from equipoise.study.folder import Folder
+from equipoise.study.names import without_teleport
 from equipoise.study.records import Record
+from equipoise.teleport import TeleportReport
 
 __all__ = ["Results"]
 
@@ -146,6 +148,41 @@ class Results:
         corrected = holm({method: pair.p for method, pair in pairs.items()})
         return {method: (pair, corrected[method]) for method, pair in pairs.items()}
 
+    def teleporting(self) -> tuple[str, ...]:
+        """The methods that teleport, in the order of :meth:`ranking`, whether or not they ever attempted it."""
+        return tuple(method for method in self.ranking() if any(map(_teleports, self.records(method).values())))
+
+    def counterpart(self, method: str) -> str | None:
+        """The same method without its teleport, if the study holds runs of it: ``X`` for ``cost+X``."""
+        records = self.records(method).values()
+        plain = without_teleport(method)
+        if plain in self._runs and any(map(_teleports, records)):
+            return plain
+        # A label of the user's own says nothing; name and options do.
+        for record in records:
+            described = _described(record)
+            for other in self.methods:
+                if described[0] and "teleport" in described[1] and other != method:
+                    name, options = _described(next(iter(self._runs[other].values())))
+                    if (name, options) == (described[0], {key: described[1][key] for key in described[1] if key != "teleport"}):
+                        return other
+        return None
+
+    def teleports(self, method: str) -> dict[int, list[TeleportReport]]:
+        """Seed → every attempt of a method to teleport, in order; numbers that were not finite are ``nan``."""
+        return {
+            seed: [_report(entry) for entry in record.get("teleports") or []] for seed, record in self.records(method).items()
+        }
+
+    def points(self, method: str) -> dict[int, dict[str, Any]]:
+        """Seed → where the run was in loss and conflict, see :class:`equipoise.study.points.Points`; only runs that know."""
+        return {seed: record["points"] for seed, record in self.records(method).items() if record.get("points")}
+
+    def epoch_seconds(self, method: str) -> dict[int, float]:
+        """Seed → mean seconds of an epoch's optimizer steps, teleports included; only runs that know."""
+        seconds = {seed: _curve([record], ("seconds",)) for seed, record in self.records(method).items()}
+        return {seed: math.fsum(own) / len(own) for seed, own in seconds.items() if own and all(map(math.isfinite, own))}
+
     def seconds(self, method: str) -> list[float]:
         """Median seconds a step of each of a method's runs."""
         return [float(record["seconds_a_step"]["median"]) for record in self.records(method).values()]
@@ -187,3 +224,19 @@ def _curve(records: Any, path: tuple[str, ...]) -> list[float]:
 
 def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
+
+
+def _described(record: Record) -> tuple[str, dict[str, Any]]:
+    run = record["run"]
+    return run.get("name", ""), run.get("options", {})
+
+
+def _teleports(record: Record) -> bool:
+    return "teleport" in _described(record)[1] or bool(record.get("teleports"))
+
+
+def _report(entry: Mapping[str, Any]) -> TeleportReport:
+    def number(value: Any) -> Any:
+        return math.nan if value is None else [number(part) for part in value] if isinstance(value, list) else value
+
+    return TeleportReport.from_dict({key: number(value) for key, value in entry.items()})

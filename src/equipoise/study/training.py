@@ -16,8 +16,10 @@ from equipoise.metrics import ConflictTally, Metric
 from equipoise.objective import LossFunction, Objective
 from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.step.report import StepReport
+from equipoise.study.files import rounded
 from equipoise.study.machine import peak_memory_mb, seed_process, versions
 from equipoise.study.plan import Run
+from equipoise.study.points import Points
 from equipoise.study.problem import Problem, Splits
 from equipoise.study.records import SCHEMA, Record, describe
 from equipoise.tasks import as_losses
@@ -88,7 +90,7 @@ def train(
             split: None if loader is None else _evaluated(problem, model, loader, metrics)
             for split, loader in (("validation", splits.validation), ("test", splits.test))
         }
-        history.append({"epoch": epoch + 1, **tally.summary(), **evaluated})
+        history.append({"epoch": epoch + 1, **tally.summary(), "seconds": tally.seconds, **evaluated})
         finished_epoch(epoch + 1)
 
     return {
@@ -105,7 +107,8 @@ def train(
         "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
         "versions": versions(),
         "history": history,
-        "teleports": [report.as_dict() for report in getattr(mtl.teleport, "history", [])],
+        "points": watch.points.summary(),
+        "teleports": rounded([report.as_dict() for report in getattr(mtl.teleport, "history", [])]),
         "complete": True,
     }
 
@@ -135,6 +138,7 @@ class _Watch:
         self.steps = 0
         self.seconds: list[float] = []
         self.memory: float | None = None
+        self.points = Points()
         self._forms_gramian = False
 
     @property
@@ -174,6 +178,7 @@ class _Tally:
 
     def __init__(self, tasks: tuple[str, ...]) -> None:
         self.steps = 0
+        self.seconds = 0.0
         self.losses: dict[str, list[float]] = {task: [] for task in tasks}
         self.weights: dict[str, list[float]] = {task: [] for task in tasks}
         self.conflicts = ConflictTally(tasks)
@@ -211,6 +216,8 @@ def _epoch(
         except _Absent:
             continue
         tally.steps += 1
+        tally.seconds += watch.seconds[-1]
+        watch.points.see(losses)
         for task, loss in losses.items():
             tally.losses[task].append(loss)
         report = watch.report
@@ -219,6 +226,7 @@ def _epoch(
                 tally.weights[task].append(weight)
         if gramian is not None:
             tally.conflicts.add(gramian.numpy(), report.tasks)
+            watch.points.add(report.step, epoch + 1, losses, gramian.numpy())
     mtl.end_epoch()
     return tally
 

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from equipoise.study.pictures.style import epochs_axis, grid, wrapped
+from equipoise.study.names import wrapped
+from equipoise.study.pictures.style import epochs_axis, grid
 from equipoise.study.results import Results
 
 __all__ = ["by_method", "legend"]

@@ -6,8 +6,9 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 
+from equipoise.study.names import wrapped
 from equipoise.study.pictures.dots import dots
-from equipoise.study.pictures.style import INK, names_axis, single, wrapped
+from equipoise.study.pictures.style import INK, names_axis, single
 from equipoise.study.results import Results
 
 __all__ = ["seconds_picture"]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from equipoise.study.names import wrapped
 
 __all__ = [
     "ACCENT",
@@ -26,7 +26,6 @@ __all__ = [
     "names_axis",
     "percent",
     "single",
-    "wrapped",
 ]
 
 # Okabe and Ito's palette, the yellow left out because thin lines of it vanish on white.
@@ -88,21 +87,6 @@ def dress(axes: Axes) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.label.set_fontsize(_SIZE)
         axis.label.set_color(INK)
-
-
-def wrapped(name: str, width: int) -> str:
-    r"""A name in at most two lines, broken where its options begin or between words; what is longer still is cut.
-
-    Example:
-        >>> wrapped("cagrad:c=0.2,rescale=True", 22)
-        'cagrad:c=0.2,\nrescale=True'
-        >>> wrapped("fairgrad", 22)
-        'fairgrad'
-    """
-    lines = textwrap.wrap(re.sub(r"([,:])", r"\1 ", name), width)[:2]
-    lines = [re.sub(r"([,:]) ", r"\1", line) for line in lines]
-    missing = len(name.replace(" ", "")) - len("".join(lines).replace(" ", ""))
-    return "\n".join(lines)[: -1 if missing else None] + ("…" if missing else "")
 
 
 def names_axis(axes: Axes, names: Sequence[str], *, labelled: bool = True) -> None:
