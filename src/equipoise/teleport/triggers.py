@@ -93,10 +93,11 @@ class Dominated(Trigger):
     name = "dominated"
 
     def measure(self, gram: Array) -> Array | float:
-        """Minus the cosine between the smallest gradient and the mean gradient."""
-        smallest = norms(gram).argmin(axis=-1)
-        cosines = mean_cosines(gram)
-        taken: Array = np.take_along_axis(cosines, np.asarray(smallest)[..., None], axis=-1)[..., 0]
+        """Minus the cosine between the smallest gradient and the mean gradient; of several that are smallest, the lowest."""
+        own = norms(gram)
+        # Taking the first of several would make the answer depend on the order of the tasks.
+        smallest = own == own.min(axis=-1, keepdims=True)
+        taken: Array = np.where(smallest, mean_cosines(gram), np.inf).min(axis=-1)
         return -taken
 
 
