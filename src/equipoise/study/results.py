@@ -138,12 +138,19 @@ class Results:
         Returns:
             method → (comparison of the method minus the reference, p-value after Holm's correction over all methods).
         """
-        own = self.delta_m(self.reference) if self.reference else {}
+        return self._compared({method: self.reference for method in self.methods if method != self.reference})
+
+    def teleport_comparisons(self) -> dict[str, tuple[Comparison, float]]:
+        """As :meth:`comparisons`, but each method that teleports against its :meth:`counterpart` without."""
+        others = {method: self.counterpart(method) for method in self.teleporting()}
+        return self._compared({method: other for method, other in others.items() if other is not None})
+
+    def _compared(self, others: Mapping[str, str]) -> dict[str, tuple[Comparison, float]]:
         pairs = {}
-        for method in self.methods:
-            theirs = self.delta_m(method)
+        for method, other in others.items():
+            theirs, own = self.delta_m(method), self.delta_m(other)
             common = [seed for seed in theirs if seed in own]
-            if method != self.reference and common:
+            if common:
                 pairs[method] = paired_comparison([theirs[seed] for seed in common], [own[seed] for seed in common])
         corrected = holm({method: pair.p for method, pair in pairs.items()})
         return {method: (pair, corrected[method]) for method, pair in pairs.items()}

@@ -1,4 +1,4 @@
-"""All pictures of a report, in their order."""
+"""All pictures of a report, in their order: those of every study, and those of studies in which a method teleports."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from matplotlib.figure import Figure
 
 from equipoise.study.pictures.conflicts import conflicts_picture
 from equipoise.study.pictures.delta_m import delta_m_picture
+from equipoise.study.pictures.loss_and_conflict import loss_and_conflict_picture
 from equipoise.study.pictures.losses import losses_picture
 from equipoise.study.pictures.metrics import metrics_picture
 from equipoise.study.pictures.seconds import seconds_picture
+from equipoise.study.pictures.teleport_changes import teleport_changes_picture
+from equipoise.study.pictures.teleport_conflicts import teleport_conflicts_picture
+from equipoise.study.pictures.teleport_searches import teleport_searches_picture
+from equipoise.study.pictures.teleport_seconds import teleport_seconds_picture
 from equipoise.study.pictures.weights import weights_picture
 from equipoise.study.results import Results
 
-__all__ = ["PICTURES", "Picture"]
+__all__ = ["PICTURES", "TELEPORT_PICTURES", "Picture"]
 
 
 @dataclass(frozen=True)
@@ -78,3 +83,48 @@ PICTURES = (
         seconds_picture,
     ),
 )
+
+TELEPORT_PICTURES = (
+    Picture(
+        "teleport_changes",
+        "Teleports: before and after",
+        "One mark a task and attempt, all seeds; filled in the task's colour where the model moved, open and grey where it "
+        "stayed. "
+        "Left: above the diagonal a task agrees better with the mean gradient afterwards. Right: above 1 its gradient has "
+        "grown. Both were measured on held-out batches where COST holds some (Figure 8 of the COST paper).",
+        teleport_changes_picture,
+    ),
+    Picture(
+        "teleport_searches",
+        "Teleports: the search",
+        "The two terms of COST's objective before each inner step, one line an attempt (all seeds), on the batches that the "
+        "search sees. L_t should end low: the losses are kept. L_g should rise: the spot is sharper, or whatever else is "
+        "rewarded. What goes far astray leaves the picture, but counts in the means (Figure 5b of the COST paper).",
+        teleport_searches_picture,
+    ),
+    Picture(
+        "teleport_conflicts",
+        "Conflicting steps with and without teleports",
+        "Share of an epoch's steps, mean over seeds. Solid: the task with the smallest gradient conflicts with the mean "
+        "gradient, which is COST's trigger for few tasks; dotted: any task does. For methods that form no Gramian from every "
+        "n-th step only, so that few steps decide (Figure 5a of the COST paper).",
+        teleport_conflicts_picture,
+    ),
+    Picture(
+        "loss_and_conflict",
+        "Conflict against loss",
+        "One point a step, thinned, all seeds. Every task's loss is divided by its first one in the run, then averaged over "
+        "tasks: training goes from right to left. Where points lie on both sides of 0 at one loss, there are points of equal "
+        "loss with and without conflict. Dashed: accepted teleports, from where they started to where they landed, measured on "
+        "batches of their own (Figures 3 and 9 of the COST paper).",
+        loss_and_conflict_picture,
+    ),
+    Picture(
+        "teleport_seconds",
+        "Time of an epoch with and without teleports",
+        "Filled: mean over seeds, with ± one standard deviation; open: the seeds. Without data loading, evaluation and "
+        "diagnostics, on one thread. Runs side by side on one machine disturb each other (Figure 11 of the COST paper).",
+        teleport_seconds_picture,
+    ),
+)
+"""Drawn only where at least one method teleports."""

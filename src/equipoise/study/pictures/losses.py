@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from equipoise.study.names import shortened
 from equipoise.study.pictures.labels import label_ends
 from equipoise.study.pictures.style import COLOURS, GREY, epochs_axis, grid, log_scale
 from equipoise.study.results import Results
@@ -34,7 +35,7 @@ def losses_picture(results: Results) -> Figure | None:
         for position, name in enumerate(named):
             # Each narrower than the one below it, so that curves that coincide are still seen to be several.
             _draw(axes, curves[name], color=COLOURS[position], linewidth=3.4 - 0.6 * position, zorder=3)
-            ends.append((curves[name][-1], name if len(name) <= 22 else name[:21] + "…", COLOURS[position]))
+            ends.append((curves[name][-1], shortened(name, 24), COLOURS[position]))
         single = results.baseline_curve(task, "losses", task)
         if single:
             _draw(axes, single, color="black", linewidth=1.6, linestyle="--", zorder=4)

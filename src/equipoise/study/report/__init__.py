@@ -2,6 +2,7 @@
 
 ``words.py``    numbers and verdicts as a reader should see them
 ``content.py``  everything the report says, once, for all its forms
+``teleports.py`` the table of teleports, where there are any
 ``terminal.py`` tables on the terminal
 ``write.py``    ``report.md``, ``report.html``, ``pictures/``
 """

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from equipoise.metrics import Metric, Spread, spread
+from equipoise.study.report.teleports import TeleportTable, teleport_table
 from equipoise.study.report.words import LEVEL, brief, places, verdict
 from equipoise.study.results import Results
 
@@ -45,6 +46,7 @@ class Content:
         notes: how to read the table.
         failures: name of each failed run → file with its traceback, relative to the folder.
         facts: name → value, about how the numbers came about.
+        teleports: the table of teleports; ``None`` where no method teleports.
     """
 
     title: str
@@ -55,6 +57,7 @@ class Content:
     notes: tuple[str, ...]
     failures: dict[str, str]
     facts: dict[str, str]
+    teleports: TeleportTable | None = None
 
 
 def content(results: Results) -> Content:
@@ -69,6 +72,7 @@ def content(results: Results) -> Content:
         notes=tuple(_notes(results)),
         failures={key: str(path.relative_to(results.folder.path)) for key, path in results.failures.items()},
         facts=_facts(results),
+        teleports=teleport_table(results),
     )
 
 

@@ -11,10 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from equipoise.balance.registry import MethodInfo
+from equipoise.study.names import shortened
 from equipoise.study.report.content import Content, content
 from equipoise.study.results import Results
 
 __all__ = ["print_methods", "print_results"]
+
+_SHORTEST_NAME = 16  # a name cut shorter than that says nothing
 
 
 def print_results(results: Results, console: Console) -> None:
@@ -24,6 +27,11 @@ def print_results(results: Results, console: Console) -> None:
     # What there is room for: everything, all but the metrics, or Δm alone.
     choices = (range(len(said.columns)), range(metrics, len(said.columns)), range(metrics, metrics + 1))
     tables = [_table(said, choice) for choice in choices]
+    _, least = tables[-1]
+    if least > console.width:
+        # Names can be long, with all the options of a method; the numbers beside them must not break.
+        longest = max(len(row.name) for row in said.rows)
+        tables.append(_table(said, choices[-1], room=max(longest - (least - console.width), _SHORTEST_NAME)))
     shown = next((table for table, width in tables if width <= console.width), tables[-1][0])
     complete = shown is tables[0][0]
     console.print()
@@ -37,10 +45,11 @@ def print_results(results: Results, console: Console) -> None:
         console.print(Text(f"failed: {key}, see {results.folder.path / path}", style="red"), soft_wrap=True)
 
 
-def _table(said: Content, which: range) -> tuple[Table, int]:
-    """The table, and how many characters a terminal must have for it."""
+def _table(said: Content, which: range, room: int | None = None) -> tuple[Table, int]:
+    """The table, and how many characters a terminal must have for it; names longer than ``room`` are shortened."""
+    names = [row.name if room is None else shortened(row.name, room) for row in said.rows]
     columns = [
-        ("method", [row.name for row in said.rows]),
+        ("method", names),
         *((said.columns[position], [row.cells[position].text for row in said.rows]) for position in which),
         (f"Δm against {said.reference}", [row.verdict for row in said.rows]),
     ]
@@ -51,9 +60,9 @@ def _table(said: Content, which: range) -> tuple[Table, int]:
         width = max(map(len, (*heading.split(), *texts)))
         table.add_column(heading, width=width, justify="right" if 0 < place < len(columns) - 1 else "left")
         total += width + 3
-    for row in said.rows:
+    for name, row in zip(names, said.rows, strict=True):
         cells = (Text(row.cells[position].text, "bold green" if row.cells[position].best else "") for position in which)
-        table.add_row(row.name, *cells, row.verdict, style="dim" if row.baseline else "", end_section=row.baseline)
+        table.add_row(name, *cells, row.verdict, style="dim" if row.baseline else "", end_section=row.baseline)
     return table, total
 
 
