@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 
 from equipoise.errors import InputError
@@ -82,10 +86,16 @@ class Probes:
     def _draw(self) -> None:
         assert not isinstance(self._source, str)
         needed = self._search + self._held_out
-        # A loader's own shuffling must not change what training draws, and be the same on a second start.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            drawn = list(islice(iter(self._source), needed))
+        source = self._source
+        if getattr(source, "persistent_workers", False) and hasattr(source, "_iterator"):
+            # Such a loader has a single iterator: asking for it once more would start a training epoch under way anew.
+            source = copy.copy(source)
+            source._iterator = None
+        # A loader's shuffling and augmentation must not change what training draws.
+        with _random_numbers_kept(source):
+            # The same batches on a second start. torch.manual_seed would seed every device's generator as well.
+            torch.default_generator.manual_seed(0)
+            drawn = list(islice(iter(source), needed))
         if len(drawn) < needed:
             raise InputError(
                 f"the probe loader gave {len(drawn)} batches; {needed} are needed ({self._search} to search on, "
@@ -102,3 +112,21 @@ class Probes:
         """Takes up saved batches."""
         self._held.clear()
         self._held.extend(tuple(step) for step in state["held"])
+
+
+@contextmanager
+def _random_numbers_kept(source: Any) -> Iterator[None]:
+    """Puts back every random state that drawing from a loader may change: Python's, NumPy's, torch's and the loader's own."""
+    holders = (source, getattr(source, "sampler", None), getattr(source, "batch_sampler", None))
+    found = (getattr(holder, "generator", None) for holder in holders)
+    generators = [generator for generator in found if isinstance(generator, torch.Generator)]
+    states = [generator.get_state() for generator in generators]
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (it is the user's)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from equipoise.autocast import without_autocast
 from equipoise.errors import InputError
 
 __all__ = ["Adaptation", "Delta", "DenseDifference", "Difference", "fan_in_uniform", "matrix_shape"]
@@ -72,7 +73,12 @@ class Adaptation:
 
     def deltas(self) -> dict[str, Tensor]:
         """Δθ by name, in the parameters' shapes and precision."""
-        return {name: difference.compute().to(self._parameters[name].dtype) for name, difference in self._differences.items()}
+        computed = {}
+        for name, difference in self._differences.items():
+            # A caller's autocast would remember casts of the factors and miss that they are being trained.
+            with without_autocast(self._parameters[name].device):
+                computed[name] = difference.compute().to(self._parameters[name].dtype)
+        return computed
 
     def elsewhere(self) -> dict[str, Tensor]:
         """θ + Δθ by name, differentiable with respect to the factors."""

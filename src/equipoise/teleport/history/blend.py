@@ -37,15 +37,25 @@ def blend(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], sigma:
             state = optimizer.state.get(parameter)
             if id(parameter) not in chosen or not state or parameter.grad is None:
                 continue
-            gradient = gradient_seen(optimizer, group, parameter)
+            touched = None
+            if isinstance(optimizer, torch.optim.SparseAdam):
+                # A step of it lets only those entries fade that the gradient holds.
+                held = parameter.grad.coalesce()
+                touched, gradient = tuple(held.indices()), held.values()
+                gradient = -gradient if group.get("maximize", False) else gradient
+            else:
+                gradient = gradient_seen(optimizer, group, parameter)
             for name, kind in kinds.items():
                 buffer = state.get(name)
                 if not isinstance(buffer, Tensor) or kind is Kind.PEAK:
                     continue
-                buffer.mul_(sigma)
+                part = buffer if touched is None else buffer[touched]
+                part.mul_(sigma)
                 if kind is Kind.MEAN:
-                    buffer.add_(gradient.to(buffer.dtype), alpha=1.0 - sigma)
+                    part.add_(gradient.to(buffer.dtype), alpha=1.0 - sigma)
                 elif kind is Kind.MEAN_SQUARE:
-                    buffer.add_(gradient.to(buffer.dtype).square(), alpha=1.0 - sigma)
+                    part.add_(gradient.to(buffer.dtype).square(), alpha=1.0 - sigma)
+                if touched is not None:
+                    buffer[touched] = part
                 changed += 1
     return changed

@@ -16,9 +16,26 @@ __all__ = ["discount", "reset"]
 
 @torch.no_grad()
 def reset(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
-    """Forgets everything the optimizer remembers of some parameters; their next step is like the very first."""
-    for parameter in parameters:
-        optimizer.state.pop(parameter, None)
+    """Forgets everything the optimizer remembers of some parameters; their next step is like the very first.
+
+    Two optimizers need their state to stay where it is, so it is set back in place: Adagrad (not every version makes it anew)
+    and fused SGD, whose kernel takes momentum for all parameters or for none; with ``dampening``, its next step differs from
+    a first one by that factor.
+    """
+    chosen = {id(parameter) for parameter in parameters}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if id(parameter) not in chosen or not optimizer.state.get(parameter):
+                continue
+            state = optimizer.state[parameter]
+            if isinstance(optimizer, torch.optim.Adagrad):
+                state["sum"].fill_(optimizer.defaults["initial_accumulator_value"])
+                state["step"].zero_()
+            elif isinstance(optimizer, torch.optim.SGD) and group.get("fused"):
+                if isinstance(state.get("momentum_buffer"), torch.Tensor):
+                    state["momentum_buffer"].zero_()
+            else:
+                optimizer.state.pop(parameter)
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ def similarity(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
     product = moved = gradient = 0.0
     for delta, grad in pairs:
         grad = grad.to_dense() if grad.is_sparse else grad
-        own, other = delta.detach().double().flatten(), grad.detach().double().flatten()
+        own, other = delta.detach().to(grad.device).double().flatten(), grad.detach().double().flatten()
         # Added up as Python numbers in float64: the same on every process and every run.
         product += float(own @ other)
         moved += float(own @ own)
