@@ -7,6 +7,8 @@ import pytest
 
 from equipoise.balance.registry import methods
 from equipoise.cli import main
+from equipoise.errors import InputError
+from equipoise.study import parse_methods
 from equipoise.version import __version__
 
 TINY = Path(__file__).parents[1] / "study" / "problems" / "tiny.py"
@@ -58,6 +60,20 @@ def test_study_of_a_users_own_problem_and_its_report(capsys, tmp_path, monkeypat
     assert "(epochs 2 there, 5 now)" in fails(capsys, *arguments[:-1], "5", "--folder", folder)
 
 
+def test_all_methods_are_those_of_the_registry(capsys, monkeypatch):
+    """Teleports are asked for by name; a study of everything has none."""
+    asked = []
+
+    def study(problem, methods, *arguments, **options):
+        asked.extend(parse_methods(methods))
+        raise InputError("enough")
+
+    monkeypatch.setattr("equipoise.study.commands.Study", study)
+    assert "enough" in fails(capsys, "study", "digits", "--methods", "all")
+    assert [method.label for method in asked] == [info.name for info in methods()]
+    assert all(method.teleport is None for method in asked)
+
+
 def test_a_failed_run_gives_a_failed_study(capsys, tmp_path):
     folder = tmp_path / "study"
     arguments = ["study", f"{TINY}:failing", "--methods", "ls", "--seeds", "0-1", "--jobs", "2", "--folder", str(folder)]
@@ -74,6 +90,7 @@ def test_a_failed_run_gives_a_failed_study(capsys, tmp_path):
         (["digts"], 'there is no problem "digts". Did you mean "digits"?'),
         (["digits", "--methods", "ls,cagard"], 'no method "cagard". Did you mean "cagrad"'),
         (["digits", "--methods", "cagrad:d=1"], 'method "cagrad" has no option "d"'),
+        (["digits", "--methods", "ls,cost(gama=1)+ls"], 'COST has no option "gama". Did you mean "gamma"?'),
         (["digits", "--seeds", "x"], "seeds is 'x'; give a count"),
         (["digits", "--epochs", "0"], "epochs is 0; it must be at least 1"),
         (["digits", "--jobs", "0"], "jobs is 0; it must be at least 1"),

@@ -1,7 +1,9 @@
+import math
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tests.study.attempts import COST, attempt
 
 from equipoise.study import Study, find_problem
 from equipoise.study.files import write_json
@@ -33,11 +35,22 @@ def finished(tmp_path_factory, tiny):
     return study.run(), folder
 
 
+@pytest.fixture(scope="session")
+def teleported(tmp_path_factory, tiny):
+    """As ``finished``, of a method with and without teleports; with seed 1 tasks never conflict."""
+    folder = tmp_path_factory.mktemp("teleported") / "study"
+    study = Study(tiny, f"ls,{COST}+ls", 2, folder=folder, jobs=2, gramian_every=1, console=Console(quiet=True))
+    return study.run(), folder
+
+
 @pytest.fixture
 def made_up(tmp_path):
-    """Writes the folder of a study that never was, of any size, with numbers that can be told apart."""
+    """Writes the folder of a study that never was, of any size, with numbers that can be told apart.
 
-    def write(methods=("ls", "fairgrad"), seeds=(0, 1, 2), tasks=("near", "far"), epochs=5, spread=1.0, **changes):
+    Methods with a plus sign in their label teleport: as often as ``attempts`` says, every third attempt refused.
+    """
+
+    def write(methods=("ls", "fairgrad"), seeds=(0, 1, 2), tasks=("near", "far"), epochs=5, spread=1.0, attempts=9, **changes):
         write_json(
             tmp_path / "study.json",
             {
@@ -64,6 +77,9 @@ def made_up(tmp_path):
             for place, method in enumerate(methods):
                 level = 1.1 + 0.1 * place + 0.05 * spread * ((seed * 7 + place * 3) % 5 - 2)
                 record = _record(method, seed, tasks, epochs, level, None)
+                if "+" in method:
+                    record["run"]["options"] = {"teleport": {}}
+                    record["teleports"] = [attempt(number, seed, tasks, level) for number in range(attempts)]
                 write_json(tmp_path / "runs" / f"{place}-seed{seed}.json", record | changes.get("runs", {}))
         return tmp_path
 
@@ -86,6 +102,7 @@ def _record(method, seed, tasks, epochs, level, alone):
                 "smallest": 0.1 * level,
                 "tasks": {task: {"conflicts": 0.2, "cosine": 0.1, "norm": 1.0} for task in tasks},
             },
+            "seconds": 0.05 * level * epoch,
             "validation": values,
             "test": values,
         }
@@ -104,5 +121,15 @@ def _record(method, seed, tasks, epochs, level, alone):
         "began": "2024-01-01T00:00:00+0000",
         "versions": {"equipoise": "0", "python": "3", "torch": "2", "numpy": "2", "platform": "x"},
         "history": history,
+        "points": None
+        if alone
+        else {
+            "step": list(range(3 * epochs)),
+            "epoch": [1 + step // 3 for step in range(3 * epochs)],
+            "loss": [level / (1 + step) for step in range(3 * epochs)],
+            "cosine": [math.sin(step + seed) for step in range(3 * epochs)],
+            "scales": dict.fromkeys(tasks, 2.0),
+        },
+        "teleports": [],
         "complete": True,
     }

@@ -14,9 +14,15 @@ from equipoise.cli import main
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 
 
+# One attempt a run, and a short one: every evaluation of the problem's losses takes its time.
+TELEPORTING = (
+    "cost(budget=None,stop=1,per_epoch=1,cooldown=1,probe_batches=1,held_out_batches=1,steps=1,samples=1,rank=2)+fairgrad"
+)
+
+
 def arguments(tiny_path, folder):
-    """The study of a problem whose runs take a third of a second, on the command line."""
-    options = ["--methods", "ls,fairgrad", "--seeds", "2", "--jobs", "2", "--folder", str(folder)]
+    """The study of a problem whose runs take half a second or more, on the command line."""
+    options = ["--methods", f"ls,{TELEPORTING}", "--seeds", "2", "--jobs", "2", "--folder", str(folder)]
     return ["study", f"{tiny_path}:slow", *options]
 
 
@@ -72,6 +78,7 @@ def test_killed_in_the_middle_and_started_again(start, tiny_path, tmp_path, caps
     undisturbed, folder = tmp_path / "undisturbed", tmp_path / "killed"
     assert main(arguments(tiny_path, undisturbed)) == 0
     assert len(records(undisturbed)) == 8
+    assert any(record["teleports"] for record in timeless_records(undisturbed))
 
     process = starts(folder)
     wait_for(lambda: len(records(folder)) >= 3)

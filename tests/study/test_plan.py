@@ -36,6 +36,7 @@ def test_file_names_are_plain_and_differ():
     keys = [run.key for run in runs]
     assert len({key.lower() for key in keys}) == len(keys)
     assert all(len(key) < 120 and key.isascii() and "/" not in key and " " not in key for key in keys)
+    assert all(f"-seed{run.seed}" in run.key for run in runs)  # however long the label is
     assert Run(1, method=parse_methods("cagrad:c=0.2")[0]).key == "cagrad~c=0.2-seed1"
 
 

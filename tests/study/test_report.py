@@ -9,7 +9,7 @@ from matplotlib.text import Annotation, Text
 from rich.console import Console
 
 from equipoise.study import Results
-from equipoise.study.pictures import PICTURES
+from equipoise.study.pictures import PICTURES, TELEPORT_PICTURES
 from equipoise.study.pictures.labels import spread_apart
 from equipoise.study.report import print_results, write_report
 from equipoise.study.report.content import content
@@ -145,7 +145,39 @@ CASES = {
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_overlaps_and_nothing_is_cut_off(made_up, name, case):
     results = Results(made_up(**CASES[case]))
-    figure = next(picture for picture in PICTURES if picture.name == name).draw(results)
+    _nothing_overlaps(next(picture for picture in PICTURES if picture.name == name).draw(results))
+
+
+LONG = "cost(budget=None,per_epoch=2,check_every=10,delta=oft,blocks=2)+cagrad:c=0.2,rescale=True"
+TELEPORT_CASES = {
+    "with and without": {"methods": ("ls", "fairgrad", "cost+ls", "cost+fairgrad")},
+    "one attempt of one seed": {"methods": ("ls", "cost+ls"), "seeds": (0,), "epochs": 1, "attempts": 1},
+    "without counterparts, many tasks": {"methods": (LONG,), "tasks": tuple(f"task number {k}" for k in range(12))},
+    "more methods than are shown": {"methods": ("ls", *(f"cost(gamma=0.{k},start=3)+ls" for k in range(1, 9))), "seeds": (0,)},
+    "long names, many attempts": {"methods": ("cagrad:c=0.2,rescale=True", LONG), "seeds": (0,), "attempts": 100},
+}
+
+
+@pytest.mark.parametrize("case", TELEPORT_CASES)
+@pytest.mark.parametrize("name", [picture.name for picture in TELEPORT_PICTURES])
+def test_pictures_of_teleports_overlap_nowhere(made_up, name, case):
+    results = Results(made_up(**TELEPORT_CASES[case]))
+    _nothing_overlaps(next(picture for picture in TELEPORT_PICTURES if picture.name == name).draw(results))
+
+
+@pytest.mark.parametrize("name", [picture.name for picture in PICTURES])
+def test_other_pictures_with_names_of_teleporting_methods(made_up, name):
+    results = Results(made_up(methods=("ls", "cost(gamma=0.3)+ls", LONG)))
+    _nothing_overlaps(next(picture for picture in PICTURES if picture.name == name).draw(results))
+
+
+def test_pictures_of_teleports_that_never_were_tried(made_up):
+    results = Results(made_up(methods=("ls", "cost+ls"), attempts=0))
+    drawn = {picture.name for picture in TELEPORT_PICTURES if picture.draw(results) is not None}
+    assert drawn == {"teleport_conflicts", "loss_and_conflict", "teleport_seconds"}
+
+
+def _nothing_overlaps(figure):
     assert figure is not None
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

@@ -37,10 +37,14 @@ class Run:
     @property
     def key(self) -> str:
         """Names the run's files: readable, free of characters that file systems dislike, and different for each run."""
-        name = f"{self.label}-seed{self.seed}"
+        seed = f"-seed{self.seed}"
+        name = self.label + seed
         # The tilde stands for a colon and nothing else; what had to be changed beyond that is told apart by a hash, and
         # so are capitals, because on some systems they do not tell file names apart.
-        plain = re.sub(r"[^a-z0-9._=+,:-]+", "-", name)[:80].replace(":", "~")
+        plain = re.sub(r"[^a-z0-9._=+,:-]+", "-", name)
+        if len(plain) > 80:  # the seed stays readable
+            plain = plain[: 80 - len(seed)].rstrip("-") + seed
+        plain = plain.replace(":", "~")
         return plain if plain == name.replace(":", "~") else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
     def __str__(self) -> str:
