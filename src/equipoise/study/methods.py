@@ -59,7 +59,7 @@ def parse_method(text: str) -> Method:
     Example:
         >>> parse_method("FairGrad:alpha=2").label
         'fairgrad:alpha=2'
-        >>> parse_method("cost(gamma=0.2, steps=20)+FairGrad:alpha=2").label
+        >>> parse_method("COST(gamma=0.2)+FairGrad:alpha=2").label
         'cost(gamma=0.2)+fairgrad:alpha=2'
     """
     before, balancer = divide(text.strip())

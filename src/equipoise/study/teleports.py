@@ -64,7 +64,7 @@ def parse_teleport(text: str) -> ParsedTeleport:
         InputError: not of this form, or a value that COST refuses.
 
     Example:
-        >>> parse_teleport("cost(delta=oft, blocks=2, gamma=0.1)").label
+        >>> parse_teleport("cost(delta=oft, blocks=2, stop=none)").label
         'cost(delta=oft,blocks=2)'
     """
     match = re.fullmatch(r"\s*([^()]*?)\s*(?:\((.*)\))?\s*", text, re.DOTALL)

@@ -33,11 +33,13 @@ def loss_and_conflict_picture(results: Results) -> Figure | None:
     figure, panels = rows(results, names, height=2.9)
     for name, left, right in panels:
         other = results.counterpart(name)
-        _cloud(right, results.points(name))
-        _jumps(right, results, name)
-        right.set_title(shortened(name, _TITLE), loc="left", fontsize=10, fontweight="bold")
-        if other is None or not results.points(other):
-            left.set_visible(False)
+        alone = other is None or not results.points(other)
+        own = left if alone else right
+        _cloud(own, results.points(name))
+        _jumps(own, results, name)
+        own.set_title(shortened(name, _TITLE), loc="left", fontsize=10, fontweight="bold")
+        if other is None or alone:
+            right.set_visible(False)
             continue
         left.set_title(shortened(other, _TITLE), loc="left", fontsize=10, fontweight="bold")
         _cloud(left, results.points(other))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from equipoise.study.names import wrapped
 from equipoise.study.pictures.panels import legend
 from equipoise.study.pictures.style import GREY, epochs_axis, grid, percent
-from equipoise.study.pictures.teleporting import WITH, WITHOUT, shown
+from equipoise.study.pictures.teleporting import WITH, WITHOUT, note_what_is_left_out, shown
 from equipoise.study.results import Results
 
 __all__ = ["teleport_conflicts_picture"]
@@ -37,6 +37,7 @@ def teleport_conflicts_picture(results: Results) -> Figure | None:
                 marker = "o" if len(curve) == 1 else None
                 axes.plot(range(1, len(curve) + 1), curve, marker=marker, markersize=4, zorder=3, **look)  # type: ignore[arg-type]
         percent(axes)
+    note_what_is_left_out(figure, results, names)
     legend(
         figure,
         [

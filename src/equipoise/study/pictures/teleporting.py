@@ -13,7 +13,18 @@ from equipoise.study.pictures.style import COLOURS, GREY, grid
 from equipoise.study.results import Results
 from equipoise.teleport import TeleportReport
 
-__all__ = ["ACCEPTED", "REFUSED", "WITH", "WITHOUT", "attempts", "legend_of", "rows", "shown", "task_colours"]
+__all__ = [
+    "ACCEPTED",
+    "REFUSED",
+    "WITH",
+    "WITHOUT",
+    "attempts",
+    "legend_of",
+    "note_what_is_left_out",
+    "rows",
+    "shown",
+    "task_colours",
+]
 
 ACCEPTED = COLOURS[2]
 REFUSED = GREY
@@ -45,11 +56,16 @@ def rows(results: Results, names: Sequence[str], *, height: float = 2.6) -> tupl
     figure, panels = grid(2 * len(names), columns=2, width=_WIDTH, height=height)
     for name, axes in zip(names, panels[::2], strict=True):
         axes.set_title(shortened(name, _TITLE), loc="left", fontsize=10, fontweight="bold")
+    note_what_is_left_out(figure, results, names)
+    return figure, zip(names, panels[::2], panels[1::2], strict=True)
+
+
+def note_what_is_left_out(figure: Figure, results: Results, names: Sequence[str]) -> None:
+    """Says below the panels that not all methods are shown, where that is so."""
     left_out = len(results.teleporting()) - len(names)
     if left_out > 0 and len(names) == _ROWS:
         note = f"the {_ROWS} teleporting methods with the lowest Δm; {left_out} more are in the table only"
         figure.supxlabel(note, fontsize=9, color="#666666")
-    return figure, zip(names, panels[::2], panels[1::2], strict=True)
 
 
 def task_colours(results: Results) -> dict[str, str]:
