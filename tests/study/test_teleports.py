@@ -1,5 +1,7 @@
 """``cost+NAME`` and ``cost(option=value)+NAME``: what is read, what it is called, what is refused."""
 
+import dataclasses
+import inspect
 import json
 import pickle
 
@@ -12,7 +14,7 @@ from equipoise.study import Study, parse_method, parse_methods
 from equipoise.study.folder import Folder
 from equipoise.study.plan import Run
 from equipoise.study.teleports import parse_teleport
-from equipoise.teleport import COST, OFT, Dense, LoHa, LowRank
+from equipoise.teleport import COST, OFT, Dense, LoHa, LowRank, ReleasedFormulation
 
 
 def label(text):
@@ -41,8 +43,9 @@ def test_options_reach_cost():
 @pytest.mark.parametrize(
     ("text", "delta"),
     [
-        ("cost", LowRank()),
-        ("cost(rank=3)", LowRank(rank=3)),
+        ("cost", COST().delta),
+        ("cost(rank=3)", dataclasses.replace(COST().delta, rank=3)),
+        ("cost(delta=lowrank,rank=3)", LowRank(rank=3)),
         ("cost(delta=lowrank,vectors=True)", LowRank(vectors=True)),
         ("cost(delta=loha,rank=2,alpha=4.0)", LoHa(rank=2, alpha=4.0)),
         ("cost(delta=OFT,blocks=2)", OFT(blocks=2)),
@@ -66,16 +69,20 @@ def test_the_seed_of_the_run_is_costs_unless_it_has_its_own():
     assert "seed" not in parse_method("cost+rlw").options["teleport"]
 
 
+DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(COST).parameters.items()}
+GAMMA = COST().search.formulation.gamma
+
+
 @pytest.mark.parametrize(
     ("text", "shortest"),
     [
         ("cost()+ls", "cost+ls"),
-        ("cost(steps=20,guard=true)+ls", "cost+ls"),
-        ("cost(gamma=0.1)+ls", "cost+ls"),  # what the formulation has by itself
-        ("cost(formulation=released,gamma=0.5)+ls", "cost(formulation=released)+ls"),
-        ("cost(gamma=0.5)+ls", "cost(gamma=0.5)+ls"),
-        ("cost(delta=lowrank,rank=5)+cagrad:c=0.4", "cost+cagrad"),
-        ("cost(budget=none, start=1, delta=oft)+ls", "cost(budget=None,start=1,delta=oft)+ls"),
+        (f"cost(steps={DEFAULTS['steps']},guard={DEFAULTS['guard']},budget={DEFAULTS['budget']})+ls", "cost+ls"),
+        (f"cost(gamma={GAMMA})+ls", "cost+ls"),  # left out, the formulation decides
+        (f"cost(formulation=released,gamma={ReleasedFormulation().gamma})+ls", "cost(formulation=released)+ls"),
+        (f"cost(gamma={GAMMA + 1})+ls", f"cost(gamma={GAMMA + 1})+ls"),
+        (f"cost(delta=oft,blocks={OFT().blocks})+cagrad:c=0.4", "cost(delta=oft)+cagrad"),
+        ("cost(per_epoch=7, start=3, delta=oft)+ls", "cost(per_epoch=7,start=3,delta=oft)+ls"),
     ],
 )
 def test_labels_leave_out_defaults_and_can_be_read_again(text, shortest):
@@ -99,7 +106,7 @@ def test_lists_of_methods():
         "cost+cagrad:c=0.2,rescale=True",
         "si",
     ]
-    assert labels("cost+ls,COST+ls,cost(steps=20)+ls") == ["cost+ls"]
+    assert labels("cost+ls,COST+ls,cost()+ls") == ["cost+ls"]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +123,7 @@ def test_lists_of_methods():
         ("cost(optimizer=adam)+ls", UnknownOptionError, 'COST has no option "optimizer"'),
         ("cost(delta=ofd)+ls", InputError, 'no delta "ofd". Did you mean "oft"?'),
         (
-            "cost(blocks=2)+ls",
+            "cost(delta=lowrank,blocks=2)+ls",
             UnknownOptionError,
             '"lowrank" has no option "blocks": it has rank, alpha, vectors; "blocks" belongs',
         ),
@@ -153,7 +160,7 @@ def test_the_folder_tells_methods_with_and_without_teleports_apart(tiny, tmp_pat
     options = [methods[name]["options"] for name in methods]
     assert all(one != other for place, one in enumerate(options) for other in options[:place])
     assert methods["cost(gamma=0.5)+ls"]["options"]["teleport"]["gamma"] == 0.5
-    assert methods["cost+ls"]["options"]["teleport"]["gamma"] == 0.1  # in force, though nobody said so
+    assert methods["cost+ls"]["options"]["teleport"]["gamma"] == GAMMA  # in force, though nobody said so
     configured(("mine", "cost+ls"))
     with pytest.raises(InputError, match='method "mine"'):
         configured(("mine", "cost(gamma=0.5)+ls"))
