@@ -10,11 +10,13 @@ Rooms, in the order in which a study passes through them:
 =================  =====================================================================================
 ``problem.py``     what is trained and how it is judged
 ``problems/``      the problems that come with the library; finding one by name or in a user's file
-``methods.py``     "cagrad:c=0.2" → a method to compare
+``methods.py``     "cagrad:c=0.2" → a method to compare; ``options.py`` reads the options
+``teleports.py``   "cost(gamma=0.2)+" → the teleport that goes on top of it
+``names.py``       labels where there is little room for them
 ``plan.py``        problem × methods × seeds → the runs, single-task baselines first
 ``folder.py``      what lies in a study's folder, and that it is only ever whole
 ``records.py``     the record of one run, written and validated
-``training.py``    one run, from seed to record
+``training.py``    one run, from seed to record; ``points.py`` keeps where it was in loss and conflict
 ``processes/``     runs as independent processes, several at a time
 ``progress.py``    one bar over all runs, or plain lines
 ``study.py``       all of it together

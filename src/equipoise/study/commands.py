@@ -43,7 +43,7 @@ def _study(
     ],
     methods: Annotated[
         str,
-        typer.Option("--methods", "-m", help='Which methods, such as "ls,cagrad:c=0.2,famo"; "all" for every one.'),
+        typer.Option("--methods", "-m", help='Which methods, such as "ls,cagrad:c=0.2,cost+ls"; "all" for every one.'),
     ] = "all",
     seeds: Annotated[str, typer.Option("--seeds", "-s", help='How many ("3": 0, 1, 2), a range "5-9", a list "1,4".')] = "3",
     epochs: Annotated[

@@ -80,7 +80,7 @@ def print_methods(methods: Iterable[MethodInfo], console: Console) -> None:
     console.print(table)
     console.print(
         "What a step costs: losses, one backward pass; gramian or gradients, one backward pass a task. "
-        'Options are given as in "cagrad:c=0.2".',
+        'Options are given as in "cagrad:c=0.2". In studies COST goes on top of any of them: "cost(gamma=0.2)+cagrad:c=0.2".',
         highlight=False,
         soft_wrap=True,
     )
