@@ -198,3 +198,15 @@ def test_counterpart_of_a_label_of_ones_own(made_up):
     assert set(results.teleporting()) == {"mine", "other"}
     assert results.counterpart("mine") == "ls"
     assert results.counterpart("other") is None
+
+
+def test_short_names_show_what_tells_methods_apart(made_up):
+    texts = [f"cost(start=3,stop=9,gamma={gamma})+ls" for gamma in (0.1, 0.2)]
+    results = Results(made_up(methods=("ls", *texts, "cost(start=3)+fairgrad"), seeds=(0,)))
+    assert [results.short(name) for name in results.methods] == [
+        "ls",
+        "cost(…,gamma=0.1)+ls",
+        "cost(…,gamma=0.2)+ls",
+        "cost(start=3)+fairgrad",
+    ]
+    assert Results(made_up(methods=("cost+ls", *texts), seeds=(0,))).short(texts[0]) == texts[0]  # nothing is common to all

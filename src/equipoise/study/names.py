@@ -4,10 +4,35 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Iterable
 
+from equipoise.study.options import split_outside
 from equipoise.study.teleports import divide
 
-__all__ = ["shortened", "without_teleport", "wrapped"]
+__all__ = ["distinct", "shortened", "without_teleport", "wrapped"]
+
+
+def distinct(labels: Iterable[str]) -> dict[str, str]:
+    """Label → the label without what it has in common with the others that teleport on top of the same balancer.
+
+    A study of one option then shows that option, however many others are the same throughout.
+
+    Example:
+        >>> distinct(["ls", "cost(start=3,gamma=0.1)+ls", "cost(start=3,gamma=0.2)+ls", "cost(start=3)+si"]).values()
+        dict_values(['ls', 'cost(…,gamma=0.1)+ls', 'cost(…,gamma=0.2)+ls', 'cost(start=3)+si'])
+    """
+    labels = tuple(labels)
+    options = {label: _options(label) for label in labels}
+    shown = {}
+    for label in labels:
+        alike = [options[other] for other in labels if options[other] and without_teleport(other) == without_teleport(label)]
+        common = [option for option in options[label] if all(option in other for other in alike)]
+        if len(alike) < 2 or not common or any(_bare(other) == without_teleport(label) for other in labels):
+            shown[label] = label
+            continue
+        kept = ["…", *(option for option in options[label] if option not in common)]
+        shown[label] = f"{label.partition('(')[0]}({','.join(kept)})+{without_teleport(label)}"
+    return shown
 
 
 def without_teleport(label: str) -> str:
@@ -62,6 +87,17 @@ def wrapped(name: str, width: int) -> str:
     missing = len(name.replace(" ", "")) - len("".join(lines[:2]).replace(" ", ""))
     cut = missing > 0 and "…" not in "".join(lines[:2])
     return "\n".join(lines[:2])[: -1 if cut else None] + ("…" if cut else "")
+
+
+def _options(label: str) -> list[str]:
+    """What stands in the parentheses of a label's teleport."""
+    _, bracket, options = divide(label)[0].partition("(")
+    return split_outside(options.removesuffix(")"), ",") if bracket else []
+
+
+def _bare(label: str) -> str:
+    """The balancer of a label whose teleport has no options; empty for others."""
+    return "" if _options(label) else without_teleport(label)
 
 
 def _lines(name: str, width: int) -> list[str]:

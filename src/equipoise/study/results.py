@@ -11,7 +11,7 @@ from typing import Any
 from equipoise.errors import InputError
 from equipoise.metrics import Comparison, Metric, Spread, delta_m, holm, mean_rank, paired_comparison, spread
 from equipoise.study.folder import Folder
-from equipoise.study.names import without_teleport
+from equipoise.study.names import distinct, without_teleport
 from equipoise.study.records import Record
 from equipoise.teleport import TeleportReport
 
@@ -63,6 +63,12 @@ class Results:
         self.seeds: tuple[int, ...] = tuple(
             sorted({seed for runs in (*self._runs.values(), *self._baselines.values()) for seed in runs})
         )
+
+    def short(self, method: str) -> str:
+        """What a method is called where there is little room: without the options of its teleport that it shares with all
+        others on top of the same balancer.
+        """
+        return distinct(self.methods).get(method, method)
 
     def records(self, method: str) -> dict[int, Record]:
         """Seed → record of a method, by seed."""

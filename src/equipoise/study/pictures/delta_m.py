@@ -22,7 +22,7 @@ def delta_m_picture(results: Results) -> Figure | None:
     values = [list(results.delta_m(name).values()) for name in names]
     texts = ["–" if math.isnan(own.mean) else own.text(1, sign=True) for own in map(spread, values)]
     figure, axes = single(7.5, 1.3 + 0.38 * len(names))
-    names_axis(axes, names)
+    names_axis(axes, [results.short(name) for name in names])
     axes.axvline(0, color=BASELINE, linestyle="--", linewidth=1.2)
     dots(axes, values, texts=texts)
     axes.annotate(

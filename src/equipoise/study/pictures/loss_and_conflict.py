@@ -37,7 +37,7 @@ def loss_and_conflict_picture(results: Results) -> Figure | None:
         own = left if alone else right
         _cloud(own, results.points(name))
         _jumps(own, results, name)
-        own.set_title(shortened(name, _TITLE), loc="left", fontsize=10, fontweight="bold")
+        own.set_title(shortened(results.short(name), _TITLE), loc="left", fontsize=10, fontweight="bold")
         if other is None or alone:
             right.set_visible(False)
             continue

@@ -35,7 +35,7 @@ def losses_picture(results: Results) -> Figure | None:
         for position, name in enumerate(named):
             # Each narrower than the one below it, so that curves that coincide are still seen to be several.
             _draw(axes, curves[name], color=COLOURS[position], linewidth=3.4 - 0.6 * position, zorder=3)
-            ends.append((curves[name][-1], shortened(name, 24), COLOURS[position]))
+            ends.append((curves[name][-1], shortened(results.short(name), 24), COLOURS[position]))
         single = results.baseline_curve(task, "losses", task)
         if single:
             _draw(axes, single, color="black", linewidth=1.6, linestyle="--", zorder=4)

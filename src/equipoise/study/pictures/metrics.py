@@ -24,7 +24,7 @@ def metrics_picture(results: Results) -> Figure | None:
     figure, panels = grid(len(results.metrics), columns=_COLUMNS, width=2.7, height=1.2 + 0.27 * len(names))
     baseline = results.baseline()
     for position, (axes, metric) in enumerate(zip(panels, results.metrics, strict=True)):
-        names_axis(axes, names, labelled=position % _COLUMNS == 0)
+        names_axis(axes, [results.short(name) for name in names], labelled=position % _COLUMNS == 0)
         single = baseline.get(metric.name)
         if single is not None and math.isfinite(single.mean):
             axes.axvline(single.mean, color=BASELINE, linestyle="--", linewidth=1.2)

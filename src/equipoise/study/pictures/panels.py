@@ -30,7 +30,7 @@ def by_method(results: Results, quantity: str, methods: Sequence[str] | None = N
     columns = min(columns, len(names))
     for position, (name, axes) in enumerate(zip(names, panels, strict=True)):
         epochs_axis(axes, results.epochs, labelled=position + columns >= len(names))
-        axes.set_title(wrapped(name, 22), loc="left", fontsize=10, fontweight="bold")
+        axes.set_title(wrapped(results.short(name), 22), loc="left", fontsize=10, fontweight="bold")
         if position % columns == 0:
             axes.set_ylabel(quantity)
     return figure, dict(zip(names, panels, strict=True))

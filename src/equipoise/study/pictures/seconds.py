@@ -23,7 +23,7 @@ def seconds_picture(results: Results) -> Figure | None:
     unit = fmean(milliseconds[results.reference])
     texts = [f"{fmean(milliseconds[name]):.1f} ms   {fmean(milliseconds[name]) / unit:.2f}×" for name in names]
     figure, axes = single(7.5, 1.1 + 0.38 * len(names))
-    names_axis(axes, names)
+    names_axis(axes, [results.short(name) for name in names])
     dots(axes, [milliseconds[name] for name in names], texts=texts)
     axes.set_xlim(left=0)
     axes.annotate(

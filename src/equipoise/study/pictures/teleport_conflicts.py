@@ -23,7 +23,7 @@ def teleport_conflicts_picture(results: Results) -> Figure | None:
     figure, panels = grid(len(names), columns=3, width=3.0, height=2.6, sharex=True, sharey=True)
     for position, (name, axes) in enumerate(zip(names, panels, strict=True)):
         epochs_axis(axes, results.epochs, labelled=position + 3 >= len(names))
-        axes.set_title(wrapped(name, 28), loc="left", fontsize=10, fontweight="bold")
+        axes.set_title(wrapped(results.short(name), 28), loc="left", fontsize=10, fontweight="bold")
         if position % 3 == 0:
             axes.set_ylabel("share of steps")
         for method, colour in ((results.counterpart(name), WITHOUT), (name, WITH)):

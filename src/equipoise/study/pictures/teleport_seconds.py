@@ -26,7 +26,7 @@ def teleport_seconds_picture(results: Results) -> Figure | None:
     if not teleporting:
         return None
     figure, axes = single(7.5, 1.2 + 0.38 * len(names))
-    names_axis(axes, names)
+    names_axis(axes, [results.short(name) for name in names])
     dots(
         axes,
         [seconds[name] for name in names],

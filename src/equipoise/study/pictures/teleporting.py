@@ -55,7 +55,7 @@ def rows(results: Results, names: Sequence[str], *, height: float = 2.6) -> tupl
     """A figure with one row a method: its name, the left panel and the right panel."""
     figure, panels = grid(2 * len(names), columns=2, width=_WIDTH, height=height)
     for name, axes in zip(names, panels[::2], strict=True):
-        axes.set_title(shortened(name, _TITLE), loc="left", fontsize=10, fontweight="bold")
+        axes.set_title(shortened(results.short(name), _TITLE), loc="left", fontsize=10, fontweight="bold")
     note_what_is_left_out(figure, results, names)
     return figure, zip(names, panels[::2], panels[1::2], strict=True)
 

@@ -124,7 +124,7 @@ def _notes(results: Results) -> Iterable[str]:
         "paper)."
     )
     yield (
-        "The guard accepts an attempt because of these very numbers, so those of the accepted attempts flatter; the cosines of "
+        "A guard accepts an attempt because of these very numbers, so those of the accepted attempts flatter; the cosines of "
         "all attempts do not. Whether training gained is for Δm to say."
     )
     yield (

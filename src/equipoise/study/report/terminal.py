@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rich import box
 from rich.console import Console
@@ -31,7 +31,8 @@ def print_results(results: Results, console: Console) -> None:
     if least > console.width:
         # Names can be long, with all the options of a method; the numbers beside them must not break.
         longest = max(len(row.name) for row in said.rows)
-        tables.append(_table(said, choices[-1], room=max(longest - (least - console.width), _SHORTEST_NAME)))
+        room = max(longest - (least - console.width), _SHORTEST_NAME)
+        tables.append(_table(said, choices[-1], lambda name: shortened(results.short(name), room)))
     shown = next((table for table, width in tables if width <= console.width), tables[-1][0])
     complete = shown is tables[0][0]
     console.print()
@@ -45,9 +46,9 @@ def print_results(results: Results, console: Console) -> None:
         console.print(Text(f"failed: {key}, see {results.folder.path / path}", style="red"), soft_wrap=True)
 
 
-def _table(said: Content, which: range, room: int | None = None) -> tuple[Table, int]:
-    """The table, and how many characters a terminal must have for it; names longer than ``room`` are shortened."""
-    names = [row.name if room is None else shortened(row.name, room) for row in said.rows]
+def _table(said: Content, which: range, shown: Callable[[str], str] = str) -> tuple[Table, int]:
+    """The table with names as shown, and how many characters a terminal must have for it."""
+    names = [shown(row.name) for row in said.rows]
     columns = [
         ("method", names),
         *((said.columns[position], [row.cells[position].text for row in said.rows]) for position in which),
