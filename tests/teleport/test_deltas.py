@@ -43,7 +43,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 
 
 def weights_of(layer: nn.Module) -> dict[str, Tensor]:
-    return {name: parameter for name, parameter in layer.named_parameters()}
+    return dict(layer.named_parameters())
 
 
 def randomize(factors: list[Tensor], size: float = 1.0) -> None:
@@ -68,7 +68,7 @@ def test_layers_start_where_they_are_and_can_move(layer: str, delta: Delta) -> N
         assert not differences[name].any()
         assert torch.equal(point[name], before[name])
     randomize(adaptation.factors)
-    for name, difference in adaptation.deltas().items():
+    for difference in adaptation.deltas().values():
         assert difference.abs().max() > 1e-3
     # The parameters themselves are never written to.
     assert all(torch.equal(before[name], parameter) for name, parameter in parameters.items())
@@ -241,7 +241,7 @@ def test_a_rank_larger_than_every_weight(kind: type[LowRank] | type[LoHa]) -> No
 def test_more_blocks_than_columns() -> None:
     with pytest.raises(eq.InputError, match=r"OFT\(blocks=5\) cuts every shared weight into single columns.* widest has 4"):
         OFT(blocks=5).adapt({"weight": torch.zeros(8, 4)}, torch.Generator())
-    with pytest.raises(eq.InputError, match="nothing to adapt|single columns"):
+    with pytest.raises(eq.InputError, match="single columns"):
         OFT(blocks=1).adapt({"weight": torch.zeros(8, 1)}, torch.Generator())
 
 

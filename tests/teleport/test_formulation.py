@@ -171,7 +171,7 @@ def test_formulations_are_found_by_name_and_say_what_is_wrong() -> None:
     assert formulation_named("released", gamma=0.2, radius=None) == ReleasedFormulation(gamma=0.2)
     assert formulation_named("released").evaluation_mode
     assert not formulation_named("paper").evaluation_mode
-    with pytest.raises(eq.InputError, match='there is no formulation "papre". Did you mean "paper"'):
+    with pytest.raises(eq.InputError, match=r'there is no formulation "papre"\. Did you mean "paper"'):
         formulation_named("papre")
     for option, value in (("gamma", -0.1), ("gamma", float("nan")), ("radius", 0.0), ("invariance", -1.0)):
         with pytest.raises(eq.InputError, match=f"{option} must be"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ def test_refusals_in_a_row_double_the_wait() -> None:
 
 def test_the_wait_does_not_grow_for_ever() -> None:
     found = attempts(Limits(cooldown=1, budget=None), range(1000), accepted=lambda step: False)
-    assert {later - earlier for earlier, later in zip(found[6:], found[7:], strict=False)} == {64}
+    assert {later - earlier for earlier, later in pairwise(found[6:])} == {64}
 
 
 def test_budget() -> None:

@@ -150,7 +150,7 @@ def test_a_function_of_the_gramian() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(eq.InputError, match='there is no trigger "dominatd". Did you mean "dominated"'):
+    with pytest.raises(eq.InputError, match=r'there is no trigger "dominatd"\. Did you mean "dominated"'):
         as_trigger("dominatd")
     with pytest.raises(eq.InputError, match="trigger must be a name, a trigger or a function of the Gramian; got int"):
         as_trigger(3)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,7 +83,7 @@ class Adaptation:
 
     def elsewhere(self) -> dict[str, Tensor]:
         """θ + Δθ by name, differentiable with respect to the factors."""
-        return {name: self._parameters[name] + delta for name, delta in self.deltas().items()}
+        return {name: _WithDenseGradient.apply(self._parameters[name] + delta) for name, delta in self.deltas().items()}
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,18 @@ def matrix_shape(parameter: Tensor) -> tuple[int, int]:
         (8, 75)
     """
     return parameter.shape[0], math.prod(parameter.shape[1:])
+
+
+class _WithDenseGradient(torch.autograd.Function):
+    """The tensor itself. An embedding may answer with a sparse gradient, which cannot go back through a reshape."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.to_dense() if gradient.is_sparse else gradient
 
 
 def factor_dtype(parameter: Tensor) -> torch.dtype:

@@ -1,0 +1,156 @@
+"""What an attempt reports, against a computation by hand at θ and at θ + Δθ."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from equipoise.teleport import Dense, LowRank, TeleportReport
+from tests import problems
+from tests.teleport.helpers import always, eager_cost, optimizer_with, shared_names, task_gradients
+
+
+def looked_at(model: torch.nn.Module, values: dict[str, Tensor], shared: list[str], batches: list[Any]) -> dict[str, Tensor]:
+    """Losses, norms and cosines with the mean, averaged over batches, in float64."""
+    leaves = {name: tensor.clone().requires_grad_() for name, tensor in values.items()}
+    losses: list[Tensor] = []
+    rows: list[Tensor] = []
+    for batch in batches:
+        found = problems.losses(lambda inputs: functional_call(model, leaves, (inputs,)), batch)  # type: ignore[arg-type]
+        losses.append(torch.stack([loss.detach().double() for loss in found.values()]))
+        rows.append(task_gradients(found, [leaves[name] for name in shared]))
+    gradients = torch.stack(rows).mean(0)
+    mean = gradients.mean(0)
+    return {
+        "losses": torch.stack(losses).mean(0),
+        "norms": gradients.norm(dim=1),
+        "cosines": gradients @ mean / (gradients.norm(dim=1) * mean.norm()),
+    }
+
+
+@pytest.mark.parametrize("delta", [LowRank(rank=2), Dense()], ids=lambda delta: type(delta).__name__)
+@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("held_out", [0, 1, 3])
+@pytest.mark.parametrize("balancer", ["mgda", "ls"])
+def test_every_number_of_an_attempt(balancer: str, held_out: int, micro_batches: int, delta: Any) -> None:
+    before: dict[str, Tensor] = {}
+
+    def note(gram: Any) -> bool:
+        before.update(problems.parameters_of(mtl.objective.model))
+        return True
+
+    cost = eager_cost(note, delta=delta, probe_batches=2, held_out_batches=held_out, steps=4)
+    mtl = optimizer_with(cost, balancer, make=torch.optim.Adam)
+    steps = [[problems.batch(seed=10 * step + part) for part in range(micro_batches)] for step in range(6)]
+    for number, batches in enumerate(steps):
+        mtl.step(*batches)
+        assert (mtl.last is not None) and mtl.last.teleport is (cost.history[-1] if cost.history else None)
+        if number < 1 + held_out:
+            assert cost.history == []
+            continue
+        report, model = cost.history[-1], mtl.objective.model
+        after = problems.parameters_of(model)
+        newest_first = steps[number::-1]
+        judged = newest_first[2 : 2 + held_out] or newest_first[:2]
+        batches_judged = [batch for step in judged for batch in step]
+        shared = shared_names(mtl)
+        for when, values in (("before", before), ("after", after)):
+            expected = looked_at(model, values, shared, batches_judged)
+            for what, tensor in expected.items():
+                assert getattr(report, f"{what}_{when}") == pytest.approx(tensor.tolist(), rel=2e-4, abs=1e-5), (what, when)
+            # The function that asked has no measure of its own: it is the smallest cosine's.
+            assert getattr(report, f"measure_{when}") == pytest.approx(-float(expected["cosines"].min()), rel=2e-4, abs=1e-5)
+        named = dict(model.named_parameters())
+        moved = torch.cat([(after[name] - before[name]).double().flatten() for name in shared])
+        update = torch.cat([named[name].grad.double().flatten() for name in shared])  # type: ignore[union-attr]
+        assert report.distance == pytest.approx(float(moved.norm()), rel=1e-4)
+        assert report.sigma == pytest.approx(float(moved @ update / (moved.norm() * update.norm())), rel=1e-3, abs=1e-5)
+        assert (report.step, report.epoch, report.trigger) == (number, 0, "note")
+        assert report.tasks == ("t0", "t1", "t2")
+        assert len(report.invariance) == len(report.reward) == 4
+        assert report.invariance[0] == 0.0
+        assert report.seconds > 0
+    assert len(cost.history) == 6 - 1 - held_out
+
+
+@pytest.mark.parametrize("name", ["dominated", "weak", "majority", "released"])
+def test_the_trigger_is_named_and_gives_the_measure(name: str) -> None:
+    cost = eager_cost(name, delta=Dense())
+    train_until_attempted(cost)
+    report = cost.history[-1]
+    assert report.trigger == name
+    cosines = report.cosines_before
+    if name == "dominated":
+        assert report.measure_before == pytest.approx(-cosines[report.norms_before.index(min(report.norms_before))])
+    elif name == "majority":
+        assert report.measure_before == pytest.approx(-sorted(cosines)[1])
+    elif name == "released":
+        assert report.measure_before == pytest.approx(-min(cosines))
+
+
+def train_until_attempted(cost: Any, tasks: int = 3) -> None:
+    torch.manual_seed(0)
+    mtl = optimizer_with(cost, "mgda", problems.Heads(tasks))
+    for step in range(60):
+        mtl.step(problems.batch(tasks=tasks, seed=step))
+        if cost.history:
+            return
+    raise AssertionError("no conflict in sixty steps")
+
+
+@pytest.mark.parametrize(("tasks", "name"), [(3, "dominated"), (9, "dominated"), (10, "majority")])
+def test_the_default_trigger(tasks: int, name: str) -> None:
+    cost = eager_cost(None, delta=Dense())
+    train_until_attempted(cost, tasks)
+    assert cost.history[-1].trigger == name
+
+
+def test_the_released_formulation_brings_its_trigger_unless_another_is_given() -> None:
+    cost = eager_cost(None, formulation="released", delta=Dense())
+    train_until_attempted(cost)
+    assert cost.history[-1].trigger == "released"
+    cost = eager_cost("weak", formulation="released", delta=Dense())
+    train_until_attempted(cost)
+    assert cost.history[-1].trigger == "weak"
+
+
+def test_the_trigger_sees_the_gramian_of_the_step() -> None:
+    seen: list[Any] = []
+
+    def note(gram: Any) -> bool:
+        seen.append(gram.copy())
+        return False
+
+    mtl = optimizer_with(eager_cost(note), "mgda")
+    for step in range(4):
+        mtl.step(problems.batch(seed=step))
+        if step:
+            assert mtl.last is not None
+            assert mtl.last.gramian is not None
+            assert (seen[-1] == mtl.last.gramian.numpy()).all()
+    assert len(seen) == 3
+
+
+def test_conflicts_of_loss_based_balancers_are_those_at_the_present_parameters() -> None:
+    seen: list[Any] = []
+    mtl = optimizer_with(eager_cost(lambda gram: seen.append(gram.copy())), "ls")
+    for step in range(4):
+        mtl.step(problems.batch(seed=step))
+        if step:
+            assert (seen[-1] == mtl.gramian(problems.batch(seed=step)).numpy()).all()
+
+
+def test_the_history_is_a_list_of_reports_with_a_short_description() -> None:
+    cost = eager_cost(always)
+    mtl = optimizer_with(cost)
+    for step in range(3):
+        mtl.step(problems.batch(seed=step))
+    assert all(isinstance(report, TeleportReport) for report in cost.history)
+    assert [TeleportReport.from_dict(report.as_dict()) for report in cost.history] == cost.history
+    assert "2 attempts" in repr(cost)
+    assert all(math.isfinite(number) for number in cost.history[-1].reward)

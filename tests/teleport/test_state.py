@@ -1,0 +1,204 @@
+"""Stopping before, in the epoch of, and right after a teleport, and going on: the same bits and the same history."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+import equipoise as eq
+from equipoise.teleport import COST, OFT, Dense, LowRank
+from tests import problems
+from tests.teleport.helpers import eager_cost, optimizer_with, timeless
+
+EPOCH = 4
+STEPS = 14
+# With two batches to search on and one to judge, the first attempt comes after step 2.
+STOPS = [1, 2, 3, 5, 8, 9]
+BALANCERS: dict[str, Any] = {
+    "mgda": eq.MGDA,
+    "fairgrad": eq.FairGrad,
+    "nash-mtl": lambda: eq.NashMTL(update_every=3),
+    "famo": eq.FAMO,
+    "dwa": eq.DynamicWeightAverage,
+    "ls": eq.LinearScalarization,
+}
+
+
+def cost_of(**options: Any) -> COST:
+    settings: dict[str, Any] = {"delta": LowRank(rank=2), "probe_batches": 2, "per_epoch": 2, "cooldown": 2, "seed": 3}
+    return eager_cost(**(settings | options))
+
+
+def build(balancer: str, cost: COST, seed: int = 0, make: Any = torch.optim.Adam, **options: Any) -> eq.MultiTaskOptimizer:
+    torch.manual_seed(seed)
+    return optimizer_with(cost, BALANCERS[balancer](), problems.Heads(norm=True), make=make, lr=0.01, **options)
+
+
+def run(mtl: eq.MultiTaskOptimizer, steps: range) -> None:
+    for step in steps:
+        mtl.step(problems.batch(seed=step))
+        if step % EPOCH == EPOCH - 1:
+            mtl.end_epoch()
+
+
+def saved_and_loaded(state: dict[str, Any]) -> Any:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def outcome(mtl: eq.MultiTaskOptimizer) -> dict[str, Tensor]:
+    found = {name: tensor.clone() for name, tensor in mtl.objective.model.state_dict().items()}
+    for number, state in mtl.optimizer.state_dict()["state"].items():
+        found |= {f"{number}.{name}": tensor.clone() for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    return found
+
+
+def check(balancer: str, options: dict[str, Any], stops: list[int], **settings: Any) -> COST:
+    def fresh(seed: int = 0) -> tuple[COST, eq.MultiTaskOptimizer]:
+        cost = cost_of(**options)
+        scaler = {"scaler": torch.amp.GradScaler("cpu", init_scale=2.0**8)} if settings.get("scaler") else {}
+        return cost, build(balancer, cost, seed, **(settings | scaler))
+
+    straight_cost, straight = fresh()
+    run(straight, range(STEPS))
+    for stop in stops:
+        _, stopped = fresh()
+        run(stopped, range(stop))
+        state = saved_and_loaded(stopped.state_dict())
+        run(stopped, range(stop, STEPS))  # what goes on after the saving must not reach into what was saved
+        resumed_cost, resumed = fresh(seed=1)
+        resumed.load_state_dict(state)
+        run(resumed, range(stop, STEPS))
+        for found in (outcome(stopped), outcome(resumed)):
+            expected = outcome(straight)
+            assert [name for name in expected if not torch.equal(expected[name], found[name])] == [], stop
+        assert timeless(resumed_cost.history) == timeless(straight_cost.history), stop
+    return straight_cost
+
+
+@pytest.mark.parametrize("balancer", BALANCERS)
+def test_every_moment_to_stop(balancer: str) -> None:
+    cost = check(balancer, {"history": "reuse"}, STOPS)
+    assert len(cost.history) >= 3
+
+
+@pytest.mark.parametrize("history", ["keep", "mass", "reset", "released"])
+def test_every_treatment_of_the_history(history: str) -> None:
+    check("mgda", {"history": history}, [3, 5])
+
+
+def test_a_blend_that_is_still_to_come() -> None:
+    """Right after the landing, before the step that the history is blended in."""
+    landed = cost_of(history="reuse")
+    mtl = build("mgda", landed)
+    run(mtl, range(3))
+    assert mtl.last is not None
+    assert mtl.last.teleport.accepted
+    check("mgda", {"history": "reuse", "stop_step": 3}, [3])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"guard": True, "tolerance": 0.005, "delta": Dense()},
+        {"formulation": "released", "delta": OFT(blocks=2)},
+        {"probe": "current", "held_out_batches": 0},
+        {"held_out_batches": 3},
+        {"start": 1, "stop": 3, "per_epoch": 1, "cooldown": 1},
+        {"budget": 5.0},
+        {"scaling": "none", "samples": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("balancer", ["fairgrad", "famo"])
+def test_every_option_with_a_memory(balancer: str, options: dict[str, Any]) -> None:
+    check(balancer, options | {"check_every": 2}, [2, 3, 6])
+
+
+@pytest.mark.parametrize("make", [torch.optim.NAdam, torch.optim.Adamax, torch.optim.SGD])
+@pytest.mark.parametrize("history", ["reuse", "mass"])
+def test_other_optimizers(make: Any, history: str) -> None:
+    check("mgda", {"history": history}, [3, 6], make=make)
+
+
+def test_with_a_gradient_scaler() -> None:
+    check("mgda", {"history": "reuse"}, [3, 6], scaler=True)
+
+
+def test_with_a_loader() -> None:
+    """The batches held are saved, so that another loader, or another shuffle, changes nothing."""
+
+    def loader(seed: int) -> DataLoader[Any]:
+        generator = torch.Generator().manual_seed(seed)
+        return DataLoader(TensorDataset(*problems.batch(64)), batch_size=8, shuffle=True, generator=generator)
+
+    straight, stopped, resumed = (build("mgda", cost_of(probe=loader(seed))) for seed in (1, 1, 2))
+    run(straight, range(STEPS))
+    run(stopped, range(3))
+    resumed.load_state_dict(saved_and_loaded(stopped.state_dict()))
+    run(resumed, range(3, STEPS))
+    expected, found = outcome(straight), outcome(resumed)
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+
+
+def test_the_dropout_masks_come_from_the_state_that_is_saved_beside() -> None:
+    def fresh() -> eq.MultiTaskOptimizer:
+        torch.manual_seed(0)
+        return optimizer_with(cost_of(), "mgda", problems.Heads(dropout=0.3), make=torch.optim.Adam)
+
+    straight, stopped, resumed = fresh(), fresh(), fresh()
+    torch.manual_seed(5)
+    run(straight, range(STEPS))
+    torch.manual_seed(5)
+    run(stopped, range(6))
+    random, state = torch.get_rng_state(), saved_and_loaded(stopped.state_dict())
+    resumed.load_state_dict(state)
+    torch.set_rng_state(random)
+    run(resumed, range(6, STEPS))
+    assert problems.same(*(problems.parameters_of(mtl.objective.model) for mtl in (straight, resumed)))
+
+
+def test_a_saved_state_is_a_copy() -> None:
+    mtl = build("mgda", cost_of(history="reuse"))
+    run(mtl, range(5))
+    assert mtl.teleport is not None
+    state = mtl.teleport.state_dict()
+    frozen = pickle.dumps(state)
+    run(mtl, range(5, 10))
+    assert pickle.dumps(state) == frozen
+
+
+def test_a_cost_can_be_copied_and_pickled() -> None:
+    cost = cost_of(trigger="weak")
+    run(build("mgda", cost), range(6))
+    for copied in (copy.deepcopy(cost), pickle.loads(pickle.dumps(cost))):
+        assert repr(copied) == repr(cost)
+        assert timeless(copied.history) == timeless(cost.history)
+        assert copied.state_dict().keys() == cost.state_dict().keys()
+
+
+def test_states_of_something_else() -> None:
+    with pytest.raises(eq.InputError, match="this is no state of a COST: it lacks generator, history"):
+        cost_of().load_state_dict({"schedule": {}})
+    plain = optimizer_with(None, "mgda")
+    plain.step(problems.batch())
+    with pytest.raises(eq.InputError, match="saved without a teleport; this optimizer has one"):
+        optimizer_with(cost_of(), "mgda").load_state_dict(plain.state_dict())
+
+
+def test_two_runs_with_the_same_seed_are_the_same_and_with_another_are_not() -> None:
+    runs = [build("mgda", cost_of(seed=seed)) for seed in (3, 3, 4)]
+    for mtl in runs:
+        run(mtl, range(8))
+    first, again, other = (problems.parameters_of(mtl.objective.model) for mtl in runs)
+    assert problems.same(first, again)
+    assert not problems.same(first, other)
