@@ -49,7 +49,8 @@ def test_every_number_of_an_attempt(balancer: str, held_out: int, micro_batches:
     steps = [[problems.batch(seed=10 * step + part) for part in range(micro_batches)] for step in range(6)]
     for number, batches in enumerate(steps):
         mtl.step(*batches)
-        assert (mtl.last is not None) and mtl.last.teleport is (cost.history[-1] if cost.history else None)
+        assert mtl.last is not None
+        assert mtl.last.teleport is (cost.history[-1] if cost.history else None)
         if number < 1 + held_out:
             assert cost.history == []
             continue
