@@ -145,6 +145,7 @@ MAKERS: dict[str, Any] = {
     "AdamW, amsgrad": lambda parameters, lr: torch.optim.AdamW(parameters, lr, amsgrad=True),
     "NAdam": torch.optim.NAdam,
     "RMSprop": lambda parameters, lr: torch.optim.RMSprop(parameters, lr, momentum=0.9),
+    "RMSprop, centred": lambda parameters, lr: torch.optim.RMSprop(parameters, lr, centered=True),
     "SGD": torch.optim.SGD,
     "SGD, momentum": lambda parameters, lr: torch.optim.SGD(parameters, lr, momentum=0.9, nesterov=True),
     "SGD, fused": lambda parameters, lr: torch.optim.SGD(parameters, lr, momentum=0.9, fused=True),

@@ -17,6 +17,7 @@ class Kind(Enum):
     MEAN = "b ← β b + (1-β) g"
     MEAN_SQUARE = "b ← β b + (1-β) g²"
     MAXIMUM = "b ← max(β b, |g|)"
+    CENTRE = "b ← β b + (1-β) g, whose square is taken off the mean of squares"
     ACCUMULATOR = "b ← β b + what g contributes"
     PEAK = "b ← max(b, mean of squares)"
 
@@ -24,7 +25,7 @@ class Kind(Enum):
 _ADAM = {"exp_avg": Kind.MEAN, "exp_avg_sq": Kind.MEAN_SQUARE, "max_exp_avg_sq": Kind.PEAK}
 _BY_CLASS: tuple[tuple[str, Mapping[str, Kind]], ...] = (
     ("Adamax", {"exp_avg": Kind.MEAN, "exp_inf": Kind.MAXIMUM}),
-    ("RMSprop", {"square_avg": Kind.MEAN_SQUARE, "grad_avg": Kind.MEAN, "momentum_buffer": Kind.ACCUMULATOR}),
+    ("RMSprop", {"square_avg": Kind.MEAN_SQUARE, "grad_avg": Kind.CENTRE, "momentum_buffer": Kind.ACCUMULATOR}),
     # The second average, of squared steps, is left alone: the step that would enter it is not known beforehand.
     ("Adadelta", {"square_avg": Kind.MEAN_SQUARE}),
     ("SGD", {"momentum_buffer": Kind.ACCUMULATOR}),

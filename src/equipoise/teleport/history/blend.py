@@ -18,7 +18,9 @@ def blend(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], sigma:
 
     One step with decays scaled by σ, ``m ← σβ m + (1 - σβ) g``, is an ordinary step after ``m ← σ m + (1 - σ) g``. A running
     maximum (Adamax) and a momentum buffer that is no mean (SGD, RMSprop) are scaled by σ, which does the same for them. The
-    peak that ``amsgrad`` keeps is no moving average and stays. Step counters stay as well.
+    peak that ``amsgrad`` keeps is no moving average and stays. Step counters stay as well. The mean that centred RMSprop takes
+    off its mean of squares is scaled by σ only: with the new gradient in both, as σ nears 0 the step would be divided by the
+    variance of a single gradient, which is zero.
 
     Args:
         optimizer: whose state is changed in place; parameters without state are passed over.

@@ -21,6 +21,7 @@ def similarity(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
         From -1 to 1; 0 where either of them vanishes.
 
     Example:
+        >>> import torch
         >>> similarity([(torch.tensor([1.0, 0.0]), torch.tensor([3.0, 4.0]))])
         0.6
     """
