@@ -130,6 +130,35 @@ def test_other_optimizers(make: Any, history: str) -> None:
     check("mgda", {"history": history}, [3, 6], make=make)
 
 
+def test_between_two_looks_of_a_loss_based_balancer() -> None:
+    """When to look next depends on when that was done last, not on when the last attempt was."""
+    cost = check("ls", {"check_every": 4, "cooldown": 1, "per_epoch": 9}, [3, 4, 5])
+    assert [report.step for report in cost.history] == [2, 6, 10]
+
+
+def test_losses_that_have_become_small() -> None:
+    """They are compared to the largest they ever were, which the batches held no longer tell."""
+
+    def losses(model: torch.nn.Module, batch: Any) -> dict[str, Tensor]:
+        found = problems.losses(model, batch[:2])
+        return found | {"t1": found["t1"] * batch[2]}
+
+    def fresh() -> eq.MultiTaskOptimizer:
+        torch.manual_seed(0)
+        return optimizer_with(cost_of(per_epoch=None), "mgda", losses=losses, make=torch.optim.Adam)
+
+    def go_on(mtl: eq.MultiTaskOptimizer, steps: range) -> None:
+        for step in steps:
+            mtl.step((*problems.batch(seed=step), 1.0 if step < 5 else 1e-6))
+
+    straight, resumed, stopped = fresh(), fresh(), fresh()
+    go_on(straight, range(14))
+    go_on(stopped, range(9))
+    resumed.load_state_dict(saved_and_loaded(stopped.state_dict()))
+    go_on(resumed, range(9, 14))
+    assert problems.same(*(problems.parameters_of(mtl.objective.model) for mtl in (straight, resumed)))
+
+
 def test_with_a_gradient_scaler() -> None:
     check("mgda", {"history": "reuse"}, [3, 6], scaler=True)
 
