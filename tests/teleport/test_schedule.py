@@ -227,3 +227,12 @@ def test_the_budget_is_kept(balancer: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert cost._schedule.spent <= 0.5 * cost._schedule.trained
     # Forward evaluations are about a third of what is counted for equal weighting, a seventh for a Gramian of three tasks.
     assert counted.evaluations - 120 <= 120 * (1 + 2 * (1 if balancer == "ls" else 3)) * 0.5
+
+
+def test_looks_that_find_no_conflict_cost_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look takes a forward pass and three backward ones, which count for seven evaluations; a training step for three."""
+    counted = Counted(monkeypatch)
+    mtl = optimizer_with(eager_cost(lambda gram: False, budget=0.5, check_every=1, samples=1, steps=1), "ls")
+    for step in range(60):
+        mtl.step(problems.batch(seed=step))
+    assert 1 <= counted.gramians <= 0.5 * 3 * 60 / 7

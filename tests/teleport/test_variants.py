@@ -290,6 +290,20 @@ def test_autocast_around_the_steps_is_as_around_the_losses(balancer: str, delta:
     assert problems.same(*found)
 
 
+@pytest.mark.parametrize("balancer", ["mgda", "ls"])
+def test_casts_made_at_a_point_that_was_refused_are_forgotten(balancer: str) -> None:
+    found = []
+    cost = eager_cost(delta=Dense(), lr=0.5, guard=True, tolerance=1e-12)
+    for teleport in (cost, None):
+        mtl = optimizer_with(teleport, balancer)
+        with torch.autocast("cpu", torch.bfloat16):
+            train(mtl, range(10))
+        found.append(outcome(mtl))
+    assert len(cost.history) >= 3
+    assert all(report.distance > 0.1 and not report.accepted for report in cost.history)
+    assert problems.same(*found)
+
+
 @pytest.mark.parametrize("history", ["keep", "reuse", "mass"])
 def test_a_gradient_scaler_changes_nothing_but_rounding(history: str) -> None:
     found = []
