@@ -28,6 +28,7 @@ class Outcome:
         left: how many were on the set with COST once, and are not at the end.
         accepted: teleports with COST, over all seeds.
         attempted: attempts to teleport, over all seeds.
+        change: median over the teleports of :attr:`needed` of the mean absolute loss change; ``None`` if there are none.
         needed: median over the seeds of the teleports before the set was reached for good; ``None`` if none did.
     """
 
@@ -42,6 +43,7 @@ class Outcome:
     accepted: int
     attempted: int
     needed: float | None
+    change: float | None
 
 
 def settled(trajectories: Trajectories, tolerance: float = TOLERANCE) -> tuple[list[int | None], list[bool]]:
@@ -78,6 +80,7 @@ def outcomes(trajectories: Trajectories, tolerance: float = TOLERANCE) -> list[O
             attempts = [attempt for attempt in trajectories.attempts if attempt.row in rows]
             landed = [attempt for attempt in attempts if attempt.accepted]
             needed = [sum(attempt.row == row and attempt.step < count for attempt in landed) for row, count in steps.items()]
+            changes = [attempt.change for attempt in landed if attempt.step < steps.get(attempt.row, 0)]
             table.append(
                 Outcome(
                     balancer,
@@ -91,6 +94,7 @@ def outcomes(trajectories: Trajectories, tolerance: float = TOLERANCE) -> list[O
                     accepted=len(landed),
                     attempted=len(attempts),
                     needed=median(needed) if needed else None,
+                    change=median(changes) if changes else None,
                 )
             )
     return table

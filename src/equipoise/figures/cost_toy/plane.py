@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -46,7 +47,7 @@ def balancers_picture(trajectories: Trajectories) -> Figure:
     for number, balancer in enumerate(balancers):
         for axes, teleporting in ((panels[number], False), (panels[count + number], True)):
             _plane(axes, trajectories, pareto, balancer, teleporting=teleporting)
-            axes.set_title(f"COST + {_name(balancer)}" if teleporting else _name(balancer))
+            axes.set_title(f"COST + {_name(balancer)}" if teleporting else _name(balancer), fontsize=9)
         panels[count + number].set_xlabel("$x_1$")
     for axes in (panels[0], panels[count]):
         axes.set_ylabel("$x_2$")
@@ -83,9 +84,11 @@ def _mean_loss(axes: Axes, problem: TwoTasks) -> None:
     line = torch.linspace(-_SPAN, _SPAN, _FINENESS, dtype=torch.float64)
     points = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)
     mean = problem.losses(points).mean(-1).numpy()
-    levels = np.linspace(mean.min(), mean.max(), _LEVELS + 1)
-    axes.contourf(line.numpy(), line.numpy(), mean, levels=levels, cmap="Greys_r", alpha=0.4, zorder=0)
-    axes.contour(line.numpy(), line.numpy(), mean, levels=levels, colors="white", linewidths=0.5, zorder=1)
+    # Levels of equal area: evenly spaced ones would show the bowl and hide the valleys.
+    levels = np.quantile(mean, np.linspace(0.0, 1.0, _LEVELS + 1))
+    shades = {"levels": levels, "norm": BoundaryNorm(levels, 256), "cmap": "Greys_r", "alpha": 0.45, "zorder": 0}
+    axes.contourf(line.numpy(), line.numpy(), mean, **shades)
+    axes.contour(line.numpy(), line.numpy(), mean, levels=levels, colors="white", linewidths=0.5, linestyles="-", zorder=1)
 
 
 def _legend(figure: Figure) -> None:

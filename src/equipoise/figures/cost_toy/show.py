@@ -15,7 +15,7 @@ def show(made: Made, console: Console) -> None:
     """Prints the table, its caption and where the files are."""
     table = Table(box=None, pad_edge=False)
     for number, title in enumerate(HEADER):
-        table.add_column(title, justify="left" if number < 2 else "right")
+        table.add_column(title, justify="left" if number < 2 else "right", no_wrap=number < 2)
     previous = None
     for outcome in made.outcomes:
         if previous is not None and outcome.balancer != previous:

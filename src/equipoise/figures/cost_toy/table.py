@@ -22,6 +22,7 @@ HEADER = (
     "steps alone",
     "steps with COST",
     "teleports needed",
+    "loss change",
     "accepted / attempted",
 )
 
@@ -36,6 +37,7 @@ def cells(outcome: Outcome) -> tuple[str, ...]:
         _count(outcome.steps_alone),
         _count(outcome.steps_with_cost),
         "–" if outcome.needed is None else f"{outcome.needed:g}",
+        "–" if outcome.change is None else f"{outcome.change:.2f}",
         f"{outcome.accepted} / {outcome.attempted}",
     )
 
@@ -49,7 +51,7 @@ def totals(table: Sequence[Outcome]) -> list[tuple[str, ...]]:
         alone = f"{sum(outcome.alone for outcome in own)} of {runs}"
         with_cost = f"{sum(outcome.with_cost for outcome in own)} of {runs}"
         landings = f"{sum(outcome.accepted for outcome in own)} / {sum(outcome.attempted for outcome in own)}"
-        rows.append((balancer, "all", alone, with_cost, "", "", "", landings))
+        rows.append((balancer, "all", alone, with_cost, "", "", "", "", landings))
     return rows
 
 
@@ -69,8 +71,8 @@ def caption(table: Sequence[Outcome], settings: Settings) -> str:
     guard = f"guard on (tolerance {cost.tolerance:g})" if cost.guard else "guard off, as in the paper"
     sentences = [
         f"How many of {len(settings.seeds)} seeds end on the Pareto set (no point improves both losses by more than "
-        f"{TOLERANCE:g}) after {settings.steps:,} steps, and the median number of steps, and of teleports, until they are there "
-        f"for good.",
+        f"{TOLERANCE:g}) after {settings.steps:,} steps; the median number of steps, and of teleports, until they are there "
+        f"for good, and the median over these teleports of the mean absolute loss change.",
         "Alone nothing is random, so all seeds are one run.",
         f"f₂ with the {settings.sign} sign, {'with' if settings.factor else 'without'} the factor 0.1; Adam {settings.lr:g}.",
         f"COST: dense Δθ, trigger {cost.trigger.name}, γ = {cost.gamma:g}, δ = {cost.radius:g}, {cost.samples} perturbations, "
