@@ -47,14 +47,18 @@ from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer, Teleport
 from equipoise.randomness import RandomState
 from equipoise.step.report import StepReport
+from equipoise.teleport import COST, OFT, Dense, LoHa, LowRank, TeleportReport
 from equipoise.version import __version__
 
 __all__ = [
+    "COST",
     "FAMO",
     "IMTLG",
     "MGDA",
+    "OFT",
     "Balancer",
     "CAGrad",
+    "Dense",
     "DynamicWeightAverage",
     "EquipoiseError",
     "FairGrad",
@@ -62,7 +66,9 @@ __all__ = [
     "GramianBalancer",
     "InputError",
     "LinearScalarization",
+    "LoHa",
     "LossBalancer",
+    "LowRank",
     "MethodInfo",
     "MissingExtraError",
     "MultiTaskOptimizer",
@@ -76,6 +82,7 @@ __all__ = [
     "ScaleInvariant",
     "StepReport",
     "Teleport",
+    "TeleportReport",
     "UncertaintyWeighting",
     "UnknownMethodError",
     "UnknownOptionError",

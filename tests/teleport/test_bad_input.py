@@ -73,12 +73,12 @@ def test_a_toy_problem_with_a_dense_delta() -> None:
 
 @pytest.mark.parametrize("kind", [LowRank, LoHa])
 def test_a_rank_larger_than_the_layers(kind: Any) -> None:
-    mtl, plain = optimizer_with(eager_cost(delta=kind(rank=9))), optimizer_with(None)
-    train(mtl, range(1))
+    mtl, plain = optimizer_with(eager_cost(delta=kind(rank=9), start_step=100)), optimizer_with(None)
+    # Said after the first step, not when the first conflict comes hours later.
     with pytest.raises(eq.InputError, match=r"\(rank=9\) is larger than every shared weight: the largest has rank 8"):
-        train(mtl, range(1, 2))
+        train(mtl, range(1))
     # The training step itself had been taken.
-    train(plain, range(2))
+    train(plain, range(1))
     assert problems.same(*(problems.parameters_of(run.objective.model) for run in (mtl, plain)))
 
 
@@ -97,7 +97,6 @@ def test_shared_parameters_outside_the_model() -> None:
         mtl.step(problems.batch())
 
 
-@pytest.mark.xfail(strict=True, reason="what the loss function raises comes out as it is, and does not say that it was a probe")
 def test_probe_batches_that_do_not_fit() -> None:
     loader = [torch.zeros(3)] * 5
     mtl = optimizer_with(eager_cost(probe=loader))
@@ -167,7 +166,6 @@ def test_a_search_that_meets_what_is_not_finite_is_given_up(value: float, guard:
     assert [report.step for report in cost.history] == [1, 3, 7, 15]
 
 
-@pytest.mark.xfail(strict=True, raises=eq.NonFiniteError, reason="the look at the landing raises out of a step that was taken")
 @pytest.mark.parametrize("guard", [True, False])
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_a_landing_where_a_held_out_loss_is_not_finite_is_refused(value: float, guard: bool) -> None:
@@ -188,7 +186,6 @@ def test_a_landing_that_is_not_finite_is_refused_without_checks_as_well() -> Non
     assert [(report.accepted, report.reason) for report in cost.history] == [(False, "a loss or gradient is not finite there")]
 
 
-@pytest.mark.xfail(strict=True, reason="an infinite loss stays in the largest size seen, which nothing can be compared to")
 def test_after_a_loss_that_was_not_finite_teleports_go_on() -> None:
     inputs, targets = problems.batch(seed=50)
     targets = targets.clone()
@@ -218,12 +215,12 @@ def test_an_error_in_a_probe_leaves_the_model_and_the_next_step_fine() -> None:
     def losses(model: nn.Module, batch: problems.Batch) -> dict[str, Tensor]:
         weight = model.encoder[0].weight  # type: ignore[union-attr, index]
         if kept and isinstance(weight, nn.Parameter) and not torch.equal(weight, kept["encoder.0.weight"]):
-            raise RuntimeError("out of memory")
+            raise KeyError("a loss function's own error")
         return problems.losses(model, batch)
 
     mtl = optimizer_with(eager_cost(note, delta=Dense()), "mgda", model, losses)
     train(mtl, range(1))
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(eq.InputError, match=r"does not fit the loss function \(KeyError: .*own error"):
         train(mtl, range(1, 2))
     assert problems.same(problems.parameters_of(model), kept)
     kept.clear()
@@ -231,7 +228,6 @@ def test_an_error_in_a_probe_leaves_the_model_and_the_next_step_fine() -> None:
     train(mtl, range(2, 3))
 
 
-@pytest.mark.xfail(strict=True, raises=eq.NonFiniteError, reason="the look at the landing raises out of a step that was taken")
 def test_an_inner_optimizer_that_goes_astray_is_refused() -> None:
     """Factors that are infinite after the last step of the search were never looked at by it."""
     cost = eager_cost(always, delta=Dense(), steps=1, lr=1e38, optimizer=torch.optim.SGD, gamma=1e5)

@@ -45,7 +45,7 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def with_sigma(monkeypatch: pytest.MonkeyPatch, sigma: float) -> None:
     """The cosine itself is small on most problems; here it is what the test needs."""
-    monkeypatch.setattr("equipoise.teleport.cost.similarity", lambda pairs: sigma)
+    monkeypatch.setattr("equipoise.teleport.parameters.similarity", lambda pairs: sigma)
 
 
 def test_reuse_is_equation_13_for_the_teleported_parameters(monkeypatch: pytest.MonkeyPatch) -> None:

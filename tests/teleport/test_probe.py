@@ -53,7 +53,7 @@ def test_the_current_batch() -> None:
         probes.remember((step, step + 0.5))
         assert probes.ready
         assert held(probes) == ([step, step + 0.5],) * 2
-    assert probes.sizes == (1, 1)
+    assert probes.sizes == (2, 2)  # micro-batches
 
 
 def test_a_loader_is_drawn_from_once() -> None:

@@ -6,7 +6,7 @@ says whether to land, and the history room says what becomes of the optimizer's 
 
 from equipoise.teleport.cost import COST
 from equipoise.teleport.deltas import OFT, Delta, Dense, LoHa, LowRank
-from equipoise.teleport.formulation import Formulation, PaperFormulation, ReleasedFormulation
+from equipoise.teleport.formulation import Formulation, PaperFormulation, ParetoFormulation, ReleasedFormulation
 from equipoise.teleport.report import TeleportReport
 from equipoise.teleport.triggers import Dominated, Majority, Released, Trigger, Weak
 
@@ -21,6 +21,7 @@ __all__ = [
     "LowRank",
     "Majority",
     "PaperFormulation",
+    "ParetoFormulation",
     "Released",
     "ReleasedFormulation",
     "TeleportReport",

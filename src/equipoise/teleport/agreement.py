@@ -41,7 +41,7 @@ def agreement(losses: Mapping[str, Tensor], parameters: Sequence[Tensor], kind: 
         >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
         >>> losses = {"a": (x**2).sum(), "b": (x**3).sum()}
         >>> round(float(agreement(losses, [x], "pairwise").detach()), 3)
-        0.965
+        0.976
     """
     rows = []
     for loss in losses.values():

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import math
-import time
 import warnings
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from equipoise.errors import InputError
 from equipoise.teleport.agreement import Agreement, check_agreement
+from equipoise.teleport.attempt import Attempt
 from equipoise.teleport.deltas import Delta, LowRank
 from equipoise.teleport.formulation import Formulation, formulation_named
 from equipoise.teleport.guard import Guard
-from equipoise.teleport.history import blend, discount, reset, similarity
-from equipoise.teleport.joint import Array, JointLosses
+from equipoise.teleport.history import blend, discount, reset
+from equipoise.teleport.parameters import shared_by_name
 from equipoise.teleport.probe import ProbeLike, Probes
 from equipoise.teleport.report import TeleportReport
 from equipoise.teleport.schedule import Limits, Schedule
 from equipoise.teleport.search import InnerOptimizer, Search
-from equipoise.teleport.triggers import Trigger, TriggerLike, as_trigger, default_trigger, mean_cosines, norms
+from equipoise.teleport.sizes import LossSizes
+from equipoise.teleport.triggers import TriggerLike, as_trigger, default_trigger
 
 if TYPE_CHECKING:
     from equipoise.optimizer import MultiTaskOptimizer
@@ -32,11 +31,82 @@ __all__ = ["COST", "History"]
 
 History = Literal["reuse", "mass", "reset", "keep", "released"]
 
-_SMALLEST_SIZE = 1e-3
-"""A loss close to zero is divided by this share of the largest it ever was, not by itself."""
-
 
 class COST:
+    """Continual optimisation with symmetry teleportation (Zhou et al., 2025), on top of any balancer and any torch optimizer.
+
+    After a step in which the ``trigger`` saw a conflict, and if one is due, the shared parameters θ are moved to θ + Δθ, where
+    every task's loss is about the same and the conflict is smaller (section 4.1). Δθ is found by a few steps of an inner
+    optimizer on an objective evaluated at *substituted* parameters (eq. 7 to 11); the model is not touched until it lands,
+    parameters keep their identity, and buffers and random state stay as they are. A guard lets it land only if that holds on
+    batches which the search has not seen. What the torch optimizer remembers is treated as ``history`` says (eq. 12 and 13).
+
+    Two defaults depart from the paper, on the evidence in the guide's page on teleporting: the guard, and ``history="keep"``.
+    ``COST(guard=False, history="reuse", scaling="none", budget=None)`` follows the paper to the letter,
+    ``COST(formulation="released", guard=False, budget=None)`` its released code.
+
+    Args:
+        trigger: ``"dominated"`` (eq. 3), ``"weak"`` (any pair), ``"majority"`` (eq. 4), ``"released"``, a
+            :class:`~equipoise.teleport.Trigger` or a function of the Gramian ``[K, K]``. Left out: eq. 3, and eq. 4 from ten
+            tasks on.
+        delta: along which directions: :class:`LowRank` (rank 5, or the largest that the weights have), :class:`LoHa`,
+            :class:`OFT` or :class:`Dense`.
+        formulation: what is sought: ``"paper"``, ``"released"``, ``"pareto"`` (losses may fall), or a
+            :class:`~equipoise.teleport.Formulation`.
+        gamma: γ of eq. 11; the formulation's own if left out, 0.1 for the paper's.
+        radius: δ of eq. 8, the norm of a perturbation; 0.1 for the paper's.
+        samples: ñ of eq. 9, perturbations an inner step.
+        seek: ``"sharpness"`` (eq. 9), or reward agreement of the task gradients instead, by second derivatives: ``"mean"``
+            cosine with the mean gradient, the ``"smallest"`` of these, or the mean ``"pairwise"`` cosine.
+        steps: inner steps.
+        lr: step size of the inner optimizer.
+        optimizer: makes the inner optimizer, called as ``optimizer(factors, lr=lr)``.
+        scaling: ``"relative"`` divides each loss by its size before eq. 7 to 11, so that γ means the same for all;
+            ``"none"`` takes them as they are. Relative by default, except in the released formulation.
+        probe: batches for the search and the guard: ``"recent"`` ones (of the last steps), the ``"current"`` one (for both),
+            or a loader, of which the first few are held.
+        probe_batches: how many the search goes round, one an inner step.
+        held_out_batches: how many others a landing is judged on.
+        guard: land only if the held-out losses and conflict allow it.
+        tolerance: the relative loss change that the guard allows: of the mean over tasks, or where losses may fall, of the one
+            that rises most.
+        history: ``"keep"`` the optimizer's moving averages, ``"reuse"`` a share σ of them (the blend of eq. 13), discount them
+            by ``"mass"``, ``"reset"`` them, or as ``"released"`` (reset where σ ≤ 0, else reuse).
+        start: first epoch in which to teleport, counted from 0 by calls of ``end_epoch``.
+        stop: first epoch in which not to any more.
+        start_step: first step to teleport after.
+        stop_step: first step not to teleport after any more.
+        per_epoch: attempts an epoch at most.
+        cooldown: steps from one attempt to the next at least; doubled by each refusal in a row, up to 64-fold.
+        budget: the most that teleporting may cost, as a share of what training cost so far, in evaluations of the losses (a
+            backward pass counts as two); ``None`` for no limit.
+        check_every: with balancers that form no Gramian: form one in every so many steps in which a teleport would be due.
+        seed: of the factors and the perturbations; the same on all processes.
+
+    Attributes:
+        history: a :class:`~equipoise.teleport.TeleportReport` of every attempt.
+
+    Raises:
+        InputError: an option that cannot be used. During training: nothing to adapt, a rank larger than every layer, or probe
+            batches that do not fit.
+
+    Example:
+        >>> import equipoise as eq
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+        >>> def losses(model, batch):
+        ...     inputs, targets = batch
+        ...     errors = (model(inputs) - targets).square().mean(0)
+        ...     return {"near": errors[0], "far": errors[1]}
+        >>> optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+        >>> cost = COST("weak", delta=LowRank(rank=2), cooldown=5, budget=None)
+        >>> mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), optimizer, eq.FairGrad(), teleport=cost)
+        >>> for _ in range(60):
+        ...     _ = mtl.step((torch.randn(16, 4), torch.randn(16, 2)))
+        >>> len(cost.history) > 0, cost.history[0].trigger
+        (True, 'weak')
+    """
+
     def __init__(
         self,
         trigger: TriggerLike = None,
@@ -77,10 +147,20 @@ class COST:
         for name, value in (("samples", samples), ("steps", steps), ("check_every", check_every)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} must be a whole number from 1 on; got {value!r}")
-        if not lr > 0:
-            raise InputError(f"lr must be a positive step size of the inner optimizer; got {lr}")
+        if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < math.inf:
+            raise InputError(f"lr must be a positive step size of the inner optimizer; got {lr!r}")
+        if not callable(optimizer):
+            raise InputError(
+                f"optimizer must make a torch optimizer from factors and lr, as torch.optim.Adam; got {optimizer!r}"
+            )
+        if not isinstance(guard, bool):
+            raise InputError(f"guard must be True or False; got {guard!r}")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise InputError(f"seed must be a whole number from 0 on; got {seed!r}")
         if seek != "sharpness":
             check_agreement(seek)
+            if formulation.gamma == 0:
+                raise InputError(f'seek="{seek}" is rewarded with the factor gamma, which is 0; give a positive gamma')
         released = formulation.name == "released"
         scaling = scaling or ("none" if released else "relative")
         if scaling not in ("relative", "none"):
@@ -90,27 +170,23 @@ class COST:
             raise InputError(f'history must be one of {", ".join(get_args(History))}; got "{history}"')
         self.trigger = as_trigger(trigger if trigger is not None else formulation.default_trigger)
         self.delta = delta or LowRank()
-        self.search = Search(
-            formulation,
-            samples,
-            None if seek == "sharpness" else seek,
-            steps,
-            lr,
-            optimizer,
-            scaling == "relative",
-        )
-        self.guard = Guard(tolerance) if guard else None
+        relative = scaling == "relative"
+        self.search = Search(formulation, samples, None if seek == "sharpness" else seek, steps, lr, optimizer, relative)
+        checked = Guard(tolerance, formulation.losses_may_fall)  # a tolerance that cannot be used is refused in any case
+        self.guard = checked if guard else None
         self.history_policy: History = history
         self.check_every = check_every
         self.history: list[TeleportReport] = []
+        self._delta_given = delta is not None
         self._schedule = Schedule(Limits(start, stop, start_step, stop_step, per_epoch, cooldown, budget))
         self._probes = Probes(probe, probe_batches, held_out_batches)
+        self._sizes = LossSizes(relative)
         self._generator = torch.Generator().manual_seed(seed)
-        self._largest: Array | None = None
         self._pending: float | None = None
         self._moved: tuple[str, ...] = ()
         self._last_check = -check_every
         self._warned = False
+        self._fits = False
 
     # -- what MultiTaskOptimizer calls
 
@@ -118,31 +194,34 @@ class COST:
         """Applies the history's blend that a landing left for the gradients of the next step."""
         if self._pending is None:
             return
+        everything = (parameter for group in optimizer.optimizer.param_groups for parameter in group["params"])
+        if optimizer.scaler is not None and not all(map(_finite_gradient, everything)):
+            return  # an overflow: no step will be taken, so it is too early
         named = dict(optimizer.objective.model.named_parameters())
-        moved = [named[name] for name in self._moved if name in named]
-        grads = [parameter.grad for parameter in moved if parameter.grad is not None]
-        if not all(bool(torch.isfinite(grad.coalesce().values() if grad.is_sparse else grad).all()) for grad in grads):
-            return  # an overflow of the gradient scaler: no step will be taken, so it is too early
-        blend(optimizer.optimizer, moved, self._pending)
+        blend(optimizer.optimizer, [named[name] for name in self._moved if name in named], self._pending)
         self._pending, self._moved = None, ()
 
     def after_step(self, optimizer: MultiTaskOptimizer, batches: tuple[Any, ...]) -> TeleportReport | None:
-        """Looks whether tasks conflict and, where that is due, attempts a teleport."""
+        """Looks whether tasks conflict and, where that is due, attempts a teleport; returns what became of it."""
         assert optimizer.last is not None
         report = optimizer.last
+        self._check_fit(optimizer)
         self._probes.remember(batches)
         tasks = len(report.tasks)
-        formed = report.gramian is not None
         backwards = 1 if optimizer.balancer.needs == "losses" else tasks
         self._schedule.count_step(len(batches) * (1.0 + 2.0 * backwards + float(optimizer.balancer.watches)))
         if tasks < 2 or not self._probes.ready:
             return None
-        check = 0.0 if formed else len(batches) * (1.0 + 2.0 * tasks)
-        if not formed and report.step - self._last_check < self.check_every:
-            return None
-        if not self._schedule.due(report.step, self._cost(tasks) + check):
-            return None
         gramian = report.gramian
+        check = 0.0
+        if gramian is None:
+            if 0 <= report.step - self._last_check < self.check_every:
+                return None
+            check = len(batches) * (1.0 + 2.0 * tasks)
+        attempt = Attempt(self.delta, self.search, self.guard, self._probes, self._sizes)
+        expected = attempt.cost(tasks)
+        if not self._schedule.due(report.step, expected + check):
+            return None
         if gramian is None:
             self._last_check = report.step
             self._schedule.spent += check
@@ -150,7 +229,18 @@ class COST:
         trigger = self.trigger or default_trigger(len(optimizer.objective.tasks))
         if not trigger(gramian.numpy()):
             return None
-        return self._attempt(optimizer, trigger, tasks)
+        self._check_fit(optimizer)
+        self._schedule.spent += expected
+        seed = int(torch.randint(2**62, (), generator=self._generator))
+        outcome = attempt.make(optimizer, trigger, seed, self._schedule.epoch)
+        self._schedule.count_attempt(report.step, accepted=outcome.report.accepted)
+        self.history.append(outcome.report)
+        if outcome.names:
+            self._settle_history(optimizer, outcome.names, outcome.report.sigma)
+        if outcome.failure and not self._warned:
+            self._warned = True
+            warnings.warn(f"a teleport was given up and the model stays where it was: {outcome.failure}", stacklevel=3)
+        return outcome.report
 
     def end_epoch(self) -> None:
         """Says that a pass over the data is over."""
@@ -161,11 +251,12 @@ class COST:
         return {
             "schedule": self._schedule.state_dict(),
             "probes": self._probes.state_dict(),
+            "sizes": self._sizes.state_dict(),
             "generator": self._generator.get_state(),
-            "largest": None if self._largest is None else torch.from_numpy(self._largest.copy()),
             "pending": self._pending,
             "moved": list(self._moved),
             "last_check": self._last_check,
+            "warned": self._warned,
             "history": [report.as_dict() for report in self.history],
         }
 
@@ -180,137 +271,29 @@ class COST:
             raise InputError(f"this is no state of a COST: it lacks {', '.join(sorted(missing))}")
         self._schedule.load_state_dict(state["schedule"])
         self._probes.load_state_dict(state["probes"])
+        self._sizes.load_state_dict(state["sizes"])
         self._generator.set_state(state["generator"])
-        self._largest = None if state["largest"] is None else state["largest"].numpy().copy()
         self._pending = state["pending"]
         self._moved = tuple(state["moved"])
         self._last_check = state["last_check"]
+        self._warned = state["warned"]
         self.history = [TeleportReport.from_dict(entries) for entries in state["history"]]
-
-    @property
-    def epoch(self) -> int:
-        """How many epochs are over."""
-        return self._schedule.epoch
 
     def __repr__(self) -> str:
         trigger = self.trigger.name if self.trigger else "by the number of tasks"
         return f"COST({trigger}, {self.delta!r}, {self.search.formulation.name}; {len(self.history)} attempts)"
 
-    # -- one attempt
+    # -- inside
 
-    def _cost(self, tasks: int) -> float:
-        """Evaluations that an attempt needs, a backward pass counted as two."""
-        search, judge = self._probes.sizes
-        return self.search.cost(tasks) + search + 2.0 * judge * (2.0 + 2.0 * tasks)
-
-    def _attempt(self, mtl: MultiTaskOptimizer, trigger: Trigger, tasks: int) -> TeleportReport:
-        began = time.perf_counter()
-        step = mtl.last.step if mtl.last is not None else 0
-        self._schedule.spent += self._cost(tasks)
-        search_batches, judge_batches = self._probes.batches()
-        shared = _named_shared(mtl)
-        device = next(iter(shared.values())).device
-        joint = JointLosses(mtl.objective.tasks, mtl.processes, device)
-        seed = int(torch.randint(2**62, (), generator=self._generator))
-        generator = torch.Generator(device).manual_seed(seed)
-        adaptation = self.delta.adapt(shared, generator)
-        names, losses_before, gram_before = self._look(mtl, judge_batches, joint)
-        positions = mtl.objective.tasks.positions(names)
-        found = self.search.run(
-            mtl.objective,
-            adaptation,
-            shared,
-            search_batches,
-            joint,
-            gram=gram_before,
-            tasks=names,
-            scales=self._sizes,
-            generator=generator,
-            loss_scale=1.0 if mtl.scaler is None else mtl.scaler.get_scale(),
-        )
-        sigma = distance = 0.0
-        losses_after, gram_after, objection = losses_before[:0], None, found.failure
-        if found.deltas is not None:
-            backup = {name: shared[name].detach().clone() for name in found.deltas}
-            _move(shared, found.deltas)
-            try:
-                _, losses_after, gram_after = self._look(mtl, judge_batches, joint)
-                objection = self._objection(trigger, positions, losses_before, losses_after, gram_before, gram_after)
-            except BaseException:
-                _restore(shared, backup)
-                raise
-            sigma = _similarity(shared, found.deltas)
-            distance = math.sqrt(sum(float(delta.double().square().sum()) for delta in found.deltas.values()))
-            if objection:
-                _restore(shared, backup)
-            else:
-                self._settle_history(mtl, tuple(found.deltas), sigma)
-        torch.clear_autocast_cache()  # casts made of other values must not be met again
-        if found.failure and not self._warned:
-            self._warned = True
-            warnings.warn(f"a teleport was given up and the model stays where it was: {found.failure}", stacklevel=4)
-        self._schedule.count_attempt(step, accepted=not objection)
-        report = TeleportReport(
-            step=step,
-            epoch=self._schedule.epoch,
-            trigger=trigger.name,
-            tasks=tuple(names),
-            accepted=not objection,
-            reason=objection or "equal losses and no more conflict than before" if self.guard else objection or "not guarded",
-            sigma=sigma,
-            distance=distance,
-            cosines_before=_tuple(mean_cosines(gram_before)),
-            cosines_after=_tuple(() if gram_after is None else mean_cosines(gram_after)),
-            norms_before=_tuple(norms(gram_before)),
-            norms_after=_tuple(() if gram_after is None else norms(gram_after)),
-            losses_before=_tuple(losses_before),
-            losses_after=_tuple(losses_after),
-            measure_before=float(trigger.measure(gram_before)),
-            measure_after=float("nan") if gram_after is None else float(trigger.measure(gram_after)),
-            invariance=tuple(found.invariance),
-            reward=tuple(found.reward),
-            seconds=time.perf_counter() - began,
-        )
-        self.history.append(report)
-        return report
-
-    def _objection(
-        self, trigger: Trigger, positions: list[int], before: Array, after: Array, gram_before: Array, gram_after: Array
-    ) -> str:
-        # Whatever the user wants, the model does not go where nothing is finite.
-        if not (np.isfinite(after).all() and np.isfinite(gram_after).all()):
-            return "a loss or gradient is not finite there"
-        if self.guard is None:
-            return ""
-        full = np.zeros(len(self._largest) if self._largest is not None else max(positions) + 1)
-        full[positions] = before
-        sizes = np.abs(before).clip(min=1e-30) if not self.search.relative else self._sizes(full)[positions]
-        measures = float(trigger.measure(gram_before)), float(trigger.measure(gram_after))
-        return self.guard.objection(before, after, sizes, *measures)
-
-    def _look(self, mtl: MultiTaskOptimizer, batches: list[Any], joint: JointLosses) -> tuple[list[str], Array, Array]:
-        """Losses and Gramian of the tasks that some batches hold, at the model's present parameters."""
-        values = []
-        with torch.no_grad():
-            for batch in batches:
-                evaluated = mtl.objective.at({}, batch, random_state=mtl.objective.random_state())
-                values.append(joint.means([evaluated]))
-        present = np.stack([counts for _, counts in values]).clip(max=1.0)
-        sums = sum(mean[0] for mean, _ in values)
-        means = sums / present.sum(0).clip(min=1.0)
-        torch.clear_autocast_cache()
-        gram = mtl.gramian(*batches).numpy()
-        held = present.sum(0) > 0
-        names = [name for name, there in zip(mtl.objective.tasks.names, held, strict=True) if there]
-        return names, means[held], gram
-
-    def _sizes(self, losses: Array) -> Array:
-        """What the losses ``[K]`` are divided by so that γ means the same for large and for small ones."""
-        if not self.search.relative:
-            return np.ones_like(losses)
-        own = np.abs(losses)
-        self._largest = own if self._largest is None or len(self._largest) != len(own) else np.maximum(self._largest, own)
-        return np.maximum(own, _SMALLEST_SIZE * self._largest).clip(min=1e-30)
+    def _check_fit(self, optimizer: MultiTaskOptimizer) -> None:
+        """Refuses a delta that does not fit as soon as the shared parameters are known, not at the first conflict."""
+        if self._fits or not optimizer.shared:
+            return
+        shared = shared_by_name(optimizer)
+        if not self._delta_given:
+            self.delta = LowRank().limited(shared)
+        self.delta.adapt(shared, torch.Generator(next(iter(shared.values())).device))
+        self._fits = True
 
     def _settle_history(self, mtl: MultiTaskOptimizer, names: tuple[str, ...], sigma: float) -> None:
         named = dict(mtl.objective.model.named_parameters())
@@ -325,38 +308,8 @@ class COST:
             self._pending, self._moved = sigma, names
 
 
-def _named_shared(mtl: MultiTaskOptimizer) -> dict[str, Tensor]:
-    ids = {id(parameter) for parameter in mtl.shared}
-    found: dict[str, Tensor] = {
-        name: parameter for name, parameter in mtl.objective.model.named_parameters() if id(parameter) in ids
-    }
-    if not found:
-        raise InputError(
-            "none of the shared parameters belongs to the objective's model, so there is nothing to teleport; "
-            "make the objective with the module that holds them"
-        )
-    return found
-
-
-def _similarity(shared: dict[str, Tensor], deltas: dict[str, Tensor]) -> float:
-    """σ over all shared parameters; one that is not adapted has moved by zero."""
-    grads = {name: parameter.grad for name, parameter in shared.items() if parameter.grad is not None}
-    return similarity((deltas.get(name, torch.zeros(())).expand(grad.shape), grad) for name, grad in grads.items())
-
-
-@torch.no_grad()
-def _move(shared: dict[str, Tensor], deltas: dict[str, Tensor]) -> None:
-    for name, delta in deltas.items():
-        shared[name].add_(delta)
-    torch.clear_autocast_cache()
-
-
-@torch.no_grad()
-def _restore(shared: dict[str, Tensor], backup: dict[str, Tensor]) -> None:
-    for name, values in backup.items():
-        shared[name].copy_(values)
-    torch.clear_autocast_cache()
-
-
-def _tuple(values: Iterable[float]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
+def _finite_gradient(parameter: Tensor) -> bool:
+    gradient = parameter.grad
+    if gradient is None:
+        return True
+    return bool(torch.isfinite(gradient.coalesce().values() if gradient.is_sparse else gradient).all())

@@ -7,6 +7,7 @@ coefficients on every process.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.errors import InputError, near_misses
+from equipoise.errors import InputError, UnknownOptionError, near_misses
 
-__all__ = ["FORMULATIONS", "Formulation", "PaperFormulation", "ReleasedFormulation", "Terms", "formulation_named"]
+__all__ = [
+    "FORMULATIONS",
+    "Formulation",
+    "PaperFormulation",
+    "ParetoFormulation",
+    "ReleasedFormulation",
+    "Terms",
+    "formulation_named",
+]
 
 Array: TypeAlias = NDArray[np.float64]
 _TINY = 1e-30
@@ -31,7 +40,7 @@ class Terms:
 
     Attributes:
         invariance: L_t.
-        reward: L_g.
+        reward: L_g, or what is rewarded in its place.
         at_point: derivative of the objective by the losses at θ + Δθ, ``[K]``.
         at_samples: derivative by the losses at the perturbed points, ``[ñ, K]``; mostly zero.
     """
@@ -51,12 +60,16 @@ class Formulation(ABC):
         evaluation_mode: whether the model is put into evaluation mode while the other point is sought.
         pooled_reference: whether L_i* is the mean over all probe batches instead of each batch's own loss.
         default_trigger: the name of the trigger that belongs to it; ``None`` where the number of tasks decides.
+        losses_may_fall: whether a loss that falls keeps to the formulation; a guard then looks at rises only.
+        gamma: factor of L_g, or of the agreement that is sought in its place.
     """
 
     name: ClassVar[str]
     evaluation_mode: ClassVar[bool] = False
     pooled_reference: ClassVar[bool] = False
     default_trigger: ClassVar[str | None] = None
+    losses_may_fall: ClassVar[bool] = False
+    gamma: float
     radius: float
 
     @abstractmethod
@@ -116,19 +129,45 @@ class PaperFormulation(Formulation):
 
     def terms(self, point: Array, samples: Array, reference: Array, balance: Array) -> Terms:
         """Eq. 7 and 9."""
-        tasks = len(point)
         gaps = point - reference
-        at_point = self.invariance * np.sign(gaps) / tasks
-        at_samples = np.zeros_like(samples)
-        reward = 0.0
-        if len(samples):
-            rises = (balance * (samples - point)).mean(axis=1)
-            chosen = int(np.abs(rises).argmax())
-            reward = float(abs(rises[chosen]))
-            slope = self.gamma * np.sign(rises[chosen]) * balance / tasks
-            at_samples[chosen] = -slope
-            at_point = at_point + slope
+        reward, at_point, at_samples = _sharpness(point, samples, balance, self.gamma)
+        at_point += self.invariance * np.sign(gaps) / len(point)
         return Terms(float(np.abs(gaps).mean()), reward, at_point, at_samples)
+
+
+@dataclass(frozen=True)
+class ParetoFormulation(PaperFormulation):
+    """Equipoise's own variant: no loss may rise, and the neglected tasks' losses are to fall.
+
+    The paper keeps every loss where it is, from both sides. Here a fall is welcome, so the other point is to be at least as
+    good for every task: ``κ mean_i max(0, L_i - L_i*) + ρ mean_i R_i L_i - γ L_g``, with R of eq. 10, which gives its weight
+    to the task whose gradient is smallest, and L_g of eq. 9. With γ = 0, the default, an inner step costs one forward and one
+    backward pass, whatever the number of tasks.
+
+    Args:
+        gamma: γ, factor of the sharpness.
+        radius: δ.
+        invariance: κ.
+        descent: ρ, how much the fall of the neglected tasks counts; below κ, or other tasks pay for it.
+    """
+
+    gamma: float = 0.0
+    descent: float = 0.2
+    name = "pareto"
+    losses_may_fall = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.descent >= 0:
+            raise InputError(f"descent must be at least 0; got {self.descent}")
+
+    def terms(self, point: Array, samples: Array, reference: Array, balance: Array) -> Terms:
+        """The mean rise, and the weighted fall together with the sharpness."""
+        rises = (point - reference).clip(min=0.0)
+        reward, at_point, at_samples = _sharpness(point, samples, balance, self.gamma)
+        at_point += (self.invariance * np.sign(rises) + self.descent * balance) / len(point)
+        fall = float((balance * (reference - point)).mean())
+        return Terms(float(rises.mean()), self.descent * fall + self.gamma * reward, at_point, at_samples)
 
 
 @dataclass(frozen=True)
@@ -186,6 +225,7 @@ class ReleasedFormulation(Formulation):
 FORMULATIONS: dict[str, type[PaperFormulation] | type[ReleasedFormulation]] = {
     "paper": PaperFormulation,
     "released": ReleasedFormulation,
+    "pareto": ParetoFormulation,
 }
 
 
@@ -193,7 +233,7 @@ def formulation_named(name: str, **options: float | None) -> Formulation:
     """Makes a formulation; options that are ``None`` keep its own default.
 
     Raises:
-        InputError: there is no such formulation, or a number is out of range.
+        InputError: there is no such formulation, it has no such option, or a number is out of range.
 
     Example:
         >>> formulation_named("paper", gamma=0.2, radius=None)
@@ -203,7 +243,24 @@ def formulation_named(name: str, **options: float | None) -> Formulation:
         raise InputError(
             f'there is no formulation "{name}".{near_misses(str(name), FORMULATIONS)} Known: {", ".join(FORMULATIONS)}'
         )
-    return FORMULATIONS[name](**{key: value for key, value in options.items() if value is not None})
+    given = {key: value for key, value in options.items() if value is not None}
+    known = [field.name for field in dataclasses.fields(FORMULATIONS[name])]
+    for key in given:
+        if key not in known:
+            raise UnknownOptionError(f'formulation "{name}" has no option "{key}"; it has {", ".join(known)}')
+    return FORMULATIONS[name](**given)
+
+
+def _sharpness(point: Array, samples: Array, balance: Array, gamma: float) -> tuple[float, Array, Array]:
+    """L_g of eq. 9, and the derivatives of -γ L_g by the losses at the point and at the samples."""
+    at_point, at_samples = np.zeros_like(point), np.zeros_like(samples)
+    if not len(samples):
+        return 0.0, at_point, at_samples
+    rises = (balance * (samples - point)).mean(axis=1)
+    chosen = int(np.abs(rises).argmax())
+    slope = gamma * np.sign(rises[chosen]) * balance / len(point)
+    at_samples[chosen] = -slope
+    return float(abs(rises[chosen])), slope, at_samples
 
 
 def _check(gamma: float, radius: float, invariance: float) -> None:

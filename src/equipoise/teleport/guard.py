@@ -17,18 +17,20 @@ class Guard:
     """The conditions of a landing.
 
     Args:
-        tolerance: the largest mean over tasks of the relative loss change ``|after - before| / size``; falls count like
-            rises, for a teleport is meant to keep the losses.
+        tolerance: the largest relative loss change. Of the mean over tasks of ``|after - before| / size``, falls counting
+            like rises, for a teleport is meant to keep the losses; or, if losses may fall, of the task whose loss rises most.
+        losses_may_fall: whether falls are welcome.
 
     Raises:
         InputError: a tolerance that is not positive.
     """
 
     tolerance: float = 0.05
+    losses_may_fall: bool = False
 
     def __post_init__(self) -> None:
-        if not self.tolerance > 0:
-            raise InputError(f"tolerance must be a positive relative loss change, such as 0.05; got {self.tolerance}")
+        if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, int | float) or not self.tolerance > 0:
+            raise InputError(f"tolerance must be a positive relative loss change, such as 0.05; got {self.tolerance!r}")
 
     def objection(self, before: Array, after: Array, sizes: Array, measure_before: float, measure_after: float) -> str:
         """Why not to land; empty if nothing speaks against it.
@@ -40,13 +42,14 @@ class Guard:
             measure_before: the trigger's measure of conflict at θ.
             measure_after: the same at θ + Δθ.
         """
-        change = float(np.mean(np.abs(after - before) / sizes))
-        if not np.isfinite(change) or not np.isfinite(measure_after):
+        changes = (after - before) / sizes
+        change = float(changes.max() if self.losses_may_fall else np.abs(changes).mean())
+        if not np.isfinite(changes).all() or not np.isfinite(measure_after):
             return "a loss or gradient is not finite there"
         if change > self.tolerance:
-            return f"the losses change by {change:.1%} on held-out batches, more than the tolerance of {self.tolerance:.1%}"
+            how = "change for the worse" if self.losses_may_fall else "change"
+            return f"the losses {how} by {change:.1%} on held-out batches, more than the tolerance of {self.tolerance:.1%}"
         if measure_after > measure_before:
-            return (
-                f"the conflict gets worse on held-out batches: cosine {-measure_before:.3f} before, {-measure_after:.3f} after"
-            )
+            cosines = f"cosine {-measure_before:.3f} before, {-measure_after:.3f} after"
+            return f"the conflict gets worse on held-out batches: {cosines}"
         return ""

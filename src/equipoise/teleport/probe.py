@@ -62,10 +62,15 @@ class Probes:
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """How many batches a search takes, and how many a judgement."""
+        """How many batches a search goes round, and how many a judgement looks at."""
         if self._source == "current":
-            return 1, 1
-        return self._search, self._held_out or self._search
+            own = sum(len(step) for step in self._held)
+            return own, own
+        if not self._held:
+            return self._search, self._held_out or self._search
+        newest_first = list(self._held)[::-1]
+        search = sum(len(step) for step in newest_first[: self._search])
+        return search, sum(len(step) for step in newest_first[self._search :]) or search
 
     def batches(self) -> tuple[list[Any], list[Any]]:
         """Batches for the search, and batches to judge a landing on (the same ones where no others are held).

@@ -47,8 +47,10 @@ class Limits:
             end = getattr(self, last)
             if end is not None and end <= getattr(self, first):
                 raise InputError(f"{last}={end} leaves nothing after {first}={getattr(self, first)}")
-        if self.budget is not None and not self.budget > 0:
-            raise InputError(f"budget must be a positive share of the training's cost, such as 0.1; got {self.budget}")
+        if self.budget is not None and (
+            isinstance(self.budget, bool) or not isinstance(self.budget, int | float) or not self.budget > 0
+        ):
+            raise InputError(f"budget must be a positive share of the training's cost, such as 0.1; got {self.budget!r}")
 
 
 class Schedule:
@@ -88,7 +90,7 @@ class Schedule:
             and limits.start_step <= step
             and (limits.stop_step is None or step < limits.stop_step)
             and (limits.per_epoch is None or self.in_epoch < limits.per_epoch)
-            and (self.last_attempt is None or step - self.last_attempt >= self.wait)
+            and (self.last_attempt is None or step - self.last_attempt >= self.wait or step < self.last_attempt)
             and (limits.budget is None or self.spent + expected <= limits.budget * self.trained)
         )
 

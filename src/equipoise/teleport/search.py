@@ -13,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from equipoise.autocast import without_autocast
 from equipoise.objective import Objective
 from equipoise.randomness import RandomState
 from equipoise.teleport.agreement import Agreement, agreement
 from equipoise.teleport.deltas import Adaptation
 from equipoise.teleport.formulation import Formulation
 from equipoise.teleport.joint import Array, JointLosses
+from equipoise.teleport.view import evaluated
 
 __all__ = ["Found", "InnerOptimizer", "Search"]
 
@@ -85,7 +87,7 @@ class Search:
     @property
     def formulation_samples(self) -> int:
         """Perturbations that are really needed."""
-        return 0 if self.seek is not None or getattr(self.formulation, "gamma", 1.0) == 0 else self.samples
+        return 0 if self.seek is not None or self.formulation.gamma == 0 else self.samples
 
     def run(
         self,
@@ -97,7 +99,8 @@ class Search:
         *,
         gram: Array,
         tasks: Sequence[str],
-        scales: Callable[[Array], Array],
+        sizes: Callable[[Array], Array],
+        judged: Array,
         generator: torch.Generator,
         loss_scale: float = 1.0,
     ) -> Found:
@@ -111,7 +114,8 @@ class Search:
             joint: averages losses over processes.
             gram: Gramian of the task gradients ``[k, k]``, for R.
             tasks: names of its tasks.
-            scales: from losses ``[K]`` to what they are divided by.
+            sizes: from losses ``[K]`` to what they are divided by.
+            judged: losses ``[K]`` on the batches that a landing is judged on, for tasks that the search's batches lack.
             generator: for the perturbations.
             loss_scale: of a gradient scaler.
         """
@@ -120,15 +124,16 @@ class Search:
         balance = np.zeros(len(joint.tasks))
         with _mode(objective.model, self.formulation.evaluation_mode):
             probes = self._probes(objective, batches, joint)
-            sizes = scales(_pooled(probes))
+            pooled = _pooled(probes)
+            scales = sizes(np.where(_anywhere(probes), pooled, judged))
             norms = np.sqrt(np.diagonal(gram).clip(min=0.0))
             positions = joint.tasks.positions(tasks)
-            balance[positions] = self.formulation.balance(norms / sizes[positions])
+            balance[positions] = self.formulation.balance(norms / scales[positions])
             frozen = {name: tensor.detach() for name, tensor in shared.items()}
             for step in range(self.steps):
                 probe = probes[step % len(probes)]
                 gradients = self._step(
-                    objective, adaptation, frozen, probe, joint, balance, sizes, generator, loss_scale, found
+                    objective, adaptation, frozen, probe, joint, balance, scales, generator, loss_scale, found
                 )
                 if gradients is None:
                     return found
@@ -141,12 +146,11 @@ class Search:
 
     def _probes(self, objective: Objective, batches: Sequence[Any], joint: JointLosses) -> list[_Probe]:
         probes = []
-        with torch.no_grad():
-            for batch in batches:
-                # Every evaluation of this batch draws the same dropout masks, and training's random state stays put.
-                random_state = objective.random_state()
-                values, counts = joint.means([objective.at({}, batch, random_state=random_state)])
-                probes.append(_Probe(batch, random_state, values[0], counts))
+        for batch in batches:
+            # Every evaluation of this batch draws the same dropout masks, and training's random state stays put.
+            random_state = objective.random_state()
+            values, counts = joint.means([evaluated(objective, batch, random_state)])
+            probes.append(_Probe(batch, random_state, values[0], counts))
         if self.formulation.pooled_reference:
             pooled = _pooled(probes)
             probes = [_Probe(probe.batch, probe.random_state, pooled, probe.present) for probe in probes]
@@ -198,11 +202,11 @@ class Search:
             measure = agreement(losses, [*point.values(), *others], self.seek)
             agreed = joint.processes.sum(measure.detach().double().clone()) / joint.processes.count
             reward = float(agreed)
-            gamma = float(getattr(self.formulation, "gamma", 1.0))
-            total = total - gamma * measure / joint.processes.count
+            total = total - self.formulation.gamma * measure / joint.processes.count
         found.invariance.append(terms.invariance)
         found.reward.append(reward)
-        gradients = torch.autograd.grad(total * loss_scale, adaptation.factors, allow_unused=True)
+        with without_autocast(total.device):
+            gradients = torch.autograd.grad(total * loss_scale, adaptation.factors, allow_unused=True)
         filled = [
             torch.zeros_like(factor) if gradient is None else gradient / loss_scale
             for factor, gradient in zip(adaptation.factors, gradients, strict=True)
@@ -230,6 +234,12 @@ class Search:
         parts = [losses[name] * coefficient for name, coefficient in zip(names, own, strict=True)]
         total: Tensor = functools.reduce(torch.add, parts)
         return total
+
+
+def _anywhere(probes: Sequence[_Probe]) -> NDArray[np.bool_]:
+    """Which tasks any of the batches holds, ``[K]``."""
+    held: NDArray[np.bool_] = np.stack([probe.present for probe in probes]).sum(0) > 0
+    return held
 
 
 def _pooled(probes: Sequence[_Probe]) -> Array:

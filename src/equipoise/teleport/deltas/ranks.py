@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -45,6 +47,11 @@ class RankedDelta(Delta):
     def fitting(self, rows: int, columns: int) -> int:
         """The rank for a weight of this size."""
         return min(self.rank, rows, columns)
+
+    def limited(self, parameters: Mapping[str, Tensor]) -> Self:
+        """The same with a rank that is at most that of the largest weight."""
+        largest = [min(matrix_shape(parameter)) for parameter in parameters.values() if parameter.dim() >= 2]
+        return dataclasses.replace(self, rank=min(self.rank, max(largest, default=self.rank)))
 
     def check(self, parameters: Mapping[str, Tensor]) -> None:
         """Refuses a rank that is larger than every weight: nothing about it would be low."""

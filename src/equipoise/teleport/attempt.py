@@ -1,0 +1,165 @@
+"""One attempt to teleport: look, search, move, look again, and stay there or come back."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from equipoise.teleport.deltas import Delta
+from equipoise.teleport.guard import Guard
+from equipoise.teleport.joint import Array, JointLosses
+from equipoise.teleport.parameters import gradient_similarity, move, restore, shared_by_name
+from equipoise.teleport.probe import Probes
+from equipoise.teleport.report import TeleportReport
+from equipoise.teleport.search import Found, Search
+from equipoise.teleport.sizes import LossSizes
+from equipoise.teleport.triggers import Trigger, mean_cosines, norms
+from equipoise.teleport.view import View, look
+
+if TYPE_CHECKING:
+    from equipoise.optimizer import MultiTaskOptimizer
+
+__all__ = ["Attempt", "Outcome"]
+
+_NOT_FINITE = "a loss or gradient is not finite"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended.
+
+    Attributes:
+        report: what happened.
+        names: the parameters that were moved; empty where none was.
+        failure: what stopped being finite during the search, in words; empty if nothing did.
+    """
+
+    report: TeleportReport
+    names: tuple[str, ...]
+    failure: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Everything an attempt consists of.
+
+    Attributes:
+        delta: the directions in which to search.
+        search: how to search there.
+        guard: whether to land; ``None`` to land wherever everything is finite.
+        probes: batches to search on and to judge on.
+        sizes: what losses are divided by.
+    """
+
+    delta: Delta
+    search: Search
+    guard: Guard | None
+    probes: Probes
+    sizes: LossSizes
+
+    def cost(self, tasks: int) -> float:
+        """Evaluations that an attempt needs, a backward pass counted as two."""
+        searched, judged = self.probes.sizes
+        return self.search.cost(tasks) + searched + 2.0 * judged * (2.0 + 2.0 * tasks)
+
+    def make(self, mtl: MultiTaskOptimizer, trigger: Trigger, seed: int, epoch: int) -> Outcome:
+        """Makes the attempt; the parameters are at θ + Δθ afterwards, or to the bit where they were.
+
+        Args:
+            mtl: the training under way, just after a step.
+            trigger: what asked for it; its measure judges the landing.
+            seed: of all random numbers of this attempt.
+            epoch: for the report.
+
+        Raises:
+            InputError: nothing to adapt, or probe batches that do not fit.
+        """
+        began = time.perf_counter()
+        search_batches, judge_batches = self.probes.batches()
+        device = next(mtl.objective.model.parameters()).device
+        joint = JointLosses(mtl.objective.tasks, mtl.processes, device)
+        before = look(mtl, judge_batches, joint)
+        shared = shared_by_name(mtl)
+        after: View | None = None
+        found = Found()
+        sigma = distance = 0.0
+        if before.gramian is None:
+            found.failure = objection = f"{_NOT_FINITE} on the probe batches"
+        else:
+            generator = torch.Generator(next(iter(shared.values())).device).manual_seed(seed)
+            found = self.search.run(
+                mtl.objective,
+                self.delta.adapt(shared, generator),
+                shared,
+                search_batches,
+                joint,
+                gram=before.gramian,
+                tasks=before.names,
+                sizes=self.sizes,
+                judged=before.all_losses,
+                generator=generator,
+                loss_scale=1.0 if mtl.scaler is None else mtl.scaler.get_scale(),
+            )
+            objection = found.failure
+        if found.deltas is not None:
+            sigma = gradient_similarity(shared, found.deltas)
+            distance = math.sqrt(sum(float(delta.double().square().sum()) for delta in found.deltas.values()))
+            backup = {name: shared[name].detach().clone() for name in found.deltas}
+            move(shared, found.deltas)
+            try:
+                after = look(mtl, judge_batches, joint)
+                objection = self._objection(trigger, before, after, mtl.objective.tasks.positions(before.names))
+            except BaseException:
+                restore(shared, backup)
+                raise
+            if objection:
+                restore(shared, backup)
+        torch.clear_autocast_cache()
+        assert mtl.last is not None
+        report = TeleportReport(
+            step=mtl.last.step,
+            epoch=epoch,
+            trigger=trigger.name,
+            tasks=before.names,
+            accepted=not objection,
+            reason=objection or ("the losses stay, and the conflict is no worse" if self.guard else "not guarded"),
+            sigma=sigma,
+            distance=distance,
+            invariance=tuple(found.invariance),
+            reward=tuple(found.reward),
+            **_seen("before", before, trigger),
+            **_seen("after", after, trigger),
+            seconds=time.perf_counter() - began,
+        )
+        return Outcome(report, () if objection or found.deltas is None else tuple(found.deltas), found.failure)
+
+    def _objection(self, trigger: Trigger, before: View, after: View, positions: list[int]) -> str:
+        # Whatever the user wants, the model does not go where nothing is finite.
+        if after.gramian is None or before.gramian is None:
+            return f"{_NOT_FINITE} there"
+        if self.guard is None:
+            return ""
+        # A change is relative even where the search takes the losses as they are.
+        sizes = (self.sizes if self.sizes.relative else LossSizes(relative=True))(before.all_losses)[positions]
+        measures = float(trigger.measure(before.gramian)), float(trigger.measure(after.gramian))
+        return self.guard.objection(before.losses, after.losses, sizes, *measures)
+
+
+def _seen(when: str, view: View | None, trigger: Trigger) -> dict[str, Any]:
+    """The part of a report that tells of one look."""
+    losses: Array | tuple[()] = () if view is None else view.losses
+    gramian = None if view is None else view.gramian
+    return {
+        f"losses_{when}": _tuple(losses),
+        f"cosines_{when}": () if gramian is None else _tuple(mean_cosines(gramian)),
+        f"norms_{when}": () if gramian is None else _tuple(norms(gramian)),
+        f"measure_{when}": math.nan if gramian is None else float(trigger.measure(gramian)),
+    }
+
+
+def _tuple(values: Array | tuple[()]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
