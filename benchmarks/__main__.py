@@ -1,4 +1,4 @@
-"""The command: ``python -m benchmarks [solvers] [steps] [memory] [imports] [--budget 1.0] [--write]``."""
+"""The command: ``python -m benchmarks [solvers] [steps] [teleports] [memory] [imports] [--budget 1.0] [--write]``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from time import perf_counter
 
 import torch
 
-from benchmarks import imports, memory, peers, solvers, steps
+from benchmarks import imports, memory, peers, solvers, steps, teleports
 
 __all__ = ["main"]
 
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "memory": lambda say, _: memory.run(say),
         "solvers": lambda say, budget: solvers.run(say, budget=budget),
         "steps": lambda say, budget: steps.run(say, budget=budget),
+        "teleports": lambda say, budget: teleports.run(say, budget=budget),
     }
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Benchmarks of equipoise, side by side with its peers."

@@ -12,7 +12,7 @@ from benchmarks import peers
 from benchmarks.memory_process import SHARED, TRAINERS
 from benchmarks.tables import table
 
-__all__ = ["run"]
+__all__ = ["peak", "run"]
 
 TASKS = (2, 4, 8)
 Say = Callable[[str], None]
@@ -21,10 +21,11 @@ Say = Callable[[str], None]
 def run(say: Say) -> None:
     """Prints the table."""
     trainers = [name for name in TRAINERS if peers.torchjd() or not name.startswith("TorchJD")]
+    trainers.remove("ours, COST")  # has a table of its own
     trainers = [name for name in trainers if peers.libmtl() is not None or name != "LibMTL"]
     rows = []
     for tasks in TASKS:
-        peaks = {name: _peak(name, tasks) for name in trainers}
+        peaks = {name: peak(name, tasks) for name in trainers}
         buffer = tasks * SHARED * 4
         extra = [f"{(peaks[name] - peaks['plain']) / buffer:.2f}" for name in trainers if name != "plain"]
         rows.append([str(tasks), f"{peaks['plain'] / 2**20:.0f} MiB", f"{buffer / 2**20:.0f} MiB", *extra])
@@ -36,8 +37,11 @@ def run(say: Say) -> None:
     )
 
 
-def _peak(trainer: str, tasks: int) -> int:
-    """Bytes; of a process whose allocator gives freed memory back at once, so that its peak is what was in use."""
+def peak(trainer: str, tasks: int) -> int:
+    """Bytes that a trainer of :mod:`benchmarks.memory_process` needs.
+
+    Its process gives freed memory back at once, so that its peak is what was in use.
+    """
     environment = dict(os.environ, MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="0")
     command = [sys.executable, "-m", "benchmarks.memory_process", trainer, str(tasks)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

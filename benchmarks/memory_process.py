@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+import equipoise as eq
 from benchmarks.networks import Problem
 from benchmarks.trainers import Step, equipoise_step, libmtl_step, plain_step, torchjd_step
 
@@ -34,9 +35,15 @@ def _encoder() -> nn.Module:
 PROBLEM = Problem("MLP", 64, (512,), 2048, _encoder)
 SHARED = 512 * 2048 + 3 * 2048 * 2048 + 4 * 2048
 
+
+def _always(gram: object) -> bool:
+    return True
+
+
 TRAINERS: dict[str, Callable[[int], Step | None]] = {
     "plain": lambda tasks: plain_step(PROBLEM, tasks),
     "ours": lambda tasks: equipoise_step(PROBLEM, tasks, "mgda"),
+    "ours, COST": lambda tasks: equipoise_step(PROBLEM, tasks, "mgda", teleport=eq.COST(_always, probe="current", budget=None)),
     "ours, uw": lambda tasks: equipoise_step(PROBLEM, tasks, "uw"),
     "TorchJD": lambda tasks: torchjd_step(PROBLEM, tasks, "mgda"),
     "LibMTL": lambda tasks: libmtl_step(PROBLEM, tasks, "mgda"),

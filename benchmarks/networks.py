@@ -57,12 +57,15 @@ class Problem:
             torch.manual_seed(0)
             return Network(self.make_encoder(), self.width, tasks)
 
-    def batch(self, tasks: int) -> Batch:
-        """Inputs and targets with noise of very different size a task."""
+    def batch(self, tasks: int, number: int = 0) -> Batch:
+        """Inputs and targets with noise of very different size a task; other inputs for another number."""
         generator = torch.Generator().manual_seed(1)
         inputs = torch.randn(self.batch_size, *self.shape, generator=generator)
         mixture = torch.randn(inputs[0].numel(), tasks, generator=generator) / inputs[0].numel() ** 0.5
         targets = inputs.flatten(1) @ mixture + 0.3 * torch.randn(self.batch_size, tasks, generator=generator)
+        if number:
+            order = torch.Generator().manual_seed(number)
+            inputs = inputs + 0.3 * torch.randn(inputs.shape, generator=order)
         return inputs, targets * torch.logspace(-0.5, 0.5, tasks)
 
     def shared(self) -> int:

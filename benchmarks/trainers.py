@@ -12,7 +12,7 @@ import equipoise as eq
 from benchmarks import peers
 from benchmarks.networks import Batch, Network, Problem, losses_of
 
-__all__ = ["equipoise_step", "ideal_step", "libmtl_step", "plain_step", "torchjd_step"]
+__all__ = ["equipoise_optimizer", "equipoise_step", "ideal_step", "libmtl_step", "plain_step", "torchjd_step"]
 
 Step = Callable[[int], object]
 
@@ -73,11 +73,16 @@ def ideal_step(problem: Problem, tasks: int) -> Step:
 
 def equipoise_step(problem: Problem, tasks: int, method: str, **options: Any) -> Step:
     """``MultiTaskOptimizer.step``."""
-    model, batch = problem.network(tasks), problem.batch(tasks)
+    mtl, batch = equipoise_optimizer(problem, tasks, method, **options), problem.batch(tasks)
+    return lambda _: mtl.step(batch)
+
+
+def equipoise_optimizer(problem: Problem, tasks: int, method: str, **options: Any) -> eq.MultiTaskOptimizer:
+    """A network with Adam and a balancer."""
+    model = problem.network(tasks)
     if options.pop("features", False):
         options |= {"gradients": "features", "features": model.encoder}
-    mtl = eq.MultiTaskOptimizer(eq.Objective(model, _model_losses), _adam(model), eq.balancer(method), **options)
-    return lambda _: mtl.step(batch)
+    return eq.MultiTaskOptimizer(eq.Objective(model, _model_losses), _adam(model), eq.balancer(method), **options)
 
 
 def torchjd_step(problem: Problem, tasks: int, method: str, chunk: int | None = None) -> Step | None:

@@ -126,7 +126,7 @@ class Attempt:
             trigger=trigger.name,
             tasks=before.names,
             accepted=not objection,
-            reason=objection or ("the losses stay, and the conflict is no worse" if self.guard else "not guarded"),
+            reason=objection or ("nothing speaks against it" if self.guard else "not guarded"),
             sigma=sigma,
             distance=distance,
             invariance=tuple(found.invariance),

@@ -67,7 +67,8 @@ class COST:
             or a loader, of which the first few are held.
         probe_batches: how many the search goes round, one an inner step.
         held_out_batches: how many others a landing is judged on.
-        guard: land only if the held-out losses and conflict allow it.
+        guard: land only if the held-out losses and conflict allow it; ``"losses"`` to look at the losses only, ``False`` to
+            land wherever everything is finite.
         tolerance: the relative loss change that the guard allows: of the mean over tasks, or where losses may fall, of the one
             that rises most.
         history: ``"keep"`` the optimizer's moving averages, ``"reuse"`` a share σ of them (the blend of eq. 13), discount them
@@ -124,7 +125,7 @@ class COST:
         probe: ProbeLike = "recent",
         probe_batches: int = 2,
         held_out_batches: int = 2,
-        guard: bool = True,
+        guard: bool | Literal["losses"] = True,
         tolerance: float = 0.05,
         history: History | None = None,
         start: int = 0,
@@ -153,8 +154,8 @@ class COST:
             raise InputError(
                 f"optimizer must make a torch optimizer from factors and lr, as torch.optim.Adam; got {optimizer!r}"
             )
-        if not isinstance(guard, bool):
-            raise InputError(f"guard must be True or False; got {guard!r}")
+        if not isinstance(guard, bool) and guard != "losses":
+            raise InputError(f'guard must be True, False or "losses"; got {guard!r}')
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise InputError(f"seed must be a whole number from 0 on; got {seed!r}")
         if seek != "sharpness":
@@ -172,7 +173,8 @@ class COST:
         self.delta = delta or LowRank()
         relative = scaling == "relative"
         self.search = Search(formulation, samples, None if seek == "sharpness" else seek, steps, lr, optimizer, relative)
-        checked = Guard(tolerance, formulation.losses_may_fall)  # a tolerance that cannot be used is refused in any case
+        # Made in any case, so that a tolerance that cannot be used is refused.
+        checked = Guard(tolerance, formulation.losses_may_fall, guard is True)
         self.guard = checked if guard else None
         self.history_policy: History = history
         self.check_every = check_every

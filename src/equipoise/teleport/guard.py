@@ -20,6 +20,7 @@ class Guard:
         tolerance: the largest relative loss change. Of the mean over tasks of ``|after - before| / size``, falls counting
             like rises, for a teleport is meant to keep the losses; or, if losses may fall, of the task whose loss rises most.
         losses_may_fall: whether falls are welcome.
+        conflict: whether the conflict counts as well. On few batches it is a noisy measure, which refuses many landings.
 
     Raises:
         InputError: a tolerance that is not positive.
@@ -27,6 +28,7 @@ class Guard:
 
     tolerance: float = 0.05
     losses_may_fall: bool = False
+    conflict: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, int | float) or not self.tolerance > 0:
@@ -49,7 +51,7 @@ class Guard:
         if change > self.tolerance:
             how = "change for the worse" if self.losses_may_fall else "change"
             return f"the losses {how} by {change:.1%} on held-out batches, more than the tolerance of {self.tolerance:.1%}"
-        if measure_after > measure_before:
+        if self.conflict and measure_after > measure_before:
             cosines = f"cosine {-measure_before:.3f} before, {-measure_after:.3f} after"
             return f"the conflict gets worse on held-out batches: {cosines}"
         return ""
