@@ -11,6 +11,19 @@ and :func:`minimize`, which has the loop: workers, limits, failures, checkpoints
 queried is in :mod:`equipoise.blackbox.prompts`.
 """
 
+from equipoise.blackbox.minimizing import Progress, Result, minimize
 from equipoise.blackbox.optimizers import ASMG, BES, CMAES, ES, MMES, OPTIMIZERS, Optimizer, make_optimizer
 
-__all__ = ["ASMG", "BES", "CMAES", "ES", "MMES", "OPTIMIZERS", "Optimizer", "make_optimizer"]
+__all__ = [
+    "ASMG",
+    "BES",
+    "CMAES",
+    "ES",
+    "MMES",
+    "OPTIMIZERS",
+    "Optimizer",
+    "Progress",
+    "Result",
+    "make_optimizer",
+    "minimize",
+]

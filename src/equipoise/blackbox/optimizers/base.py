@@ -154,6 +154,20 @@ class Optimizer(ABC):
         self.evaluations += rows
         self.failures += failures
 
+    def skip(self) -> None:
+        """Gives up the points that were asked for: all of them failed, and how many objectives there are is not known yet.
+
+        Raises:
+            InputError: nothing was asked.
+        """
+        if self._asked is None:
+            raise InputError("skip before ask: there are no points to give up")
+        rows = self._asked.shape[0]
+        self._asked = None
+        self.iterations += 1
+        self.evaluations += rows
+        self.failures += rows
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that the future depends on, as a flat dictionary of arrays, numbers, strings and bytes."""
         state: dict[str, Any] = {
