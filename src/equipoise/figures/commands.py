@@ -47,3 +47,30 @@ def _asmg(
         dimensions=whole_numbers(dimensions, "dimensions"),
     )
     typer.echo(make(settings, output, lambda line: typer.echo(line, err=True)))
+
+
+@app.command("asmg-prompt")
+def _asmg_prompt(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for table, numbers and cached features.")] = Path(
+        "results/asmg-prompt"
+    ),
+    methods: Annotated[str, typer.Option("--methods", "-m", help="Which.")] = "asmg,asmg-ew,cma-es,mmes,es,bes",
+    seeds: Annotated[str, typer.Option("--seeds", "-s", help='How many ("3": 0 to 2), a range "5-9", a list "1,4".')] = "3",
+    iterations: Annotated[int, typer.Option(help="Mini-batches a task; times N it is the queries of every method.")] = 200,
+    samples: Annotated[int, typer.Option(help="N.")] = 20,
+    dim: Annotated[int, typer.Option(help="d, entries of v.")] = 256,
+    pretraining_steps: Annotated[int, typer.Option(help="Steps in which the small CLIP is trained.")] = 400,
+) -> None:
+    """Section 4.6.2 of the thesis: a prompt for three tasks, tuned by queries alone, on a small CLIP trained on the way."""
+    from equipoise.figures.asmg_prompt import Settings, make
+    from equipoise.study.plan import parse_seeds
+
+    settings = Settings(
+        methods=tuple(methods.split(",")),
+        seeds=tuple(parse_seeds(seeds)),
+        iterations=iterations,
+        samples=samples,
+        dim=dim,
+        pretraining_steps=pretraining_steps,
+    )
+    typer.echo(make(settings, output, lambda line: typer.echo(line, err=True)))
