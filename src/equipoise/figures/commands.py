@@ -59,7 +59,7 @@ def _asmg_prompt(
     iterations: Annotated[int, typer.Option(help="Mini-batches a task; times N it is the queries of every method.")] = 200,
     samples: Annotated[int, typer.Option(help="N.")] = 20,
     dim: Annotated[int, typer.Option(help="d, entries of v.")] = 256,
-    pretraining_steps: Annotated[int, typer.Option(help="Steps in which the small CLIP is trained.")] = 400,
+    pretraining_steps: Annotated[int, typer.Option(help="Steps in which the small CLIP is trained.")] = 800,
 ) -> None:
     """Section 4.6.2 of the thesis: a prompt for three tasks, tuned by queries alone, on a small CLIP trained on the way."""
     from equipoise.figures.asmg_prompt import Settings, make

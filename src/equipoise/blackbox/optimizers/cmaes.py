@@ -74,7 +74,7 @@ class CMAES(Optimizer):
         return np.asarray(self._strategy.stds, dtype=np.float64).copy()
 
     def stop(self) -> dict[str, Any]:
-        """pycma's own reasons to stop, empty while it has none; nothing here obeys them."""
+        """Reasons of pycma to stop, empty while it has none; nothing here obeys them."""
         return dict(self._strategy.stop())
 
     def _draw(self) -> Array:

@@ -151,7 +151,9 @@ class Clip:
     def _padded(self, rows: list[list[int]]) -> Tensor:
         length = max(map(len, rows))
         if length > self._longest:
-            raise InputError(f"a text has {length} tokens with its prompt, and the model takes {self._longest}; use fewer tokens")
+            raise InputError(
+                f"a text has {length} tokens with its prompt, and the model takes {self._longest}; use fewer tokens"
+            )
         # The end token pads, too: what is pooled is its first occurrence, and what follows cannot be seen from there.
         return torch.tensor([row + [row[-1]] * (length - len(row)) for row in rows], device=self._device)
 

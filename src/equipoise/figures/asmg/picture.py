@@ -19,7 +19,7 @@ _NAMES = {"asmg": "ASMG", "asmg-ew": "ASMG-EW", "cma-es": "CMA-ES", "mmes": "MME
 
 
 def picture(cells: Sequence[Cell], results: Mapping[Run, dict[str, Any]], settings: Settings, *, columns: int) -> Figure:
-    """Geometric mean over seeds; a run that was stopped keeps its last value, marked by the end of the solid line.
+    """Median over seeds; a run that was stopped keeps its last value, marked by the end of the solid line.
 
     Args:
         cells: the panels.
@@ -42,15 +42,17 @@ def picture(cells: Sequence[Cell], results: Mapping[Run, dict[str, Any]], settin
                 curves.append(np.interp(where, run["iterations"], np.log(np.maximum(values, floor))))
             axes.plot(
                 where,
-                np.exp(np.mean(curves, axis=0)),
+                np.exp(np.median(curves, axis=0)),
                 color=COLOURS[place % len(COLOURS)],
                 linewidth=2.0 if method.startswith("asmg") else 1.4,
                 label=_NAMES.get(method, method),
                 zorder=4 if method.startswith("asmg") else 3,
             )
             if ends < settings.iterations:
-                axes.plot(ends, np.exp(np.mean(curves, axis=0)[-1]), ".", color=COLOURS[place % len(COLOURS)], zorder=5)
+                axes.plot(ends, np.exp(np.median(curves, axis=0)[-1]), ".", color=COLOURS[place % len(COLOURS)], zorder=5)
         axes.set_yscale("log")
+        # BES diverges beyond every other curve.
+        axes.set_ylim(floor / 2, 1e3)
         axes.yaxis.set_major_locator(LogLocator(numticks=8))
         title = problem(cell.problem, cell.dimension).title
         axes.set_title(f"{title}\nd = {cell.dimension}, N = {cell.samples}", loc="left", fontsize=9)

@@ -71,7 +71,7 @@ class Settings:
                 )
         if self.iterations < 1 or self.seconds <= 0 or not self.seeds:
             raise InputError(
-                f"iterations is {self.iterations}, seconds {self.seconds}, with {len(self.seeds)} seeds; each has to be positive"
+                f"iterations is {self.iterations}, seconds {self.seconds}, {len(self.seeds)} seeds; all have to be positive"
             )
 
     def by_samples(self) -> list[Cell]:

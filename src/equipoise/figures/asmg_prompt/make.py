@@ -41,7 +41,7 @@ class Settings:
     dim: int = 256
     tokens: int = 4
     batch_size: int = 64
-    pretraining_steps: int = 400
+    pretraining_steps: int = 800
 
 
 _STEP_SIZES: dict[str, dict[str, Any]] = {
