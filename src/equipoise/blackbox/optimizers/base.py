@@ -138,14 +138,14 @@ class Optimizer(ABC):
             )
         if self._objectives is not None and count != self._objectives:
             raise InputError(f"outputs has {count} objectives and had {self._objectives} before; their number cannot change")
-        good = np.isfinite(table).all(axis=1)
+        good: NDArray[np.bool_] = np.asarray(np.isfinite(table).all(axis=1))
         failures = rows - int(good.sum())
         self._objectives = count
         # Two samples are the fewest that can be compared; the mean's own row is no sample.
         if int(good[: self._samples].sum()) >= 2:
             if failures:
                 table = _filled(table, good)
-                keep = good if self._failed == "drop" else np.ones(rows, dtype=np.bool_)
+                keep = good if self._failed == "drop" else np.ones_like(good)
             else:
                 keep = good
             self._update(self._asked, table, keep)
@@ -187,7 +187,7 @@ class Optimizer(ABC):
         Raises:
             InputError: the state is that of another kind of optimizer, dimension or number of samples.
         """
-        given = (state.get("optimizer"), np.shape(state.get("mean")), state.get("samples"))
+        given = (state.get("optimizer"), np.shape(state.get("mean", ())), state.get("samples"))
         own = (type(self).__name__, self._mean.shape, self._samples)
         if given != own:
             raise InputError(

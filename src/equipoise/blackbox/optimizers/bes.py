@@ -53,8 +53,9 @@ class BES(Optimizer):
         self._signs: Array | None = None
 
     def _draw(self) -> Array:
-        self._signs = 2.0 * self._rng.integers(0, 2, (self._samples, self.dimension)) - 1.0
-        return np.concatenate([self._mean + self._std * self._signs, self._mean[None]])
+        signs: Array = np.where(self._rng.integers(0, 2, (self._samples, self.dimension)) > 0, 1.0, -1.0)
+        self._signs = signs
+        return np.concatenate([self._mean + self._std * signs, self._mean[None]])
 
     def _update(self, points: Array, outputs: Array, keep: NDArray[np.bool_]) -> None:
         assert self._signs is not None

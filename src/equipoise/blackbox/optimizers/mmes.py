@@ -78,7 +78,8 @@ class MMES(Optimizer):
         chance = (1 - self._chance) ** np.arange(stored) * self._chance
         chance = np.roll(chance / chance.sum(), 1)[::-1]
         learnt = chance @ self._paths**2
-        return self._sigma * self._scale * np.sqrt((1 - self._mixture) + self._mixture * learnt)
+        deviation: Array = self._sigma * self._scale * np.sqrt((1 - self._mixture) + self._mixture * learnt)
+        return deviation
 
     def _draw(self) -> Array:
         half = (self._samples + 1) // 2

@@ -70,7 +70,7 @@ class Clip:
             tokenizer = transformers.CLIPTokenizer.from_pretrained(str(source), local_files_only=True)
         except OSError as error:
             raise InputError(
-                f'no CLIP in "{source}" ({str(error).splitlines()[0]}); give a folder that save_pretrained() wrote, or download '
+                f'no CLIP in "{source}" ({str(error).splitlines()[0]}); give a folder of save_pretrained(), or download '
                 "the model into the cache first"
             ) from error
         return cls(model, tokenizer, classes, **options)
@@ -151,13 +151,11 @@ class Clip:
     def _padded(self, rows: list[list[int]]) -> Tensor:
         length = max(map(len, rows))
         if length > self._longest:
-            raise InputError(
-                f"a text has {length} tokens with its prompt, and the model takes {self._longest}; use fewer tokens"
-            )
+            raise InputError(f"a text has {length} tokens with its prompt, the model takes {self._longest}; use fewer")
         # The end token pads, too: what is pooled is its first occurrence, and what follows cannot be seen from there.
         return torch.tensor([row + [row[-1]] * (length - len(row)) for row in rows], device=self._device)
 
 
 def _pooled(output: Any) -> Tensor:
     """The features; newer versions of transformers wrap them."""
-    return output if isinstance(output, Tensor) else output.pooler_output  # type: ignore[no-any-return]
+    return output if isinstance(output, Tensor) else output.pooler_output

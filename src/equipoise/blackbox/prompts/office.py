@@ -66,7 +66,7 @@ def read_office(
     names = list(sources) if sources is not None else sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     if not names:
         raise InputError(f"{folder} holds no folders; give the one that holds a folder for each source")
-    found = []
+    found: list[ImageSource] = []
     for name in names:
         own = folder / name
         if not own.is_dir():

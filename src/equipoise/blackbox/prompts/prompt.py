@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from equipoise.blackbox.arrays import Array, read_array
 from equipoise.blackbox.prompts.adapter import PromptModel
@@ -154,7 +155,7 @@ class BlackBoxPrompt:
         self.evaluation_queries = state["evaluation_queries"]
 
 
-def _cross_entropy(scores: Array, labels: Array) -> Array:
+def _cross_entropy(scores: Array, labels: NDArray[np.int64]) -> Array:
     """Mean over images of -log softmax at the label: [B, n, C] → [B]."""
     shifted = scores - scores.max(axis=-1, keepdims=True)
     normaliser = np.log(np.exp(shifted).sum(axis=-1))

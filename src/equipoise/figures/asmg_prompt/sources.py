@@ -49,7 +49,8 @@ def sources() -> list[Source]:
             "inverted": 1.0 - images,
             "noisy": np.clip(images + rng.normal(0.0, 0.35, images.shape), 0.0, 1.0).astype(np.float32),
         }[name]
-        pixels = np.repeat(np.kron(seen, np.ones((2, 2), dtype=np.float32))[:, None] * 2.0 - 1.0, 3, axis=1)
+        enlarged = np.kron(seen, np.ones((2, 2), dtype=np.float32))[:, None] * 2.0 - 1.0
+        pixels = np.repeat(enlarged, 3, axis=1).astype(np.float32)
         splits = {split: rest[rows] for split, rows in split_indices(len(rest), _SPLIT_SEED).items()}
         found.append(
             Source(
