@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def run(say: Say, *, budget: float = 1.0) -> None:
         outputs = np.random.default_rng(0).normal(size=(samples + 1, 2))
         optimizers = {name: make_optimizer(name, np.zeros(dimension), samples=samples, seed=0) for name in names}
 
-        def step(name: str, optimizers=optimizers, outputs=outputs) -> Callable[[int], None]:  # type: ignore[no-untyped-def]
+        def step(name: str, optimizers: dict[str, Any] = optimizers, outputs: Any = outputs) -> Callable[[int], None]:
             def once(_turn: int) -> None:
                 optimizers[name].tell(outputs[: len(optimizers[name].ask())])
 
