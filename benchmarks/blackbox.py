@@ -46,6 +46,6 @@ def run(say: Say, *, budget: float = 1.0) -> None:
         rows.append([str(samples), str(dimension), *cells])
     head = ["N", "d", *OURS, *(["pycma", "pycma / asmg"] if "cma-es" in names else [])]
     say(
-        "## Black-box optimizers\n\nAsk and tell of one iteration with two objectives, the evaluation of f left out; pycma with "
+        "## Black-box optimizers\n\nAsk and tell of an iteration with two objectives, without the evaluation of f; pycma with "
         "its full covariance, which it updates lazily.\n\n" + table(head, rows)
     )
