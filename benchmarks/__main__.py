@@ -1,4 +1,4 @@
-"""The command: ``python -m benchmarks [solvers] [steps] [teleports] [memory] [imports] [--budget 1.0] [--write]``."""
+"""The command: ``python -m benchmarks [FAMILY …] [--budget 1.0] [--write]``; ``--help`` lists the families."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from time import perf_counter
 
 import torch
 
-from benchmarks import imports, memory, peers, solvers, steps, teleports
+from benchmarks import blackbox, imports, memory, peers, solvers, steps, teleports
 
 __all__ = ["main"]
 
@@ -22,6 +22,7 @@ _START, _END = "<!-- start of the run -->\n", "<!-- end of the run -->\n"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the benchmarks named, or all of them."""
     families: dict[str, Callable[[Callable[[str], None], float], None]] = {
+        "blackbox": lambda say, budget: blackbox.run(say, budget=budget),
         "imports": lambda say, _: imports.run(say),
         "memory": lambda say, _: memory.run(say),
         "solvers": lambda say, budget: solvers.run(say, budget=budget),
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _setting() -> str:
     capability = torch.backends.cpu.get_cpu_capability()
-    packages = ("torch", "numpy", "torchjd", "LibMTL", "cvxpy", "scipy")
+    packages = ("torch", "numpy", "torchjd", "LibMTL", "cvxpy", "scipy", "cma")
     versions = ", ".join(f"{name} {peers.version_of(name)}" for name in packages)
     return f"{platform.machine()}, {capability}, one thread. Python {platform.python_version()}, {versions}."
 

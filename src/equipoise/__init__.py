@@ -8,7 +8,7 @@
 and, for a loop of one's own, ``eq.backward(losses, balancer, shared=encoder)`` in place of ``sum(losses).backward()``.
 """
 
-from equipoise import solvers
+from equipoise import blackbox, solvers
 from equipoise.balance import (
     FAMO,
     IMTLG,
@@ -90,6 +90,7 @@ __all__ = [
     "__version__",
     "backward",
     "balancer",
+    "blackbox",
     "gramian",
     "methods",
     "register",

@@ -1,0 +1,29 @@
+"""Black-box multi-objective optimisation: for a function with several outputs and no gradient.
+
+Ask/tell optimizers that leave the loop to the user,
+
+    optimizer = ASMG(mean, std=1.0, samples=50, step_size=0.1)
+    for _ in range(1000):
+        X = optimizer.ask()          # [N, d]
+        optimizer.tell(evaluate(X))  # [N, m]
+
+and :func:`minimize`, which has the loop: workers, limits, failures, checkpoints. Prompt tuning of models that can only be
+queried is in :mod:`equipoise.blackbox.prompts`.
+"""
+
+from equipoise.blackbox.minimizing import Progress, Result, minimize
+from equipoise.blackbox.optimizers import ASMG, BES, CMAES, ES, MMES, OPTIMIZERS, Optimizer, make_optimizer
+
+__all__ = [
+    "ASMG",
+    "BES",
+    "CMAES",
+    "ES",
+    "MMES",
+    "OPTIMIZERS",
+    "Optimizer",
+    "Progress",
+    "Result",
+    "make_optimizer",
+    "minimize",
+]

@@ -1,0 +1,42 @@
+"""NumPy arrays in double precision from whatever the user has: NumPy, torch on any device, lists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.errors import InputError
+
+__all__ = ["Array", "read_array", "read_vector"]
+
+Array = NDArray[np.float64]
+
+
+def read_array(value: Any, name: str) -> Array:
+    """The value as a float64 array; torch tensors are detached and brought to the CPU first.
+
+    Raises:
+        InputError: it is no array of numbers.
+    """
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is no array of numbers ({error}); give a NumPy array, a torch tensor or lists") from error
+
+
+def read_vector(value: Any, name: str) -> Array:
+    """The value as a finite float64 vector with at least one entry.
+
+    Raises:
+        InputError: it has another shape, no entry, or one that is not finite.
+    """
+    vector = read_array(value, name)
+    if vector.ndim != 1 or vector.size == 0:
+        raise InputError(f"{name} has shape {vector.shape}; expected a vector [d] with d ≥ 1")
+    if not np.isfinite(vector).all():
+        raise InputError(f"{name} has an entry that is infinite or not a number; start the search at a finite point")
+    return vector

@@ -1,0 +1,214 @@
+"""Evaluates the points of an iteration: one after the other, in one batch, in threads or in processes."""
+
+from __future__ import annotations
+
+import math
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+
+from equipoise.blackbox.arrays import Array, read_array
+from equipoise.blackbox.evaluation.failures import Answer
+from equipoise.blackbox.evaluation.processes import WorkerProcess, dumped
+from equipoise.errors import InputError
+
+__all__ = ["Evaluator", "evaluator"]
+
+Function = Callable[[Array], Any]
+
+
+class Evaluator(ABC):
+    """Turns points into answers. Use it in a ``with`` block, which ends what it has started."""
+
+    def __enter__(self) -> Evaluator:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+    @abstractmethod
+    def __call__(self, points: Array) -> list[Answer]:
+        """Evaluates every row; an answer a row, in their order."""
+
+
+class _Here(Evaluator):
+    """In this thread."""
+
+    def __init__(self, function: Function, batched: bool) -> None:
+        self._function = function
+        self._batched = batched
+
+    def __call__(self, points: Array) -> list[Answer]:
+        if not self._batched:
+            return [attempt(self._function, point) for point in points]
+        return rows_of(attempt(self._function, points), points.shape[0])
+
+
+class _Parts(Evaluator):
+    """In several workers: a row a job, or a part of the batch each where the function takes batches."""
+
+    def __init__(self, workers: int, batched: bool) -> None:
+        self._workers = workers
+        self._batched = batched
+
+    def __call__(self, points: Array) -> list[Answer]:
+        if self._batched:
+            parts = np.array_split(points, min(self._workers, points.shape[0]))
+            answers = self._run(list(parts))
+            return [row for answer, part in zip(answers, parts, strict=True) for row in rows_of(answer, part.shape[0])]
+        return self._run(list(points))
+
+    def _run(self, jobs: list[Array]) -> list[Answer]:
+        """Answers to all jobs, by as many threads as there are workers, each taking the next job that is left."""
+        answers: list[Answer | None] = [None] * len(jobs)
+        queue = iter(range(len(jobs)))
+        lock = threading.Lock()
+        errors: list[BaseException] = []
+
+        def work(worker: int) -> None:
+            while True:
+                with lock:
+                    number = next(queue, None)
+                if number is None:
+                    return
+                try:
+                    answers[number] = self._one(worker, jobs[number])
+                except BaseException as error:
+                    errors.append(error)
+                    return
+
+        threads = [
+            threading.Thread(target=work, args=(worker,), daemon=True) for worker in range(min(self._workers, len(jobs)))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+        return [answer for answer in answers if answer is not None]
+
+    @abstractmethod
+    def _one(self, worker: int, points: Array) -> Answer:
+        """Does one job."""
+
+
+class _Threads(_Parts):
+    def __init__(self, function: Function, workers: int, batched: bool, limit: float | None) -> None:
+        super().__init__(workers, batched)
+        self._function = function
+        self._limit = limit
+
+    def _one(self, worker: int, points: Array) -> Answer:
+        if self._limit is None:
+            return attempt(self._function, points)
+        # A thread cannot be stopped: one that is late is left alone, and its answer is not waited for.
+        box: list[Answer] = []
+        thread = threading.Thread(target=lambda: box.append(attempt(self._function, points)), daemon=True)
+        thread.start()
+        thread.join(self._limit)
+        return box[0] if box else late(self._limit)
+
+
+class _Processes(_Parts):
+    def __init__(self, function: Function, workers: int, batched: bool, limit: float | None) -> None:
+        super().__init__(workers, batched)
+        self._program = dumped(function)
+        self._limit = limit
+        self._processes: list[WorkerProcess | None] = [None] * workers
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for process in self._processes:
+            if process is not None:
+                process.end()
+        self._processes = [None] * self._workers
+
+    def _one(self, worker: int, points: Array) -> Answer:
+        process = self._processes[worker]
+        if process is None:
+            process = self._processes[worker] = WorkerProcess(self._program)
+        process.send(points)
+        try:
+            value, problem = process.receive(self._limit)
+        except TimeoutError:
+            process.kill()
+            self._processes[worker] = None
+            return late(self._limit or 0.0)
+        except EOFError:
+            status = process.end()
+            self._processes[worker] = None
+            return Answer(None, "crash", f"the process that evaluated it ended with status {status}")
+        return Answer(None, "exception", problem) if problem else read(value)
+
+
+def evaluator(
+    function: Function,
+    *,
+    workers: int = 1,
+    backend: Literal["threads", "processes"] = "processes",
+    batched: bool = False,
+    limit: float | None = None,
+) -> Evaluator:
+    """The evaluator for what is wanted.
+
+    Args:
+        function: from a point [d] to outputs [m], or, batched, from points [N, d] to outputs [N, m].
+        workers: how many at a time.
+        backend: of several workers. A late evaluation in a process is killed; one in a thread goes on unheeded.
+        batched: what ``function`` takes.
+        limit: seconds for one call; ``None`` for no limit.
+
+    Raises:
+        InputError: an argument that cannot be used.
+    """
+    if not callable(function):
+        raise InputError(f"f is {function!r}; expected a function of a point [d] (or, batched, of points [N, d])")
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise InputError(f"workers is {workers!r}; give a whole number of at least 1")
+    if backend not in ("threads", "processes"):
+        raise InputError(f'backend is {backend!r}; expected "threads" or "processes"')
+    if limit is not None and not (math.isfinite(limit) and limit > 0):
+        raise InputError(f"evaluation_seconds is {limit!r}; give a number greater than 0, or None for no limit")
+    if workers == 1 and limit is None:
+        return _Here(function, batched)
+    if backend == "threads":
+        return _Threads(function, workers, batched, limit)
+    return _Processes(function, workers, batched, limit)
+
+
+def attempt(function: Function, points: Array) -> Answer:
+    """Calls the function; what it raises becomes an answer."""
+    try:
+        # A copy: a function that writes into its argument must not change the samples.
+        value = function(points.copy())
+    except Exception as error:
+        return Answer(None, "exception", f"{type(error).__name__}: {error}")
+    return read(value)
+
+
+def read(value: Any) -> Answer:
+    """The outputs as an array, if they are one."""
+    try:
+        return Answer(np.atleast_1d(read_array(value, "what f returned")))
+    except InputError as error:
+        return Answer(None, "shape", str(error))
+
+
+def late(limit: float) -> Answer:
+    """The answer for what took too long."""
+    return Answer(None, "timeout", f"it took longer than {limit:g} s")
+
+
+def rows_of(answer: Answer, rows: int) -> list[Answer]:
+    """An answer a row from that of a batch; a batch that failed is failed rows."""
+    if answer.outputs is None:
+        return [answer] * rows
+    if answer.outputs.ndim != 2 or answer.outputs.shape[0] != rows:
+        raise InputError(
+            f"f returned shape {answer.outputs.shape} for {rows} points; expected [{rows}, m] from a batched function"
+        )
+    return [Answer(row) for row in answer.outputs]

@@ -1,0 +1,230 @@
+"""The loop around an optimizer: evaluate, tell, report, save, until a limit is reached."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any, Literal
+
+import numpy as np
+
+from equipoise.blackbox.arrays import Array
+from equipoise.blackbox.evaluation import Failures, evaluator
+from equipoise.blackbox.minimizing.bar import bar
+from equipoise.blackbox.minimizing.checkpoint import read_checkpoint, write_checkpoint
+from equipoise.blackbox.minimizing.result import Progress, Result
+from equipoise.blackbox.optimizers import Optimizer, make_optimizer
+from equipoise.errors import EquipoiseError, InputError
+
+__all__ = ["minimize"]
+
+_GIVE_UP = 20  # iterations in a row without one evaluation that did not fail
+
+
+def minimize(
+    f: Callable[[Array], Any],
+    x0: object,
+    method: str | Optimizer = "asmg",
+    *,
+    iterations: int | None = None,
+    evaluations: int | None = None,
+    seconds: float | None = None,
+    batched: bool = False,
+    workers: int = 1,
+    backend: Literal["threads", "processes"] = "processes",
+    evaluation_seconds: float | None = None,
+    callback: Callable[[Progress], object] | None = None,
+    progress: bool = False,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 10,
+    **options: Any,
+) -> Result:
+    """Minimises a function with several outputs and no gradient.
+
+    Args:
+        f: from a point [d] to outputs [m], or, ``batched``, from points [N, d] to outputs [N, m]; it sees NumPy arrays and
+            returns NumPy, torch or lists.
+        x0: where the search starts [d]; NumPy or torch.
+        method: ``"asmg"``, ``"asmg-ew"``, ``"es"``, ``"bes"``, ``"cma-es"``, ``"mmes"``, or an optimizer of one's own.
+        iterations: the most to do in all. 1,000 where no limit is given.
+        evaluations: the most points to evaluate in all; an iteration that would exceed it is not begun.
+        seconds: the longest to go on in all; the iteration under way is finished.
+        batched: what ``f`` takes.
+        workers: evaluations at a time; with ``batched``, parts of a batch at a time.
+        backend: of several workers, or of a time limit on evaluations: ``"processes"`` or ``"threads"``.
+        evaluation_seconds: what takes longer counts as failed; in a process it is killed.
+        callback: called after each iteration; the search ends when it returns ``True``.
+        progress: show a bar.
+        checkpoint: a file. If it exists, the search goes on from there, with the same bits as if it had never stopped; it is
+            written every ``checkpoint_every`` iterations and at the end, interruptions included.
+        checkpoint_every: see there.
+        **options: of the method: ``std``, ``samples``, ``step_size``, ``seed``, ``failed`` and others.
+
+    Returns:
+        The mean of the search distribution and what there is to know about how it was found.
+
+    Raises:
+        InputError: an argument that cannot be used, or a checkpoint of another search.
+        EquipoiseError: no evaluation has succeeded in 20 iterations in a row; the message says what the first failure was.
+
+    Example:
+        >>> import numpy as np
+        >>> def f(x):
+        ...     return [((x - 1) ** 2).sum(), ((x + 1) ** 2).sum()]
+        >>> result = minimize(f, np.full(3, 4.0), iterations=200, samples=20, seed=0)
+        >>> bool((np.abs(result.x) < 1).all()), result.evaluations, result.failures.total
+        (True, 4000, 0)
+    """
+    _check_limits(iterations, evaluations, seconds, checkpoint_every)
+    if iterations is None and evaluations is None and seconds is None:
+        iterations = 1000
+    if isinstance(method, Optimizer):
+        if options:
+            raise InputError(f"{', '.join(options)}: give options to the optimizer itself, as method is one already")
+        optimizer = method
+    else:
+        optimizer = make_optimizer(method, x0, **options)
+    path = Path(checkpoint) if checkpoint is not None else None
+    settings = {"method": type(optimizer).__name__, "options": sorted(f"{k}={_worded(v)}" for k, v in options.items())}
+    history: list[list[float]] = []
+    failures = Failures()
+    before = 0.0
+    if path is not None and path.exists():
+        saved = read_checkpoint(path)
+        if saved.get("settings") != settings:
+            raise InputError(
+                f"{path} is a checkpoint of {saved.get('settings')}, and this is {settings}; give the same options, or another "
+                "file"
+            )
+        optimizer.load_state_dict(saved["optimizer"])
+        history = saved["history"]
+        failures = Failures(saved["failures"], saved["first failures"])
+        before = saved["seconds"]
+
+    def save() -> None:
+        if path is not None:
+            state = {
+                "settings": settings,
+                "optimizer": optimizer.state_dict(),
+                "history": history,
+                "failures": failures.counts,
+                "first failures": failures.first,
+                "seconds": before + monotonic() - began,
+            }
+            write_checkpoint(path, state)
+
+    began = monotonic()
+    stopped = ""
+    unsuccessful = 0
+    with (
+        bar(progress) as shown,
+        evaluator(f, workers=workers, backend=backend, batched=batched, limit=evaluation_seconds) as evaluate,
+    ):
+        try:
+            while not stopped:
+                points = optimizer.ask()
+                spent = before + monotonic() - began
+                stopped = _limit(optimizer, points.shape[0], spent, iterations, evaluations, seconds)
+                if stopped:
+                    break
+                answers = evaluate(points)
+                table = failures.table(answers, optimizer.objectives)
+                if table is None or not np.isfinite(table).all(axis=1).any():
+                    unsuccessful += 1
+                    if unsuccessful == _GIVE_UP:
+                        kind, said = next(iter(failures.first.items()))
+                        raise EquipoiseError(
+                            f"no evaluation has succeeded in {_GIVE_UP} iterations in a row; the first failure ({kind}): {said}"
+                        )
+                else:
+                    unsuccessful = 0
+                if table is None:
+                    # How many objectives there are is not known yet; two is the fewest that every optimizer takes, and
+                    # rows without a finite entry teach it nothing.
+                    optimizer.skip()
+                    continue
+                optimizer.tell(table)
+                history.append(_means(table))
+                at = Progress(
+                    optimizer.iterations,
+                    optimizer.evaluations,
+                    before + monotonic() - began,
+                    points,
+                    table,
+                    optimizer,
+                    failures,
+                )
+                shown(_share(at, iterations, evaluations, seconds), _line(at, history[-1]))
+                if callback is not None and callback(at) is True:
+                    stopped = "callback"
+                if optimizer.iterations % checkpoint_every == 0:
+                    save()
+        except KeyboardInterrupt:
+            # The points under way are asked for again after a resumption, so nothing is lost but their evaluation.
+            stopped = "interrupted"
+        finally:
+            save()
+    return Result(
+        x=optimizer.mean,
+        std=optimizer.std,
+        weights=optimizer.weights,
+        objectives=np.array(history).reshape(len(history), -1),
+        iterations=optimizer.iterations,
+        evaluations=optimizer.evaluations,
+        failures=failures,
+        seconds=before + monotonic() - began,
+        stopped=stopped,
+        optimizer=optimizer,
+    )
+
+
+def _limit(
+    optimizer: Optimizer, rows: int, spent: float, iterations: int | None, evaluations: int | None, seconds: float | None
+) -> str:
+    if iterations is not None and optimizer.iterations >= iterations:
+        return "iterations"
+    if evaluations is not None and optimizer.evaluations + rows > evaluations:
+        return "evaluations"
+    if seconds is not None and spent >= seconds:
+        return "seconds"
+    return ""
+
+
+def _share(at: Progress, iterations: int | None, evaluations: int | None, seconds: float | None) -> float:
+    shares = [
+        done / limit
+        for done, limit in ((at.iteration, iterations), (at.evaluations, evaluations), (at.seconds, seconds))
+        if limit is not None
+    ]
+    return min(max(shares), 1.0)
+
+
+def _line(at: Progress, means: list[float]) -> str:
+    values = " ".join(f"{value:.3g}" for value in means[:4]) + (" …" if len(means) > 4 else "")
+    failed = f", {at.failures.total} failed" if at.failures.total else ""
+    return f"{at.iteration} iterations, {at.evaluations} evaluations{failed}, objectives {values}"
+
+
+def _means(table: Array) -> list[float]:
+    finite = table[np.isfinite(table).all(axis=1)]
+    values = finite.mean(axis=0) if finite.size else np.full(table.shape[1], np.nan)
+    return [float(value) for value in values]
+
+
+def _worded(value: object) -> str:
+    """An option's value as the checkpoint compares it; that of functions and generators is their kind."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        return repr(value.tolist())
+    return type(value).__name__ if callable(value) or isinstance(value, np.random.Generator) else repr(value)
+
+
+def _check_limits(iterations: int | None, evaluations: int | None, seconds: float | None, every: int) -> None:
+    for name, value in (("iterations", iterations), ("evaluations", evaluations), ("checkpoint_every", every)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
+            raise InputError(f"{name} is {value!r}; give a whole number of at least 1")
+    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"seconds is {seconds!r}; give a number greater than 0")

@@ -1,0 +1,178 @@
+"""ASMG: the adaptive stochastic multi-objective gradient algorithm (thesis, chapter 4, Algorithm 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.blackbox.arrays import Array, read_array
+from equipoise.blackbox.optimizers.base import Failed, Optimizer, Seed
+from equipoise.blackbox.optimizers.checks import check_positive
+from equipoise.errors import InputError
+from equipoise.solvers import simplex_quadratic_program
+
+__all__ = ["ASMG"]
+
+# In one iteration a standard deviation grows at most to twice itself and shrinks at most to a half: far more than steps of
+# a usual size ask for, and what keeps Σ positive where 1 + 2β(Σ Ĝ)_kk is not.
+_LEAST, _MOST = 0.25, 4.0
+# Variances stay within what a double can hold.
+_SMALLEST, _LARGEST = 1e-150, 1e150
+
+
+class ASMG(Optimizer):
+    """Descends in the mean and the diagonal covariance of a Gaussian, weighing the objectives by a quadratic programme.
+
+    With z_j ~ N(0, I), x_j = μ + Σ^½ z_j and centred outputs δF_i(x_j), the estimates (4.12) and (4.13) are
+
+        p_i = 1/N Σ_j z_j δF_i(x_j),    h_i = 1/(2N) Σ_j (z_j² - 1) δF_i(x_j);
+
+    the weights solve (4.10), min over the simplex of ‖Σ λ_i p_i‖² + 2 ‖Σ λ_i h_i‖², smoothed by (4.17),
+    λ ← (1 - γ_t) λ + γ_t λ̃; and (4.14) moves the distribution:
+
+        μ ← μ - β Σ^½ Σ_i λ_i p_i / s,    Σ⁻¹ ← Σ⁻¹ (1 + 2β Σ_i λ_i h_i / s).
+
+    By default (``shaping="standardise"``, appendix A.2.5) the outputs are centred by their mean over the samples, and s is
+    the standard deviation of the weighted outputs λᵀF(x_j) over the samples: the update does not depend on the outputs'
+    scale, and no evaluation of F(μ) is needed. With ``shaping="mean"`` they are centred by F(μ), which is one more row of
+    ``ask``, and s = 1: Algorithm 3 as printed, for which the step size has to suit the outputs' scale.
+
+    An iteration costs O(m N d). Papers differ from this only where Σ would lose its positivity: the factor of Σ⁻¹ is kept
+    within [1/4, 4].
+
+    Args:
+        mean: μ_0 [d].
+        std: the square root of diag(Σ_0), one number or [d].
+        samples: N.
+        step_size: β; a number, or a function of the iteration t = 0, 1, … .
+        weights: ``"adaptive"`` for (4.10), ``"equal"`` for ASMG-EW, or fixed ones [m], non-negative and of sum 1.
+        momentum: γ_t in [0, 1]; a function of t, or a number. 1/(t + 1) if left out. Before the first iteration λ is equal.
+        shaping: ``"standardise"`` or ``"mean"``, see above.
+        seed: of the samples.
+        failed: ``"drop"`` or ``"penalise"``, see :class:`Optimizer`.
+
+    Raises:
+        InputError: an argument that cannot be used; one objective only (at ``tell``).
+
+    Example:
+        >>> import numpy as np
+        >>> def f(x):  # Pareto optimal between the two points
+        ...     return np.stack([((x - 1) ** 2).sum(1), ((x + 1) ** 2).sum(1)], axis=1)
+        >>> optimizer = ASMG(np.full(5, 3.0), samples=20, seed=0)
+        >>> for _ in range(300):
+        ...     optimizer.tell(f(optimizer.ask()))
+        >>> bool((np.abs(optimizer.mean) < 1.05).all()), round(float(optimizer.weights.sum()), 9)
+        (True, 1.0)
+    """
+
+    smallest_objectives = 2
+    _memory = ("_lambda", "_normals")
+
+    def __init__(
+        self,
+        mean: object,
+        *,
+        std: object = 1.0,
+        samples: int = 50,
+        step_size: float | Callable[[int], float] = 0.1,
+        weights: Literal["adaptive", "equal"] | Any = "adaptive",
+        momentum: float | Callable[[int], float] | None = None,
+        shaping: Literal["standardise", "mean"] = "standardise",
+        seed: Seed = None,
+        failed: Failed = "drop",
+    ) -> None:
+        super().__init__(mean, std=std, samples=samples, seed=seed, failed=failed)
+        if shaping not in ("standardise", "mean"):
+            raise InputError(f'shaping is {shaping!r}; expected "standardise" (appendix A.2.5) or "mean" (F(μ) as baseline)')
+        if isinstance(weights, str) and weights not in ("adaptive", "equal"):
+            raise InputError(f'weights is {weights!r}; expected "adaptive", "equal", or numbers [m]')
+        self._fixed = None if isinstance(weights, str) else _read_weights(weights)
+        self._adaptive = isinstance(weights, str) and weights == "adaptive"
+        self._shaping = shaping
+        self._step_size = step_size
+        self._momentum = momentum
+        if not callable(step_size):
+            check_positive(step_size, "step_size")
+        if momentum is not None and not callable(momentum):
+            _share(momentum)
+        self._lambda: Array | None = None
+        self._normals: Array | None = None
+
+    @property
+    def weights(self) -> Array | None:
+        """λ [m]: of the last iteration; ``None`` until the first ``tell``."""
+        return None if self._lambda is None else self._lambda.copy()
+
+    def _draw(self) -> Array:
+        self._normals = self._rng.standard_normal((self._samples, self.dimension))
+        rows = self._samples + (self._shaping == "mean")
+        points = np.empty((rows, self.dimension))
+        np.multiply(self._normals, self._std, out=points[: self._samples])
+        points[: self._samples] += self._mean
+        points[self._samples :] = self._mean
+        return points
+
+    def _update(self, points: Array, outputs: Array, keep: NDArray[np.bool_]) -> None:
+        assert self._normals is not None
+        objectives = outputs.shape[1]
+        if self._fixed is not None and self._fixed.size != objectives:
+            raise InputError(f"{self._fixed.size} weights were given and outputs has {objectives} objectives")
+        of_samples = keep[: self._samples]
+        normals = self._normals if of_samples.all() else self._normals[of_samples]
+        values = outputs[: self._samples][of_samples]
+        # Where F(μ) itself failed, the mean over the samples, which estimates nearly the same, takes its place.
+        centred_by_mean = self._shaping == "standardise" or not keep[-1]
+        centre = values.mean(axis=0) if centred_by_mean else outputs[-1]
+        centred = values - centre
+        count = values.shape[0]
+        slope = normals.T @ centred / count
+        # Σ_j (z² - 1) δF = Σ_j z² δF - Σ_j δF, so that z² is the only other array of N·d numbers.
+        curvature = ((normals * normals).T @ centred - centred.sum(axis=0)) / (2 * count)
+        before = np.full(objectives, 1.0 / objectives) if self._lambda is None else self._lambda
+        mixed = self._mix(before, slope, curvature)
+        aggregate = centred @ mixed
+        spread = float(aggregate.std()) if self._shaping == "standardise" else 1.0
+        step = float(self._step_size(self.iterations)) if callable(self._step_size) else float(self._step_size)
+        check_positive(step, "step_size")
+        if spread > 0.0:
+            mean = self._mean - step / spread * (self._std * (slope @ mixed))
+            growth = np.clip(1.0 + 2.0 * step / spread * (curvature @ mixed), _LEAST, _MOST)
+            std = np.clip(self._std / np.sqrt(growth), _SMALLEST, _LARGEST)
+            if np.isfinite(mean).all() and np.isfinite(std).all():
+                self._mean, self._std = mean, std
+        self._lambda = mixed
+        self._normals = None
+
+    def _mix(self, before: Array, slope: Array, curvature: Array) -> Array:
+        """λ of this iteration: (4.10) and (4.17)."""
+        if self._fixed is not None:
+            return self._fixed
+        if not self._adaptive:
+            return before
+        # Divided by the largest entry, the products neither overflow nor vanish.
+        scale = max(float(np.abs(slope).max()), float(np.abs(curvature).max()))
+        if scale == 0.0 or not np.isfinite(scale):
+            return before
+        slope, curvature = slope / scale, curvature / scale
+        solution = simplex_quadratic_program(slope.T @ slope + 2.0 * (curvature.T @ curvature), np.zeros(before.size))
+        if self._momentum is None:
+            share = 1.0 / (self.iterations + 1)
+        else:
+            share = _share(self._momentum(self.iterations) if callable(self._momentum) else self._momentum)
+        return (1.0 - share) * before + share * solution
+
+
+def _share(value: Any) -> float:
+    if not (isinstance(value, int | float | np.number) and 0 <= value <= 1):
+        raise InputError(f"momentum is {value!r}; expected γ_t between 0 and 1")
+    return float(value)
+
+
+def _read_weights(weights: object) -> Array:
+    vector = read_array(weights, "weights")
+    if vector.ndim != 1 or not (vector >= 0).all() or abs(float(vector.sum()) - 1.0) > 1e-6:
+        raise InputError(f"weights is {weights!r}; expected [m] non-negative numbers of sum 1")
+    return vector

@@ -1,0 +1,226 @@
+"""What every ask/tell optimizer shares: samples on their way, failed evaluations, and state that can be saved.
+
+The loop stays the user's: ``X = optimizer.ask()``, evaluate the rows in any way, ``optimizer.tell(F)``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.blackbox.arrays import Array, read_array, read_vector
+from equipoise.errors import InputError
+
+__all__ = ["Failed", "Optimizer", "Seed"]
+
+Failed = Literal["drop", "penalise"]
+Seed = int | np.random.Generator | None
+
+
+class Optimizer(ABC):
+    """Base class of the ask/tell optimizers of a function with d inputs and m outputs, all to be minimised.
+
+    Args:
+        mean: where the search starts [d]; NumPy or torch.
+        std: standard deviation of the samples around it; a number or one a dimension [d].
+        samples: N, how many points are evaluated in an iteration.
+        seed: of the samples: an integer or a NumPy generator; unpredictable if left out.
+        failed: what becomes of a sample whose outputs are not all finite: ``"drop"`` leaves it out of the iteration,
+            ``"penalise"`` gives it outputs that are worse than those of all others, by their range.
+
+    Raises:
+        InputError: an empty or non-finite mean, a std that is not positive or does not fit, fewer than two samples.
+
+    Attributes:
+        iterations: how many times ``tell`` was called.
+        evaluations: rows that were told.
+        failures: rows among them whose outputs were not all finite.
+    """
+
+    smallest_objectives: ClassVar[int] = 1
+    _memory: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self, mean: object, *, std: object = 1.0, samples: int = 50, seed: Seed = None, failed: Failed = "drop"
+    ) -> None:
+        self._mean = read_vector(mean, "mean").copy()
+        deviation = read_array(std, "std")
+        if deviation.shape not in ((), self._mean.shape):
+            raise InputError(
+                f"std has shape {deviation.shape} and mean {self._mean.shape}; give one number or one for each dimension"
+            )
+        if not (np.isfinite(deviation).all() and (deviation > 0).all()):
+            raise InputError(f"std is {std!r}; every standard deviation has to be finite and greater than 0")
+        self._std: Array = np.broadcast_to(deviation, self._mean.shape).copy()
+        if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 2:
+            raise InputError(
+                f"samples is {samples!r}; give a whole number of at least 2: one sample has nothing to compare with"
+            )
+        if failed not in get_args(Failed):
+            raise InputError(f'failed is {failed!r}; expected "drop" or "penalise"')
+        self._samples = int(samples)
+        self._failed: Failed = failed
+        self._rng = np.random.default_rng(seed)
+        self._objectives: int | None = None
+        self._asked: Array | None = None
+        self.iterations = 0
+        self.evaluations = 0
+        self.failures = 0
+
+    @property
+    def dimension(self) -> int:
+        """d, the number of inputs."""
+        return self._mean.size
+
+    @property
+    def samples(self) -> int:
+        """N, the points drawn in an iteration; some optimizers ask for the mean's outputs beside them."""
+        return self._samples
+
+    @property
+    def objectives(self) -> int | None:
+        """m, the number of outputs; ``None`` until the first ``tell``."""
+        return self._objectives
+
+    @property
+    def mean(self) -> Array:
+        """The mean of the search distribution [d], a copy."""
+        return self._mean.copy()
+
+    @property
+    def std(self) -> Array:
+        """The standard deviation of the search distribution in each dimension [d], a copy."""
+        return self._std.copy()
+
+    @property
+    def weights(self) -> Array | None:
+        """The weights λ [m] of the objectives, of sum 1; ``None`` until the first ``tell``."""
+        return None if self._objectives is None else np.full(self._objectives, 1.0 / self._objectives)
+
+    def ask(self) -> Array:
+        """Draws the points of the next iteration [N, d], or [N + 1, d] with the mean as the last row.
+
+        Asked again before ``tell``, it gives the same points, so that an interrupted evaluation can be repeated.
+        """
+        if self._asked is None:
+            self._asked = self._draw()
+        return self._asked.copy()
+
+    def tell(self, outputs: object) -> None:
+        """Takes the outputs of the points that were asked for, and updates the search distribution.
+
+        A row that is not finite counts as failed. An iteration of which fewer than two rows are left changes nothing
+        but the counters.
+
+        Args:
+            outputs: F [N (+1), m], in the order of the rows of ``ask``; NumPy or torch.
+
+        Raises:
+            InputError: nothing was asked, the rows do not fit, m is too small or has changed. Nothing has changed then.
+        """
+        if self._asked is None:
+            raise InputError("tell before ask: call ask() for the points, evaluate them, then tell() their outputs")
+        table = read_array(outputs, "outputs")
+        rows = self._asked.shape[0]
+        if table.ndim != 2 or table.shape[0] != rows:
+            raise InputError(
+                f"outputs has shape {table.shape}; expected [{rows}, m], a row for each of the {rows} points asked for "
+                "and a column for each objective"
+            )
+        count = table.shape[1]
+        if count < self.smallest_objectives:
+            raise InputError(
+                f"outputs has {count} objective{'s' if count != 1 else ''}; {type(self).__name__} weighs at least "
+                f"{self.smallest_objectives}" + ("; for a single one take CMAES or ES" if count == 1 else "")
+            )
+        if self._objectives is not None and count != self._objectives:
+            raise InputError(f"outputs has {count} objectives and had {self._objectives} before; their number cannot change")
+        good: NDArray[np.bool_] = np.asarray(np.isfinite(table).all(axis=1))
+        failures = rows - int(good.sum())
+        self._objectives = count
+        # Two samples are the fewest that can be compared; the mean's own row is no sample.
+        if int(good[: self._samples].sum()) >= 2:
+            if failures:
+                table = _filled(table, good)
+                keep = good if self._failed == "drop" else np.ones_like(good)
+            else:
+                keep = good
+            self._update(self._asked, table, keep)
+        self._asked = None
+        self.iterations += 1
+        self.evaluations += rows
+        self.failures += failures
+
+    def skip(self) -> None:
+        """Gives up the points that were asked for: all of them failed, and how many objectives there are is not known yet.
+
+        Raises:
+            InputError: nothing was asked.
+        """
+        if self._asked is None:
+            raise InputError("skip before ask: there are no points to give up")
+        rows = self._asked.shape[0]
+        self._asked = None
+        self.iterations += 1
+        self.evaluations += rows
+        self.failures += rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the future depends on, as a flat dictionary of arrays, numbers, strings and bytes."""
+        state: dict[str, Any] = {
+            "optimizer": type(self).__name__,
+            "samples": self._samples,
+            "failed": self._failed,
+            "generator": self._rng.bit_generator.state,
+        }
+        for name in ("_mean", "_std", "_objectives", "_asked", "iterations", "evaluations", "failures", *self._memory):
+            value = getattr(self, name)
+            state[name.lstrip("_")] = value.copy() if isinstance(value, np.ndarray) else value
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a saved state, with the same bits as if nothing had happened in between.
+
+        Raises:
+            InputError: the state is that of another kind of optimizer, dimension or number of samples.
+        """
+        given = (state.get("optimizer"), np.shape(state.get("mean", ())), state.get("samples"))
+        own = (type(self).__name__, self._mean.shape, self._samples)
+        if given != own:
+            raise InputError(
+                f"the state is of {given[0]} with mean {given[1]} and {given[2]} samples; this is {own[0]} with mean "
+                f"{own[1]} and {own[2]} samples; make the optimizer as it was when the state was saved"
+            )
+        missing = [n for n in ("generator", "asked", "iterations", *(m.lstrip("_") for m in self._memory)) if n not in state]
+        if missing:
+            raise InputError(f"the state lacks {', '.join(missing)}; give what state_dict() returned")
+        self._failed = state["failed"]
+        if self._rng.bit_generator.state["bit_generator"] != state["generator"]["bit_generator"]:
+            raise InputError(
+                f"the state's generator is {state['generator']['bit_generator']}; this one's is "
+                f"{self._rng.bit_generator.state['bit_generator']}; give seed= a generator of the same kind"
+            )
+        self._rng.bit_generator.state = state["generator"]
+        for name in ("_mean", "_std", "_objectives", "_asked", "iterations", "evaluations", "failures", *self._memory):
+            value = state[name.lstrip("_")]
+            setattr(self, name, value.copy() if isinstance(value, np.ndarray) else value)
+
+    @abstractmethod
+    def _draw(self) -> Array:
+        """Draws the rows of an iteration."""
+
+    @abstractmethod
+    def _update(self, points: Array, outputs: Array, keep: NDArray[np.bool_]) -> None:
+        """Takes an iteration's rows. Rows that are not kept hold a penalty and must have no more influence than the worst."""
+
+
+def _filled(table: Array, good: NDArray[np.bool_]) -> Array:
+    """The table with failed rows replaced: worst value of the others plus their range, a column at a time."""
+    finite = table[good]
+    worst = finite.max(axis=0)
+    table = table.copy()
+    table[~good] = worst + (worst - finite.min(axis=0))
+    return table

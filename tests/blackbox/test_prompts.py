@@ -1,0 +1,79 @@
+"""Prompt tuning end to end on a small CLIP, the adapter against CLIP itself, and images on disk."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from equipoise.blackbox.prompts import (
+    BlackBoxPrompt,
+    CallableModel,
+    Clip,
+    PromptTask,
+    QueryBudgetError,
+    office_tasks,
+    read_office,
+)
+from equipoise.errors import InputError
+from equipoise.figures.asmg_prompt import Settings, make
+from equipoise.figures.asmg_prompt.small_clip import small_clip, tokenizer
+from equipoise.figures.asmg_prompt.sources import sources
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return Clip(small_clip(sources(), steps=1), tokenizer(), ["one", "seven"])
+
+
+def test_a_prompt_made_of_word_embeddings_is_that_text(clip: Clip) -> None:
+    ids = tokenizer()("ab")["input_ids"][1:-1]
+    prompt = clip.model.text_model.get_input_embeddings().weight[ids].detach().double().numpy()[None]
+    theirs = clip.zero_shot_features("ab {class}")
+    torch.testing.assert_close(clip.text_features(prompt), theirs)
+
+
+def test_folders_splits_lists_and_cache(clip: Clip, tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    for source in ("amazon/images", "dslr"):
+        for label in ("one", "seven"):
+            folder = tmp_path / "office" / source / label
+            folder.mkdir(parents=True)
+            for number in range(10):
+                Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    found = read_office(tmp_path / "office")
+    assert [source.name for source in found] == ["amazon", "dslr"]
+    assert {split: len(paths) for split, paths in found[0].paths.items()} == {"train": 12, "validation": 4, "test": 4}
+    told: list[str] = []
+    first = office_tasks(found, clip, cache=tmp_path / "cache", size=16, told=told.append)
+    assert len(told) == 6
+    second = office_tasks(found, clip, cache=tmp_path / "cache", size=16, told=told.append)
+    assert len(told) == 6
+    assert (first[0].inputs["train"] == second[0].inputs["train"]).all()
+    (tmp_path / "train.txt").write_text("dslr/one/0.png 0\ndslr/seven/1.png 1\n")
+    by_list = read_office(tmp_path / "office", ["dslr"], lists={"dslr": {"train": tmp_path / "train.txt"}})
+    assert by_list[0].labels["train"].tolist() == [0, 1]
+    (tmp_path / "train.txt").write_text("dslr/one/0.png x\n")
+    with pytest.raises(InputError, match="line 1"):
+        read_office(tmp_path / "office", ["dslr"], lists={"dslr": {"train": tmp_path / "train.txt"}})
+    with pytest.raises(InputError, match="no source"):
+        read_office(tmp_path / "office", ["webcam"])
+
+
+def test_budget_and_batches() -> None:
+    task = PromptTask("toy", {"train": np.eye(3)}, {"train": np.arange(3)})
+    model = CallableModel(lambda p, x: np.einsum("bc,nc->bnc", p.sum(1), x), 3)
+    prompt = BlackBoxPrompt(model, [task], dim=5, budget=10)
+    prompt(np.zeros((8, 5)))
+    with pytest.raises(QueryBudgetError, match="2 of 10"):
+        prompt(np.zeros((3, 5)))
+    assert prompt.queries == 8
+    with pytest.raises(InputError, match="dim is 5"):
+        prompt(np.zeros((2, 4)))
+
+
+def test_the_example_end_to_end(tmp_path) -> None:
+    settings = Settings(methods=("asmg", "cma-es"), seeds=(0,), iterations=2, samples=4, dim=8, pretraining_steps=2)
+    table = make(settings, tmp_path, lambda line: None)
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["zero-shot", "asmg", "cma-es"]
