@@ -42,7 +42,17 @@ def released(point: Tensor, samples: Tensor, reference: Tensor, balance: Tensor)
     return torch.as_tensor(invariance), reward, KEPT * invariance - GAMMA * reward
 
 
-FORMULAS: dict[str, Any] = {"paper": paper, "released": released}
+def pareto(point: Tensor, samples: Tensor, reference: Tensor, balance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rises only; what is rewarded is the weighted fall, by the default ρ = 0.2, and the sharpness."""
+    tasks = len(point)
+    rise = sum((point[i] - reference[i]).clamp(min=0.0) for i in range(tasks)) / tasks
+    fall = sum(balance[i] * (reference[i] - point[i]) for i in range(tasks)) / tasks
+    _, sharpness, _ = paper(point, samples, reference, balance)
+    reward = 0.2 * fall + GAMMA * sharpness
+    return torch.as_tensor(rise), torch.as_tensor(reward), KEPT * rise - reward
+
+
+FORMULAS: dict[str, Any] = {"paper": paper, "released": released, "pareto": pareto}
 losses = st.floats(-5.0, 5.0, allow_subnormal=False).map(lambda number: round(number, 3))
 
 
@@ -83,7 +93,8 @@ def smooth(name: str, point: np.ndarray, samples: np.ndarray, reference: np.ndar
         return False
     if not len(samples):
         return True
-    rises = np.abs((balance * (samples - point)).mean(1))[:, None] if name == "paper" else np.abs(balance * (samples - point))
+    pooled = np.abs((balance * (samples - point)).mean(1))[:, None]
+    rises = np.abs(balance * (samples - point)) if name == "released" else pooled
     ordered = np.sort(rises, axis=0)
     return bool((ordered[-1] > 1e-9).all() and (len(samples) == 1 or (ordered[-1] - ordered[-2] > 1e-9).all()))
 
@@ -178,3 +189,12 @@ def test_formulations_are_found_by_name_and_say_what_is_wrong() -> None:
             PaperFormulation(**{option: value})
         with pytest.raises(eq.InputError, match=f"{option} must be"):
             ReleasedFormulation(**{option: value})
+
+
+def test_options_that_a_formulation_does_not_have() -> None:
+    with pytest.raises(
+        eq.UnknownOptionError, match='formulation "paper" has no option "descent"; it has gamma, radius, invariance'
+    ):
+        formulation_named("paper", descent=0.1)
+    with pytest.raises(eq.InputError, match="descent must be at least 0"):
+        formulation_named("pareto", descent=-0.1)

@@ -35,6 +35,20 @@ def test_the_mean_relative_change_counts_in_both_directions() -> None:
     assert objection([1.1, 9.0], tolerance=0.2) == ""
 
 
+def test_where_losses_may_fall_the_largest_rise_counts() -> None:
+    guard = Guard(0.05, losses_may_fall=True)
+    before = sizes = np.array([1.0, 10.0])
+    assert guard.objection(before, np.array([0.2, 10.4]), sizes, 0.2, 0.1) == ""
+    found = guard.objection(before, np.array([0.2, 10.6]), sizes, 0.2, 0.1)
+    assert "the losses change for the worse by 6.0% on held-out batches" in found
+
+
+def test_the_conflict_can_be_left_out() -> None:
+    before = sizes = np.array([1.0, 10.0])
+    assert Guard(conflict=False).objection(before, before, sizes, 0.2, 0.9) == ""
+    assert "not finite" in Guard(conflict=False).objection(before, before, sizes, 0.2, math.nan)
+
+
 def test_more_conflict_is_refused() -> None:
     found = objection([1.0, 10.0], (0.2, 0.3))
     assert "conflict gets worse" in found

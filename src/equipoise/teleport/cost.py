@@ -55,6 +55,8 @@ class COST:
             :class:`~equipoise.teleport.Formulation`.
         gamma: γ of eq. 11; the formulation's own if left out, 0.1 for the paper's.
         radius: δ of eq. 8, the norm of a perturbation; 0.1 for the paper's.
+        invariance: factor of L_t in eq. 11; 1 for the paper's.
+        descent: ρ of the pareto formulation, how much the fall of the neglected tasks' losses counts.
         samples: ñ of eq. 9, perturbations an inner step.
         seek: ``"sharpness"`` (eq. 9), or reward agreement of the task gradients instead, by second derivatives: ``"mean"``
             cosine with the mean gradient, the ``"smallest"`` of these, or the mean ``"pairwise"`` cosine.
@@ -116,6 +118,8 @@ class COST:
         formulation: str | Formulation = "paper",
         gamma: float | None = None,
         radius: float | None = None,
+        invariance: float | None = None,
+        descent: float | None = None,
         samples: int = 5,
         seek: Literal["sharpness"] | Agreement = "sharpness",
         steps: int = 20,
@@ -141,10 +145,12 @@ class COST:
         if delta is not None and not isinstance(delta, Delta):
             raise InputError(f"delta must be LowRank(), LoHa(), OFT() or Dense(); got {type(delta).__name__}")
         if isinstance(formulation, Formulation):
-            if gamma is not None or radius is not None:
-                raise InputError("gamma and radius belong to the formulation; give them to it, not to COST")
+            if any(value is not None for value in (gamma, radius, invariance, descent)):
+                raise InputError(
+                    "gamma, radius, invariance and descent belong to the formulation; give them to it, not to COST"
+                )
         else:
-            formulation = formulation_named(formulation, gamma=gamma, radius=radius)
+            formulation = formulation_named(formulation, gamma=gamma, radius=radius, invariance=invariance, descent=descent)
         for name, value in (("samples", samples), ("steps", steps), ("check_every", check_every)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} must be a whole number from 1 on; got {value!r}")
