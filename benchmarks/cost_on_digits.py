@@ -29,7 +29,7 @@ __all__ = ["STAGES", "main"]
 SEEDS = "5-9"
 BALANCERS = ("ls", "cagrad", "nash-mtl", "fairgrad", "fairgrad:alpha=2")
 # Plays the same role in all stages: the schedule of the paper's released script, one teleport an epoch.
-ONE_AN_EPOCH = "budget=none,per_epoch=1,check_every=5"
+ONE_AN_EPOCH = "formulation=paper,lr=0.01,probe_batches=2,held_out_batches=2,budget=none,per_epoch=1,check_every=5"
 CHOSEN = (
     "formulation=pareto,lr=0.003,guard=losses,tolerance=0.02,probe_batches=8,held_out_batches=1,"
     "budget=none,per_epoch=2,check_every=5"

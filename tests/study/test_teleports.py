@@ -134,7 +134,7 @@ def test_lists_of_methods():
         ("cost(stop=2,start=3)+ls", InputError, "stop=2 leaves nothing after start=3"),
         ("cost(gamma=abc)+ls", InputError, "the option \"gamma\" of COST is a number; got 'abc'"),
         ("cost(lr=none)+ls", InputError, 'the option "lr" of COST is a number; got None'),
-        ("cost(guard=3)+ls", InputError, 'the option "guard" of COST is True or False; got 3'),
+        ("cost(guard=3)+ls", InputError, 'guard must be True, False or "losses"; got 3'),
         ("cost(formulation=3)+ls", InputError, 'the option "formulation" of COST is a word; got 3'),
         ("cost(gamma)+ls", InputError, "not of the form option=value"),
     ],

@@ -145,6 +145,7 @@ def _in_force(cost: COST, given: Mapping[str, Any]) -> dict[str, Any]:
         "radius": formulation.radius,
         "invariance": getattr(formulation, "invariance", None),
         "descent": getattr(formulation, "descent", None),
+        "tolerance": cost.tolerance,
         "history": cost.history_policy,
         "scaling": "relative" if cost.search.relative else "none",
     }
@@ -161,8 +162,8 @@ def _check(key: str, value: Any, default: Any) -> None:
     """
     if value is None and key in _PARAMETERS and "None" in str(_PARAMETERS[key].annotation):
         return
-    if key == "guard" and isinstance(value, str):
-        return  # a word beside True and False, which COST checks itself
+    if key == "guard":
+        return  # True, False or a word, which COST checks itself
     for kind, word in ((bool, "True or False"), (int | float, "a number"), (str, "a word")):
         if isinstance(default, kind):
             if not isinstance(value, kind) or isinstance(value, bool) != isinstance(default, bool):

@@ -41,9 +41,11 @@ class COST:
     parameters keep their identity, and buffers and random state stay as they are. A guard lets it land only if that holds on
     batches which the search has not seen. What the torch optimizer remembers is treated as ``history`` says (eq. 12 and 13).
 
-    Two defaults depart from the paper, on the evidence in the guide's page on teleporting: the guard, and ``history="keep"``.
-    ``COST(guard=False, history="reuse", scaling="none", budget=None)`` follows the paper to the letter,
-    ``COST(formulation="released", guard=False, budget=None)`` its released code.
+    Several defaults depart from the paper, on the evidence in the guide's page on COST and digits: losses may fall
+    (``formulation="pareto"``), the optimizer's memory is kept, a landing is guarded, and a budget holds the cost of all
+    teleporting to a tenth of training's. ``COST(formulation="paper", guard=False, history="reuse", scaling="none", lr=0.01,
+    budget=None, per_epoch=1)`` follows the paper to the letter, ``COST(formulation="released", guard=False, budget=None,
+    per_epoch=1)`` its released code.
 
     Args:
         trigger: ``"dominated"`` (eq. 3), ``"weak"`` (any pair), ``"majority"`` (eq. 4), ``"released"``, a
@@ -51,9 +53,9 @@ class COST:
             tasks on.
         delta: along which directions: :class:`LowRank` (rank 5, or the largest that the weights have), :class:`LoHa`,
             :class:`OFT` or :class:`Dense`.
-        formulation: what is sought: ``"paper"``, ``"released"``, ``"pareto"`` (losses may fall), or a
-            :class:`~equipoise.teleport.Formulation`.
-        gamma: γ of eq. 11; the formulation's own if left out, 0.1 for the paper's.
+        formulation: what is sought: ``"pareto"`` (no loss may rise, the neglected tasks' are to fall), ``"paper"``,
+            ``"released"``, or a :class:`~equipoise.teleport.Formulation`.
+        gamma: γ of eq. 11; the formulation's own if left out: 0 for pareto's, 0.1 for the paper's.
         radius: δ of eq. 8, the norm of a perturbation; 0.1 for the paper's.
         invariance: factor of L_t in eq. 11; 1 for the paper's.
         descent: ρ of the pareto formulation, how much the fall of the neglected tasks' losses counts.
@@ -69,10 +71,10 @@ class COST:
             or a loader, of which the first few are held.
         probe_batches: how many the search goes round, one an inner step.
         held_out_batches: how many others a landing is judged on.
-        guard: land only if the held-out losses and conflict allow it; ``"losses"`` to look at the losses only, ``False`` to
-            land wherever everything is finite.
-        tolerance: the relative loss change that the guard allows: of the mean over tasks, or where losses may fall, of the one
-            that rises most.
+        guard: ``"losses"``: land only if the losses on held-out batches allow it; ``True``: and only if the conflict there is
+            no worse; ``False``: land wherever everything is finite.
+        tolerance: the relative loss change that the guard allows. Where losses may fall, the largest rise of a task, 0.02 if
+            left out; else the mean over tasks of the changes, 0.05 if left out.
         history: ``"keep"`` the optimizer's moving averages, ``"reuse"`` a share σ of them (the blend of eq. 13), discount them
             by ``"mass"``, ``"reset"`` them, or as ``"released"`` (reset where σ ≤ 0, else reuse).
         start: first epoch in which to teleport, counted from 0 by calls of ``end_epoch``.
@@ -115,7 +117,7 @@ class COST:
         trigger: TriggerLike = None,
         *,
         delta: Delta | None = None,
-        formulation: str | Formulation = "paper",
+        formulation: str | Formulation = "pareto",
         gamma: float | None = None,
         radius: float | None = None,
         invariance: float | None = None,
@@ -123,14 +125,14 @@ class COST:
         samples: int = 5,
         seek: Literal["sharpness"] | Agreement = "sharpness",
         steps: int = 20,
-        lr: float = 0.01,
+        lr: float = 0.003,
         optimizer: InnerOptimizer = torch.optim.Adam,
         scaling: Literal["relative", "none"] | None = None,
         probe: ProbeLike = "recent",
-        probe_batches: int = 2,
-        held_out_batches: int = 2,
-        guard: bool | Literal["losses"] = True,
-        tolerance: float = 0.05,
+        probe_batches: int = 8,
+        held_out_batches: int = 1,
+        guard: bool | Literal["losses"] = "losses",
+        tolerance: float | None = None,
         history: History | None = None,
         start: int = 0,
         stop: int | None = None,
@@ -139,7 +141,7 @@ class COST:
         per_epoch: int | None = None,
         cooldown: int = 10,
         budget: float | None = 0.1,
-        check_every: int = 50,
+        check_every: int = 10,
         seed: int = 0,
     ) -> None:
         if delta is not None and not isinstance(delta, Delta):
@@ -180,7 +182,9 @@ class COST:
         relative = scaling == "relative"
         self.search = Search(formulation, samples, None if seek == "sharpness" else seek, steps, lr, optimizer, relative)
         # Made in any case, so that a tolerance that cannot be used is refused.
+        tolerance = formulation.tolerance if tolerance is None else tolerance
         checked = Guard(tolerance, formulation.losses_may_fall, guard is True)
+        self.tolerance = tolerance
         self.guard = checked if guard else None
         self.history_policy: History = history
         self.check_every = check_every

@@ -61,6 +61,7 @@ class Formulation(ABC):
         pooled_reference: whether L_i* is the mean over all probe batches instead of each batch's own loss.
         default_trigger: the name of the trigger that belongs to it; ``None`` where the number of tasks decides.
         losses_may_fall: whether a loss that falls keeps to the formulation; a guard then looks at rises only.
+        tolerance: the relative loss change that a guard allows unless told otherwise.
         gamma: factor of L_g, or of the agreement that is sought in its place.
     """
 
@@ -69,6 +70,7 @@ class Formulation(ABC):
     pooled_reference: ClassVar[bool] = False
     default_trigger: ClassVar[str | None] = None
     losses_may_fall: ClassVar[bool] = False
+    tolerance: ClassVar[float] = 0.05
     gamma: float
     radius: float
 
@@ -155,6 +157,7 @@ class ParetoFormulation(PaperFormulation):
     descent: float = 0.2
     name = "pareto"
     losses_may_fall = True
+    tolerance = 0.02
 
     def __post_init__(self) -> None:
         super().__post_init__()
