@@ -9,7 +9,7 @@ from equipoise.teleport import TeleportReport
 # is said, so that other defaults give the same attempts.
 COST = (
     "cost(budget=None,check_every=1,cooldown=1,probe=recent,probe_batches=1,held_out_batches=1,steps=4,lr=0.01,samples=5,"
-    "seek=sharpness,gamma=0.1,radius=0.1,delta=lowrank,rank=2,history=keep,tolerance=0.05)"
+    "seek=sharpness,gamma=0.1,radius=0.1,delta=lowrank,rank=2,history=keep,tolerance=0.05,guard=True,formulation=paper)"
 )
 LABEL = parse_teleport(COST).label
 
