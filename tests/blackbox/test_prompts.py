@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from equipoise.blackbox import minimize
 from equipoise.blackbox.prompts import (
     BlackBoxPrompt,
     CallableModel,
@@ -71,6 +72,28 @@ def test_budget_and_batches() -> None:
     assert prompt.queries == 8
     with pytest.raises(InputError, match="dim is 5"):
         prompt(np.zeros((2, 4)))
+
+
+@pytest.mark.parametrize("method", ["asmg", "bes"])
+def test_a_search_resumes_bit_by_bit_with_its_batches_and_counters(method: str, tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    tasks = [PromptTask(name, {"train": rng.normal(size=(40, 3))}, {"train": rng.integers(0, 3, 40)}) for name in "ab"]
+    model = CallableModel(lambda p, x: np.einsum("bc,nc->bnc", p.sum(1), x), 3)
+
+    def search(iterations: int, **options):
+        prompt = BlackBoxPrompt(model, tasks, dim=5, batch_size=7, budget=140, seed=1)
+        found = minimize(prompt, np.zeros(5), method, batched=True, iterations=iterations, samples=6, seed=0, **options)
+        return found, prompt
+
+    whole, once = search(20)
+    search(8, checkpoint=tmp_path / "search", callback=lambda at: None)
+    rest, again = search(20, checkpoint=tmp_path / "search")
+    assert (rest.x == whole.x).all()
+    assert (rest.objectives == whole.objectives).all()
+    assert again.state_dict() == once.state_dict()
+    assert again.queries == whole.evaluations
+    with pytest.raises(InputError, match="another"):
+        search(20, checkpoint=tmp_path / "search", failed="penalise")
 
 
 def test_the_example_end_to_end(tmp_path) -> None:
