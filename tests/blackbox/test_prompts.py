@@ -98,5 +98,14 @@ def test_a_search_resumes_bit_by_bit_with_its_batches_and_counters(method: str, 
 
 def test_the_example_end_to_end(tmp_path) -> None:
     settings = Settings(methods=("asmg", "cma-es"), seeds=(0,), iterations=2, samples=4, dim=8, pretraining_steps=2)
-    table = make(settings, tmp_path, lambda line: None)
+    told: list[str] = []
+    table = make(settings, tmp_path, told.append)
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["zero-shot", "asmg", "cma-es"]
+    # Every option is judged on the validation split by seeds of its own, before anything tuned sees the test split.
+    runs = [line.split(", ")[:2] for line in told if ", seed " in line]
+    assert [run[0] for run in runs] == ["validation"] * 12 + ["test"] * 2
+    assert {run[1] for run in runs[:12]} == {"seed 100", "seed 101"}
+    with pytest.raises(InputError, match="overlap"):
+        make(Settings(seeds=(100,)), tmp_path, told.append)
+    with pytest.raises(InputError, match="no black-box optimizer"):
+        make(Settings(methods=("cma",)), tmp_path, told.append)
