@@ -137,3 +137,15 @@ def test_bad_names_and_one_objective() -> None:
     optimizer.ask()
     with pytest.raises(InputError, match="at least 2"):
         optimizer.tell(np.zeros((5, 1)))
+
+
+def test_fixed_weights_of_another_length_are_refused_before_anything_changes() -> None:
+    optimizer, other = (ASMG(np.ones(3), samples=5, weights=[0.25, 0.75], seed=0) for _ in range(2))
+    points = optimizer.ask()
+    with pytest.raises(InputError, match="2 weights were given and outputs has 3"):
+        optimizer.tell(np.ones((5, 3)))
+    assert (optimizer.objectives, optimizer.iterations, optimizer.weights) == (None, 0, None)
+    optimizer.tell(quadratics(points))
+    other.tell(quadratics(other.ask()))
+    assert (optimizer.mean == other.mean).all()
+    assert optimizer.weights.tolist() == [0.25, 0.75]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from equipoise.blackbox import minimize
 from equipoise.blackbox.prompts import (
     BlackBoxPrompt,
     CallableModel,
@@ -73,7 +74,38 @@ def test_budget_and_batches() -> None:
         prompt(np.zeros((2, 4)))
 
 
+@pytest.mark.parametrize("method", ["asmg", "bes"])
+def test_a_search_resumes_bit_by_bit_with_its_batches_and_counters(method: str, tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    tasks = [PromptTask(name, {"train": rng.normal(size=(40, 3))}, {"train": rng.integers(0, 3, 40)}) for name in "ab"]
+    model = CallableModel(lambda p, x: np.einsum("bc,nc->bnc", p.sum(1), x), 3)
+
+    def search(iterations: int, **options):
+        prompt = BlackBoxPrompt(model, tasks, dim=5, batch_size=7, budget=140, seed=1)
+        found = minimize(prompt, np.zeros(5), method, batched=True, iterations=iterations, samples=6, seed=0, **options)
+        return found, prompt
+
+    whole, once = search(20)
+    search(8, checkpoint=tmp_path / "search", callback=lambda at: None)
+    rest, again = search(20, checkpoint=tmp_path / "search")
+    assert (rest.x == whole.x).all()
+    assert (rest.objectives == whole.objectives).all()
+    assert again.state_dict() == once.state_dict()
+    assert again.queries == whole.evaluations
+    with pytest.raises(InputError, match="another"):
+        search(20, checkpoint=tmp_path / "search", failed="penalise")
+
+
 def test_the_example_end_to_end(tmp_path) -> None:
     settings = Settings(methods=("asmg", "cma-es"), seeds=(0,), iterations=2, samples=4, dim=8, pretraining_steps=2)
-    table = make(settings, tmp_path, lambda line: None)
+    told: list[str] = []
+    table = make(settings, tmp_path, told.append)
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["zero-shot", "asmg", "cma-es"]
+    # Every option is judged on the validation split by seeds of its own, before anything tuned sees the test split.
+    runs = [line.split(", ")[:2] for line in told if ", seed " in line]
+    assert [run[0] for run in runs] == ["validation"] * 12 + ["test"] * 2
+    assert {run[1] for run in runs[:12]} == {"seed 100", "seed 101"}
+    with pytest.raises(InputError, match="overlap"):
+        make(Settings(seeds=(100,)), tmp_path, told.append)
+    with pytest.raises(InputError, match="no black-box optimizer"):
+        make(Settings(methods=("cma",)), tmp_path, told.append)

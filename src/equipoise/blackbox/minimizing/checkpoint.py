@@ -13,7 +13,22 @@ import numpy as np
 
 from equipoise.errors import InputError
 
-__all__ = ["read_checkpoint", "write_checkpoint"]
+__all__ = ["check_storable", "read_checkpoint", "write_checkpoint"]
+
+
+def check_storable(state: Any) -> None:
+    """Whether a state comes back as it was, but for tuples, which come back as lists.
+
+    Raises:
+        TypeError: it is no dictionary, has keys that are no strings, or holds what is neither an array of numbers nor JSON.
+    """
+    if not isinstance(state, dict):
+        raise TypeError(f"{type(state).__name__} is no dictionary")
+    arrays: dict[str, Any] = {}
+    json.dumps(_packed(state, arrays))
+    for array in arrays.values():
+        if array.dtype.hasobject:
+            raise TypeError("an array of objects")
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -55,6 +70,9 @@ def _packed(value: Any, arrays: dict[str, Any]) -> Any:
     if isinstance(value, bytes):
         return {"__bytes__": b64encode(value).decode("ascii")}
     if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} is no string")
         return {key: _packed(entry, arrays) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_packed(entry, arrays) for entry in value]

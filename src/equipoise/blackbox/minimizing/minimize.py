@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
 import numpy as np
 
-from equipoise.blackbox.arrays import Array
+from equipoise.blackbox.arrays import Array, read_vector
 from equipoise.blackbox.evaluation import Failures, evaluator
 from equipoise.blackbox.minimizing.bar import bar
-from equipoise.blackbox.minimizing.checkpoint import read_checkpoint, write_checkpoint
+from equipoise.blackbox.minimizing.checkpoint import check_storable, read_checkpoint, write_checkpoint
 from equipoise.blackbox.minimizing.result import Progress, Result
+from equipoise.blackbox.minimizing.settings import worded
 from equipoise.blackbox.optimizers import Optimizer, make_optimizer
 from equipoise.errors import EquipoiseError, InputError
 
@@ -58,7 +60,10 @@ def minimize(
         callback: called after each iteration; the search ends when it returns ``True``.
         progress: show a bar.
         checkpoint: a file. If it exists, the search goes on from there, with the same bits as if it had never stopped; it is
-            written every ``checkpoint_every`` iterations and at the end, interruptions included.
+            written every ``checkpoint_every`` iterations and at the end, interruptions included. If ``f`` has
+            ``state_dict`` and ``load_state_dict``, as :class:`BlackBoxPrompt` has, its state travels along: a dictionary of
+            arrays, numbers, strings and bytes. That of an iteration that was interrupted is the state before it, as the
+            iteration is then done again.
         checkpoint_every: see there.
         **options: of the method: ``std``, ``samples``, ``step_size``, ``seed``, ``failed`` and others.
 
@@ -66,7 +71,8 @@ def minimize(
         The mean of the search distribution and what there is to know about how it was found.
 
     Raises:
-        InputError: an argument that cannot be used, or a checkpoint of another search.
+        InputError: an argument that cannot be used, a checkpoint of another search (start, method, options), or a checkpoint
+            for a function whose state cannot be stored or changes in other processes.
         EquipoiseError: no evaluation has succeeded in 20 iterations in a row; the message says what the first failure was.
 
     Example:
@@ -87,7 +93,12 @@ def minimize(
     else:
         optimizer = make_optimizer(method, x0, **options)
     path = Path(checkpoint) if checkpoint is not None else None
-    settings = {"method": type(optimizer).__name__, "options": sorted(f"{k}={_worded(v)}" for k, v in options.items())}
+    settings = {"method": type(optimizer).__name__, "options": sorted(f"{k}={worded(v)}" for k, v in options.items())}
+    # An optimizer of one's own brings its mean with it.
+    start = None if isinstance(method, Optimizer) else read_vector(x0, "x0")
+    stateful = path is not None and hasattr(f, "state_dict") and hasattr(f, "load_state_dict")
+    if stateful:
+        _check_state(f, backend == "processes" and (workers > 1 or evaluation_seconds is not None))
     history: list[list[float]] = []
     failures = Failures()
     before = 0.0
@@ -98,15 +109,31 @@ def minimize(
                 f"{path} is a checkpoint of {saved.get('settings')}, and this is {settings}; give the same options, or another "
                 "file"
             )
+        if not np.array_equal(saved["x0"] if saved["x0"] is not None else (), start if start is not None else ()):
+            raise InputError(f"{path} is a checkpoint of a search from another x0; give the same x0, or another file")
+        if (saved["function"] is not None) != stateful:
+            raise InputError(
+                f"{path} is a checkpoint of a function {'with' if saved['function'] is not None else 'without'} a state, and "
+                f"this is one {'with' if stateful else 'without'}; give the same function, or another file"
+            )
         optimizer.load_state_dict(saved["optimizer"])
+        if stateful:
+            f.load_state_dict(saved["function"])  # type: ignore[attr-defined]
         history = saved["history"]
         failures = Failures(saved["failures"], saved["first failures"])
         before = saved["seconds"]
+
+    under_way: Any = None  # the state of f before the iteration that is being evaluated
+
+    def function_state() -> Any:
+        return f.state_dict() if stateful else None  # type: ignore[attr-defined]
 
     def save() -> None:
         if path is not None:
             state = {
                 "settings": settings,
+                "x0": start,
+                "function": under_way if under_way is not None else function_state(),
                 "optimizer": optimizer.state_dict(),
                 "history": history,
                 "failures": failures.counts,
@@ -129,6 +156,7 @@ def minimize(
                 stopped = _limit(optimizer, points.shape[0], spent, iterations, evaluations, seconds)
                 if stopped:
                     break
+                under_way = deepcopy(function_state())
                 answers = evaluate(points)
                 table = failures.table(answers, optimizer.objectives)
                 if table is None or not np.isfinite(table).all(axis=1).any():
@@ -144,8 +172,10 @@ def minimize(
                     # How many objectives there are is not known yet; two is the fewest that every optimizer takes, and
                     # rows without a finite entry teach it nothing.
                     optimizer.skip()
+                    under_way = None
                     continue
                 optimizer.tell(table)
+                under_way = None
                 history.append(_means(table))
                 at = Progress(
                     optimizer.iterations,
@@ -213,13 +243,19 @@ def _means(table: Array) -> list[float]:
     return [float(value) for value in values]
 
 
-def _worded(value: object) -> str:
-    """An option's value as the checkpoint compares it; that of functions and generators is their kind."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray):
-        return repr(value.tolist())
-    return type(value).__name__ if callable(value) or isinstance(value, np.random.Generator) else repr(value)
+def _check_state(f: Any, elsewhere: bool) -> None:
+    if elsewhere:
+        raise InputError(
+            f"{type(f).__name__} has a state, which a checkpoint cannot follow into other processes; "
+            'take backend="threads" or one worker, or leave out checkpoint='
+        )
+    try:
+        check_storable(f.state_dict())
+    except TypeError as error:
+        raise InputError(
+            f"the state of {type(f).__name__} cannot be stored in a checkpoint ({error}); if it does not change, give the "
+            "function without it: lambda x: f(x)"
+        ) from error
 
 
 def _check_limits(iterations: int | None, evaluations: int | None, seconds: float | None, every: int) -> None:

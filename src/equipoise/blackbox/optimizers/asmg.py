@@ -106,6 +106,11 @@ class ASMG(Optimizer):
         """λ [m]: of the last iteration; ``None`` until the first ``tell``."""
         return None if self._lambda is None else self._lambda.copy()
 
+    def _check_objectives(self, count: int) -> None:
+        super()._check_objectives(count)
+        if self._fixed is not None and self._fixed.size != count:
+            raise InputError(f"{self._fixed.size} weights were given and outputs has {count} objectives; give one for each")
+
     def _draw(self) -> Array:
         self._normals = self._rng.standard_normal((self._samples, self.dimension))
         rows = self._samples + (self._shaping == "mean")
@@ -118,8 +123,6 @@ class ASMG(Optimizer):
     def _update(self, points: Array, outputs: Array, keep: NDArray[np.bool_]) -> None:
         assert self._normals is not None
         objectives = outputs.shape[1]
-        if self._fixed is not None and self._fixed.size != objectives:
-            raise InputError(f"{self._fixed.size} weights were given and outputs has {objectives} objectives")
         of_samples = keep[: self._samples]
         normals = self._normals if of_samples.all() else self._normals[of_samples]
         values = outputs[: self._samples][of_samples]

@@ -131,13 +131,7 @@ class Optimizer(ABC):
                 "and a column for each objective"
             )
         count = table.shape[1]
-        if count < self.smallest_objectives:
-            raise InputError(
-                f"outputs has {count} objective{'s' if count != 1 else ''}; {type(self).__name__} weighs at least "
-                f"{self.smallest_objectives}" + ("; for a single one take CMAES or ES" if count == 1 else "")
-            )
-        if self._objectives is not None and count != self._objectives:
-            raise InputError(f"outputs has {count} objectives and had {self._objectives} before; their number cannot change")
+        self._check_objectives(count)
         good: NDArray[np.bool_] = np.asarray(np.isfinite(table).all(axis=1))
         failures = rows - int(good.sum())
         self._objectives = count
@@ -207,6 +201,16 @@ class Optimizer(ABC):
         for name in ("_mean", "_std", "_objectives", "_asked", "iterations", "evaluations", "failures", *self._memory):
             value = state[name.lstrip("_")]
             setattr(self, name, value.copy() if isinstance(value, np.ndarray) else value)
+
+    def _check_objectives(self, count: int) -> None:
+        """Refuses a number of objectives, before anything has changed."""
+        if count < self.smallest_objectives:
+            raise InputError(
+                f"outputs has {count} objective{'s' if count != 1 else ''}; {type(self).__name__} weighs at least "
+                f"{self.smallest_objectives}" + ("; for a single one take CMAES or ES" if count == 1 else "")
+            )
+        if self._objectives is not None and count != self._objectives:
+            raise InputError(f"outputs has {count} objectives and had {self._objectives} before; their number cannot change")
 
     @abstractmethod
     def _draw(self) -> Array:

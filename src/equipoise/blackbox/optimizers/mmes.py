@@ -23,7 +23,8 @@ class MMES(Optimizer):
     that prefers young ones; mirrored samples; the mean is the log-weighted one of the best half; the step size follows the
     paired comparison of this generation's best with the last one's. He, Zheng and Zhou, "MMES: Mixture Model-Based Evolution
     Strategy for Large-Scale Optimization", 2020, with its defaults; the geometric distribution's parameter is 3.8/d, as in
-    the authors' code, where the paper has 4/d. Several objectives are averaged.
+    the authors' code, where the paper has 4/d. Several objectives are averaged. On functions with local minima or curved
+    valleys the end differs by powers of ten between seeds: compare medians over many (``benchmarks/mmes.py``).
 
     Args:
         mean: starting point [d].

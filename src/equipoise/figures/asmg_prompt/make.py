@@ -24,8 +24,9 @@ class Settings:
     """What is tuned, as in section 4.6.2 with Office-31, but for the model and the images.
 
     Attributes:
-        methods: which; step sizes are those of the thesis.
-        seeds: of A, mini-batches and samples.
+        methods: which; the step size of each, or its first standard deviation, is chosen of three.
+        seeds: of A, mini-batches and samples; judged on the test split.
+        tuning_seeds: others, by whose average accuracy on the validation split the choice is made.
         iterations: "epochs" of the thesis, one mini-batch a task each.
         samples: N.
         dim: d.
@@ -36,6 +37,7 @@ class Settings:
 
     methods: tuple[str, ...] = ("asmg", "asmg-ew", "cma-es", "mmes", "es", "bes")
     seeds: tuple[int, ...] = (0, 1, 2)
+    tuning_seeds: tuple[int, ...] = (100, 101)
     iterations: int = 200
     samples: int = 20
     dim: int = 256
@@ -44,23 +46,32 @@ class Settings:
     pretraining_steps: int = 800
 
 
-_STEP_SIZES: dict[str, dict[str, Any]] = {
-    "asmg": {"step_size": 0.5},
-    "asmg-ew": {"step_size": 0.5},
-    "es": {"step_size": 0.01},
-    "bes": {"step_size": 0.1},  # of the thesis' grid 0.5, 0.1, 0.01
+# As many for each method; of those without a step size, the first standard deviation. The middle one is the thesis' (for BES,
+# the whole grid is).
+_GRIDS: dict[str, tuple[dict[str, Any], ...]] = {
+    "asmg": tuple({"step_size": value} for value in (0.25, 0.5, 1.0)),
+    "asmg-ew": tuple({"step_size": value} for value in (0.25, 0.5, 1.0)),
+    "cma-es": tuple({"std": value} for value in (0.3, 1.0, 3.0)),
+    "mmes": tuple({"std": value} for value in (0.3, 1.0, 3.0)),
+    "es": tuple({"step_size": value} for value in (0.001, 0.01, 0.1)),
+    "bes": tuple({"step_size": value} for value in (0.5, 0.1, 0.01)),
 }
 
 
 def make(settings: Settings, folder: Path, told: Callable[[str], object]) -> str:
-    """Writes ``table.md`` and ``results.json`` and returns the table.
+    """Writes ``table.md``, ``results.json`` and ``chosen.json``, the options of each method, and returns the table.
 
     Raises:
         MissingExtraError: transformers, cma or scikit-learn is not installed.
-        InputError: settings that leave nothing to do.
+        InputError: settings that leave nothing to do, or that choose and judge by the same seeds.
     """
-    if not settings.methods or not settings.seeds or settings.iterations < 1:
+    if not (settings.methods and settings.seeds and settings.tuning_seeds) or settings.iterations < 1:
         raise InputError("methods, seeds and iterations have to leave something to do")
+    if set(settings.seeds) & set(settings.tuning_seeds):
+        raise InputError(f"seeds {settings.seeds} and tuning_seeds {settings.tuning_seeds} overlap; choose and judge by others")
+    for method in settings.methods:
+        if method not in _GRIDS:
+            raise InputError(f'there is no black-box optimizer "{method}" in this figure; there are {", ".join(_GRIDS)}')
     images = sources()
     clip = Clip(small_clip(images, steps=settings.pretraining_steps, told=told), tokenizer(), CLASSES)
     fingerprint = clip.fingerprint()
@@ -83,46 +94,63 @@ def make(settings: Settings, folder: Path, told: Callable[[str], object]) -> str
     zero_shot = blank.accuracies_of(clip.scores_of(clip.zero_shot_features(), blank.inputs("test")), "test")
     results["zero-shot"] = [zero_shot]
     told(f"zero-shot: {_line(zero_shot)}")
+
+    def run(method: str, seed: int, options: dict[str, Any], split: str) -> dict[str, float]:
+        prompt = BlackBoxPrompt(
+            clip,
+            tasks,
+            tokens=settings.tokens,
+            dim=settings.dim,
+            batch_size=settings.batch_size,
+            seed=seed,
+            budget=budget,
+        )
+        found = minimize(
+            prompt,
+            np.zeros(settings.dim),
+            method,
+            evaluations=budget,
+            batched=True,
+            samples=settings.samples,
+            seed=np.random.default_rng([seed, 3]),
+            **options,
+        )
+        own = prompt.accuracies(found.x, split)
+        told(f"{split}, seed {seed}, {method} {options}: {_line(own)}, {prompt.queries} queries, {found.seconds:.1f} s")
+        return own
+
+    chosen: dict[str, dict[str, Any]] = {}
+    for method in settings.methods:
+        scores = [
+            float(np.mean([_average(run(method, seed, options, "validation")) for seed in settings.tuning_seeds]))
+            for options in _GRIDS[method]
+        ]
+        chosen[method] = _GRIDS[method][int(np.argmax(scores))]
     for seed in settings.seeds:
         for method in settings.methods:
-            prompt = BlackBoxPrompt(
-                clip,
-                tasks,
-                tokens=settings.tokens,
-                dim=settings.dim,
-                batch_size=settings.batch_size,
-                seed=seed,
-                budget=budget,
-            )
-            found = minimize(
-                prompt,
-                np.zeros(settings.dim),
-                method,
-                evaluations=budget,
-                batched=True,
-                samples=settings.samples,
-                seed=np.random.default_rng([seed, 3]),
-                **_STEP_SIZES.get(method, {}),
-            )
-            own = prompt.accuracies(found.x, "test")
-            results.setdefault(method, []).append(own)
-            told(f"seed {seed}, {method}: {_line(own)}, {prompt.queries} queries, {found.seconds:.1f} s")
+            results.setdefault(method, []).append(run(method, seed, chosen[method], "test"))
     write_json(folder / "results.json", results)
-    text = _table(results, names)
+    write_json(folder / "chosen.json", chosen)
+    text = _table(results, names, chosen)
     write_whole(folder / "table.md", text)
     return text
 
 
+def _average(accuracies: dict[str, float]) -> float:
+    return float(np.mean(list(accuracies.values())))
+
+
 def _line(accuracies: dict[str, float]) -> str:
     values = ", ".join(f"{name} {value:.1f}" for name, value in accuracies.items())
-    return f"{values}, average {np.mean(list(accuracies.values())):.2f} %"
+    return f"{values}, average {_average(accuracies):.2f} %"
 
 
-def _table(results: dict[str, list[dict[str, float]]], names: Sequence[str]) -> str:
-    lines = ["| method | " + " | ".join(names) + " | average |", "| :-- |" + " --: |" * (len(names) + 1)]
+def _table(results: dict[str, list[dict[str, float]]], names: Sequence[str], chosen: dict[str, dict[str, Any]]) -> str:
+    lines = ["| method | chosen | " + " | ".join(names) + " | average |", "| :-- | :-- |" + " --: |" * (len(names) + 1)]
     for method, runs in results.items():
+        options = ", ".join(f"{name} {value:g}" for name, value in chosen.get(method, {}).items())
         columns = [f"{np.mean([run[name] for run in runs]):.2f}" for name in names]
-        averages = [np.mean(list(run.values())) for run in runs]
+        averages = [_average(run) for run in runs]
         deviation = f" ± {np.std(averages, ddof=1):.2f}" if len(averages) > 1 else ""
-        lines.append(f"| {method} | " + " | ".join(columns) + f" | {np.mean(averages):.2f}{deviation} |")
+        lines.append(f"| {method} | {options} | " + " | ".join(columns) + f" | {np.mean(averages):.2f}{deviation} |")
     return "\n".join(lines) + "\n"
