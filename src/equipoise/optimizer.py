@@ -144,6 +144,8 @@ class MultiTaskOptimizer:
             raise InputError(f"clip must be a positive norm; got {clip}")
         if batched is not None and batched < 0:
             raise InputError(f"batched must be at least 0; got {batched}")
+        if teleport is not None and (isinstance(teleport, type) or not hasattr(teleport, "after_step")):
+            raise InputError(f"teleport must be such as equipoise.COST(), an instance; got {teleport!r}")
         _check_belongs(objective, optimizer)
         self.objective = objective
         self.optimizer = optimizer
@@ -242,7 +244,7 @@ class MultiTaskOptimizer:
             raise InputError("gramian() needs a batch; it got none")
         self._refresh()
         with self.objective.random_state().replayed():
-            return self._balancing.gramian(self.balancer, _Batches(self.objective, batches))
+            return self._balancing.gramian(self.balancer, _Batches(self.objective, batches), self._scale())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how training goes on: model, optimizer, balancer, scaler, teleport, tasks and step count.
@@ -281,6 +283,8 @@ class MultiTaskOptimizer:
         tasks = self.objective.tasks
         if names and tasks.known and tasks.names != names:
             raise InputError(f"the state is of the tasks {', '.join(names)}; the tasks here are {', '.join(tasks.names)}")
+        if self.teleport is not None:
+            self.teleport.load_state_dict(state["teleport"])
         self.balancer.load_state_dict(state["balancer"])
         if names and not tasks.known:
             tasks.fix(names)
@@ -288,8 +292,6 @@ class MultiTaskOptimizer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
-        if self.teleport is not None:
-            self.teleport.load_state_dict(state["teleport"])
         self.steps = int(state["steps"])
 
     def _move(self) -> bool:

@@ -31,6 +31,12 @@ def test_any_method_may_have_a_teleport():
     assert label("COST + CAGrad : c = 0.2") == "cost+cagrad:c=0.2"
 
 
+def test_the_word_none_is_a_scaling():
+    method = parse_method("cost(scaling=none)+ls")
+    assert method.label == "cost(scaling=none)+ls"
+    assert not method.teleport(0).search.relative
+
+
 def test_options_reach_cost():
     cost = parse_method("cost(gamma=0.2,start=3,trigger=weak,history=mass,guard=False)+fairgrad:alpha=2").teleport(0)
     assert cost.search.formulation.gamma == 0.2

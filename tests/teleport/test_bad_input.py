@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import equipoise as eq
-from equipoise.teleport import COST, OFT, Dense, LoHa, LowRank, PaperFormulation
+from equipoise.teleport import COST, OFT, Dense, LoHa, LowRank, PaperFormulation, Released
 from tests import problems
 from tests.teleport.helpers import always, eager_cost, optimizer_with, train
 
@@ -243,3 +243,54 @@ def test_an_inner_optimizer_that_goes_astray_is_refused() -> None:
     train(mtl, range(2))
     assert problems.same(problems.parameters_of(mtl.objective.model), problems.parameters_of(plain.objective.model))
     assert [report.accepted for report in cost.history] == [False]
+
+
+@pytest.mark.parametrize("teleport", [COST, "cost"])
+def test_what_is_no_teleport_is_refused_at_once(teleport: Any) -> None:
+    model = problems.Heads()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with pytest.raises(eq.InputError, match=r"teleport must be such as equipoise.COST\(\), an instance"):
+        eq.MultiTaskOptimizer(eq.Objective(model, problems.losses), optimizer, "mgda", teleport=teleport)
+
+
+def test_the_default_rank_fits_where_the_shared_parameters_are_found_by_the_first_look() -> None:
+    """Loss-based balancers know the shared parameters only once COST has formed a Gramian."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"encoder": nn.Linear(4, 3), "a": nn.Linear(3, 1), "b": nn.Linear(3, 1)})
+
+    def losses(model: Any, batch: Tensor) -> dict[str, Tensor]:
+        features = model["encoder"](batch)
+        return {name: (model[name](features) - shift).square().mean() for name, shift in (("a", 1.0), ("b", -1.0))}
+
+    cost = COST(lambda gram: True, budget=None, cooldown=1, check_every=1, probe_batches=1)
+    mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), torch.optim.SGD(model.parameters(), lr=0.01), "ls", teleport=cost)
+    for seed in range(3):
+        mtl.step(torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)))
+    assert cost.history
+    assert cost.history[-1].distance > 0
+
+
+def test_a_trigger_of_ones_own_needs_no_name() -> None:
+    class Always(Released):
+        def __call__(self, gram: Any) -> bool:
+            return True
+
+    cost = eager_cost(Always(), delta=Dense())
+    train(optimizer_with(cost), range(3))
+    assert {report.trigger for report in cost.history} == {"Always"}
+
+
+def test_gramians_under_a_gradient_scaler_do_not_vanish() -> None:
+    torch.manual_seed(0)
+    model = problems.Heads()
+
+    def losses(model: nn.Module, batch: problems.Batch) -> dict[str, Tensor]:
+        with torch.autocast("cpu", dtype=torch.float16):
+            return {name: loss * 1e-6 for name, loss in problems.losses(model, batch).items()}
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    scaler = torch.amp.GradScaler("cpu")
+    mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), optimizer, "mgda", scaler=scaler)
+    mtl.step(problems.batch())
+    looked = mtl.gramian(problems.batch())
+    assert bool((looked.diagonal() > 0).all())

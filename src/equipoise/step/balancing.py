@@ -91,9 +91,19 @@ class Balancing:
             self._turn.balancer.load_state_dict(self._before)
         self._forget()
 
-    def gramian(self, balancer: Balancer, source: Source) -> Tensor:
-        """The Gramian ``[k, k]`` of the task gradients with respect to the shared parameters, without a trace."""
-        return self._by_gradients.gramian(Turn(balancer, source, 0))
+    def gramian(self, balancer: Balancer, source: Source, scale: Tensor | None = None) -> Tensor:
+        """The Gramian ``[k, k]`` of the task gradients with respect to the shared parameters, without a trace.
+
+        Args:
+            balancer: whose steps these are.
+            source: the losses.
+            scale: of a gradient scaler, which keeps half-precision gradients from vanishing; the result is without it.
+        """
+        gramian = self._by_gradients.gramian(Turn(balancer, source, 0, scale))
+        if balancer.needs == "losses" or self._by_features is not None:
+            # Its steps have no use for the rows, which are K times as large as the shared parameters.
+            self._by_gradients.forget()
+        return gramian
 
     def _forget(self) -> None:
         # Nothing of a step may live on: the drop-in keeps this object for as long as its balancer is alive.

@@ -81,7 +81,11 @@ class ByGradients:
             engine = self._fitting_engine(first, turn.source)
             seen, factors = self._fill(engine, turn, first, turn.source.rehearse)
         present = seen.present
-        return unscaled(select(engine.gramian(), present), factors[list(present)], None)
+        return unscaled(select(engine.gramian(), present), factors[list(present)], turn.scale)
+
+    def forget(self) -> None:
+        """Lets go of the rows."""
+        self._engine = None
 
     def _fitting_engine(self, first: dict[int, Loss], source: Source) -> TaskGradients:
         context = self.context

@@ -76,6 +76,8 @@ def parse_teleport(text: str) -> ParsedTeleport:
             f'as in "{_NAME}+fairgrad"'
         )
     given = read_options(match[2] or "", text)
+    if "scaling" in given and given["scaling"] is None:
+        given["scaling"] = "none"  # here the word is meant, not the absence of one
     delta = _delta(given)
     arguments = {key: value for key, value in given.items() if key in _SIGNATURE}
     # What an option is by default may depend on the formulation.

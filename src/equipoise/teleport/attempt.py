@@ -23,7 +23,7 @@ from equipoise.teleport.view import View, look
 if TYPE_CHECKING:
     from equipoise.optimizer import MultiTaskOptimizer
 
-__all__ = ["Attempt", "Outcome"]
+__all__ = ["Attempt", "Outcome", "attempt_cost"]
 
 _NOT_FINITE = "a loss or gradient is not finite"
 
@@ -43,6 +43,12 @@ class Outcome:
     failure: str
 
 
+def attempt_cost(search: Search, probes: Probes, tasks: int) -> float:
+    """Evaluations that an attempt needs, a backward pass counted as two."""
+    searched, judged = probes.sizes
+    return search.cost(tasks) + searched + 2.0 * judged * (2.0 + 2.0 * tasks)
+
+
 @dataclass(frozen=True)
 class Attempt:
     """Everything an attempt consists of.
@@ -60,11 +66,6 @@ class Attempt:
     guard: Guard | None
     probes: Probes
     sizes: LossSizes
-
-    def cost(self, tasks: int) -> float:
-        """Evaluations that an attempt needs, a backward pass counted as two."""
-        searched, judged = self.probes.sizes
-        return self.search.cost(tasks) + searched + 2.0 * judged * (2.0 + 2.0 * tasks)
 
     def make(self, mtl: MultiTaskOptimizer, trigger: Trigger, seed: int, epoch: int) -> Outcome:
         """Makes the attempt; the parameters are at θ + Δθ afterwards, or to the bit where they were.
@@ -144,7 +145,7 @@ class Attempt:
         if self.guard is None:
             return ""
         # A change is relative even where the search takes the losses as they are.
-        sizes = (self.sizes if self.sizes.relative else LossSizes(relative=True))(before.all_losses)[positions]
+        sizes = self.sizes.of(before.all_losses)[positions]
         measures = float(trigger.measure(before.gramian)), float(trigger.measure(after.gramian))
         return self.guard.objection(before.losses, after.losses, sizes, *measures)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from equipoise.errors import InputError
 from equipoise.teleport.agreement import Agreement, check_agreement
-from equipoise.teleport.attempt import Attempt
+from equipoise.teleport.attempt import Attempt, attempt_cost
 from equipoise.teleport.deltas import Delta, LowRank
 from equipoise.teleport.formulation import Formulation, formulation_named
 from equipoise.teleport.guard import Guard
@@ -35,11 +35,12 @@ History = Literal["reuse", "mass", "reset", "keep", "released"]
 class COST:
     """Continual optimisation with symmetry teleportation (Zhou et al., 2025), on top of any balancer and any torch optimizer.
 
-    After a step in which the ``trigger`` saw a conflict, and if one is due, the shared parameters θ are moved to θ + Δθ, where
-    every task's loss is about the same and the conflict is smaller (section 4.1). Δθ is found by a few steps of an inner
-    optimizer on an objective evaluated at *substituted* parameters (eq. 7 to 11); the model is not touched until it lands,
-    parameters keep their identity, and buffers and random state stay as they are. A guard lets it land only if that holds on
-    batches which the search has not seen. What the torch optimizer remembers is treated as ``history`` says (eq. 12 and 13).
+    After a step in which the ``trigger`` saw a conflict, and if one is due, the shared parameters θ are moved to θ + Δθ. In the
+    paper that is a point where every task's loss is about the same and the landscape is sharper (section 4.1, eq. 7 to 11); by
+    default here it is one where no loss is higher and the neglected task's is lower. Δθ is found by a few steps of an inner
+    optimizer on an objective evaluated at *substituted* parameters: the model is not touched until it lands, parameters keep
+    their identity, and buffers and random state stay as they are. A guard lets it land only if the losses allow it on batches
+    that no inner step has seen. What the torch optimizer remembers is treated as ``history`` says (eq. 12 and 13).
 
     Several defaults depart from the paper, on the evidence in the guide's page on COST and digits: losses may fall
     (``formulation="pareto"``), the optimizer's memory is kept, a landing is guarded, and a budget holds the cost of all
@@ -158,9 +159,10 @@ class COST:
                 raise InputError(f"{name} must be a whole number from 1 on; got {value!r}")
         if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < math.inf:
             raise InputError(f"lr must be a positive step size of the inner optimizer; got {lr!r}")
-        if not callable(optimizer):
+        if not callable(optimizer) or optimizer is torch.optim.LBFGS:
             raise InputError(
                 f"optimizer must make a torch optimizer from factors and lr, as torch.optim.Adam; got {optimizer!r}"
+                f"{' (which needs a closure)' if callable(optimizer) else ''}"
             )
         if not isinstance(guard, bool) and guard != "losses":
             raise InputError(f'guard must be True, False or "losses"; got {guard!r}')
@@ -210,8 +212,13 @@ class COST:
         if optimizer.scaler is not None and not all(map(_finite_gradient, everything)):
             return  # an overflow: no step will be taken, so it is too early
         named = dict(optimizer.objective.model.named_parameters())
-        blend(optimizer.optimizer, [named[name] for name in self._moved if name in named], self._pending)
-        self._pending, self._moved = None, ()
+        # Parameters that this step's tasks do not reach take no step, and wait for one.
+        waiting = tuple(name for name in self._moved if name in named and named[name].grad is None)
+        stepping = [named[name] for name in self._moved if name in named and name not in waiting]
+        blend(optimizer.optimizer, stepping, self._pending)
+        self._moved = waiting
+        if not waiting:
+            self._pending = None
 
     def after_step(self, optimizer: MultiTaskOptimizer, batches: tuple[Any, ...]) -> TeleportReport | None:
         """Looks whether tasks conflict and, where that is due, attempts a teleport; returns what became of it."""
@@ -230,8 +237,7 @@ class COST:
             if 0 <= report.step - self._last_check < self.check_every:
                 return None
             check = len(batches) * (1.0 + 2.0 * tasks)
-        attempt = Attempt(self.delta, self.search, self.guard, self._probes, self._sizes)
-        expected = attempt.cost(tasks)
+        expected = attempt_cost(self.search, self._probes, tasks)
         if not self._schedule.due(report.step, expected + check):
             return None
         if gramian is None:
@@ -244,6 +250,7 @@ class COST:
         self._check_fit(optimizer)
         self._schedule.spent += expected
         seed = int(torch.randint(2**62, (), generator=self._generator))
+        attempt = Attempt(self.delta, self.search, self.guard, self._probes, self._sizes)
         outcome = attempt.make(optimizer, trigger, seed, self._schedule.epoch)
         self._schedule.count_attempt(report.step, accepted=outcome.report.accepted)
         self.history.append(outcome.report)

@@ -8,6 +8,7 @@ coefficients on every process.
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,6 +74,10 @@ class Formulation(ABC):
     tolerance: ClassVar[float] = 0.05
     gamma: float
     radius: float
+
+    def differentiated(self, samples: int, tasks: int) -> int:
+        """How many of the perturbations enter the gradient at most."""
+        return min(samples, 1)
 
     @abstractmethod
     def balance(self, norms: Array) -> Array:
@@ -160,9 +165,7 @@ class ParetoFormulation(PaperFormulation):
     tolerance = 0.02
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.descent >= 0:
-            raise InputError(f"descent must be at least 0; got {self.descent}")
+        _check(self.gamma, self.radius, self.invariance, self.descent)
 
     def terms(self, point: Array, samples: Array, reference: Array, balance: Array) -> Terms:
         """The mean rise, and the weighted fall together with the sharpness."""
@@ -197,6 +200,10 @@ class ReleasedFormulation(Formulation):
 
     def __post_init__(self) -> None:
         _check(self.gamma, self.radius, self.invariance)
+
+    def differentiated(self, samples: int, tasks: int) -> int:
+        """Each task may have a perturbation of its own."""
+        return min(samples, tasks)
 
     def balance(self, norms: Array) -> Array:
         """K (1 - ‖g_i‖ / Σ‖g‖)."""
@@ -266,13 +273,12 @@ def _sharpness(point: Array, samples: Array, balance: Array, gamma: float) -> tu
     return float(abs(rises[chosen])), slope, at_samples
 
 
-def _check(gamma: float, radius: float, invariance: float) -> None:
-    if not gamma >= 0:
-        raise InputError(f"gamma must be at least 0; got {gamma}")
-    if not radius > 0:
-        raise InputError(f"radius must be positive; got {radius}")
-    if not invariance >= 0:
-        raise InputError(f"invariance must be at least 0; got {invariance}")
+def _check(gamma: float, radius: float, invariance: float, descent: float = 0.0) -> None:
+    for name, value in (("gamma", gamma), ("radius", radius), ("invariance", invariance), ("descent", descent)):
+        least = "positive" if name == "radius" else "at least 0"
+        fine = not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value < math.inf
+        if not fine or (name == "radius" and value == 0):
+            raise InputError(f"{name} must be {least}; got {value!r}")
 
 
 def _gaussian(parameters: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:

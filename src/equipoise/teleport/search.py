@@ -79,10 +79,11 @@ class Search:
         if self.seek is not None:
             # K first derivatives, and as many second ones at about twice the price.
             return self.steps * (3.0 + 6.0 * tasks)
-        if not self.formulation_samples:
-            return self.steps * 3.0
-        again = 0.0 if self.samples == 1 else 1.0
-        return self.steps * (3.0 + self.samples + again + 2.0)
+        samples = self.formulation_samples
+        if samples < 2:
+            return self.steps * (3.0 + 3.0 * samples)
+        # All perturbations without a graph, and once more those that turn out to matter.
+        return self.steps * (3.0 + samples + 3.0 * self.formulation.differentiated(samples, tasks))
 
     @property
     def formulation_samples(self) -> int:

@@ -35,8 +35,11 @@ class LossSizes:
             >>> sizes(np.array([2.0, -8.0])).tolist(), sizes(np.array([0.0, 4.0])).tolist()
             ([2.0, 8.0], [0.002, 4.0])
         """
-        if not self.relative:
-            return np.ones_like(losses)
+        sizes = self.of(losses)
+        return sizes if self.relative else np.ones_like(losses)
+
+    def of(self, losses: Array) -> Array:
+        """Sizes ``[K]``, whether losses are divided by them or not."""
         own = np.abs(losses)
         # One loss that was not finite must not stay the measure of all that follow.
         seen = np.where(np.isfinite(own), own, 0.0)

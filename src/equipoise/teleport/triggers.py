@@ -67,10 +67,15 @@ class Trigger(ABC):
     """A condition under which to look for another point.
 
     Attributes:
-        name: in reports.
+        name: in reports; the name of the class unless it says another.
     """
 
-    name: str
+    name: str = ""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
 
     @abstractmethod
     def measure(self, gram: Array) -> Array | float:
