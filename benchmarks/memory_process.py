@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,6 +37,10 @@ PROBLEM = Problem("MLP", 64, (512,), 2048, _encoder)
 SHARED = 512 * 2048 + 3 * 2048 * 2048 + 4 * 2048
 
 
+# The step's own batch, so that held batches do not count, and no waiting.
+_AT_ONCE: dict[str, Any] = {"probe": "current", "budget": None}
+
+
 def _always(gram: object) -> bool:
     return True
 
@@ -43,7 +48,10 @@ def _always(gram: object) -> bool:
 TRAINERS: dict[str, Callable[[int], Step | None]] = {
     "plain": lambda tasks: plain_step(PROBLEM, tasks),
     "ours": lambda tasks: equipoise_step(PROBLEM, tasks, "mgda"),
-    "ours, COST": lambda tasks: equipoise_step(PROBLEM, tasks, "mgda", teleport=eq.COST(_always, probe="current", budget=None)),
+    "ours, COST": lambda tasks: equipoise_step(PROBLEM, tasks, "mgda", teleport=eq.COST(_always, **_AT_ONCE)),
+    "ours, COST, paper": lambda tasks: equipoise_step(
+        PROBLEM, tasks, "mgda", teleport=eq.COST(_always, formulation="paper", **_AT_ONCE)
+    ),
     "ours, uw": lambda tasks: equipoise_step(PROBLEM, tasks, "uw"),
     "TorchJD": lambda tasks: torchjd_step(PROBLEM, tasks, "mgda"),
     "LibMTL": lambda tasks: libmtl_step(PROBLEM, tasks, "mgda"),
