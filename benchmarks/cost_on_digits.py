@@ -49,6 +49,11 @@ STAGES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "chosen": {"pareto, two an epoch": _on(CHOSEN)},
     "early": {"pareto, two an epoch until epoch 10": _on(f"{CHOSEN},stop=10", ("ls", "cagrad", "fairgrad"))},
     "paper": {"to the letter of the paper, one an epoch": _on(f"scaling=none,{_PAPER}", ("ls", "cagrad", "fairgrad"))},
+    # With γ = 0 the losses are at their best where they are: nothing moves, and what is left is what history reuse does alone.
+    "history-alone": {
+        "nothing moves, history reused": _on(f"gamma=0,scaling=none,{_PAPER}", ("ls", "cagrad")),
+        "the paper's teleports, history kept": _on(f"scaling=none,{_PAPER}".replace("reuse", "keep"), ("ls", "cagrad")),
+    },
     "table-4": {
         "paper, relative losses": _on(_PAPER, ("fairgrad",)),
         "without L_t": _on(f"invariance=0,{_PAPER}", ("fairgrad",)),
