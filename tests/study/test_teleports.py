@@ -34,7 +34,7 @@ def test_any_method_may_have_a_teleport():
 def test_the_word_none_is_a_scaling():
     method = parse_method("cost(scaling=none)+ls")
     assert method.label == "cost(scaling=none)+ls"
-    assert not method.teleport(0).search.relative
+    assert method.teleport(0).scaling == "none"
 
 
 def test_options_reach_cost():

@@ -149,7 +149,7 @@ def _in_force(cost: COST, given: Mapping[str, Any]) -> dict[str, Any]:
         "descent": getattr(formulation, "descent", None),
         "tolerance": cost.tolerance,
         "history": cost.history_policy,
-        "scaling": "relative" if cost.search.relative else "none",
+        "scaling": cost.scaling,
     }
     return {**_SIGNATURE, **given, **settled}
 

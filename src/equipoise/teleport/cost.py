@@ -12,6 +12,7 @@ from torch import Tensor
 from equipoise.errors import InputError
 from equipoise.teleport.agreement import Agreement, check_agreement
 from equipoise.teleport.attempt import Attempt, attempt_cost
+from equipoise.teleport.checks import check_whole
 from equipoise.teleport.deltas import Delta, LowRank
 from equipoise.teleport.formulation import Formulation, formulation_named
 from equipoise.teleport.guard import Guard
@@ -155,8 +156,7 @@ class COST:
         else:
             formulation = formulation_named(formulation, gamma=gamma, radius=radius, invariance=invariance, descent=descent)
         for name, value in (("samples", samples), ("steps", steps), ("check_every", check_every)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} must be a whole number from 1 on; got {value!r}")
+            check_whole(name, value, 1)
         if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < math.inf:
             raise InputError(f"lr must be a positive step size of the inner optimizer; got {lr!r}")
         if not callable(optimizer) or optimizer is torch.optim.LBFGS:
@@ -166,8 +166,7 @@ class COST:
             )
         if not isinstance(guard, bool) and guard != "losses":
             raise InputError(f'guard must be True, False or "losses"; got {guard!r}')
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise InputError(f"seed must be a whole number from 0 on; got {seed!r}")
+        check_whole("seed", seed, 0)
         if seek != "sharpness":
             check_agreement(seek)
             if formulation.gamma == 0:
@@ -181,8 +180,8 @@ class COST:
             raise InputError(f'history must be one of {", ".join(get_args(History))}; got "{history}"')
         self.trigger = as_trigger(trigger if trigger is not None else formulation.default_trigger)
         self.delta = delta or LowRank()
-        relative = scaling == "relative"
-        self.search = Search(formulation, samples, None if seek == "sharpness" else seek, steps, lr, optimizer, relative)
+        self.scaling = scaling
+        self.search = Search(formulation, samples, None if seek == "sharpness" else seek, steps, lr, optimizer)
         # Made in any case, so that a tolerance that cannot be used is refused.
         tolerance = formulation.tolerance if tolerance is None else tolerance
         checked = Guard(tolerance, formulation.losses_may_fall, guard is True)
@@ -194,7 +193,7 @@ class COST:
         self._delta_given = delta is not None
         self._schedule = Schedule(Limits(start, stop, start_step, stop_step, per_epoch, cooldown, budget))
         self._probes = Probes(probe, probe_batches, held_out_batches)
-        self._sizes = LossSizes(relative)
+        self._sizes = LossSizes(scaling == "relative")
         self._generator = torch.Generator().manual_seed(seed)
         self._pending: float | None = None
         self._moved: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from equipoise.errors import InputError
+from equipoise.teleport.checks import check_whole
 
 __all__ = ["ProbeLike", "Probes"]
 
@@ -41,8 +42,7 @@ class Probes:
         if not isinstance(source, str) and not isinstance(source, Iterable):
             raise InputError(f'probe must be "recent", "current" or a loader of batches; got {type(source).__name__}')
         for name, value, least in (("probe_batches", search, 1), ("held_out_batches", held_out, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"{name} must be a whole number from {least} on; got {value!r}")
+            check_whole(name, value, least)
         self._source = source
         self._search = search
         self._held_out = held_out

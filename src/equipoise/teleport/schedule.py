@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from equipoise.errors import InputError
+from equipoise.teleport.checks import check_whole
 
 __all__ = ["Limits", "Schedule"]
 
@@ -40,9 +41,8 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("start", "stop", "start_step", "stop_step", "per_epoch", "cooldown"):
             value = getattr(self, name)
-            least = 1 if name in ("per_epoch", "cooldown") else 0
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise InputError(f"{name} must be a whole number from {least} on; got {value!r}")
+            if value is not None:
+                check_whole(name, value, 1 if name in ("per_epoch", "cooldown") else 0)
         for first, last in (("start", "stop"), ("start_step", "stop_step")):
             end = getattr(self, last)
             if end is not None and end <= getattr(self, first):

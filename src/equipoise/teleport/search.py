@@ -63,7 +63,6 @@ class Search:
         steps: inner steps.
         learning_rate: of the inner optimizer.
         optimizer: makes the inner optimizer from factors and ``lr``.
-        relative: divide each task's loss by its size before anything else.
     """
 
     formulation: Formulation
@@ -72,7 +71,6 @@ class Search:
     steps: int
     learning_rate: float
     optimizer: InnerOptimizer
-    relative: bool
 
     def cost(self, tasks: int) -> float:
         """Evaluations that a search needs, a backward pass counted as two."""

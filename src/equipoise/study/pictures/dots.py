@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from equipoise.metrics import spread
 from equipoise.study.pictures.style import ACCENT, INK
 
-__all__ = ["dots"]
+__all__ = ["above_texts", "dots"]
 
 
 def dots(
@@ -50,3 +50,17 @@ def dots(
             color=INK,
             annotation_clip=False,
         )
+
+
+def above_texts(axes: Axes, text: str) -> None:
+    """Says above the texts at the right edge what they are."""
+    axes.annotate(
+        text,
+        (1, 1),
+        xycoords="axes fraction",
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="center",
+        fontsize=9,
+        color=INK,
+    )

@@ -7,8 +7,8 @@ from statistics import fmean
 from matplotlib.figure import Figure
 
 from equipoise.study.names import wrapped
-from equipoise.study.pictures.dots import dots
-from equipoise.study.pictures.style import INK, names_axis, single
+from equipoise.study.pictures.dots import above_texts, dots
+from equipoise.study.pictures.style import names_axis, single
 from equipoise.study.results import Results
 
 __all__ = ["seconds_picture"]
@@ -26,15 +26,6 @@ def seconds_picture(results: Results) -> Figure | None:
     names_axis(axes, [results.short(name) for name in names])
     dots(axes, [milliseconds[name] for name in names], texts=texts)
     axes.set_xlim(left=0)
-    axes.annotate(
-        f"mean, and its ratio to {wrapped(results.reference, 20)}",
-        (1, 1),
-        xycoords="axes fraction",
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="center",
-        fontsize=9,
-        color=INK,
-    )
+    above_texts(axes, f"mean, and its ratio to {wrapped(results.reference, 20)}")
     axes.set_xlabel("milliseconds a step (median over the steps of a run)")
     return figure

@@ -7,8 +7,8 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 
-from equipoise.study.pictures.dots import dots
-from equipoise.study.pictures.style import INK, names_axis, single
+from equipoise.study.pictures.dots import above_texts, dots
+from equipoise.study.pictures.style import names_axis, single
 from equipoise.study.pictures.teleporting import WITH, WITHOUT
 from equipoise.study.results import Results
 
@@ -35,16 +35,7 @@ def teleport_seconds_picture(results: Results) -> Figure | None:
     )
     axes.set_xlim(left=0)
     compared = any(results.counterpart(name) in names for name in teleporting)
-    axes.annotate(
-        "mean, and its ratio to\nthe same without teleports" if compared else "mean",
-        (1, 1),
-        xycoords="axes fraction",
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="center",
-        fontsize=9,
-        color=INK,
-    )
+    above_texts(axes, "mean, and its ratio to\nthe same without teleports" if compared else "mean")
     axes.set_xlabel("seconds an epoch (steps and teleports; mean over the epochs of a run)")
     return figure
 

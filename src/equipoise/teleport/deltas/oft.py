@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from equipoise.errors import InputError
+from equipoise.teleport.checks import check_whole
 from equipoise.teleport.deltas.base import Delta, DenseDifference, Difference, matrix_shape, zeros
 
 __all__ = ["OFT"]
@@ -38,8 +39,7 @@ class OFT(Delta):
     vectors: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.blocks, bool) or not isinstance(self.blocks, int) or self.blocks < 1:
-            raise InputError(f"blocks must be a whole number from 1 on; got {self.blocks!r}")
+        check_whole("blocks", self.blocks, 1)
 
     def difference(self, parameter: Tensor, generator: torch.Generator) -> Difference | None:
         """Angles for a weight that can be rotated."""

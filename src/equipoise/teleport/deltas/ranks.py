@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from equipoise.errors import InputError
+from equipoise.teleport.checks import check_whole
 from equipoise.teleport.deltas.base import Delta, DenseDifference, Difference, matrix_shape
 
 __all__ = ["RankedDelta"]
@@ -34,8 +36,7 @@ class RankedDelta(Delta):
     vectors: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise InputError(f"rank must be a whole number from 1 on; got {self.rank!r}")
+        check_whole("rank", self.rank, 1)
         if not self.alpha > 0:
             raise InputError(f"alpha must be positive; got {self.alpha}")
 
@@ -68,6 +69,6 @@ class RankedDelta(Delta):
             return DenseDifference(parameter) if self.vectors else None
         return self.factorized(parameter, generator)
 
+    @abstractmethod
     def factorized(self, parameter: Tensor, generator: torch.Generator) -> Difference:
         """Factors for a weight of two or more dimensions."""
-        raise NotImplementedError
