@@ -4,11 +4,12 @@ BIN := .venv/bin
 STUDY ?= --methods ls,si,famo,pcgrad,cagrad,fairgrad --seeds 3 --epochs 10 --folder results/quick
 PYTEST_WORKERS ?= 2
 
-.PHONY: help study test lint types bench clean
+.PHONY: help study test lint types tables bench clean
 
 help:
 	@echo "make study   compare balancing methods on handwritten digits; prints the table and the report's place"
 	@echo "make test    lint, types, tests, examples in docstrings and Markdown"
+	@echo "make tables  writes the tables of methods in README and guide anew, from the registry"
 	@echo "make bench   the speed benchmarks, side by side with other libraries (about ten minutes)"
 	@echo "make clean   removes .venv and caches"
 
@@ -38,6 +39,9 @@ types: .venv/dev
 
 test: lint types
 	$(BIN)/pytest -n $(PYTEST_WORKERS)
+
+tables: .venv/study
+	$(BIN)/python -m equipoise.balance.tables README.md docs/choosing-a-method.md
 
 bench: .venv/bench
 	$(BIN)/python -m benchmarks

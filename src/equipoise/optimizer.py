@@ -150,6 +150,7 @@ class MultiTaskOptimizer:
         self.objective = objective
         self.optimizer = optimizer
         self.balancer = as_balancer(balancer)
+        self.balancer.attach(objective)
         self.clip = clip
         self.teleport = teleport
         self.scaler = scaler if scaler is not None and scaler.is_enabled() else None

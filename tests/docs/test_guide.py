@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import equipoise as eq
+from equipoise.balance.tables import filled, table
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -15,38 +16,24 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 SHELF = {info.name: info for info in eq.methods() if info.cls.__module__.startswith("equipoise.")}
 
 
-def tables(page: str) -> list[list[list[str]]]:
-    """The tables of a page: for each of them its rows, heading first, for each row its cells."""
-    found: list[list[list[str]]] = []
-    inside = False
-    for line in (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines():
-        if not line.startswith("|"):
-            inside = False
-            continue
-        if not inside:
-            found.append([])
-        inside = True
-        if not re.fullmatch(r"[|\s:-]+", line):
-            found[-1].append([cell.strip() for cell in line.strip("|").split("|")])
-    return found
+@pytest.mark.parametrize("page", ["README.md", "docs/choosing-a-method.md"])
+def test_the_tables_of_methods_are_what_the_registry_says(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert "<!-- methods: " in text
+    assert filled(text) == text, "write the tables anew: make tables"
 
 
-def test_the_table_of_methods_lists_the_shelf() -> None:
-    (methods,) = [table for table in tables("choosing-a-method.md") if table[0][:3] == ["method", "class", "needs"]]
-    rows = {row[0].strip("`"): row for row in methods[1:]}
-    assert len(rows) == len(methods) - 1, "a method is listed twice"
-    assert rows.keys() == SHELF.keys()
-    for name, row in rows.items():
-        assert row[1].strip("`") == SHELF[name].cls.__name__
-        assert getattr(eq, SHELF[name].cls.__name__) is SHELF[name].cls
-        assert row[2] == SHELF[name].cost, name
-        assert all(row), f"a cell of {name} is empty"
+def test_every_method_says_what_the_tables_need() -> None:
+    for info in SHELF.values():
+        assert getattr(eq, info.cls.__name__) is info.cls
+        for fact in ("summary", "paper", "price", "promise", "serves", "caveats", "adds_up_to", "checked"):
+            assert getattr(info, fact), f"{info.name} does not say its {fact}"
+            assert "|" not in getattr(info, fact)
 
 
-def test_the_table_of_scales_lists_the_shelf() -> None:
-    (scales,) = [table for table in tables("choosing-a-method.md") if table[0] == ["method", "the weights add up to"]]
-    listed = [name for row in scales[1:] for name in re.findall(r"`([^`]+)`", row[0])]
-    assert sorted(listed) == sorted(SHELF)
+def test_there_is_no_other_table_of_methods() -> None:
+    with pytest.raises(eq.InputError, match='no table of methods "all"'):
+        table("all")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from equipoise.errors import InputError, NonFiniteError
+
+if TYPE_CHECKING:
+    from equipoise.objective import Objective
 
 __all__ = ["Balancer", "GradientBalancer", "GramianBalancer", "LossBalancer", "Need", "Observation"]
 
@@ -71,6 +74,13 @@ class Balancer(ABC):
     watches: ClassVar[bool] = False
     depends_on_losses: ClassVar[bool] = False
     stateful: ClassVar[tuple[str, ...]] = ()
+
+    def attach(self, objective: Objective) -> None:  # noqa: B027  (most balancers know nothing of the model)
+        """Told by :class:`~equipoise.MultiTaskOptimizer` at its construction which objective it balances.
+
+        For balancers that need more of the model than losses and gradients: a module whose output they look at, or further
+        batches to draw.
+        """
 
     @abstractmethod
     def decide(self, observation: Observation) -> Tensor:

@@ -17,6 +17,15 @@ __all__ = ["CAGrad"]
     "cagrad",
     summary="within a ball around the mean gradient, the direction that serves the worst-off task best",
     paper="Liu et al., Conflict-Averse Gradient Descent for Multi-task Learning, NeurIPS 2021",
+    price="K backward",
+    promise="for c < 1 the mean loss does not increase to first order, and its minima are kept",
+    serves="when the mean loss is what counts, but the worst-off task should be helped on the way",
+    caveats=(
+        "single losses may increase; one more number to choose, `c`: 0 is the mean gradient, large values tend to "
+        "MGDA's direction; the units of a loss matter"
+    ),
+    adds_up_to="1 + c‖g₀‖/‖g_w‖: it starts from the *mean* gradient g₀",
+    checked="reference implementation, equations",
 )
 class CAGrad(GramianBalancer):
     """Maximises the smallest local improvement min_k ⟨g_k, d⟩ over ‖d − g_0‖ ≤ c‖g_0‖, g_0 being the mean gradient.

@@ -21,6 +21,12 @@ _PATIENCE = 20_000
     summary="more weight for tasks whose loss fell least from the last epoch but one to the last",
     paper="Liu, Johns and Davison, End-to-End Multi-Task Learning with Attention, CVPR 2019",
     aliases=("dynamic-weight-average",),
+    price="1 backward",
+    promise="more weight for tasks whose loss fell least between the last two epochs",
+    serves="many epochs, losses of one scale",
+    caveats="the units matter as for `ls`; call `end_epoch()`, or weights stay 1; no weights before the third epoch",
+    adds_up_to="the number of tasks present",
+    checked="closed form",
 )
 class DynamicWeightAverage(LossBalancer):
     """Weighs task k by K·softmax(r/T)_k with r_k = ℓ̄_k(e−1)/ℓ̄_k(e−2), the ratio of its mean losses in the two epochs before.

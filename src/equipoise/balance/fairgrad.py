@@ -17,6 +17,17 @@ __all__ = ["FairGrad"]
     "fairgrad",
     summary="α-fair shares of progress: α = 1 is Nash's bargain, large α serves the worst-off task",
     paper="Ban and Ji, Fair Resource Allocation in Multi-Task Learning, ICML 2024",
+    price="K backward",
+    promise=(
+        "every loss decreases to first order; `alpha` goes from the sum (near 0) over Nash (1) to the worst-off task (large)"
+    ),
+    serves="as `nash-mtl`, with a say in how much fairness",
+    caveats=(
+        "for `alpha` = 1 as `nash-mtl`; above 1 the step gets *longer* as gradients vanish, so clip; other than at 1 "
+        "the units of a loss matter"
+    ),
+    adds_up_to="what solves the equation; larger the smaller the gradients",
+    checked="reference implementation, equations",
 )
 class FairGrad(GramianBalancer):
     """Solves (G Gᵀ w)_k = w_k^(−1/α), the optimality condition of α-fair utilities of the tasks' progress ⟨g_k, d⟩.

@@ -21,6 +21,14 @@ _PATIENCE = 100
     "famo",
     summary="log losses, weighted so that all fall at the same relative rate; one extra forward pass a step",
     paper="Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023",
+    price="1 backward, 1 forward more",
+    promise="log losses that fall at about the same rate; the units of a loss do not matter",
+    serves="many tasks, when one backward is all you can afford",
+    caveats=(
+        "losses must be positive; remembers, so start a fresh one for each training; in your own loop you must call `observe`"
+    ),
+    adds_up_to="1",
+    checked="closed form of its step; autograd",
 )
 class FAMO(LossBalancer):
     """Decreases all log losses at about the same rate, at the price of one more forward pass (Liu et al., 2023, Algorithm 1).

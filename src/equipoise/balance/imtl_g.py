@@ -17,6 +17,15 @@ __all__ = ["IMTLG"]
     summary="the combination with equal projections onto all task gradients",
     paper="Liu et al., Towards Impartial Multi-task Learning, ICLR 2021",
     aliases=("imtlg",),
+    price="K backward",
+    promise="equal projections onto all unit task gradients; the units of a loss do not turn the direction",
+    serves="few tasks, gradients that are far from parallel",
+    caveats=(
+        "weights can be negative for K > 2, and large where gradients are nearly dependent; the common projection may "
+        "then be negative, too, and losses go up together"
+    ),
+    adds_up_to="1",
+    checked="reference implementation, equations",
 )
 class IMTLG(GramianBalancer):
     """Finds w with Σ_k w_k = 1 such that d = Σ_k w_k g_k has the same projection onto every unit task gradient.

@@ -19,6 +19,12 @@ __all__ = ["LinearScalarization"]
     summary="sum of the losses, each times a fixed weight (equal weighting by default)",
     paper="standard; see Caruana, Multitask Learning, 1997",
     aliases=("ew", "equal", "linear-scalarization", "weighted-ls"),
+    price="1 backward",
+    promise="minimises the sum of the losses, each times a fixed weight",
+    serves="always, as the baseline; when you know good weights",
+    caveats="the weights are yours to find; loud losses drown quiet ones",
+    adds_up_to="the number of tasks present",
+    checked="closed form",
 )
 class LinearScalarization(LossBalancer):
     """Minimises Σ_k w_k ℓ_k with fixed weights w.

@@ -16,6 +16,15 @@ __all__ = ["MGDA"]
     "mgda",
     summary="the shortest convex combination of the task gradients: no task's loss increases",
     paper="Désidéri, Comptes Rendus 2012; Sener and Koltun, Multi-Task Learning as Multi-Objective Optimization, NeurIPS 2018",
+    price="K backward",
+    promise="to first order no loss increases; stops only where no direction serves all tasks",
+    serves="when no task may pay for another",
+    caveats=(
+        "favours the task with the smallest gradient norm: a task that has converged stops all others; the units of a "
+        "loss matter"
+    ),
+    adds_up_to="1",
+    checked="reference implementation, equations",
 )
 class MGDA(GramianBalancer):
     """Takes the minimum-norm point of the gradients' convex hull: min over w ≥ 0, Σw = 1 of ‖Σ_k w_k g_k‖².

@@ -20,6 +20,12 @@ __all__ = ["NashMTL"]
     summary="the tasks' Nash bargaining solution: the same direction whatever the scale of each loss",
     paper="Navon et al., Multi-Task Learning as a Bargaining Game, ICML 2022",
     aliases=("nash", "nashmtl"),
+    price="K backward; less with `update_every`",
+    promise="every loss decreases to first order; the direction does not depend on the units of a loss",
+    serves="losses on different scales, conflicts",
+    caveats="the step does not get shorter as gradients vanish (its norm is √K): lower the learning rate over time, or clip",
+    adds_up_to="what solves the equation; larger the smaller the gradients",
+    checked="reference implementation, equations",
 )
 class NashMTL(GramianBalancer):
     """Solves G Gᵀ α = 1/α (element by element), the Nash bargaining solution of the tasks (Navon et al., 2022, Claim 3.1).

@@ -16,6 +16,15 @@ __all__ = ["PCGrad"]
     "pcgrad",
     summary="from every task gradient, takes away what points against the other tasks' gradients, then sums",
     paper="Yu et al., Gradient Surgery for Multi-Task Learning, NeurIPS 2020",
+    price="K backward",
+    promise="for K = 2 no loss increases to first order; without conflicts it is `ls`",
+    serves="few tasks of one scale that conflict now and then",
+    caveats=(
+        "for K > 2 the result depends on a random order and conflicts may remain; weights are never below 1, so loud "
+        "losses stay loud; stops where two gradients are exactly opposed"
+    ),
+    adds_up_to="K or more; exactly K without conflicts",
+    checked="reference implementation, equations",
 )
 class PCGrad(GramianBalancer):
     """Projects each task gradient onto the normal plane of those it conflicts with, one after the other in random order

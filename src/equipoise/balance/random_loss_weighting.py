@@ -16,6 +16,12 @@ __all__ = ["RandomLossWeighting"]
     summary="weights drawn anew every step: softmax of standard normals",
     paper="Lin et al., Reasonable Effectiveness of Random Weighting, TMLR 2022",
     aliases=("random-loss-weighting",),
+    price="1 backward",
+    promise="the mean loss in expectation, with noise",
+    serves="as a sanity check: a method that does not beat it has not shown much",
+    caveats="the units matter as for `ls`; noise, so compare over seeds",
+    adds_up_to="1",
+    checked="its distribution",
 )
 class RandomLossWeighting(LossBalancer):
     """Draws z ~ N(0, I) every step and minimises Σ_k softmax(z)_k ℓ_k (the normal variant of Lin et al., 2022).

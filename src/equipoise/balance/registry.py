@@ -28,6 +28,12 @@ class MethodInfo:
             (a backward a task).
         aliases: other names it answers to.
         options: the constructor's options with their defaults.
+        price: what a step costs, in words.
+        promise: what it promises.
+        serves: when to use it.
+        caveats: when not to, and what to mind.
+        adds_up_to: what its weights add up to.
+        checked: what the implementation is checked against.
     """
 
     name: str
@@ -37,13 +43,31 @@ class MethodInfo:
     cost: Need
     aliases: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
+    price: str = ""
+    promise: str = ""
+    serves: str = ""
+    caveats: str = ""
+    adds_up_to: str = ""
+    checked: str = ""
 
 
 _methods: dict[str, MethodInfo] = {}
 _names: dict[str, str] = {}
 
 
-def register(name: str, *, summary: str, paper: str, aliases: tuple[str, ...] = ()) -> Callable[[_B], _B]:
+def register(
+    name: str,
+    *,
+    summary: str,
+    paper: str,
+    aliases: tuple[str, ...] = (),
+    price: str = "",
+    promise: str = "",
+    serves: str = "",
+    caveats: str = "",
+    adds_up_to: str = "",
+    checked: str = "",
+) -> Callable[[_B], _B]:
     """Class decorator that puts a balancer on the shelf, so that studies and the command line know it by name.
 
     Args:
@@ -51,6 +75,12 @@ def register(name: str, *, summary: str, paper: str, aliases: tuple[str, ...] = 
         summary: one line on what it does.
         paper: authors, title and year.
         aliases: other names it answers to.
+        price: what a step costs, in words; the documentation's tables are made from this and from what follows.
+        promise: what it promises.
+        serves: when to use it.
+        caveats: when not to, and what to mind.
+        adds_up_to: what its weights add up to.
+        checked: what the implementation is checked against.
 
     Raises:
         InputError: the name is taken by another class.
@@ -69,7 +99,8 @@ def register(name: str, *, summary: str, paper: str, aliases: tuple[str, ...] = 
         # Where the need changes from step to step it is a property; what it costs is what the base class says.
         costs = [value for base in cls.__mro__ if isinstance(value := vars(base).get("needs"), str)]
         cost = cast(Need, costs[0])
-        _methods[name] = MethodInfo(name, cls, summary, paper, cost, aliases, options)
+        facts = (price, promise, serves, caveats, adds_up_to, checked)
+        _methods[name] = MethodInfo(name, cls, summary, paper, cost, aliases, options, *facts)
         for key in (name, *aliases):
             _names[_key(key)] = name
         return cls

@@ -17,6 +17,12 @@ __all__ = ["ScaleInvariant"]
     summary="sum of log losses: the same whatever the units of each loss",
     paper="baseline of Navon et al., Multi-Task Learning as a Bargaining Game, ICML 2022",
     aliases=("scale-invariant", "log"),
+    price="1 backward",
+    promise="minimises the sum of log losses; the units of a loss do not matter",
+    serves="losses on different scales that all can come near 0",
+    caveats="losses must be positive; a loss near 0 gets a very large weight; adding a constant to a loss changes its weight",
+    adds_up_to="the sum of 1/loss",
+    checked="closed form",
 )
 class ScaleInvariant(LossBalancer):
     """Minimises Σ_k log ℓ_k, whose gradient weighs task k by 1/ℓ_k.

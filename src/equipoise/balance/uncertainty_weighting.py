@@ -18,6 +18,15 @@ __all__ = ["UncertaintyWeighting"]
     summary="weights are learned observation noises: ½·exp(−s)·ℓ + ½·s with s learned beside the model",
     paper="Kendall, Gal and Cipolla, Multi-Task Learning Using Uncertainty to Weigh Losses, CVPR 2018",
     aliases=("uncertainty-weighting",),
+    price="1 backward",
+    promise="learns a noise level a task; at rest a task's weight is ½ over its loss",
+    serves="likelihood losses: squared error, cross-entropy",
+    caveats=(
+        "losses must be positive, else a weight grows without bound, with no error; it has a learning rate of its own "
+        "and is slow at the default"
+    ),
+    adds_up_to="K/2 at the start",
+    checked="closed form",
 )
 class UncertaintyWeighting(LossBalancer):
     """Minimises Σ_k ½ exp(−s_k) ℓ_k + ½ s_k over the model and s together, s_k = log σ_k² being a learned log-variance.
