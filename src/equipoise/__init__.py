@@ -12,6 +12,7 @@ from equipoise import blackbox, solvers
 from equipoise.balance import (
     FAMO,
     IMTLG,
+    LDCMTL,
     MGDA,
     Balancer,
     CAGrad,
@@ -54,6 +55,7 @@ __all__ = [
     "COST",
     "FAMO",
     "IMTLG",
+    "LDCMTL",
     "MGDA",
     "OFT",
     "Balancer",

@@ -11,13 +11,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from equipoise.balance.base import Balancer
+from equipoise.balance.base import Balancer, Elsewhere
 from equipoise.balance.coerce import as_balancer
 from equipoise.distributed import Processes
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
 from equipoise.objective import Objective
 from equipoise.step.balancing import Balancing
+from equipoise.step.elsewhere import SubstitutedLosses
 from equipoise.step.report import StepReport
 from equipoise.step.seen import SeenLosses
 from equipoise.step.statistics import RunningStatistics
@@ -51,8 +52,9 @@ class Teleport(Protocol):
 class _Batches:
     """The micro-batches of one step."""
 
-    def __init__(self, objective: Objective, batches: tuple[Any, ...]) -> None:
+    def __init__(self, objective: Objective, batches: tuple[Any, ...], processes: Processes) -> None:
         self._objective = objective
+        self._processes = processes
         self._batches = batches
         self.micro_batches = len(batches)
 
@@ -64,6 +66,9 @@ class _Batches:
 
     def rehearsal(self) -> AbstractContextManager[None]:
         return self._objective.random_state().replayed()
+
+    def elsewhere(self) -> Elsewhere:
+        return SubstitutedLosses(self._objective, self._batches, self._processes)
 
 
 class MultiTaskOptimizer:
@@ -150,6 +155,8 @@ class MultiTaskOptimizer:
         self.objective = objective
         self.optimizer = optimizer
         self.balancer = as_balancer(balancer)
+        if process_group is not None:
+            self.balancer.processes = Processes(process_group)
         self.balancer.attach(objective)
         self.clip = clip
         self.teleport = teleport
@@ -192,8 +199,9 @@ class MultiTaskOptimizer:
         """
         if not batches:
             raise InputError("step() needs a batch; it got none")
-        source = _Batches(self.objective, batches)
+        source = _Batches(self.objective, batches, self.processes)
         watching = self.objective.random_state() if self.balancer.watches else None
+        self.balancer.begin()
         self._refresh()
         self._clear()
         if self._balancing.context.check_finite:
@@ -245,7 +253,7 @@ class MultiTaskOptimizer:
             raise InputError("gramian() needs a batch; it got none")
         self._refresh()
         with self.objective.random_state().replayed():
-            return self._balancing.gramian(self.balancer, _Batches(self.objective, batches), self._scale())
+            return self._balancing.gramian(self.balancer, _Batches(self.objective, batches, self.processes), self._scale())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how training goes on: model, optimizer, balancer, scaler, teleport, tasks and step count.

@@ -11,6 +11,7 @@ from equipoise.balance.dynamic_weight_average import DynamicWeightAverage
 from equipoise.balance.fairgrad import FairGrad
 from equipoise.balance.famo import FAMO
 from equipoise.balance.imtl_g import IMTLG
+from equipoise.balance.ldc import LDCMTL
 from equipoise.balance.linear_scalarization import LinearScalarization
 from equipoise.balance.mgda import MGDA
 from equipoise.balance.nash_mtl import NashMTL
@@ -23,6 +24,7 @@ from equipoise.balance.uncertainty_weighting import UncertaintyWeighting
 __all__ = [
     "FAMO",
     "IMTLG",
+    "LDCMTL",
     "MGDA",
     "Balancer",
     "CAGrad",

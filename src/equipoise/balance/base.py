@@ -9,22 +9,60 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from equipoise.distributed import Processes
 from equipoise.errors import InputError, NonFiniteError
 
 if TYPE_CHECKING:
     from equipoise.objective import Objective
 
-__all__ = ["Balancer", "GradientBalancer", "GramianBalancer", "LossBalancer", "Need", "Observation"]
+__all__ = [
+    "Balancer",
+    "Companion",
+    "Elsewhere",
+    "GradientBalancer",
+    "GramianBalancer",
+    "LossBalancer",
+    "Need",
+    "Observation",
+]
 
 Need = Literal["losses", "gramian", "gradients"]
+
+
+class Elsewhere(Protocol):
+    """Evaluates the losses of a step at other parameters; the model stays as it is."""
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The model's trained parameters by name."""
+
+    def losses(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Losses ``[k]`` of the tasks present in this process, at substituted parameters, differentiable."""
+
+    def average(self, values: Tensor) -> Tensor:
+        """Means over the processes that train together."""
+
+
+class Companion(NamedTuple):
+    """What a balancer of losses wants differentiated together with them.
+
+    Attributes:
+        output: a tensor on the graph of this step's losses, or on one of its own.
+        seed: what its gradient is multiplied with, of the same shape.
+        parameters: the balancer's own parameters, whose ``.grad`` is filled.
+    """
+
+    output: Tensor
+    seed: Tensor
+    parameters: Sequence[Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,6 +77,7 @@ class Observation:
         gramian: ``[k, k]`` in float64 on the CPU, if the balancer needs it.
         gradients: task gradients ``[k, P]``, if the balancer needs them.
         step: index of the step, counted from 0.
+        elsewhere: evaluates this step's losses at other parameters; ``None`` where only the losses are known (drop-in).
     """
 
     tasks: tuple[str, ...]
@@ -47,6 +86,7 @@ class Observation:
     gramian: Tensor | None = None
     gradients: Tensor | None = None
     step: int = 0
+    elsewhere: Elsewhere | None = None
 
     @property
     def complete(self) -> bool:
@@ -68,12 +108,17 @@ class Balancer(ABC):
             accumulation and losses given as callables need a forward pass more, to know all losses before the first
             backward.
         stateful: names of the attributes that make up the state: tensors, numbers, arrays or generators.
+        processes: those that train together; :class:`~equipoise.MultiTaskOptimizer` sets it where it was given a group.
     """
 
     needs: Need
     watches: ClassVar[bool] = False
     depends_on_losses: ClassVar[bool] = False
     stateful: ClassVar[tuple[str, ...]] = ()
+    processes: Processes = Processes()
+
+    def begin(self) -> None:  # noqa: B027
+        """Told by :class:`~equipoise.MultiTaskOptimizer` that a step begins, before its losses are evaluated."""
 
     def attach(self, objective: Objective) -> None:  # noqa: B027  (most balancers know nothing of the model)
         """Told by :class:`~equipoise.MultiTaskOptimizer` at its construction which objective it balances.
@@ -143,6 +188,10 @@ class LossBalancer(Balancer):
 
     needs: Need = "losses"
     depends_on_losses: ClassVar[bool] = True
+
+    def companion(self) -> Companion | None:
+        """What is to be differentiated together with the losses, for a balancer that trains modules of its own."""
+        return None
 
     def decide(self, observation: Observation) -> Tensor:
         """Weights ``[k]`` of the tasks present; by default :meth:`weights` of their losses."""

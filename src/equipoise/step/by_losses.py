@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from equipoise.autocast import without_autocast
-from equipoise.balance.base import LossBalancer, Observation
+from equipoise.balance.base import Companion, LossBalancer, Observation
 from equipoise.engine.graph import leaves_of_all
 from equipoise.engine.origin import origins
 from equipoise.step.context import Context
@@ -117,6 +117,7 @@ class ByLosses:
         if turn.scale is not None:
             seeds = seeds * turn.scale.to(seeds.device)
         by_position = dict(zip(present, seeds.unbind(), strict=True))
+        companion = turn.balancer.companion() if isinstance(turn.balancer, LossBalancer) else None
         with self._task_specific_unweighted(turn, present, weights):
             for micro_batch in range(turn.source.micro_batches):
                 reuse = first if micro_batch == 0 else None
@@ -130,15 +131,39 @@ class ByLosses:
                         seen.add(position, value)
                     if not context.parameters:
                         context.found = list(dict.fromkeys([*context.found, *leaves_of_all(values)]))
+                    starts = origins(values)
+                    gradients = [by_position[p].to(v.device, v.dtype) for p, v in zip(group, values, strict=True)]
+                    if companion is not None:
+                        starts.append(companion.output)
+                        gradients.append(self._companion_seed(companion, turn))
                     with without_autocast(values[0].device):
                         torch.autograd.backward(
-                            origins(values),
-                            [by_position[p].to(v.device, v.dtype) for p, v in zip(group, values, strict=True)],
+                            starts,
+                            gradients,
                             # Callables may build on what the batch's losses have in common: its graph lives on for them.
                             retain_graph=index < len(groups) - 1,
                         )
-                    del values, value
+                    if companion is not None:
+                        self._deliver(companion, turn)
+                    companion = None
+                    del values, value, starts
         return seen
+
+    def _companion_seed(self, companion: Companion, turn: Turn) -> Tensor:
+        for parameter in companion.parameters:
+            parameter.grad = None
+        seed = companion.seed.to(companion.output) / self.context.processes.count
+        return seed if turn.scale is None else seed * turn.scale.to(seed)
+
+    def _deliver(self, companion: Companion, turn: Turn) -> None:
+        """The balancer's own parameters: averaged over the processes, and free of the scaler, which does not know them."""
+        parameters = list(companion.parameters)
+        self.context.processes.sum_gradients(parameters)
+        if turn.scale is not None:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad = parameter.grad / turn.scale.to(parameter.grad)
+        self.context.check_gradients(turn, parameters, range(len(self.context.tasks)))
 
     @contextmanager
     def _task_specific_unweighted(self, turn: Turn, present: Sequence[int], weights: Tensor) -> Iterator[None]:

@@ -148,7 +148,15 @@ class Context:
         names = self.names(present)
         if losses is not None and self.check_finite:
             check_losses(losses, names, turn.step)
-        observation = Observation(self.tasks.names, tuple(present), losses, gramian, step=turn.step)
+        elsewhere = getattr(turn.source, "elsewhere", None)
+        observation = Observation(
+            self.tasks.names,
+            tuple(present),
+            losses,
+            gramian,
+            step=turn.step,
+            elsewhere=None if elsewhere is None else elsewhere(),
+        )
         with torch.no_grad():
             weights = as_tensor(turn.balancer.decide(observation), turn.balancer)
         if weights.shape != (len(present),):

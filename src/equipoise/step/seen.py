@@ -22,9 +22,9 @@ class SeenLosses:
         for position, loss in (losses or {}).items():
             self.add(position, loss)
 
-    def add(self, position: int, loss: Tensor) -> None:
-        """Counts one micro-batch's loss of a task."""
-        loss = loss.detach()
+    def add(self, position: int, loss: Tensor, *, attached: bool = False) -> None:
+        """Counts one micro-batch's loss of a task; ``attached`` keeps its graph."""
+        loss = loss if attached else loss.detach()
         self._means = None
         self.sums[position] = self.sums[position] + loss if position in self.sums else loss
         self.counts[position] = self.counts.get(position, 0) + 1

@@ -1,0 +1,359 @@
+"""LDC-MTL: loss discrepancy control for multi-task learning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from equipoise.balance.base import Companion, LossBalancer, Observation
+from equipoise.balance.ldc.inner import lower_level_solution
+from equipoise.balance.ldc.normalization import Normalization, normalized, reference
+from equipoise.balance.ldc.representation import Representation, find_module
+from equipoise.balance.ldc.router import NetworkRouter, Router, VectorRouter, mlp_router
+from equipoise.balance.ldc.shares import Sigmoid, Softmax, clamped_softmax
+from equipoise.balance.ldc.total import total
+from equipoise.balance.registry import register
+from equipoise.errors import InputError
+from equipoise.objective import Objective
+
+__all__ = ["LDCMTL", "LDCReport"]
+
+_PENALTY = {"paper": 10.0, "released": 0.1}
+
+
+@dataclass(frozen=True)
+class LDCReport:
+    """What LDC-MTL saw in its last step.
+
+    Attributes:
+        upper: f, the discrepancy of the losses.
+        lower: g, their weighted sum.
+        shares: σ ``[k]`` of the tasks present.
+        router_gradient: ‖∇_W g(W, x)‖; only with ``double_loop=True``.
+        router_gradient_at_solution: ‖∇_W g(W, z_N)‖, which the single loop leaves out; only with ``double_loop=True``.
+    """
+
+    upper: Tensor
+    lower: Tensor
+    shares: Tensor
+    router_gradient: Tensor | None = None
+    router_gradient_at_solution: Tensor | None = None
+
+
+@register(
+    "ldc-mtl",
+    summary="keeps the gaps between neighbouring losses small while their weighted sum falls; weights learned beside the model",
+    paper="LDC-MTL: Balancing Multi-Task Learning through Scalable Loss Discrepancy Control, 2025",
+    aliases=("ldc", "ldcmtl"),
+    price="1 backward",
+    promise="small discrepancy between the (normalised) losses at the price of plain training",
+    serves="many tasks, when one backward is all you can afford and no task may be left behind",
+    caveats=(
+        "weights can be negative: a loss below its neighbours is held up; the order of the tasks matters; the units matter "
+        "with `normalize=none`; remembers; `log` needs positive losses and `end_epoch()`; λ wants tuning"
+    ),
+    adds_up_to="λ with `tau=ones` (1 in the released formulation); about that otherwise",
+    checked="autograd of the total loss; released formulation term by term; Figure 1 (`equipoise figure ldc-toy`)",
+)
+class LDCMTL(LossBalancer):
+    """Controls the discrepancy between losses as a bilevel problem, in a single loop (LDC-MTL paper, eq. 1 and Algorithm 1).
+
+    Upper level f(W, x) = Σ_{i<K} |τ_i ℓ_i − τ_{i+1} ℓ_{i+1}|, lower level g(W, x) = Σ_i σ_i(W) ℓ_i. Model x and router W
+    descend together on one total loss, which costs one backward pass whatever K: what x gets is the weighted sum of the
+    losses with weights ∂(total)/∂ℓ_i, and W takes a step of an Adam of its own.
+
+    **What λ means.** With ``formulation="paper"`` the total is f + λ g (eq. 2 without the lower level's solution): a
+    *larger* ``penalty`` counts the losses more and their discrepancy less. With ``"released"`` it is λ f + g: a *smaller*
+    one does. Up to a common factor, λ in the one is 1/λ in the other; the values of the paper's tables (0.005 to 0.1) are
+    those of the released code. Left out, ``penalty`` is 10 and 0.1, which is the same trade-off (that of the paper's
+    Cityscapes runs).
+
+    The released code further differs in: a free vector goes through a sigmoid, not a softmax, starts at 1, and g is divided by
+    the sum of the weights, held constant; networks end in a softmax cut off at 0.2 and 0.8, and the model gets gradients
+    through the features that they look at; ``"rescale"`` divides by ℓ'_i over the smallest ℓ'. The released networks of
+    the dense problems are a single linear layer (579 parameters for 192 → 3, the difference between the paper's counts for
+    NYU-v2); give it as ``router=torch.nn.Linear(192, 3)``.
+
+    ``double_loop=True`` is Algorithm 2: ∇_W g(W, z_N) is taken away from W's step, z_N being N gradient steps
+    z ← z − β λ ∇_z g away from the model, by substitution. It needs :class:`~equipoise.MultiTaskOptimizer` and N + 1
+    evaluations of the losses and N of their gradients more; ``report`` then holds both gradients' norms.
+
+    A batch that lacks tasks takes the gaps between those that are neighbours in it, and shares that add up over them.
+
+    Args:
+        penalty: λ; see above.
+        tau: ``"weights"`` for τ = σ(W), ``"ones"`` for τ = 1.
+        normalize: ``"none"``; ``"rescale"``: each loss over its first value; ``"log"``: log(ℓ/ℓ_0), ℓ_0 from the first step of
+            each epoch, for losses that differ by orders of magnitude.
+        router: ``"vector"``, a free number a task; ``"mlp"``, the three-layer network of appendix A.1; or a module that turns
+            the mean features ``[C]`` into ``[K]`` numbers.
+        formulation: ``"paper"`` or ``"released"``.
+        features: the module (or its dotted name in the model) whose output the network looks at, averaged over samples and
+            places.
+        learning_rate: of Adam on W; 1e-3, the paper's step size for both x and W.
+        smooth: γ of √(x² + γ) in place of |x|; 0 for |x|.
+        through_features: let gradients flow from the router into the model. Left out, as the formulation has it: in the
+            paper's σ(W) is constant for x.
+        double_loop: Algorithm 2.
+        inner_steps: N.
+        inner_lr: β.
+        warm_start: where z starts in each step: ``"model"``, at x (Algorithm 2), or ``"solution"``, at the last step's z_N.
+        seed: of the router's initial parameters.
+
+    Raises:
+        InputError: an argument that cannot be used.
+        NonFiniteError: at a step: a loss that is not positive with ``normalize="log"``, or a double loop that diverged.
+
+    Example:
+        >>> balancer = LDCMTL(penalty=1.0)
+        >>> balancer.weights(torch.tensor([4.0, 1.0])).tolist()  # ½ + ½, and ½ − ½: the smaller loss is not followed
+        [1.0, 0.0]
+        >>> LDCMTL(penalty=0.1, tau="ones", formulation="released").weights(torch.tensor([4.0, 1.0]))
+        tensor([0.6000, 0.4000])
+    """
+
+    def __init__(
+        self,
+        penalty: float | None = None,
+        tau: Literal["weights", "ones"] = "weights",
+        normalize: Normalization = "none",
+        router: Literal["vector", "mlp"] | nn.Module = "vector",
+        formulation: Literal["paper", "released"] = "paper",
+        *,
+        features: nn.Module | str | None = None,
+        learning_rate: float = 1e-3,
+        smooth: float = 0.0,
+        through_features: bool | None = None,
+        double_loop: bool = False,
+        inner_steps: int = 50,
+        inner_lr: float = 1e-3,
+        warm_start: Literal["model", "solution"] = "model",
+        seed: int = 0,
+    ) -> None:
+        _one_of("tau", tau, ("weights", "ones"))
+        _one_of("normalize", normalize, get_args(Normalization))
+        _one_of("formulation", formulation, ("paper", "released"))
+        _one_of("warm_start", warm_start, ("model", "solution"))
+        if isinstance(router, str):
+            _one_of("router", router, ("vector", "mlp"))
+        elif not isinstance(router, nn.Module):
+            raise InputError(f'router must be "vector", "mlp" or a module; got {type(router).__name__}')
+        if (router == "vector") != (features is None):
+            raise InputError(
+                "a network router needs features=<module or its name in the model>, whose output it looks at; a vector has no "
+                "use for it"
+            )
+        if penalty is not None and not penalty > 0:
+            raise InputError(f"penalty must be a positive number; got {penalty}")
+        for name, value in (("learning_rate", learning_rate), ("smooth", smooth), ("inner_lr", inner_lr)):
+            if not value >= 0:
+                raise InputError(f"{name} must be at least 0; got {value}")
+        if inner_steps < 1:
+            raise InputError(f"inner_steps must be a whole number from 1 on; got {inner_steps}")
+        self.penalty = _PENALTY[formulation] if penalty is None else float(penalty)
+        self.tau = tau
+        self.normalize: Normalization = normalize
+        self.formulation = formulation
+        self.learning_rate = learning_rate
+        self.smooth = smooth
+        self.double_loop = double_loop
+        self.inner_steps = inner_steps
+        self.inner_lr = inner_lr
+        self.warm_start = warm_start
+        self.report: LDCReport | None = None
+        self._released = formulation == "released"
+        self._through = self._released if through_features is None else through_features
+        self._features = features
+        self._make = _network(router, seed)
+        self._representation: Representation | None = None
+        self._router: Router | None = None
+        if router == "vector":
+            self._through = False
+            self._router = VectorRouter(Sigmoid() if self._released else Softmax(), float(self._released), learning_rate)
+        elif isinstance(features, nn.Module):
+            self._listen(features)
+        self._first: Tensor | None = None
+        self._solution: dict[str, Tensor] | None = None
+        self._gradient: Tensor | None = None
+        self._companion: Companion | None = None
+
+    # -- the model
+
+    def attach(self, objective: Objective) -> None:
+        """Finds the module whose output the router looks at, if it was given by its name."""
+        if isinstance(self._features, str):
+            self._listen(find_module(objective.model, self._features))
+
+    def begin(self) -> None:
+        """Forgets features of evaluations between the steps."""
+        if self._representation is not None:
+            self._representation.begin()
+
+    def companion(self) -> Companion | None:
+        """The shares with their graph, where gradients flow through the features."""
+        return self._companion
+
+    # -- a step
+
+    def decide(self, observation: Observation) -> Tensor:
+        """∂(total)/∂ℓ ``[k]`` of the tasks present."""
+        assert observation.losses is not None
+        self.check_memory(self._first, observation)
+        losses = observation.losses.double()
+        entries = torch.as_tensor(observation.present, device=losses.device)
+        tasks = len(observation.tasks)
+        if self.normalize != "none":
+            known = losses.new_full((tasks,), torch.nan) if self._first is None else self._first.to(losses.device)
+            self._first = reference(known, losses, entries)
+        values, slopes = self._normalized(losses, entries)
+        router = self._known_router()
+        shares = router.shares(entries, tasks, self.processes)
+        found = total(
+            values,
+            shares,
+            upper_factor=self.penalty if self._released else 1.0,
+            lower_factor=1.0 if self._released else self.penalty,
+            weighted=self.tau == "weights",
+            smooth=self.smooth,
+            divisor=shares.sum() if isinstance(router, VectorRouter) and self._released else None,
+        )
+        self._companion = None
+        if isinstance(router, NetworkRouter) and self._through:
+            # The backward pass of the losses brings W's gradient along.
+            self._companion = Companion(router.graph(), found.by_shares, router.parameters())
+            self._gradient = None
+        else:
+            self._gradient = router.gradient(found.by_shares)
+        norms = self._double_loop(observation, entries, shares, found.lower_by_shares) if self.double_loop else (None, None)
+        self.report = LDCReport(found.upper, found.lower, shares, *norms)
+        return found.by_losses * slopes
+
+    def weights(self, losses: Tensor) -> Tensor:
+        """∂(total)/∂ℓ for losses ``[K]`` of all tasks."""
+        tasks = tuple(f"task{k}" for k in range(len(losses)))
+        return self.decide(Observation(tasks, tuple(range(len(losses))), losses)).to(losses)
+
+    def update(self, observation: Observation) -> None:
+        """W's step."""
+        router = self._known_router()
+        gradient = self._gradient
+        if self._companion is not None:
+            brought = torch.cat(
+                [(torch.zeros_like(p) if p.grad is None else p.grad).flatten().double() for p in self._companion.parameters]
+            )
+            gradient = brought if gradient is None else gradient + brought
+        assert gradient is not None
+        router.step(gradient, self.processes)
+        self._gradient = self._companion = None
+
+    def end_epoch(self) -> None:
+        """The next step's losses are the ℓ_0 of ``normalize="log"``."""
+        if self.normalize == "log":
+            self._first = None
+
+    # -- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """W, what moves it, the reference losses, and z where it is kept."""
+        return {
+            "router": None if self._router is None else self._router.state_dict(),
+            "first": None if self._first is None else self._first.clone(),
+            "solution": None if self._solution is None else dict(self._solution),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a saved state.
+
+        Raises:
+            InputError: the state belongs to another kind of balancer, or to one with another router.
+        """
+        names = {"router", "first", "solution"}
+        if set(state) != names:
+            raise InputError(f"LDCMTL keeps the state {sorted(names)}; the one given holds {sorted(state)}")
+        if self._router is not None and state["router"] is not None:
+            if set(state["router"]) != set(self._router.state_dict()):
+                raise InputError(
+                    "the state given is that of an LDCMTL with another router; make this one with the same options"
+                )
+            self._router.load_state_dict(state["router"])
+        self._first = None if state["first"] is None else state["first"].clone()
+        self._solution = None if state["solution"] is None else dict(state["solution"])
+
+    def __repr__(self) -> str:
+        return (
+            f'LDCMTL(penalty={self.penalty}, tau="{self.tau}", normalize="{self.normalize}", formulation="{self.formulation}")'
+        )
+
+    # -- parts
+
+    def _normalized(self, losses: Tensor, entries: Tensor) -> tuple[Tensor, Tensor]:
+        known = losses
+        if self.normalize != "none":
+            assert self._first is not None
+            known = self._first[entries].to(losses.device)
+            if self.normalize == "rescale" and self._released:
+                known = known / self._first.nan_to_num(nan=torch.inf).min()
+        return normalized(losses, known, self.normalize)
+
+    def _double_loop(
+        self, observation: Observation, entries: Tensor, shares: Tensor, lower_by_shares: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Takes λ ∇_W g(W, z_N) away from W's gradient; the norms of ∇_W g at x and at z_N."""
+        if observation.elsewhere is None:
+            raise InputError("double_loop=True evaluates the losses elsewhere, which needs MultiTaskOptimizer, not backward()")
+        factor = 1.0 if self._released else self.penalty
+        self._solution, there = lower_level_solution(
+            observation.elsewhere,
+            self._solution if self.warm_start == "solution" else None,
+            shares,
+            lambda losses: self._normalized(losses, entries)[0],
+            steps=self.inner_steps,
+            step_size=self.inner_lr * factor,
+        )
+        if self.warm_start == "model":
+            self._solution = None
+        router = self._known_router()
+        if isinstance(router, VectorRouter) and self._released:
+            there = there / shares.sum()
+        here, there = router.gradient(lower_by_shares), router.gradient(there)
+        self._gradient = (0.0 if self._gradient is None else self._gradient) - factor * there
+        return here.norm(), there.norm()
+
+    def _known_router(self) -> Router:
+        if self._router is None:
+            raise InputError(
+                f'the router looks at features="{self._features}", a module that only MultiTaskOptimizer finds by its name; '
+                f"with backward(), give the module itself"
+            )
+        return self._router
+
+    def _listen(self, module: nn.Module) -> None:
+        assert self._make is not None
+        self._representation = Representation(module, differentiable=self._through)
+        shares_of = clamped_softmax if self._released else partial(torch.softmax, dim=0)
+        self._router = NetworkRouter(self._make, shares_of, self._representation, self.learning_rate)
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InputError(f'{name} must be one of {", ".join(allowed)}; got "{value}"')
+
+
+def _network(router: str | nn.Module, seed: int) -> Callable[[int, int], nn.Module] | None:
+    if isinstance(router, nn.Module):
+        return lambda channels, tasks: router
+    if router == "vector":
+        return None
+
+    def make(channels: int, tasks: int) -> nn.Module:
+        # From the seed alone: the same in every process, and the caller's random numbers stay as they are.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return mlp_router(channels, tasks)
+
+    return make

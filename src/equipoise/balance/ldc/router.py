@@ -1,0 +1,214 @@
+"""What gives the shares of the tasks: a free vector, or a network that looks at the shared representation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from equipoise.balance.ldc.representation import Representation
+from equipoise.balance.ldc.shares import Shares
+from equipoise.balance.vector_adam import vector_adam, vector_adam_state
+from equipoise.distributed import Processes
+from equipoise.errors import InputError
+
+__all__ = ["NetworkRouter", "Router", "VectorRouter", "mlp_router"]
+
+
+class Router(Protocol):
+    """Gives shares, and learns from derivatives by them."""
+
+    def shares(self, entries: Tensor, tasks: int, processes: Processes) -> Tensor:
+        """Shares ``[k]`` of the tasks present, in float64."""
+
+    def gradient(self, by_shares: Tensor) -> Tensor:
+        """The derivative by W, flat, from that by the shares given last."""
+
+    def step(self, gradient: Tensor, processes: Processes) -> None:
+        """Moves W."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """W and the state of what moves it."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from there."""
+
+
+class VectorRouter:
+    """One number a task, moved by Adam; absent tasks keep theirs.
+
+    Args:
+        shares_of: from the numbers to shares.
+        start: the numbers at first.
+        learning_rate: of Adam.
+    """
+
+    def __init__(self, shares_of: Shares, start: float, learning_rate: float) -> None:
+        self.shares_of = shares_of
+        self.start = start
+        self.learning_rate = learning_rate
+        self.outputs: Tensor | None = None
+        self.moments: Tensor | None = None
+        self._entries: Tensor | None = None
+        self._shares: Tensor | None = None
+
+    def shares(self, entries: Tensor, tasks: int, processes: Processes) -> Tensor:
+        """Shares ``[k]`` of the tasks present."""
+        if self.outputs is None or self.moments is None:
+            self.outputs = torch.full((tasks,), self.start, dtype=torch.float64, device=entries.device)
+            self.moments = vector_adam_state(self.outputs)
+        self.outputs, self.moments = self.outputs.to(entries.device), self.moments.to(entries.device)
+        self._entries = entries
+        self._shares = self.shares_of.of(self.outputs[entries])
+        return self._shares
+
+    def gradient(self, by_shares: Tensor) -> Tensor:
+        """The derivative by the entries of the tasks present, ``[k]``."""
+        assert self._shares is not None
+        return self.shares_of.back(self._shares, by_shares)
+
+    def step(self, gradient: Tensor, processes: Processes) -> None:
+        """One step of Adam; every process takes the same, for it has the mean losses of all."""
+        assert self.outputs is not None
+        assert self.moments is not None
+        assert self._entries is not None
+        self.outputs, self.moments = vector_adam(
+            self.outputs, gradient, self.moments, self._entries, learning_rate=self.learning_rate
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The numbers and Adam's state."""
+        return {
+            name: None if value is None else value.clone()
+            for name, value in (("outputs", self.outputs), ("moments", self.moments))
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from there."""
+        self.outputs, self.moments = (None if state[name] is None else state[name].clone() for name in ("outputs", "moments"))
+
+
+class NetworkRouter:
+    """A network that looks at the mean shared representation of the batch, trained by an Adam of its own.
+
+    Args:
+        make: ``make(channels, tasks)`` gives the network; called when both are known.
+        shares_of: from the network's outputs ``[k]`` to shares.
+        representation: where the features come from.
+        learning_rate: of Adam.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int, int], nn.Module],
+        shares_of: Callable[[Tensor], Tensor],
+        representation: Representation,
+        learning_rate: float,
+    ) -> None:
+        self.make = make
+        self.shares_of = shares_of
+        self.representation = representation
+        self.learning_rate = learning_rate
+        self.network: nn.Module | None = None
+        self._optimizer: torch.optim.Adam | None = None
+        self._pending: Mapping[str, Any] | None = None
+        self._shares: Tensor | None = None
+
+    def shares(self, entries: Tensor, tasks: int, processes: Processes) -> Tensor:
+        """Shares ``[k]`` of the tasks present; the graph to the network is kept for :meth:`gradient`."""
+        features = self.representation.take()
+        if not self.representation.differentiable:
+            # Every process looks at the mean over all samples, so that all of them give the same shares.
+            features = processes.sum(features.contiguous()) / processes.count
+        with torch.enable_grad():
+            outputs = self._network(features, tasks)(features)
+            if outputs.shape != (tasks,):
+                raise InputError(
+                    f"the router must give one number for each of the {tasks} tasks; it gave {list(outputs.shape)}"
+                )
+            self._shares = self.shares_of(outputs[entries].double())
+        return self._shares.detach()
+
+    def gradient(self, by_shares: Tensor) -> Tensor:
+        """The derivative by the network's parameters, flat."""
+        assert self._shares is not None
+        assert self.network is not None
+        found = torch.autograd.grad(
+            self._shares, self.parameters(), by_shares.to(self._shares), retain_graph=True, allow_unused=True
+        )
+        pairs = zip(self.parameters(), found, strict=True)
+        return torch.cat([(torch.zeros_like(p) if g is None else g).flatten().double() for p, g in pairs])
+
+    def graph(self) -> Tensor:
+        """The shares given last, with their graph to network and model."""
+        assert self._shares is not None
+        return self._shares
+
+    def step(self, gradient: Tensor, processes: Processes) -> None:
+        """One step of Adam with a flat gradient."""
+        assert self._optimizer is not None
+        parameters = self.parameters()
+        pieces = gradient.split([parameter.numel() for parameter in parameters])
+        for parameter, piece in zip(parameters, pieces, strict=True):
+            parameter.grad = piece.view_as(parameter).to(parameter)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._shares = None
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Of the network."""
+        assert self.network is not None
+        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The network's parameters and Adam's state; ``None`` before the first step."""
+        if self.network is None or self._optimizer is None:
+            return {"network": None, "optimizer": None}
+        network = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+        return {"network": network, "optimizer": _copied(self._optimizer.state_dict())}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from there; before the first step, as soon as the network is made."""
+        if state["network"] is None:
+            self.network = self._optimizer = None
+        elif self.network is None or self._optimizer is None:
+            self._pending = state
+        else:
+            self.network.load_state_dict(state["network"])
+            self._optimizer.load_state_dict(_copied(state["optimizer"]))
+
+    def _network(self, features: Tensor, tasks: int) -> nn.Module:
+        if self.network is None:
+            self.network = self.make(len(features), tasks).to(features.device, features.dtype)
+            self._optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+            if self._pending is not None:
+                pending, self._pending = self._pending, None
+                self.load_state_dict(pending)
+        return self.network
+
+
+def mlp_router(channels: int, tasks: int) -> nn.Sequential:
+    """The three-layer router of appendix A.1: channels → channels/2 → channels/4 → tasks, with ReLU between.
+
+    For Cityscapes (128 → 2) these are the paper's 10,402 parameters.
+
+    Args:
+        channels: of the shared representation.
+        tasks: K.
+
+    Example:
+        >>> sum(parameter.numel() for parameter in mlp_router(128, 2).parameters())
+        10402
+    """
+    half, quarter = max(channels // 2, 1), max(channels // 4, 1)
+    return nn.Sequential(nn.Linear(channels, half), nn.ReLU(), nn.Linear(half, quarter), nn.ReLU(), nn.Linear(quarter, tasks))
+
+
+def _copied(state: Any) -> Any:
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, Mapping):
+        return {key: _copied(value) for key, value in state.items()}
+    return [_copied(value) for value in state] if isinstance(state, list) else state
