@@ -88,8 +88,8 @@ class LDCMTL(LossBalancer):
     Args:
         penalty: λ; see above.
         tau: ``"weights"`` for τ = σ(W), ``"ones"`` for τ = 1.
-        normalize: ``"none"``; ``"rescale"``: each loss over its first value; ``"log"``: log(ℓ/ℓ_0), ℓ_0 from the first step of
-            each epoch, for losses that differ by orders of magnitude.
+        normalize: ``"none"``, for losses on one scale (the paper's CelebA); ``"rescale"``: each loss over its first value;
+            ``"log"``: log(ℓ/ℓ_0), ℓ_0 from the first step of each epoch (the paper's QM9).
         router: ``"vector"``, a free number a task; ``"mlp"``, the three-layer network of appendix A.1; or a module that turns
             the mean features ``[C]`` into ``[K]`` numbers.
         formulation: ``"paper"`` or ``"released"``.
@@ -110,10 +110,10 @@ class LDCMTL(LossBalancer):
         NonFiniteError: at a step: a loss that is not positive with ``normalize="log"``, or a double loop that diverged.
 
     Example:
-        >>> balancer = LDCMTL(penalty=1.0)
+        >>> balancer = LDCMTL(penalty=1.0, normalize="none")
         >>> balancer.weights(torch.tensor([4.0, 1.0])).tolist()  # ½ + ½, and ½ − ½: the smaller loss is not followed
         [1.0, 0.0]
-        >>> LDCMTL(penalty=0.1, tau="ones", formulation="released").weights(torch.tensor([4.0, 1.0]))
+        >>> LDCMTL(penalty=0.1, tau="ones", normalize="none", formulation="released").weights(torch.tensor([4.0, 1.0]))
         tensor([0.6000, 0.4000])
     """
 
@@ -121,7 +121,7 @@ class LDCMTL(LossBalancer):
         self,
         penalty: float | None = None,
         tau: Literal["weights", "ones"] = "weights",
-        normalize: Normalization = "none",
+        normalize: Normalization | None = "rescale",
         router: Literal["vector", "mlp"] | nn.Module = "vector",
         formulation: Literal["paper", "released"] = "paper",
         *,
@@ -135,6 +135,7 @@ class LDCMTL(LossBalancer):
         warm_start: Literal["model", "solution"] = "model",
         seed: int = 0,
     ) -> None:
+        normalize = "none" if normalize is None else normalize  # "none" in a study's text means None
         _one_of("tau", tau, ("weights", "ones"))
         _one_of("normalize", normalize, get_args(Normalization))
         _one_of("formulation", formulation, ("paper", "released"))

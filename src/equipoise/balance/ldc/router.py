@@ -126,7 +126,7 @@ class NetworkRouter:
             outputs = self._network(features, tasks)(features)
             if outputs.shape != (tasks,):
                 raise InputError(
-                    f"the router must give one number for each of the {tasks} tasks; it gave {list(outputs.shape)}"
+                    f"the router must give one number for each of the {tasks} tasks; it gave the shape {list(outputs.shape)}"
                 )
             self._shares = self.shares_of(outputs[entries].double())
         return self._shares.detach()

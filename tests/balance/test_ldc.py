@@ -1,0 +1,379 @@
+"""LDC-MTL against autograd, against the released code's total loss written out, and against Algorithm 2 written out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.func import functional_call
+
+import equipoise as eq
+from equipoise.balance.ldc import mlp_router
+from equipoise.balance.ldc.total import total
+from tests.problems import Heads, batch, losses, optimizer_of, parameters_of, same
+
+OPTIONS: list[dict[str, Any]] = [
+    {"penalty": 1.0, "normalize": "none"},
+    {"penalty": 0.3, "tau": "ones", "normalize": "none"},
+    {"penalty": 0.3, "smooth": 0.01},
+    {"normalize": "log"},
+    {"formulation": "released"},
+    {"formulation": "released", "tau": "ones", "normalize": "rescale"},
+    {"router": "mlp", "features": "encoder"},
+    {"router": "mlp", "features": "encoder", "formulation": "released"},
+    {"router": "mlp", "features": "encoder", "formulation": "released", "through_features": False},
+    {"double_loop": True, "inner_steps": 3, "inner_lr": 0.01},
+    {"double_loop": True, "inner_steps": 3, "inner_lr": 0.01, "warm_start": "solution", "formulation": "released"},
+    {"router": "mlp", "features": "encoder", "double_loop": True, "inner_steps": 2},
+    {"router": "mlp", "features": "encoder", "double_loop": True, "inner_steps": 2, "formulation": "released"},
+]
+
+
+def ids(options: dict[str, Any]) -> str:
+    return ",".join(f"{key}={value}" for key, value in options.items())
+
+
+@given(
+    values=st.lists(st.floats(-5, 5), min_size=1, max_size=6),
+    weighted=st.booleans(),
+    smooth=st.sampled_from([0.0, 0.5]),
+    divided=st.booleans(),
+)
+def test_the_derivatives_of_the_total_are_those_of_autograd(
+    values: list[float], weighted: bool, smooth: float, divided: bool
+) -> None:
+    ell = torch.tensor(values, dtype=torch.float64, requires_grad=True)
+    shares = torch.linspace(0.1, 0.7, len(values), dtype=torch.float64).requires_grad_()
+    divisor = shares.sum().detach() if divided else None
+    found = total(
+        ell.detach(), shares.detach(), upper_factor=0.7, lower_factor=1.3, weighted=weighted, smooth=smooth, divisor=divisor
+    )
+    scaled = shares * ell if weighted else ell
+    gaps = scaled[:-1] - scaled[1:]
+    upper = (gaps.square() + smooth).sqrt().sum() if smooth else gaps.abs().sum()
+    lower = (shares * ell).sum() / (1.0 if divisor is None else divisor)
+    assert torch.allclose(found.upper, upper)
+    assert torch.allclose(found.lower, lower)
+    by_losses, by_shares = torch.autograd.grad(0.7 * upper + 1.3 * lower, [ell, shares])
+    assert torch.allclose(found.by_losses, by_losses)
+    assert torch.allclose(found.by_shares, by_shares)
+
+
+def released_loop(
+    total_of: Callable[[Tensor, Tensor], Tensor], router: nn.Module, look: bool, steps: int, clamp: bool = False
+) -> tuple[dict[str, Tensor], nn.Module]:
+    """Plain training of model and router together on one total loss, as research scripts do."""
+    torch.manual_seed(0)
+    model = Heads()
+    optimizer = torch.optim.Adam([*model.parameters(), *router.parameters()], lr=1e-2)
+    for step in range(steps):
+        data = batch(seed=step)
+        features = model.encoder(data[0]).mean(0)
+        ell = torch.stack(list(losses(model, data).values()))
+        if look:
+            shares = torch.softmax(router(features), 0)
+            shares = shares.clamp(0.2, 0.8) if clamp else shares
+        else:
+            shares = router()
+        optimizer.zero_grad()
+        total_of(ell, shares).backward()
+        optimizer.step()
+    return parameters_of(model), router
+
+
+class FreeVector(nn.Module):
+    def __init__(self, start: float, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.full((3,), start, dtype=torch.float64))
+        self.function = function
+
+    def forward(self) -> Tensor:
+        return self.function(self.weights)
+
+
+def ours(steps: int, **options: Any) -> tuple[dict[str, Tensor], eq.LDCMTL]:
+    balancer = eq.LDCMTL(learning_rate=1e-2, **options)
+    torch.manual_seed(0)
+    mtl = optimizer_of(balancer, Heads(), make=torch.optim.Adam, lr=1e-2)
+    for step in range(steps):
+        mtl.step(batch(seed=step))
+    return parameters_of(mtl.objective.model), balancer
+
+
+def test_the_released_code_with_a_free_vector() -> None:
+    def total_of(ell: Tensor, w: Tensor) -> Tensor:
+        return w @ ell.double() / w.sum().detach() + 0.05 * (w * ell).diff().abs().sum()
+
+    theirs, router = released_loop(total_of, FreeVector(1.0, torch.sigmoid), False, 12)
+    here, balancer = ours(12, penalty=0.05, normalize="none", formulation="released")
+    assert same(theirs, here, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(balancer.state_dict()["router"]["outputs"], router.weights.detach(), atol=1e-6)
+
+
+def test_the_released_code_with_a_linear_router_that_model_gradients_flow_through() -> None:
+    def total_of(ell: Tensor, w: Tensor) -> Tensor:
+        return w @ ell + 0.1 * ell.diff().abs().sum()
+
+    torch.manual_seed(3)
+    linear = nn.Linear(8, 3)
+    theirs, _ = released_loop(total_of, linear, True, 12, clamp=True)
+    torch.manual_seed(3)
+    own = nn.Linear(8, 3)
+    here, _ = ours(12, penalty=0.1, tau="ones", normalize="none", formulation="released", router=own, features="encoder")
+    assert same(theirs, here, rtol=1e-4, atol=1e-6)
+    assert same(parameters_of(linear), parameters_of(own), rtol=1e-4, atol=1e-6)
+
+
+def test_the_papers_single_loop() -> None:
+    def total_of(ell: Tensor, w: Tensor) -> Tensor:
+        return (w * ell).diff().abs().sum() + 2.0 * (w * ell).sum()
+
+    theirs, router = released_loop(total_of, FreeVector(0.0, lambda w: torch.softmax(w, 0)), False, 12)
+    here, balancer = ours(12, penalty=2.0, normalize="none")
+    assert same(theirs, here, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(balancer.state_dict()["router"]["outputs"], router.weights.detach(), atol=1e-6)
+
+
+def test_the_papers_router_sees_features_but_does_not_move_them() -> None:
+    torch.manual_seed(0)
+    model, data = Heads(), batch()
+    balancer = eq.LDCMTL(penalty=2.0, normalize="none", router="mlp", features="encoder", learning_rate=0.0)
+    optimizer_of(balancer, model, lr=0.0).step(data)
+    features = model.encoder(data[0]).mean(0).detach()
+    network = mlp_router(8, 3)
+    network.load_state_dict(balancer.state_dict()["router"]["network"])
+    shares = torch.softmax(network(features), 0).detach()
+    ell = torch.stack(list(losses(model, data).values()))
+    expected = torch.autograd.grad((shares * ell).diff().abs().sum() + 2.0 * (shares * ell).sum(), list(model.parameters()))
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        assert torch.allclose(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("channels", "tasks", "count"), [(128, 2, 10_402), (192, 3, 18_528 + 4_656 + 147)])
+def test_sizes_of_the_routers(channels: int, tasks: int, count: int) -> None:
+    # For 192 → 3 the paper says 23,184, which is the first two layers: 18,528 + 4,656.
+    assert sum(parameter.numel() for parameter in mlp_router(channels, tasks).parameters()) == count
+
+
+@pytest.mark.parametrize("formulation", ["paper", "released"])
+def test_algorithm_2(formulation: str) -> None:
+    """One step of the double loop, written out with plain tensors."""
+    torch.manual_seed(0)
+    model, data = Heads(), batch()
+    start = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
+    balancer = eq.LDCMTL(
+        penalty=2.0,
+        normalize="none",
+        formulation=formulation,
+        double_loop=True,
+        inner_steps=4,
+        inner_lr=0.01,
+        learning_rate=0.1,
+    )
+    state = balancer.state_dict()
+    state["router"] = {"outputs": start.clone(), "moments": torch.zeros(3, 3, dtype=torch.float64)}
+    balancer.load_state_dict(state)
+    paper = formulation == "paper"
+    upper_factor, factor = (1.0, 2.0) if paper else (2.0, 1.0)
+
+    w = start.clone().requires_grad_()
+    shares = torch.softmax(w, 0) if paper else torch.sigmoid(w)
+    divisor = 1.0 if paper else shares.sum().detach()
+    z = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
+
+    def at(parameters: dict[str, Tensor]) -> Tensor:
+        out = functional_call(model, parameters, (data[0],))
+        scales = (1.0, 10.0, 0.1)
+        return torch.stack([s * (o - data[1][:, k]).square().mean() for k, (s, o) in enumerate(zip(scales, out, strict=True))])
+
+    for _ in range(4):
+        # z moves along the weighted losses; dividing g by the sum of the weights is for the total loss.
+        gradients = torch.autograd.grad((shares.detach() * at(z)).sum(), list(z.values()))
+        z = {
+            name: (value - 0.01 * factor * gradient).detach().requires_grad_()
+            for (name, value), gradient in zip(z.items(), gradients, strict=True)
+        }
+    ell = at(dict(model.named_parameters()))
+    scaled = shares * ell
+    lower = (shares * ell.detach()).sum() / divisor
+    lower_there = (shares * at(z).detach()).sum() / divisor
+    upper = (shares * ell.detach()).diff().abs().sum()
+    (expected,) = torch.autograd.grad(upper_factor * upper + factor * (lower - lower_there), w)
+    wanted = torch.autograd.grad(
+        upper_factor * (shares.detach() * ell).diff().abs().sum() + factor * (shares.detach() * ell).sum() / divisor,
+        list(model.parameters()),
+    )
+    assert scaled.shape == (3,)
+    before = parameters_of(model)
+    optimizer_of(balancer, model, lr=1.0).step(data)
+    for (name, parameter), gradient in zip(model.named_parameters(), wanted, strict=True):
+        assert torch.allclose(before[name] - parameter, gradient, rtol=1e-3, atol=1e-5)
+    # Adam's first moment after one step is (1 − β₁) of the gradient.
+    assert torch.allclose(balancer.state_dict()["router"]["moments"][0] / 0.1, expected, rtol=1e-5)
+    report = balancer.report
+    assert report is not None
+    assert report.router_gradient is not None
+    assert report.router_gradient_at_solution is not None
+
+
+def test_the_double_loop_leaves_the_model_and_the_random_state_alone() -> None:
+    torch.manual_seed(0)
+    model = Heads(dropout=0.5, norm=True)
+    mtl = optimizer_of(eq.LDCMTL(double_loop=True, inner_steps=3), model, lr=0.0)
+    torch.manual_seed(5)
+    mtl.step(batch())
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    drawn = torch.rand(3)
+    torch.manual_seed(0)
+    plain = Heads(dropout=0.5, norm=True)
+    other = optimizer_of(eq.LDCMTL(), plain, lr=0.0)
+    torch.manual_seed(5)
+    other.step(batch())
+    assert torch.equal(drawn, torch.rand(3))
+    assert all(torch.equal(value, buffers[name]) for name, value in plain.named_buffers())
+
+
+def test_log_normalisation_starts_anew_with_each_epoch() -> None:
+    balancer = eq.LDCMTL(penalty=1.0, normalize="log", learning_rate=0.0)
+    first = torch.tensor([4.0, 1.0])
+    assert torch.allclose(balancer.weights(first), torch.tensor([0.5 / 4, 0.5]))  # no gaps yet
+    weights = balancer.weights(torch.tensor([4.0, 0.5]))  # log ratios 0 and −log 2
+    assert torch.allclose(weights, torch.tensor([(0.5 + 0.5) / 4, 0.0]))
+    balancer.end_epoch()
+    assert torch.allclose(balancer.weights(torch.tensor([4.0, 0.5])), torch.tensor([0.5 / 4, 0.5 / 0.5]))
+
+
+def test_rescaling_is_by_the_first_loss_for_good() -> None:
+    balancer = eq.LDCMTL(penalty=0.1, tau="ones", normalize="rescale", formulation="released")
+    balancer.weights(torch.tensor([4.0, 2.0]))
+    balancer.end_epoch()
+    # Divided by (2, 1): the ratios to the smallest first loss.
+    assert torch.allclose(balancer.weights(torch.tensor([4.0, 1.0])), torch.tensor([(0.5 + 0.1) / 2, 0.5 - 0.1]))
+    assert torch.allclose(eq.LDCMTL(normalize="rescale").weights(torch.tensor([0.0, 3.0])), torch.tensor([5.0, 5 / 3]), atol=1)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=ids)
+def test_resumed_to_the_bit(options: dict[str, Any]) -> None:
+    def run(mtl: eq.MultiTaskOptimizer, steps: range) -> None:
+        for step in steps:
+            mtl.step(batch(seed=step))
+            if step % 3 == 2:
+                mtl.end_epoch()
+
+    def fresh() -> eq.MultiTaskOptimizer:
+        torch.manual_seed(0)
+        return optimizer_of(eq.LDCMTL(learning_rate=0.05, **options), Heads(), make=torch.optim.Adam, lr=0.01)
+
+    straight = fresh()
+    run(straight, range(10))
+    stopped = fresh()
+    run(stopped, range(5))
+    state, model = stopped.state_dict(), stopped.objective.model.state_dict()
+    resumed = fresh()
+    resumed.objective.model.load_state_dict(model)
+    resumed.load_state_dict(state)
+    run(resumed, range(5, 10))
+    assert same(parameters_of(straight.objective.model), parameters_of(resumed.objective.model))
+    assert straight.last.weights.isfinite().all()
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=ids)
+def test_partly_labelled_batches(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = Heads()
+
+    def some(model: nn.Module, data: tuple[Tensor, Tensor, tuple[str, ...]]) -> dict[str, Tensor]:
+        return {name: loss for name, loss in losses(model, data[:2]).items() if name in data[2]}
+
+    objective = eq.Objective(model, some, tasks=["t0", "t1", "t2"])
+    mtl = eq.MultiTaskOptimizer(objective, torch.optim.SGD(model.parameters(), lr=1e-3), eq.LDCMTL(**options))
+    for present in (("t0", "t2"), ("t1",), ("t0", "t1", "t2"), ("t2",)):
+        mtl.step((*batch(), present))
+        assert mtl.last.tasks == present
+        assert mtl.last.weights.shape == (len(present),)
+        assert mtl.last.weights.isfinite().all()
+
+
+def test_one_task_is_plain_training() -> None:
+    assert eq.LDCMTL(penalty=3.0, normalize="none").weights(torch.tensor([2.0])).tolist() == [3.0]
+    assert eq.LDCMTL(normalize="none", formulation="released").weights(torch.tensor([2.0])).tolist() == [1.0]
+
+
+def test_a_network_router_in_a_loop_of_ones_own() -> None:
+    torch.manual_seed(0)
+    model = Heads()
+    balancer = eq.LDCMTL(router="mlp", features=model.encoder, formulation="released", learning_rate=0.1)
+    for step in range(4):
+        eq.backward(losses(model, batch(seed=step)), balancer)
+        model.eval()
+        with torch.no_grad():
+            model(batch(seed=9)[0])  # an evaluation between the steps is not looked at
+        model.train()
+    theirs = balancer.state_dict()["router"]["network"]
+    assert any((value != mlp_router(8, 3).state_dict()[name]).any() for name, value in theirs.items())
+
+
+def test_accumulation_is_one_batch() -> None:
+    torch.manual_seed(0)
+    whole = optimizer_of(eq.LDCMTL(router="mlp", features="encoder", learning_rate=0.1), Heads())
+    torch.manual_seed(0)
+    parts = optimizer_of(eq.LDCMTL(router="mlp", features="encoder", learning_rate=0.1), Heads())
+    for step in range(3):
+        inputs, targets = batch(16, seed=step)
+        whole.step((inputs, targets))
+        parts.step((inputs[:8], targets[:8]), (inputs[8:], targets[8:]))
+    assert same(parameters_of(whole.objective.model), parameters_of(parts.objective.model), rtol=1e-3, atol=1e-5)
+    through = optimizer_of(eq.LDCMTL(router="mlp", features="encoder", formulation="released"), Heads())
+    with pytest.raises(eq.InputError, match="features module ran 2 times in this step"):
+        through.step(batch(seed=0), batch(seed=1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"penalty": 0.0}, "penalty must be a positive number; got 0.0"),
+        ({"tau": "one"}, 'tau must be one of weights, ones; got "one"'),
+        ({"normalize": "logs"}, 'normalize must be one of none, rescale, log; got "logs"'),
+        ({"router": "mpl"}, 'router must be one of vector, mlp; got "mpl"'),
+        ({"router": 3}, "router must be .* or a module; got int"),
+        ({"router": "mlp"}, "a network router needs features="),
+        ({"features": "encoder"}, "a vector has no use for it"),
+        ({"formulation": "code"}, 'formulation must be one of paper, released; got "code"'),
+        ({"smooth": -1.0}, "smooth must be at least 0"),
+        ({"inner_steps": 0}, "inner_steps must be a whole number from 1 on"),
+        ({"warm_start": "x"}, 'warm_start must be one of model, solution; got "x"'),
+    ],
+)
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(eq.InputError, match=message):
+        eq.LDCMTL(**options)
+
+
+def test_bad_use() -> None:
+    with pytest.raises(eq.InputError, match=r'has no module "encodr"\. Did you mean "encoder"'):
+        optimizer_of(eq.LDCMTL(router="mlp", features="encodr"))
+    with pytest.raises(eq.InputError, match="only MultiTaskOptimizer finds by its name"):
+        eq.backward(losses(Heads(), batch()), eq.LDCMTL(router="mlp", features="encoder"))
+    with pytest.raises(eq.InputError, match="needs MultiTaskOptimizer"):
+        eq.backward(losses(Heads(), batch()), eq.LDCMTL(double_loop=True))
+    with pytest.raises(eq.InputError, match=r"one number for each of the 3 tasks; it gave the shape \[2\]"):
+        optimizer_of(eq.LDCMTL(router=nn.Linear(8, 2), features="encoder")).step(batch())
+    with pytest.raises(eq.InputError, match="was not run in this step"):
+        optimizer_of(eq.LDCMTL(router="mlp", features=nn.Linear(2, 2))).step(batch())
+    balancer = eq.LDCMTL(normalize="log")
+    with pytest.raises(eq.NonFiniteError, match="weight of task"):
+        eq.backward({"a": (w := torch.ones(2, requires_grad=True)).sum(), "b": -w.sum()}, balancer)
+    with pytest.raises(eq.NonFiniteError, match="diverged; lower inner_lr"):
+        optimizer_of(eq.LDCMTL(double_loop=True, inner_lr=1e6)).step(batch())
+    optimizer_of(balancer := eq.LDCMTL(router="mlp", features="encoder")).step(batch())
+    with pytest.raises(eq.InputError, match="another router"):
+        eq.LDCMTL().load_state_dict(balancer.state_dict())
+    known = eq.LDCMTL(normalize="rescale")
+    known.weights(torch.ones(2))
+    with pytest.raises(eq.InputError, match="learned from 2 tasks and now meets 3"):
+        known.weights(torch.ones(3))
