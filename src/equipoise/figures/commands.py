@@ -9,6 +9,9 @@ import typer
 
 __all__ = ["app"]
 
+METHODS = "ls,mgda,famo,ldc-mtl"
+"""Of Figure 1 of the LDC-MTL paper."""
+
 app = typer.Typer(
     help="Make a figure of one of the papers again, with the numbers behind it.",
     no_args_is_help=True,
@@ -83,6 +86,57 @@ def _cost_toy(
     with display(steps, Console(stderr=True)) as told:
         made = make(settings, output, told)
     show(made, Console())
+
+
+@app.command("ldc-toy")
+def _ldc_toy(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for pictures, table and numbers.")] = Path(
+        "results/ldc-toy"
+    ),
+    methods: Annotated[str, typer.Option("--methods", "-m", help="Which; options as in studies.")] = METHODS,
+    steps: Annotated[int, typer.Option(help="Steps of a trajectory.")] = 50_000,
+    lr: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 1e-3,
+    sign: Annotated[
+        str, typer.Option(help="Of f2: released (as published pictures have it) or paper (the formula).")
+    ] = "released",
+    timed_steps: Annotated[int, typer.Option(help="Steps of real training from which run times are taken.")] = 1000,
+) -> None:
+    """Figure 1 of LDC-MTL: trajectories and run time on the two-task toy problem."""
+    from rich.console import Console
+
+    from equipoise.figures.cost_toy.display import display
+    from equipoise.figures.ldc_toy import Settings, make
+    from equipoise.study.methods import parse_methods
+
+    settings = Settings(
+        methods=tuple(method.label for method in parse_methods(methods)),
+        steps=steps,
+        lr=lr,
+        sign=sign,  # type: ignore[arg-type]  # checked there, with a message
+        timed_steps=timed_steps,
+    )
+    with display(steps, Console(stderr=True)) as told:
+        text = make(settings, output, told)
+    typer.echo(text)
+
+
+@app.command("ldc-gradient-norms")
+def _ldc_gradient_norms(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for picture, table and numbers.")] = Path(
+        "results/ldc-gradient-norms"
+    ),
+    epochs: Annotated[int, typer.Option("--epochs", "-e", help="Passes over the digits.")] = 10,
+    inner_steps: Annotated[int, typer.Option(help="N, steps of the lower level in each step.")] = 50,
+    inner_lr: Annotated[float, typer.Option(help="Their step size, times λ in the paper's formulation.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="Of data order and parameters.")] = 0,
+    options: Annotated[str, typer.Option(help='Further options of LDC-MTL, such as "penalty=1,formulation=released".')] = "",
+) -> None:
+    """Figures 3 and 7 of LDC-MTL, on digits: the gradient that the single loop drops, next to the one it keeps."""
+    from equipoise.figures.ldc_gradient_norms import Settings, make
+    from equipoise.study.options import read_options
+
+    settings = Settings(epochs, inner_steps, inner_lr, seed, read_options(options, options))
+    typer.echo(make(settings, output, lambda line: typer.echo(line, err=True)))
 
 
 @app.command("asmg")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
@@ -93,6 +93,8 @@ class LDCMTL(LossBalancer):
         router: ``"vector"``, a free number a task; ``"mlp"``, the three-layer network of appendix A.1; or a module that turns
             the mean features ``[C]`` into ``[K]`` numbers.
         formulation: ``"paper"`` or ``"released"``.
+        initial: the losses ``[K]`` that ``"rescale"`` divides by, where they are known beforehand; each task's first loss if
+            left out.
         features: the module (or its dotted name in the model) whose output the network looks at, averaged over samples and
             places.
         learning_rate: of Adam on W; 1e-3, the paper's step size for both x and W.
@@ -125,6 +127,7 @@ class LDCMTL(LossBalancer):
         router: Literal["vector", "mlp"] | nn.Module = "vector",
         formulation: Literal["paper", "released"] = "paper",
         *,
+        initial: Sequence[float] | None = None,
         features: nn.Module | str | None = None,
         learning_rate: float = 1e-3,
         smooth: float = 0.0,
@@ -156,6 +159,8 @@ class LDCMTL(LossBalancer):
                 raise InputError(f"{name} must be at least 0; got {value}")
         if inner_steps < 1:
             raise InputError(f"inner_steps must be a whole number from 1 on; got {inner_steps}")
+        if initial is not None and (normalize != "rescale" or not all(value > 0 for value in initial)):
+            raise InputError(f'initial holds the positive losses that normalize="rescale" divides by; got {initial}')
         self.penalty = _PENALTY[formulation] if penalty is None else float(penalty)
         self.tau = tau
         self.normalize: Normalization = normalize
@@ -178,7 +183,7 @@ class LDCMTL(LossBalancer):
             self._router = VectorRouter(Sigmoid() if self._released else Softmax(), float(self._released), learning_rate)
         elif isinstance(features, nn.Module):
             self._listen(features)
-        self._first: Tensor | None = None
+        self._first = None if initial is None else torch.tensor(list(initial), dtype=torch.float64)
         self._solution: dict[str, Tensor] | None = None
         self._gradient: Tensor | None = None
         self._companion: Companion | None = None

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from equipoise.errors import InputError
 from equipoise.figures.cost_toy.front import front_picture
 from equipoise.figures.cost_toy.outcome import Outcome, outcomes
 from equipoise.figures.cost_toy.plane import balancers_picture, plane_picture
@@ -14,6 +13,7 @@ from equipoise.figures.cost_toy.run import run
 from equipoise.figures.cost_toy.settings import Settings
 from equipoise.figures.cost_toy.surfaces import surfaces_picture
 from equipoise.figures.cost_toy.table import as_json, as_markdown, caption
+from equipoise.figures.folder import made_folder
 
 __all__ = ["Made", "make"]
 
@@ -46,10 +46,7 @@ def make(settings: Settings, folder: Path, told: Callable[[int], None] | None = 
     Raises:
         InputError: the folder cannot be made, or a balancer cannot be run.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {folder} cannot be made ({error.strerror}); choose another with --output") from None
+    made_folder(folder)
     trajectories = run(settings, told)
     first = settings.balancers[0]
     pictures = {

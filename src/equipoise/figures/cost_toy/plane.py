@@ -16,9 +16,9 @@ from equipoise.figures.cost_toy.run import Trajectories
 from equipoise.study.pictures.style import COLOURS, INK, grid
 from equipoise.toys import ParetoSet, TwoTasks
 
-__all__ = ["balancers_picture", "plane_picture"]
+__all__ = ["SPAN", "balancers_picture", "mean_loss", "plane_picture"]
 
-_SPAN = 11.5
+SPAN = 11.5
 _FINENESS = 300
 _LEVELS = 14
 
@@ -56,7 +56,7 @@ def balancers_picture(trajectories: Trajectories) -> Figure:
 
 
 def _plane(axes: Axes, trajectories: Trajectories, pareto: ParetoSet, balancer: str, *, teleporting: bool) -> None:
-    _mean_loss(axes, trajectories.problem)
+    mean_loss(axes, trajectories.problem)
     axes.plot(*pareto.points.T, color=INK, linewidth=5, alpha=0.35, solid_capstyle="round", zorder=2)
     for number in range(len(trajectories.settings.starts)):
         rows = trajectories.rows_of(balancer, number, teleporting=teleporting)
@@ -71,17 +71,18 @@ def _plane(axes: Axes, trajectories: Trajectories, pareto: ParetoSet, balancer: 
                 axes.plot(*jump.T, color=colour, linewidth=0.9, alpha=strength, linestyle=(0, (3, 2)), zorder=3)
             axes.plot(*own.end, marker="*", markersize=11, color=colour, markeredgecolor="white", markeredgewidth=0.7, zorder=6)
         axes.plot(*trajectories.settings.starts[number], marker="o", markersize=5.5, color=INK, zorder=5)
-    axes.set_xlim(-_SPAN, _SPAN)
-    axes.set_ylim(-_SPAN, _SPAN)
+    axes.set_xlim(-SPAN, SPAN)
+    axes.set_ylim(-SPAN, SPAN)
     axes.set_aspect("equal")
     ticks = [-10, -5, 0, 5, 10]
     axes.set_xticks(ticks)
     axes.set_yticks(ticks)
 
 
-def _mean_loss(axes: Axes, problem: TwoTasks) -> None:
+def mean_loss(axes: Axes, problem: TwoTasks) -> None:
+    """Draws the mean of the two losses in shades."""
     axes.grid(False)
-    line = torch.linspace(-_SPAN, _SPAN, _FINENESS, dtype=torch.float64)
+    line = torch.linspace(-SPAN, SPAN, _FINENESS, dtype=torch.float64)
     points = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)
     mean = problem.losses(points).mean(-1).numpy()
     # Levels of equal area: evenly spaced ones would show the bowl and hide the valleys.
