@@ -104,7 +104,8 @@ class LDCMTL(LossBalancer):
         double_loop: Algorithm 2.
         inner_steps: N.
         inner_lr: β.
-        warm_start: where z starts in each step: ``"model"``, at x (Algorithm 2), or ``"solution"``, at the last step's z_N.
+        warm_start: where z starts in each step: ``"solution"``, at the last step's z_N, or ``"model"``, at x, as Algorithm 2
+            writes it.
         seed: of the router's initial parameters.
 
     Raises:
@@ -135,7 +136,7 @@ class LDCMTL(LossBalancer):
         double_loop: bool = False,
         inner_steps: int = 50,
         inner_lr: float = 1e-3,
-        warm_start: Literal["model", "solution"] = "model",
+        warm_start: Literal["model", "solution"] = "solution",
         seed: int = 0,
     ) -> None:
         normalize = "none" if normalize is None else normalize  # "none" in a study's text means None
