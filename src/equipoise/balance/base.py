@@ -68,12 +68,15 @@ class Balancer(ABC):
             accumulation and losses given as callables need a forward pass more, to know all losses before the first
             backward.
         stateful: names of the attributes that make up the state: tensors, numbers, arrays or generators.
+        decides_purely: whether :meth:`decide` leaves the state as it was and all learning is done in :meth:`update` and
+            later. Then no copy of the state is taken before each step, which matters where it is as large as the gradients.
     """
 
     needs: Need
     watches: ClassVar[bool] = False
     depends_on_losses: ClassVar[bool] = False
     stateful: ClassVar[tuple[str, ...]] = ()
+    decides_purely: ClassVar[bool] = False
 
     def attach(self, objective: Objective) -> None:  # noqa: B027  (most balancers know nothing of the model)
         """Told by :class:`~equipoise.MultiTaskOptimizer` at its construction which objective it balances.
