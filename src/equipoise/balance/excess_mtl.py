@@ -34,8 +34,8 @@ class ExcessMTL(GradientBalancer):
     A task's loss above its own optimum is estimated as E_k = g_kᵀ diag(Σ_τ g_k,τ² + ε)^{−1/2} g_k, the sum running over all
     steps so far, this one included. Relative to the task's first estimate, which takes care of the units of the losses, it
     moves the weight, w_k ∝ w_k exp(η E_k/E_k at the start), and the direction is Σ_k w_k g_k with weights that add up to the
-    number of tasks present (the paper's to 1). Weights are kept as logarithms. They are 1 in the first step, which only sets the
-    scale, as in released code; a task whose first gradients vanish gets its scale from the first that does not.
+    number of tasks present (the paper's to 1). Weights are kept as logarithms. They are 1 in the first step, which only sets
+    the scale, as in released code; a task whose first gradients vanish gets its scale from the first that does not.
 
     The paper's gradients are those of the whole network, here they are those of the shared parameters; task-specific ones get
     their own task's gradient with weight 1, as everywhere where gradients are balanced.

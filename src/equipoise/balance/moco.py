@@ -43,7 +43,8 @@ class MoCo(GradientBalancer):
     from Y = 0 and λ = 1/K. Π is the projection on the ball of radius ``max_norm``, Π_Δ that on the simplex. The step is taken
     with the new Y and λ, as in released code; by its indices the paper takes it with those before. Released code also
     differs in two ways that are options here: a softmax in place of Π_Δ, and gradients scaled to the length of their loss. It
-    has no ball. Default step sizes are those of released code. Single level only: nothing here estimates a lower level's solution.
+    has no ball. Default step sizes are those of released code. Single level only: no lower level's solution is
+    estimated.
 
     Memory: one row of the shared parameters' length a task, and two more during the step. Of a batch that lacks tasks,
     those present share the weight that they had together; a task alone in its batch thus keeps its weight.
