@@ -85,3 +85,14 @@ def test_ties_go_to_the_upper_group() -> None:
 def test_bad_input(values: list[float], groups: int, message: str) -> None:
     with pytest.raises(eq.InputError, match=message):
         group_values(values, groups)
+
+
+@given(values=st.lists(few_digits, min_size=3, max_size=30))
+def test_the_short_way_for_two_groups_is_as_good_as_the_long_one(values: list[float]) -> None:
+    given_values = np.array(values)
+    line = np.unique(given_values)
+    assert (
+        grouping_cost(given_values, group_values(given_values, 2))
+        <= min([grouping_cost(given_values, (given_values >= cut).astype(int)) for cut in line[1:]] or [0.0]) * (1 + 1e-12)
+        + 1e-13
+    )

@@ -86,7 +86,7 @@ class IMTLL(LossBalancer):
             self.log_scales = losses.new_full((len(observation.tasks),), self.initial)
             self.moments = vector_adam_state(self.log_scales)
         values = self.log_scales.to(losses.device)
-        entries = torch.as_tensor(observation.present, device=losses.device)
+        entries = slice(None) if observation.complete else torch.as_tensor(observation.present, device=losses.device)
         gradient = values[entries].exp() * losses - 1
         self.log_scales, self.moments = vector_adam(
             values, gradient, self.moments.to(losses.device), entries, learning_rate=self.learning_rate
