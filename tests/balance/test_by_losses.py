@@ -328,3 +328,14 @@ def test_options_out_of_range(name: str, options: dict[str, object], message: st
 def test_preferences_that_do_not_fit(preference: object, message: str) -> None:
     with pytest.raises(eq.InputError, match=message):
         eq.STCH(preference=preference).decide(seen([1, 1, 1]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("balancer", [eq.IMTLL(), eq.GLS(), eq.STCH(), eq.STCH(formulation="released", warmup_epochs=0)])
+@pytest.mark.parametrize("present", [(0, 1, 2), (0, 2)])
+def test_no_value_is_looked_at_so_that_a_gpu_need_not_be_waited_for(balancer: eq.Balancer, present: tuple[int, ...]) -> None:
+    """On torch's meta device there are no values: whoever asks for one gets an error."""
+    for _ in range(3):
+        observation = Observation(TASKS, present, torch.ones(len(present), device="meta"))
+        assert balancer.decide(observation).shape == (len(present),)
+        balancer.update(observation)
+        balancer.end_epoch()

@@ -26,7 +26,7 @@ __all__ = ["DBMTL"]
         "hard as any; the average lags behind by 1/(1 − `beta`) steps"
     ),
     adds_up_to="no weights: the averages of K log-loss gradients, each as long as the longest",
-    checked="equations; agreement with a reference in plain autograd",
+    checked="reference implementation, equations, autograd",
 )
 class DBMTL(GradientBalancer):
     """Adds up averaged gradients of log losses, each scaled to the largest norm among them (Lin et al., 2023, Algorithm 1).

@@ -24,7 +24,7 @@ __all__ = ["GLS"]
         "of all; units change the length of the step"
     ),
     adds_up_to="geometric over harmonic mean of the losses, at least 1",
-    checked="autograd; closed form",
+    checked="reference implementation, autograd",
 )
 class GLS(LossBalancer):
     """Minimises (Π_k ℓ_k)^{1/k} over the k tasks present, whose gradient weighs task j by (Π_k ℓ_k)^{1/k} / (k ℓ_j).

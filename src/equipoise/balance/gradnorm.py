@@ -27,7 +27,7 @@ __all__ = ["GradNorm"]
         "norms of one step are noisy; it has a learning rate of its own"
     ),
     adds_up_to="K",
-    checked="autograd; closed form",
+    checked="closed form, autograd",
 )
 class GradNorm(GramianBalancer):
     """Learns w by descending Σ_k | w_k‖g_k‖ − Ḡ r_k^α |, the target Ḡ r_k^α held fixed (Chen et al., 2018, eq. 2).

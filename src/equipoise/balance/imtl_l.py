@@ -28,7 +28,7 @@ __all__ = ["IMTLL"]
         "slow at the default; twice `uw` at the same learning rate"
     ),
     adds_up_to="K at the start",
-    checked="autograd; closed form",
+    checked="closed form, autograd",
 )
 class IMTLL(LossBalancer):
     """Minimises Σ_k exp(s_k) ℓ_k − s_k over the model and s together (Liu et al., 2021, section 3.2, with base e).

@@ -31,7 +31,7 @@ MoCoProjection = Literal["simplex", "softmax"]
         "norms: too large, and one task has all the weight; `normalise` helps; the averages lag behind, more as `beta` fades"
     ),
     adds_up_to="1, of averaged gradients that start from 0",
-    checked="equations; agreement with a reference in plain autograd",
+    checked="reference implementation, equations",
 )
 class MoCo(GradientBalancer):
     """Follows Yᵀλ, Y [K, P] tracking the task gradients and λ descending on ½‖Yᵀλ‖² + ½ρ‖λ‖².

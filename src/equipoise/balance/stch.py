@@ -28,16 +28,16 @@ _PATIENCE = 20_000
     aliases=("smooth-tchebycheff",),
     price="1 backward",
     promise=(
-        "for some preference reaches every Pareto-optimal point, on non-convex fronts too; within `mu`·log K of the largest "
-        "weighted loss"
+        "for small `mu` and some preference reaches every Pareto-optimal point, on non-convex fronts too; within `mu`·log K "
+        "of the largest weighted loss"
     ),
     serves="the worst task counts, or a point of one's own on the Pareto front is wanted",
     caveats=(
-        "the units of a loss and `mu` matter as the largest loss takes all weight when `mu` is small; the released "
+        "the units of a loss matter, and `mu` is in them: where it is small, the largest loss takes all weight; the released "
         "formulation needs positive losses and `end_epoch()`"
     ),
     adds_up_to="1/K by default, the softmax's mean of `preference` in general; K in the released formulation",
-    checked="autograd; closed form",
+    checked="reference implementation (released formulation), autograd",
 )
 class STCH(LossBalancer):
     """Minimises the smooth maximum μ log Σ_k exp(p_k (ℓ_k − z_k)/μ) (Lin et al., 2024, eq. 8), p being a preference.
