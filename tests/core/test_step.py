@@ -50,8 +50,12 @@ def test_gradients_are_what_the_weights_say(name: str) -> None:
     mtl = optimizer_of(name, model, lr=0.0)
     mtl.step(batch())
     weights = mtl.last.weights
-    if eq.balance.method(name).cost == "gradients":  # answers with a direction
-        weights = torch.ones(3)
+    if eq.balance.method(name).cost == "gradients":
+        assert weights is None
+        observation = eq.Observation(mtl.last.tasks, (0, 1, 2), mtl.last.losses, gradients=rows)
+        expected = eq.balancer(name).decide(observation)
+        assert torch.allclose(_grad(model.encoder.parameters()), expected, rtol=1e-4, atol=1e-6)
+        weights = torch.ones(len(rows))
     else:
         assert torch.allclose(_grad(model.encoder.parameters()), weights.to(rows) @ rows, rtol=1e-4, atol=1e-6)
     balances_losses = eq.balance.method(name).cost == "losses"
