@@ -18,10 +18,10 @@ METHODS = [info.name for info in eq.methods()]
 @pytest.mark.parametrize("declared", [True, False])
 @pytest.mark.parametrize("name", METHODS)
 def test_a_loop_of_ones_own_takes_the_same_steps(name: str, declared: bool) -> None:
-    mtl = optimizer_of(name)
+    mtl = optimizer_of(name, lr=0.005)
     torch.manual_seed(0)
     model = Heads()
-    sgd, balancer = torch.optim.SGD(model.parameters(), lr=0.05), eq.balancer(name)
+    sgd, balancer = torch.optim.SGD(model.parameters(), lr=0.005), eq.balancer(name)
     for step in range(5):
         mtl.step(batch(seed=step))
         sgd.zero_grad()

@@ -45,7 +45,7 @@ def test_resumed_training_is_the_same_to_the_bit(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_saved_state_is_a_copy(name: str) -> None:
-    mtl = optimizer_of(_balancer(name))
+    mtl = optimizer_of(_balancer(name), make=torch.optim.Adam, lr=0.01)
     _train(mtl, range(4))
     state = mtl.balancer.state_dict()
     frozen = pickle.dumps(state)

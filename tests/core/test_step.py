@@ -50,7 +50,14 @@ def test_gradients_are_what_the_weights_say(name: str) -> None:
     mtl = optimizer_of(name, model, lr=0.0)
     mtl.step(batch())
     weights = mtl.last.weights
-    assert torch.allclose(_grad(model.encoder.parameters()), weights.to(rows) @ rows, rtol=1e-4, atol=1e-6)
+    if eq.balance.method(name).cost == "gradients":
+        assert weights is None
+        observation = eq.Observation(mtl.last.tasks, (0, 1, 2), mtl.last.losses, gradients=rows)
+        expected = eq.balancer(name).decide(observation)
+        assert torch.allclose(_grad(model.encoder.parameters()), expected, rtol=1e-4, atol=1e-6)
+        weights = torch.ones(len(rows))
+    else:
+        assert torch.allclose(_grad(model.encoder.parameters()), weights.to(rows) @ rows, rtol=1e-4, atol=1e-6)
     balances_losses = eq.balance.method(name).cost == "losses"
     for weight, head, gradients in zip(weights.tolist(), model.heads, own, strict=True):
         for parameter, gradient in zip(head.parameters(), gradients, strict=True):
@@ -74,10 +81,11 @@ def test_callables_give_the_same_step(name: str) -> None:
     def lazy(model: nn.Module, data: object) -> dict[str, object]:
         return {task: lambda task=task: losses(model, data)[task] for task in ("t0", "t1", "t2")}
 
-    eager = optimizer_of(name)
+    # With a larger step, methods with large weights would leave the range where rounding stays small.
+    eager = optimizer_of(name, lr=0.005)
     torch.manual_seed(0)
     model = Heads()
-    late = eq.MultiTaskOptimizer(eq.Objective(model, lazy), torch.optim.SGD(model.parameters(), lr=0.05), name)
+    late = eq.MultiTaskOptimizer(eq.Objective(model, lazy), torch.optim.SGD(model.parameters(), lr=0.005), name)
     for step in range(4):
         assert eager.step(batch(seed=step)).keys() == late.step(batch(seed=step)).keys()
         eager.end_epoch()

@@ -1,40 +1,56 @@
 """Balancers: how the tasks combine. One file a method.
 
 Importing this package registers every method, in the order of the shelf: those that look at losses only, then those that
-look at the Gramian of the task gradients.
+look at the Gramian of the task gradients, then those that work on the gradients themselves.
 """
 
 from equipoise.balance.base import Balancer, GradientBalancer, GramianBalancer, LossBalancer, Observation
 from equipoise.balance.cagrad import CAGrad
 from equipoise.balance.coerce import as_balancer
+from equipoise.balance.db_mtl import DBMTL
 from equipoise.balance.dynamic_weight_average import DynamicWeightAverage
+from equipoise.balance.excess_mtl import ExcessMTL
 from equipoise.balance.fairgrad import FairGrad
 from equipoise.balance.famo import FAMO
+from equipoise.balance.gls import GLS
+from equipoise.balance.go4align import GO4Align
+from equipoise.balance.gradnorm import GradNorm
 from equipoise.balance.imtl_g import IMTLG
+from equipoise.balance.imtl_l import IMTLL
 from equipoise.balance.ldc import LDCMTL
 from equipoise.balance.linear_scalarization import LinearScalarization
 from equipoise.balance.mgda import MGDA
+from equipoise.balance.moco import MoCo
 from equipoise.balance.nash_mtl import NashMTL
 from equipoise.balance.pcgrad import PCGrad
 from equipoise.balance.random_loss_weighting import RandomLossWeighting
 from equipoise.balance.registry import MethodInfo, balancer, method, methods, register
 from equipoise.balance.scale_invariant import ScaleInvariant
+from equipoise.balance.stch import STCH
 from equipoise.balance.uncertainty_weighting import UncertaintyWeighting
 
 __all__ = [
+    "DBMTL",
     "FAMO",
+    "GLS",
     "IMTLG",
+    "IMTLL",
     "LDCMTL",
     "MGDA",
+    "STCH",
     "Balancer",
     "CAGrad",
     "DynamicWeightAverage",
+    "ExcessMTL",
     "FairGrad",
+    "GO4Align",
+    "GradNorm",
     "GradientBalancer",
     "GramianBalancer",
     "LinearScalarization",
     "LossBalancer",
     "MethodInfo",
+    "MoCo",
     "NashMTL",
     "Observation",
     "PCGrad",

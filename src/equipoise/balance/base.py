@@ -109,6 +109,8 @@ class Balancer(ABC):
             backward.
         stateful: names of the attributes that make up the state: tensors, numbers, arrays or generators.
         processes: those that train together; :class:`~equipoise.MultiTaskOptimizer` sets it where it was given a group.
+        decides_purely: whether :meth:`decide` leaves the state as it was and all learning is done in :meth:`update` and
+            later. Then no copy of the state is taken before each step, which matters where it is as large as the gradients.
     """
 
     needs: Need
@@ -119,6 +121,8 @@ class Balancer(ABC):
 
     def begin(self) -> None:  # noqa: B027
         """Told by :class:`~equipoise.MultiTaskOptimizer` that a step begins, before its losses are evaluated."""
+
+    decides_purely: ClassVar[bool] = False
 
     def attach(self, objective: Objective) -> None:  # noqa: B027  (most balancers know nothing of the model)
         """Told by :class:`~equipoise.MultiTaskOptimizer` at its construction which objective it balances.

@@ -27,6 +27,8 @@ __all__ = ["ScaleInvariant"]
 class ScaleInvariant(LossBalancer):
     """Minimises Σ_k log ℓ_k, whose gradient weighs task k by 1/ℓ_k.
 
+    This is also the loss part of DB-MTL by itself (:class:`~equipoise.DBMTL`), with the same ε.
+
     Args:
         epsilon: added to every loss, so that a loss that reaches 0 keeps a finite weight.
 

@@ -20,7 +20,7 @@ def vector_adam(
     values: Tensor,
     gradient: Tensor,
     state: Tensor,
-    entries: Tensor,
+    entries: Tensor | slice,
     *,
     learning_rate: float,
     betas: tuple[float, float] = (0.9, 0.999),
@@ -33,7 +33,7 @@ def vector_adam(
         values: ``[K]``.
         gradient: ``[k]``, of the entries alone.
         state: ``[3, K]`` of :func:`vector_adam_state`.
-        entries: positions of the k entries to move.
+        entries: positions of the k entries to move; ``slice(None)`` for all of them, which is faster.
         learning_rate: step size.
         betas: decay rates of the moments.
         epsilon: added to the root of the second moment.
@@ -43,11 +43,14 @@ def vector_adam(
         New values and new state; the arguments are left alone.
     """
     first, second, count = state[:, entries]
-    gradient = gradient + weight_decay * values[entries]
+    if weight_decay != 0:
+        gradient = gradient + weight_decay * values[entries]
     first = betas[0] * first + (1 - betas[0]) * gradient
     second = betas[1] * second + (1 - betas[1]) * gradient.square()
     count = count + 1
     size = (first / (1 - betas[0] ** count)) / ((second / (1 - betas[1] ** count)).sqrt() + epsilon)
+    if isinstance(entries, slice):
+        return values - learning_rate * size, torch.stack([first, second, count])
     values, state = values.clone(), state.clone()
     values[entries] -= learning_rate * size
     state[:, entries] = torch.stack([first, second, count])

@@ -13,10 +13,12 @@ from equipoise.solvers.conflict_averse import (
 from equipoise.solvers.equal_projections import equal_projections, equal_projections_residual
 from equipoise.solvers.fair import fair_residual, fair_weights
 from equipoise.solvers.gramian import ScaledGramian, scale_gramian
+from equipoise.solvers.group_values import group_values, grouping_cost
 from equipoise.solvers.minimum_norm import minimum_norm_point, minimum_norm_residual
 from equipoise.solvers.nash import nash_bargaining, nash_residual
 from equipoise.solvers.nonnegative import nonnegative_quadratic_program, nonnegative_residual
 from equipoise.solvers.project_conflicts import project_conflicts, random_orders
+from equipoise.solvers.project_on_simplex import project_on_simplex
 from equipoise.solvers.simplex import simplex_quadratic_program, simplex_residual
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
     "equal_projections_residual",
     "fair_residual",
     "fair_weights",
+    "group_values",
+    "grouping_cost",
     "minimum_norm_point",
     "minimum_norm_residual",
     "nash_bargaining",
@@ -35,6 +39,7 @@ __all__ = [
     "nonnegative_quadratic_program",
     "nonnegative_residual",
     "project_conflicts",
+    "project_on_simplex",
     "random_orders",
     "scale_gramian",
     "simplex_quadratic_program",

@@ -68,7 +68,7 @@ class Balancing:
             NonFiniteError: a loss or gradient is not finite; the balancer's state is as before.
         """
         self._turn = turn = Turn(balancer, source, step, scale)
-        self._before = balancer.state_dict() if balancer.stateful else None
+        self._before = balancer.state_dict() if balancer.stateful and not balancer.decides_purely else None
         by_gradients = self._by_features or self._by_gradients
         way = self._by_losses if balancer.needs == "losses" else by_gradients
         try:

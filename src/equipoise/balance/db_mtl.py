@@ -1,0 +1,139 @@
+"""DB-MTL: dual balancing of losses and gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from equipoise.balance.base import GradientBalancer, Observation
+from equipoise.balance.registry import register
+from equipoise.balance.tracked_rows import check_rows_memory, fresh_rows, mixed_row, move_rows
+from equipoise.errors import InputError, NonFiniteError
+
+__all__ = ["DBMTL"]
+
+
+@register(
+    "db-mtl",
+    summary="log losses, whose averaged gradients are all scaled to the norm of the largest and added up",
+    paper="Lin et al., Dual-Balancing for Multi-Task Learning, 2023 (arXiv 2308.12029)",
+    aliases=("dbmtl",),
+    price="K backward, memory for K more gradients",
+    promise="every task pulls equally hard; neither the units of a loss nor the noise of one batch decide",
+    serves="losses on very different scales that a single weight does not tame",
+    caveats=(
+        "losses must be positive; knows norms and no conflicts; a task near its optimum, whose gradient is noise, pulls as "
+        "hard as any; the average lags behind by 1/(1 − `beta`) steps"
+    ),
+    adds_up_to="no weights: the averages of K log-loss gradients, each as long as the longest",
+    checked="reference implementation, equations, autograd",
+)
+class DBMTL(GradientBalancer):
+    """Adds up averaged gradients of log losses, each scaled to the largest norm among them (Lin et al., 2023, Algorithm 1).
+
+    With ĝ_k ← β_t ĝ_k + (1 − β_t) ∇log(ℓ_k + ε), ĝ starting from 0, the direction is max_j ‖ĝ_j‖ · Σ_k ĝ_k/‖ĝ_k‖, and
+    β_t = β/t^σ in step t = 1, 2, …. A task whose average is 0 adds nothing.
+
+    The loss part by itself, the sum of log losses, is what :class:`~equipoise.ScaleInvariant` (``si``) minimises, with the
+    same ε, at the price of one backward pass; ``log_losses=False`` leaves the gradient part by itself. Gradients are
+    balanced over the shared parameters; task-specific ones get their own loss's gradient with weight 1, as everywhere where
+    gradients are balanced, while the log losses of the paper would divide theirs by the loss.
+
+    Memory: one row of the shared parameters' length a task, and one more during the step. With ``beta=0`` none is kept.
+    Tasks that a batch lacks keep their average and add nothing to the step.
+
+    Args:
+        beta: β, below 1; 0.9 as in released code. 0 takes each batch's gradients as they are.
+        beta_sigma: σ, how fast β fades; 0 keeps it.
+        log_losses: take logarithms of the losses first.
+        epsilon: ε, added to the losses before the logarithm.
+
+    Raises:
+        InputError: an argument is out of range.
+        NonFiniteError: at a step with ``log_losses``, when a loss is negative.
+
+    Example:
+        >>> balancer = DBMTL(beta=0.0, log_losses=False)
+        >>> balancer.direction(torch.tensor([[3.0, 0.0], [0.0, 0.1]]))
+        tensor([3., 3.])
+    """
+
+    stateful = ("averages", "steps")
+    decides_purely = True
+
+    def __init__(self, beta: float = 0.9, beta_sigma: float = 0.0, log_losses: bool = True, epsilon: float = 1e-8) -> None:
+        if not 0 <= beta < 1:
+            raise InputError(f"beta must be at least 0 and below 1; got {beta}")
+        for name, value in (("beta_sigma", beta_sigma), ("epsilon", epsilon)):
+            if not 0 <= value < float("inf"):
+                raise InputError(f"{name} must be finite and at least 0; got {value}")
+        self.beta = beta
+        self.beta_sigma = beta_sigma
+        self.log_losses = log_losses
+        self.epsilon = epsilon
+        self.averages: Tensor | None = None
+        self.steps = 0
+        self._held: tuple[Tensor, Tensor] | None = None
+
+    def decide(self, observation: Observation) -> Tensor:
+        """Direction ``[P]`` of the tasks present."""
+        gradients = observation.gradients
+        assert gradients is not None
+        check_rows_memory(self, self.averages, observation)
+        take = (1 - self._beta()) * self._slopes(observation, gradients)
+        self._held = (gradients, take)
+        spare = torch.empty_like(gradients[0])
+        direction = torch.zeros_like(spare)
+        norms = []
+        for position, gradient, share in zip(observation.present, gradients, take.to(gradients).unbind(), strict=True):
+            past = None if self.averages is None else self.averages[position]
+            average = mixed_row(past, self._beta(), gradient, share, spare)
+            # In float64, for the squares of large and small gradients leave float32's range.
+            norm = torch.linalg.vector_norm(average, dtype=torch.float64)
+            norms.append(norm)
+            direction.addcmul_(average, torch.where(norm > 0, 1 / norm, 0.0).to(average))
+        return direction.mul_(torch.stack(norms).max().to(direction))
+
+    def direction(self, gradients: Tensor) -> Tensor:
+        """Direction ``[P]`` from gradients ``[K, P]`` of all tasks; their losses count as 1 where they matter."""
+        tasks = tuple(f"task{k}" for k in range(len(gradients)))
+        losses = gradients.new_ones(len(gradients))
+        direction = self.decide(Observation(tasks, tuple(range(len(tasks))), losses, gradients=gradients))
+        self._held = None
+        return direction
+
+    def update(self, observation: Observation) -> None:
+        """Moves the averages of the tasks present."""
+        if self._held is None:
+            return
+        gradients, take = self._held
+        self._held = None
+        if self.beta > 0:
+            if self.averages is None:
+                self.averages = fresh_rows(observation, gradients)
+            move_rows(self.averages, observation.present, self._beta(), gradients, take)
+        self.steps += 1
+
+    def _beta(self) -> float:
+        return float(self.beta / (self.steps + 1) ** self.beta_sigma)
+
+    def _slopes(self, observation: Observation, gradients: Tensor) -> Tensor:
+        """What turns gradients of losses into gradients of their logarithms, ``[k]``."""
+        if not self.log_losses:
+            return torch.ones(len(gradients), dtype=torch.float64, device=gradients.device)
+        assert observation.losses is not None
+        shifted = observation.losses.to(gradients.device, torch.float64) + self.epsilon
+        bad = [position for position, loss in zip(observation.present, shifted.tolist(), strict=True) if loss <= 0]
+        if bad:
+            names = tuple(observation.tasks[position] for position in bad)
+            raise NonFiniteError(
+                f"the logarithm of the loss of task {', '.join(names)} does not exist in step {observation.step}: DB-MTL needs "
+                f"positive losses, or log_losses=False; the step was not taken and nothing has changed",
+                tasks=names,
+                step=observation.step,
+                what="loss",
+            )
+        return shifted.reciprocal()
+
+    def __repr__(self) -> str:
+        return f"DBMTL(beta={self.beta}, beta_sigma={self.beta_sigma}, log_losses={self.log_losses})"

@@ -1,0 +1,135 @@
+"""ExcessMTL: weights by estimated excess risks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from equipoise.balance.base import GradientBalancer, Observation
+from equipoise.balance.registry import register
+from equipoise.balance.tracked_rows import check_rows_memory, fresh_rows
+from equipoise.errors import InputError
+
+__all__ = ["ExcessMTL"]
+
+
+@register(
+    "excess-mtl",
+    summary="more weight for tasks estimated to be far from their own optimum, whatever loss they have there",
+    paper="He et al., Robust Multi-Task Learning with Excess Risks, ICML 2024",
+    aliases=("excessmtl",),
+    price="K backward, memory for K more gradients",
+    promise="weights follow how far a loss could still fall: label noise, which keeps a loss high for good, draws none",
+    serves="tasks with unequal label noise, or losses that do not go to 0",
+    caveats=(
+        "the estimate is a heuristic from accumulated squared gradients; the first batch sets the scale of each task; weights "
+        "move slowly and, as the estimates shrink, ever less; knows no conflicts"
+    ),
+    adds_up_to="the number of tasks present",
+    checked="reference implementation, equations",
+)
+class ExcessMTL(GradientBalancer):
+    """Moves weights by the exponentiated gradient of estimated excess risks (He et al., 2024, Algorithm 1).
+
+    A task's loss above its own optimum is estimated as E_k = g_kᵀ diag(Σ_τ g_k,τ² + ε)^{−1/2} g_k, the sum running over all
+    steps so far, this one included. Relative to the task's first estimate, which takes care of the units of the losses, it
+    moves the weight, w_k ∝ w_k exp(η E_k/E_k at the start), and the direction is Σ_k w_k g_k with weights that add up to the
+    number of tasks present (the paper's to 1). Weights are kept as logarithms. They are 1 in the first step, which only sets
+    the scale, as in released code; a task whose first gradients vanish gets its scale from the first that does not.
+
+    The paper's gradients are those of the whole network, here they are those of the shared parameters; task-specific ones get
+    their own task's gradient with weight 1, as everywhere where gradients are balanced.
+
+    Memory: one row of the shared parameters' length a task, and two more during the step. Tasks that a batch lacks keep
+    their sums and their weight relative to the others.
+
+    Args:
+        step_size: η; 0.01 as in released code.
+        epsilon: ε, added to the sums of squares; 1e-7 as in released code.
+
+    Raises:
+        InputError: an argument is out of range.
+
+    Example:
+        >>> ExcessMTL().direction(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
+        tensor([1., 2.])
+    """
+
+    stateful = ("squares", "scales", "log_weights")
+    decides_purely = True
+
+    def __init__(self, step_size: float = 0.01, epsilon: float = 1e-7) -> None:
+        if not 0 <= step_size < float("inf"):
+            raise InputError(f"step_size must be finite and at least 0; got {step_size}")
+        if not 0 < epsilon < float("inf"):
+            raise InputError(f"epsilon must be positive and finite; got {epsilon}")
+        self.step_size = step_size
+        self.epsilon = epsilon
+        self.squares: Tensor | None = None
+        self.scales: Tensor | None = None
+        self.log_weights: Tensor | None = None
+        self._held: tuple[Tensor, Tensor, Tensor] | None = None
+
+    @property
+    def task_weights(self) -> Tensor | None:
+        """Weights ``[K]`` of the last step, as if all tasks were present; ``None`` before the first."""
+        return None if self.log_weights is None else len(self.log_weights) * torch.softmax(self.log_weights, 0)
+
+    def decide(self, observation: Observation) -> Tensor:
+        """Direction ``[P]`` of the tasks present."""
+        gradients = observation.gradients
+        assert gradients is not None
+        check_rows_memory(self, self.squares, observation)
+        risks = self._risks(observation, gradients)
+        logs = torch.zeros_like(risks)
+        known = torch.zeros_like(risks)
+        if self.log_weights is not None and self.scales is not None:
+            logs = observation.of_present(self.log_weights.to(risks.device))
+            known = observation.of_present(self.scales.to(risks.device))
+        logs = logs + torch.where(known > 0, self.step_size * risks / torch.where(known > 0, known, 1.0), 0.0)
+        self._held = (gradients, torch.where(known > 0, known, risks), logs)
+        weights = len(logs) * torch.softmax(logs, 0)
+        return torch.mm(weights.to(gradients)[None], gradients)[0]
+
+    def direction(self, gradients: Tensor) -> Tensor:
+        """Direction ``[P]`` from gradients ``[K, P]`` of all tasks."""
+        tasks = tuple(f"task{k}" for k in range(len(gradients)))
+        direction = self.decide(Observation(tasks, tuple(range(len(tasks))), gradients=gradients))
+        self._held = None
+        return direction
+
+    def update(self, observation: Observation) -> None:
+        """Adds to the sums of squares, and keeps scales and weights."""
+        if self._held is None:
+            return
+        gradients, scales, logs = self._held
+        self._held = None
+        if self.squares is None or self.scales is None or self.log_weights is None:
+            self.squares = fresh_rows(observation, gradients)
+            self.scales = torch.zeros(len(observation.tasks), dtype=torch.float64, device=gradients.device)
+            self.log_weights = torch.zeros_like(self.scales)
+        if observation.complete:
+            self.squares.addcmul_(gradients, gradients)
+            self.scales, self.log_weights = scales, logs
+            return
+        for position, gradient in zip(observation.present, gradients, strict=True):
+            self.squares[position].addcmul_(gradient, gradient)
+        entries = torch.tensor(observation.present, device=gradients.device)
+        self.scales = self.scales.to(gradients.device).index_copy(0, entries, scales)
+        self.log_weights = self.log_weights.to(gradients.device).index_copy(0, entries, logs)
+
+    def _risks(self, observation: Observation, gradients: Tensor) -> Tensor:
+        """E ``[k]`` in float64."""
+        square, root = torch.empty_like(gradients[0]), torch.empty_like(gradients[0])
+        risks = []
+        for position, gradient in zip(observation.present, gradients, strict=True):
+            torch.mul(gradient, gradient, out=square)
+            root.copy_(square)
+            if self.squares is not None:
+                root.add_(self.squares[position])
+            root.add_(self.epsilon).sqrt_()
+            risks.append(square.div_(root).sum(dtype=torch.float64))
+        return torch.stack(risks)
+
+    def __repr__(self) -> str:
+        return f"ExcessMTL(step_size={self.step_size})"

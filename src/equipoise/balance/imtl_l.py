@@ -1,0 +1,96 @@
+"""IMTL-L: the loss part of impartial multi-task learning."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from equipoise.balance.base import LossBalancer, Observation
+from equipoise.balance.registry import register
+from equipoise.balance.vector_adam import vector_adam, vector_adam_state
+from equipoise.errors import InputError
+
+__all__ = ["IMTLL"]
+
+
+@register(
+    "imtl-l",
+    summary="weights are learned scales: exp(s)·ℓ − s with s learned beside the model",
+    paper="Liu et al., Towards Impartial Multi-task Learning, ICLR 2021",
+    aliases=("imtll",),
+    price="1 backward",
+    promise="learns a scale a task; at rest the scaled losses are all 1, so a task's weight is 1 over its loss",
+    serves="losses on different scales, when weights should follow their level slowly and not every batch",
+    caveats=(
+        "losses must be positive, else a weight grows without bound, with no error; it has a learning rate of its own and is "
+        "slow at the default; twice `uw` at the same learning rate"
+    ),
+    adds_up_to="K at the start",
+    checked="closed form, autograd",
+)
+class IMTLL(LossBalancer):
+    """Minimises Σ_k exp(s_k) ℓ_k − s_k over the model and s together (Liu et al., 2021, section 3.2, with base e).
+
+    The gradient with respect to s_k is exp(s_k) ℓ_k − 1, so s needs no backward pass; where it vanishes, all scaled losses
+    are 1. In the paper s is learned by the model's own optimizer; here it has an Adam of its own, because the optimizer
+    stays the user's. With s = −log σ² this is twice the objective of :class:`~equipoise.UncertaintyWeighting`, and Adam does
+    not see the factor: at equal learning rates the weights are twice as large, and nothing else differs.
+
+    For a loss that stays at 0 or below, the objective has no minimum in s_k, and its weight grows for ever.
+
+    Args:
+        learning_rate: of Adam on s.
+        initial: log-scale that every task starts from; 0 weighs all by 1.
+
+    Raises:
+        InputError: the learning rate is negative, or ``initial`` not finite.
+
+    Example:
+        >>> IMTLL().weights(torch.tensor([2.0, 8.0]))
+        tensor([1., 1.])
+    """
+
+    stateful = ("log_scales", "moments")
+    depends_on_losses = False
+    decides_purely = True
+
+    def __init__(self, learning_rate: float = 1e-3, initial: float = 0.0) -> None:
+        if not learning_rate >= 0:
+            raise InputError(f"learning_rate must be at least 0; got {learning_rate}")
+        if not math.isfinite(initial):
+            raise InputError(f"initial must be finite; got {initial}")
+        self.learning_rate = learning_rate
+        self.initial = initial
+        self.log_scales: Tensor | None = None
+        self.moments: Tensor | None = None
+
+    def decide(self, observation: Observation) -> Tensor:
+        """exp(s) of the tasks present."""
+        self.check_memory(self.log_scales, observation)
+        if self.log_scales is None:
+            return torch.full((len(observation.present),), self.initial, dtype=torch.float64).exp()
+        return observation.of_present(self.log_scales).exp()
+
+    def weights(self, losses: Tensor) -> Tensor:
+        """exp(s) for losses ``[K]`` of all tasks."""
+        tasks = tuple(f"task{k}" for k in range(len(losses)))
+        return self.decide(Observation(tasks, tuple(range(len(losses))))).to(losses)
+
+    def update(self, observation: Observation) -> None:
+        """One Adam step on the log-scales of the tasks present."""
+        assert observation.losses is not None
+        losses = observation.losses.double()
+        if self.log_scales is None or self.moments is None:
+            self.log_scales = losses.new_full((len(observation.tasks),), self.initial)
+            self.moments = vector_adam_state(self.log_scales)
+        values = self.log_scales.to(losses.device)
+        entries = slice(None) if observation.complete else torch.as_tensor(observation.present, device=losses.device)
+        gradient = values[entries].exp() * losses - 1
+        self.log_scales, self.moments = vector_adam(
+            values, gradient, self.moments.to(losses.device), entries, learning_rate=self.learning_rate
+        )
+
+    def __repr__(self) -> str:
+        return f"IMTLL(learning_rate={self.learning_rate}, initial={self.initial})"
