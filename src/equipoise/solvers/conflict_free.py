@@ -64,8 +64,8 @@ def conflict_free_weights(gram: ArrayLike, preference: ArrayLike) -> Array:
 def conflict_free_residual(gram: ArrayLike, preference: ArrayLike, weights: ArrayLike) -> float:
     """How far the direction's inner products with the unit gradients are from what ConFIG asks of them.
 
-    With x = √Q_ii w, the distance of C x from its projection onto the line along C C⁺p, relative to ‖C x‖, and the relative
-    error of the length rule ‖d‖² = (Σ g_k)ᵀd; the larger of the two.
+    With x = √Q_ii w, the distance of C x from its projection onto the line along C C⁺p, relative to ‖C x‖, and the error of the
+    length rule ‖d‖² = (Σ g_k)ᵀd, relative to the sizes of the terms that the two are summed from; the larger of the two.
 
     Example:
         >>> conflict_free_residual([[4.0, 0.0], [0.0, 4.0]], [1.0, 1.0], [1.0, 1.0]) < 1e-15
@@ -82,8 +82,9 @@ def conflict_free_residual(gram: ArrayLike, preference: ArrayLike, weights: Arra
     _, line = _pseudo_inverse(scaled, aim)
     line = line / max(float(np.linalg.norm(line)), 1e-300)
     off = float(np.linalg.norm(reached - (reached @ line) * line) / max(float(np.linalg.norm(reached)), 1e-300))
-    square, along = float(lengths @ reached), float((scaled.norms / largest) @ reached)
-    return max(off, abs(square - along) / max(abs(square), abs(along), 1e-300))
+    norms = scaled.norms / largest
+    terms = float((np.abs(lengths) + norms) @ np.abs(reached))
+    return max(off, abs(float((lengths - norms) @ reached)) / max(terms, 1e-300))
 
 
 def _pseudo_inverse(scaled: ScaledGramian, aim: Array) -> tuple[Array, Array]:

@@ -16,7 +16,7 @@ from equipoise.solvers.nonnegative import solve_nonnegative
 
 _EPSILON = float(np.finfo(np.float64).eps)
 # Rounds of exchanges that all projections take together; those that are not done by then are finished one by one.
-_ROUNDS = 12
+_ROUNDS = 8
 
 
 def dual_cone_projection(gram: ArrayLike, coefficients: ArrayLike) -> Array:
@@ -141,7 +141,7 @@ def _projections(scaled: ScaledGramian, rows: np.ndarray) -> Array:
         support[pending] = active ^ wrong
         pending = pending[~done]
     for row in pending:
-        added[row], _ = solve_nonnegative(cosines, linear[row], 1.0)
+        added[row], _ = solve_nonnegative(cosines, linear[row], 1.0, support[row])
     return added
 
 
