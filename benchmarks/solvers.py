@@ -35,7 +35,7 @@ def run(say: Say, *, budget: float = 1.0) -> None:
     families = "; ".join(f"*{name}*: {what}" for name, what in FAMILIES.items())
     say(
         f"## Solvers\n\nTime of one solve, and the KKT residual of the answer (the worst over {STEPS} Gramians), as the "
-        f"companions in `equipoise.solvers` measure it for all alike (UPGrad: the distance from K programmes solved one by one; "
+        f"companions in `equipoise.solvers` measure it for all alike (UPGrad: the distance from K programmes solved alone; "
         f"GradVac, which draws orders, has none; Aligned-MTL's leaves out components below 1e-5 of the largest, which TorchJD "
         f"keeps). {families}."
     )

@@ -258,6 +258,34 @@ def test_gradient_vaccine_keeps_the_same_averages() -> None:
     assert lifted > 3
 
 
+@pytest.mark.parametrize("matrix", ["five that conflict", "many", "low rank", "duplicated", "scales over 1e6"])
+def test_surgery_and_vaccine_in_the_same_orders_are_the_same(matrix: str) -> None:
+    """TorchJD draws from torch's global generator; the orders that it will draw are drawn before, from the same seed."""
+    g = MATRICES[matrix] - 0.5 * MATRICES[matrix].mean(0)
+    gram, tasks = g @ g.T, len(g)
+    vaccine, averages = aggregation.GradVacWeighting(beta=0.5, eps=0.0), np.zeros((tasks, tasks))
+    for step in range(4):
+        others = [[other for other in range(tasks) if other != task] for task in range(tasks)]
+        torch.manual_seed(step)
+        orders = [[other for other in torch.randperm(tasks).tolist() if other != task] for task in range(tasks)]
+        torch.manual_seed(step)
+        theirs = aggregation.PCGradWeighting()(gram)
+        assert _near(solvers.project_conflicts(gram.numpy(), orders), theirs, g)
+        torch.manual_seed(step)
+        orders = [[row[place] for place in torch.randperm(tasks - 1).tolist()] for row in others]
+        torch.manual_seed(step)
+        theirs = vaccine(gram)
+        ours, met = solvers.vaccinate(gram.numpy(), orders, averages)
+        assert _near(ours, theirs, g)
+        assert not _near(np.ones(tasks), theirs, g)
+        averages = np.where(np.isnan(met), averages, 0.5 * averages + 0.5 * met)
+
+
+def _near(ours: np.ndarray, theirs: Tensor, g: Tensor) -> bool:
+    lengths = g.norm(dim=1)
+    return float(((torch.from_numpy(ours) - theirs) @ g).norm()) <= 1e-6 * float((theirs.abs() * lengths).sum())
+
+
 # -- deliberate differences
 
 

@@ -65,7 +65,7 @@ def conflict_free_residual(gram: ArrayLike, preference: ArrayLike, weights: Arra
     """How far the direction's inner products with the unit gradients are from what ConFIG asks of them.
 
     With x = √Q_ii w, the distance of C x from its projection onto the line along C C⁺p, relative to ‖C x‖, and the error of the
-    length rule ‖d‖² = (Σ g_k)ᵀd, relative to the sizes of the terms that the two are summed from; the larger of the two.
+    length rule ‖d‖² = (Σ g_k)ᵀd, relative to what the terms of the two sums could be at most; the larger of the two.
 
     Example:
         >>> conflict_free_residual([[4.0, 0.0], [0.0, 4.0]], [1.0, 1.0], [1.0, 1.0]) < 1e-15
@@ -83,7 +83,7 @@ def conflict_free_residual(gram: ArrayLike, preference: ArrayLike, weights: Arra
     line = line / max(float(np.linalg.norm(line)), 1e-300)
     off = float(np.linalg.norm(reached - (reached @ line) * line) / max(float(np.linalg.norm(reached)), 1e-300))
     norms = scaled.norms / largest
-    terms = float((np.abs(lengths) + norms) @ np.abs(reached))
+    terms = float((np.abs(lengths) + norms).sum() * np.abs(reached).max())
     return max(off, abs(float((lengths - norms) @ reached)) / max(terms, 1e-300))
 
 
@@ -107,4 +107,7 @@ def _pseudo_inverse(scaled: ScaledGramian, aim: Array) -> tuple[Array, Array]:
     # Eigenvectors are known to the rounding over the gap to zero: what is below that of a part is none.
     noise = 16.0 * size * _EPSILON * np.linalg.norm(aim) * (size / values)
     parts[np.abs(parts) <= noise] = 0.0
-    return vectors @ (parts / values), vectors @ parts
+    reached = vectors @ parts
+    # The length rule multiplies these with norms of any size, so rounding in place of a zero would be amplified.
+    reached[np.abs(reached) <= 16.0 * size * _EPSILON * np.linalg.norm(aim)] = 0.0
+    return vectors @ (parts / values), reached
