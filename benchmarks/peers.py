@@ -53,6 +53,7 @@ def absent() -> list[str]:
         lines.append("LibMTL cannot be imported: its columns are left out (pip install --no-deps LibMTL).")
     for module, what in (
         ("cvxpy", "the reference route of Nash-MTL"),
+        ("quadprog", "TorchJD's UPGrad and DualProj (with qpsolvers)"),
         ("scipy", "the reference routes of CAGrad and FairGrad"),
     ):
         if not has(module):

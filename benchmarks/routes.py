@@ -53,6 +53,11 @@ def methods() -> list[Method]:
         Method("Nash-MTL, compiled once", _nash_compiled, solvers.nash_residual),
         Method("FairGrad", _fair, lambda gram, weights: solvers.fair_residual(gram, 1.0, weights)),
         Method("FairGrad α=2", _fair_two, lambda gram, weights: solvers.fair_residual(gram, 2.0, weights)),
+        Method("UPGrad", _upgrad, _unconflicting_difference),
+        Method("DualProj", _dualproj, lambda gram, w: solvers.dual_cone_residual(gram, np.full(len(gram), 1 / len(gram)), w)),
+        Method("Aligned-MTL", _aligned, lambda gram, w: solvers.aligned_residual(gram, np.full(len(gram), 1 / len(gram)), w)),
+        Method("ConFIG", _config, lambda gram, weights: solvers.conflict_free_residual(gram, np.ones(len(gram)), weights)),
+        Method("GradVac", _gradvac, lambda _gram, _weights: float("nan")),
     ]
 
 
@@ -140,3 +145,65 @@ def _fair(_gradients: list[Array], grams: list[Array], alpha: float = 1.0) -> di
 
 def _fair_two(gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
     return _fair(gradients, grams, alpha=2.0)
+
+
+def _mean(gram: Array) -> Array:
+    return np.full(len(gram), 1.0 / len(gram))
+
+
+def _unconflicting_difference(gram: Array, weights: Array) -> float:
+    """The sum of projections has no equation of its own: the distance from the sum of K programmes solved one by one, in ‖·‖_Q.
+
+    Relative to the sum of the lengths that the direction is made of.
+    """
+    tasks = len(gram)
+    exact = _mean(gram)
+    for task in range(tasks):
+        exact = exact + solvers.nonnegative_quadratic_program(gram, -gram[task]) / tasks
+    norms = np.sqrt(gram.diagonal())
+    change = (weights - exact) * norms
+    cosines = gram / norms[:, None] / norms
+    return float(np.sqrt(max(float(change @ cosines @ change), 0.0)) / (np.abs(exact) @ norms))
+
+
+def _upgrad(_gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
+    routes = {"ours": Route(lambda turn: solvers.unconflicting_weights(grams[turn], _mean(grams[turn])))}
+    return routes | ({"TorchJD": _torchjd("UPGradWeighting", grams)} if peers.torchjd() and peers.has("quadprog") else {})
+
+
+def _dualproj(_gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
+    routes = {"ours": Route(lambda turn: solvers.dual_cone_projection(grams[turn], _mean(grams[turn])))}
+    return routes | ({"TorchJD": _torchjd("DualProjWeighting", grams)} if peers.torchjd() and peers.has("quadprog") else {})
+
+
+def _aligned(_gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
+    routes = {"ours": Route(lambda turn: solvers.aligned_weights(grams[turn], _mean(grams[turn])))}
+    return routes | ({"TorchJD": _torchjd("AlignedMTLWeighting", grams)} if peers.torchjd() else {})
+
+
+def _config(gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
+    routes = {"ours": Route(lambda turn: solvers.conflict_free_weights(grams[turn], np.ones(len(grams[turn]))))}
+    if peers.torchjd():
+        from torchjd.aggregation import ConFIG
+
+        aggregator, matrices = ConFIG(), _tensors(gradients)
+
+        def weights(direction: Any, _gram: Array) -> Array:
+            # It answers with a direction, in the span of as many gradients as there are tasks.
+            turn = next(place for place, gram in enumerate(grams) if gram is _gram)
+            found: Array = np.linalg.lstsq(gradients[turn].T, np.asarray(direction), rcond=None)[0]
+            return found
+
+        routes["TorchJD"] = Route(lambda turn: aggregator(matrices[turn]), weights)
+    return routes
+
+
+def _gradvac(_gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
+    generator, tasks = np.random.default_rng(0), len(grams[0])
+    targets = np.zeros((tasks, tasks))
+    routes = {
+        "ours": Route(
+            lambda turn: solvers.vaccinate(grams[turn], solvers.random_orders(tasks, generator), targets)[0],
+        )
+    }
+    return routes | ({"TorchJD": _torchjd("GradVacWeighting", grams)} if peers.torchjd() else {})

@@ -12,8 +12,9 @@ from torch import Tensor
 import equipoise as eq
 
 GRAMIAN = [info.name for info in eq.methods() if info.cost == "gramian"]
-DETERMINISTIC = [name for name in GRAMIAN if name != "pcgrad"]
-NON_CONFLICTING = ["mgda", "nash-mtl", "fairgrad"]
+# Those that draw a random order have neither one answer nor one for each order of the tasks.
+DETERMINISTIC = [name for name in GRAMIAN if name not in ("pcgrad", "gradvac")]
+NON_CONFLICTING = ["mgda", "nash-mtl", "fairgrad", "upgrad", "dualproj"]
 """Those that promise that no loss increases to first order."""
 
 

@@ -4,17 +4,23 @@ Importing this package registers every method, in the order of the shelf: those 
 look at the Gramian of the task gradients, then those that work on the gradients themselves.
 """
 
+from equipoise.balance.aligned_mtl import AlignedMTL
 from equipoise.balance.base import Balancer, GradientBalancer, GramianBalancer, LossBalancer, Observation
 from equipoise.balance.cagrad import CAGrad
 from equipoise.balance.coerce import as_balancer
+from equipoise.balance.config import ConFIG
 from equipoise.balance.db_mtl import DBMTL
+from equipoise.balance.dualproj import DualProj
 from equipoise.balance.dynamic_weight_average import DynamicWeightAverage
 from equipoise.balance.excess_mtl import ExcessMTL
 from equipoise.balance.fairgrad import FairGrad
 from equipoise.balance.famo import FAMO
 from equipoise.balance.gls import GLS
 from equipoise.balance.go4align import GO4Align
+from equipoise.balance.graddrop import GradDrop
 from equipoise.balance.gradnorm import GradNorm
+from equipoise.balance.gradvac import GradVac
+from equipoise.balance.imtl import IMTL
 from equipoise.balance.imtl_g import IMTLG
 from equipoise.balance.imtl_l import IMTLL
 from equipoise.balance.ldc import LDCMTL
@@ -28,23 +34,30 @@ from equipoise.balance.registry import MethodInfo, balancer, method, methods, re
 from equipoise.balance.scale_invariant import ScaleInvariant
 from equipoise.balance.stch import STCH
 from equipoise.balance.uncertainty_weighting import UncertaintyWeighting
+from equipoise.balance.upgrad import UPGrad
 
 __all__ = [
     "DBMTL",
     "FAMO",
     "GLS",
+    "IMTL",
     "IMTLG",
     "IMTLL",
     "LDCMTL",
     "MGDA",
     "STCH",
+    "AlignedMTL",
     "Balancer",
     "CAGrad",
+    "ConFIG",
+    "DualProj",
     "DynamicWeightAverage",
     "ExcessMTL",
     "FairGrad",
     "GO4Align",
+    "GradDrop",
     "GradNorm",
+    "GradVac",
     "GradientBalancer",
     "GramianBalancer",
     "LinearScalarization",
@@ -56,6 +69,7 @@ __all__ = [
     "PCGrad",
     "RandomLossWeighting",
     "ScaleInvariant",
+    "UPGrad",
     "UncertaintyWeighting",
     "as_balancer",
     "balancer",

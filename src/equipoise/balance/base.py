@@ -117,12 +117,11 @@ class Balancer(ABC):
     watches: ClassVar[bool] = False
     depends_on_losses: ClassVar[bool] = False
     stateful: ClassVar[tuple[str, ...]] = ()
+    decides_purely: ClassVar[bool] = False
     processes: Processes = Processes()
 
     def begin(self) -> None:  # noqa: B027
         """Told by :class:`~equipoise.MultiTaskOptimizer` that a step begins, before its losses are evaluated."""
-
-    decides_purely: ClassVar[bool] = False
 
     def attach(self, objective: Objective) -> None:  # noqa: B027  (most balancers know nothing of the model)
         """Told by :class:`~equipoise.MultiTaskOptimizer` at its construction which objective it balances.

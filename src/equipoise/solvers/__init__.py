@@ -5,11 +5,14 @@ measures, without units, how well an answer meets its defining equation; the tol
 its docstring. Zero, equal and opposed gradients, any rank and any scale have a defined, finite answer.
 """
 
+from equipoise.solvers.aligned import aligned_residual, aligned_weights
 from equipoise.solvers.conflict_averse import (
     conflict_averse_direction,
     conflict_averse_residual,
     conflict_averse_weights,
 )
+from equipoise.solvers.conflict_free import conflict_free_residual, conflict_free_weights
+from equipoise.solvers.dual_cone import dual_cone_projection, dual_cone_residual, unconflicting_weights
 from equipoise.solvers.equal_projections import equal_projections, equal_projections_residual
 from equipoise.solvers.fair import fair_residual, fair_weights
 from equipoise.solvers.gramian import ScaledGramian, scale_gramian
@@ -20,12 +23,19 @@ from equipoise.solvers.nonnegative import nonnegative_quadratic_program, nonnega
 from equipoise.solvers.project_conflicts import project_conflicts, random_orders
 from equipoise.solvers.project_on_simplex import project_on_simplex
 from equipoise.solvers.simplex import simplex_quadratic_program, simplex_residual
+from equipoise.solvers.vaccine import vaccinate
 
 __all__ = [
     "ScaledGramian",
+    "aligned_residual",
+    "aligned_weights",
     "conflict_averse_direction",
     "conflict_averse_residual",
     "conflict_averse_weights",
+    "conflict_free_residual",
+    "conflict_free_weights",
+    "dual_cone_projection",
+    "dual_cone_residual",
     "equal_projections",
     "equal_projections_residual",
     "fair_residual",
@@ -44,4 +54,6 @@ __all__ = [
     "scale_gramian",
     "simplex_quadratic_program",
     "simplex_residual",
+    "unconflicting_weights",
+    "vaccinate",
 ]

@@ -1,0 +1,102 @@
+"""IMTL: impartial multi-task learning, losses and gradients together."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from equipoise.balance.base import GramianBalancer, Observation
+from equipoise.balance.registry import register
+from equipoise.balance.vector_adam import vector_adam, vector_adam_state
+from equipoise.errors import InputError
+from equipoise.solvers import equal_projections
+
+__all__ = ["IMTL"]
+
+
+@register(
+    "imtl",
+    summary="`imtl-g` on losses that learned scales bring to one size",
+    paper="Liu et al., Towards Impartial Multi-task Learning, ICLR 2021",
+    price="K backward",
+    promise="equal projections onto all unit task gradients, as `imtl-g`; the scales learn to bring every loss to 1",
+    serves="as `imtl-g`, when losses differ in size: the length of the step then does not follow the quietest loss",
+    caveats=(
+        "as `imtl-g`; losses must be positive; the scales have a learning rate of their own and change the length of the "
+        "step, not its direction; task-specific parameters get their task's own gradient, unscaled"
+    ),
+    adds_up_to="a weighted mean of exp(s)",
+    checked="defining equations, closed form of the scales",
+)
+class IMTL(GramianBalancer):
+    """IMTL-G on the gradients of the scaled losses exp(s_k) ℓ_k, with s learned as in IMTL-L (Liu et al., 2021, section 3.3).
+
+    s descends on Σ_k exp(s_k) ℓ_k − s_k, whose gradient is exp(s_k) ℓ_k − 1: at rest every scaled loss is 1. With α the
+    weights of :class:`~equipoise.IMTLG` for the scaled gradients, task k weighs α_k exp(s_k). The direction of IMTL-G does not
+    depend on the units of the losses, so s decides only how long the step is.
+
+    In the paper task-specific parameters get the gradient of their scaled loss, and s is learned by the model's own
+    optimizer. Here s has an Adam of its own, because the optimizer stays the user's, and task-specific parameters get the
+    gradient of their own loss as with every balancer that looks at gradients. For optimizers that normalise gradients, Adam
+    among them, a slowly moving factor exp(s_k) there makes little difference; with plain SGD it is a learning rate a task.
+
+    Args:
+        learning_rate: of Adam on s.
+
+    Raises:
+        InputError: the learning rate is negative.
+
+    Example:
+        >>> IMTL().weights(torch.tensor([[4.0, 0.0], [0.0, 1.0]]))
+        tensor([0.3333, 0.6667])
+    """
+
+    stateful = ("log_scales", "moments")
+
+    def __init__(self, learning_rate: float = 1e-3) -> None:
+        if not learning_rate >= 0:
+            raise InputError(f"learning_rate must be at least 0; got {learning_rate}")
+        self.learning_rate = learning_rate
+        self.log_scales: Tensor | None = None
+        self.moments: Tensor | None = None
+        self._here: list[int] | None = None
+
+    def decide(self, observation: Observation) -> Tensor:
+        """α_k exp(s_k) of the tasks present."""
+        assert observation.gramian is not None
+        self.check_memory(self.log_scales, observation)
+        self._here = list(observation.present)
+        try:
+            return self.weights(observation.gramian)
+        finally:
+            self._here = None
+
+    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See :func:`equipoise.solvers.equal_projections`, here of the scaled losses' Gramian."""
+        scales = np.ones(len(gram))
+        if self.log_scales is not None:
+            logs = self.log_scales.cpu().numpy()
+            if self._here is not None:
+                logs = logs[self._here]
+            if len(logs) != len(gram):
+                raise InputError(f"this IMTL has learned from {len(logs)} tasks; the Gramian is of {len(gram)}")
+            scales = np.exp(logs)
+        return equal_projections(scales[:, None] * gram * scales) * scales
+
+    def update(self, observation: Observation) -> None:
+        """One Adam step on the log-scales of the tasks present."""
+        assert observation.losses is not None
+        losses = observation.losses.double().cpu()
+        if self.log_scales is None or self.moments is None:
+            self.log_scales = losses.new_zeros(len(observation.tasks))
+            self.moments = vector_adam_state(self.log_scales)
+        entries = torch.as_tensor(observation.present)
+        gradient = self.log_scales[entries].exp() * losses - 1
+        self.log_scales, self.moments = vector_adam(
+            self.log_scales, gradient, self.moments, entries, learning_rate=self.learning_rate
+        )
+
+    def __repr__(self) -> str:
+        return f"IMTL(learning_rate={self.learning_rate})"
