@@ -86,6 +86,10 @@ def made_up(tmp_path):
     return write
 
 
+def _cosines(tasks):
+    return [[math.cos(a - b) for a in range(tasks)] for b in range(tasks)]
+
+
 def _record(method, seed, tasks, epochs, level, alone):
     values = dict.fromkeys(tasks, level * 10)
     history = [
@@ -101,7 +105,12 @@ def _record(method, seed, tasks, epochs, level, alone):
                 "any": min(1.0, 0.3 * level + 0.05 * epoch),
                 "smallest": 0.1 * level,
                 "tasks": {task: {"conflicts": 0.2, "cosine": 0.1, "norm": 1.0} for task in tasks},
-            },
+            }
+            | (
+                {"cosines": [[math.cos(a - b) for a in range(len(tasks))] for b in range(len(tasks))]}
+                if epoch == epochs
+                else {}
+            ),
             "seconds": 0.05 * level * epoch,
             "validation": values,
             "test": values,

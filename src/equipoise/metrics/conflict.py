@@ -38,6 +38,7 @@ class ConflictTally:
         self._smallest = 0
         zeros = np.zeros(len(self.tasks))
         self._seen, self._conflicts, self._cosines, self._norms = (zeros.copy() for _ in range(4))
+        self._pairs, self._together = (np.zeros((len(self.tasks), len(self.tasks))) for _ in range(2))
 
     def add(self, gramian: ArrayLike, present: Sequence[str] | None = None) -> None:
         """Counts one step.
@@ -70,6 +71,10 @@ class ConflictTally:
         self._conflicts[rows] += conflicts
         self._cosines[rows] += cosines
         self._norms[rows] += norms
+        sizes = np.outer(norms, norms)
+        fields = np.ix_(rows, rows)
+        self._pairs[fields] += np.divide(q, sizes, out=np.zeros_like(q), where=sizes > 0).clip(-1.0, 1.0)
+        self._together[fields] += 1
 
     def summary(self) -> dict[str, Any] | None:
         """What was counted, as plain numbers; ``None`` if there was no step.
@@ -79,7 +84,8 @@ class ConflictTally:
             the mean gradient; ``smallest``: the share in which the task with the smallest gradient norm did, which is
             what triggers COST (eq. 3); ``tasks``: for each task that was seen, over the steps in which it was,
             ``conflicts`` (the share in which it conflicted), ``cosine`` (its mean cosine with the mean gradient) and
-            ``norm`` (its mean norm).
+            ``norm`` (its mean norm); ``cosines``: mean cosines between the tasks' gradients ``[K, K]``, ``None`` for two tasks
+            that were never in one step.
         """
         if not self._steps:
             return None
@@ -87,6 +93,10 @@ class ConflictTally:
             "steps": self._steps,
             "any": self._any / self._steps,
             "smallest": self._smallest / self._steps,
+            "cosines": [
+                [round(float(total / count), 4) if count else None for total, count in zip(*row, strict=True)]
+                for row in zip(self._pairs, self._together, strict=True)
+            ],
             "tasks": {
                 task: {
                     "conflicts": float(self._conflicts[row] / self._seen[row]),

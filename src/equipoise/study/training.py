@@ -92,6 +92,9 @@ def train(
         }
         history.append({"epoch": epoch + 1, **tally.summary(), "seconds": tally.seconds, **evaluated})
         finished_epoch(epoch + 1)
+    for entry in history[:-1]:
+        if entry["conflicts"] is not None:
+            del entry["conflicts"]["cosines"]  # K² numbers: of the last epoch they are enough
 
     return {
         "schema": SCHEMA,

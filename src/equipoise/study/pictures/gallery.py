@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from equipoise.study.pictures.conflicts import conflicts_picture
+from equipoise.study.pictures.cosines import cosines_picture
 from equipoise.study.pictures.delta_m import delta_m_picture
 from equipoise.study.pictures.loss_and_conflict import loss_and_conflict_picture
+from equipoise.study.pictures.loss_distribution import loss_distribution_picture
 from equipoise.study.pictures.losses import losses_picture
 from equipoise.study.pictures.metrics import metrics_picture
 from equipoise.study.pictures.seconds import seconds_picture
@@ -75,6 +77,22 @@ PICTURES = (
         "Mean weight of a task in an epoch, divided by the sum over tasks; means over seeds. Weights multiply losses of "
         "different scale, so equal shares do not mean equal influence.",
         weights_picture,
+    ),
+    Picture(
+        "loss_distribution",
+        "Distribution of the losses",
+        "Training losses of the last epoch over the first loss of the same task and run: tasks and seeds together. Dashed: "
+        "their mean; the grey line is where training began. A narrow bar far left is what every method wants (Figure 8 of the "
+        "LDC-MTL paper).",
+        loss_distribution_picture,
+    ),
+    Picture(
+        "cosines",
+        "Cosines between task gradients",
+        "Means over the last epoch's steps and over seeds; red fields are tasks that pull against each other. For methods that "
+        "form no Gramian from every n-th step only. Of more than eight tasks eight evenly spaced ones are shown (Figure 9 of "
+        "the LDC-MTL paper).",
+        cosines_picture,
     ),
     Picture(
         "seconds",

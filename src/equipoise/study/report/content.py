@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from equipoise.metrics import Metric, Spread, spread
-from equipoise.study.report.teleports import TeleportTable, teleport_table
+from equipoise.study.report.discrepancy import discrepancy_table
+from equipoise.study.report.side_table import SideTable
+from equipoise.study.report.teleports import teleport_table
 from equipoise.study.report.words import LEVEL, brief, places, verdict
 from equipoise.study.results import Results
 
@@ -47,6 +49,7 @@ class Content:
         failures: name of each failed run → file with its traceback, relative to the folder.
         facts: name → value, about how the numbers came about.
         teleports: the table of teleports; ``None`` where no method teleports.
+        discrepancy: the table of loss discrepancy; ``None`` for a single task.
     """
 
     title: str
@@ -57,7 +60,8 @@ class Content:
     notes: tuple[str, ...]
     failures: dict[str, str]
     facts: dict[str, str]
-    teleports: TeleportTable | None = None
+    teleports: SideTable | None = None
+    discrepancy: SideTable | None = None
 
 
 def content(results: Results) -> Content:
@@ -73,6 +77,7 @@ def content(results: Results) -> Content:
         failures={key: str(path.relative_to(results.folder.path)) for key, path in results.failures.items()},
         facts=_facts(results),
         teleports=teleport_table(results),
+        discrepancy=discrepancy_table(results),
     )
 
 

@@ -6,33 +6,18 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from equipoise.study.report.side_table import SideTable
 from equipoise.study.report.words import brief
 from equipoise.study.results import Results
 from equipoise.teleport import TeleportReport
 
-__all__ = ["TeleportTable", "kind", "teleport_table"]
+__all__ = ["kind", "teleport_table"]
 
 _KINDS = (("finite", "not finite"), ("the losses change", "losses changed"), ("the conflict gets worse", "conflict worse"))
 
 
-@dataclass(frozen=True)
-class TeleportTable:
-    """One line a method that teleports.
-
-    Attributes:
-        columns: headings, that of the names first.
-        rows: as many texts each.
-        notes: how to read it.
-    """
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...]
-
-
-def teleport_table(results: Results) -> TeleportTable | None:
+def teleport_table(results: Results) -> SideTable | None:
     """Gathers what the report says on teleports; ``None`` where no method teleports."""
     names = results.teleporting()
     if not names:
@@ -50,7 +35,7 @@ def teleport_table(results: Results) -> TeleportTable | None:
         "σ",
         "share of time",
     )
-    return TeleportTable(columns, tuple(_row(results, name) for name in names), tuple(_notes(results)))
+    return SideTable(columns, tuple(_row(results, name) for name in names), tuple(_notes(results)))
 
 
 def kind(reason: str) -> str:
