@@ -18,6 +18,8 @@ def picture(norms: Norms) -> Figure:
     left.plot(steps, norms.here, color=COLOURS[0], linewidth=1.0, label=r"$\|\nabla_W\, g(W, x)\|$")
     left.plot(steps, norms.there, color=COLOURS[1], linewidth=1.0, label=r"$\|\nabla_W\, g(W, z_N)\|$")
     left.set_yscale("log")
+    # In the first step all rescaled losses are equal, and the gradient of equal losses vanishes up to rounding.
+    left.set_ylim(bottom=0.3 * float(min(norms.here[1:].min(initial=np.inf), norms.there.min())))
     left.set_xlabel("step")
     left.set_title(f"gradient of the router, N = {norms.settings.inner_steps}")
     left.legend(frameon=False, fontsize=9)
