@@ -38,13 +38,13 @@ def run(say: Callable[[str], None], *, budget: float = 1.0) -> None:
     rows = [[info.name, info.price, *cells[info.name]] for info in methods()]
     say(
         f"## The whole shelf\n\n{problem.name}, default options: time of a step over plain LS and, in brackets, over the least "
-        "that the method needs: plain LS for methods of losses (with a second forward pass for FAMO), one forward and K "
-        "backward passes for the others.\n\n" + table(["method", "price", *(f"K = {tasks}" for tasks in TASKS)], rows)
+        "that the method needs: our own LS for methods of losses (plain LS with a second forward pass for FAMO), one forward "
+        "and K backward passes for the others.\n\n" + table(["method", "price", *(f"K = {tasks}" for tasks in TASKS)], rows)
     )
 
 
 def _cell(result: Times, info: MethodInfo) -> str:
     if info.name in result.failed:
         return result.failed[info.name]
-    least = "ideal" if info.cost != "losses" else "plain + forward" if info.cls.watches else "plain"
+    least = "ideal" if info.cost != "losses" else "plain + forward" if info.cls.watches else "ls"
     return f"{result.ratio(info.name, 'plain'):.2f}× ({result.ratio(info.name, least):.3f}×)"

@@ -9,7 +9,7 @@ from equipoise.toys import STARTS, Sign, TwoTasks
 
 __all__ = ["METHODS", "Settings"]
 
-METHODS = ("ls", "mgda", "famo", "ldc-mtl")
+METHODS = ("ls", "mgda", "famo", "ldc-mtl:penalty=1,tau=ones,initial=[2.1, 21.0]")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Settings:
     starts: tuple[tuple[float, float], ...] = STARTS
     steps: int = 50_000
     lr: float = 1e-3
-    sign: Sign = "released"
+    sign: Sign = "paper"
     timed_steps: int = 1000
     repeats: int = 5
     record_every: int = 50
