@@ -29,7 +29,11 @@ def agree(states: list[State], alone: State) -> None:
         assert (first[name] - alone[name]).abs().max() <= 2e-5 * max(scale, 1.0), name
 
 
-@pytest.mark.parametrize("method", ["ls", "dwa", "uw", "famo", "fairgrad", "pcgrad", "cagrad", "nash-mtl"])
+EVERYWHERE = ["ls", "dwa", "uw", "famo", "fairgrad", "pcgrad", "cagrad", "nash-mtl"]
+EVERYWHERE += ["ldc-mtl", "ldc-mtl:router=mlp,features=encoder", "go4align", "imtl-l", "gradnorm", "upgrad", "db-mtl", "moco"]
+
+
+@pytest.mark.parametrize("method", EVERYWHERE)
 def test_two_processes_equal_one_with_the_joint_batch(pool: Pool, method: str) -> None:
     agree(pool.run(scenarios.plain, method), scenarios.plain(0, 1, method))
 
@@ -37,6 +41,13 @@ def test_two_processes_equal_one_with_the_joint_batch(pool: Pool, method: str) -
 @pytest.mark.parametrize("method", ["uw", "famo", "fairgrad"])
 def test_micro_batches(pool: Pool, method: str) -> None:
     agree(pool.run(scenarios.plain, method, 2), scenarios.plain(0, 1, method, 2))
+
+
+def test_a_router_whose_gradients_flow_into_the_model(pool: Pool) -> None:
+    # Every process routes by its own samples, which one with the joint batch does not; but all take the same step.
+    method = "ldc-mtl:router=mlp,features=encoder,formulation=released,learning_rate=0.05"
+    first, second = pool.run(scenarios.plain, method)
+    assert problems.same(first, second)
 
 
 def test_clipping(pool: Pool) -> None:
