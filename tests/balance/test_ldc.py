@@ -377,3 +377,17 @@ def test_bad_use() -> None:
     known.weights(torch.ones(2))
     with pytest.raises(eq.InputError, match="learned from 2 tasks and now meets 3"):
         known.weights(torch.ones(3))
+
+
+def test_a_gradient_scaler_does_not_reach_the_router() -> None:
+    def trained(scaler: torch.amp.GradScaler | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        torch.manual_seed(0)
+        balancer = eq.LDCMTL(router="mlp", features="encoder", formulation="released", learning_rate=0.05)
+        mtl = optimizer_of(balancer, Heads(), scaler=scaler)
+        for step in range(6):
+            mtl.step(batch(seed=step))
+        return parameters_of(mtl.objective.model), balancer.state_dict()["router"]["network"]
+
+    plain, scaled = trained(None), trained(torch.amp.GradScaler("cpu", init_scale=2.0**12))
+    assert same(plain[0], scaled[0], rtol=1e-4, atol=1e-6)
+    assert same(plain[1], scaled[1], rtol=1e-3, atol=1e-5)
