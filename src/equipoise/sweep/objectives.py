@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from equipoise.errors import InputError, near_misses
 from equipoise.metrics import Metric, delta_m
@@ -37,7 +38,7 @@ class Objective:
     metrics: tuple[Metric, ...]
 
     @property
-    def direction(self) -> str:
+    def direction(self) -> Literal["minimize", "maximize"]:
         """``"minimize"`` or ``"maximize"``, as Optuna spells it."""
         return "maximize" if self.name != DELTA_M and self.metrics[0].higher_is_better else "minimize"
 

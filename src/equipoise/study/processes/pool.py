@@ -51,7 +51,14 @@ class Pool:
     """
 
     def __init__(
-        self, problem: Problem, folder: Folder, *, epochs: int, gramian_every: int, start: str = "auto", watch: Sequence[str] = ()
+        self,
+        problem: Problem,
+        folder: Folder,
+        *,
+        epochs: int,
+        gramian_every: int,
+        start: str = "auto",
+        watch: Sequence[str] = (),
     ) -> None:
         self.problem = problem
         self.folder = folder

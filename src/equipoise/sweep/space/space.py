@@ -60,7 +60,9 @@ class Space:
             options = self._of_the_user(method, given)
         if "weights" in given and (isinstance(method, str) or _is_weights(given["weights"])):
             self.weights = read_weights(given.pop("weights"), tuple(tasks))
-        self.dimensions: tuple[Dimension, ...] = tuple(read_dimension(name, own, options.get(name)) for name, own in given.items())
+        self.dimensions: tuple[Dimension, ...] = tuple(
+            read_dimension(name, own, options.get(name)) for name, own in given.items()
+        )
         self._options = options
         self._try_ends()
 
@@ -88,7 +90,9 @@ class Space:
 
     def _of_the_user(self, method: tuple[str, Callable[..., Any]], given: Mapping[str, Any]) -> dict[str, Any]:
         if not (isinstance(method, tuple) and len(method) == 2 and isinstance(method[0], str) and callable(method[1])):
-            raise InputError(f'the method of a sweep is a text such as "ls", or (label, function of the options); got {method!r}')
+            raise InputError(
+                f'the method of a sweep is a text such as "ls", or (label, function of the options); got {method!r}'
+            )
         self.label, self._make = method
         if not given:
             raise InputError(f'say which options of "{self.label}" are swept, as in sweep={{"alpha": (0.1, 10, "log")}}')
