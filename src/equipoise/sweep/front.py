@@ -58,7 +58,7 @@ def spread_out(points: Sequence[Sequence[float]], count: int) -> list[int]:
 
     Returns:
         Their positions, in the order in which they were picked. The reference point is the worst value of each column
-        on the front, moved outwards by a tenth of the front's extent, so that its ends count.
+        on the front, moved outwards by the front's extent, so that its ends count.
 
     Example:
         >>> spread_out([[0, 10], [4.9, 5], [5, 4.9], [10, 0], [11, 11]], 3)
@@ -73,6 +73,6 @@ def spread_out(points: Sequence[Sequence[float]], count: int) -> list[int]:
     picked: list[int] = []
     while len(picked) < min(count, len(front)):
         left = [own for own in range(len(front)) if own not in picked]
-        volumes = [hypervolume(scaled[[*picked, own]], [1.1] * rows.shape[1]) for own in left]
+        volumes = [hypervolume(scaled[[*picked, own]], [2.0] * rows.shape[1]) for own in left]
         picked.append(left[int(np.argmax(volumes))])
     return [front[own] for own in picked]

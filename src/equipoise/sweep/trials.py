@@ -168,10 +168,11 @@ class Search:
         with turn(self.folder.turn):
             self._reap(study, owners, runs)
             trials = study.get_trials(deepcopy=False)
-            waiting = any(trial.state is TrialState.WAITING for trial in trials)
+            waiting = sum(trial.state is TrialState.WAITING for trial in trials)
             if not waiting and counted(trials) >= self.budget:
                 return None
-            asked = sum(trial.state is not TrialState.WAITING for trial in trials)
+            # Without those that were done again, so that an interruption changes nothing of what is drawn next.
+            asked = counted(trials) - waiting
             study.sampler = make_sampler(self.sampler, seed=self.seed, asked=asked, budget=self.budget)
             trial = study.ask(self._distributions)
             trial.set_user_attr(_OWNER, owners.own)

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from equipoise.metrics import Comparison, Metric, holm, paired_comparison, spread
 from equipoise.study.report.words import LEVEL, brief, places
 from equipoise.sweep.outcome import Outcome
+from equipoise.sweep.space import Range, read_dimension
 from equipoise.sweep.verdicts import Verdict, judge
 
 __all__ = ["Content", "Table", "content", "verdicts"]
+
+_EDGE = 0.05  # of the range, on its own scale
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ def _lead(outcome: Outcome) -> Iterable[str]:
             f"The sweep's choice, the best by {_plain(outcome.objectives[0].heading)} on the validation split over the seeds, "
             f"is {outcome.name(best)}{setting}: Δm {spread(drops.values()).text(1, sign=True)} % on the test split."
         )
+        yield from _at_an_edge(outcome, best)
     judged = verdicts(outcome, outcome.front)
     names = {
         "Dominated": [method for method, own in judged.items() if own.dominated],
@@ -125,6 +129,29 @@ def _lead(outcome: Outcome) -> Iterable[str]:
             yield f"In Δm not told apart from the sweep's choice: {', '.join(rest)}."
 
 
+def _at_an_edge(outcome: Outcome, label: str) -> Iterable[str]:
+    """Says where a trial lies at the edge of what was swept: the best may lie beyond."""
+    trial = next(trial for trial in outcome.trials if trial.label == label)
+    own = {name: value for name, value in trial.parameters.items() if isinstance(value, int | float)}
+    edges = []
+    for option, written in outcome.settings["swept"].items():
+        if written == "dirichlet" or "|" in written:
+            continue
+        swept = read_dimension(option, written)
+        assert isinstance(swept, Range)
+        place = math.log if swept.log else float
+        extent = place(swept.high) - place(swept.low)
+        if option in own:
+            if min(place(own[option]) - place(swept.low), place(swept.high) - place(own[option])) < _EDGE * extent:
+                edges.append(option)
+        else:  # weights: what counts is their ratio
+            sizes = [place(value) for name, value in own.items() if name.startswith(f"{option}.")]
+            if sizes and max(sizes) - min(sizes) > (1 - _EDGE) * extent:
+                edges.append(option)
+    if edges:
+        yield f"It lies at the edge of the range of {', '.join(edges)}: the best may lie beyond. Sweep a wider range."
+
+
 def _methods(outcome: Outcome) -> Table:
     metrics = outcome.results.metrics
     two, every = verdicts(outcome, outcome.front), verdicts(outcome, metrics)
@@ -142,7 +169,7 @@ def _methods(outcome: Outcome) -> Table:
                 method,
                 *(_value(outcome, method, metric, digits[metric]) for metric in outcome.front),
                 _spread(outcome.delta_m(method).values(), 1),
-                f"{judged[0].difference:+.1f} ({brief(*judged)})".replace("-", "−", 1) if judged else "the choice",
+                f"{_signed(judged[0].difference)} ({brief(*judged)})" if judged else "the choice",
                 two[method].words(outcome.name(two[method].by) if two[method].by else ""),
                 every[method].words(outcome.name(every[method].by) if every[method].by else "") if len(metrics) > 2 else "",
                 f"{outcome.volume([method]):.3f}",
@@ -150,8 +177,10 @@ def _methods(outcome: Outcome) -> Table:
             )
         )
     ideal, reference = outcome.box()
-    corner = ", ".join(f"{metric.label} {value:+.1f} %" for metric, value in zip(outcome.front, reference, strict=True))
-    best = ", ".join(f"{metric.label} {value:+.1f} %" for metric, value in zip(outcome.front, ideal, strict=True))
+    corner, best = (
+        ", ".join(f"{metric.label} {_signed(value)} %" for metric, value in zip(outcome.front, point, strict=True))
+        for point in (reference, ideal)
+    )
     columns = (
         "method",
         *(metric.heading for metric in outcome.front),
@@ -282,6 +311,10 @@ def _order(values: Iterable[float]) -> float:
     own = list(values)
     mean = spread(own).mean if own else math.nan
     return math.inf if math.isnan(mean) else mean
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
 
 
 def _plain(heading: str) -> str:

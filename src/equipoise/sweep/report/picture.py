@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -49,10 +49,9 @@ def front_picture(outcome: Outcome) -> Figure | None:
         axes.plot(*means[label], shape, markersize=9, color=colour, markeredgecolor="white", markeredgewidth=0.8, zorder=6)
     outside = _limits(outcome, axes, searched)
     _front(axes, [means[label] for label in sweep], outcome.front)
-    for label in outcome.confirmed:
-        axes.annotate(
-            outcome.name(label), means[label], xytext=(5, 5), textcoords="offset points", fontsize=8, color=_SWEEP, zorder=7
-        )
+    _name_trials(
+        axes, {outcome.name(label): means[label] for label in outcome.confirmed}, [means[own] for own in outcome.methods]
+    )
     axes.ticklabel_format(useOffset=False)
     searching = "trial of the search" + (f" ({outside} outside)" if outside else "")
     entries: list[tuple[str, dict[str, object]]] = [
@@ -72,6 +71,21 @@ def front_picture(outcome: Outcome) -> Figure | None:
         ],
     )
     return figure
+
+
+def _name_trials(axes: Axes, names: Mapping[str, tuple[float, float]], others: Sequence[tuple[float, float]]) -> None:
+    """Writes each name beside its mark, where it hides no other name and no mark of a method."""
+    scale = axes.transLimits
+    size = np.array([axes.figure.get_figwidth() * 72 * 0.9, axes.figure.get_figheight() * 72 * 0.8])  # points, about
+    taken = [scale.transform(point) * size for point in (*names.values(), *others)]
+    for name, point in names.items():
+        wide = 5.0 * len(name)
+        places = ((6.0, 5.0), (6.0, -12.0), (-wide - 6, 5.0), (-wide - 6, -12.0), (6.0, 16.0), (6.0, -23.0))
+        centres = [scale.transform(point) * size + np.array([dx + wide / 2, dy + 3]) for dx, dy in places]
+        free = [all(abs(c - t)[0] > wide / 2 + 4 or abs(c - t)[1] > 8 for t in taken) for c in centres]
+        chosen = free.index(True) if True in free else 0
+        taken.append(centres[chosen])
+        axes.annotate(name, point, xytext=places[chosen], textcoords="offset points", fontsize=8, color=_SWEEP, zorder=7)
 
 
 def _axis(metric: Metric) -> str:

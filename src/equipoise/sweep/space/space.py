@@ -28,7 +28,7 @@ class Space:
             ``(label, function)`` of one's own, which takes the swept options as keywords and returns a balancer.
         tasks: the problem's tasks, in order.
         sweep: option → what it is swept over, see :func:`~equipoise.sweep.space.read_dimension`; also as one text
-            ``"c=0:1,rescale=true|false"``. For ``weights``: ``"log"``, ``"0.001:1:log"`` or ``"dirichlet"``. Left out, the
+            ``"c=0:1,rescale=true|false"``. For ``weights``: ``"log"``, ``"0.01:1:log"`` or ``"dirichlet"``. Left out, the
             weights of a method that has them, or its options with their default ranges.
 
     Raises:

@@ -14,7 +14,7 @@ from equipoise.sweep.space.dimensions import Range, read_dimension, significant
 
 __all__ = ["Weights", "read_weights"]
 
-_LOWEST, _HIGHEST = 0.01, 1.0
+_LOWEST, _HIGHEST = 0.001, 1.0  # losses in different units easily differ by a factor of hundreds
 _EDGE = 1e-9  # keeps the logarithm of a uniform number finite
 
 
@@ -73,7 +73,7 @@ class Weights:
 
 
 def read_weights(given: Any, tasks: tuple[str, ...]) -> Weights:
-    """Reads how weights are swept: ``"log"`` (0.01 to 1), a logarithmic range ``"0.001:1:log"``, or ``"dirichlet"``.
+    """Reads how weights are swept: ``"log"`` (0.001 to 1), a logarithmic range ``"0.01:1:log"``, or ``"dirichlet"``.
 
     Raises:
         InputError: none of these.
