@@ -39,7 +39,7 @@ def make_sampler(name: str, *, seed: int, asked: int, budget: int) -> BaseSample
         warnings.simplefilter("ignore", ExperimentalWarning)
         if name == "tpe":
             # Running trials count as bad ones, so that processes side by side do not all try the same.
-            return TPESampler(seed=own, n_startup_trials=startup, constant_liar=True, warn_independent_sampling=False)
+            return TPESampler(seed=own, n_startup_trials=startup, constant_liar=True)
         if name == "random":
             return RandomSampler(seed=own)
         if name == "qmc":
@@ -48,7 +48,7 @@ def make_sampler(name: str, *, seed: int, asked: int, budget: int) -> BaseSample
         if name == "nsga2":
             return NSGAIISampler(seed=own, population_size=max(4, min(50, budget // 4)))
         if name == "gp":
-            return GPSampler(seed=own, n_startup_trials=startup, warn_independent_sampling=False)
+            return GPSampler(seed=own, n_startup_trials=startup)
     raise InputError(f'there is no sampler "{name}".{near_misses(name, SAMPLERS)} Known: {", ".join(SAMPLERS)}')
 
 

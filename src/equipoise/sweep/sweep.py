@@ -169,7 +169,9 @@ class Sweep:
             start=self.start,
             console=self.console,
         ).run(baseline)
-        self._study_runs((*self.compare, *self._confirmed(baseline)))
+        # Equal weights, say, may be compared and confirmed: one run a seed will do.
+        methods = {method.label: method for method in (*self._confirmed(baseline), *self.compare)}
+        self._study_runs(tuple(methods.values()))
         self._say(f"sweep finished in {duration(time.monotonic() - began)}")
         return Outcome(self.folder.path)
 

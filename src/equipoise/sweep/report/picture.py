@@ -50,7 +50,10 @@ def front_picture(outcome: Outcome) -> Figure | None:
     outside = _limits(outcome, axes, searched)
     _front(axes, [means[label] for label in sweep], outcome.front)
     _name_trials(
-        axes, {outcome.name(label): means[label] for label in outcome.confirmed}, [means[own] for own in outcome.methods]
+        figure,
+        axes,
+        {outcome.name(label): means[label] for label in outcome.confirmed},
+        [means[own] for own in outcome.methods],
     )
     axes.ticklabel_format(useOffset=False)
     searching = "trial of the search" + (f" ({outside} outside)" if outside else "")
@@ -73,10 +76,12 @@ def front_picture(outcome: Outcome) -> Figure | None:
     return figure
 
 
-def _name_trials(axes: Axes, names: Mapping[str, tuple[float, float]], others: Sequence[tuple[float, float]]) -> None:
+def _name_trials(
+    figure: Figure, axes: Axes, names: Mapping[str, tuple[float, float]], others: Sequence[tuple[float, float]]
+) -> None:
     """Writes each name beside its mark, where it hides no other name and no mark of a method."""
     scale = axes.transLimits
-    size = np.array([axes.figure.get_figwidth() * 72 * 0.9, axes.figure.get_figheight() * 72 * 0.8])  # points, about
+    size = np.array([figure.get_figwidth() * 72 * 0.9, figure.get_figheight() * 72 * 0.8])  # points, about
     taken = [scale.transform(point) * size for point in (*names.values(), *others)]
     for name, point in names.items():
         wide = 5.0 * len(name)
