@@ -53,7 +53,7 @@ def front_picture(outcome: Outcome) -> Figure | None:
         figure,
         axes,
         {outcome.name(label): means[label] for label in outcome.confirmed},
-        [means[own] for own in outcome.methods],
+        [*(means[own] for own in outcome.methods), *(point for own in sweep for point in _points(outcome, own))],
     )
     axes.ticklabel_format(useOffset=False)
     searching = "trial of the search" + (f" ({outside} outside)" if outside else "")
@@ -85,7 +85,7 @@ def _name_trials(
     taken = [scale.transform(point) * size for point in (*names.values(), *others)]
     for name, point in names.items():
         wide = 5.0 * len(name)
-        places = ((6.0, 5.0), (6.0, -12.0), (-wide - 6, 5.0), (-wide - 6, -12.0), (6.0, 16.0), (6.0, -23.0))
+        places = [(dx, dy) for dy in (5.0, -12.0, 16.0, -23.0) for dx in (6.0, -wide - 6, 16.0, -wide - 16)]
         centres = [scale.transform(point) * size + np.array([dx + wide / 2, dy + 3]) for dx, dy in places]
         free = [all(abs(c - t)[0] > wide / 2 + 4 or abs(c - t)[1] > 8 for t in taken) for c in centres]
         chosen = free.index(True) if True in free else 0
