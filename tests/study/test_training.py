@@ -26,8 +26,9 @@ def run(problem, method=None, *, task=None, seed=0, epochs=3, gramian_every=2, *
 
 def test_record_of_a_method(tiny):
     seen = []
-    record = run(tiny, "fairgrad:alpha=2", finished_epoch=seen.append)
-    assert seen == [1, 2, 3]
+    record = run(tiny, "fairgrad:alpha=2", finished_epoch=lambda *told: seen.append(told))
+    assert seen == [(epoch["epoch"], epoch["validation"]) for epoch in record["history"]]
+    assert [number for number, _ in seen] == [1, 2, 3]
     assert record["run"] == {
         "method": "fairgrad:alpha=2",
         "name": "fairgrad",

@@ -14,6 +14,8 @@ from equipoise.study.plan import parse_seeds
 from equipoise.study.report import print_methods, print_results, write_report
 from equipoise.study.results import Results
 from equipoise.study.study import Study
+from equipoise.sweep.commands import show as show_sweep
+from equipoise.sweep.commands import sweep
 from equipoise.version import __version__
 
 __all__ = ["app"]
@@ -84,9 +86,15 @@ def _study(
     _show(results)
 
 
+app.command("sweep")(sweep)
+
+
 @app.command("report")
-def _report(folder: Annotated[Path, typer.Argument(help="The folder of a study.")]) -> None:
-    """Write the report of a study again from what its folder holds."""
+def _report(folder: Annotated[Path, typer.Argument(help="The folder of a study, or of a sweep in it.")]) -> None:
+    """Write the report of a study or sweep again from what its folder holds."""
+    if (folder / "sweep.json").exists():
+        show_sweep(folder)
+        return
     _show(Results(folder))
 
 

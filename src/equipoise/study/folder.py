@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,15 +139,21 @@ class Folder:
         return {path.stem: path for path in sorted((self.path / "failed").glob("*.txt"))}
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, waiting: Callable[[], None] | None = None) -> Iterator[None]:
         """Keeps a second study out of the folder, and clears away what a killed one left half-written.
+
+        Args:
+            waiting: called again and again while another study is running in the folder; left out, that is an error.
 
         Raises:
             InputError: another study is running in the folder.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("a+") as file:
-            if not _lock(file.fileno()):
+            while not _lock(file.fileno()):
+                if waiting is not None:
+                    waiting()
+                    continue
                 raise InputError(f'another study is running in "{self.path}"; wait for it, or give another folder')
             for left in self.path.rglob(f"*{TEMPORARY}"):
                 left.unlink(missing_ok=True)

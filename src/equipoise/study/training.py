@@ -33,7 +33,7 @@ def train(
     *,
     epochs: int,
     gramian_every: int,
-    finished_epoch: Callable[[int], None] = lambda epoch: None,
+    finished_epoch: Callable[[int, Mapping[str, float] | None], None] = lambda epoch, validation: None,
 ) -> Record:
     """Trains one method (or one task alone) and records what happened. Seeds the process's global generators.
 
@@ -43,7 +43,8 @@ def train(
         epochs: passes over the training data.
         gramian_every: for methods that form no Gramian, one is formed for the conflict statistics in every such step,
             outside of the timing; 0 for never.
-        finished_epoch: told the number of each finished epoch, counted from 1.
+        finished_epoch: told the number of each finished epoch, counted from 1, and its metrics on the validation split
+            (``None`` without one).
 
     Returns:
         The record, as :mod:`equipoise.study.records` describes it.
@@ -91,7 +92,7 @@ def train(
             for split, loader in (("validation", splits.validation), ("test", splits.test))
         }
         history.append({"epoch": epoch + 1, **tally.summary(), "seconds": tally.seconds, **evaluated})
-        finished_epoch(epoch + 1)
+        finished_epoch(epoch + 1, evaluated["validation"])
     for entry in history[:-1]:
         if entry["conflicts"] is not None:
             del entry["conflicts"]["cosines"]  # K² numbers: of the last epoch they are enough

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from matplotlib.figure import Figure
 
@@ -24,25 +25,27 @@ from equipoise.study.results import Results
 
 __all__ = ["PICTURES", "TELEPORT_PICTURES", "Picture"]
 
+T_contra = TypeVar("T_contra", contravariant=True)
+
 
 @dataclass(frozen=True)
-class Picture:
+class Picture(Generic[T_contra]):
     """One picture.
 
     Attributes:
         name: of its file, without ending.
         title: what it shows.
         caption: how to read it.
-        draw: makes the figure; ``None`` where the results hold nothing to show.
+        draw: makes the figure, of a study's results or whatever the report is on; ``None`` where they hold nothing to show.
     """
 
     name: str
     title: str
     caption: str
-    draw: Callable[[Results], Figure | None]
+    draw: Callable[[T_contra], Figure | None]
 
 
-PICTURES = (
+PICTURES: tuple[Picture[Results], ...] = (
     Picture(
         "delta_m",
         "Overall: Δm",
@@ -102,7 +105,7 @@ PICTURES = (
     ),
 )
 
-TELEPORT_PICTURES = (
+TELEPORT_PICTURES: tuple[Picture[Results], ...] = (
     Picture(
         "teleport_changes",
         "Teleports: before and after",

@@ -24,7 +24,7 @@ class Launcher(ABC):
     """Starts processes and passes on what they say.
 
     Attributes:
-        messages: ``{"run": key, "epoch": number}`` and, once a process has ended, ``{"run": key, "exit": code}``;
+        messages: ``{"run": key, "epoch": number, …}`` and, once a process has ended, ``{"run": key, "exit": code}``;
             ``{"lost": reason}`` if no further run can be started.
     """
 
@@ -34,6 +34,10 @@ class Launcher(ABC):
     @abstractmethod
     def start(self, key: str, payload: Path, log: Path) -> None:
         """Starts the process of a run."""
+
+    @abstractmethod
+    def stop(self, key: str) -> None:
+        """Kills one run, if it still runs; its end is told in a message like any other."""
 
     @abstractmethod
     def close(self) -> None:
@@ -73,10 +77,15 @@ class _Forking(Launcher):
             self.messages.put({"lost": f"the process that starts the runs ended; see {self._errors}"})
 
     def start(self, key: str, payload: Path, log: Path) -> None:
-        command = json.dumps({"run": key, "payload": str(payload), "log": str(log)}) + "\n"
+        self._command(run=key, payload=str(payload), log=str(log))
+
+    def stop(self, key: str) -> None:
+        self._command(stop=key)
+
+    def _command(self, **command: str) -> None:
         assert self._template.stdin is not None
         try:
-            self._template.stdin.write(command.encode())
+            self._template.stdin.write((json.dumps(command) + "\n").encode())
             self._template.stdin.flush()
         except BrokenPipeError:
             self.messages.put({"lost": f"the process that starts the runs ended; see {self._errors}"})
@@ -126,6 +135,10 @@ class _Spawning(Launcher):
         if not self._closing:
             del self._running[key]
             self.messages.put({"run": key, "exit": code})
+
+    def stop(self, key: str) -> None:
+        if key in self._running:
+            self._running[key][0].kill()
 
     def close(self) -> None:
         self._closing = True

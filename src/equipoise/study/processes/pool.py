@@ -6,7 +6,9 @@ import queue
 import shutil
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 from equipoise.errors import EquipoiseError
 from equipoise.study.folder import Folder
@@ -16,7 +18,108 @@ from equipoise.study.processes.launchers import launcher
 from equipoise.study.processes.worker import pack
 from equipoise.study.progress import Progress
 
-__all__ = ["execute"]
+__all__ = ["Event", "Pool", "execute"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened to a run: it has finished an epoch, or it has ended.
+
+    Attributes:
+        run: which.
+        epoch: the epoch that it has finished, counted from 1; 0 if it has ended.
+        watched: the validation metrics asked for, after that epoch; ``None`` for one that is no finite number.
+        failure: of a run that has ended: what went wrong, in one line; empty if it has written its record.
+    """
+
+    run: Run
+    epoch: int = 0
+    watched: tuple[float | None, ...] = ()
+    failure: str = ""
+
+
+class Pool:
+    """Runs as processes: started one by one, watched together. A context manager, which kills what still runs in the end.
+
+    Args:
+        problem: what is trained.
+        folder: where records, failures and logs go.
+        epochs: passes over the training data a run.
+        gramian_every: see :func:`equipoise.study.training.train`.
+        start: how processes are started, see :func:`equipoise.study.processes.launchers.launcher`.
+        watch: names of the validation metrics that events of epochs tell.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        folder: Folder,
+        *,
+        epochs: int,
+        gramian_every: int,
+        start: str = "auto",
+        watch: Sequence[str] = (),
+    ) -> None:
+        self.problem = problem
+        self.folder = folder
+        self.epochs = epochs
+        self.gramian_every = gramian_every
+        self.watch = tuple(watch)
+        self.running: dict[str, Run] = {}
+        self._errors = folder.path / "processes.log"
+        self._processes = launcher(start, problem.preload, self._errors)
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._processes.close()
+        if self._errors.exists() and not self._errors.stat().st_size:
+            self._errors.unlink(missing_ok=True)
+
+    def start(self, run: Run) -> None:
+        """Starts a run."""
+        payload = self._payload(run)
+        payload.write_bytes(
+            pack(
+                {
+                    "problem": self.problem,
+                    "run": run,
+                    "epochs": self.epochs,
+                    "gramian_every": self.gramian_every,
+                    "record": str(self.folder.record(run).absolute()),
+                    "watch": self.watch,
+                }
+            )
+        )
+        self._processes.start(run.key, payload, _output(self.folder, run))
+        self.running[run.key] = run
+
+    def stop(self, run: Run) -> None:
+        """Kills a run; its end is an event like any other."""
+        self._processes.stop(run.key)
+
+    def wait(self) -> Event | None:
+        """What happens next; ``None`` if nothing does within a second.
+
+        Raises:
+            EquipoiseError: no process can be started any more.
+        """
+        try:
+            message = self._processes.messages.get(timeout=1)  # with a limit, because Ctrl-C is not heard everywhere without
+        except queue.Empty:
+            return None
+        if "lost" in message:
+            raise EquipoiseError(message["lost"])
+        run = self.running[message["run"]]
+        if "epoch" in message:
+            return Event(run, message["epoch"], tuple(message["watched"]))
+        del self.running[run.key]
+        self._payload(run).unlink(missing_ok=True)
+        return Event(run, failure=_settled(self.folder, run, self.epochs, message["exit"]))
+
+    def _payload(self, run: Run) -> Path:
+        return self.folder.work / f"{run.key}.pickle"
 
 
 def execute(
@@ -49,48 +152,22 @@ def execute(
         EquipoiseError: no process can be started.
     """
     waiting = deque(runs)
-    running: dict[str, Run] = {}
     failed: list[Run] = []
-    processes = launcher(start, problem.preload, folder.path / "processes.log")
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
+    with Pool(problem, folder, epochs=epochs, gramian_every=gramian_every, start=start) as pool:
+        while waiting or pool.running:
+            while waiting and len(pool.running) < jobs:
                 run = waiting.popleft()
-                payload = folder.work / f"{run.key}.pickle"
-                payload.write_bytes(
-                    pack(
-                        {
-                            "problem": problem,
-                            "run": run,
-                            "epochs": epochs,
-                            "gramian_every": gramian_every,
-                            "record": str(folder.record(run).absolute()),
-                        }
-                    )
-                )
-                processes.start(run.key, payload, _output(folder, run))
-                running[run.key] = run
+                pool.start(run)
                 progress.started(run)
-            try:
-                message = processes.messages.get(timeout=1)  # with a limit, because Ctrl-C is not heard everywhere without
-            except queue.Empty:
+            event = pool.wait()
+            if event is None:
                 progress.show()
-                continue
-            if "lost" in message:
-                raise EquipoiseError(message["lost"])
-            run = running[message["run"]]
-            if "epoch" in message:
-                progress.epoch(run, message["epoch"])
-                continue
-            del running[run.key]
-            (folder.work / f"{run.key}.pickle").unlink(missing_ok=True)
-            failure = _settled(folder, run, epochs, message["exit"])
-            if failure:
-                failed.append(run)
-            progress.ended(run, failure)
-    finally:
-        processes.close()
-        _drop_if_empty(folder.path / "processes.log")
+            elif event.epoch:
+                progress.epoch(event.run, event.epoch)
+            else:
+                if event.failure:
+                    failed.append(event.run)
+                progress.ended(event.run, event.failure)
     return failed
 
 
@@ -121,8 +198,3 @@ def _settled(folder: Folder, run: Run, epochs: int, code: int) -> str:
 def _move(source: Path, target: Path) -> None:
     target.parent.mkdir(exist_ok=True)
     shutil.move(source, target)
-
-
-def _drop_if_empty(path: Path) -> None:
-    if path.exists() and not path.stat().st_size:
-        path.unlink()

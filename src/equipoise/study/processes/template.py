@@ -1,8 +1,9 @@
 """A process that has imported what every run needs, and forks itself for each.
 
 ``python -m equipoise.study.processes.template LIFELINE MODULE…`` reads one JSON line a command from standard input:
-``{"run": key, "payload": path, "log": path}`` starts a run. It answers on standard output with
-``{"run": key, "exit": code}`` when the run's process has ended. At the end of its input it kills what still runs and goes.
+``{"run": key, "payload": path, "log": path}`` starts a run, and ``{"stop": key}`` kills one. It
+answers on standard output with ``{"run": key, "exit": code}`` when the run's process has ended. At the end of its input it
+kills what still runs and goes.
 
 It never computes anything itself, so it has no threads that a fork would lose.
 """
@@ -46,6 +47,10 @@ def main() -> None:
                 *lines, unread = (unread + received).split(b"\n")
                 for line in lines:
                     command = json.loads(line)
+                    if "stop" in command:
+                        for process in [own for own, key in running.items() if key == command["stop"]]:
+                            _kill(process)
+                        continue
                     running[_start(command, lifeline)] = command["run"]
             for process, key in list(running.items()):
                 ended, status = os.waitpid(process, os.WNOHANG)
@@ -54,11 +59,15 @@ def main() -> None:
                     say(1, run=key, exit=os.waitstatus_to_exitcode(status))
     finally:
         for process in running:
-            for kill in (os.killpg, os.kill):  # the group is there as soon as the run has made itself its leader
-                with contextlib.suppress(ProcessLookupError):
-                    kill(process, signal.SIGKILL)
+            _kill(process)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(process, 0)
+
+
+def _kill(process: int) -> None:
+    for kill in (os.killpg, os.kill):  # the group is there as soon as the run has made itself its leader
+        with contextlib.suppress(ProcessLookupError):
+            kill(process, signal.SIGKILL)
 
 
 def _start(command: dict[str, str], lifeline: int) -> int:

@@ -36,7 +36,10 @@ def pack(work: dict[str, Any]) -> bytes:
 
 
 def say(descriptor: int, **message: Any) -> None:
-    """Sends one line to the study; short enough to arrive in one piece however many processes share the pipe."""
+    """Sends one line to the study; short enough to arrive in one piece however many processes share the pipe.
+
+    (A pipe keeps lines of up to 4096 bytes whole: a hundred numbers and more.)
+    """
     os.write(descriptor, (json.dumps(message) + "\n").encode())
 
 
@@ -44,8 +47,9 @@ def perform(payload: Path, messages: int) -> int:
     """Trains one run and writes its record.
 
     Args:
-        payload: what :func:`pack` made of ``problem``, ``run``, ``epochs``, ``gramian_every`` and ``record`` (the path).
-        messages: descriptor for the messages ``{"run": key, "epoch": number}``.
+        payload: what :func:`pack` made of ``problem``, ``run``, ``epochs``, ``gramian_every``, ``record`` (the path) and
+            ``watch`` (names of the validation metrics that are to be told after each epoch).
+        messages: descriptor for the messages ``{"run": key, "epoch": number, "watched": [values]}``.
 
     Returns:
         0 if the record was written, 1 after an error, whose traceback is on standard error.
@@ -66,7 +70,9 @@ def perform(payload: Path, messages: int) -> int:
             run,
             epochs=work["epochs"],
             gramian_every=work["gramian_every"],
-            finished_epoch=lambda epoch: say(messages, run=run.key, epoch=epoch),
+            finished_epoch=lambda epoch, validation: say(
+                messages, run=run.key, epoch=epoch, watched=[(validation or {}).get(name) for name in work["watch"]]
+            ),
         )
         write_json(Path(work["record"]), record)
     except BaseException:

@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -18,13 +19,15 @@ from equipoise.study.pictures import PICTURES, TELEPORT_PICTURES, Picture
 from equipoise.study.report.content import content
 from equipoise.study.results import Results
 
-__all__ = ["write_report"]
+__all__ = ["Shown", "drawn", "render", "write_report"]
+
+T = TypeVar("T")
 
 _DPI = 160
 
 
 @dataclass(frozen=True)
-class _Shown:
+class Shown:
     """A picture as the templates need it."""
 
     title: str
@@ -43,43 +46,64 @@ def write_report(results: Results) -> tuple[Path, Path]:
     Returns:
         Paths of ``report.md`` and of ``report.html``, which holds its pictures and needs no other file.
     """
-    folder = results.folder
-    pictures = _drawn(PICTURES, results)
-    teleports = _drawn(TELEPORT_PICTURES, results)
+    folder = results.folder.path
+    return render(
+        "report",
+        folder,
+        said=content(results),
+        pictures=drawn(PICTURES, results, folder),
+        teleports=drawn(TELEPORT_PICTURES, results, folder),
+    )
 
-    said = content(results)
+
+def render(name: str, folder: Path, *, package: str = "equipoise.study", **values: Any) -> tuple[Path, Path]:
+    """Fills the templates ``<name>.md`` and ``<name>.html`` and writes ``report.md`` and ``report.html``.
+
+    Args:
+        name: of the templates.
+        folder: where the two files go.
+        package: whose ``templates`` they are; what they include may also be of the study's.
+        **values: what the templates need; ``written``, the time, is there anyway.
+
+    Returns:
+        Paths of both files.
+    """
     written = time.strftime("%Y-%m-%d %H:%M")
     paths = []
-    for name, escape in (("report.md", False), ("report.html", True)):
+    for ending, escape in (("md", False), ("html", True)):
         templates = Environment(
-            loader=PackageLoader("equipoise.study", "templates"),
+            loader=ChoiceLoader([PackageLoader(own, "templates") for own in (package, "equipoise.study")]),
             autoescape=escape,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
             keep_trailing_newline=True,
         )
-        paths.append(folder.path / name)
-        page = templates.get_template(name)
-        write_whole(paths[-1], page.render(said=said, pictures=pictures, teleports=teleports, written=written))
+        paths.append(folder / f"report.{ending}")
+        write_whole(paths[-1], templates.get_template(f"{name}.{ending}").render(**values, written=written))
     return paths[0], paths[1]
 
 
-def _drawn(pictures: Iterable[Picture], results: Results) -> list[_Shown]:
-    """Draws the pictures into the folder; one that has nothing to show any more is taken away."""
-    folder = results.folder
+def drawn(pictures: Iterable[Picture[T]], source: T, folder: Path) -> list[Shown]:
+    """Draws pictures into ``pictures/``; one that has nothing to show any more is taken away.
+
+    Args:
+        pictures: which.
+        source: what they are drawn from.
+        folder: that of the report.
+    """
     shown = []
     for picture in pictures:
-        path = folder.pictures / f"{picture.name}.png"
-        figure = picture.draw(results)
+        path = folder / "pictures" / f"{picture.name}.png"
+        figure = picture.draw(source)
         if figure is None:
             path.unlink(missing_ok=True)
             continue
         image = _png(figure)
         write_whole(path, image)
         data = base64.b64encode(image).decode()
-        file = str(path.relative_to(folder.path).as_posix())
-        shown.append(_Shown(picture.title, picture.caption, file, data, round(figure.get_figwidth() * 96)))
+        file = str(path.relative_to(folder).as_posix())
+        shown.append(Shown(picture.title, picture.caption, file, data, round(figure.get_figwidth() * 96)))
     return shown
 
 

@@ -1,0 +1,78 @@
+"""Domination, Pareto fronts and hypervolume. Points are rows; lower is better in every column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+__all__ = ["dominates", "hypervolume", "pareto", "spread_out"]
+
+
+def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether one point is nowhere worse than another and somewhere better; ``nan`` neither dominates nor is dominated.
+
+    Example:
+        >>> dominates([1, 2], [1, 3]), dominates([1, 2], [1, 2]), dominates([0, 4], [1, 2])
+        (True, False, False)
+    """
+    return all(a <= b for a, b in zip(one, other, strict=True)) and any(a < b for a, b in zip(one, other, strict=True))
+
+
+def pareto(points: Sequence[Sequence[float]]) -> list[int]:
+    """Positions of the points that no other one dominates, in the order given; points with ``nan`` are left out.
+
+    Example:
+        >>> pareto([[1, 3], [2, 2], [3, 3], [3, 1]])
+        [0, 1, 3]
+    """
+    finite = [position for position, point in enumerate(points) if np.isfinite(point).all()]
+    return [own for own in finite if not any(dominates(points[other], points[own]) for other in finite)]
+
+
+def hypervolume(points: ArrayLike, reference: Sequence[float]) -> float:
+    """The volume that is dominated by at least one of the points and that dominates the reference point (pymoo's).
+
+    Args:
+        points: ``[n, d]``; points that do not dominate the reference add nothing.
+        reference: ``[d]``, the corner that is as bad as can be.
+
+    Example:
+        >>> hypervolume([[0, 2], [1, 1], [2, 0]], [3, 3])
+        6.0
+    """
+    from pymoo.indicators.hv import HV
+
+    rows = np.asarray(points, dtype=np.float64).reshape(-1, len(reference))
+    inside = rows[np.isfinite(rows).all(axis=1) & (rows < np.asarray(reference)).all(axis=1)]
+    return float(HV(ref_point=np.asarray(reference, dtype=np.float64))(inside)) if len(inside) else 0.0
+
+
+def spread_out(points: Sequence[Sequence[float]], count: int) -> list[int]:
+    """Picks points of the Pareto front one by one, each time the one that adds most hypervolume to those picked.
+
+    Args:
+        points: ``[n, d]``.
+        count: at most so many are picked.
+
+    Returns:
+        Their positions, in the order in which they were picked. The reference point is the worst value of each column
+        on the front, moved outwards by the front's extent, so that its ends count.
+
+    Example:
+        >>> spread_out([[0, 10], [4.9, 5], [5, 4.9], [10, 0], [11, 11]], 3)
+        [1, 3, 0]
+    """
+    front = pareto(points)
+    if not front:
+        return []
+    rows = np.array([points[own] for own in front], dtype=np.float64)
+    extent = rows.max(axis=0) - rows.min(axis=0)
+    scaled = (rows - rows.min(axis=0)) / np.where(extent > 0, extent, 1.0)
+    picked: list[int] = []
+    while len(picked) < min(count, len(front)):
+        left = [own for own in range(len(front)) if own not in picked]
+        volumes = [hypervolume(scaled[[*picked, own]], [2.0] * rows.shape[1]) for own in left]
+        picked.append(left[int(np.argmax(volumes))])
+    return [front[own] for own in picked]

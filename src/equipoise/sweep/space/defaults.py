@@ -1,0 +1,66 @@
+"""Ranges for those who give none: around what the papers tried, or a decade to both sides of an option's default."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from equipoise.balance.registry import MethodInfo
+from equipoise.errors import InputError
+from equipoise.sweep.space.dimensions import Choices, Dimension, Range
+
+__all__ = ["default_dimension", "swept_by_default"]
+
+_RANGES = {
+    # The CAGrad paper's ablation goes from 0 to 1; at 1 the direction may vanish.
+    ("cagrad", "c"): (0.05, 0.95, False),
+    # FairGrad's α: 1 is proportional fairness, large values approach max-min fairness.
+    ("fairgrad", "alpha"): (0.25, 8.0, True),
+    ("dwa", "temperature"): (0.5, 10.0, True),
+    ("famo", "learning_rate"): (0.001, 0.1, True),
+    ("famo", "weight_decay"): (1e-4, 0.1, True),
+    ("uw", "learning_rate"): (1e-4, 0.1, True),
+}
+_NOT_TUNED = ("seed", "epsilon", "steps_per_epoch", "update_every")
+"""Options that guard numbers, count steps or seed; swept only if one asks for them."""
+
+
+def swept_by_default(info: MethodInfo, fixed: frozenset[str]) -> tuple[str, ...]:
+    """The options of a method that are swept if the user names none.
+
+    Raises:
+        InputError: there is none with a range to start from.
+    """
+    if "weights" in info.options and "weights" not in fixed:
+        return ("weights",)
+    own = [option for (method, option) in _RANGES if method == info.name and option not in fixed]
+    if not own:
+        own = [
+            option
+            for option, default in info.options.items()
+            if option not in fixed and option not in _NOT_TUNED and _positive(default)
+        ]
+    if not own:
+        has = f"its options: {', '.join(info.options)}" if info.options else "it has no options"
+        raise InputError(f'method "{info.name}" has nothing to sweep by default ({has}); say what, as in "option=low:high"')
+    return tuple(own)
+
+
+def default_dimension(info: MethodInfo, option: str) -> Dimension:
+    """The range of an option for which none was given.
+
+    Raises:
+        InputError: its default says nothing about a sensible range.
+    """
+    if (info.name, option) in _RANGES:
+        low, high, log = _RANGES[info.name, option]
+        return Range(option, low, high, log)
+    default: Any = info.options[option]
+    if isinstance(default, bool):
+        return Choices(option, (False, True))
+    if _positive(default):
+        return Range(option, default / 10, default * 10, log=True)
+    raise InputError(f'there is no default range for option "{option}" of "{info.name}"; give one, as in "{option}=low:high"')
+
+
+def _positive(default: Any) -> bool:
+    return isinstance(default, float) and default > 0
