@@ -150,20 +150,23 @@ def losses_of_two():
     return torch.ones(2)
 
 
+def by_default(name):
+    """What a method is swept over by default, or why it is not."""
+    try:
+        return Space(name, TASKS)
+    except InputError as error:
+        return str(error)
+
+
 def test_every_method_with_something_to_tune_has_default_ranges():
     """What is swept by default can be made at both ends; methods without such options say so."""
-    swept = {}
-    for info in methods():
-        if not info.cls.__module__.startswith("equipoise."):
-            continue
-        if (
-            any(isinstance(own, float) and own > 0 for key, own in info.options.items() if key != "epsilon")
-            or info.name == "ls"
-        ):
-            swept[info.name] = Space(info.name, TASKS)
-            continue
-        with pytest.raises(InputError, match="nothing to sweep by default"):
-            Space(info.name, TASKS)
+    shelf = [info for info in methods() if info.cls.__module__.startswith("equipoise.")]
+    found = {info.name: by_default(info.name) for info in shelf}
+    swept = {name: own for name, own in found.items() if isinstance(own, Space)}
+    for info in shelf:
+        if info.name not in swept:
+            assert "nothing to sweep by default" in found[info.name]
+            assert not any(isinstance(own, float) and own > 0 for key, own in info.options.items() if key != "epsilon")
     assert {"ls", "cagrad", "fairgrad", "famo", "dwa", "uw"} <= swept.keys()
     for space in swept.values():
         for parameters in drawn(space, 5):
@@ -189,6 +192,24 @@ def test_bad_spaces_are_refused_in_one_line(method, sweep, kind, said):
         Space(method, TASKS, sweep)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_default_range_stays_within_what_the_method_takes(monkeypatch):
+    from equipoise.balance.registry import MethodInfo, method
+    from equipoise.sweep.space import defaults
+
+    def share(name, beta):
+        if beta > 1:
+            raise InputError("beta is a share")
+
+    averaging = MethodInfo("averaging", eq.FairGrad, "", "", "gramian", (), {"beta": 0.9})
+    monkeypatch.setattr(defaults, "balancer", share)
+    assert defaults.default_dimension(averaging, "beta") == Range("beta", 0.09, 1.0, log=True)
+    monkeypatch.undo()
+    assert defaults.default_dimension(method("uw"), "learning_rate").high == 0.1
+    assert defaults.default_dimension(method("cagrad"), "rescale").values == (False, True)
+    with pytest.raises(InputError, match='no default range for option "seed"'):
+        defaults.default_dimension(method("pcgrad"), "seed")
 
 
 def test_weights_of_one_task_cannot_be_swept():

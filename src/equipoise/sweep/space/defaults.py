@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from equipoise.balance.registry import MethodInfo
+from equipoise.balance.registry import MethodInfo, balancer
 from equipoise.errors import InputError
 from equipoise.sweep.space.dimensions import Choices, Dimension, Range
 
@@ -15,6 +15,13 @@ _RANGES = {
     ("cagrad", "c"): (0.05, 0.95, False),
     # FairGrad's α: 1 is proportional fairness, large values approach max-min fairness.
     ("fairgrad", "alpha"): (0.25, 8.0, True),
+    # The LDC-MTL paper's λ: it finds 0.02 to 0.1 to do well, its released code's formulation wants larger ones.
+    ("ldc-mtl", "penalty"): (0.01, 10.0, True),
+    ("gradnorm", "alpha"): (0.25, 3.0, False),
+    ("gradvac", "beta"): (0.001, 0.5, True),
+    ("graddrop", "leak"): (0.0, 1.0, False),
+    ("moco", "gamma"): (0.01, 1.0, True),
+    ("sdmgrad", "lam"): (0.03, 3.0, True),
     ("dwa", "temperature"): (0.5, 10.0, True),
     ("famo", "learning_rate"): (0.001, 0.1, True),
     ("famo", "weight_decay"): (1e-4, 0.1, True),
@@ -58,8 +65,19 @@ def default_dimension(info: MethodInfo, option: str) -> Dimension:
     if isinstance(default, bool):
         return Choices(option, (False, True))
     if _positive(default):
-        return Range(option, default / 10, default * 10, log=True)
+        # A share must not leave (0, 1), whatever the decade.
+        for high in (default * 10, 1.0, 0.99):
+            if high > default and _accepted(info, option, high):
+                return Range(option, default / 10, high, log=True)
     raise InputError(f'there is no default range for option "{option}" of "{info.name}"; give one, as in "{option}=low:high"')
+
+
+def _accepted(info: MethodInfo, option: str, value: float) -> bool:
+    try:
+        balancer(info.name, **{option: value})
+    except InputError:
+        return False
+    return True
 
 
 def _positive(default: Any) -> bool:
