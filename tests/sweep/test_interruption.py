@@ -8,12 +8,12 @@ import sys
 import time
 
 import pytest
-from tests.study.timeless import timeless
 
 from equipoise.cli import main
 from equipoise.sweep import Outcome
 from equipoise.sweep.folder import SweepFolder
 from equipoise.sweep.trials import load_trials
+from tests.study.timeless import timeless
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 
