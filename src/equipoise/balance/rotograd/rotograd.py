@@ -21,6 +21,8 @@ from equipoise.objective import Objective
 
 __all__ = ["RotoGrad", "rotation_gradients"]
 
+_EPSILON = 1e-30
+
 
 @register(
     "rotograd",
@@ -42,9 +44,10 @@ class RotoGrad(GramianBalancer):
     **Directions** (Javaloy and Valera, 2022, section 3.2). With U_k = G_k/‖G_k‖ the unit gradient of task k by z over the
     batch ``[N, m]`` and V = (1/K) Σ_k U_k held fixed, every R_k ∈ SO(m) descends −Σ_n ⟨R_kᵀ g̃_nk, v_n⟩ with g̃_k = ∂L_k/∂r_k
     held fixed as well: the sum of the inner products of task k's gradients with the common direction, sample by sample. By the
-    chain rule R_kᵀ g̃_k is the row ∂L_k/∂z, and along R_k exp(A) the derivative by the skew-symmetric A at 0 is that of
-    −⟨A, U_kᵀV⟩ (:func:`rotation_gradients`), so that nothing is differentiated for it. R_k takes a step of an Adam of its
-    own in these coordinates.
+    chain rule R_kᵀ g̃_k is the row G_k = ∂L_k/∂z, and along R_k exp(A) the derivative by the skew-symmetric A at 0 is that of
+    −⟨A, G_kᵀV⟩ (:func:`rotation_gradients`), so that nothing is differentiated for it. R_k takes a step of an Adam of its
+    own in these coordinates. Where the encoder has come to rest between conflicting tasks their gradients cancel, and there
+    is no common direction left to turn to: a ``learning_rate`` with which the rotations are there first is what helps.
 
     **Norms** (section 3.1). z gets Σ_k w_k G_k with w_k = C/‖G_k‖, C = Σ_k α_k ‖G_k‖, and α_k in proportion to ‖G_k‖ over the
     norm that it had at the start, Σ_k α_k = 1. One backward pass takes that through the encoder. Heads get their own task's
@@ -57,8 +60,9 @@ class RotoGrad(GramianBalancer):
 
     Where this departs from the paper and its code (github.com/adrianjav/rotograd):
 
-    - g̃_k is divided by ‖g̃_k‖ in the rotations' loss, so that they do not depend on the units of the losses; the code descends
-      the squared distance of g̃_k and R_k v, which has the same stationary points where everything is rotated;
+    - the code descends the squared distance of g̃_k and R_k v, v scaled to the norm of the mean gradient: the same up to a
+      factor where all channels are rotated;
+    - Adam's ε is next to nothing (1e-30), so that the units of the losses do not matter;
     - steps are taken from where R_k is, in a frame that turns with it, and not in one chart at the identity;
     - the learning rate of the rotations does not decay by itself, which the paper's convergence argument asks for; set
       ``learning_rate`` on the way.
@@ -250,7 +254,12 @@ class RotoGrad(GramianBalancer):
         slopes = self.processes.sum(slopes.to(torch.float64)).to(matrices)
         moments = vector_adam_state(torch.zeros_like(matrices)) if self.moments is None else self.moments.to(matrices.device)
         skew, moments = vector_adam(
-            torch.zeros_like(matrices), slopes, moments, entries.to(matrices.device), learning_rate=self.learning_rate
+            torch.zeros_like(matrices),
+            slopes,
+            moments,
+            entries.to(matrices.device),
+            learning_rate=self.learning_rate,
+            epsilon=_EPSILON,
         )
         count = len(self.rotations.tasks)
         first = torch.full((count,), torch.nan, dtype=torch.float64) if self.first_norms is None else self.first_norms
@@ -342,8 +351,8 @@ class _Notice:
 def rotation_gradients(rows: Tensor, norms: Tensor, size: int, dim: int = 1) -> Tensor:
     """Derivatives of the rotations' losses by the lower entries of A_k in R_k exp(A_k), at A_k = 0.
 
-    The loss of R_k is −Σ_n ⟨R_kᵀ g̃_nk, v_n⟩ with g̃_k of unit norm over the batch and V the mean of the unit gradients, both
-    held fixed. With S_k = U_kᵀV it is −⟨A_k, S_k⟩ to first order, whose derivative by A_ij (= −A_ji) is S_ji − S_ij. It
+    The loss of R_k is −Σ_n ⟨R_kᵀ g̃_nk, v_n⟩ with V the mean of the tasks' gradients scaled to unit norm; g̃_k and V are held
+    fixed. With S_k = G_kᵀV it changes by −⟨A_k, S_k⟩ to first order, whose derivative by A_ij (= −A_ji) is S_ji − S_ij. It
     depends on the gradients by the features as they were before the rotation, and on nothing else.
 
     Args:
@@ -353,7 +362,7 @@ def rotation_gradients(rows: Tensor, norms: Tensor, size: int, dim: int = 1) -> 
         dim: where the features (without the k) have their channels.
 
     Returns:
-        ``[k, size, size]``, skew-symmetric; 0 for a task whose gradient vanishes.
+        ``[k, size, size]``, skew-symmetric; 0 for a task whose gradient vanishes or is the only one.
 
     Example:
         >>> rows = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # one sample, two tasks at a right angle
@@ -363,9 +372,15 @@ def rotation_gradients(rows: Tensor, norms: Tensor, size: int, dim: int = 1) -> 
     """
     inverse = torch.where(norms > 0, 1 / torch.where(norms > 0, norms, 1), 0.0).to(rows)
     channels = rows.movedim(dim + 1 if dim >= 0 else dim, -1)[..., :size].flatten(1, -2)
-    units = channels * inverse[:, None, None]
-    products = units.mT @ units.mean(0)
-    return products.mT - products
+    common = torch.einsum("k,knm->nm", inverse / len(rows), channels)
+    products = channels.mT @ common
+    slopes = products.mT - products
+    if len(rows) == 1:
+        return torch.zeros_like(slopes)
+    # Adam knows no size: where gradients agree, it would make steps out of rounding.
+    sizes = channels.norm(dim=1)[:, :, None] * common.norm(dim=0)
+    rounding = 16 * torch.finfo(rows.dtype).eps * (sizes + sizes.mT)
+    return torch.where(slopes.abs() > rounding, slopes, 0)
 
 
 def _found(model: nn.Module, part: nn.Module | str, what: str) -> nn.Module:
