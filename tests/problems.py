@@ -11,6 +11,10 @@ import equipoise as eq
 
 Batch = tuple[Tensor, Tensor]
 
+METHODS = [info.name for info in eq.methods() if not info.cls.works_on_features]
+"""The methods that can be made from their name alone, for any loss function and any loop. Those that act on parts of a model
+(RotoGrad) are told which by :func:`optimizer_of`, and refuse losses as callables, micro-batches and the drop-in."""
+
 
 class Heads(nn.Module):
     """A shared encoder and one linear head a task."""
@@ -58,6 +62,9 @@ def optimizer_of(
     if model is None:
         torch.manual_seed(0)
         model = Heads()
+    balancer = eq.balancer(balancer) if isinstance(balancer, str) else balancer
+    if isinstance(balancer, eq.Balancer) and balancer.lacks_parts and isinstance(model, Heads):
+        balancer.take_parts(model.encoder, {f"t{k}": head for k, head in enumerate(model.heads)})
     return eq.MultiTaskOptimizer(eq.Objective(model, losses), make(model.parameters(), lr=lr), balancer, **options)  # type: ignore[arg-type]
 
 

@@ -96,6 +96,11 @@ def backward(
             f'"{balancer}" has a memory, so it must outlive the step: make it once before the loop, '
             f'balancer = equipoise.balancer("{balancer}"), and pass that'
         )
+    if chosen.works_on_features:
+        raise InputError(
+            f"{type(chosen).__name__} takes gradients at the output of a module, which must be recorded while the losses are "
+            "evaluated; use MultiTaskOptimizer"
+        )
     balancing = _known.get(id(chosen))
     if balancing is None:
         balancing = _known[id(chosen)] = Balancing(Tasks(), SharedParameters())

@@ -158,6 +158,9 @@ class MultiTaskOptimizer:
         if process_group is not None:
             self.balancer.processes = Processes(process_group)
         self.balancer.attach(objective)
+        own = self.balancer.features_module
+        if own is not None and features is not None and own is not features:
+            raise InputError(f"{self.balancer!r} takes gradients at features of its own; leave features and gradients out")
         self.clip = clip
         self.teleport = teleport
         self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
@@ -170,7 +173,7 @@ class MultiTaskOptimizer:
         self._balancing = Balancing(
             objective.tasks,
             SharedParameters(shared),
-            features=features if gradients == "features" else None,
+            features=features if own is None else own,
             batched=batched,
             processes=self.processes,
             parameters=self._trained(),

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import equipoise as eq
-from tests.problems import Heads, batch, losses, optimizer_of, parameters_of, same
-
-METHODS = [info.name for info in eq.methods()]
+from tests.problems import METHODS, Heads, batch, losses, optimizer_of, parameters_of, same
 
 
 class _Explode(torch.autograd.Function):

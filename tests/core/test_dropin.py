@@ -10,9 +10,7 @@ import torch
 
 import equipoise as eq
 from equipoise.dropin import _known
-from tests.problems import Heads, batch, losses, optimizer_of, parameters_of, same
-
-METHODS = [info.name for info in eq.methods()]
+from tests.problems import METHODS, Heads, batch, losses, optimizer_of, parameters_of, same
 
 
 @pytest.mark.parametrize("declared", [True, False])

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import equipoise as eq
-from tests.problems import Heads, batch, losses, optimizer_of, parameters_of, same
+from tests.problems import METHODS, Heads, batch, losses, optimizer_of, parameters_of, same
 
-METHODS = [info.name for info in eq.methods()]
+EVERY_METHOD = [info.name for info in eq.methods()]
 
 
 def _gradients(model: nn.Module, data: object) -> tuple[Tensor, list[list[Tensor]]]:
@@ -43,7 +43,7 @@ def test_equal_weighting_is_plain_training_to_the_bit() -> None:
     assert same(parameters_of(mtl.objective.model), parameters_of(plain))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EVERY_METHOD)
 def test_gradients_are_what_the_weights_say(name: str) -> None:
     model = Heads()
     rows, own = _gradients(model, batch())
@@ -65,7 +65,7 @@ def test_gradients_are_what_the_weights_say(name: str) -> None:
             assert torch.allclose(parameter.grad, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EVERY_METHOD)
 def test_every_method_trains(name: str) -> None:
     mtl = optimizer_of(name, make=torch.optim.Adam, lr=0.02)
     first = mtl.step(batch())
@@ -93,7 +93,7 @@ def test_callables_give_the_same_step(name: str) -> None:
     assert same(parameters_of(eager.objective.model), parameters_of(model), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EVERY_METHOD)
 def test_batched_differentiation_gives_the_same_step(name: str) -> None:
     one, together = optimizer_of(name), optimizer_of(name, batched=0)
     for step in range(3):

@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -58,6 +59,18 @@ def features(rank: int, count: int, method: str) -> State:
     for step in range(STEPS):
         mtl.step(share(problems.batch(16, seed=step), rank, count))
     return state(model)
+
+
+def rotated(rank: int, count: int, group: bool) -> State:
+    """Twenty steps with rotated features; the rotations are part of what must agree."""
+    balancer = eq.RotoGrad(learning_rate=0.02)
+    options = {"process_group": dist.group.WORLD} if group and count > 1 else {}
+    model = model_of(rank)
+    mtl = problems.optimizer_of(balancer, model, lr=0.01, **options)
+    for step in range(STEPS):
+        mtl.step(share(problems.batch(16, seed=step), rank, count))
+    assert balancer.matrices is not None
+    return state(model) | {"rotations": balancer.matrices.float()}
 
 
 def wrapped(rank: int, count: int, method: str) -> State:

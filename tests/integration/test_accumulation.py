@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import equipoise as eq
 from tests import problems
 
-METHODS = [info.name for info in eq.methods()]
+METHODS = problems.METHODS
 PARTS = 4
 
 

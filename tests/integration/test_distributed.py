@@ -60,6 +60,11 @@ def test_features(pool: Pool, method: str) -> None:
     agree(pool.run(scenarios.features, method), scenarios.features(0, 1, method))
 
 
+@pytest.mark.parametrize("group", [False, True])
+def test_rotated_features(pool: Pool, group: bool) -> None:
+    agree(pool.run(scenarios.rotated, group), scenarios.rotated(0, 1, group))
+
+
 @pytest.mark.parametrize("method", ["dwa", "cagrad"])
 def test_a_model_wrapped_for_data_parallelism(pool: Pool, method: str) -> None:
     agree(pool.run(scenarios.wrapped, method), scenarios.wrapped(0, 1, method))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import equipoise as eq
 from tests import problems
 
-METHODS = [info.name for info in eq.methods()]
+METHODS = problems.METHODS
 
 
 class Graphs:

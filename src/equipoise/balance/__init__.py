@@ -31,6 +31,7 @@ from equipoise.balance.nash_mtl import NashMTL
 from equipoise.balance.pcgrad import PCGrad
 from equipoise.balance.random_loss_weighting import RandomLossWeighting
 from equipoise.balance.registry import MethodInfo, balancer, method, methods, register
+from equipoise.balance.rotograd import Rotations, RotoGrad
 from equipoise.balance.scale_invariant import ScaleInvariant
 from equipoise.balance.stch import STCH
 from equipoise.balance.uncertainty_weighting import UncertaintyWeighting
@@ -68,6 +69,8 @@ __all__ = [
     "Observation",
     "PCGrad",
     "RandomLossWeighting",
+    "Rotations",
+    "RotoGrad",
     "ScaleInvariant",
     "UPGrad",
     "UncertaintyWeighting",

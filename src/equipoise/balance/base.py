@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from equipoise.distributed import Processes
 from equipoise.errors import InputError, NonFiniteError
@@ -75,7 +75,8 @@ class Observation:
         losses: losses of the tasks present, ``[k]``, detached; ``None`` where the balancer said that its weights do not
             depend on them and they are not known yet.
         gramian: ``[k, k]`` in float64 on the CPU, if the balancer needs it.
-        gradients: task gradients ``[k, P]``, if the balancer needs them.
+        gradients: task gradients ``[k, P]``, if the balancer needs them; of the features (flat, this process's samples) when a
+            balancer that ``works_on_features`` learns from a step.
         step: index of the step, counted from 0.
         elsewhere: evaluates this step's losses at other parameters; ``None`` where only the losses are known (drop-in).
     """
@@ -111,6 +112,8 @@ class Balancer(ABC):
         processes: those that train together; :class:`~equipoise.MultiTaskOptimizer` sets it where it was given a group.
         decides_purely: whether :meth:`decide` leaves the state as it was and all learning is done in :meth:`update` and
             later. Then no copy of the state is taken before each step, which matters where it is as large as the gradients.
+        works_on_features: whether it acts at the output of a module of the model, its ``features_module``, where the gradients
+            are then taken. Only :class:`~equipoise.MultiTaskOptimizer` can do that.
     """
 
     needs: Need
@@ -118,7 +121,21 @@ class Balancer(ABC):
     depends_on_losses: ClassVar[bool] = False
     stateful: ClassVar[tuple[str, ...]] = ()
     decides_purely: ClassVar[bool] = False
+    works_on_features: ClassVar[bool] = False
     processes: Processes = Processes()
+
+    @property
+    def features_module(self) -> nn.Module | None:
+        """The module at whose output the gradients are taken, once attached; ``None`` for the shared parameters' own."""
+        return None
+
+    @property
+    def lacks_parts(self) -> bool:
+        """Whether it still has to be told, by :meth:`take_parts`, which parts of the model it acts on."""
+        return False
+
+    def take_parts(self, features: Any = None, heads: Any = None) -> None:  # noqa: B027
+        """Says where the shared features and the tasks' heads are, for a balancer that ``lacks_parts``."""
 
     def begin(self) -> None:  # noqa: B027
         """Told by :class:`~equipoise.MultiTaskOptimizer` that a step begins, before its losses are evaluated."""

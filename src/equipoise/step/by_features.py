@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -45,10 +47,11 @@ class ByFeatures:
             full[list(present)] = weights.double().cpu()
         with without_autocast(engine.rows.device):
             engine.deliver(full)
+        rows = self._rows(turn, present) if turn.balancer.works_on_features and not overflow else None
         context.processes.sum_gradients(context.everything())
         context.check_gradients(turn, context.everything(), present)
         report = StepReport(names, means, weights, gram, turn.step, skipped=overflow)
-        return report, Observation(context.tasks.names, present, means, gram, step=turn.step)
+        return report, Observation(context.tasks.names, present, means, gram, rows, step=turn.step)
 
     def _fill(self, turn: Turn) -> SeenLosses:
         context, engine = self.context, self.engine
@@ -57,17 +60,19 @@ class ByFeatures:
                 f'gradients="features" gives balancers the Gramian of the features; {turn.balancer!r} needs the gradients '
                 f'themselves. Use gradients="parameters"'
             )
+        own = turn.balancer.works_on_features
+        what = repr(turn.balancer) if own else 'gradients="features"'
         if turn.source.micro_batches > 1:
             raise InputError(
-                'gradients="features" takes one batch a step: the encoder is differentiated after the weights are known, '
-                'so all micro-batches would have to be held. Use gradients="parameters" to accumulate'
+                f"{what} takes one batch a step: the encoder is differentiated after the weights are known, so all "
+                f"micro-batches would have to be held" + ("" if own else '. Use gradients="parameters" to accumulate')
             )
         with engine.recording():
             losses = context.named(turn.source.losses(0))
         if any(not isinstance(loss, Tensor) for loss in losses.values()):
             raise InputError(
-                'gradients="features" needs losses that start from one evaluation of the features; losses given as '
-                'callables have inputs of their own. Use gradients="parameters"'
+                f"{what} needs losses that start from one evaluation of the features; losses given as callables have inputs of "
+                "their own" + ("" if own else '. Use gradients="parameters"')
             )
         values = {position: context.scalar(position, loss) for position, loss in losses.items()}
         seen = SeenLosses(values)
@@ -81,3 +86,10 @@ class ByFeatures:
             with without_autocast(value.device):
                 engine.differentiate(position, value, seed, retain_graph=place < len(values) - 1)
         return seen
+
+    def _rows(self, turn: Turn, present: Sequence[int]) -> Tensor:
+        """The gradients ``[k, F]`` of the tasks present, for a balancer that learns from them once the step is taken."""
+        rows = self.engine.rows
+        if len(present) < len(rows):
+            rows = rows[torch.tensor(list(present), device=rows.device)]
+        return rows if turn.scale is None else rows / turn.scale.to(rows)

@@ -11,6 +11,7 @@ from rich.console import Console
 from equipoise.balance.registry import methods as registered
 from equipoise.figures.commands import app as figures
 from equipoise.study.plan import parse_seeds
+from equipoise.study.problems import find_problem
 from equipoise.study.report import print_methods, print_results, write_report
 from equipoise.study.results import Results
 from equipoise.study.study import Study
@@ -67,9 +68,12 @@ def _study(
 
     Started again with the same folder, it goes on where it was; methods and seeds may be added.
     """
-    chosen = ",".join(info.name for info in registered()) if methods.strip() == "all" else methods
+    found = find_problem(problem)
+    # What acts on parts of a model is left out where the problem does not say which they are.
+    served = [info.name for info in registered() if found.parts is not None or not info.cls.works_on_features]
+    chosen = ",".join(served) if methods.strip() == "all" else methods
     study = Study(
-        problem,
+        found,
         chosen,
         parse_seeds(seeds),
         epochs=epochs,

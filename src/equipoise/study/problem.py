@@ -62,6 +62,8 @@ class Problem:
         shared: ``shared(model)`` gives the shared parameters or module; left out, they are found from the graph.
         stepping: ``stepping(model)`` gives further arguments of :class:`~equipoise.MultiTaskOptimizer` by name, such as
             ``{"clip": 1.0}`` or ``{"gradients": "features", "features": model.encoder}``.
+        parts: ``parts(model)`` gives ``{"features": module, "heads": {task: module}}``, the module whose output all tasks
+            start from and the heads that it is given to, for methods that act between them (``rotograd``).
         options: what else sets this problem apart from others of its name, as JSON values. A study's folder remembers
             them, so that results of different options are never mixed.
         preload: modules that ``build`` and ``data`` import and that take long; runs then start faster.
@@ -97,6 +99,7 @@ class Problem:
     schedule: Callable[[torch.optim.Optimizer], Any] | None = None
     shared: Callable[[nn.Module], Any] | None = None
     stepping: Callable[[nn.Module], Mapping[str, Any]] | None = None
+    parts: Callable[[nn.Module], Mapping[str, Any]] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     preload: tuple[str, ...] = ()
 

@@ -66,6 +66,12 @@ class Study:
     ) -> None:
         self.problem = find_problem(problem) if isinstance(problem, str) else problem
         self.methods = parse_methods(methods)
+        for method in self.methods:
+            if self.problem.parts is None and method.name and method.make(0).lacks_parts:
+                raise InputError(
+                    f'method "{method.label}" acts on parts of the model, and problem "{self.problem.name}" does not say which '
+                    'they are; give it parts=lambda model: {"features": module, "heads": {task: module}}'
+                )
         self.seeds = parse_seeds(seeds)
         self.epochs = self.problem.epochs if epochs is None else epochs
         self.jobs = _processors() if jobs is None else jobs

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from equipoise.balance import balancer
+from equipoise.balance import Balancer, balancer
 from equipoise.errors import InputError, near_misses
 from equipoise.metrics import ConflictTally, Metric
 from equipoise.objective import LossFunction, Objective
@@ -68,7 +68,7 @@ def train(
     mtl = MultiTaskOptimizer(
         objective,
         optimizer,
-        balancer=run.method.make(run.seed) if run.method else balancer("ls"),
+        balancer=_balancer(problem, run, model) if run.method else balancer("ls"),
         shared=problem.shared(model) if problem.shared and run.task is None else None,
         teleport=run.method.teleport(run.seed) if run.method and run.method.teleport else None,
         **(problem.stepping(model) if problem.stepping else {}),
@@ -115,6 +115,15 @@ def train(
         "teleports": rounded([report.as_dict() for report in getattr(mtl.teleport, "history", [])]),
         "complete": True,
     }
+
+
+def _balancer(problem: Problem, run: Run, model: nn.Module) -> Any:
+    """The run's balancer, told of the model's parts if it asks for them."""
+    assert run.method is not None
+    made = run.method.make(run.seed)
+    if problem.parts is not None and isinstance(made, Balancer) and made.lacks_parts:
+        made.take_parts(**problem.parts(model))
+    return made
 
 
 class _Absent(Exception):
