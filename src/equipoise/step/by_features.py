@@ -57,6 +57,11 @@ class ByFeatures:
                 f'gradients="features" gives balancers the Gramian of the features; {turn.balancer!r} needs the gradients '
                 f'themselves. Use gradients="parameters"'
             )
+        if turn.balancer.pulls:
+            raise InputError(
+                f'{turn.balancer!r} weighs the gradients of the shared parameters, which gradients="features" does not take. '
+                f'Use gradients="parameters"; the balancer has an option features= of its own'
+            )
         if turn.source.micro_batches > 1:
             raise InputError(
                 'gradients="features" takes one batch a step: the encoder is differentiated after the weights are known, '
