@@ -58,6 +58,8 @@ def test_gradients_are_what_the_weights_say(name: str) -> None:
         weights = torch.ones(len(rows))
     else:
         assert torch.allclose(_grad(model.encoder.parameters()), weights.to(rows) @ rows, rtol=1e-4, atol=1e-6)
+    if name == "consmtl":
+        return  # adds to the heads' gradients; tests/balance/test_consmtl.py says what
     balances_losses = eq.balance.method(name).cost == "losses"
     for weight, head, gradients in zip(weights.tolist(), model.heads, own, strict=True):
         for parameter, gradient in zip(head.parameters(), gradients, strict=True):

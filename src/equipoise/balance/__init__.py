@@ -9,6 +9,7 @@ from equipoise.balance.base import Balancer, GradientBalancer, GramianBalancer, 
 from equipoise.balance.cagrad import CAGrad
 from equipoise.balance.coerce import as_balancer
 from equipoise.balance.config import ConFIG
+from equipoise.balance.consmtl import ConsMTL
 from equipoise.balance.db_mtl import DBMTL
 from equipoise.balance.dualproj import DualProj
 from equipoise.balance.dynamic_weight_average import DynamicWeightAverage
@@ -51,6 +52,7 @@ __all__ = [
     "Balancer",
     "CAGrad",
     "ConFIG",
+    "ConsMTL",
     "DualProj",
     "DynamicWeightAverage",
     "ExcessMTL",

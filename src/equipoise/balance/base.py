@@ -33,6 +33,7 @@ __all__ = [
     "LossBalancer",
     "Need",
     "Observation",
+    "Pull",
 ]
 
 Need = Literal["losses", "gramian", "gradients"]
@@ -63,6 +64,23 @@ class Companion(NamedTuple):
     output: Tensor
     seed: Tensor
     parameters: Sequence[Tensor]
+
+
+class Pull(NamedTuple):
+    """What a balancer adds to the gradients of task-specific parameters, second order through the task gradients.
+
+    To its loss, task i adds a function of its own gradient g_i whose derivative with respect to g_i is
+    u_i = Σ_j C_ij g_j, all u held constant. Its own parameters φ_i then get ∂⟨g_i, u_i⟩/∂φ_i besides ∂ℓ_i/∂φ_i.
+
+    Attributes:
+        coefficients: C ``[k, k]`` in float64, of the tasks present. Tasks with equal rows are differentiated together.
+        at_most: bounds the norm of what is added for a task, relative to that of ∂ℓ_i/∂φ_i; no bound if ``None``.
+        features: take g_i and u_i at this module's output instead of the shared parameters.
+    """
+
+    coefficients: Tensor
+    at_most: float | None = None
+    features: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +154,20 @@ class Balancer(ABC):
 
     def take_parts(self, features: Any = None, heads: Any = None) -> None:  # noqa: B027
         """Says where the shared features and the tasks' heads are, for a balancer that ``lacks_parts``."""
+
+    @property
+    def pulls(self) -> bool:
+        """Whether the balancer adds to the gradients of task-specific parameters, see :meth:`pull`."""
+        return False
+
+    def pull(self, weights: Tensor, gramian: Tensor) -> Pull | None:
+        """What is added to the gradients of task-specific parameters; only asked if the balancer :attr:`pulls`.
+
+        Args:
+            weights: this step's decision ``[k]``.
+            gramian: of the task gradients, ``[k, k]`` in float64.
+        """
+        return None
 
     def begin(self) -> None:  # noqa: B027
         """Told by :class:`~equipoise.MultiTaskOptimizer` that a step begins, before its losses are evaluated."""

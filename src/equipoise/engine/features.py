@@ -19,7 +19,7 @@ from equipoise.engine.graph import divide_leaves, leaves, leaves_of_all
 from equipoise.engine.origin import origins
 from equipoise.errors import InputError
 
-__all__ = ["FeatureGradients"]
+__all__ = ["FeatureGradients", "tensors_in"]
 
 
 class FeatureGradients:
@@ -61,7 +61,7 @@ class FeatureGradients:
                 f"the features module ran {len(self._calls)} times in this evaluation; gradients with respect to its "
                 f'output need it to run exactly once. Use gradients="parameters" otherwise'
             )
-        self._features = [tensor for tensor in _tensors(self._calls.pop()) if tensor.requires_grad]
+        self._features = [tensor for tensor in tensors_in(self._calls.pop()) if tensor.requires_grad]
         if not self._features:
             raise InputError("the output of the features module does not require grad: nothing below it can be trained")
         length = sum(tensor.numel() for tensor in self._features)
@@ -137,11 +137,12 @@ def _accumulate(parameter: Tensor, gradient: Tensor | None) -> None:
     parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
 
-def _tensors(output: Any) -> list[Tensor]:
+def tensors_in(output: Any) -> list[Tensor]:
+    """All tensors in a tensor, a mapping or a sequence, whatever the nesting."""
     if isinstance(output, Tensor):
         return [output]
     if isinstance(output, Mapping):
-        return [tensor for part in output.values() for tensor in _tensors(part)]
+        return [tensor for part in output.values() for tensor in tensors_in(part)]
     if isinstance(output, Sequence) and not isinstance(output, str):
-        return [tensor for part in output for tensor in _tensors(part)]
+        return [tensor for part in output for tensor in tensors_in(part)]
     return []

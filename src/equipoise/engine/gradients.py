@@ -191,6 +191,10 @@ class TaskGradients:
             else:
                 parameter.grad.add_(piece)
 
+    def split(self, direction: Tensor) -> list[Tensor]:
+        """Views of a direction in the shapes of the parameters; it is as long as a row."""
+        return self._split(direction)
+
     def compact(self) -> Tensor:
         """The rows without padding, ``[K, P]``; a copy unless there is no padding between parameters."""
         if all(parameter.numel() % _ALIGNMENT == 0 for parameter in self.parameters):

@@ -60,6 +60,11 @@ class ByFeatures:
                 f'gradients="features" gives balancers the Gramian of the features; {turn.balancer!r} needs the gradients '
                 f'themselves. Use gradients="parameters"'
             )
+        if turn.balancer.pulls:
+            raise InputError(
+                f'{turn.balancer!r} weighs the gradients of the shared parameters, which gradients="features" does not take. '
+                f'Use gradients="parameters"; the balancer has an option features= of its own'
+            )
         own = turn.balancer.works_on_features
         what = repr(turn.balancer) if own else 'gradients="features"'
         if turn.source.micro_batches > 1:

@@ -16,6 +16,7 @@ from equipoise.engine.origin import origins
 from equipoise.errors import InputError
 from equipoise.step.context import Context
 from equipoise.step.finite import as_tensor, check_losses, raise_nonfinite, which_finite
+from equipoise.step.pulling import Pulling
 from equipoise.step.report import StepReport
 from equipoise.step.seen import SeenLosses
 from equipoise.step.source import Source, Turn
@@ -44,8 +45,11 @@ class ByGradients:
     def run(self, turn: Turn) -> tuple[StepReport, Observation]:
         """Fills ``.grad``; says what happened and what the balancer may learn from."""
         context = self.context
+        pulling = Pulling(context, turn) if turn.balancer.pulls else None
         first = context.named(turn.source.losses(0))
         engine = self._fitting_engine(first, turn.source)
+        if pulling is not None:
+            pulling.hold(first)
         context.check_alike([*context.shared.parameters, *context.others()])
         seen, factors = self._fill(engine, turn, first, turn.source.losses)
         present, means = seen.present, seen.means()
@@ -70,6 +74,8 @@ class ByGradients:
         engine.deliver(direction)
         others = context.others()
         context.processes.sum_gradients(others)
+        if pulling is not None and weights is not None and gram is not None:
+            pulling.add(engine, weights, gram, seen, factors)
         context.check_gradients(turn, others, present)
         report = StepReport(names, means, weights, gram, turn.step, skipped=overflow)
         return report, Observation(context.tasks.names, present, means, gram, step=turn.step)
@@ -142,22 +148,22 @@ class ByGradients:
         seen: SeenLosses,
     ) -> None:
         context = self.context
+        keep = turn.balancer.pulls and turn.source.micro_batches == 1  # to be differentiated once more
         eager = {p: context.scalar(p, loss) for p, loss in losses.items() if isinstance(loss, Tensor)}
         if context.looks_early and eager and next(iter(eager.values())).device.type == "cpu":
             here = SeenLosses(eager)
             check_losses(here.means(), context.names(here.present), turn.step)
         if self.batched is not None and len(eager) > 1:
-            self._differentiate_together(engine, turn, eager, counts, seen, retain_graph=len(eager) < len(losses))
+            self._differentiate_together(engine, turn, eager, counts, seen, retain_graph=keep or len(eager) < len(losses))
             losses = {position: loss for position, loss in losses.items() if position not in eager}
         # Callables come last: they may build on what the batch's other losses have in common.
         order = sorted(losses, key=lambda position: not isinstance(losses[position], Tensor))
         for place, position in enumerate(order):
+            retain = place < len(order) - 1 or (keep and position in eager)
             value = eager.pop(position) if position in eager else context.scalar(position, losses[position])
             seen.add(position, value)
             with without_autocast(value.device):
-                engine.differentiate(
-                    position, value, task_seed(value, counts[position], turn.scale), retain_graph=place < len(order) - 1
-                )
+                engine.differentiate(position, value, task_seed(value, counts[position], turn.scale), retain_graph=retain)
             losses[position] = value = value.detach()  # lets go of the graph
 
     def _differentiate_together(

@@ -1,0 +1,217 @@
+"""What a balancer adds to the gradients of task-specific parameters, by differentiating task gradients once more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equipoise.autocast import without_autocast
+from equipoise.balance.base import Pull
+from equipoise.compiled import not_compiled
+from equipoise.engine.features import tensors_in
+from equipoise.engine.gradients import TaskGradients
+from equipoise.engine.graph import is_compiled
+from equipoise.engine.origin import origins
+from equipoise.errors import InputError
+from equipoise.step.context import Context
+from equipoise.step.seen import SeenLosses
+from equipoise.step.source import Turn
+from equipoise.tasks import Loss
+
+__all__ = ["Pulling"]
+
+
+class Pulling:
+    """Adds ∂⟨g_i, u_i⟩/∂φ_i to the ``.grad`` of the parameters φ_i that task i alone reaches, see
+    :class:`~equipoise.balance.base.Pull`.
+
+    The directions u_i are known only after all tasks of all micro-batches have been differentiated. Where one batch's losses
+    are there already, their graph is kept; otherwise each micro-batch is evaluated a second time, from the same random
+    state, so that callables and micro-batches need the memory of one graph. As φ_i is reached by task i alone, tasks with
+    the same direction are differentiated together: ∂⟨Σ_i g_i, u⟩/∂φ_k is ∂⟨g_k, u⟩/∂φ_k.
+
+    Args:
+        context: tasks and parameters.
+        turn: the step, whose losses have not been evaluated yet.
+    """
+
+    def __init__(self, context: Context, turn: Turn) -> None:
+        self.context = context
+        self.turn = turn
+        self._again = turn.source.rehearsal()  # goes back to the random state of now
+        self._held: dict[int, Loss] | None = None
+        self._before: dict[Tensor, Tensor] = {}
+
+    def hold(self, losses: Mapping[int, Loss]) -> None:
+        """Keeps what is needed later; to be called before the losses are differentiated."""
+        if self.turn.source.micro_batches == 1 and all(
+            isinstance(loss, Tensor) and not is_compiled(loss) for loss in losses.values()
+        ):
+            self._held = dict(losses)
+        own = (leaf for found in self.context.shared.own.values() for leaf in found)
+        self._before = {leaf: leaf.grad.clone() for leaf in own if leaf.grad is not None}
+
+    def add(self, engine: TaskGradients, weights: Tensor, gram: Tensor, seen: SeenLosses, factors: Tensor) -> None:
+        """Adds to ``.grad``, which holds the tasks' own gradients by now.
+
+        Args:
+            engine: with a row a task.
+            weights: the decision ``[k]``.
+            gram: of the task gradients, ``[k, k]``.
+            seen: losses and how often each was seen.
+            factors: what the rows ``[K]`` are to be multiplied with.
+        """
+        with torch.no_grad():
+            pull = self.turn.balancer.pull(weights, gram)
+        if pull is None:
+            return
+        groups = self._groups(pull, seen.present)
+        extra: dict[Tensor, Tensor] = {}
+        for rows, losses, features in self._evaluations(pull):
+            for chunk in rows:
+                values = {position: self.context.scalar(position, losses[position]) for position in chunk}
+                here = [(row, [p for p in members if p in values]) for row, members in groups]
+                here = [(row, members) for row, members in here if members]
+                for place, (row, members) in enumerate(here):
+                    self._pull(engine, row, members, values, seen, factors, features, extra, last=place == len(here) - 1)
+                del values
+        self._deliver(pull, [p for _, members in groups for p in members], extra)
+
+    def _groups(self, pull: Pull, present: Sequence[int]) -> list[tuple[Tensor, list[int]]]:
+        """Tasks that have parameters of their own and are pulled, by direction: ``[K]`` coefficients and positions."""
+        groups: dict[tuple[float, ...], tuple[Tensor, list[int]]] = {}
+        for position, row in zip(present, pull.coefficients.double().cpu(), strict=True):
+            if self.context.shared.own.get(position) and bool((row != 0).any()):
+                full = torch.zeros(len(self.context.tasks), dtype=torch.float64)
+                full[list(present)] = row
+                groups.setdefault(tuple(row.tolist()), (full, []))[1].append(position)
+        return list(groups.values())
+
+    def _evaluations(self, pull: Pull) -> Iterator[tuple[list[list[int]], dict[int, Loss], list[Tensor] | None]]:
+        """The losses of each micro-batch, in portions whose graphs may live together, and the features."""
+        source = self.turn.source
+        if pull.features is None and self._held is not None:
+            losses, self._held = self._held, None
+            yield [list(losses)], losses, None
+            return
+        self._held = None
+        if pull.features is not None and getattr(source, "elsewhere", None) is None:
+            raise InputError(f"{self.turn.balancer!r} looks at features, which needs MultiTaskOptimizer, not backward()")
+        with self._again, not_compiled():
+            for micro_batch in range(source.micro_batches):
+                with _recorded(pull.features) as calls:
+                    losses = self.context.named(source.rehearse(micro_batch))
+                features = None if pull.features is None else _features(calls, losses)
+                eager = [position for position, loss in losses.items() if isinstance(loss, Tensor)]
+                # In the order of the first evaluation, or other random numbers would be drawn.
+                lazy = [[position] for position, loss in losses.items() if not isinstance(loss, Tensor)]
+                yield ([eager] if eager else []) + lazy, losses, features
+
+    def _pull(
+        self,
+        engine: TaskGradients,
+        row: Tensor,
+        members: Sequence[int],
+        values: Mapping[int, Tensor],
+        seen: SeenLosses,
+        factors: Tensor,
+        features: list[Tensor] | None,
+        extra: dict[Tensor, Tensor],
+        *,
+        last: bool,
+    ) -> None:
+        scale = self.turn.scale
+        seeds = {
+            position: torch.full_like(value, 1 / seen.counts[position], requires_grad=False)
+            for position, value in values.items()
+        }
+        if scale is not None:
+            seeds = {position: seed * scale.to(seed) for position, seed in seeds.items()}
+        own = [leaf for position in members for leaf in self.context.shared.own[position]]
+        with without_autocast(engine.rows.device):
+            # The rows carry a gradient scaler's scale, and so will what is added: once, not twice.
+            unscaled = row if scale is None else row / scale.double().cpu()
+            if features is None:
+                inputs, toward = engine.parameters, engine.split(engine.combine(unscaled * factors))
+            else:
+                inputs = features
+                weighted = [seeds[p] * unscaled[p].to(seeds[p]) for p in values]
+                found = torch.autograd.grad(
+                    origins(values.values()), inputs, weighted, retain_graph=True, allow_unused=True, materialize_grads=True
+                )
+                toward = list(found)
+            gradients = torch.autograd.grad(
+                origins(values[p] for p in members), inputs, [seeds[p] for p in members], create_graph=True, allow_unused=True
+            )
+            pairs = [(g, u.to(g.dtype)) for g, u in zip(gradients, toward, strict=True) if g is not None and g.requires_grad]
+            if not pairs:
+                return
+            second = torch.autograd.grad(
+                [g for g, _ in pairs], own, [u for _, u in pairs], retain_graph=not last, allow_unused=True
+            )
+        for leaf, piece in zip(own, second, strict=True):
+            if piece is not None:
+                extra[leaf] = extra[leaf] + piece if leaf in extra else piece
+
+    def _deliver(self, pull: Pull, positions: Sequence[int], extra: dict[Tensor, Tensor]) -> None:
+        processes = self.context.processes
+        for position in positions:
+            leaves = self.context.shared.own[position]
+            if processes.count > 1:
+                for leaf in leaves:
+                    # A message is the bare memory, whose layout must not differ between the processes.
+                    extra[leaf] = processes.sum(extra.get(leaf, torch.zeros_like(leaf)).detach().to_dense().contiguous())
+            added = {leaf: extra[leaf] for leaf in leaves if leaf in extra}
+            if pull.at_most is not None:
+                bound = pull.at_most * _norm([self._own(leaf) for leaf in leaves])
+                length = _norm(added.values())
+                added = {leaf: piece * (bound / length).to(piece) for leaf, piece in added.items()} if length > bound else added
+            for leaf, piece in added.items():
+                if leaf.grad is None:
+                    leaf.grad = piece if bool((piece != 0).any()) else None
+                else:
+                    leaf.grad = leaf.grad + (piece.to_sparse(1) if leaf.grad.is_sparse else piece)
+
+    def _own(self, leaf: Tensor) -> Tensor:
+        """The gradient of this step alone."""
+        if leaf.grad is None:
+            return torch.zeros_like(leaf)
+        return leaf.grad - self._before[leaf] if leaf in self._before else leaf.grad
+
+
+def _norm(pieces: Any) -> Tensor:
+    squares = [
+        torch.linalg.vector_norm((p.coalesce().values() if p.is_sparse else p).detach(), dtype=torch.float64).square()
+        for p in pieces
+    ]
+    return torch.stack([square.cpu() for square in squares]).sum().sqrt() if squares else torch.zeros((), dtype=torch.float64)
+
+
+@contextmanager
+def _recorded(module: nn.Module | None) -> Iterator[list[Any]]:
+    """What the module gave in the body."""
+    calls: list[Any] = []
+    if module is None:
+        yield calls
+        return
+    handle = module.register_forward_hook(lambda _module, _inputs, output: calls.append(output))
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def _features(calls: Sequence[Any], losses: Mapping[int, Loss]) -> list[Tensor]:
+    if len(calls) != 1 or any(not isinstance(loss, Tensor) for loss in losses.values()):
+        raise InputError(
+            f"the features module must run exactly once in an evaluation of all losses; it ran {len(calls)} times"
+            + ("" if len(calls) == 1 else "; leave features= out")
+        )
+    features = [tensor for tensor in tensors_in(calls[0]) if tensor.requires_grad]
+    if not features:
+        raise InputError("the output of the features module does not require grad: nothing below it can be trained")
+    return features
