@@ -391,3 +391,39 @@ def test_a_gradient_scaler_does_not_reach_the_router() -> None:
     plain, scaled = trained(None), trained(torch.amp.GradScaler("cpu", init_scale=2.0**12))
     assert same(plain[0], scaled[0], rtol=1e-4, atol=1e-6)
     assert same(plain[1], scaled[1], rtol=1e-3, atol=1e-5)
+
+
+def test_a_resumed_router_survives_a_first_step_that_fails() -> None:
+    def breaking(model: nn.Module, data: tuple[Tensor, Tensor, bool]) -> dict[str, Tensor]:
+        named = losses(model, data[:2])
+        # The root of zero: a finite loss whose gradient is not.
+        return named | {"t0": named["t0"] + (0.0 * model.encoder[0].weight.sum()).sqrt()} if data[2] else named
+
+    def fresh() -> eq.MultiTaskOptimizer:
+        torch.manual_seed(0)
+        model = Heads()
+        balancer = eq.LDCMTL(router="mlp", features="encoder", learning_rate=0.05)
+        return eq.MultiTaskOptimizer(eq.Objective(model, breaking), torch.optim.SGD(model.parameters(), lr=0.01), balancer)
+
+    straight = fresh()
+    for step in range(3):
+        straight.step((*batch(seed=step), False))
+    state, model = straight.state_dict(), parameters_of(straight.objective.model)
+    resumed = fresh()
+    resumed.objective.model.load_state_dict(model)
+    resumed.load_state_dict(state)
+    with pytest.raises(eq.NonFiniteError):
+        resumed.step((*batch(seed=3), True))
+    straight.step((*batch(seed=3), False))
+    resumed.step((*batch(seed=3), False))
+    assert same(parameters_of(straight.objective.model), parameters_of(resumed.objective.model))
+
+
+def test_a_step_that_fails_teaches_nothing() -> None:
+    w = torch.zeros(2, requires_grad=True)
+    balancer = eq.LDCMTL()
+    with pytest.raises(eq.NonFiniteError):
+        eq.backward({"a": 5.0 + w.sum().sqrt(), "b": 1.0 + w.sum()}, balancer)
+    assert balancer.state_dict()["first"] is None
+    with pytest.raises(eq.InputError, match="it must outlive the step"):
+        eq.backward({"a": 5.0 + w.sum(), "b": 1.0 + w.sum()}, "ldc-mtl")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from equipoise.balance.base import GramianBalancer, Observation
 from equipoise.balance.registry import register
-from equipoise.balance.vector_adam import vector_adam, vector_adam_state
+from equipoise.balance.vector_adam import learn_from_losses
 from equipoise.errors import InputError
 from equipoise.solvers import equal_projections
 
@@ -49,6 +48,7 @@ class IMTL(GramianBalancer):
         InputError: the learning rate is negative.
 
     Example:
+        >>> import torch
         >>> IMTL().weights(torch.tensor([[4.0, 0.0], [0.0, 1.0]]))
         tensor([0.3333, 0.6667])
     """
@@ -87,15 +87,13 @@ class IMTL(GramianBalancer):
 
     def update(self, observation: Observation) -> None:
         """One Adam step on the log-scales of the tasks present."""
-        assert observation.losses is not None
-        losses = observation.losses.double().cpu()
-        if self.log_scales is None or self.moments is None:
-            self.log_scales = losses.new_zeros(len(observation.tasks))
-            self.moments = vector_adam_state(self.log_scales)
-        entries = torch.as_tensor(observation.present)
-        gradient = self.log_scales[entries].exp() * losses - 1
-        self.log_scales, self.moments = vector_adam(
-            self.log_scales, gradient, self.moments, entries, learning_rate=self.learning_rate
+        self.log_scales, self.moments = learn_from_losses(
+            self.log_scales,
+            self.moments,
+            observation,
+            lambda values, losses: values.exp() * losses - 1,
+            initial=0.0,
+            learning_rate=self.learning_rate,
         )
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.registry import register
-from equipoise.balance.vector_adam import vector_adam, vector_adam_state
+from equipoise.balance.vector_adam import learn_from_losses
 from equipoise.errors import InputError
 
 __all__ = ["IMTLL"]
@@ -80,16 +80,13 @@ class IMTLL(LossBalancer):
 
     def update(self, observation: Observation) -> None:
         """One Adam step on the log-scales of the tasks present."""
-        assert observation.losses is not None
-        losses = observation.losses.double()
-        if self.log_scales is None or self.moments is None:
-            self.log_scales = losses.new_full((len(observation.tasks),), self.initial)
-            self.moments = vector_adam_state(self.log_scales)
-        values = self.log_scales.to(losses.device)
-        entries = slice(None) if observation.complete else torch.as_tensor(observation.present, device=losses.device)
-        gradient = values[entries].exp() * losses - 1
-        self.log_scales, self.moments = vector_adam(
-            values, gradient, self.moments.to(losses.device), entries, learning_rate=self.learning_rate
+        self.log_scales, self.moments = learn_from_losses(
+            self.log_scales,
+            self.moments,
+            observation,
+            lambda values, losses: values.exp() * losses - 1,
+            initial=self.initial,
+            learning_rate=self.learning_rate,
         )
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from equipoise.balance.base import LossBalancer, Observation
+from equipoise.balance.epoch_sums import add_losses
 from equipoise.balance.per_task import PerTask
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
@@ -152,12 +153,7 @@ class STCH(LossBalancer):
             self.reference = reference.index_copy(0, entries, torch.where(torch.isfinite(known), known, losses))
             return
         if self.epoch == self.warmup_epochs:
-            if self.sums is None or self.counts is None:
-                self.sums = losses.new_zeros(len(observation.tasks))
-                self.counts = torch.zeros_like(self.sums)
-            entries = torch.as_tensor(observation.present, device=losses.device)
-            self.sums = self.sums.to(losses.device).index_add(0, entries, losses)
-            self.counts = self.counts.to(losses.device).index_add(0, entries, torch.ones_like(losses))
+            self.sums, self.counts = add_losses(self.sums, self.counts, observation)
         self.steps += 1
         if self.steps_per_epoch is not None and self.steps >= self.steps_per_epoch:
             self._turn()

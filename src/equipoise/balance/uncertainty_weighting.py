@@ -7,7 +7,7 @@ from torch import Tensor
 
 from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.registry import register
-from equipoise.balance.vector_adam import vector_adam, vector_adam_state
+from equipoise.balance.vector_adam import learn_from_losses
 from equipoise.errors import InputError
 
 __all__ = ["UncertaintyWeighting"]
@@ -72,16 +72,13 @@ class UncertaintyWeighting(LossBalancer):
 
     def update(self, observation: Observation) -> None:
         """One Adam step on the log-variances of the tasks present."""
-        assert observation.losses is not None
-        losses = observation.losses.double()
-        if self.log_variances is None or self.moments is None:
-            self.log_variances = losses.new_full((len(observation.tasks),), self.initial)
-            self.moments = vector_adam_state(self.log_variances)
-        values = self.log_variances.to(losses.device)
-        entries = torch.as_tensor(observation.present, device=losses.device)
-        gradient = 0.5 * (1 - (-values[entries]).exp() * losses)
-        self.log_variances, self.moments = vector_adam(
-            values, gradient, self.moments.to(losses.device), entries, learning_rate=self.learning_rate
+        self.log_variances, self.moments = learn_from_losses(
+            self.log_variances,
+            self.moments,
+            observation,
+            lambda values, losses: 0.5 * (1 - (-values).exp() * losses),
+            initial=self.initial,
+            learning_rate=self.learning_rate,
         )
 
     def __repr__(self) -> str:

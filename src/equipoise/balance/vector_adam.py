@@ -5,10 +5,14 @@ torch's own Adam would let the moments of an absent task decay; here every entry
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-__all__ = ["vector_adam", "vector_adam_state"]
+from equipoise.balance.base import Observation
+
+__all__ = ["learn_from_losses", "vector_adam", "vector_adam_state"]
 
 
 def vector_adam_state(like: Tensor) -> Tensor:
@@ -55,3 +59,36 @@ def vector_adam(
     values[entries] -= learning_rate * size
     state[:, entries] = torch.stack([first, second, count])
     return values, state
+
+
+def learn_from_losses(
+    values: Tensor | None,
+    state: Tensor | None,
+    observation: Observation,
+    gradient: Callable[[Tensor, Tensor], Tensor],
+    *,
+    initial: float,
+    learning_rate: float,
+) -> tuple[Tensor, Tensor]:
+    """One step of :func:`vector_adam` on a number a task, for the tasks that a step's batch holds.
+
+    Args:
+        values: ``[K]``; ``None`` before the first step.
+        state: of Adam; ``None`` before the first step.
+        observation: of the step.
+        gradient: from the numbers ``[k]`` and the losses ``[k]`` of the tasks present.
+        initial: where the numbers start.
+        learning_rate: step size.
+
+    Returns:
+        New values and new state, in float64 on the losses' device.
+    """
+    assert observation.losses is not None
+    losses = observation.losses.double()
+    if values is None or state is None:
+        values = losses.new_full((len(observation.tasks),), initial)
+        state = vector_adam_state(values)
+    values, state = values.to(losses.device), state.to(losses.device)
+    # A batch that holds every task needs no indexing.
+    entries = slice(None) if observation.complete else torch.as_tensor(observation.present, device=losses.device)
+    return vector_adam(values, gradient(values[entries], losses), state, entries, learning_rate=learning_rate)

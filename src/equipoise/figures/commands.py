@@ -97,8 +97,8 @@ def _ldc_toy(
     steps: Annotated[int, typer.Option(help="Steps of a trajectory.")] = 50_000,
     lr: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 1e-3,
     sign: Annotated[
-        str, typer.Option(help="Of f2: paper (formula 5) or released (as earlier papers' pictures have it).")
-    ] = "paper",
+        str, typer.Option(help="Of f2: released (as published pictures have it) or paper (the formula).")
+    ] = "released",
     timed_steps: Annotated[int, typer.Option(help="Steps of real training from which run times are taken.")] = 1000,
 ) -> None:
     """Figure 1 of LDC-MTL: trajectories and run time on the two-task toy problem."""

@@ -120,6 +120,8 @@ class LDCMTL(LossBalancer):
         tensor([0.6000, 0.4000])
     """
 
+    stateful = ("router", "first", "solution")
+
     def __init__(
         self,
         penalty: float | None = None,
@@ -255,7 +257,7 @@ class LDCMTL(LossBalancer):
             )
             gradient = brought if gradient is None else gradient + brought
         assert gradient is not None
-        router.step(gradient, self.processes)
+        router.step(gradient)
         self._gradient = self._companion = None
 
     def end_epoch(self) -> None:
@@ -279,9 +281,8 @@ class LDCMTL(LossBalancer):
         Raises:
             InputError: the state belongs to another kind of balancer, or to one with another router.
         """
-        names = {"router", "first", "solution"}
-        if set(state) != names:
-            raise InputError(f"LDCMTL keeps the state {sorted(names)}; the one given holds {sorted(state)}")
+        if set(state) != set(self.stateful):
+            raise InputError(f"LDCMTL keeps the state {sorted(self.stateful)}; the one given holds {sorted(state)}")
         if self._router is not None and state["router"] is not None:
             if set(state["router"]) != set(self._router.state_dict()):
                 raise InputError(

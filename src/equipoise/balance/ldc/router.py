@@ -26,7 +26,7 @@ class Router(Protocol):
     def gradient(self, by_shares: Tensor) -> Tensor:
         """The derivative by W, flat, from that by the shares given last."""
 
-    def step(self, gradient: Tensor, processes: Processes) -> None:
+    def step(self, gradient: Tensor) -> None:
         """Moves W."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class VectorRouter:
         assert self._shares is not None
         return self.shares_of.back(self._shares, by_shares)
 
-    def step(self, gradient: Tensor, processes: Processes) -> None:
+    def step(self, gradient: Tensor) -> None:
         """One step of Adam; every process takes the same, for it has the mean losses of all."""
         assert self.outputs is not None
         assert self.moments is not None
@@ -146,7 +146,7 @@ class NetworkRouter:
         assert self._shares is not None
         return self._shares
 
-    def step(self, gradient: Tensor, processes: Processes) -> None:
+    def step(self, gradient: Tensor) -> None:
         """One step of Adam with a flat gradient."""
         assert self._optimizer is not None
         parameters = self.parameters()
@@ -164,6 +164,8 @@ class NetworkRouter:
 
     def state_dict(self) -> dict[str, Any]:
         """The network's parameters and Adam's state; ``None`` before the first step."""
+        if self._pending is not None:
+            return {name: _copied(value) for name, value in self._pending.items()}
         if self.network is None or self._optimizer is None:
             return {"network": None, "optimizer": None}
         network = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
@@ -172,7 +174,7 @@ class NetworkRouter:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from there; before the first step, as soon as the network is made."""
         if state["network"] is None:
-            self.network = self._optimizer = None
+            self.network = self._optimizer = self._pending = None
         elif self.network is None or self._optimizer is None:
             self._pending = state
         else:

@@ -34,7 +34,7 @@ class Settings:
     starts: tuple[tuple[float, float], ...] = STARTS
     steps: int = 50_000
     lr: float = 1e-3
-    sign: Sign = "paper"
+    sign: Sign = "released"
     timed_steps: int = 1000
     repeats: int = 5
     record_every: int = 50
