@@ -35,11 +35,11 @@ def run(say: Callable[[str], None], *, budget: float = 1.0) -> None:
         result = race(runs, seconds=budget * _SECONDS[tasks], warm_up=1, sample=0.01)
         for info in methods():
             cells[info.name].append(_cell(result, info))
-    rows = [[info.name, info.price, *cells[info.name]] for info in methods()]
+    rows = [[info.name, info.cost, *cells[info.name]] for info in methods()]
     say(
         f"## The whole shelf\n\n{problem.name}, default options: time of a step over plain LS and, in brackets, over the least "
         "that the method needs: our own LS for methods of losses (plain LS with a second forward pass for FAMO), one forward "
-        "and K backward passes for the others.\n\n" + table(["method", "price", *(f"K = {tasks}" for tasks in TASKS)], rows)
+        "and K backward passes for the others.\n\n" + table(["method", "needs", *(f"K = {tasks}" for tasks in TASKS)], rows)
     )
 
 

@@ -82,7 +82,10 @@ def equipoise_optimizer(problem: Problem, tasks: int, method: str, **options: An
     model = problem.network(tasks)
     if options.pop("features", False):
         options |= {"gradients": "features", "features": model.encoder}
-    return eq.MultiTaskOptimizer(eq.Objective(model, _model_losses), _adam(model), eq.balancer(method), **options)
+    balancer = eq.balancer(method)
+    if balancer.lacks_parts:
+        balancer.take_parts(model.encoder, model.heads)
+    return eq.MultiTaskOptimizer(eq.Objective(model, _model_losses), _adam(model), balancer, **options)
 
 
 def torchjd_step(problem: Problem, tasks: int, method: str, chunk: int | None = None) -> Step | None:
