@@ -76,7 +76,7 @@ class BilevelProblem:
         ...     upper=lambda alpha, omega, batch: {"one": (omega - 1).square().sum(), "two": (omega - 2).square().sum()},
         ...     variables=(alpha, omega),
         ... )
-        >>> [round(float(value), 1) for value in problem.objectives_at(problem.here(), None)]
+        >>> [value.item() for value in problem.objectives_at(problem.here(), None)]
         [2.0, 8.0]
     """
 
@@ -119,6 +119,12 @@ class BilevelProblem:
         ]
         for tensor in self._variables:
             tensor.requires_grad_()
+        # Parameters that belong to no level are constants: no gradient is computed for them.
+        self._constants = [
+            (name, parameter)
+            for name, parameter in self._stage.named_parameters(remove_duplicate=False)
+            if id(parameter) not in positions and parameter.requires_grad
+        ]
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -166,7 +172,7 @@ class BilevelProblem:
             value = value.unsqueeze(0)
         fixed = self.names.names if self.names.known else None
         try:
-            named = as_losses(value, fixed)
+            named = as_losses(value, fixed or _default_names(value))
             scalars = {name: scalar(name, entry, differentiable=False) for name, entry in named.items()}
         except InputError as error:
             raise InputError(f"upper(α, ω, batch) returned no objectives that can be used: {error}") from None
@@ -181,9 +187,18 @@ class BilevelProblem:
     def _play(self, function: Callable[[Any, Any, Any], Any], point: Point, batch: Any) -> Any:
         values = [*point.upper, *point.lower]
         substituted = {name: values[position] for name, position in self._places}
+        substituted.update((name, parameter.detach()) for name, parameter in self._constants)
         substituted.update(point.buffers)
         upper = self.upper_variables.view(point.upper)
         lower = self.lower_variables.view(point.lower)
         if not substituted:
             return function(upper, lower, batch)
         return functional_call(self._stage, substituted, (lambda: function(upper, lower, batch),))
+
+
+def _default_names(value: Any) -> list[str] | None:
+    """Names for objectives that came without."""
+    unnamed = isinstance(value, Sequence) and not isinstance(value, str)
+    if unnamed or (isinstance(value, Tensor) and value.dim() == 1):
+        return [f"objective{position}" for position in range(len(value))]
+    return None
