@@ -226,8 +226,8 @@ def _forum_cost(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Figure 3.1 of the thesis: seconds and memory of a bilevel step against T and against p."""
-    from equipoise.figures.numbers import whole_numbers
     from equipoise.figures.forum_cost import Settings, make
+    from equipoise.figures.numbers import whole_numbers
 
     settings = Settings(
         lower_steps=whole_numbers(lower_steps, "lower_steps"),

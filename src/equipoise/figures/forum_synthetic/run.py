@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -58,7 +59,7 @@ def _one(method: str, start: tuple[float, tuple[float, float]], settings: Settin
     solver = _solver(method, at, settings)
     gaps, constraints, stationarities = [at.gap()], [at.constraint()], []
     for _ in range(settings.steps):
-        before = Synthetic(float(at.alpha.detach()), tuple(at.omega.tolist()))  # type: ignore[arg-type]
+        before = Synthetic(float(at.alpha.detach()), (float(at.omega[0].detach()), float(at.omega[1].detach())))
         solver.step()
         report = solver.last
         assert report is not None
@@ -72,9 +73,13 @@ def _one(method: str, start: tuple[float, tuple[float, float]], settings: Settin
 
 
 def _solver(method: str, at: Synthetic, settings: Settings) -> BilevelSolver:
-    options = {"lower_steps": settings.lower_steps, "lower_step_size": settings.lower_step_size, "start": settings.start}
+    options: dict[str, Any] = {
+        "lower_steps": settings.lower_steps,
+        "lower_step_size": settings.lower_step_size,
+        "start": settings.start,
+    }
     if method == "forum":
         optimizer = torch.optim.SGD([at.alpha, at.omega], settings.step_size)
-        return FORUM(at.problem, optimizer, rho=settings.rho, **options)  # type: ignore[arg-type]
-    kind = {"moml": MOML, "moco": MoCo}[method]
-    return kind(at.problem, torch.optim.SGD([at.alpha], settings.step_size), **options)  # type: ignore[arg-type]
+        return FORUM(at.problem, optimizer, rho=settings.rho, **options)
+    kind = MOML if method == "moml" else MoCo
+    return kind(at.problem, torch.optim.SGD([at.alpha], settings.step_size), **options)
