@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from equipoise.data import QM9Molecules, TargetScaling, qm9_loaders
-from equipoise.data.qm9 import TARGETS
+from equipoise.data.qm9 import TARGETS, stored
 from equipoise.data.samples import write_qm9_sample
 from equipoise.errors import DataSetError, InputError, MissingExtraError
 
@@ -124,10 +124,18 @@ def test_nothing_is_downloaded_unasked(tmp_path, monkeypatch):
 
     asked = []
     monkeypatch.setattr(QM9, "download", lambda self: asked.append(write_qm9_sample(self.root)))
-    with pytest.raises(DataSetError, match=r"QM9 needs .*data_v3.pt or .*qm9_v3.pt or gdb9.sdf.*torch_geometric.datasets.QM9"):
+    with pytest.raises(DataSetError, match=r"QM9 needs .*data_v3.pt or .*qm9_v3.pt .*gdb9.sdf.*torch_geometric.datasets.QM9"):
         QM9Molecules(tmp_path)
     assert not asked
     assert not list(tmp_path.iterdir())
+    # Files that only rdkit can read are of no use without it.
+    monkeypatch.setattr(stored, "find_spec", lambda name: None)
+    (tmp_path / "raw").mkdir()
+    for name in ("gdb9.sdf", "gdb9.sdf.csv", "uncharacterized.txt"):
+        (tmp_path / "raw" / name).touch()
+    with pytest.raises(DataSetError, match=r"with rdkit installed, gdb9.sdf"):
+        QM9Molecules(tmp_path)
+    assert not asked
     assert len(QM9Molecules(tmp_path, held_out=10, download=True)) == 40
     assert len(asked) == 1
 
