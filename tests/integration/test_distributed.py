@@ -122,3 +122,13 @@ def test_odd_tensors_are_given_to_all(pool: Pool) -> None:
     (first, format_kept), (second, _) = pool.run(scenarios.buffers_shared)
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
     assert format_kept
+
+
+@pytest.mark.parametrize("method", ["modo", "sdmgrad"])
+def test_further_batches(pool: Pool, method: str) -> None:
+    agree(pool.run(scenarios.double_sampling, method), scenarios.double_sampling(0, 1, method))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_further_batches_that_are_not_finite_in_one_process_stop_all(pool: Pool, place: int) -> None:
+    assert pool.run(scenarios.double_sampling_spoilt, "sdmgrad", place) == [("('t1',)", True)] * 2
