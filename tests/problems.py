@@ -16,6 +16,9 @@ METHODS = [info.name for info in eq.methods() if not info.cls.works_on_features 
 (RotoGrad) are told which by :func:`optimizer_of`, and refuse losses as callables, micro-batches and the drop-in; to those that
 look at further batches (MoDo, SDMGrad) it gives some."""
 
+SAMPLING = [info.name for info in eq.methods() if info.cls.further]
+"""Those that look at further batches, given by :func:`further_batches`; made from their name alone, too."""
+
 
 class Heads(nn.Module):
     """A shared encoder and one linear head a task."""

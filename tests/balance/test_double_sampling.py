@@ -178,6 +178,21 @@ def test_the_drop_in_adds_to_what_is_there() -> None:
     assert all(torch.allclose(a, p.grad, atol=1e-5) for a, p in zip(added, model.heads.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_the_drop_in_keeps_nothing_of_further_batches(shown: bool) -> None:
+    """Not in ``.grad``, whether or not the shared parameters were declared."""
+    model = Heads()
+    balancer = eq.MoDo(gamma=0.0)
+    shared = model.encoder.parameters() if shown else None
+    eq.backward(losses(model, batch()), balancer, shared, further=[losses(model, batch(seed=s)) for s in (1, 2)])
+    got = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    (sum(losses(model, batch()).values()) / 3).backward()  # type: ignore[union-attr]
+    for name, parameter in model.named_parameters():
+        factor = 1 if name.startswith("encoder") else 3
+        assert torch.allclose(got[name], factor * parameter.grad, atol=1e-6)
+
+
 class Explode(torch.autograd.Function):
     """Fine going forward, not a number coming back."""
 
@@ -240,22 +255,130 @@ def test_a_scaler_does_not_change_the_step() -> None:
     assert same(parameters_of(plain.objective.model), parameters_of(scaled.objective.model), rtol=1e-4, atol=1e-6)
 
 
-def test_tasks_that_a_batch_lacks() -> None:
-    def some(model: nn.Module, data: Any) -> dict[str, Tensor]:
-        return {task: loss for task, loss in losses(model, data[0]).items() if task in data[1]}
+EVERY = ("t0", "t1", "t2")
 
-    every = ("t0", "t1", "t2")
+
+def some(model: nn.Module, data: Any) -> dict[str, Tensor]:
+    """Losses of the tasks that the batch says it holds."""
+    return {task: loss for task, loss in losses(model, data[0]).items() if task in data[1]}
+
+
+def test_tasks_that_a_batch_lacks() -> None:
     model = Heads()
-    objective = eq.Objective(model, some, tasks=every)
+    objective = eq.Objective(model, some, tasks=EVERY)
     mtl = eq.MultiTaskOptimizer(objective, torch.optim.SGD(model.parameters(), lr=0.01), eq.MoDo(gamma=0.1))
-    mtl.step((batch(), every), further=((batch(seed=1), every), (batch(seed=2), every)))
+    mtl.step((batch(), EVERY), further=((batch(seed=1), EVERY), (batch(seed=2), EVERY)))
     before = mtl.balancer.shares.clone()
-    mtl.step((batch(), ("t0", "t2")), further=((batch(seed=3), every), (batch(seed=4), ("t0", "t2"))))
-    assert float(mtl.last.weights.sum()) == pytest.approx(1.0)
-    assert float(mtl.balancer.shares.sum()) == pytest.approx(1.0)
-    assert mtl.balancer.shares[1] == before[1]
-    with pytest.raises(eq.InputError, match="must hold the tasks of its batch for MoDo; one lacks t1"):
-        mtl.step((batch(), every), further=((batch(seed=3), every), (batch(seed=4), ("t0", "t2"))))
+    products = [
+        torch.stack(
+            [torch.cat([g.flatten() for g in torch.autograd.grad(loss, mtl.shared, retain_graph=True)]) for loss in found]
+        )
+        for found in (list(losses(model, batch(seed=seed)).values()) for seed in (3, 4))
+    ]
+    cross = (products[0][[0, 2]] @ products[1][[0, 2]].T).double().numpy()
+    mtl.step((batch(), ("t0", "t1")), further=((batch(seed=3), EVERY), (batch(seed=4), ("t0", "t2"))))
+    after = mtl.balancer.shares
+    assert after[1] == before[1]
+    together = float(before[[0, 2]].sum())
+    start = before[[0, 2]].numpy() / together
+    assert np.allclose(after[[0, 2]].numpy(), together * onto_simplex(start - 0.1 * cross @ start), atol=1e-5)
+    assert not torch.allclose(after, before, atol=1e-3)
+    assert torch.equal(mtl.last.weights, after[:2]), "the weights of absent tasks are not shared out"
+    # No task in both: nothing moves.
+    mtl.step((batch(), EVERY), further=((batch(seed=5), ("t1",)), (batch(seed=6), ("t0", "t2"))))
+    assert torch.equal(mtl.balancer.shares, after)
+    objective.losses = lambda model, data: some(model, data) or {"t9": losses(model, data[0])["t0"]}
+    with pytest.raises(eq.UnknownTaskError, match="t9") as raised:
+        mtl.step((batch(), EVERY), further=((batch(seed=5), EVERY), (batch(seed=6), ())))
+    assert raised.value.__notes__ == ["this is about further batch 2 of the step"]
+
+
+class Halves(nn.Module):
+    """Two encoders: one for the tasks t0 and t1, one for t1 and t2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 4), nn.Linear(6, 4)
+        self.heads = nn.ModuleList(nn.Linear(4, 1) for _ in range(3))
+
+    def forward(self, inputs: Tensor) -> list[Tensor]:
+        first, second = self.first(inputs).tanh(), self.second(inputs).tanh()
+        features = (first, first + second, second)
+        return [head(part).squeeze(-1) for head, part in zip(self.heads, features, strict=True)]
+
+
+@pytest.mark.parametrize("drop_in", [False, True])
+@pytest.mark.parametrize("name", BOTH)
+def test_what_is_shared_is_found_in_all_the_batches_of_a_step(name: str, drop_in: bool) -> None:
+    """Each batch holds other tasks, so none of them alone tells; the steps are those with the shared parameters declared."""
+
+    def trained(declared: bool) -> tuple[dict[str, Tensor], Tensor]:
+        torch.manual_seed(0)
+        model = Halves()
+        shared = [*model.first.parameters(), *model.second.parameters()] if declared else None
+        balancer, optimizer = eq.balancer(name), torch.optim.SGD(model.parameters(), lr=0.05)
+        mtl = eq.MultiTaskOptimizer(eq.Objective(model, some, tasks=EVERY), optimizer, balancer, shared)
+        held = [("t0", "t1"), ("t0", "t1", "t2"), ("t1", "t2")]
+        for step in range(6):
+            here, *further = ((batch(seed=10 * step + place), held[(step + place) % 3]) for place in range(3))
+            if drop_in:
+                optimizer.zero_grad()
+                told = [some(model, data) for data in further]
+                eq.backward(some(model, here), balancer, shared, tasks=EVERY, further=told)
+                optimizer.step()
+            else:
+                mtl.step(here, further=further)
+        return parameters_of(model), balancer.shares
+
+    (found, shares), (told, others) = trained(False), trained(True)
+    assert same(found, told)
+    assert torch.equal(shares, others)
+    assert float(shares.std()) > 1e-4
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("name", BOTH)
+def test_further_batches_leave_no_trace(name: str, micro_batches: int) -> None:
+    """Batch-norm statistics and random numbers go on as after a step without further batches."""
+
+    def stepped(method: str) -> tuple[nn.Module, Tensor]:
+        torch.manual_seed(0)
+        model = Heads(norm=True, dropout=0.5)
+        rows = [tuple(row) for row in zip(*batch(40), strict=True)]
+        loader = torch.utils.data.DataLoader(rows, batch_size=8, shuffle=True)  # type: ignore[arg-type]
+        objective = eq.Objective(model, losses, batches=loader)
+        mtl = eq.MultiTaskOptimizer(objective, torch.optim.SGD(model.parameters(), lr=0.0), method)
+        for step in range(4):  # more than one pass over the five batches
+            mtl.step(*(batch(seed=10 * step + part) for part in range(micro_batches)))
+        return model, torch.get_rng_state()
+
+    (model, random), (plain, expected) = stepped(name), stepped("mgda")
+    assert same(dict(model.named_buffers()), dict(plain.named_buffers()))
+    assert torch.equal(random, expected)
+
+
+def test_further_batches_draw_random_numbers_of_their_own() -> None:
+    """Were the masks of two batches the same, their products would have the masks' noise on the diagonal."""
+    seen: list[Tensor] = []
+
+    def masked(model: nn.Module, data: Tensor) -> Tensor:
+        seen.append(torch.rand(4))
+        return model(data).square().mean(0)
+
+    model = nn.Linear(3, 2)
+    mtl = eq.MultiTaskOptimizer(eq.Objective(model, masked), torch.optim.SGD(model.parameters(), lr=0.01), "modo")
+    inputs = torch.ones(4, 3)
+    for _ in range(2):
+        mtl.step(inputs, further=(inputs, inputs))
+    assert len(seen) == 3 + 2 * 3, "once more in the first step only, to find what is shared"
+    performed = [*seen[3:]]
+    assert len({tuple(mask.tolist()) for mask in performed}) == 6
+    torch.manual_seed(5)
+    mtl.step(inputs, further=(inputs, inputs))
+    again = [mask.clone() for mask in seen[-3:]]
+    torch.manual_seed(5)
+    mtl.step(inputs, further=(inputs, inputs))
+    assert all(torch.equal(a, b) for a, b in zip(again, seen[-3:], strict=True)), "and they follow from the random state"
 
 
 class Counted:
@@ -282,7 +405,8 @@ def test_batches_are_drawn_when_they_are_needed_and_round_and_round() -> None:
     assert loader.taken == 2
     mtl.step(batch(), batch())
     assert loader.taken == 6
-    assert mtl.state_dict()["further"] == {"passes": 1, "drawn": 3}
+    place = mtl.state_dict()["further"]
+    assert (place["passes"], place["drawn"]) == (1, 3)
     mtl.step(batch(), further=(batch(), batch()))
     assert loader.taken == 6
     plain = eq.MultiTaskOptimizer(
@@ -292,17 +416,36 @@ def test_batches_are_drawn_when_they_are_needed_and_round_and_round() -> None:
     assert loader.taken == 6
 
 
-@pytest.mark.parametrize("name", BOTH)
-@pytest.mark.parametrize("stop", [4, 5])
-def test_resumed_training_draws_the_same_batches(name: str, stop: int) -> None:
+def in_memory() -> Any:
     rows = {"x": batch(48)[0], "y": batch(48)[1]}
+    return TensorBatches(rows, 16, shuffle=True, seed=3)
 
+
+def loaded(generator: torch.Generator | None = None) -> Any:
+    rows = [{"x": x, "y": y} for x, y in zip(*batch(48), strict=True)]
+
+    def noisy(found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        x = torch.stack([row["x"] for row in found])
+        return {"x": x + 0.1 * torch.randn(x.shape), "y": torch.stack([row["y"] for row in found])}
+
+    return torch.utils.data.DataLoader(rows, batch_size=16, shuffle=True, collate_fn=noisy, generator=generator)  # type: ignore[arg-type]
+
+
+LOADERS: dict[str, Any] = {
+    "TensorBatches": in_memory,
+    "DataLoader": loaded,
+    "DataLoader with a generator": lambda: loaded(torch.Generator().manual_seed(4)),
+}
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("stop", [0, 4, 5])
+def test_resumed_training_draws_the_same_batches(loader: str, stop: int) -> None:
     def made() -> eq.MultiTaskOptimizer:
         torch.manual_seed(0)
-        model = Heads()
-        loader = TensorBatches(rows, 16, shuffle=True, seed=3)
-        objective = eq.Objective(model, lambda model, data: losses(model, (data["x"], data["y"])), batches=loader)
-        return eq.MultiTaskOptimizer(objective, torch.optim.Adam(model.parameters(), lr=0.01), name)
+        model = Heads(norm=True)
+        objective = eq.Objective(model, lambda model, data: losses(model, (data["x"], data["y"])), batches=LOADERS[loader]())
+        return eq.MultiTaskOptimizer(objective, torch.optim.Adam(model.parameters(), lr=0.01), eq.MoDo(gamma=0.05))
 
     def go(mtl: eq.MultiTaskOptimizer, steps: range) -> None:
         for step in steps:
@@ -315,12 +458,23 @@ def test_resumed_training_draws_the_same_batches(name: str, stop: int) -> None:
     file = io.BytesIO()
     torch.save(stopped.state_dict(), file)
     file.seek(0)
+    torch.manual_seed(99)  # drawing depends on the saved seed alone
     resumed.load_state_dict(torch.load(file, weights_only=True))
-    copied = copy.deepcopy(stopped)
     go(resumed, range(stop, 9))
-    go(copied, range(stop, 9))
     assert same(parameters_of(straight.objective.model), parameters_of(resumed.objective.model))
-    assert same(parameters_of(straight.objective.model), parameters_of(copied.objective.model))
+    assert torch.equal(straight.balancer.shares, resumed.balancer.shares)
+    if loader == "TensorBatches":
+        copied = copy.deepcopy(stopped)
+        go(copied, range(stop, 9))
+        assert same(parameters_of(straight.objective.model), parameters_of(copied.objective.model))
+
+
+def test_a_seed_chooses_the_batches() -> None:
+    def drawn(seed: int) -> Tensor:
+        return torch.cat([data["x"] for data in eq.FurtherBatches(loaded(), seed).draw(3)])
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
 
 
 def test_passes_differ_from_those_of_the_training() -> None:
