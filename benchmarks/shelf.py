@@ -40,7 +40,8 @@ def run(say: Callable[[str], None], *, budget: float = 1.0) -> None:
     say(
         f"## The whole shelf\n\n{problem.name}, default options: time of a step over plain LS and, in brackets, over the least "
         "that the method needs: our own LS for methods of losses (plain LS with a second forward pass for FAMO), one forward "
-        "and K backward passes for the others, for each of the three batches that MoDo and SDMGrad look at.\n\n" + table(["method", "needs", *(f"K = {tasks}" for tasks in TASKS)], rows)
+        "and K backward passes for the others, for each of the three batches that MoDo and SDMGrad look at.\n\n"
+        + table(["method", "needs", *(f"K = {tasks}" for tasks in TASKS)], rows)
     )
 
 

@@ -18,16 +18,17 @@ __all__ = ["SDMGrad"]
     summary="a common descent direction, held near the mean gradient; weights from two further batches, without bias",
     paper="Xiao, Ban and Ji, Direction-oriented Multi-objective Learning: Simple and Provable Stochastic Algorithms, "
     "NeurIPS 2023",
-    price="3 forward, 3K backward, 3 batches",
+    price="K backward, and a forward and K backward for each of 2 further batches; memory for K more gradients",
     promise="`lam` leads from a common descent direction (0) to the mean gradient (large), without the bias of noisy batches",
     serves="when the mean loss counts and batches are small and noisy",
     caveats=(
-        "three batches a step, from a loader or by hand; the units of a loss matter; `steps` steps a training step, each of "
-        "them on the same two batches, so only the first is strictly without bias; remembers, so start a fresh one for each "
-        "training"
+        "three times the price of a step; further batches from a loader or by hand; the units of a loss matter: however "
+        "loud, a loss keeps a share of `lam`/(K(1 + `lam`)) or more; all inner steps use the same two batches, so only the "
+        "first is strictly without bias, and at their default size noise moves the weights far; remembers, so start a fresh "
+        "one for each training"
     ),
-    adds_up_to="1",
-    checked="its recursion in NumPy from gradients by hand",
+    adds_up_to="1; less where tasks are absent",
+    checked="TorchJD, its recursion from gradients by hand",
 )
 class SDMGrad(DoubleSampling):
     """Approaches min over the simplex of ½‖g_w + λ g_0‖², and takes d = (g_w + λ g_0)/(1 + λ).
@@ -43,8 +44,18 @@ class SDMGrad(DoubleSampling):
     task k is taken from its product between the batches, counted as 0 where that is negative. Where this leaves no norm at
     all, the root of the largest product stands for it. The variant with sampled objectives (SDMGrad-OS) is not offered.
 
-    Task-specific parameters learn from z₃ alone. Where a batch lacks tasks, those present share the weight that they had
-    together, and g_0 is their mean.
+    Task-specific parameters learn from z₃ alone. w moves among the tasks that both z₁ and z₂ hold, which keep the weight that
+    they had together, g_0 being their mean; tasks that z₃ lacks take theirs with them.
+
+    The default inner steps overshoot, and so amplify: what differs by rounding (another order of the tasks, say) differs by a
+    thousand times as much, or more, after some training steps. With β = 0.1 it does not.
+
+    The pull λ knows the mean gradient as it is, so where losses differ in size the loudest leads. On this library's ``digits``
+    (20 epochs, 2 seeds), where one loss's gradients are 20 to 200 times as long as the others', the default thus does no better
+    than equal weights: Δm is 64 %, theirs 53 %, that of :class:`~equipoise.MGDA` 5 %. It is no better with w solved for to the
+    end and without noise from further batches. Without the pull (``lam=0``) noise remains, for the weights then change by a
+    fifth from step to step: 57 %. Smaller inner steps (β = 0.05), or further batches of 2,000 in place of 128, help: 67 to 73 %
+    of the digits were classified right after 8 epochs with one seed, against 61 % so, and 83 % with MGDA.
 
     Args:
         lam: λ ≥ 0; 0 is the common descent direction of :class:`~equipoise.MGDA`, large values tend to the mean gradient.
