@@ -28,6 +28,8 @@ class FurtherBatches:
     pass, and is put back afterwards: drawing moves no random number of the training. A ``DataLoader(…, shuffle=True)`` thus
     gives passes that follow from the seed, too.
 
+    Under ``torch.distributed`` each process draws from a loader of its own that gives it its share of the data, as in training.
+
     The state is the seed, the number of passes finished and of batches drawn in the present one, and the states that the
     loader's own generators had at its beginning, if it has any. Going on from it, the present pass is begun again and that
     many batches are skipped, which meets the very same batches unless the loader's randomness comes from elsewhere (Python's
