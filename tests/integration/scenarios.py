@@ -123,7 +123,9 @@ def disjoint(rank: int, count: int, method: str) -> State:
 
     mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), torch.optim.SGD(model.parameters(), lr=0.01), method)
     for step in range(STEPS):
-        mtl.step(share(problems.batch(16, tasks=2, seed=step), rank, count))
+        seeds = (1000 + 2 * step + place for place in range(mtl.balancer.further))
+        further = tuple(share(problems.batch(16, tasks=2, seed=seed), rank, count) for seed in seeds)
+        mtl.step(share(problems.batch(16, tasks=2, seed=step), rank, count), further=further or None)
     return state(model)
 
 
@@ -137,7 +139,11 @@ def dropin(rank: int, count: int, method: str, shared: bool) -> State:
         optimizer.zero_grad()
         for part in range(2):
             losses = problems.losses(model, share(problems.batch(16, seed=100 * step + part), rank, count))
-            eq.backward(losses, balancer, shared=model.encoder if shared else None)
+            further = [
+                problems.losses(model, share(problems.batch(16, seed=100 * step + 50 + place), rank, count))
+                for place in range(balancer.further)
+            ]
+            eq.backward(losses, balancer, shared=model.encoder if shared else None, further=further)
         optimizer.step()
     return state(model)
 

@@ -83,13 +83,13 @@ def test_partly_labelled_data(pool: Pool, method: str, shared: bool, declared: b
     agree(pool.run(scenarios.partly_labelled, method, shared, declared), scenarios.partly_labelled(0, 1, method, shared))
 
 
-@pytest.mark.parametrize("method", ["ls", "pcgrad"])
+@pytest.mark.parametrize("method", ["ls", "pcgrad", "modo"])
 def test_a_task_a_process(pool: Pool, method: str) -> None:
     agree(pool.run(scenarios.disjoint, method), scenarios.disjoint(0, 1, method))
 
 
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("method", ["dwa", "pcgrad"])
+@pytest.mark.parametrize("method", ["dwa", "pcgrad", "modo"])
 def test_the_drop_in(pool: Pool, method: str, shared: bool) -> None:
     agree(pool.run(scenarios.dropin, method, shared), scenarios.dropin(0, 1, method, shared))
 
