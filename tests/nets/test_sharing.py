@@ -36,7 +36,7 @@ def test_tasks_with_inputs_of_their_own() -> None:
     assert torch.equal(out["label"], network.heads["label"](network.encoder(x)))
     assert torch.equal(out["size"], network.heads["size"](network.encoder(y)))
     assert list(network({"size": y})) == ["size"]
-    with pytest.raises(eq.InputError, match='no head for task "sise". Did you mean "size"'):
+    with pytest.raises(eq.InputError, match=r'no head for task "sise"\. Did you mean "size"'):
         network({"sise": y})
     with pytest.raises(eq.InputError, match="needs a mapping"):
         network(x)

@@ -185,3 +185,20 @@ def test_methods_between_features_and_heads_find_both(name: str) -> None:
         channels = network.features(x).shape[1]
     mtl.step(x)
     assert tuple(balancer.rotations.matrices.shape) == (len(network.heads), channels, channels)
+
+
+def test_attention_can_be_declared_shared_as_released_code_does() -> None:
+    """Then each task's weight scales the gradient of its masks."""
+    gradients = []
+    for declared in (False, True):
+        torch.manual_seed(3)
+        network = CASES["SegNetMTAN"][0]()
+        shared = [p for name, p in network.named_parameters() if not name.startswith("heads.")] if declared else None
+        optimizer = torch.optim.SGD(network.parameters(), 1e-2)
+        mtl = eq.MultiTaskOptimizer(eq.Objective(network, losses), optimizer, eq.FairGrad(), shared=shared)
+        mtl.step(CASES["SegNetMTAN"][1]())
+        gradients.append([[p.grad.clone() for p in network.attention[task].parameters()] for task in NYUV2])
+    for own, scaled, weight in zip(*gradients, mtl.last.weights, strict=True):
+        assert float(weight) != pytest.approx(1.0)
+        for one, other in zip(own, scaled, strict=True):
+            assert torch.allclose(one * weight, other, rtol=1e-6, atol=1e-10)
