@@ -27,6 +27,8 @@ def test_hard_sharing_is_head_after_encoder() -> None:
     assert list(out) == ["label", "size"]
     assert all(torch.equal(out[task], network.heads[task](network.encoder(x))) for task in out)
     assert network.features is network.encoder
+    again = HardSharing(network.encoder, network.heads)
+    assert all(torch.equal(out[task], other) for task, other in again(x).items())
 
 
 def test_tasks_with_inputs_of_their_own() -> None:

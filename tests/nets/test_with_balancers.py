@@ -150,6 +150,25 @@ def test_a_loss_balancer_takes_steps(name: str) -> None:
         )
 
 
+@EVERY
+def test_the_losses_can_be_evaluated_at_other_parameters(name: str) -> None:
+    """What teleporting and bilevel methods build on: as if the parameters had been moved there."""
+    build, batch, _ = CASES[name]
+    network, inputs = build().eval(), batch()
+    objective = eq.Objective(network, losses)
+    here = objective(inputs)
+    substituted = {key: parameter.detach() + 0.1 for key, parameter in network.named_parameters()}
+    there = objective.at(substituted, inputs)
+    assert all(torch.equal(value, here[task]) for task, value in objective.at({}, inputs).items())
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.1
+    moved = objective(inputs)
+    for task in network.heads:
+        assert there[task].item() == pytest.approx(moved[task].item(), rel=1e-12)
+        assert there[task].item() != pytest.approx(here[task].item(), rel=1e-6)
+
+
 @pytest.mark.parametrize("name", WITH_FEATURES)
 def test_with_equal_weights_the_features_route_gives_the_same_gradients(name: str) -> None:
     gradients = []
