@@ -66,9 +66,7 @@ def small(**arguments: Any) -> ResNet:
 @pytest.mark.parametrize("counters", [True, False])
 def test_weights_load_as_they_are_found_in_files(container: str, prefix: str, counters: bool, tmp_path: Path) -> None:
     source = small()
-    state = {
-        prefix + name: tensor for name, tensor in source.state_dict().items() if counters or "num_batches" not in name
-    }
+    state = {prefix + name: tensor for name, tensor in source.state_dict().items() if counters or "num_batches" not in name}
     torch.save({container: state, "epoch": 3} if container else state, tmp_path / "weights.pth")
     network = small()
     assert load_weights(network, tmp_path / "weights.pth") == ()

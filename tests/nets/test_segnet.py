@@ -67,9 +67,7 @@ def test_masks_that_let_everything_pass_and_a_closed_one() -> None:
 
 @BOTH
 @pytest.mark.parametrize("shape", [(1, 3, 32, 48), (1, 3, 33, 32), (1, 1, 32, 32), (3, 32, 32), (1, 3, 0, 32)])
-def test_images_that_cannot_be_halved_five_times_are_refused(
-    kind: type[SegNet | SegNetMTAN], shape: tuple[int, ...]
-) -> None:
+def test_images_that_cannot_be_halved_five_times_are_refused(kind: type[SegNet | SegNetMTAN], shape: tuple[int, ...]) -> None:
     with pytest.raises(eq.InputError, match="multiples of 32"):
         kind(CITYSCAPES, width=2)(torch.zeros(shape))
 
