@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from equipoise.balance.registry import methods as registered
+from equipoise.bilevel.applications.commands import app as examples
 from equipoise.figures.commands import app as figures
 from equipoise.study.plan import parse_seeds
 from equipoise.study.problems import find_problem
@@ -29,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(figures, name="figure")
+app.add_typer(examples, name="example")
 
 
 @app.callback(invoke_without_command=True)
