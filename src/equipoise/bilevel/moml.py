@@ -88,16 +88,7 @@ class MOML(BilevelSolver):
         self._observation: Observation | None = None
 
     def _gradients(self, batches: list[Any], upper_batch: Any) -> BilevelReport:
-        found = hypergradients(
-            self.problem,
-            self._lower_start(),
-            batches,
-            upper_batch,
-            self.lower_step_size,
-            memory=self.memory,
-            batched=self.batched,
-            step=self.steps,
-        )
+        found = self._hypergradients(batches, upper_batch)
         names = self.problem.objectives
         gram = gramian(found.rows).cpu()
         for name, square in zip(names, gram.diagonal().tolist(), strict=True):
@@ -125,6 +116,18 @@ class MOML(BilevelSolver):
             multiplier=None,
             constraint=None,
             stationarity=float(direction.double().square().sum()),
+        )
+
+    def _hypergradients(self, batches: list[Any], upper_batch: Any) -> Hypergradients:
+        return hypergradients(
+            self.problem,
+            self._lower_start(),
+            batches,
+            upper_batch,
+            self.lower_step_size,
+            memory=self.memory,
+            batched=self.batched,
+            step=self.steps,
         )
 
     def _balanced(self, found: Hypergradients, gram: Tensor) -> tuple[Tensor | None, Tensor]:

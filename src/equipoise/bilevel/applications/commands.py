@@ -83,3 +83,26 @@ def _architecture_search(
                 _told(f"{method}, L = {size}, seed {seed}")
                 outcomes.append(run(method, size, seed, settings))
     typer.echo(show(outcomes, settings))
+
+
+@app.command("actor-critic")
+def _actor_critic(
+    balancers: Annotated[str, typer.Option("--balancers", "-b", help="Of the critic's gradients.")] = "ls,mgda",
+    gravities: Annotated[str, typer.Option(help="Of the pendulums, one a task, in m/s².")] = "4,8,12",
+    seeds: Annotated[str, typer.Option("--seeds", "-s", help=SEEDS_HELP)] = "3",
+    steps: Annotated[int, typer.Option(help="Environment steps of every task.")] = 3000,
+    quick: Annotated[bool, typer.Option("--quick", help="One seed, 1,000 steps.")] = False,
+) -> None:
+    """Multi-task soft actor-critic (thesis, eq. 3.38 to 3.40) on Gymnasium's pendulum under several gravities."""
+    from equipoise.bilevel.applications.actor_critic import Settings, pendulums, run, show
+    from equipoise.figures.numbers import whole_numbers
+    from equipoise.study.plan import parse_seeds
+
+    environments = pendulums(whole_numbers(gravities, "gravities"))
+    settings = Settings(steps=1000 if quick else steps)
+    outcomes = []
+    for seed in parse_seeds("1" if quick else seeds):
+        for balancer in balancers.split(","):
+            _told(f"{balancer}, seed {seed}")
+            outcomes.append(run(balancer, seed, settings, environments))
+    typer.echo(show(outcomes, settings))
