@@ -61,7 +61,7 @@ def _architecture_search(
     ] = "darts,moml,forum",
     sizes: Annotated[str, typer.Option(help="L, parameters wished of the cell.")] = "300,1000,2500",
     seeds: Annotated[str, typer.Option("--seeds", "-s", help=SEEDS_HELP)] = "3",
-    steps: Annotated[int, typer.Option(help="Outer steps of a search.")] = 100,
+    steps: Annotated[int, typer.Option(help="Outer steps of a search.")] = 200,
     nodes: Annotated[int, typer.Option(help="Of the cell, its input among them.")] = 4,
     channels: Annotated[int, typer.Option(help="Of every node.")] = 8,
     radius: Annotated[float, typer.Option(help="Of the attacks, in units of pixel values.")] = 0.05,

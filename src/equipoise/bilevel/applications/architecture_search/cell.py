@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equipoise.bilevel.applications.architecture_search.operations import OPERATIONS, operation
@@ -30,7 +31,7 @@ def chosen(logits: Tensor) -> tuple[str, ...]:
 
 
 class _Frame(nn.Module):
-    """What surrounds the cell: a stride-2 stem (8×8 → 4×4), and a linear classifier on the pooled nodes."""
+    """What surrounds the cell: a stride-2 stem (8×8 → 4×4), and a linear classifier on the pooled, normalised nodes."""
 
     def __init__(self, channels: int, nodes: int, classes: int) -> None:
         super().__init__()
@@ -47,7 +48,9 @@ class _Frame(nn.Module):
                 arriving.append(along(edge, values[source]))
                 edge += 1
             values.append(torch.stack(arriving).sum(0))
-        logits: Tensor = self.classifier(torch.cat([value.mean((2, 3)) for value in values[1:]], 1))
+        pooled = torch.cat([torch.relu(value).mean((2, 3)) for value in values[1:]], 1)
+        # Means over the image differ little between images; normalised, plain gradient descent learns from them.
+        logits: Tensor = self.classifier(F.layer_norm(pooled, pooled.shape[1:]))
         return logits
 
 

@@ -33,7 +33,7 @@ class Settings:
 
     channels: int = 8
     nodes: int = 4
-    steps: int = 100
+    steps: int = 200
     lower_steps: int = 1
     lower_step_size: float = 0.2
     logits_step_size: float = 0.1

@@ -49,8 +49,8 @@ def number_of_parameters(logits: Tensor, counts: Tensor) -> int:
 def size_loss(logits: Tensor, counts: Tensor, wished: float) -> Tensor:
     """|N̂(α) − L| / (edges · max n_o): eq. 3.37 of the thesis in units of the largest possible network.
 
-    Eq. 3.37 counts parameters. MGDA gives an objective a weight of about one over its squared gradient, so next to losses near 1
-    a count in the hundreds would hardly weigh; the unit makes it of their size and changes nothing else.
+    Eq. 3.37 counts parameters. Where gradients are orthogonal, MGDA's weights are as one over their squared lengths, so next to
+    losses near 1 a count in the hundreds would hardly weigh; the unit makes it of their size and changes nothing else.
 
     Args:
         logits: α ``[edges, operations]``.
