@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 __all__ = ["FLOOR", "aggregate"]
@@ -23,6 +22,7 @@ def aggregate(means: Tensor, variances: Tensor, powers: Tensor) -> Tensor:
         ``[N, m]``, within the range of the means.
 
     Example:
+        >>> import torch
         >>> aggregate(torch.tensor([[[0.0]], [[4.0]]]), torch.tensor([[[1.0]], [[3.0]]]), torch.ones(2))
         tensor([[1.]])
     """

@@ -103,7 +103,7 @@ class BayesAggMTL(GradientBalancer):
         features: the module, or its dotted name in the model, whose output h ``[N, m]`` all heads are given as it is.
         heads: task → its ``nn.Linear``, or its dotted name.
         targets: ``targets(batch)`` gives task → what the head is to say, for each of the N samples: floating-point ``[N]`` or
-            ``[N, C]``, integer ``[N]``, or boolean ``[N]`` or ``[N, C]``. Tasks that a batch has no loss of may be there or not.
+            ``[N, C]``, integer ``[N]``, or boolean as floating-point ones. Those of tasks without a loss are not looked at.
         gamma: γ, the prior's variance.
         power: of the variance in v, from 0 (no uncertainty) to 1 (all of it): one for all tasks, or one a task in their order
             or by name.
@@ -304,7 +304,7 @@ class BayesAggMTL(GradientBalancer):
             self._turn()
         elif self.steps == _PATIENCE:
             warnings.warn(
-                f"BayesAggMTL has seen {_PATIENCE} steps and no end of an epoch, so its posterior is still that of the last one: "
+                f"BayesAggMTL has seen {_PATIENCE} steps and no end of an epoch, so its prior is still that of the last one: "
                 f"call mtl.end_epoch() after each pass over the data, or give steps_per_epoch",
                 stacklevel=2,
             )
@@ -380,9 +380,7 @@ class BayesAggMTL(GradientBalancer):
         pairs = zip(shaped[::2], shaped[1::2], strict=True)
         return [task._replace(evidence=Gaussian(*pair)) for task, pair in zip(tasks, pairs, strict=True)]
 
-    def _moments(
-        self, tasks: list[_Task], multiples: Mapping[str, float], generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def _moments(self, tasks: list[_Task], multiples: Mapping[str, float], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Means and variances ``[k, N, m]`` of the samples' gradients, of the losses as they are."""
         means, variances = [], []
         for task in tasks:

@@ -52,21 +52,25 @@ class Gaussian(NamedTuple):
         diagonal = self.precision.diagonal(dim1=-2, dim2=-1)
         for jitter in _JITTERS:
             # Relative to each entry of the diagonal, so that features of any size are treated alike.
-            factor, info = torch.linalg.cholesky_ex(self.precision + torch.diag_embed(jitter * diagonal))
+            raised = self.precision + torch.diag_embed(jitter * diagonal) if jitter else self.precision
+            factor: Tensor
+            factor, info = torch.linalg.cholesky_ex(raised)
             if not bool(info.any()):
                 return factor
         return torch.full_like(self.precision, torch.nan)
 
     def mean(self, factor: Tensor | None = None) -> Tensor:
-        """m ``[B, D, R]``."""
-        return torch.cholesky_solve(self.shift, self.factor() if factor is None else factor)
+        """The means m ``[B, D, R]``."""
+        solution: Tensor = torch.cholesky_solve(self.shift, self.factor() if factor is None else factor)
+        return solution
 
     def covariance(self, factor: Tensor | None = None) -> Tensor:
         """Λ⁻¹ ``[B, D, D]``."""
-        return torch.cholesky_inverse(self.factor() if factor is None else factor)
+        inverse: Tensor = torch.cholesky_inverse(self.factor() if factor is None else factor)
+        return inverse
 
     def draw(self, noise: Tensor) -> Tensor:
         """Draws ``[S, B, D]`` from standard normal numbers of that shape; one mean each (R = 1)."""
         factor = self.factor()
-        spread = torch.linalg.solve_triangular(factor.mT, noise.permute(1, 2, 0), upper=True)  # [B, D, S]
+        spread: Tensor = torch.linalg.solve_triangular(factor.mT, noise.permute(1, 2, 0), upper=True)  # [B, D, S]
         return (self.mean(factor) + spread).permute(2, 0, 1)

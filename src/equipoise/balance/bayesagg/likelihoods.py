@@ -78,7 +78,7 @@ class CrossEntropy:
     called = "the cross-entropy"
 
     def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """p − e_y."""
+        """Probabilities less the class given, p − e_y."""
         return outputs.softmax(-1) - F.one_hot(targets, outputs.shape[-1]).to(outputs)
 
     def magnitude(self, outputs: Tensor, targets: Tensor) -> Tensor:
