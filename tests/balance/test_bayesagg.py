@@ -50,9 +50,9 @@ def drawn(*shape: int, seed: int = 1) -> Tensor:
 def every_kind(outputs: int = 3, rows: int = 7) -> list[tuple[Likelihood, Tensor]]:
     generator = torch.Generator().manual_seed(2)
     return [
-        (SquaredError(0.3), drawn(rows, outputs, seed=3)),
+        (SquaredError(0.3), drawn(outputs, rows, seed=3)),
         (CrossEntropy(), torch.randint(outputs, (rows,), generator=generator)),
-        (BinaryCrossEntropy(), torch.rand(rows, outputs, generator=generator) < 0.5),
+        (BinaryCrossEntropy(), torch.rand(outputs, rows, generator=generator) < 0.5),
     ]
 
 
@@ -65,7 +65,7 @@ def test_moments_of_squared_errors_are_exact(outputs: int, bias: bool) -> None:
     """Against Gauss–Hermite quadrature, which is exact for these polynomials of the parameters."""
     size, width = (3, 2) if bias else (2, 2)
     posterior = gaussian(size, outputs)
-    inputs, values = drawn(4, size), drawn(4, outputs, seed=2)
+    inputs, values = drawn(4, size), drawn(outputs, 4, seed=2)
     nodes, weights = np.polynomial.hermite_e.hermegauss(3)
     grid = torch.tensor(list(itertools.product(nodes, repeat=size * outputs))).view(-1, size, outputs)
     shares = torch.tensor([math.prod(pick) for pick in itertools.product(weights, repeat=size * outputs)])
@@ -73,7 +73,7 @@ def test_moments_of_squared_errors_are_exact(outputs: int, bias: bool) -> None:
     root = torch.linalg.cholesky(torch.linalg.inv(posterior.precision[0]))
     centre = torch.linalg.solve(posterior.precision[0], posterior.shift[0])
     parameters = centre + torch.einsum("ij,sjc->sic", root, grid)
-    residuals = torch.einsum("ni,sic->snc", inputs, parameters) - values
+    residuals = torch.einsum("ni,sic->snc", inputs, parameters) - values.T
     gradients = torch.einsum("snc,sic->sni", 2 * residuals / outputs, parameters[:, :width])
     mean = torch.einsum("s,sni->ni", shares, gradients)
     variance = torch.einsum("s,sni->ni", shares, (gradients - mean).square())
@@ -85,13 +85,13 @@ def test_moments_of_squared_errors_are_exact(outputs: int, bias: bool) -> None:
 def test_moments_from_draws_against_quadrature() -> None:
     """One output with one feature: z and w are jointly Gaussian, and two dimensions can be integrated."""
     posterior, inputs = gaussian(2, seed=5), drawn(3, 2)
-    answers = torch.tensor([[True], [False], [True]])
+    answers = torch.tensor([[True, False, True]])
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
     grid = torch.tensor(list(itertools.product(nodes, repeat=2)))
     shares = torch.tensor(np.outer(weights, weights).ravel() / weights.sum() ** 2)
     root = torch.linalg.cholesky(torch.linalg.inv(posterior.precision[0]))
     parameters = posterior.mean()[0, :, 0] + grid @ root.T
-    gradients = ((parameters @ inputs.T).sigmoid() - answers[:, 0].double()) * parameters[:, :1]  # [S, N]
+    gradients = ((parameters @ inputs.T).sigmoid() - answers[0].double()) * parameters[:, :1]  # [S, N]
     mean = shares @ gradients
     variance = shares @ (gradients - mean).square()
     count = 200_000
@@ -110,11 +110,11 @@ def test_moments_from_draws_are_those_of_autograd(kind: int, monkeypatch: pytest
         features = inputs[:, :3].clone().requires_grad_()
         outputs = features @ parameters[:, :3].T + inputs[:, 3:] * parameters[:, 3]
         if kind == 0:
-            loss = (outputs - values).square().mean(1).sum()
+            loss = (outputs - values.T).square().mean(1).sum()
         elif kind == 1:
             loss = F.cross_entropy(outputs, values, reduction="sum")
         else:
-            loss = F.binary_cross_entropy_with_logits(outputs, values.double(), reduction="none").mean(1).sum()
+            loss = F.binary_cross_entropy_with_logits(outputs, values.T.double(), reduction="none").mean(1).sum()
         rows.append(torch.autograd.grad(loss, features)[0])
     gradients = torch.stack(rows)
     for entries in (1, 100, 1 << 22):  # one at a time, a few, all at once
@@ -126,7 +126,7 @@ def test_moments_from_draws_are_those_of_autograd(kind: int, monkeypatch: pytest
 
 def test_variances_far_below_the_gradients_are_not_lost() -> None:
     """In single precision, E[g²] − E[g]² would be rounding here."""
-    centre, inputs, answers = 100 * drawn(1, 3).float(), drawn(5, 3, seed=4).float(), torch.ones(5, 1)
+    centre, inputs, answers = 100 * drawn(1, 3).float(), drawn(5, 3, seed=4).float(), torch.ones(1, 5)
     draws = centre + 1e-3 * drawn(400, 1, 3, seed=8).float()
     _, single = drawn_moments(SquaredError(), draws, centre, inputs, answers, 3)
     _, double = drawn_moments(SquaredError(), draws.double(), centre.double(), inputs.double(), answers.double(), 3)
@@ -140,7 +140,7 @@ def test_variances_far_below_the_gradients_are_not_lost() -> None:
 def test_posterior_of_squared_errors_is_the_ridge_solution(bias: bool) -> None:
     features, values = drawn(20, 4), drawn(20, 2, seed=2)
     inputs = torch.cat([features, torch.ones(20, 1)], 1).double() if bias else features
-    evidence = SquaredError(0.5).evidence(inputs, values, torch.zeros(2, inputs.shape[1]).double())
+    evidence = SquaredError(0.5).evidence(inputs, values.T, torch.zeros(2, inputs.shape[1]).double())
     posterior = Gaussian.spherical(inputs.shape[1], 3.0, evidence) + evidence
     ridge = torch.linalg.lstsq(
         torch.cat([inputs / 0.5**0.5, torch.eye(inputs.shape[1]).double() / 3**0.5]),
@@ -158,7 +158,7 @@ def test_one_after_the_other_is_all_at_once(kind: int) -> None:
     prior = Gaussian.spherical(whole.precision.shape[-1], 2.0, whole)
     sequential = prior
     for part in (slice(8, 12), slice(0, 3), slice(3, 8)):
-        sequential = sequential + likelihood.evidence(inputs[part], values[part], weights)
+        sequential = sequential + likelihood.evidence(inputs[part], values[..., part], weights)
     for one, other in zip(sequential, prior + whole, strict=True):
         assert torch.allclose(one, other, atol=1e-12)
 
@@ -173,7 +173,7 @@ def test_newton_steps_lead_to_what_direct_optimisation_finds(kind: int) -> None:
         if kind == 1:
             loss = F.cross_entropy(outputs, values, reduction="sum")
         else:
-            loss = F.binary_cross_entropy_with_logits(outputs, values.double(), reduction="sum")
+            loss = F.binary_cross_entropy_with_logits(outputs, values.T.double(), reduction="sum")
         return loss + parameters.square().sum() / (2 * gamma)
 
     start = drawn(12, seed=11).requires_grad_()
@@ -216,8 +216,9 @@ def test_draws_have_the_posteriors_moments() -> None:
 def test_badly_conditioned_data_have_a_posterior() -> None:
     column = 1e7 * drawn(50, 1)
     inputs = torch.cat([column, column, 1e-7 * drawn(50, 1, seed=3), torch.ones(50, 1).double()], 1)
-    evidence = SquaredError().evidence(inputs, drawn(50, 1, seed=4), torch.zeros(1, 4).double())
-    mean, variance = squared_error_moments(Gaussian.spherical(4, 1.0, evidence) + evidence, inputs, drawn(50, 1, seed=4), 3)
+    values = drawn(1, 50, seed=4)
+    evidence = SquaredError().evidence(inputs, values, torch.zeros(1, 4).double())
+    mean, variance = squared_error_moments(Gaussian.spherical(4, 1.0, evidence) + evidence, inputs, values, 3)
     assert bool(torch.isfinite(mean).all())
     assert bool(torch.isfinite(variance).all())
     assert bool((variance >= 0).all())
@@ -232,13 +233,13 @@ def test_the_released_codes_regression() -> None:
     before, values = numbers(oracle["epoch_targets"]), numbers(oracle["targets"])
     means, variances = [], []
     for k in range(2):  # each output counts as a task there
-        known = SquaredError().evidence(epoch, before[:, k : k + 1], torch.zeros(1, 3))
+        known = SquaredError().evidence(epoch, before.T[k : k + 1], torch.zeros(1, 3))
         known = Gaussian.spherical(3, oracle["gamma"], known) + known
         assert torch.allclose(known.mean()[0, :, 0], numbers(oracle["epoch_mean"])[k], rtol=1e-9)
         assert torch.allclose(known.covariance()[0], numbers(oracle["epoch_covariance"]), rtol=1e-9)
-        posterior = known + SquaredError().evidence(features, values[:, k : k + 1], torch.zeros(1, 3))
+        posterior = known + SquaredError().evidence(features, values.T[k : k + 1], torch.zeros(1, 3))
         assert torch.allclose(posterior.mean()[0, :, 0], numbers(oracle["mean"])[k], rtol=1e-9)
-        mean, variance = squared_error_moments(posterior, features, values[:, k : k + 1], 3)
+        mean, variance = squared_error_moments(posterior, features, values.T[k : k + 1], 3)
         assert torch.allclose(mean, numbers(oracle["gradient_mean"])[:, k], rtol=1e-9)
         assert torch.allclose(variance, numbers(oracle["gradient_variance"])[:, k], rtol=1e-9)
         means.append(mean)
@@ -254,7 +255,9 @@ def test_the_released_codes_classification(kind: str) -> None:
     weights = torch.cat([numbers(oracle["weight"]), numbers(oracle["bias"])[:, None]], 1)
     likelihood: Likelihood = CrossEntropy() if kind == "classes" else BinaryCrossEntropy()
     dtype = torch.int64 if kind == "classes" else torch.bool
-    before, values = numbers(oracle["epoch_targets"], dtype), numbers(oracle["targets"], dtype)
+    before, values = (numbers(oracle[name], dtype) for name in ("epoch_targets", "targets"))
+    if kind == "binary":
+        before, values = before.T, values.T
     known = likelihood.evidence(epoch, before, weights)
     known = Gaussian.spherical(known.precision.shape[-1], oracle["gamma"], known) + known
     posterior = known + likelihood.evidence(features, values, weights)
@@ -271,7 +274,7 @@ def test_the_released_codes_classification(kind: str) -> None:
         pairs = []
         for k in range(2):
             found = drawn_moments(
-                likelihood, draws[:, k : k + 1], posterior.mean()[k : k + 1, :, 0], features, values[:, k : k + 1], 3
+                likelihood, draws[:, k : k + 1], posterior.mean()[k : k + 1, :, 0], features, values[k : k + 1], 3
             )
             pairs.append((found, (mean[:, k], variance[:, k])))
     for own, theirs in pairs:
@@ -393,7 +396,7 @@ def by_hand(model: Any, data: Any, epoch: list[Any], *, gamma: float, power: flo
         if task in ("one", "two"):
             draws = torch.distributions.MultivariateNormal(centre, covariance).sample((60_000,))
         else:
-            noise = torch.randn(samples, 1, len(flat), generator=generator, dtype=torch.float64)[:, 0]
+            noise = torch.randn(samples, 1, len(flat), generator=generator)[:, 0].double()
             draws = centre + torch.linalg.solve_triangular(torch.linalg.cholesky(hessian).T, noise.T, upper=True).T
         draws = draws.view(len(draws), *weights.shape)
         inputs = torch.cat([features, torch.ones(len(features), 1).double()], 1)[:, : weights.shape[1]]
@@ -549,8 +552,8 @@ def test_one_task_follows_its_mean_gradient() -> None:
     model: Any = mtl.objective.model
     features = model.encoder(data[0])
     inputs = torch.cat([features.detach().double(), torch.ones(16, 1)], 1)
-    evidence = SquaredError().evidence(inputs, data[1].double(), torch.zeros(1, 9).double())
-    mean, _ = squared_error_moments(Gaussian.spherical(9, 1.0, evidence) + evidence, inputs, data[1].double(), 8)
+    evidence = SquaredError().evidence(inputs, data[1].T.double(), torch.zeros(1, 9).double())
+    mean, _ = squared_error_moments(Gaussian.spherical(9, 1.0, evidence) + evidence, inputs, data[1].T.double(), 8)
     found = gradients_of(model.encoder).clone()
     model.zero_grad()
     features.backward(mean.float() / 16)
@@ -889,7 +892,7 @@ def test_likelihoods_follow_the_targets() -> None:
     for values, outputs, kind in kinds.values():
         likelihood, shaped = likelihood_of("x", values, 4, outputs)
         assert type(likelihood) is kind
-        assert shaped.shape == ((4,) if kind is CrossEntropy else (4, outputs))
+        assert shaped.shape == ((4,) if kind is CrossEntropy else (outputs, 4))
 
 
 # -- studies

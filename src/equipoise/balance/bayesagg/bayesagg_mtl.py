@@ -402,8 +402,8 @@ class BayesAggMTL(GradientBalancer):
         # Half the digits would do for numbers that are random; not half of those.
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         size = task.inputs.shape[1]
-        noise = torch.randn(self.samples, *posterior.precision.shape[:2], generator=generator, dtype=torch.float64)
-        draws = posterior.draw(noise.to(weight.device)).reshape(self.samples, task.outputs, size).to(dtype)
+        noise = torch.randn(self.samples, *posterior.precision.shape[:2], generator=generator, dtype=dtype)
+        draws = posterior.draw(noise.to(weight.device, torch.float64)).reshape(self.samples, task.outputs, size).to(dtype)
         centre = posterior.mean().reshape(task.outputs, size).to(dtype)
         mean, variance = drawn_moments(task.likelihood, draws, centre, task.inputs.to(dtype), task.targets, width)
         return mean.double(), variance.double()

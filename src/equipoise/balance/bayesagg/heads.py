@@ -74,11 +74,10 @@ def multiple_of(
         InputError: the loss is no multiple: another function, other targets, or something between features and head.
     """
     weights = parameters_of(head)
-    outputs = inputs @ weights.T
-    scale = len(inputs)
+    outputs = weights @ inputs.T
     weight = weights[:, : head.in_features]
-    expected = likelihood.residual(outputs, targets) @ weight / scale
-    rounding = 64 * epsilon * float((likelihood.magnitude(outputs, targets) @ weight.abs() / scale).norm())
+    expected = likelihood.residual(outputs, targets).T @ weight / len(inputs)
+    rounding = 64 * epsilon * float((likelihood.magnitude(outputs, targets).T @ weight.abs() / len(inputs)).norm())
     size = float(expected.norm())
     # Twenty times what may be rounding: below that the quotient would mean nothing.
     if not size > 20 * rounding:

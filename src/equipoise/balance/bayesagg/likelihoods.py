@@ -1,6 +1,7 @@
 """What a linear head's loss says of its parameters: one class a kind of target.
 
-All of them see z = W̃h̃ ``[N, C]``, the head's outputs, with h̃ = (h, 1) if the head has a bias. Work is in float64.
+All of them see z = W̃h̃, the head's outputs, with h̃ = (h, 1) if the head has a bias. Outputs are laid out as ``[C, N]``, samples
+last: a softmax over a short last dimension would take twenty times as long.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ class Likelihood(Protocol):
         """Its name in messages."""
 
     def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """∂ℓ/∂z ``[..., N, C]``."""
+        """∂ℓ/∂z for outputs z ``[..., C, N]``."""
 
     def magnitude(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """What the residual is a difference of ``[N, C]``: its rounding errors are in proportion to that."""
+        """What the residual is a difference of ``[C, N]``: its rounding errors are in proportion to that."""
 
     def evidence(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> Gaussian:
         """The batch's factor of the posterior, exact or to second order at the head's own parameters.
 
         Args:
             inputs: h̃ ``[N, D]``.
-            targets: as :func:`likelihood_of` gives them.
+            targets: as :func:`likelihood_of` gives them, ``[C, N]`` or, for classes, ``[N]``.
             weights: W̃ ``[C, D]``.
         """
 
@@ -56,15 +57,15 @@ class SquaredError:
 
     def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """2 (z − y)/C."""
-        return 2 * (outputs - targets) / outputs.shape[-1]
+        return 2 * (outputs - targets) / outputs.shape[-2]
 
     def magnitude(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """2 (|z| + |y|)/C."""
-        return 2 * (outputs.abs() + targets.abs()) / outputs.shape[-1]
+        return 2 * (outputs.abs() + targets.abs()) / outputs.shape[-2]
 
     def evidence(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> Gaussian:
         """One precision ``[1, D, D]`` for all outputs, shift ``[1, D, C]``; the parameters do not matter."""
-        return Gaussian((inputs.T @ inputs / self.noise)[None], (inputs.T @ targets / self.noise)[None])
+        return Gaussian((inputs.T @ inputs / self.noise)[None], (inputs.T @ targets.T / self.noise)[None])
 
 
 class CrossEntropy:
@@ -79,7 +80,7 @@ class CrossEntropy:
 
     def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Probabilities less the class given, p − e_y."""
-        return outputs.softmax(-1) - F.one_hot(targets, outputs.shape[-1]).to(outputs)
+        return outputs.softmax(-2) - F.one_hot(targets, outputs.shape[-2]).to(outputs).T
 
     def magnitude(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """1."""
@@ -88,15 +89,14 @@ class CrossEntropy:
     def evidence(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> Gaussian:
         """Precision ``[1, CD, CD]`` and shift ``[1, CD, 1]``."""
         classes, size = weights.shape
-        outputs = inputs @ weights.T
-        probabilities = outputs.softmax(-1)
-        mixed = (probabilities[:, :, None] * inputs[:, None, :]).flatten(1)
+        outputs = weights @ inputs.T
+        mixed = (outputs.softmax(0).T[:, :, None] * inputs[:, None, :]).flatten(1)
         precision = -(mixed.T @ mixed).view(classes, size, classes, size)
         # The diagonal's blocks: Σ p_c h̃h̃ᵀ.
         own = torch.einsum("nci,nj->cij", mixed.view(-1, classes, size), inputs)
         precision.diagonal(dim1=0, dim2=2).add_(own.permute(1, 2, 0))
         precision = precision.reshape(classes * size, classes * size)
-        slopes = self.residual(outputs, targets).T @ inputs
+        slopes = self.residual(outputs, targets) @ inputs
         shift = precision @ weights.flatten() - slopes.flatten()
         return Gaussian(precision[None], shift[None, :, None])
 
@@ -111,25 +111,24 @@ class BinaryCrossEntropy:
 
     def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(p − y)/C."""
-        return (outputs.sigmoid() - targets.to(outputs)) / outputs.shape[-1]
+        return (outputs.sigmoid() - targets.to(outputs)) / outputs.shape[-2]
 
     def magnitude(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """1/C."""
-        return torch.ones_like(outputs) / outputs.shape[-1]
+        return torch.ones_like(outputs) / outputs.shape[-2]
 
     def evidence(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> Gaussian:
         """Precision ``[C, D, D]`` and shift ``[C, D, 1]``."""
-        outputs = inputs @ weights.T
-        probabilities = outputs.sigmoid()
+        probabilities = (weights @ inputs.T).sigmoid()
         curvature = probabilities * (1 - probabilities)
-        precision = torch.einsum("nc,ni,nj->cij", curvature, inputs, inputs)
-        slopes = (probabilities - targets.to(outputs)).T @ inputs
+        precision = (curvature[:, None, :] * inputs.T) @ inputs
+        slopes = (probabilities - targets.to(probabilities)) @ inputs
         shift = torch.einsum("cij,cj->ci", precision, weights) - slopes
         return Gaussian(precision, shift[:, :, None])
 
 
 def likelihood_of(task: str, targets: object, rows: int, outputs: int, noise: float = 1.0) -> tuple[Likelihood, Tensor]:
-    """The likelihood that a task's targets stand for, and the targets in the shape that it takes.
+    """The likelihood that a task's targets stand for, and the targets in the shape that it takes: ``[C, N]`` or ``[N]``.
 
     Args:
         task: its name, for messages.
@@ -145,7 +144,7 @@ def likelihood_of(task: str, targets: object, rows: int, outputs: int, noise: fl
     Example:
         >>> likelihood, targets = likelihood_of("age", torch.ones(5), 5, 1)
         >>> likelihood.called, targets.shape
-        ('the mean squared error', torch.Size([5, 1]))
+        ('the mean squared error', torch.Size([1, 5]))
     """
     if not isinstance(targets, Tensor):
         raise InputError(f'the targets of task "{task}" must be a tensor; got {type(targets).__name__}')
@@ -158,8 +157,8 @@ def likelihood_of(task: str, targets: object, rows: int, outputs: int, noise: fl
                 f"got {list(targets.shape)}"
             )
         if targets.dtype == torch.bool:
-            return BinaryCrossEntropy(), shaped
-        return SquaredError(noise), shaped.double()
+            return BinaryCrossEntropy(), shaped.T
+        return SquaredError(noise), shaped.T.double()
     if targets.dtype.is_complex:
         raise InputError(f'the targets of task "{task}" must be floating-point, integer or boolean; got {targets.dtype}')
     if targets.shape != (rows,):

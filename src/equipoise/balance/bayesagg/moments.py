@@ -27,7 +27,7 @@ def squared_error_moments(posterior: Gaussian, inputs: Tensor, targets: Tensor, 
     Args:
         posterior: precision ``[1, D, D]``, shift ``[1, D, C]``.
         inputs: h̃ ``[N, D]``.
-        targets: ``[N, C]``.
+        targets: ``[C, N]``.
         width: m, how many of the D inputs are features; the last may be a bias's 1.
 
     Returns:
@@ -46,7 +46,7 @@ def squared_error_moments(posterior: Gaussian, inputs: Tensor, targets: Tensor, 
     mixed = inputs @ covariance
     spread = (mixed * inputs).sum(1, keepdim=True)  # s² [N, 1]
     mixed = mixed[:, :width]  # c
-    residual = inputs @ centre - targets
+    residual = inputs @ centre - targets.T
     centre, own = centre[:width], covariance.diagonal()[:width]
     pull = residual @ centre.T
     mean = 2 * (pull + outputs * mixed)
@@ -78,11 +78,11 @@ def drawn_moments(
     Returns:
         Mean and variance, ``[N, m]`` each, in the draws' precision.
     """
-    reference = likelihood.residual(inputs @ centre.T, targets) @ centre[:, :width]
+    reference = likelihood.residual(centre @ inputs.T, targets).T @ centre[:, :width]
     total, squares = torch.zeros_like(reference), torch.zeros_like(reference)
     # A piece at a time: all S gradients of all samples together may not fit.
     for piece in draws.split(max(1, _ENTRIES // max(1, reference.numel()))):
-        gradients = torch.matmul(likelihood.residual(inputs @ piece.mT, targets), piece[:, :, :width])
+        gradients = torch.matmul(likelihood.residual(piece @ inputs.T, targets).mT, piece[:, :, :width])
         gradients -= reference
         total += gradients.sum(0)
         squares += gradients.square_().sum(0)
