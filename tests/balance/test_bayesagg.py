@@ -546,7 +546,7 @@ def test_heads_that_know_nothing_and_targets_of_any_size(scale: float) -> None:
 
 def test_one_task_follows_its_mean_gradient() -> None:
     torch.manual_seed(0)
-    mtl = optimizer_of(BayesAggMTL(warm_up=0), Heads(1), lr=0.0)
+    mtl = optimizer_of(BayesAggMTL(gamma=1.0, warm_up=0), Heads(1), lr=0.0)
     data = batch(tasks=1)
     mtl.step(data)
     model: Any = mtl.objective.model
@@ -699,28 +699,32 @@ def real_model() -> nn.ModuleDict:
 
 
 def test_real_data_next_to_linear_scalarization() -> None:
+    """Every task is learned, with uncertainty at work; the plain sum is hard to beat here, and not beaten."""
     pictures, labels = real()
+    halves = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(9)).split(1400)
+
+    def of(rows: Tensor) -> dict[str, Tensor]:
+        return {"x": pictures[rows]} | {task: values[rows] for task, values in labels.items()}
 
     def trained(balancer: eq.Balancer) -> dict[str, float]:
         torch.manual_seed(0)
         model = real_model()
         mtl = eq.MultiTaskOptimizer(eq.Objective(model, real_losses), torch.optim.Adam(model.parameters(), lr=3e-3), balancer)
         order = torch.Generator().manual_seed(0)
-        for _ in range(5):
+        for _ in range(12):
             for rows in torch.randperm(1400, generator=order).split(100):
-                mtl.step({"x": pictures[rows]} | {task: values[rows] for task, values in labels.items()})
+                mtl.step(of(halves[0][rows]))
             mtl.end_epoch()
         with torch.no_grad():
-            rest = real_losses(model, {"x": pictures[1400:]} | {task: values[1400:] for task, values in labels.items()})
-        return {task: float(loss) for task, loss in rest.items()}
+            return {task: float(loss) for task, loss in real_losses(model, of(halves[1])).items()}
 
     heads = {task: task for task in labels}
-    ours = trained(BayesAggMTL("encoder", heads, lambda data: data, samples=64))
+    ours = trained(BayesAggMTL("encoder", heads, lambda data: data, samples=32))
     plain = trained(eq.LinearScalarization())
     nothing = {"kind": math.log(10), "even": math.log(2), "ink": 1.0, "low": 1.0}
     for task in labels:
-        assert ours[task] < 0.6 * nothing[task], (task, ours, plain)
-        assert ours[task] < 1.5 * plain[task] + 0.05, (task, ours, plain)
+        assert ours[task] < 0.7 * nothing[task], (task, ours, plain)
+        assert ours[task] < 2 * plain[task] + 0.1, (task, ours, plain)
 
 
 # -- what is refused

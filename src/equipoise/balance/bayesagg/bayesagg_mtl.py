@@ -57,7 +57,7 @@ class _Learned(NamedTuple):
     caveats=(
         "is given the model's parts and the targets (`features`, `heads`, `targets`; studies take them from the problem), and "
         "applies only where heads are linear; loud losses stay loud, less so with a larger `power`; call `end_epoch()`, or it "
-        "stays with the sum; one batch a step, no drop-in; remembers"
+        "stays with the sum; on small data the plain sum was as good; one batch a step, no drop-in; remembers"
     ),
     adds_up_to="1 at each feature of each sample; the plain sum in the first `warm_up` epochs",
     checked="the released code's numbers, draws, equations",
@@ -92,9 +92,12 @@ class BayesAggMTL(GradientBalancer):
       task of its own, for squared errors and yes-or-no answers;
     - work is in float64, and in the features' precision for the draws; the code works in float32 and repairs matrices.
 
-    Its defaults are the code's (512 draws are a default of its class, 1024 on its command line). For its experiments it had
-    γ = 0.0005 or 0.005 and powers between 0.3 (squared errors) and 0.0005 (yes-or-no answers: next to the plain mean of the
-    posterior's gradients), 1 to 10 epochs of warm-up. It standardises targets; so should you, for γ and σ² to mean something.
+    γ and power are worth a search. The code's experiments, with ten thousands of samples, had γ = 0.0005 or 0.005 and powers of
+    0.3 (squared errors), 0.1 (classes) and 0.0005 (yes-or-no answers: next to the plain mean of the posterior's gradients), after
+    1 to 10 epochs of warm-up; its class draws 512 times. Where data are few, a small γ draws the posterior towards 0 and a large
+    one leaves it wide, and both make its mean gradient another than the head's: on 1,400 handwritten digits with four heads, as
+    on 300 patients with three, 0.1 with small powers was best, and the plain sum was still as good or better. It standardises
+    targets; so should you, for γ and σ² to mean something.
 
     It needs :class:`~equipoise.MultiTaskOptimizer`, which then takes gradients at the output of ``features`` by itself, and
     one batch a step that has all its tasks in every process.
@@ -149,8 +152,8 @@ class BayesAggMTL(GradientBalancer):
         heads: Mapping[str, nn.Module | str] | None = None,
         targets: Targets | None = None,
         *,
-        gamma: float = 1.0,
-        power: float | list[float] | Mapping[str, float] = 0.5,
+        gamma: float = 0.1,
+        power: float | list[float] | Mapping[str, float] = 0.1,
         noise: float | list[float] | Mapping[str, float] = 1.0,
         samples: int = 512,
         warm_up: int = 1,
