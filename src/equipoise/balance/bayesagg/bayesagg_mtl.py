@@ -92,12 +92,12 @@ class BayesAggMTL(GradientBalancer):
       task of its own, for squared errors and yes-or-no answers;
     - work is in float64, and in the features' precision for the draws; the code works in float32 and repairs matrices.
 
-    γ and power are worth a search. The code's experiments, with ten thousands of samples, had γ = 0.0005 or 0.005 and powers of
-    0.3 (squared errors), 0.1 (classes) and 0.0005 (yes-or-no answers: next to the plain mean of the posterior's gradients), after
-    1 to 10 epochs of warm-up; its class draws 512 times. Where data are few, a small γ draws the posterior towards 0 and a large
-    one leaves it wide, and both make its mean gradient another than the head's: on 1,400 handwritten digits with four heads, as
-    on 300 patients with three, 0.1 with small powers was best, and the plain sum was still as good or better. It standardises
-    targets; so should you, for γ and σ² to mean something.
+    γ and power are worth a search. The code's experiments, with ten thousands of samples, had γ = 0.0005 or 0.005 and powers
+    of 0.3 (squared errors), 0.1 (classes) and 0.0005 (yes-or-no answers: next to the plain mean of the posterior's gradients),
+    after 1 to 10 epochs of warm-up; its class draws 512 times. Where data are few, a small γ draws the posterior towards 0 and
+    a large one leaves it wide, and both make its mean gradient another than the head's: on 1,400 handwritten digits with four
+    heads, as on 300 patients with three, 0.1 with small powers was best, and the plain sum was still as good or better. The
+    code standardises targets; so should you, for γ and σ² to mean something.
 
     It needs :class:`~equipoise.MultiTaskOptimizer`, which then takes gradients at the output of ``features`` by itself, and
     one batch a step that has all its tasks in every process.
