@@ -224,7 +224,7 @@ def test_badly_conditioned_data_have_a_posterior() -> None:
     assert bool((variance >= 0).all())
 
 
-# -- the released code
+# -- the released code, run in double precision; it leaves out the bias where errors are squared
 
 
 def test_the_released_codes_regression() -> None:
@@ -300,6 +300,18 @@ def test_aggregation() -> None:
     certain[1] = 0.0
     assert torch.allclose(aggregate(means, certain, 1000 * powers), means[1])
     assert torch.allclose(aggregate(means, 1e-300 * variances, 40 * powers), means.mean(0))
+
+
+@pytest.mark.parametrize("power", [0.0, 0.3, 0.5, 1.0])
+def test_what_the_units_of_a_loss_do(power: float) -> None:
+    """A task c times as loud counts c^(1 − 2·power) times as much next to the others."""
+    means, variances, c = drawn(2, 4, 5), drawn(2, 4, 5, seed=2).exp(), 7.0
+    scales, powers = numbers([1.0, c])[:, None, None], numbers([power, power])
+    inverse = variances ** -numbers(power)
+    loud = (inverse[0] * means[0] + c ** (1 - 2 * power) * inverse[1] * means[1]) / (
+        inverse[0] + c ** (-2 * power) * inverse[1]
+    )
+    assert torch.allclose(aggregate(scales * means, scales**2 * variances, powers), loud)
 
 
 # -- steps
@@ -523,7 +535,7 @@ def test_multiples_of_losses_scale_their_gradients() -> None:
     first, second = (mixed(lr=0.0, function=function, warm_up=0) for function in (mixed_losses, scaled))
     first.step(mixed_batch())
     second.step(mixed_batch())
-    # All of them alike: the weights stay, the direction is scaled.
+    # All of them alike: the shares stay, the direction is scaled.
     one, other = (gradients_of(mtl.objective.model.encoder) for mtl in (first, second))
     assert torch.allclose(3 * one, other, rtol=1e-4, atol=1e-6)
     assert first.balancer.multiples["two"] == pytest.approx(5, rel=1e-4)

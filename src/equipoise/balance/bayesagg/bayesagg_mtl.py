@@ -56,8 +56,8 @@ class _Learned(NamedTuple):
     serves="linear heads on one encoder, squared errors or cross-entropies, few classes, enough data for a posterior",
     caveats=(
         "is given the model's parts and the targets (`features`, `heads`, `targets`; studies take them from the problem), and "
-        "applies only where heads are linear; loud losses stay loud, less so with a larger `power`; call `end_epoch()`, or it "
-        "stays with the sum; on small data the plain sum was as good; one batch a step, no drop-in; remembers"
+        "applies only where heads are linear; loud losses stay loud below `power` 0.5, above it quiet ones lead; call "
+        "`end_epoch()`, or it stays with the sum; on small data the plain sum was as good; one batch a step, no drop-in; remembers"
     ),
     adds_up_to="1 at each feature of each sample; the plain sum in the first `warm_up` epochs",
     checked="the released code's numbers, draws, equations",
@@ -76,7 +76,8 @@ class BayesAggMTL(GradientBalancer):
     (:func:`~equipoise.balance.bayesagg.moments.squared_error_moments`), else both are taken from draws of the parameters.
 
     **Aggregation.** With v = max(Var, 1e-8)^power, sample n's features get (1/N) Σ_k μ_k/v_k / Σ_k 1/v_k, entry by entry, and
-    one backward pass takes that through the encoder. Heads get their own task's gradient. In the first epochs (``warm_up``)
+    one backward pass takes that through the encoder. A loss in other units, c times as large, counts c^(1 − 2·power) times as
+    much. Heads get their own task's gradient. In the first epochs (``warm_up``)
     the features get the plain sum of the tasks' gradients.
 
     The losses may be any positive multiples of means over the batch: of squared errors, of cross-entropies (``F.cross_entropy``
