@@ -724,7 +724,7 @@ def test_real_data_next_to_linear_scalarization() -> None:
         mtl = eq.MultiTaskOptimizer(eq.Objective(model, real_losses), torch.optim.Adam(model.parameters(), lr=3e-3), balancer)
         order = torch.Generator().manual_seed(0)
         for _ in range(12):
-            for rows in torch.randperm(1400, generator=order).split(100):
+            for rows in torch.randperm(1400, generator=order).split(140):
                 mtl.step(of(halves[0][rows]))
             mtl.end_epoch()
         with torch.no_grad():

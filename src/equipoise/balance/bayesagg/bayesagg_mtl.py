@@ -57,7 +57,7 @@ class _Learned(NamedTuple):
     caveats=(
         "is given the model's parts and the targets (`features`, `heads`, `targets`; studies take them from the problem), and "
         "applies only where heads are linear; loud losses stay loud below `power` 0.5, above it quiet ones lead; call "
-        "`end_epoch()`, or it stays with the sum; on small data the plain sum was as good; one batch a step, no drop-in; remembers"
+        "`end_epoch()`, or it stays with the sum, which was as good on small data; one batch a step, no drop-in; remembers"
     ),
     adds_up_to="1 at each feature of each sample; the plain sum in the first `warm_up` epochs",
     checked="the released code's numbers, draws, equations",
