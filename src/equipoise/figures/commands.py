@@ -224,6 +224,7 @@ def _forum_cost(
     batch_size: Annotated[int, typer.Option(help="Samples a batch.")] = 100,
     repeats: Annotated[int, typer.Option(help="Timed steps; the median counts.")] = 3,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    methods: Annotated[str, typer.Option("--methods", "-m", help="Which.")] = "moml,moml-checkpointed,moco,forum",
 ) -> None:
     """Figure 3.1 of the thesis: seconds and memory of a bilevel step against T and against p."""
     from equipoise.figures.forum_cost import Settings, make
@@ -236,6 +237,7 @@ def _forum_cost(
         batch_size=batch_size,
         repeats=repeats,
         device=device,
+        methods=tuple(methods.split(",")),
     )
     typer.echo(make(settings, output, lambda line: typer.echo(line, err=True)))
 
