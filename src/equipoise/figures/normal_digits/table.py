@@ -38,7 +38,7 @@ def table(settings: Settings, results: Results, tasks: Sequence[str], chosen: Se
     lines = [
         f"Test data after {settings.epochs} epochs with {settings.method}, mean ± standard deviation over "
         f"{len(settings.seeds)} seeds; Δm against the mean of hard parameter sharing, below 0 is better; "
-        "p-values paired by seed, after Holm.",
+        "p-values paired by seed, after Holm; time is processor time a step.",
         "",
         f"| network | parameters | {' | '.join(metric.heading for metric in metrics)} | Δm % ↓ | against sharing | time |",
         "| :-- | --: |" + " --: |" * len(metrics) + " --: | :-- | --: |",
