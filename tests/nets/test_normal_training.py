@@ -204,6 +204,43 @@ def test_copies_pickles_and_state_dicts(kind: Any) -> None:
     assert other.flow.positions.values() == network.flow.positions.values()
 
 
+@pytest.mark.parametrize("place", [1.0, 0.0, -0.8])
+def test_a_single_task(place: float) -> None:
+    flow = TaskFlow.for_vectors(["a"], 6, positions=LearnedPositions(["a"], place))
+    network = NORMAL(nn.Linear(4, 6), flow, {"a": nn.Linear(6, 1)})
+
+    def one(network: nn.Module, given: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        return {"a": (network(given[0])["a"] - given[1][:, :1]).square().mean()}
+
+    position = flow.positions.learned[0]
+    (expected,) = torch.autograd.grad(one(network, batch())["a"], [position])
+    mtl = eq.MultiTaskOptimizer(
+        eq.Objective(network, one), torch.optim.SGD(network.parameters(), 0.1), eq.LinearScalarization()
+    )
+    mtl.step(batch())
+    assert torch.allclose(position.grad, expected)
+    assert float(position.detach()) == pytest.approx(place - 0.1 * float(expected))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_positions_alone_can_be_trained(solver: Solver) -> None:
+    network = model(solver=solver)
+    free = own_gradients(network)
+    for part in (network.encoder, network.flow.dynamics, network.heads):
+        part.requires_grad_(False)
+    frozen = own_gradients(network)
+    assert all(torch.allclose(free[task], frozen[task]) for task in TASKS)
+
+
+def test_evaluation_without_gradients() -> None:
+    network = model()
+    expected = network(batch()[0])
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            found = network(batch()[0])
+        assert all(torch.equal(found[task], expected[task]) and not found[task].requires_grad for task in TASKS)
+
+
 def test_tasks_with_inputs_of_their_own() -> None:
     network = model()
 
