@@ -53,10 +53,9 @@ def table(settings: Settings, results: Results, tasks: Sequence[str], chosen: Se
         drop = spread(drops[network]).text(1, sign=True)
         name, size = NETWORKS[network], f"{runs[0]['parameters']:,}"
         lines.append(f"| {name} | {size} | {' | '.join(cells)} | {drop} | {verdict} | {ratio:.2f}× |")
-    lines.append("")
     if chosen is not None:
         named = ", ".join(f"{task} {position:g}" for task, position in zip(tasks, chosen, strict=True))
-        lines.append(f"Constant but different positions, best of {settings.orders} orders by validation: {named}.")
+        lines += ["", f"Constant but different positions, best of {settings.orders} orders by validation: {named}."]
     if "normal" in results:
         lines += ["", *_learned(results["normal"], tasks)]
     return "\n".join(lines) + "\n"
