@@ -88,7 +88,12 @@ def test_every_balancer_trains_it(info: eq.MethodInfo) -> None:
         return
     mtl = optimizer_of(network, balancer)
     expected = own_gradients(network)
-    mtl.step(batch())
+    further = [batch(seed) for seed in range(1, 1 + balancer.further)]
+
+    def step() -> None:
+        mtl.step(batch(), **({"further": further} if further else {}))
+
+    step()
     places = network.flow.positions.learned
     found = [place.grad for place in places]
     assert all(gradient is not None and bool(torch.isfinite(gradient)) for gradient in found)
@@ -96,7 +101,7 @@ def test_every_balancer_trains_it(info: eq.MethodInfo) -> None:
         assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-8) for a, b in zip(found, expected.values(), strict=True))
     before = losses(network, batch())
     for _ in range(3):
-        mtl.step(batch())
+        step()
     assert sum(losses(network, batch()).values()) != sum(before.values())
 
 
