@@ -7,18 +7,22 @@ hard ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from equipoise.data.scenes.arrays import Array, dot
+from equipoise.data.scenes.arrays import Array
 from equipoise.data.scenes.rendering.lights import Light
+from equipoise.data.scenes.rendering.tiles import Tiles
 from equipoise.data.scenes.solid import Solid
 
 __all__ = ["BLOCK", "ambient", "block_mean", "lit", "pattern"]
 
 BLOCK = 4
 _ORDER = np.array([0, 8, 2, 10, 12, 4, 14, 6, 3, 11, 1, 9, 15, 7, 13, 5])  # neighbours take samples that are far apart
+
+Near = Callable[[Solid], Array]
+"""From a solid to the blocks of pixels that it may matter to, ``[T]`` booleans."""
 
 
 def pattern(height: int, width: int) -> Array:
@@ -33,77 +37,90 @@ def _squares() -> Array:
     return np.stack([(number % BLOCK + 0.5) / BLOCK, ((number // BLOCK + 0.5) / BLOCK + 0.13 * (number % BLOCK)) % 1])
 
 
-def lit(solids: Sequence[Solid], light: Light, points: Array, samples: Array) -> Array:
+def lit(solids: Sequence[Solid], light: Light, points: Array, asked: Array, samples: Array, tiles: Tiles) -> Array:
     """Tries one point of a light a pixel.
 
     Args:
         solids: what may be in between.
         light: the light.
         points: ``[3, N]`` float32, a little off their surfaces.
+        asked: ``[N]`` booleans, which points to ask for.
         samples: ``[N]``, which of the 16 samples to aim at.
+        tiles: blocks of these points.
 
     Returns:
-        ``[N]`` booleans.
+        ``[N]`` booleans; false where it was not asked for.
     """
     first, second = _squares() * 2 - 1
     spread = np.stack([first, (first + second) / 2, second]) * light.size[:, None]
     aims = (light.position[:, None] + spread).astype(np.float32)
-    towards = aims[:, samples] - points
-    seen = np.ones(points.shape[1], dtype=bool)
-    near = _between_sun(light, points) if light.distant else _between_lamp(light, points)
+    near = _between_sun(light, tiles) if light.distant else _between_lamp(light, tiles)
+    return _free(solids, near, points, aims[:, samples] - points, asked, tiles)
+
+
+def _free(solids: Sequence[Solid], near: Near, points: Array, towards: Array, asked: Array, tiles: Tiles) -> Array:
+    """Whether nothing lies between ``points`` and ``points + towards``."""
+    # Block by block in memory, so that picking blocks copies whole stretches of it.
+    start, along, free = points[:, tiles.pixels], towards[:, tiles.pixels], asked[tiles.pixels]
     for solid in solids:
-        if not solid.casts:
-            continue
-        tried = np.flatnonzero(near(solid) & seen)
-        if tried.size:
-            enter, leave = solid.span(points[:, tried], towards[:, tried])
-            seen[tried[(enter < leave) & (leave > 0) & (enter < 1)]] = False
-    return seen
+        blocks = np.flatnonzero(near(solid))
+        blocks = blocks[free[blocks].any(1)]
+        if blocks.size:
+            shape = (blocks.size, free.shape[1])
+            enter, leave = solid.span(start[:, blocks].reshape(3, -1), along[:, blocks].reshape(3, -1))
+            free[blocks] &= ((enter >= leave) | (leave <= 0) | (enter >= 1)).reshape(shape)
+    whole = np.zeros_like(asked)
+    whole[tiles.pixels] = free
+    return whole
 
 
-def _between_lamp(light: Light, points: Array) -> object:
-    position = light.position.astype(np.float32)
-    away = points - position[:, None]
-    distance = np.sqrt(dot(away, away))
-    away /= np.maximum(distance, 1e-6)
-    spread = float(np.linalg.norm(light.size))
+def _between_lamp(light: Light, tiles: Tiles) -> Near:
+    away = tiles.centre - light.position[:, None]
+    distance = np.sqrt(np.square(away).sum(0))
+    away = away / np.maximum(distance, 1e-6)
+    blur = tiles.radius + float(np.linalg.norm(light.size))
 
     def near(solid: Solid) -> Array:
+        if not solid.casts:
+            return np.zeros(distance.shape, dtype=bool)
+        # Seen from the lamp, a block is behind the sphere around a solid, both made larger by what a block is wide.
         to = solid.centre - light.position
-        length = float(np.linalg.norm(to))
-        radius = solid.shape.radius + spread
-        if radius >= length:
-            return np.ones(points.shape[1], dtype=bool)
-        axis = (to / length).astype(np.float32)
-        within = (axis @ away) > np.float32(np.sqrt(1 - (radius / length) ** 2))
-        return np.asarray(within & (distance > length - radius))
+        length = max(float(np.sqrt(to @ to)), 1e-6)
+        radius = solid.shape.radius + blur
+        cosine = (to @ away) / length
+        behind = cosine > np.sqrt(np.maximum(1 - np.square(radius / length), 0))
+        return np.asarray((radius >= length) | (behind & (distance > length - radius)))
 
     return near
 
 
-def _between_sun(light: Light, points: Array) -> object:
+def _between_sun(light: Light, tiles: Tiles) -> Near:
     to = light.position / np.linalg.norm(light.position)
     across = np.cross(to, [0.0, 1.0, 0.0])
     across /= np.linalg.norm(across)
     frame = np.stack([across, np.cross(to, across), to])
-    flat = frame.astype(np.float32) @ points
-    blur = float(np.linalg.norm(light.size) / np.linalg.norm(light.position))
+    flat = frame @ tiles.centre
+    # A shadow is as blurred as its caster is far away; sixty metres are enough for a street.
+    blur = tiles.radius + 60 * float(np.linalg.norm(light.size) / np.linalg.norm(light.position))
 
     def near(solid: Solid) -> Array:
+        if not solid.casts:
+            return np.zeros(blur.shape, dtype=bool)
         x, y, z = frame @ solid.centre
-        # A shadow is as blurred as its caster is far away; sixty metres are enough for a street.
-        radius = solid.shape.radius + 60 * blur
-        distance = np.square(flat[0] - np.float32(x)) + np.square(flat[1] - np.float32(y))
-        return np.asarray((distance < np.float32(radius**2)) & (flat[2] < np.float32(z + radius)))
+        radius = solid.shape.radius + blur
+        distance = np.square(flat[0] - x) + np.square(flat[1] - y)
+        return np.asarray((radius > 0) & (distance < np.square(radius)) & (flat[2] < z + radius))
 
     return near
 
 
-def ambient(solids: Sequence[Solid], points: Array, normals: Array, samples: Array, reach: float) -> Array:
+def ambient(
+    solids: Sequence[Solid], points: Array, normals: Array, asked: Array, samples: Array, tiles: Tiles, reach: float
+) -> Array:
     """Tries one direction a pixel, of 16 over the half sphere (denser around the normal), for ``reach`` metres.
 
     Returns:
-        ``[N]`` booleans: nothing is in the way.
+        ``[N]`` booleans: asked for, and nothing is in the way.
     """
     u, v = _squares()
     angle, radius = 2 * np.pi * u, np.sqrt(v)
@@ -115,28 +132,16 @@ def ambient(solids: Sequence[Solid], points: Array, normals: Array, samples: Arr
     first = np.stack([1 + sign * np.square(normals[0]) * a, sign * b, -sign * normals[0]])
     second = np.stack([b, sign + np.square(normals[1]) * a, -normals[1]])
     towards = (first * dome[0] + second * dome[1] + normals * dome[2]) * np.float32(reach)
-    open_ = np.ones(points.shape[1], dtype=bool)
-    low, high = points.min(1) - reach, points.max(1) + reach
-    square = dot(points, points)
-    for solid in solids:
+    slack = tiles.radius + reach
+
+    def near(solid: Solid) -> Array:
+        # The box around it in the world; a sphere would say little about a wall.
         corners = solid.corners
-        smallest, largest = corners.min(1), corners.max(1)
-        if (smallest > high).any() or (largest < low).any():
-            continue
-        centre = solid.centre.astype(np.float32)
-        distance = square - 2 * (centre @ points) + np.float32(solid.centre @ solid.centre)
-        tried = np.flatnonzero((distance < np.float32((solid.shape.radius + reach) ** 2)) & open_)
-        if solid.shape.radius > 2 * reach and tried.size:
-            # A sphere says little about a wall; its box in the world does.
-            inside = np.ones(tried.size, dtype=bool)
-            for axis in range(3):
-                part = points[axis, tried]
-                inside &= (part > smallest[axis] - reach) & (part < largest[axis] + reach)
-            tried = tried[inside]
-        if tried.size:
-            enter, leave = solid.span(points[:, tried], towards[:, tried])
-            open_[tried[(enter < leave) & (leave > 0) & (enter < 1)]] = False
-    return open_
+        low, high = corners.min(1), corners.max(1)
+        gap = np.maximum(np.maximum(low[:, None] - tiles.centre, tiles.centre - high[:, None]), 0)
+        return np.asarray((slack > 0) & (np.square(gap).sum(0) < np.square(slack)))
+
+    return _free(solids, near, points, towards, asked, tiles)
 
 
 def block_mean(values: Array, surface: Array) -> Array:

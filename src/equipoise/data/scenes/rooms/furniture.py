@@ -142,15 +142,14 @@ def dining(generator: np.random.Generator) -> Thing:
     middle = depth / 2 + 0.55
     height = generator.uniform(0.72, 0.77)
     solids = placed(_table(generator, width, depth, height, wood(generator)), 0.0, np.array([0.0, 0.0, middle]))
-    state = generator.bit_generator.state
+    alike = int(generator.integers(2**32))  # all chairs of a table are of one make
     places = [(x, side) for x in ([0.0] if width < 1.25 else [-width / 4, width / 4]) for side in (-1, 1)]
     for x, side in places:
         if generator.random() < 0.12:
             continue
-        own = np.random.default_rng(state["state"]["state"] % 2**63)  # all chairs of a table are alike
         yaw = (0.0 if side < 0 else np.pi) + generator.uniform(-0.25, 0.25)
         reach = depth / 2 + generator.uniform(0.0, 0.25)
-        solids += placed(chair(own), yaw, np.array([x, 0.0, middle + side * reach]))
+        solids += placed(chair(np.random.default_rng(alike)), yaw, np.array([x, 0.0, middle + side * reach]))
     thing = Thing(solids, width + 0.2, depth + 1.1, room_in_front=0.2)
     _laid(generator, thing, [(-width / 4, height, middle), (0.05, height, middle + 0.1), (width / 4, height, middle - 0.1)])
     return thing

@@ -73,7 +73,7 @@ def wallpaper(generator: np.random.Generator) -> Material:
     if kind < 0.6:
         return Material(grain(generator, pale, size=0.6, depth=0.03))
     if kind < 0.8:
-        return Material(grain(generator, hue(generator, saturations=(0.25, 0.55), values=(0.4, 0.75)), size=0.5, depth=0.03))
+        return Material(grain(generator, hue(generator, saturations=(0.15, 0.42), values=(0.5, 0.8)), size=0.5, depth=0.03))
     if kind < 0.93:
         width = generator.uniform(0.06, 0.2)
         other = pale * generator.uniform(0.6, 0.9)

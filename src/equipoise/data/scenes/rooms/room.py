@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from equipoise.data.scenes.arrays import Array
-from equipoise.data.scenes.camera import Camera
 from equipoise.data.scenes.classes import Room
 from equipoise.data.scenes.material import Material
 from equipoise.data.scenes.parts import ball, block, rod
@@ -32,14 +31,15 @@ from equipoise.data.scenes.rooms.plan import Plan, Spot
 from equipoise.data.scenes.rooms.small import clutter, plant
 from equipoise.data.scenes.rooms.thing import Thing
 from equipoise.data.scenes.rooms.walls import door, picture, shell, window
+from equipoise.data.scenes.setting import Setting
 from equipoise.data.scenes.solid import Solid, placed
 from equipoise.data.scenes.textures import hue, plain
 
-__all__ = ["Furnished", "furnished"]
+__all__ = ["room"]
 
 Maker = Callable[[np.random.Generator], Thing]
 
-# What a room of each use has (always) and may have (each with probability 0.55), in the order in which it is placed.
+# What a room of each use has (always) and may have (each with probability 0.65), in the order in which it is placed.
 _USES: dict[str, tuple[tuple[Maker, ...], tuple[Maker, ...]]] = {
     "bedroom": ((bed,), (cupboard, desk, bookcase, armchair, tv_stand, cupboard)),
     "living": ((sofa, tv_stand), (bookcase, armchair, dining, floor_lamp, cupboard, bookcase)),
@@ -48,30 +48,13 @@ _USES: dict[str, tuple[tuple[Maker, ...], tuple[Maker, ...]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Furnished:
-    """All that a renderer needs.
-
-    Attributes:
-        solids: the room and everything in it.
-        camera: where it is seen from.
-        lights: lamps and windows.
-        around: light without a place.
-    """
-
-    solids: list[Solid]
-    camera: Camera
-    lights: list[Light]
-    around: Surroundings
-
-
-def furnished(generator: np.random.Generator) -> Furnished:
+def room(generator: np.random.Generator) -> Setting:
     """Draws a room."""
     size = np.array([generator.uniform(3.2, 5.5), generator.uniform(2.4, 2.9), generator.uniform(3.6, 6.0)])
     solids, lights = shell(generator, size), []
     plan = Plan(size)
     always, perhaps = _USES[str(generator.choice(list(_USES)))]
-    makers = [*always, *(maker for maker in perhaps if generator.random() < 0.55)]
+    makers = [*always, *(maker for maker in perhaps if generator.random() < 0.65)]
     for maker in makers:
         thing = maker(generator)
         spot = plan.against_wall(generator, thing)
@@ -102,14 +85,14 @@ def furnished(generator: np.random.Generator) -> Furnished:
             if spot is not None:
                 solids += placed(maker(generator), spot.yaw, spot.position)
 
-    solids, ceiling = solids + _ceiling_lamp(generator, size, lights), size
+    solids += _ceiling_lamp(generator, size, lights)
     camera = plan.viewpoint(generator, solids)
     # Every lamp costs a pass of shadow rays; three of the strongest are what an eye notices.
     lights.sort(key=lambda lamp: -float(lamp.colour.sum()))
     level = generator.uniform(0.16, 0.34)
     tint = hue(generator, (0.06, 0.14), (0.0, 0.2), (1.0, 1.0))
-    around = Surroundings(above=level * tint, below=level * generator.uniform(0.45, 0.7) * tint, reach=float(ceiling[1]) * 0.3)
-    return Furnished(solids, camera, lights[:3], around)
+    around = Surroundings(above=level * tint, below=level * generator.uniform(0.45, 0.7) * tint, reach=0.8)
+    return Setting(solids, camera, lights[:3], around)
 
 
 def _put(thing: Thing, spot: Spot, solids: list[Solid], lights: list[Light]) -> None:
