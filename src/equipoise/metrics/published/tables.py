@@ -18,8 +18,8 @@ def _metric(task: str, quantity: str, up: bool, unit: str = "") -> Metric:
 
 
 CITYSCAPES_METRICS = (
-    _metric("segmentation", "mIoU", True, "%"),
-    _metric("segmentation", "pixel accuracy", True, "%"),
+    _metric("semantic", "mIoU", True, "%"),
+    _metric("semantic", "pixel accuracy", True, "%"),
     _metric("depth", "absolute error", False),
     _metric("depth", "relative error", False),
 )
@@ -30,7 +30,7 @@ NYUV2_METRICS = (
     *(_metric("normal", f"within {angle}", True, "%") for angle in ("11.25", "22.5", "30")),
 )
 QM9_METRICS = tuple(
-    _metric(task, "error", False) for task in ("mu", "alpha", "homo", "lumo", "r2", "zpve", "u0", "u", "h", "g", "cv")
+    _metric(task, "error", False) for task in ("mu", "alpha", "homo", "lumo", "r2", "zpve", "U0", "U", "H", "G", "Cv")
 )
 OFFICE_31_METRICS = tuple(_metric(task, "accuracy", True, "%") for task in ("amazon", "dslr", "webcam"))
 OFFICE_HOME_METRICS = tuple(_metric(task, "accuracy", True, "%") for task in ("art", "clipart", "product", "real_world"))
