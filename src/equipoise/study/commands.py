@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from equipoise.balance.registry import methods as registered
+from equipoise.data.commands import app as data
 from equipoise.figures.commands import app as figures
 from equipoise.study.plan import parse_seeds
 from equipoise.study.problems import find_problem
@@ -29,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(figures, name="figure")
+app.add_typer(data, name="data")
 
 
 @app.callback(invoke_without_command=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 
+from equipoise.data.scenes.arrays import Array
 from equipoise.data.scenes.material import Material
 from equipoise.data.scenes.shapes import Box, Ellipsoid, Frustum, prism
 from equipoise.data.scenes.solid import Solid, turn
 
 __all__ = ["ball", "block", "limb", "rod", "wedge"]
 
+Point: TypeAlias = Sequence[float] | Array
 _UPRIGHT = np.eye(3)
 
 
@@ -39,7 +42,7 @@ def rod(
     return Solid(shape, np.array([x, (y[0] + y[1]) / 2, z]), _UPRIGHT, int(label), material)
 
 
-def limb(start: Sequence[float], end: Sequence[float], radius: float, label: int, material: Material, thin: float = 1.0) -> Solid:
+def limb(start: Point, end: Point, radius: float, label: int, material: Material, thin: float = 1.0) -> Solid:
     """A round thing from one point to another; its radius ends at ``thin`` times what it begins with."""
     first, last = np.asarray(start, float), np.asarray(end, float)
     along = last - first
@@ -51,7 +54,7 @@ def limb(start: Sequence[float], end: Sequence[float], radius: float, label: int
     return Solid(Frustum(radius, radius * thin, length / 2), (first + last) / 2, axes, int(label), material)
 
 
-def ball(centre: Sequence[float], radii: Sequence[float] | float, label: int, material: Material) -> Solid:
+def ball(centre: Point, radii: Point | float, label: int, material: Material) -> Solid:
     """A sphere, or an ellipsoid with three radii."""
     extent = np.broadcast_to(np.asarray(radii, float), (3,)).copy()
     return Solid(Ellipsoid(extent), np.asarray(centre, float), _UPRIGHT, int(label), material)

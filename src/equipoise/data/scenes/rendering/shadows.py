@@ -28,7 +28,7 @@ Near = Callable[[Solid], Array]
 def pattern(height: int, width: int) -> Array:
     """``[H·W]``: which of the 16 samples each pixel takes."""
     rows, columns = np.arange(height) % BLOCK, np.arange(width) % BLOCK
-    return _ORDER[(rows[:, None] * BLOCK + columns[None, :])].ravel()
+    return np.asarray(_ORDER[rows[:, None] * BLOCK + columns[None, :]]).ravel()
 
 
 def _squares() -> Array:

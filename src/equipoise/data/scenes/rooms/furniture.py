@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from equipoise.data.scenes.classes import Room
 from equipoise.data.scenes.material import Material
 from equipoise.data.scenes.parts import ball, block, limb, rod
+from equipoise.data.scenes.rendering import Light
 from equipoise.data.scenes.rooms.materials import cloth, metal, painted, wood
 from equipoise.data.scenes.rooms.small import book_row, book_stack, cushion, lampshade, trinket
 from equipoise.data.scenes.rooms.thing import Thing
-from equipoise.data.scenes.rendering import Light
 from equipoise.data.scenes.solid import Solid, placed
 from equipoise.data.scenes.textures import hue, screen
 
@@ -33,7 +35,9 @@ def bed(generator: np.random.Generator) -> Thing:
     pillows = 1 if width < 1.2 else 2
     for number in range(pillows):
         x = (number + 0.5) / pillows * width - half
-        solids.append(ball((x, top + 0.07, 0.3), (0.8 * half / pillows, 0.1, 0.2), Room.BED, cloth(generator, np.full(3, 0.75))))
+        solids.append(
+            ball((x, top + 0.07, 0.3), (0.8 * half / pillows, 0.1, 0.2), Room.BED, cloth(generator, np.full(3, 0.75)))
+        )
     return Thing(solids, width + 0.1, length + 0.1, room_in_front=0.5)
 
 
@@ -56,10 +60,8 @@ def _seat(generator: np.random.Generator, width: float, label: int) -> list[Soli
         leaning = (x + 0.015, x + step - 0.015), (seat, back + 0.06), (0.18, 0.32)
         solids.append(block(*leaning, label, fabric, pitch=-0.15))
     feet = metal(0.06)
-    for x in (-half + 0.08, half - 0.08):
-        for z in (0.08, depth - 0.08):
-            solids.append(rod(x, z, (0, 0.06), 0.025, label, feet))
-    return solids
+    corners = itertools.product((-half + 0.08, half - 0.08), (0.08, depth - 0.08))
+    return solids + [rod(x, z, (0, 0.06), 0.025, label, feet) for x, z in corners]
 
 
 def sofa(generator: np.random.Generator) -> Thing:
@@ -99,8 +101,8 @@ def chair(generator: np.random.Generator) -> list[Solid]:
     if generator.random() < 0.5:
         solids.append(block((-half, half), (seat + 0.12, back), (-half, -half + 0.03), label, pad))
     else:
-        for y in np.linspace(seat + 0.15, back - 0.06, 3):
-            solids.append(block((-half, half), (y, y + 0.05), (-half + 0.005, -half + 0.03), label, timber))
+        bars = np.linspace(seat + 0.15, back - 0.06, 3)
+        solids += [block((-half, half), (y, y + 0.05), (-half + 0.005, -half + 0.03), label, timber) for y in bars]
     return solids
 
 
@@ -116,9 +118,8 @@ def _table(generator: np.random.Generator, width: float, depth: float, height: f
     a, b = width / 2, depth / 2
     leg = generator.uniform(0.025, 0.045)
     solids = [block((-a, a), (height - 0.04, height), (-b, b), label, timber)]
-    for x in (-a + leg, a - leg):
-        for z in (-b + leg, b - leg):
-            solids.append(block((x - leg, x + leg), (0, height - 0.04), (z - leg, z + leg), label, timber))
+    for x, z in itertools.product((-a + leg, a - leg), (-b + leg, b - leg)):
+        solids += [block((x - leg, x + leg), (0, height - 0.04), (z - leg, z + leg), label, timber)]
     if generator.random() < 0.5:
         solids.append(block((-a + leg, a - leg), (height - 0.13, height - 0.04), (-b + leg, b - leg), label, timber))
     return solids
@@ -260,8 +261,8 @@ def tv_stand(generator: np.random.Generator) -> Thing:
         block((-half, half), (0.08, 0.11), (0, depth), label, timber),
         block((-half, half), (0.08, height), (0, 0.015), label, timber),
     ]
-    for x in (-half, -0.015, half - 0.03):
-        solids.append(block((x, x + 0.03), (0.0, height - 0.03), (0, depth), label, timber))
+    uprights = (-half, -0.015, half - 0.03)
+    solids += [block((x, x + 0.03), (0.0, height - 0.03), (0, depth), label, timber) for x in uprights]
     wide = generator.uniform(0.45, 0.7)
     tall = wide * 1.12
     shown = Material(screen(generator, bool(generator.random() < 0.6)), gloss=0.25, glow=1.2, sheen=80)

@@ -10,7 +10,14 @@ from equipoise.data.scenes.textures import checks, grain, hue, mixed, plain, pla
 
 __all__ = ["ceramic", "cloth", "floor", "metal", "painted", "wallpaper", "white", "wood"]
 
-WOODS = ((0.30, 0.17, 0.08), (0.17, 0.085, 0.04), (0.48, 0.30, 0.15), (0.58, 0.43, 0.27), (0.09, 0.05, 0.03), (0.38, 0.20, 0.10))
+WOODS = (
+    (0.30, 0.17, 0.08),
+    (0.17, 0.085, 0.04),
+    (0.48, 0.30, 0.15),
+    (0.58, 0.43, 0.27),
+    (0.09, 0.05, 0.03),
+    (0.38, 0.20, 0.10),
+)
 
 
 def wood(generator: np.random.Generator, *, along: int = 0) -> Material:

@@ -102,9 +102,7 @@ class Plan:
                 continue
             along = width / 2 + room * generator.random()
             start, stop = along - width / 2, along + width / 2
-            if all(
-                number != other or stop < first or start > last or tall < above for other, first, last, tall in self._walls
-            ):
+            if all(number != other or stop < first or start > last or tall < above for other, first, last, tall in self._walls):
                 self._walls.append((number, start, stop, float(self.size[1])))
                 return self._wall(number, along)
         return None

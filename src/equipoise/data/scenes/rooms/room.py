@@ -51,7 +51,8 @@ _USES: dict[str, tuple[tuple[Maker, ...], tuple[Maker, ...]]] = {
 def room(generator: np.random.Generator) -> Setting:
     """Draws a room."""
     size = np.array([generator.uniform(3.2, 5.5), generator.uniform(2.4, 2.9), generator.uniform(3.6, 6.0)])
-    solids, lights = shell(generator, size), []
+    solids = shell(generator, size)
+    lights: list[Light] = []
     plan = Plan(size)
     always, perhaps = _USES[str(generator.choice(list(_USES)))]
     makers = [*always, *(maker for maker in perhaps if generator.random() < 0.65)]
@@ -79,11 +80,11 @@ def room(generator: np.random.Generator) -> Setting:
         spot = plan.on_wall(generator, wide + 0.1, above=1.15)
         if spot is not None:
             solids += placed(parts, spot.yaw, spot.position)
-    for maker, chance in ((plant, 0.5), (clutter, 0.6), (clutter, 0.4), (chair, 0.25)):
+    for small, chance in ((plant, 0.5), (clutter, 0.6), (clutter, 0.4), (chair, 0.25)):
         if generator.random() < chance:
             spot = plan.free(generator, 0.55)
             if spot is not None:
-                solids += placed(maker(generator), spot.yaw, spot.position)
+                solids += placed(small(generator), spot.yaw, spot.position)
 
     solids += _ceiling_lamp(generator, size, lights)
     camera = plan.viewpoint(generator, solids)
@@ -104,9 +105,7 @@ def _put(thing: Thing, spot: Spot, solids: list[Solid], lights: list[Light]) -> 
         lights.append(replace(light, position=turned @ light.position + spot.position, facing=facing, size=size))
 
 
-def _company(
-    generator: np.random.Generator, maker: Maker, thing: Thing, spot: Spot, plan: Plan
-) -> list[tuple[Thing, Spot]]:
+def _company(generator: np.random.Generator, maker: Maker, thing: Thing, spot: Spot, plan: Plan) -> list[tuple[Thing, Spot]]:
     """What stands with a thing: nightstands beside a bed, a table and a rug before a sofa."""
     found = []
     if maker is bed:

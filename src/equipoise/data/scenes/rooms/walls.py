@@ -25,7 +25,7 @@ def shell(generator: np.random.Generator, size: Array) -> list[Solid]:
     width, height, length = size
     paper, other = wallpaper(generator), wallpaper(generator)
     papers = [paper, paper, paper, other if generator.random() < 0.5 else paper]
-    generator.shuffle(papers)  # type: ignore[arg-type]
+    generator.shuffle(papers)
     ceiling = Material(grain(generator, np.full(3, generator.uniform(0.7, 0.85)), size=0.5, depth=0.02))
     far = _THICK
     anchor = np.zeros(3)

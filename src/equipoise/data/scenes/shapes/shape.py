@@ -38,4 +38,4 @@ class Shape(Protocol):
         """
 
     def normal(self, point: Array) -> tuple[Array, Array]:
-        """Outward unit normals ``[3, N]`` at points ``[3, N]`` of the surface, and which face each lies on, ``[N]`` integers."""
+        """Outward unit normals ``[3, N]`` at points ``[3, N]`` of the surface, and each one's face, ``[N]`` integers."""

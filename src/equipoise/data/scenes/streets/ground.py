@@ -43,7 +43,9 @@ def _asphalt(generator: np.random.Generator, half: float, crossing: float | None
 
 def ground(generator: np.random.Generator, half: float, pavement: float, crossing: float | None) -> list[Solid]:
     """A road from −half to half, pavements beside it, lawn or paving behind."""
-    slabs = Material(tiles(generator, np.full(3, generator.uniform(0.25, 0.4)), np.full(3, 0.15), size=generator.uniform(0.4, 0.8)))
+    slabs = Material(
+        tiles(generator, np.full(3, generator.uniform(0.25, 0.4)), np.full(3, 0.15), size=generator.uniform(0.4, 0.8))
+    )
     kerb = Material(plain(np.full(3, 0.4)))
     lawn = Material(leaves(generator, np.array([0.09, 0.16, 0.03]) * generator.uniform(0.7, 1.3), size=0.3))
     yard = Material(grain(generator, np.full(3, 0.22), size=0.3, depth=0.1))

@@ -35,7 +35,7 @@ def person(generator: np.random.Generator) -> list[Solid]:
     for side in (-1, 1):
         foot = np.array([side * 0.09 * size, 0.06, side * stride])
         solids.append(limb((side * 0.085 * size, waist, 0), foot, 0.09 * size, label, trousers, thin=0.65))
-        solids.append(ball(foot + [0, -0.015, 0.05], (0.05 * size, 0.045, 0.12 * size), label, shoes))
+        solids.append(ball(np.add(foot, (0, -0.015, 0.05)), (0.05 * size, 0.045, 0.12 * size), label, shoes))
         hand = (side * 0.27 * size, 0.82 * size, -side * swing + 0.05)
         solids.append(limb((side * 0.2 * size, shoulder - 0.02, 0), hand, 0.06 * size, label, coat, thin=0.7))
         solids.append(ball(hand, 0.045 * size, label, skin))

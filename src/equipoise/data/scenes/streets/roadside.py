@@ -6,7 +6,7 @@ import numpy as np
 
 from equipoise.data.scenes.arrays import Array
 from equipoise.data.scenes.classes import VOID, Street
-from equipoise.data.scenes.material import Material
+from equipoise.data.scenes.material import Material, Texture
 from equipoise.data.scenes.parts import ball, block, limb, rod
 from equipoise.data.scenes.solid import Solid
 from equipoise.data.scenes.textures import grain, hue, leaves, mixed, plain
@@ -51,14 +51,18 @@ def bush(generator: np.random.Generator) -> list[Solid]:
     """Round and low."""
     green = _green(generator, 0.2)
     return [
-        ball((generator.uniform(-0.5, 0.5), 0.4, generator.uniform(-0.5, 0.5)), generator.uniform(0.4, 0.8), Street.NATURE, green)
+        ball(
+            (generator.uniform(-0.5, 0.5), 0.4, generator.uniform(-0.5, 0.5)), generator.uniform(0.4, 0.8), Street.NATURE, green
+        )
         for _ in range(3)
     ]
 
 
 def hedge(generator: np.random.Generator, length: float) -> list[Solid]:
     """Clipped, along z."""
-    return [block((-0.35, 0.35), (0, generator.uniform(0.9, 1.6)), (-length / 2, length / 2), Street.NATURE, _green(generator, 0.2))]
+    return [
+        block((-0.35, 0.35), (0, generator.uniform(0.9, 1.6)), (-length / 2, length / 2), Street.NATURE, _green(generator, 0.2))
+    ]
 
 
 def lamp_post(generator: np.random.Generator, arm: float) -> list[Solid]:
@@ -96,11 +100,11 @@ def sign(generator: np.random.Generator) -> list[Solid]:
     return [post, block((-0.33, 0.33), (tall - 0.33, tall + 0.33), (-0.06, -0.04), Street.OBJECT, plate)]
 
 
-def _turned(painted: object) -> object:
+def _turned(painted: Texture) -> Texture:
     """A plate that was laid on its side so that its axis points along −z: its front is its upper end."""
 
     def texture(points: Array, normals: Array, pixel: Array) -> Array:
-        return painted(points, -normals, pixel)  # type: ignore[operator,no-any-return]
+        return painted(points, -normals, pixel)
 
     return texture
 

@@ -36,7 +36,7 @@ def street(generator: np.random.Generator) -> Setting:
 
     lane = -half / 2
     position = np.array([lane + generator.uniform(-0.4, 0.4), generator.uniform(1.25, 1.7), 0.0])
-    target = position + [generator.normal(0, 5.0), generator.normal(-1.0, 2.0), 60.0]
+    target = np.add(position, (generator.normal(0, 5.0), generator.normal(-1.0, 2.0), 60.0))
     view = float(np.deg2rad(generator.uniform(50, 68)))
     camera = Camera.looking(position, target, view, float(np.deg2rad(generator.normal(0, 0.6))))
     return Setting(solids, camera, *_weather(generator))
@@ -65,16 +65,14 @@ def _row(generator: np.random.Generator, side: int, front: float, urban: float) 
             if kind < 0.4:
                 solids += placed(hedge(generator, length * 0.9), 0.0, at)
             elif kind < 0.7:
-                solids += placed(wall(generator, length * 0.9), 0.0, at - [0, 0, length * 0.45])
+                solids += placed(wall(generator, length * 0.9), 0.0, np.subtract(at, (0, 0, length * 0.45)))
             elif kind < 0.9:
-                solids += placed(bush(generator), 0.0, at + [side * 0.8, 0, 0])
+                solids += placed(bush(generator), 0.0, np.add(at, (side * 0.8, 0, 0)))
         z += length + (0.0 if urban > 0.4 and not gap else generator.uniform(1.5, 5.0))
     return solids
 
 
-def _kerbside(
-    generator: np.random.Generator, side: int, half: float, pavement: float, crossing: float | None
-) -> list[Solid]:
+def _kerbside(generator: np.random.Generator, side: int, half: float, pavement: float, crossing: float | None) -> list[Solid]:
     """Lamps, trees, signs, bins, people on the pavement; parked cars below it."""
     solids = []
     edge = side * (half + 0.55)

@@ -113,6 +113,6 @@ def bus(generator: np.random.Generator) -> list[Solid]:
         cab = Material(plain(_lacquer(generator)), gloss=0.3)
         solids.append(block((-half + 0.05, half - 0.05), (0.4, height - 0.5), (end, end + 1.6), _LABEL, cab))
         end += 1.6
-    for z in (-end - 0.01, end - 0.01):
-        solids.append(block((-half + 0.12, half - 0.12), (1.2, height - 0.7), (z, z + 0.02), _LABEL, glass))
+    ends = (-end - 0.01, end - 0.01)
+    solids += [block((-half + 0.12, half - 0.12), (1.2, height - 0.7), (z, z + 0.02), _LABEL, glass) for z in ends]
     return solids + _wheels(half - 0.02, (-length / 2 + 1.8, end - 1.2), 0.48) + _lamps(half, 2 * end, 0.75)

@@ -3,7 +3,7 @@
 from equipoise.data.scenes.textures.colours import hue, mixed, pick, shade
 from equipoise.data.scenes.textures.images import facade, painting, screen, view
 from equipoise.data.scenes.textures.noise import clouds, noise, noise3
-from equipoise.data.scenes.textures.patterns import checks, grain, leaves, planks, plain, spines, stripes, tiles, weave
+from equipoise.data.scenes.textures.patterns import checks, grain, leaves, plain, planks, spines, stripes, tiles, weave
 
 __all__ = [
     "checks",

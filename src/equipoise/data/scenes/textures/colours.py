@@ -31,7 +31,7 @@ def hue(
     return np.asarray(colour) ** 2.2
 
 
-def mixed(first: Array, second: Array, share: Array) -> Array:
+def mixed(first: Array, second: Array, share: Array | float) -> Array:
     """From the first colour to the second: ``[3]``, ``[3]`` and shares ``[N]`` give ``[3, N]`` float32."""
     first, second = (np.asarray(colour, np.float32).reshape(3, -1) for colour in (first, second))
     blend: Array = first + (second - first) * np.asarray(share, np.float32)

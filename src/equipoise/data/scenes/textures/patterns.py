@@ -50,7 +50,13 @@ def grain(generator: np.random.Generator, colour: Array, *, size: float = 0.05, 
 
 
 def planks(
-    generator: np.random.Generator, colour: Array, *, width: float = 0.12, length: float = 1.2, along: int = 0, seams: float = 0.55
+    generator: np.random.Generator,
+    colour: Array,
+    *,
+    width: float = 0.12,
+    length: float = 1.2,
+    along: int = 0,
+    seams: float = 0.55,
 ) -> Texture:
     """Boards of wood with grain, each of a tone of its own; ``along`` is the axis that they run along: 0, 1 or 2."""
     offset = generator.uniform(0, 64, 2)
