@@ -35,7 +35,7 @@ def scenes_problem(
     train: int = 320,
     val: int = 80,
     test: int = 160,
-    batch_size: int = 8,
+    batch_size: int = 4,
     epochs: int = 10,
     data_seed: int = 0,
 ) -> Problem:

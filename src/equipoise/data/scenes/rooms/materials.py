@@ -50,7 +50,7 @@ def ceramic(generator: np.random.Generator) -> Material:
 
 def cloth(generator: np.random.Generator, colour: Array | None = None, *, patterned: float = 0.25) -> Material:
     """Woven, of one colour; or, with probability ``patterned``, striped or chequered."""
-    own = hue(generator, saturations=(0.1, 0.7), values=(0.25, 0.9)) if colour is None else colour
+    own = hue(generator, saturations=(0.08, 0.6), values=(0.25, 0.85)) if colour is None else colour
     if generator.random() >= patterned:
         return Material(weave(generator, own))
     other = hue(generator, saturations=(0.05, 0.6), values=(0.3, 0.95))

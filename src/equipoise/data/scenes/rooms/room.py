@@ -65,7 +65,7 @@ def room(generator: np.random.Generator) -> Setting:
         for other, beside in _company(generator, maker, thing, spot, plan):
             _put(other, beside, solids, lights)
 
-    for _ in range(int(generator.integers(1, 3))):
+    for _ in range(int(generator.integers(1, 4))):
         wide, low = generator.uniform(0.9, 1.9), generator.uniform(0.75, 1.0)
         high = min(size[1] - 0.25, low + generator.uniform(0.9, 1.3))
         spot = plan.on_wall(generator, wide + 1.0, above=low - 0.1)

@@ -19,7 +19,7 @@ __all__ = ["facade", "painting", "screen", "view"]
 def painting(generator: np.random.Generator, width: float, height: float) -> Texture:
     """A landscape, blots, or coloured fields, with a pale margin."""
     kind = generator.integers(3)
-    colours = [hue(generator, saturations=(0.3, 0.85), values=(0.3, 0.95)) for _ in range(4)]
+    colours = [hue(generator, saturations=(0.2, 0.7), values=(0.3, 0.95)) for _ in range(4)]
     offset = generator.uniform(0, 100, 2)
     margin = generator.choice([0.0, 0.12])
     cuts = generator.uniform(-0.6, 0.6, 2)
@@ -46,7 +46,7 @@ def painting(generator: np.random.Generator, width: float, height: float) -> Tex
 
 def screen(generator: np.random.Generator, on: bool) -> Texture:
     """Of a television: dark, or showing something with a bluish light."""
-    colours = [hue(generator, saturations=(0.4, 0.8), values=(0.4, 1.0)) for _ in range(3)]
+    colours = [hue(generator, saturations=(0.2, 0.65), values=(0.3, 0.95)) for _ in range(3)]
     offset = generator.uniform(0, 100, 2)
 
     def texture(points: Array, normals: Array, pixel: Array) -> Array:
