@@ -89,7 +89,7 @@ def make_scene(
     labels = np.array([solid.label for solid in setting.solids] + [Street.SKY if kind == "streets" else VOID])
     normal = (setting.camera.axes @ seen.normals).reshape(3, height, width)
     return Scene(
-        image=photograph(rendered.radiance, sensor, height, width),
+        image=photograph(rendered.radiance, sensor, height, width, key=0.2 if kind == "rooms" else 0.26),
         label=labels[seen.solid],
         depth=np.where(np.isfinite(seen.depth), seen.depth, 0).astype(np.float32),
         normal=np.ascontiguousarray(normal.transpose(1, 2, 0), dtype=np.float32),

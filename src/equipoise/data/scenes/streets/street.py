@@ -34,12 +34,16 @@ def street(generator: np.random.Generator) -> Setting:
     if generator.random() < 0.6:
         solids += _end(generator)
 
-    lane = -half / 2
-    position = np.array([lane + generator.uniform(-0.4, 0.4), generator.uniform(1.25, 1.7), 0.0])
+    position = np.array([-_lane(half) + generator.uniform(-0.4, 0.4), generator.uniform(1.25, 1.7), 0.0])
     target = np.add(position, (generator.normal(0, 5.0), generator.normal(-1.0, 2.0), 60.0))
     view = float(np.deg2rad(generator.uniform(50, 68)))
     camera = Camera.looking(position, target, view, float(np.deg2rad(generator.normal(0, 0.6))))
     return Setting(solids, camera, *_weather(generator))
+
+
+def _lane(half: float) -> float:
+    """How far from the middle cars drive: beside parked ones, if the road is wide enough for them."""
+    return min(half / 2, half - 3.0) if half > 4.2 else half / 2
 
 
 def _row(generator: np.random.Generator, side: int, front: float, urban: float) -> list[Solid]:
@@ -100,8 +104,8 @@ def _kerbside(generator: np.random.Generator, side: int, half: float, pavement: 
     if crossing is not None and generator.random() < 0.7:
         at = np.array([side * generator.uniform(0.5, half - 0.5), 0.0, crossing + generator.uniform(-1, 1)])
         solids += placed(person(generator), -side * np.pi / 2, at)
-    if generator.random() < 0.75:
-        z = generator.uniform(5, 14)
+    if generator.random() < 0.8 and half > 4.2:  # otherwise there is no room for parked cars
+        z = generator.uniform(6, 14)
         while z < 55:
             if generator.random() < 0.65 and (crossing is None or abs(z - crossing) > 5):
                 yaw = 0.0 if side < 0 or generator.random() < 0.3 else np.pi
@@ -118,8 +122,7 @@ def _traffic(generator: np.random.Generator, half: float) -> list[Solid]:
         z = first + generator.exponential(10)
         while z < 70:
             maker = car if generator.random() < 0.88 else bus
-            # Beside parked cars there is less room, and the lane lies nearer to the middle.
-            x = lane * min(half / 2, half - 3.0 if half > 4.4 else half / 2 - 0.6)
+            x = lane * _lane(half)
             solids += placed(maker(generator), yaw + generator.normal(0, 0.02), np.array([x, 0.0, z + 4]))
             z += 12 + generator.exponential(16)
     return solids
