@@ -44,7 +44,9 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def _study(
     problem: Annotated[
         str,
-        typer.Argument(help="A built-in problem (digits), path/to/file.py:name, or package.module:name."),
+        typer.Argument(
+            help="A built-in problem (digits, scenes, scenes-mtan, scenes-streets), path/to/file.py:name, or package.module:name."
+        ),
     ],
     methods: Annotated[
         str,

@@ -12,23 +12,14 @@ from equipoise.data.scenes.classes import Room
 from equipoise.data.scenes.material import Material
 from equipoise.data.scenes.parts import ball, block, rod
 from equipoise.data.scenes.rendering import Light, Surroundings
-from equipoise.data.scenes.rooms.furniture import (
-    armchair,
-    bed,
-    bookcase,
-    chair,
-    coffee_table,
-    cupboard,
-    desk,
-    dining,
-    floor_lamp,
-    nightstand,
-    sofa,
-    tv_stand,
-)
+from equipoise.data.scenes.rooms.beds import bed, nightstand
+from equipoise.data.scenes.rooms.lamps import floor_lamp
 from equipoise.data.scenes.rooms.materials import cloth, metal
 from equipoise.data.scenes.rooms.plan import Plan, Spot
+from equipoise.data.scenes.rooms.seating import armchair, chair, sofa
 from equipoise.data.scenes.rooms.small import clutter, plant
+from equipoise.data.scenes.rooms.storage import bookcase, cupboard, tv_stand
+from equipoise.data.scenes.rooms.tables import coffee_table, desk, dining
 from equipoise.data.scenes.rooms.thing import Thing
 from equipoise.data.scenes.rooms.walls import door, picture, shell, window
 from equipoise.data.scenes.setting import Setting
