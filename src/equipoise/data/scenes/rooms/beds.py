@@ -46,9 +46,9 @@ def nightstand(generator: np.random.Generator) -> Thing:
     ]
     thing = Thing(solids, 2 * half, depth + 0.05, room_in_front=0.1)
     if generator.random() < 0.65:
-        lamp, bulb = lampshade(generator, 0.25)
+        lamp, up = lampshade(generator, 0.25)
         thing.add(lamp, (0.0, height, 0.18))
-        thing.lights.append(bulb(generator, (0.0, height + bulb, 0.18), 0.8))
+        thing.lights.append(bulb(generator, (0.0, height + up, 0.18), 0.8))
     else:
         thing.add(book_stack(generator, int(generator.integers(1, 4))), (0.0, height, 0.2))
     return thing

@@ -21,8 +21,8 @@ def bulb(generator: np.random.Generator, at: tuple[float, float, float], power: 
 def floor_lamp(generator: np.random.Generator) -> Thing:
     """As high as a person."""
     foot = generator.uniform(1.25, 1.5)
-    lamp, bulb = lampshade(generator, foot)
+    lamp, up = lampshade(generator, foot)
     thing = Thing([], 0.45, 0.45, room_in_front=0.0)
     thing.add(lamp, (0.0, 0.0, 0.22))
-    thing.lights.append(bulb(generator, (0.0, bulb, 0.22), 1.5))
+    thing.lights.append(bulb(generator, (0.0, up, 0.22), 1.5))
     return thing

@@ -65,9 +65,9 @@ def cupboard(generator: np.random.Generator) -> Thing:
     if kind:
         laid(generator, thing, [(-half * 0.55, height, depth / 2), (half * 0.5, height, depth / 2)])
         if generator.random() < 0.35:
-            lamp, bulb = lampshade(generator, 0.3)
+            lamp, up = lampshade(generator, 0.3)
             thing.add(lamp, (0.0, height, depth / 2))
-            thing.lights.append(bulb(generator, (0.0, height + bulb, depth / 2), 0.8))
+            thing.lights.append(bulb(generator, (0.0, height + up, depth / 2), 0.8))
     return thing
 
 

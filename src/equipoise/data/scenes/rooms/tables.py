@@ -87,9 +87,9 @@ def desk(generator: np.random.Generator) -> Thing:
             (0.0, height, 0.2),
         )
     if generator.random() < 0.5:
-        lamp, bulb = lampshade(generator, 0.32)
+        lamp, up = lampshade(generator, 0.32)
         x = width / 2 - 0.18
         thing.add(lamp, (x, height, 0.2))
-        thing.lights.append(bulb(generator, (x, height + bulb, 0.2), 0.8))
+        thing.lights.append(bulb(generator, (x, height + up, 0.2), 0.8))
     laid(generator, thing, [(-width / 2 + 0.2, height, 0.25), (width / 4, height, 0.45)])
     return thing
