@@ -45,7 +45,7 @@ def _study(
     problem: Annotated[
         str,
         typer.Argument(
-            help="A built-in problem (digits, scenes, scenes-mtan, scenes-streets), path/to/file.py:name or package.module:name."
+            help="A built-in problem (digits, scenes, scenes-mtan, scenes-streets), path/file.py:name or package.module:name."
         ),
     ],
     methods: Annotated[

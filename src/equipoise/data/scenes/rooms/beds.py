@@ -6,6 +6,7 @@ import numpy as np
 
 from equipoise.data.scenes.classes import Room
 from equipoise.data.scenes.parts import ball, block
+from equipoise.data.scenes.rooms.lamps import bulb
 from equipoise.data.scenes.rooms.materials import cloth, metal, wood
 from equipoise.data.scenes.rooms.small import book_stack, lampshade
 from equipoise.data.scenes.rooms.thing import Thing

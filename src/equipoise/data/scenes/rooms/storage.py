@@ -8,6 +8,7 @@ from equipoise.data.scenes.classes import Room
 from equipoise.data.scenes.material import Material
 from equipoise.data.scenes.parts import ball, block
 from equipoise.data.scenes.rooms.laid import laid
+from equipoise.data.scenes.rooms.lamps import bulb
 from equipoise.data.scenes.rooms.materials import metal, painted, wood
 from equipoise.data.scenes.rooms.small import book_row, lampshade, trinket
 from equipoise.data.scenes.rooms.thing import Thing

@@ -10,6 +10,7 @@ from equipoise.data.scenes.classes import Room
 from equipoise.data.scenes.material import Material
 from equipoise.data.scenes.parts import block, rod
 from equipoise.data.scenes.rooms.laid import laid
+from equipoise.data.scenes.rooms.lamps import bulb
 from equipoise.data.scenes.rooms.materials import metal, wood
 from equipoise.data.scenes.rooms.seating import chair
 from equipoise.data.scenes.rooms.small import lampshade
