@@ -41,13 +41,14 @@ def _scenes(
 
     Started again, it goes on where it was; a larger --images adds scenes.
     """
+    import os
     import time
 
     from equipoise.data.scenes import write_scenes
     from equipoise.terminal import counter
 
     pixels = read_size(size or ("128x256" if kind == "streets" else "288x384"))
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), sum(os.times()[:4])
     first: list[int] = []
     with counter("scenes") as count:
 
@@ -66,8 +67,9 @@ def _scenes(
             jobs=jobs,
             told=told,
         )
-    made, seconds = first[-1] - first[0], time.perf_counter() - began
-    rate = f", {made / seconds:.1f} a second" if made else ""
+    made, seconds, worked = first[-1] - first[0], time.perf_counter() - began, sum(os.times()[:4]) - worked
+    # Processor time, of all processes: what a scene costs, however busy the machine is.
+    rate = f": {made / seconds:.1f} a second, {worked / made:.2f} s of processor time each" if made else ""
     typer.echo(f"{output}: {first[-1]} scenes, {made} of them new{rate}")
 
 

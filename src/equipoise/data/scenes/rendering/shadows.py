@@ -89,9 +89,25 @@ def _between_lamp(light: Light, tiles: Tiles) -> Near:
         radius = solid.shape.radius + blur
         cosine = (to @ away) / length
         behind = cosine > np.sqrt(np.maximum(1 - np.square(radius / length), 0))
-        return np.asarray((radius >= length) | (behind & (distance > length - radius)))
+        return _in_the_way(solid, light, tiles, blur, (radius >= length) | (behind & (distance > length - radius)))
 
     return near
+
+
+def _in_the_way(solid: Solid, light: Light, tiles: Tiles, blur: Array, perhaps: Array) -> Array:
+    """Of the blocks ``[T]`` that a sphere around the solid may matter to, those that the box around it may matter to.
+
+    The line from a block's middle to the light is cut with the box, made larger by ``blur``: what lies between any of the
+    block's points and any of the light's is within that distance of the line.
+    """
+    blocks = np.flatnonzero(perhaps)
+    middle = tiles.centre[:, blocks]
+    start, along = solid.local(middle), solid.axes @ (light.position[:, None] - middle)
+    slope = 1 / np.where(along == 0, 1e-12, along)
+    centre, reach = -start * slope, (solid.shape.extent[:, None] + blur[blocks]) * np.abs(slope)
+    enter, leave = (centre - reach).max(0), (centre + reach).min(0)
+    perhaps[blocks] = (enter < leave) & (leave > 0) & (enter < 1)
+    return perhaps
 
 
 def _between_sun(light: Light, tiles: Tiles) -> Near:
@@ -109,7 +125,8 @@ def _between_sun(light: Light, tiles: Tiles) -> Near:
         x, y, z = frame @ solid.centre
         radius = solid.shape.radius + blur
         distance = np.square(flat[0] - x) + np.square(flat[1] - y)
-        return np.asarray((radius > 0) & (distance < np.square(radius)) & (flat[2] < z + radius))
+        perhaps = (radius > 0) & (distance < np.square(radius)) & (flat[2] < z + radius)
+        return _in_the_way(solid, light, tiles, blur, perhaps)
 
     return near
 

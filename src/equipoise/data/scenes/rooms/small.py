@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from equipoise.data.scenes.classes import VOID, Room
@@ -89,10 +91,11 @@ def lampshade(generator: np.random.Generator, foot: float) -> tuple[list[Solid],
     colour = hue(generator, (0.08, 0.14), (0.1, 0.35), (0.9, 1.0))
     glowing = Material(plain(colour), glow=float(generator.uniform(1.5, 3.0)))
     size = 0.12 if foot < 0.8 else 0.2
+    shade = rod(0, 0, (foot, foot + 1.5 * size), size, Room.OBJECTS, glowing, top=size * 0.65)
     return [
         rod(0, 0, (0, 0.03), size * 0.8, Room.OBJECTS, metal(0.1)),
         rod(0, 0, (0.03, foot), 0.015, Room.OBJECTS, metal(0.2)),
-        rod(0, 0, (foot, foot + 1.5 * size), size, Room.OBJECTS, glowing, top=size * 0.65),
+        replace(shade, casts=False),  # the light comes through
     ], foot + 0.75 * size
 
 

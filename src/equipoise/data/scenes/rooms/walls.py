@@ -78,10 +78,11 @@ def window(generator: np.random.Generator, width: float, low: float, high: float
                 # Round folds rather than a board: curtains are seen by their shading.
                 solids.append(rod(x, 0.11, (bottom, top), drawn * 0.25, label, fabric))
     day = hue(generator, (0.52, 0.62), (0.05, 0.3), (1.0, 1.0))
-    position = np.array([0.0, (low + high) / 2, 0.16])
+    position = np.array([0.0, (low + high) / 2, 0.25])
     power = generator.uniform(1.5, 4.5) * width * tall
     light = Light(position, day * power, np.array([half * 0.8, tall * 0.4, 0.0]), facing=np.array([0.0, 0.0, 1.0]))
-    return solids, light
+    # The light is that which comes past frame and curtains; they do not keep it away once more.
+    return [replace(solid, casts=False) for solid in solids], light
 
 
 def door(generator: np.random.Generator) -> list[Solid]:
