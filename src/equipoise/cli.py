@@ -1,4 +1,4 @@
-"""The command line: ``equipoise study``, ``sweep``, ``report``, ``methods``, ``data``, ``figure``."""
+"""The command line: ``equipoise study``, ``equipoise sweep``, ``equipoise report``, ``equipoise methods``."""
 
 from __future__ import annotations
 

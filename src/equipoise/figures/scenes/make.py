@@ -35,7 +35,7 @@ def make(settings: Settings, folder: Path, told: Callable[[str], object]) -> str
     for kind, count in (("rooms", settings.rooms), ("streets", settings.streets)):
         blocks.append((kind, [_row(kind, settings.seed, number) for number in range(count)]))
         told(f"{count} {kind} rendered")
-    picture(blocks, width=10).savefig(folder / "scenes.png", dpi=110)
+    picture(blocks, width=10).savefig(folder / "scenes.png", dpi=90)
     lines = [f"{folder / 'scenes.png'}: image, classes, depth (bright is near) and normals"]
     if settings.predict:
         from equipoise.figures.scenes.predict import predictions
