@@ -40,14 +40,14 @@ def test_leaving_out_solids_that_cannot_matter_changes_nothing(kind, monkeypatch
 
     quick = answers()
 
-    def everywhere(light, tiles):
-        return lambda solid: np.full(len(tiles.pixels), solid.casts)
+    def everywhere(solids, light, tiles):
+        return lambda number: np.full(len(tiles.pixels), solids[number].casts)
 
     monkeypatch.setattr(shadows, "_between_lamp", everywhere)
     monkeypatch.setattr(shadows, "_between_sun", everywhere)
     whole = shadows._free
     monkeypatch.setattr(
-        shadows, "_free", lambda solids, near, *rest: whole(solids, lambda solid: np.ones(len(tiles.pixels), bool), *rest)
+        shadows, "_free", lambda solids, near, *rest: whole(solids, lambda number: np.ones(len(tiles.pixels), bool), *rest)
     )
     slow_ambient = answers()[-1]
     monkeypatch.setattr(shadows, "_free", whole)

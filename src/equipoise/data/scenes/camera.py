@@ -68,24 +68,31 @@ class Camera:
         """Back-projection: from depths ``[H, W]`` to points ``[3, H, W]`` in the camera's frame."""
         return self.plane(*depth.shape) * depth
 
-    def window(self, corners: Array, height: int, width: int) -> tuple[slice, slice] | None:
-        """The part of the image in which the convex hull of some points can be seen.
+    def windows(self, corners: Array, height: int, width: int) -> list[tuple[slice, slice] | None]:
+        """The parts of the image in which the convex hulls of some points can be seen.
 
         Args:
-            corners: ``[3, N]``, in the world.
+            corners: ``[S, 3, N]``, N points of each of S things, in the world.
             height: of the image, pixels.
             width: of the image, pixels.
 
         Returns:
-            Slices of rows and columns; ``None`` if nothing of it is in the image.
+            For each thing slices of rows and columns; ``None`` if nothing of it is in the image.
         """
-        x, y, z = self.axes @ (corners - self.position[:, None])
-        if (-z <= 1e-3).all():
-            return None
-        if (-z <= 1e-3).any():
-            return slice(0, height), slice(0, width)
-        focal = self.focal(width)
-        columns, rows = width / 2 + focal * x / -z, height / 2 - focal * y / -z
-        left, right = max(0, math.floor(columns.min())), min(width, math.ceil(columns.max()) + 1)
-        top, bottom = max(0, math.floor(rows.min())), min(height, math.ceil(rows.max()) + 1)
-        return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
+        x, y, z = np.einsum("ij,sjn->isn", self.axes, corners - self.position[:, None])
+        before = -z > 1e-3
+        # What is partly behind the camera may be seen anywhere.
+        around = before.any(1) & ~before.all(1)
+        far = self.focal(width) / np.where(before, -z, 1)
+        columns, rows = width / 2 + x * far, height / 2 - y * far
+        whole = np.array([0, height, 0, width])
+        # Limited first: what is seen far outside of the image need not fit into an integer.
+        edges = np.stack([rows.min(1), rows.max(1) + 1, columns.min(1), columns.max(1) + 1], axis=1)
+        edges = np.clip(edges, 0, whole[[1, 1, 3, 3]])
+        edges[:, ::2], edges[:, 1::2] = np.floor(edges[:, ::2]), np.ceil(edges[:, 1::2])
+        edges = np.where(around[:, None], whole, edges).astype(int)
+        seen = before.any(1) & (edges[:, 0] < edges[:, 1]) & (edges[:, 2] < edges[:, 3])
+        return [
+            (slice(top, bottom), slice(left, right)) if some else None
+            for some, (top, bottom, left, right) in zip(seen.tolist(), edges.tolist(), strict=True)
+        ]

@@ -8,6 +8,7 @@ hard ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,8 +22,8 @@ __all__ = ["BLOCK", "ambient", "block_mean", "lit", "pattern"]
 BLOCK = 4
 _ORDER = np.array([0, 8, 2, 10, 12, 4, 14, 6, 3, 11, 1, 9, 15, 7, 13, 5])  # neighbours take samples that are far apart
 
-Near = Callable[[Solid], Array]
-"""From a solid to the blocks of pixels that it may matter to, ``[T]`` booleans."""
+Near = Callable[[int], Array]
+"""From the number of a solid to the blocks of pixels that it may matter to, ``[T]`` booleans."""
 
 
 def pattern(height: int, width: int) -> Array:
@@ -54,7 +55,7 @@ def lit(solids: Sequence[Solid], light: Light, points: Array, asked: Array, samp
     first, second = _squares() * 2 - 1
     spread = np.stack([first, (first + second) / 2, second]) * light.size[:, None]
     aims = (light.position[:, None] + spread).astype(np.float32)
-    near = _between_sun(light, tiles) if light.distant else _between_lamp(light, tiles)
+    near = (_between_sun if light.distant else _between_lamp)(solids, light, tiles)
     return _free(solids, near, points, aims[:, samples] - points, asked, tiles)
 
 
@@ -62,8 +63,8 @@ def _free(solids: Sequence[Solid], near: Near, points: Array, towards: Array, as
     """Whether nothing lies between ``points`` and ``points + towards``."""
     # Block by block in memory, so that picking blocks copies whole stretches of it.
     start, along, free = points[:, tiles.pixels], towards[:, tiles.pixels], asked[tiles.pixels]
-    for solid in solids:
-        blocks = np.flatnonzero(near(solid))
+    for number, solid in enumerate(solids):
+        blocks = np.flatnonzero(near(number))
         blocks = blocks[free[blocks].any(1)]
         if blocks.size:
             shape = (blocks.size, free.shape[1])
@@ -74,24 +75,51 @@ def _free(solids: Sequence[Solid], near: Near, points: Array, towards: Array, as
     return whole
 
 
-def _between_lamp(light: Light, tiles: Tiles) -> Near:
+def _between_lamp(solids: Sequence[Solid], light: Light, tiles: Tiles) -> Near:
     away = tiles.centre - light.position[:, None]
     distance = np.sqrt(np.square(away).sum(0))
     away = away / np.maximum(distance, 1e-6)
     blur = tiles.radius + float(np.linalg.norm(light.size))
+    # Seen from the lamp, a block is behind the sphere around a solid, both made larger by what a block is wide.
+    spheres = _spheres(solids)
+    to = spheres.centre - light.position
+    length = np.maximum(np.sqrt(np.square(to).sum(1)), 1e-6)[:, None]
+    radius = spheres.radius[:, None] + blur
+    behind = (to @ away) / length > np.sqrt(np.maximum(1 - np.square(radius / length), 0))
+    perhaps = spheres.casts[:, None] & ((radius >= length) | (behind & (distance > length - radius)))
+    return lambda number: _in_the_way(solids[number], light, tiles, blur, perhaps[number])
 
-    def near(solid: Solid) -> Array:
-        if not solid.casts:
-            return np.zeros(distance.shape, dtype=bool)
-        # Seen from the lamp, a block is behind the sphere around a solid, both made larger by what a block is wide.
-        to = solid.centre - light.position
-        length = max(float(np.sqrt(to @ to)), 1e-6)
-        radius = solid.shape.radius + blur
-        cosine = (to @ away) / length
-        behind = cosine > np.sqrt(np.maximum(1 - np.square(radius / length), 0))
-        return _in_the_way(solid, light, tiles, blur, (radius >= length) | (behind & (distance > length - radius)))
 
-    return near
+def _between_sun(solids: Sequence[Solid], light: Light, tiles: Tiles) -> Near:
+    to = light.position / np.linalg.norm(light.position)
+    across = np.cross(to, [0.0, 1.0, 0.0])
+    across /= np.linalg.norm(across)
+    frame = np.stack([across, np.cross(to, across), to])
+    # A shadow is as blurred as its caster is far away; sixty metres are enough for a street.
+    blur = tiles.radius + 60 * float(np.linalg.norm(light.size) / np.linalg.norm(light.position))
+    spheres = _spheres(solids)
+    # Seen from the sun, a block and the sphere around a solid overlap, and the block is not in front.
+    (x, y, z), flat = (frame @ spheres.centre.T)[:, :, None], frame @ tiles.centre
+    radius = spheres.radius[:, None] + blur
+    overlap = np.square(flat[0] - x) + np.square(flat[1] - y) < np.square(radius)
+    perhaps = spheres.casts[:, None] & (radius > 0) & overlap & (flat[2] < z + radius)
+    return lambda number: _in_the_way(solids[number], light, tiles, blur, perhaps[number])
+
+
+class _Spheres(NamedTuple):
+    """Spheres around S solids: ``centre`` [S, 3], ``radius`` [S], and which of them cast shadows, ``casts`` [S]."""
+
+    centre: Array
+    radius: Array
+    casts: Array
+
+
+def _spheres(solids: Sequence[Solid]) -> _Spheres:
+    return _Spheres(
+        np.stack([solid.centre for solid in solids]),
+        np.array([solid.shape.radius for solid in solids]),
+        np.array([solid.casts for solid in solids]),
+    )
 
 
 def _in_the_way(solid: Solid, light: Light, tiles: Tiles, blur: Array, perhaps: Array) -> Array:
@@ -101,6 +129,8 @@ def _in_the_way(solid: Solid, light: Light, tiles: Tiles, blur: Array, perhaps: 
     block's points and any of the light's is within that distance of the line.
     """
     blocks = np.flatnonzero(perhaps)
+    if not blocks.size:
+        return perhaps
     middle = tiles.centre[:, blocks]
     start, along = solid.local(middle), solid.axes @ (light.position[:, None] - middle)
     slope = 1 / np.where(along == 0, 1e-12, along)
@@ -108,27 +138,6 @@ def _in_the_way(solid: Solid, light: Light, tiles: Tiles, blur: Array, perhaps: 
     enter, leave = (centre - reach).max(0), (centre + reach).min(0)
     perhaps[blocks] = (enter < leave) & (leave > 0) & (enter < 1)
     return perhaps
-
-
-def _between_sun(light: Light, tiles: Tiles) -> Near:
-    to = light.position / np.linalg.norm(light.position)
-    across = np.cross(to, [0.0, 1.0, 0.0])
-    across /= np.linalg.norm(across)
-    frame = np.stack([across, np.cross(to, across), to])
-    flat = frame @ tiles.centre
-    # A shadow is as blurred as its caster is far away; sixty metres are enough for a street.
-    blur = tiles.radius + 60 * float(np.linalg.norm(light.size) / np.linalg.norm(light.position))
-
-    def near(solid: Solid) -> Array:
-        if not solid.casts:
-            return np.zeros(blur.shape, dtype=bool)
-        x, y, z = frame @ solid.centre
-        radius = solid.shape.radius + blur
-        distance = np.square(flat[0] - x) + np.square(flat[1] - y)
-        perhaps = (radius > 0) & (distance < np.square(radius)) & (flat[2] < z + radius)
-        return _in_the_way(solid, light, tiles, blur, perhaps)
-
-    return near
 
 
 def ambient(
@@ -150,15 +159,15 @@ def ambient(
     second = np.stack([b, sign + np.square(normals[1]) * a, -normals[1]])
     towards = (first * dome[0] + second * dome[1] + normals * dome[2]) * np.float32(reach)
     slack = tiles.radius + reach
-
-    def near(solid: Solid) -> Array:
-        # The box around it in the world; a sphere would say little about a wall.
-        corners = solid.corners
-        low, high = corners.min(1), corners.max(1)
-        gap = np.maximum(np.maximum(low[:, None] - tiles.centre, tiles.centre - high[:, None]), 0)
-        return np.asarray((slack > 0) & (np.square(gap).sum(0) < np.square(slack)))
-
-    return _free(solids, near, points, towards, asked, tiles)
+    # The boxes around solids in the world; spheres would say little about walls.
+    corners = np.stack([solid.corners for solid in solids])
+    low, high = corners.min(2), corners.max(2)
+    square = np.zeros((len(solids), len(slack)))
+    for axis in range(3):
+        middle = tiles.centre[axis]
+        square += np.square(np.maximum(np.maximum(low[:, axis, None] - middle, middle - high[:, axis, None]), 0))
+    perhaps = (slack > 0) & (square < np.square(slack))
+    return _free(solids, perhaps.__getitem__, points, towards, asked, tiles)
 
 
 def block_mean(values: Array, surface: Array) -> Array:

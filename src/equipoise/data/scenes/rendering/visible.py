@@ -45,8 +45,8 @@ def visible(solids: Sequence[Solid], camera: Camera, height: int, width: int) ->
     origin = camera.position[:, None]
     depth = np.full((height, width), np.inf)
     index = np.full((height, width), NOTHING, dtype=np.int32)
-    for number, solid in enumerate(solids):
-        window = camera.window(solid.corners, height, width)
+    windows = camera.windows(np.stack([solid.corners for solid in solids]), height, width)
+    for number, (solid, window) in enumerate(zip(solids, windows, strict=True)):
         if window is None:
             continue
         here = rays[:, window[0], window[1]]
