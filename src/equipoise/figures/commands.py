@@ -240,6 +240,41 @@ def _forum_cost(
     typer.echo(make(settings, output, lambda line: typer.echo(line, err=True)))
 
 
+@app.command("hyper-cleaning")
+def _hyper_cleaning(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for picture, table and runs.")] = Path(
+        "results/hyper-cleaning"
+    ),
+    data: Annotated[str, typer.Option(help="digits (bundled; upright and turned) or mnist (with FashionMNIST).")] = "digits",
+    folder: Annotated[Path | None, typer.Option(help="Holds MNIST and FashionMNIST with their IDX files.")] = None,
+    methods: Annotated[str, typer.Option("--methods", "-m", help="Of noisy, moml, moco, forum, bome, bvfim.")] = (
+        "noisy,moml,moco,forum"
+    ),
+    seeds: Annotated[str, typer.Option("--seeds", "-s", help='How many ("3": 0 to 2), a range "5-9", a list "1,4".')] = "3",
+    steps: Annotated[int, typer.Option(help="K, outer steps; 0 for the setting's own.")] = 0,
+    lower_steps: Annotated[int, typer.Option(help="T; 0 for the setting's own.")] = 0,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes beside each other.")] = 1,
+) -> None:
+    """Section 3.7.1 of the thesis: half of the training labels are wrong; a weight a sample is learned on clean ones."""
+    from dataclasses import replace
+
+    from equipoise.errors import InputError
+    from equipoise.figures.hyper_cleaning import DIGITS, MNIST, make
+    from equipoise.study.plan import parse_seeds
+
+    settings = {"digits": DIGITS, "mnist": MNIST}.get(data)
+    if settings is None:
+        raise InputError(f'unknown data "{data}"; expected digits or mnist')
+    settings = replace(
+        settings,
+        methods=tuple(methods.split(",")),
+        seeds=tuple(parse_seeds(seeds)),
+        steps=steps or settings.steps,
+        lower_steps=lower_steps or settings.lower_steps,
+    )
+    typer.echo(make(settings, data, folder, output, jobs, lambda line: typer.echo(line, err=True)))
+
+
 @app.command("scenes")
 def _scenes(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for pictures and numbers.")] = Path(
