@@ -50,6 +50,21 @@ class MethodInfo:
     adds_up_to: str = ""
     checked: str = ""
 
+    def make(self, **options: Any) -> Balancer:
+        """A fresh balancer with these options.
+
+        Raises:
+            UnknownOptionError: the method has no such option; near misses are suggested.
+            InputError: an option's value is out of range.
+        """
+        for option in options:
+            if option not in self.options:
+                has = f"Its options: {', '.join(self.options)}" if self.options else "It has none"
+                raise UnknownOptionError(
+                    f'method "{self.name}" has no option "{option}".{near_misses(option, self.options)} {has}'
+                )
+        return self.cls(**options)
+
 
 _methods: dict[str, MethodInfo] = {}
 _names: dict[str, str] = {}
@@ -153,12 +168,7 @@ def balancer(name: str, /, **options: Any) -> Balancer:
         >>> balancer("fairgrad", alpha=2.0)
         FairGrad(alpha=2.0)
     """
-    info = method(name)
-    for option in options:
-        if option not in info.options:
-            has = f"Its options: {', '.join(info.options)}" if info.options else "It has none"
-            raise UnknownOptionError(f'method "{info.name}" has no option "{option}".{near_misses(option, info.options)} {has}')
-    return info.cls(**options)
+    return method(name).make(**options)
 
 
 def _key(name: str) -> str:

@@ -2,7 +2,8 @@
 
 :class:`BilevelProblem` says what the two levels want; the solvers share one interface,
 ``solver.step(lower_batches, upper_batch)``. :class:`MOML` and :class:`MoCo` differentiate through the lower level's steps;
-:class:`FORUM`, :class:`BOME` and :class:`BVFIM` need first derivatives only. :class:`TaskWeighting` learns the weights of a model's tasks on validation data with any of them.
+:class:`FORUM`, :class:`BOME` and :class:`BVFIM` need first derivatives only.
+:class:`TaskWeighting` learns the weights of a model's tasks on validation data with any of them.
 """
 
 from equipoise.bilevel.base import BilevelSolver

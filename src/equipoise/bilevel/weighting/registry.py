@@ -104,7 +104,8 @@ def weighting(name: str) -> WeightingInfo:
         if key in (info.name, *info.aliases):
             return info
     raise UnknownMethodError(
-        f'there is no method "{name}" that learns task weights.{near_misses(key, _METHODS)} Known: {", ".join(sorted(_METHODS))}'
+        f'there is no method "{name}" that learns task weights.{near_misses(key, _METHODS)} '
+        f"Known: {', '.join(sorted(_METHODS))}"
     )
 
 

@@ -16,7 +16,7 @@ from equipoise.bilevel.base import BilevelSolver
 from equipoise.bilevel.report import BilevelReport
 from equipoise.bilevel.weighting.halves import halves
 from equipoise.bilevel.weighting.problem import WeightProblem
-from equipoise.bilevel.weighting.registry import weighting
+from equipoise.bilevel.weighting.registry import WeightingInfo, weighting
 from equipoise.bilevel.weighting.validation import Validation
 from equipoise.distributed import Processes
 from equipoise.errors import InputError
@@ -114,10 +114,7 @@ class TaskWeighting:
         scaler: Any = None,
         **options: Any,
     ) -> None:
-        self.info = weighting(solver)
-        self.info.check(**options)
-        if isinstance(learning_rate, bool) or not 0 < learning_rate < float("inf"):
-            raise InputError(f"learning_rate must be positive and finite; got {learning_rate}")
+        self.info = self.check(solver, learning_rate, **options)
         if scaler is not None:
             raise InputError(
                 "task weights on validation data cannot be learned with a GradScaler: the gradients of two levels have no "
@@ -145,6 +142,21 @@ class TaskWeighting:
         self._adam: torch.optim.Optimizer
         if objective.tasks.known:
             self._prepare()
+
+    @staticmethod
+    def check(solver: str, learning_rate: float = 0.001, **options: Any) -> WeightingInfo:
+        """Refuses what cannot be used, before there is a model; gives the method's entry in the registry.
+
+        Raises:
+            UnknownMethodError: there is no such method.
+            UnknownOptionError: it has no such option.
+            InputError: a value is out of range.
+        """
+        info = weighting(solver)
+        info.check(**options)
+        if isinstance(learning_rate, bool) or not 0 < learning_rate < float("inf"):
+            raise InputError(f"learning_rate must be positive and finite; got {learning_rate}")
+        return info
 
     @property
     def weights(self) -> dict[str, float]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from equipoise.balance.registry import method as method_info
 from equipoise.errors import InputError, UnknownOptionError, near_misses
 from equipoise.study.methods import Method, parse_method
 from equipoise.study.options import read_options, written
+from equipoise.study.shelf import find
 from equipoise.study.teleports import divide
 from equipoise.sweep.space.defaults import default_dimension, swept_by_default
 from equipoise.sweep.space.dimensions import Dimension, read_dimension, read_sweep
@@ -70,7 +70,7 @@ class Space:
         self.label = parse_method(method).label  # refuses what is wrong with it
         self._before, balancer = divide(method.strip())
         name, _, rest = balancer.partition(":")
-        info = method_info(name)
+        info = find(name).entry
         self._fixed = read_options(rest, method)
         for option in given:
             if option not in info.options:
