@@ -78,13 +78,20 @@ def lower_gradients(
     return list(found)
 
 
-def check_lower(values: Sequence[Tensor], step: int) -> None:
-    """Raises if one of the lower level's values, one a lower step, is not finite."""
+def check_lower(values: Sequence[Tensor], step: int, where: str = "") -> None:
+    """Raises if one of the lower level's values, one a lower step, is not finite.
+
+    Args:
+        values: of f.
+        step: index of the outer step.
+        where: they were taken, if not in one lower step after the other.
+    """
     numbers = torch.stack([value.double() for value in values]).tolist()
     for position, number in enumerate(numbers):
         if not math.isfinite(number):
             raise NonFiniteError(
-                f"the lower level is not finite in its step {position + 1} of {len(numbers)} (it is {number}), in step {step}; "
+                f"the lower level is not finite {where or f'in its step {position + 1} of {len(numbers)}'} (it is {number}), "
+                f"in step {step}; "
                 f"a smaller lower_step_size may help. The step was not taken and nothing has changed",
                 tasks=("lower",),
                 step=step,

@@ -154,7 +154,8 @@ class ValueFunctionSolver(BilevelSolver):
             present.append(value.detach())
             answer.append(reached.detach())
         rows.subtract(row, [*sums, *[None] * len(here.lower)])
-        check_lower([*present, *answer], self.steps)
+        check_lower(present, self.steps, "at the present ω")
+        check_lower(answer, self.steps, f"after its {self.lower_steps} steps")
         return (
             float(torch.stack(present).double().mean()),
             float(torch.stack(answer).double().mean()),

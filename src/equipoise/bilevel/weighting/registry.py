@@ -22,6 +22,9 @@ from equipoise.objective import Objective
 
 __all__ = ["WeightingInfo", "weighting", "weightings"]
 
+# The thesis' for regression on QM9; with its 0.1, for other data, lower steps on a squared error of two digits diverge.
+_STEP_SIZE = 0.01
+
 
 @dataclass(frozen=True)
 class WeightingInfo:
@@ -140,10 +143,10 @@ def _options(kind: type) -> dict[str, Any]:
 def _values(kind: type[BilevelSolver], **changed: Any) -> dict[str, Any]:
     """Options of a value-function method; what a task-weighting step decides itself is left out."""
     own = {name: value for name, value in _options(kind).items() if name not in ("start", "constraint_batches")}
-    return {"lower_steps": 5, "lower_step_size": 0.1, **own, **changed}
+    return {"lower_steps": 5, "lower_step_size": _STEP_SIZE, **own, **changed}
 
 
-_UNROLLED = {"lower_steps": 1, "lower_step_size": 0.1, "memory": "plain", "batched": False}
+_UNROLLED = {"lower_steps": 1, "lower_step_size": _STEP_SIZE, "memory": "plain", "batched": False}
 
 _METHODS = {
     info.name: info

@@ -69,7 +69,7 @@ class TaskWeighting:
         shared: a module or parameters, for :meth:`gramian`; left out, the parameters that two or more losses reach.
         scaler: not supported, and refused: no loss scale suits gradients of two levels. bfloat16 needs none.
         options: of the solver, see :func:`~equipoise.bilevel.weighting.weighting`; among them ``lower_steps`` (T) and
-            ``lower_step_size`` (η, the thesis' is 0.1, and 0.01 for regression on QM9).
+            ``lower_step_size`` (η = 0.01 by default; the thesis' is 0.01 on QM9, 0.1 elsewhere).
 
     Attributes:
         objective: as given.
