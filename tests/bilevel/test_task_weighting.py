@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import equipoise as eq
 from equipoise.balance import MoCo as MoCoBalancer
-from equipoise.bilevel import TaskWeighting, hypergradients, weightings
+from equipoise.bilevel import BilevelProblem, TaskWeighting, hypergradients, weightings
+from equipoise.bilevel.lower import descend
 from equipoise.bilevel.weighting.look_ahead import one_step_hypergradients
 from equipoise.bilevel.weighting.problem import WeightProblem
 from equipoise.data import TensorBatches
@@ -294,6 +295,34 @@ def test_resumed_training_gives_the_same_bits(solver, kind):
     assert second.steps == straight.steps == 13
     for one, other in zip(second.objective.model.buffers(), straight.objective.model.buffers(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("solver", TOGETHER)
+def test_lower_steps_that_are_too_long_are_taken_back(solver):
+    """Squares with a step size far beyond 2 over their curvature; plain lower steps leave the finite numbers in no time."""
+    with pytest.raises(NonFiniteError, match="a smaller lower_step_size may help"):
+        made(solver, lower_steps=200, lower_step_size=1e3, careful=False).step(batch(0), batch(1))
+    mtl = made(solver, lower_steps=8, lower_step_size=1.0)
+    for step in range(5):
+        mtl.step(batch(step), batch(9))
+        assert math.isfinite(mtl.bilevel.lower)
+        assert mtl.bilevel.constraint >= 0  # the answer is no worse than the present ω
+
+
+def test_a_lower_step_taken_back_is_tried_again_at_half_its_length():
+    x, alpha = torch.tensor(1.0), torch.zeros(())
+    tried = []
+
+    def lower(alpha, omega, batch):
+        tried.append(float(omega.detach()))
+        return omega.square() + 0 * alpha
+
+    problem = BilevelProblem(lower, lambda alpha, omega, batch: [omega], (alpha, x))
+    found = descend(problem, problem.here(), [None] * 4, 1.25, careful=True, step=0)
+    # 1 − 1.25·2 = −1.5 is worse; half of it gives −0.25; then 0.0625; the last, −0.015625, is looked at and stays.
+    assert tried == [1.0, -1.5, -0.25, 0.0625, -0.015625]
+    assert float(found.lower[0]) == -0.015625
+    assert float(descend(problem, problem.here(), [None], 1.25, careful=True, step=0).lower[0]) == 1.0
 
 
 @pytest.mark.parametrize("solver", AHEAD)

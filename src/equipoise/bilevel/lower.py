@@ -22,6 +22,7 @@ def descend(
     step_size: float,
     *,
     decay: float = 0.0,
+    careful: bool = False,
     step: int,
 ) -> Point:
     """ω̃^{t+1} = ω̃^t − η (∇_ω f(α, ω̃^t) + decay ω̃^t), one step a batch (thesis, eq. 3.15).
@@ -32,6 +33,8 @@ def descend(
         batches: T of them.
         step_size: η.
         decay: of the variables.
+        careful: take a step back that led to a larger f than that of ω̃^0, or to none, and halve η for the steps that are left.
+            The T batches must be one and the same, or f would not be comparable. Costs one more evaluation of f.
         step: index of the outer step, for error messages.
 
     Returns:
@@ -44,17 +47,28 @@ def descend(
     upper = [value.detach() for value in start.upper]
     lower = [value.detach().clone().requires_grad_() for value in start.lower]
     point = Point(upper, lower, start.buffers)
-    values = []
+    values: list[Tensor] = []
+    kept: list[Tensor] = []
     for batch in batches:
         value = problem.lower_at(point, batch)
-        gradients = lower_gradients(problem, value, lower)
-        values.append(value.detach())
+        if careful and values and not bool(value <= values[0]):
+            step_size *= 0.5
+            with torch.no_grad():
+                torch._foreach_copy_(lower, kept)
+        else:
+            gradients = lower_gradients(problem, value, lower)
+            values.append(value.detach())
+            kept = [tensor.detach().clone() for tensor in lower] if careful else []
         with torch.no_grad():
             if decay:
                 torch._foreach_mul_(lower, 1.0 - step_size * decay)
             moved = [tensor for tensor, gradient in zip(lower, gradients, strict=True) if gradient is not None]
             torch._foreach_add_(moved, [gradient for gradient in gradients if gradient is not None], alpha=-step_size)
     check_lower(values, step)
+    if careful:
+        with torch.no_grad():
+            if not bool(problem.lower_at(point, batches[-1]) <= values[0]):
+                torch._foreach_copy_(lower, kept)
     return Point(upper, [tensor.detach() for tensor in lower], start.buffers)
 
 

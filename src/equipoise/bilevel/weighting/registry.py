@@ -15,6 +15,7 @@ from equipoise.bilevel.base import BilevelSolver
 from equipoise.bilevel.bome import BOME
 from equipoise.bilevel.bvfim import BVFIM
 from equipoise.bilevel.forum import FORUM
+from equipoise.bilevel.value_function import ValueFunctionSolver
 from equipoise.bilevel.weighting.look_ahead import LookAhead
 from equipoise.bilevel.weighting.problem import WeightProblem
 from equipoise.errors import InputError, UnknownMethodError, UnknownOptionError, near_misses
@@ -112,12 +113,16 @@ def weighting(name: str) -> WeightingInfo:
     )
 
 
-def _both(kind: type[BilevelSolver]) -> Callable[..., BilevelSolver]:
+def _both(kind: type[ValueFunctionSolver]) -> Callable[..., BilevelSolver]:
     """Solvers that move the weights and the model together."""
 
     def build(problem: WeightProblem, free: torch.optim.Optimizer, model: torch.optim.Optimizer, **options: Any) -> Any:
-        made: Any = kind
-        return made(problem, (model, free), **options)
+        careful = options.pop("careful")
+        if not isinstance(careful, bool):
+            raise InputError(f"careful must be True or False; got {careful}")
+        solver = kind(problem, (model, free), **options)
+        solver.careful = careful
+        return solver
 
     return build
 
@@ -143,7 +148,7 @@ def _options(kind: type) -> dict[str, Any]:
 def _values(kind: type[BilevelSolver], **changed: Any) -> dict[str, Any]:
     """Options of a value-function method; what a task-weighting step decides itself is left out."""
     own = {name: value for name, value in _options(kind).items() if name not in ("start", "constraint_batches")}
-    return {"lower_steps": 5, "lower_step_size": _STEP_SIZE, **own, **changed}
+    return {"lower_steps": 5, "lower_step_size": _STEP_SIZE, "careful": True, **own, **changed}
 
 
 _UNROLLED = {"lower_steps": 1, "lower_step_size": _STEP_SIZE, "memory": "plain", "batched": False}

@@ -68,8 +68,11 @@ class TaskWeighting:
         clip: clip the norm of ω's gradients to this before the optimizer steps.
         shared: a module or parameters, for :meth:`gramian`; left out, the parameters that two or more losses reach.
         scaler: not supported, and refused: no loss scale suits gradients of two levels. bfloat16 needs none.
-        options: of the solver, see :func:`~equipoise.bilevel.weighting.weighting`; among them ``lower_steps`` (T) and
-            ``lower_step_size`` (η = 0.01 by default; the thesis' is 0.01 on QM9, 0.1 elsewhere).
+        options: of the solver, see :func:`~equipoise.bilevel.weighting.weighting`. Among them ``lower_steps`` (T);
+            ``lower_step_size`` (η, 0.01 by default; the thesis' is 0.01 on QM9 and 0.1 elsewhere); and, for ``"forum"``,
+            ``"bome"`` and ``"bvfim"``, ``careful`` (on by default): a lower step that made the training loss larger than at
+            the start is taken back, and η halved for the rest of the T steps. Without it, lower steps that diverge are an
+            error.
 
     Attributes:
         objective: as given.
