@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -509,3 +510,23 @@ def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setattr(eq.distributed.Processes, "count", 2)
     with pytest.raises(InputError, match="learned in one process; this one is of 2"):
         made("forum")
+
+
+@pytest.mark.parametrize("solver", NAMES)
+def test_an_autocast_around_the_loop_meets_no_stale_casts(solver):
+    found = []
+    for cached in (True, False):
+        mtl = made(solver, Net().float(), learning_rate=0.1)
+        single = [{name: tensor.float() for name, tensor in batch(seed).items()} for seed in range(6)]
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=cached):
+            for step in range(3):
+                mtl.step(single[2 * step], single[2 * step + 1])
+        found.append((parameters_of(mtl), mtl.weights))
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+
+
+def test_the_guide_has_them_all():
+    page = (Path(__file__).parents[2] / "docs" / "task-weights.md").read_text(encoding="utf-8")
+    for info in weightings():
+        assert f"| `{info.name}` | {info.summary} | {info.price} |" in page

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast, get_args
 
 from equipoise.balance.base import Balancer, Need
-from equipoise.errors import InputError, UnknownMethodError, UnknownOptionError, near_misses
+from equipoise.errors import InputError, UnknownMethodError, near_misses, refuse_unknown_options
 
 __all__ = ["MethodInfo", "balancer", "method", "methods", "register"]
 
@@ -57,12 +57,7 @@ class MethodInfo:
             UnknownOptionError: the method has no such option; near misses are suggested.
             InputError: an option's value is out of range.
         """
-        for option in options:
-            if option not in self.options:
-                has = f"Its options: {', '.join(self.options)}" if self.options else "It has none"
-                raise UnknownOptionError(
-                    f'method "{self.name}" has no option "{option}".{near_misses(option, self.options)} {has}'
-                )
+        refuse_unknown_options(self.name, options, self.options)
         return self.cls(**options)
 
 

@@ -100,6 +100,7 @@ class BilevelSolver(ABC):
             raise
         self.optimizers.step()
         self._commit()
+        torch.clear_autocast_cache()  # a caller's autocast keeps casts of the variables, which have moved
         self.last = report
         self.steps += 1
         return dict(zip(report.objectives, report.upper.unbind(), strict=True))

@@ -64,11 +64,13 @@ def descend(
                 torch._foreach_mul_(lower, 1.0 - step_size * decay)
             moved = [tensor for tensor, gradient in zip(lower, gradients, strict=True) if gradient is not None]
             torch._foreach_add_(moved, [gradient for gradient in gradients if gradient is not None], alpha=-step_size)
+        torch.clear_autocast_cache()  # a caller's autocast keeps casts of what has just moved
     check_lower(values, step)
     if careful:
         with torch.no_grad():
             if not bool(problem.lower_at(point, batches[-1]) <= values[0]):
                 torch._foreach_copy_(lower, kept)
+        torch.clear_autocast_cache()
     return Point(upper, [tensor.detach() for tensor in lower], start.buffers)
 
 

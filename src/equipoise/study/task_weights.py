@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from equipoise.bilevel.weighting import TaskWeighting, WeightingInfo, hold_out, weightings
-from equipoise.errors import InputError, UnknownOptionError, near_misses
+from equipoise.errors import InputError, refuse_unknown_options
 from equipoise.study.trainers import Made, Stage, Trained
 
 __all__ = ["TaskWeights", "TaskWeightsInfo", "task_weights", "weighted"]
@@ -111,12 +111,7 @@ class TaskWeightsInfo:
             UnknownOptionError: the method has no such option; near misses are suggested.
             InputError: an option's value is out of range.
         """
-        for option in options:
-            if option not in self.options:
-                raise UnknownOptionError(
-                    f'method "{self.name}" has no option "{option}".{near_misses(option, self.options)} '
-                    f"Its options: {', '.join(self.options)}"
-                )
+        refuse_unknown_options(self.name, options, self.options)
         own = {name: options.pop(name) for name in _OWN if name in options}
         return TaskWeights(self.name, options=options, **own)
 

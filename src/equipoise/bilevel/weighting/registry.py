@@ -18,7 +18,7 @@ from equipoise.bilevel.forum import FORUM
 from equipoise.bilevel.value_function import ValueFunctionSolver
 from equipoise.bilevel.weighting.look_ahead import LookAhead
 from equipoise.bilevel.weighting.problem import WeightProblem
-from equipoise.errors import InputError, UnknownMethodError, UnknownOptionError, near_misses
+from equipoise.errors import InputError, UnknownMethodError, near_misses, refuse_unknown_options
 from equipoise.objective import Objective
 
 __all__ = ["WeightingInfo", "weighting", "weightings"]
@@ -64,12 +64,7 @@ class WeightingInfo:
             UnknownOptionError: the method has no such option; near misses are suggested.
             InputError: an option's value is out of range.
         """
-        for option in options:
-            if option not in self.options:
-                raise UnknownOptionError(
-                    f'method "{self.name}" has no option "{option}".{near_misses(option, self.options)} '
-                    f"Its options: {', '.join(self.options)}"
-                )
+        refuse_unknown_options(self.name, options, self.options)
         return self.build(problem, free, model, **{**self.options, **options})
 
     def check(self, **options: Any) -> None:
