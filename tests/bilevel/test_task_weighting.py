@@ -526,6 +526,24 @@ def test_an_autocast_around_the_loop_meets_no_stale_casts(solver):
     assert found[0][1] == found[1][1]
 
 
+def test_inner_products_keep_their_precision_under_autocast():
+    """Where the losses themselves do not look at autocast, neither must the hypergradients."""
+
+    def plain(model, data):
+        with torch.autocast("cpu", enabled=False):
+            return losses(model, data)
+
+    found = []
+    for enabled in (True, False):
+        model = Net().float()
+        mtl = TaskWeighting(eq.Objective(model, plain, TASKS), torch.optim.SGD(model.parameters(), 0.1), "moml")
+        single = [{name: tensor.float() for name, tensor in batch(seed).items()} for seed in range(2)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            mtl.step(*single)
+        found.append(mtl.bilevel.stationarity)
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
 def test_the_guide_has_them_all():
     page = (Path(__file__).parents[2] / "docs" / "task-weights.md").read_text(encoding="utf-8")
     for info in weightings():

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from equipoise.autocast import without_autocast
 from equipoise.balance import MGDA, Balancer, Observation
 from equipoise.balance.coerce import as_balancer
 from equipoise.bilevel.base import BilevelSolver, Start
@@ -147,7 +148,8 @@ class MOML(BilevelSolver):
             found.rows if balancer.needs == "gradients" else None,
             self.steps,
         )
-        answer = torch.as_tensor(balancer.decide(self._observation))
+        with without_autocast(found.rows.device):
+            answer = torch.as_tensor(balancer.decide(self._observation))
         if not bool(torch.isfinite(answer).all()):
             raise NonFiniteError(
                 f"{balancer!r} gave an answer that is not finite in step {self.steps}; nothing has changed",
@@ -157,7 +159,8 @@ class MOML(BilevelSolver):
             )
         if balancer.needs == "gradients":
             return None, answer.to(found.rows)
-        return answer.double().cpu(), answer.to(found.rows) @ found.rows
+        with without_autocast(found.rows.device):
+            return answer.double().cpu(), answer.to(found.rows) @ found.rows
 
     def _commit(self) -> None:
         if not self.keeps_lower:

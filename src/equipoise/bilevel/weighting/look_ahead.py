@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equipoise.autocast import without_autocast
 from equipoise.bilevel.base import check_upper
 from equipoise.bilevel.hypergradients import Hypergradients
 from equipoise.bilevel.lower import check_lower
@@ -78,8 +79,11 @@ def one_step_hypergradients(
     present = weights[positions]
     lower = (present.to(leaves[0]) * torch.stack([loss.detach().to(leaves[0]) for loss in losses.values()])).sum()
     check_lower([lower], step)
-    gradients = torch.stack(list(_rows(list(losses.values()), list(losses), leaves, "training")))
-    mixed = present.to(gradients) @ gradients
+    gradients = leaves[0].new_empty(len(losses), sum(leaf.numel() for leaf in leaves))
+    for row, found in zip(gradients, _rows(list(losses.values()), list(losses), leaves, "training"), strict=True):
+        row.copy_(found)
+    with without_autocast(gradients.device):
+        mixed = present.to(gradients) @ gradients
     moved = [
         (leaf.detach() - step_size * piece.view(leaf.shape).to(leaf)).requires_grad_()
         for leaf, piece in zip(leaves, mixed.split([leaf.numel() for leaf in leaves]), strict=True)
@@ -88,10 +92,11 @@ def one_step_hypergradients(
     names = problem.objectives
     values = check_upper(objectives, names, step)
     # ⟨∇ℓ_j(ω), ∇F_i(ω_1)⟩, row by row, so that the gradients at ω_1 are never held together.
-    products = torch.stack([gradients @ row for row in _rows(objectives, names, moved, "validation")])
-    jacobian = -torch.outer(present, weights)  # ∂α_j/∂a_k = α_j (δ_jk − α_k)
-    jacobian[torch.arange(len(positions)), positions] += present
-    rows = -step_size * products.to(jacobian) @ jacobian
+    with without_autocast(gradients.device):
+        products = torch.stack([gradients @ row for row in _rows(objectives, names, moved, "validation")])
+        jacobian = -torch.outer(present, weights)  # ∂α_j/∂a_k = α_j (δ_jk − α_k)
+        jacobian[torch.arange(len(positions)), positions] += present
+        rows = -step_size * products.to(jacobian) @ jacobian
     return Hypergradients(rows, values, Point(start.upper, [value.detach() for value in moved], start.buffers), float(lower))
 
 
