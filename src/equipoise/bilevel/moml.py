@@ -80,9 +80,10 @@ class MOML(BilevelSolver):
         if memory not in get_args(Memory):
             raise InputError(f'memory must be "plain" or "checkpointed"; got "{memory}"')
         self.balancer = MGDA() if balancer is None else as_balancer(balancer)
-        if self.balancer.watches or self.balancer.works_on_features or self.balancer.pulls:
+        own = self.balancer
+        if own.watches or own.works_on_features or own.pulls or own.further:
             raise InputError(
-                f"{self.balancer!r} needs more than the objectives' values and hypergradients; the upper level takes balancers "
+                f"{own!r} needs more than the objectives' values and hypergradients; the upper level takes balancers "
                 f"that look at losses, the Gramian or gradients, such as MGDA, CAGrad or FairGrad"
             )
         self.memory: Memory = memory

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sized
@@ -13,7 +12,7 @@ from torch import nn
 
 from equipoise.errors import InputError, near_misses
 from equipoise.metrics import ConflictTally, Metric
-from equipoise.objective import LossFunction, Objective
+from equipoise.objective import LossFunction
 from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.step.report import StepReport
 from equipoise.study.files import rounded
@@ -67,13 +66,13 @@ def train(
     metrics = problem.metrics if run.task is None else problem.metrics_of(run.task)
     watched = losses if run.task is None else _only(run.task, losses, problem.tasks)
     stage = Stage(problem, model, watched, tasks, optimizer, splits.train, run.seed)
-    mtl, loader = run.method.trained(stage) if run.method else _alone(stage)
+    mtl, batches = run.method.trained(stage) if run.method else _alone(stage)
     seed_process(run.seed)
     watch = _Watch(mtl, gramian_every if run.task is None else 0)
 
     history = []
     for epoch in range(epochs):
-        tally = _epoch(mtl, model, loader, epoch, tasks, watch)
+        tally = _epoch(mtl, model, batches, epoch, tasks, watch)
         if not tally.steps:
             raise InputError(
                 f'the training loader of problem "{problem.name}" gave no batch in epoch {epoch + 1}; it must give at '
