@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset, Weighte
 from equipoise.bilevel.weighting import halves, hold_out
 from equipoise.bilevel.weighting.validation import Validation
 from equipoise.data import TensorBatches
+from equipoise.data.loading.dataset_batches import DatasetBatches
+from equipoise.data.loading.epoch_dataset import EpochDataset
 from equipoise.errors import InputError
 
 
@@ -26,7 +28,19 @@ def data_loader(rows=20, **options):
     return DataLoader(TensorDataset(torch.arange(rows), torch.arange(rows) * 10), batch_size=4, **options)
 
 
-@pytest.mark.parametrize("make", [tensor_batches, data_loader])
+class Numbers(EpochDataset):
+    def __len__(self):
+        return 40
+
+    def at(self, row, epoch):
+        return {"x": torch.tensor(row), "y": torch.tensor(row * 10)}
+
+
+def dataset_batches(**options):
+    return DatasetBatches(Numbers(), 4, rows=range(20), **options)
+
+
+@pytest.mark.parametrize("make", [tensor_batches, data_loader, dataset_batches])
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_the_two_parts_are_fixed_and_together_everything(make, shuffle):
     train, validation = hold_out(make(shuffle=shuffle), 0.3, seed=1)
@@ -68,6 +82,10 @@ def test_a_loader_keeps_its_ways():
     assert train.worker_init_fn is init
 
 
+class Ordered(DatasetBatches):
+    """With a plan of its own."""
+
+
 class Stream(IterableDataset):
     def __iter__(self):
         return iter(range(4))
@@ -77,6 +95,7 @@ class Stream(IterableDataset):
     "loader",
     [
         [torch.arange(4)] * 3,
+        Ordered(Numbers(), 4),
         DataLoader(Stream(), batch_size=2),
         data_loader(sampler=WeightedRandomSampler(torch.ones(20), 20)),
         DataLoader(TensorDataset(torch.arange(4)), batch_size=None),
@@ -135,6 +154,7 @@ def test_batches_that_cannot_be_halved(batch, said):
         lambda: data_loader(7, shuffle=True),
         lambda: data_loader(7, shuffle=True, generator=torch.Generator().manual_seed(1)),
         lambda: tensor_batches(7, shuffle=True),
+        lambda: dataset_batches(shuffle=True),
     ],
 )
 def test_endless_batches_find_their_place_again(make):

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
 
 from equipoise.data.batches import TensorBatches
+from equipoise.data.loading.dataset_batches import DatasetBatches
 from equipoise.errors import InputError
 
 __all__ = ["HeldOut", "hold_out"]
@@ -31,9 +32,9 @@ def hold_out(loader: Iterable[Any], fraction: float = 0.2, seed: int = 0) -> Hel
     """Divides a *training* loader into two fixed parts, so that validation and test data stay untouched.
 
     Args:
-        loader: a :class:`~equipoise.data.TensorBatches`, divided by rows; a :class:`torch.utils.data.DataLoader` over a
-            data set with indices, in order or shuffled, divided by indices; for anything else ``validation`` is ``None``,
-            and batches are to be cut in two.
+        loader: a :class:`~equipoise.data.TensorBatches` or :class:`~equipoise.data.DatasetBatches`, divided by rows; a
+            :class:`torch.utils.data.DataLoader` over a data set with indices, in order or shuffled, divided by indices; for
+            anything else ``validation`` is ``None``, and batches are to be cut in two.
         fraction: which part of the rows is put aside, between 0 and 1.
         seed: decides which rows, and their order.
 
@@ -53,6 +54,8 @@ def hold_out(loader: Iterable[Any], fraction: float = 0.2, seed: int = 0) -> Hel
         raise InputError(f"the fraction to hold out must lie between 0 and 1; got {fraction}")
     if isinstance(loader, TensorBatches):
         return _of_rows(loader, fraction, seed)
+    if type(loader) is DatasetBatches:  # those derived from it have plans of their own
+        return _of_files(loader, fraction, seed)
     if isinstance(loader, DataLoader) and _divisible(loader):
         return _of_indices(loader, fraction, seed)
     return HeldOut(loader, None)
@@ -75,6 +78,24 @@ def _of_rows(loader: TensorBatches, fraction: float, seed: int) -> HeldOut:
         return TensorBatches(tensors, loader.batch_size, shuffle=shuffle, seed=loader.seed)
 
     return HeldOut(part(kept, loader.shuffle), part(aside, True))
+
+
+def _of_files(loader: DatasetBatches, fraction: float, seed: int) -> HeldOut:
+    kept, aside = _divided(len(loader.rows), fraction, seed)
+
+    def part(rows: torch.Tensor, shuffle: bool, drop_last: bool) -> DatasetBatches:
+        return DatasetBatches(
+            loader.dataset,
+            loader.batch_size,
+            rows=loader.rows[rows],
+            shuffle=shuffle,
+            seed=loader.seed,
+            drop_last=drop_last,
+            workers=loader.workers,
+            pin_memory=loader.pin_memory,
+        )
+
+    return HeldOut(part(kept, loader.shuffle, loader.drop_last), part(aside, True, False))
 
 
 def _divisible(loader: DataLoader[Any]) -> bool:
