@@ -10,12 +10,14 @@ from rich.console import Console
 
 from equipoise.balance.registry import methods as registered
 from equipoise.bilevel.applications.commands import app as examples
+from equipoise.data.commands import app as data
 from equipoise.figures.commands import app as figures
 from equipoise.study.plan import parse_seeds
 from equipoise.study.problems import find_problem
 from equipoise.study.report import print_methods, print_results, write_report
 from equipoise.study.results import Results
 from equipoise.study.study import Study
+from equipoise.study.task_weights import task_weights
 from equipoise.sweep.commands import show as show_sweep
 from equipoise.sweep.commands import sweep
 from equipoise.version import __version__
@@ -31,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(figures, name="figure")
 app.add_typer(examples, name="example")
+app.add_typer(data, name="data")
 
 
 @app.callback(invoke_without_command=True)
@@ -44,11 +47,13 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def _study(
     problem: Annotated[
         str,
-        typer.Argument(help="A built-in problem (digits), path/to/file.py:name, or package.module:name."),
+        typer.Argument(
+            help="A built-in problem (digits, scenes, scenes-mtan, scenes-streets), path/file.py:name or package.module:name."
+        ),
     ],
     methods: Annotated[
         str,
-        typer.Option("--methods", "-m", help='Which methods, such as "ls,cagrad:c=0.2,cost+ls"; "all" for every one.'),
+        typer.Option("--methods", "-m", help='Which methods, such as "ls,cagrad:c=0.2,cost+ls"; "all" for every balancer.'),
     ] = "all",
     seeds: Annotated[str, typer.Option("--seeds", "-s", help='How many ("3": 0, 1, 2), a range "5-9", a list "1,4".')] = "3",
     epochs: Annotated[
@@ -71,8 +76,13 @@ def _study(
     Started again with the same folder, it goes on where it was; methods and seeds may be added.
     """
     found = find_problem(problem)
-    # What acts on parts of a model is left out where the problem does not say which they are.
-    served = [info.name for info in registered() if found.parts is not None or not info.cls.works_on_features]
+    # What acts on parts of a model is left out where the problem does not say which they are, or what their targets are.
+    served = [
+        info.name
+        for info in registered()
+        if (found.parts is not None or not info.cls.works_on_features)
+        and (found.targets is not None or not info.cls.needs_targets)
+    ]
     chosen = ",".join(served) if methods.strip() == "all" else methods
     study = Study(
         found,
@@ -106,8 +116,8 @@ def _report(folder: Annotated[Path, typer.Argument(help="The folder of a study, 
 
 @app.command("methods")
 def _methods() -> None:
-    """List the balancing methods: what each does, what it costs, its options and its paper."""
-    print_methods(registered(), Console())
+    """List the methods: what each does, what it costs, its options and its paper."""
+    print_methods(registered(), task_weights(), Console())
 
 
 def _show(results: Results) -> None:

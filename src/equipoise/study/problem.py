@@ -64,6 +64,8 @@ class Problem:
             ``{"clip": 1.0}`` or ``{"gradients": "features", "features": model.encoder}``.
         parts: ``parts(model)`` gives ``{"features": module, "heads": {task: module}}``, the module whose output all tasks
             start from and the heads that it is given to, for methods that act between them (``rotograd``).
+        targets: ``targets(batch)`` gives what each task's head is to say, as a mapping task → tensor, for methods that apply
+            where the heads in ``parts`` are linear layers (``bayesagg-mtl``, which tells what the tensors are).
         options: what else sets this problem apart from others of its name, as JSON values. A study's folder remembers
             them, so that results of different options are never mixed.
         preload: modules that ``build`` and ``data`` import and that take long; runs then start faster.
@@ -100,6 +102,7 @@ class Problem:
     shared: Callable[[nn.Module], Any] | None = None
     stepping: Callable[[nn.Module], Mapping[str, Any]] | None = None
     parts: Callable[[nn.Module], Mapping[str, Any]] | None = None
+    targets: Callable[[Any], Mapping[str, torch.Tensor]] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     preload: tuple[str, ...] = ()
 
