@@ -53,7 +53,7 @@ class Reach(gymnasium.Env[np.ndarray, np.ndarray]):
 
 LINE = {"left": partial(Reach, -2.0), "right": partial(Reach, 2.0)}
 TINY = Settings(
-    steps=450, warm_up=100, batch_size=32, hidden=16, learning_rate=1e-2, discount=0.8, averaging=0.05, reward_scale=0.3,
+    steps=350, warm_up=100, batch_size=32, hidden=16, learning_rate=1e-2, discount=0.8, averaging=0.05, reward_scale=0.3,
     test_episodes=5, horizon=10,
 )  # fmt: skip
 

@@ -32,7 +32,7 @@ from equipoise.bilevel.applications.architecture_search import (
 )
 from equipoise.errors import InputError
 
-TINY = Settings(channels=4, nodes=3, steps=30, lower_steps=3, batch_size=24, training_steps=40, logits_step_size=0.2)
+TINY = Settings(channels=4, nodes=3, steps=25, lower_steps=2, batch_size=24, training_steps=40, logits_step_size=0.2)
 LARGEST = 3 * 9 * 4**2
 
 
@@ -95,8 +95,9 @@ def test_the_search_moves_the_size_towards_what_is_wished_and_still_learns(solve
         logits, history = searched(solver, wished)
         sizes[wished] = float(expected_parameters(logits, counts))
         assert abs(sizes[wished] - wished) < 0.5 * abs(start - wished)
-        first, last = (np.mean([entry["clean"] for entry in part]) for part in (history[:5], history[-5:]))
-        assert last < first - 0.05
+    # A cell of hardly any parameters has little to learn with; this is the large one's.
+    first, last = (np.mean([entry["clean"] for entry in part]) for part in (history[:5], history[-5:]))
+    assert last < first - 0.1
     small, large = sizes.values()
     assert small < start < large
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ def classifier() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, 4))
 
 
+@settings(max_examples=40)
 @given(radius=st.floats(0.0, 0.6), steps=st.integers(0, 4), step_size=st.none() | st.floats(1e-3, 2.0), seed=st.integers(0, 99))
 def test_stays_in_the_ball_and_among_pixels(radius: float, steps: int, step_size: float | None, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

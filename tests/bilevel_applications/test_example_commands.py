@@ -12,7 +12,7 @@ from equipoise.errors import InputError
 
 
 def test_few_shot(capsys: pytest.CaptureFixture[str]) -> None:
-    options = "--methods untrained --seeds 1 --ways 2 --shots 1"
+    options = "--methods untrained --seeds 1 --ways 2 --shots 1 --test-episodes 3"
     assert main(["example", "few-shot", *options.split()]) == 0
     out, err = capsys.readouterr()
     assert "untrained, seed 0" in err

@@ -23,7 +23,7 @@ from equipoise.bilevel.applications.few_shot import (
 )
 from equipoise.errors import InputError
 
-TINY = Settings(steps=70, test_episodes=12, lower_steps=4, lower_step_size=0.125, attack_steps=2)
+TINY = Settings(steps=55, test_episodes=10, lower_steps=4, lower_step_size=0.125, attack_steps=2)
 CHANCE = 100 / TINY.ways
 
 

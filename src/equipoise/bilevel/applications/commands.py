@@ -39,13 +39,14 @@ def _few_shot(
     ways: Annotated[int, typer.Option(help="N, classes of an episode.")] = 3,
     shots: Annotated[int, typer.Option(help="k, support images of a class.")] = 5,
     radius: Annotated[float, typer.Option(help="Of the attacks, in units of pixel values.")] = 0.1,
-    quick: Annotated[bool, typer.Option("--quick", help="One seed, 60 episodes: half a minute.")] = False,
+    test_episodes: Annotated[int, typer.Option(help="Episodes of novel classes in the evaluation.")] = 60,
+    quick: Annotated[bool, typer.Option("--quick", help="One seed, 60 meta-training episodes.")] = False,
 ) -> None:
     """Robust few-shot learning (thesis, eq. 3.34) on digits: clean against PGD-perturbed query loss, by MOML."""
     from equipoise.bilevel.applications.few_shot import Settings, run, show
     from equipoise.study.plan import parse_seeds
 
-    settings = Settings(ways=ways, shots=shots, radius=radius, steps=60 if quick else steps)
+    settings = Settings(ways=ways, shots=shots, radius=radius, steps=60 if quick else steps, test_episodes=test_episodes)
     outcomes = []
     for seed in parse_seeds("1" if quick else seeds):
         for method in methods.split(","):
