@@ -66,7 +66,7 @@ def _architecture_search(
     nodes: Annotated[int, typer.Option(help="Of the cell, its input among them.")] = 4,
     channels: Annotated[int, typer.Option(help="Of every node.")] = 8,
     radius: Annotated[float, typer.Option(help="Of the attacks, in units of pixel values.")] = 0.05,
-    quick: Annotated[bool, typer.Option("--quick", help="One seed, 3 nodes, 60 steps, the first and the last size.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="One seed, 3 nodes, 60 steps, the first two sizes.")] = False,
 ) -> None:
     """Architecture search (thesis, eq. 3.35 to 3.37) on digits: accuracy, robustness and number of parameters."""
     from equipoise.bilevel.applications.architecture_search import Settings, run, show
@@ -75,7 +75,7 @@ def _architecture_search(
 
     wished = whole_numbers(sizes, "sizes", least=0)
     if quick:
-        wished, seeds, nodes, steps = (wished[0], wished[-1]), "1", 3, 60
+        wished, seeds, nodes, steps = wished[:2], "1", 3, 60
     settings = Settings(channels=channels, nodes=nodes, steps=steps, radius=radius)
     outcomes = []
     for seed in parse_seeds(seeds):

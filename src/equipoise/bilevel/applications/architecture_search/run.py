@@ -61,7 +61,7 @@ def run(method: str, wished: float, seed: int, settings: Settings) -> Outcome:
         settings: the numbers.
 
     Raises:
-        InputError: an unknown method, or a negative L.
+        InputError: an unknown method, or an L that no cell can have.
         MissingExtraError: scikit-learn is not installed.
     """
     if method not in METHODS:

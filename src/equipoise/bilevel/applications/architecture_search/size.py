@@ -58,17 +58,18 @@ def size_loss(logits: Tensor, counts: Tensor, wished: float) -> Tensor:
         wished: L, in parameters.
 
     Raises:
-        InputError: a negative L, shapes that do not fit, or operations that all have no parameters.
+        InputError: an L that no cell can have, shapes that do not fit, or operations that all have no parameters.
 
     Example:
         >>> float(size_loss(torch.zeros(3, 2), torch.tensor([0.0, 10.0]), wished=6.0))
         0.30...
     """
-    if not 0 <= wished < float("inf"):
-        raise InputError(f"wished is a number of parameters, from 0 on; got {wished}")
+    _check(logits, counts)
     largest = len(logits) * float(counts.max())
     if largest == 0:
         raise InputError("no operation has parameters, so all architectures are of one size")
+    if not 0 <= wished <= largest:
+        raise InputError(f"wished is a number of parameters from 0 to {largest:g}, those of the largest cell; got {wished:g}")
     return (expected_parameters(logits, counts) - wished).abs() / largest
 
 
