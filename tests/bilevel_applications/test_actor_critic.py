@@ -166,6 +166,26 @@ def test_one_step_of_equal_weights_is_gradient_descent_on_the_sum() -> None:
         torch.testing.assert_close(after, before - 0.1 * scale * gradient)
 
 
+def test_resumed_to_the_bit() -> None:
+    batches = [transitions() for _ in range(4)]
+
+    def go(steps: range, state: dict[str, Any] | None = None) -> tuple[Critic, Policy, dict[str, Any]]:
+        critic, policy, _, posed = built()
+        optimizers = [torch.optim.Adam(critic.parameters(), 0.1), torch.optim.Adam(policy.parameters(), 0.05)]
+        solver = AlternatingUpdate(posed, optimizers, balancer="gradvac")
+        if state is not None:
+            solver.load_state_dict(state)
+        for step in steps:
+            solver.step([batches[step]], batches[step])
+        return critic, policy, solver.state_dict()
+
+    *straight, _ = go(range(4))
+    *_, halfway = go(range(2))
+    *resumed, _ = go(range(2, 4), halfway)
+    for one, other in zip(straight, resumed, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(one.parameters(), other.parameters(), strict=True))
+
+
 def test_an_infinite_reward_changes_nothing() -> None:
     batch = transitions()
     critic, policy, _, posed = built()
