@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from types import ModuleType
 
 __all__ = [
+    "DataSetError",
     "EquipoiseError",
     "InputError",
     "MissingExtraError",
@@ -30,6 +31,10 @@ class EquipoiseError(Exception):
 
 class InputError(EquipoiseError, ValueError):
     """An argument that cannot be used as it was given."""
+
+
+class DataSetError(InputError):
+    """Files of a data set that are missing, or that are not what their layout says; the message says where to get them."""
 
 
 class UnknownTaskError(InputError):

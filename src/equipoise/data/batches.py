@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from equipoise.data.loading.seeds import generator_of
 from equipoise.errors import InputError
 
 __all__ = ["TensorBatches"]
@@ -68,10 +68,7 @@ class TensorBatches:
         """The row numbers ``[N]`` in the order in which that epoch visits them."""
         if not self.shuffle:
             return torch.arange(self._rows)
-        # A seed sequence mixes the pair, so that (seed 0, epoch 1) and (seed 1, epoch 0) have nothing in common.
-        mixed = np.random.SeedSequence([self.seed, epoch]).generate_state(1, dtype=np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(mixed >> np.uint64(1)))
-        return torch.randperm(self._rows, generator=generator)
+        return torch.randperm(self._rows, generator=generator_of(self.seed, epoch))
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Yields the batches of the present epoch."""

@@ -1,0 +1,155 @@
+"""CelebA's aligned faces with their forty attributes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from equipoise.data.celeba.lists import ATTRIBUTES, SOURCE, read_attributes, read_partition
+from equipoise.data.images import Images, channels_first
+from equipoise.data.loading import DatasetBatches, EpochDataset
+from equipoise.errors import DataSetError, InputError
+
+__all__ = ["CelebA", "celeba_loaders"]
+
+_SPLITS = ("train", "val", "test")
+# Where the project page's folders, a folder for everything, and Kaggle's archive have them.
+_IMAGES = ("img_align_celeba", "Img/img_align_celeba", "img_align_celeba/img_align_celeba")
+_ATTRIBUTES = tuple(f"{folder}list_attr_celeba.{end}" for folder in ("", "Anno/") for end in ("txt", "csv"))
+_PARTITION = tuple(f"{folder}list_eval_partition.{end}" for folder in ("", "Eval/") for end in ("txt", "csv"))
+
+
+class CelebA(EpochDataset):
+    """One split of CelebA (Liu et al. 2015): 162,770 training, 19,867 validation and 19,962 test images.
+
+    On disk, in ``root``: the images ``img_align_celeba/000001.jpg``, … (178×218; also ``Img/img_align_celeba`` or Kaggle's
+    ``img_align_celeba/img_align_celeba``), ``list_attr_celeba.txt`` (or ``Anno/…``, or ``.csv``) and
+    ``list_eval_partition.txt`` (or ``Eval/…``, or ``.csv``).
+
+    A row is ``{"image": [3, size, size] float32 in [0, 1], "label": [40] float32, 0 or 1}``, the labels in the order of
+    :attr:`tasks`. As in the literature on balancing (FAMO's code), images are squeezed to 64×64 by an antialiased bilinear
+    filter.
+
+    Args:
+        root: the folder.
+        split: ``"train"``, ``"val"`` or ``"test"``, by the published partition.
+        size: pixels of an edge.
+        cache: folder in which the resized images of this split are kept (N·3·size² bytes, 2.0 GB for the training split),
+            so that they are decoded but once; ``None`` to decode each time.
+        workers: processes that fill the cache.
+
+    Raises:
+        InputError: another split, or a size below 1.
+        DataSetError: images or a list are missing, or a list is not in one of the published formats.
+        MissingExtraError: Pillow is not installed; raised when the first image is read.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from equipoise.data.samples import write_celeba_sample
+        >>> faces = CelebA(write_celeba_sample(mkdtemp(), images=8), "train")
+        >>> len(faces), faces[0]["image"].shape, faces[0]["label"].shape, faces.tasks[20]
+        (4, torch.Size([3, 64, 64]), torch.Size([40]), 'Male')
+    """
+
+    tasks = ATTRIBUTES
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: Literal["train", "val", "test"] = "train",
+        *,
+        size: int = 64,
+        cache: str | Path | None = None,
+        workers: int = 0,
+    ) -> None:
+        if split not in _SPLITS:
+            raise InputError(f'split is "{split}"; CelebA has {", ".join(_SPLITS)}')
+        folder = Path(root).expanduser()
+        partition_file = _find(folder, _PARTITION)
+        attributes_file = _find(folder, _ATTRIBUTES)
+        parts = read_partition(partition_file)
+        files, labels = read_attributes(attributes_file)
+        unknown = [file for file in files if file not in parts]
+        if unknown:
+            raise DataSetError(f"{partition_file} lacks {unknown[0]}, which {attributes_file} has; get both from {SOURCE}")
+        rows = [row for row, file in enumerate(files) if parts[file] == _SPLITS.index(split)]
+        if not rows:
+            raise DataSetError(f'{partition_file} has no image of split "{split}"; get it anew from {SOURCE}')
+        names = [files[row] for row in rows]
+        self.split = split
+        self.labels = torch.from_numpy(labels[rows])
+        self.images = Images(_all_there(folder, names), size, cache=cache, workers=workers)
+
+    def __len__(self) -> int:
+        """Images of the split."""
+        return len(self.images)
+
+    def at(self, row: int, epoch: int) -> dict[str, Tensor]:
+        """One face; the same in every epoch."""
+        return {name: rows[0] for name, rows in self.batch([row], epoch).items()}
+
+    def batch(self, rows: Sequence[int], epoch: int) -> Any:
+        """Several faces, stacked."""
+        return {"image": channels_first(self.images.rows(rows)), "label": self.labels[list(rows)].to(torch.float32)}
+
+
+def celeba_loaders(
+    root: str | Path,
+    batch_size: int = 256,
+    *,
+    size: int = 64,
+    cache: str | Path | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    pin_memory: bool = False,
+    drop_last: bool = False,
+) -> tuple[DatasetBatches, DatasetBatches, DatasetBatches]:
+    """Loaders for training, validation and test, by the published partition.
+
+    Args:
+        root: CelebA's folder, see :class:`CelebA`.
+        batch_size: images a batch; 256 in the literature.
+        size: pixels of an edge.
+        cache: folder of the resized images; ``None`` to decode each time.
+        seed: of the training order.
+        workers: processes a loader that read ahead, and that fill the cache.
+        pin_memory: whether batches lie in page-locked memory.
+        drop_last: whether a last, smaller training batch is left out.
+
+    Raises:
+        DataSetError: as :class:`CelebA`.
+    """
+    train, validation, test = (CelebA(root, split, size=size, cache=cache, workers=workers) for split in _SPLITS)  # type: ignore[arg-type]
+    return (
+        DatasetBatches(train, batch_size, shuffle=True, seed=seed, drop_last=drop_last, workers=workers, pin_memory=pin_memory),
+        DatasetBatches(validation, batch_size, workers=workers, pin_memory=pin_memory),
+        DatasetBatches(test, batch_size, workers=workers, pin_memory=pin_memory),
+    )
+
+
+def _find(folder: Path, candidates: Sequence[str]) -> Path:
+    for candidate in candidates:
+        if (folder / candidate).is_file():
+            return folder / candidate
+    raise DataSetError(f"CelebA needs {' or '.join(candidates)} in {folder}, and there is none; to get it: {SOURCE}")
+
+
+def _all_there(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The images' paths; one listing of the folder instead of a look for each of 200,000 files."""
+    for candidate in reversed(_IMAGES):  # Kaggle's inner folder before the outer one
+        where = folder / candidate
+        if where.is_dir():
+            there = set(os.listdir(where))
+            missing = [name for name in names if name not in there]
+            if missing:
+                raise DataSetError(
+                    f"{where / missing[0]} is missing, and {len(missing) - 1} more of {len(names)} images; "
+                    f"to get them: {SOURCE}"
+                )
+            return [where / name for name in names]
+    raise DataSetError(f"CelebA needs the images in {' or '.join(_IMAGES)} in {folder}, and there is none; to get it: {SOURCE}")

@@ -1,0 +1,7 @@
+"""NYUv2 and Cityscapes as MTAN prepared them: folders of numbered ``.npy`` files, one folder a modality."""
+
+from equipoise.data.dense.augmentation import ZoomAndFlip
+from equipoise.data.dense.cityscapes import Cityscapes, cityscapes_loaders
+from equipoise.data.dense.nyuv2 import NYUv2, nyuv2_loaders
+
+__all__ = ["Cityscapes", "NYUv2", "ZoomAndFlip", "cityscapes_loaders", "nyuv2_loaders"]

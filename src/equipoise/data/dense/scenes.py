@@ -1,0 +1,155 @@
+"""Numbered ``.npy`` files in a folder a modality, checked as they are found and as they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equipoise.data.dense.augmentation import ZoomAndFlip
+from equipoise.data.loading import EpochDataset, generator_of
+from equipoise.errors import DataSetError, InputError
+
+__all__ = ["Layout", "SceneDataset"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What lies in a split's folder, and what a user is told if it does not.
+
+    Attributes:
+        name: of the data set.
+        source: where it is to be had, in words.
+        folders: array → names of its folder, of which the first that exists counts.
+        classes: how many the label tells apart.
+        ignored: labels that count as void, beside −1.
+    """
+
+    name: str
+    source: str
+    folders: dict[str, tuple[str, ...]]
+    classes: int
+    ignored: tuple[int, ...] = ()
+
+
+# Array → channels in the file, in its last dimension; None where there is no such dimension.
+_CHANNELS = {"image": 3, "label": None, "depth": 1, "normal": 3}
+
+
+class SceneDataset(EpochDataset):
+    """The scenes of one split. Base class of :class:`~equipoise.data.NYUv2` and :class:`~equipoise.data.Cityscapes`."""
+
+    def __init__(
+        self, layout: Layout, root: str | Path, split: str, *, augmentation: ZoomAndFlip | None = None, seed: int = 0
+    ) -> None:
+        self.layout = layout
+        self.split = split
+        self.augmentation = augmentation
+        self.seed = seed
+        self.folder = Path(root).expanduser() / split
+        if split not in ("train", "val", "test"):
+            raise InputError(f'split is "{split}"; {layout.name} has "train" and "val" (and "test" where a user made one)')
+        self._folders = {name: self._find(names) for name, names in layout.folders.items()}
+        self._count = self._counted()
+
+    def __len__(self) -> int:
+        """Scenes of the split."""
+        return self._count
+
+    def at(self, row: int, epoch: int) -> dict[str, Tensor]:
+        """The arrays of one scene, as that epoch sees it.
+
+        Raises:
+            DataSetError: a file is missing, is no array, or has another shape than the layout's.
+        """
+        arrays = {name: self._read(name, row) for name in self._folders}
+        size = arrays["image"].shape[-2:]
+        for name, array in arrays.items():
+            if array.shape[-2:] != size:
+                raise self._wrong(
+                    self._path(name, row), f"has {_by(array.shape[-2:])} pixels, but the image of that number {_by(size)}"
+                )
+        if self.augmentation is not None:
+            arrays = self.augmentation(arrays, generator_of(self.seed, epoch, row))
+        return arrays
+
+    def _path(self, name: str, row: int) -> Path:
+        return self._folders[name] / f"{row}.npy"
+
+    def _find(self, names: tuple[str, ...]) -> Path:
+        for name in names:
+            if (self.folder / name).is_dir():
+                return self.folder / name
+        expected = " or ".join(str(self.folder / name) for name in names)
+        raise DataSetError(
+            f"{self.layout.name} needs a folder {expected} with files 0.npy, 1.npy, …, and there is none; "
+            f"to get it: {self.layout.source}"
+        )
+
+    def _counted(self) -> int:
+        """How many scenes there are: every folder must hold the same numbers, from 0 without a gap."""
+        numbers = {}
+        for name, folder in self._folders.items():
+            stems = (path.stem for path in folder.iterdir() if path.suffix == ".npy")
+            numbers[name] = {int(stem) for stem in stems if stem.isdecimal()}
+        count = max(len(own) for own in numbers.values())
+        if not count:
+            raise DataSetError(
+                f"{self.layout.name} needs files 0.npy, 1.npy, … in {self._folders['image']}, and there are none; "
+                f"to get them: {self.layout.source}"
+            )
+        for name, own in numbers.items():
+            missing = sorted(set(range(count)) - own)
+            if missing:
+                raise DataSetError(
+                    f"{self._path(name, missing[0])} is missing, and {len(missing) - 1} more of the {count} files that "
+                    f"{self.layout.name} needs there; to get them: {self.layout.source}"
+                )
+            if len(own) != count:
+                raise self._wrong(self._folders[name], f"holds {len(own)} numbered files, but another folder {count}")
+        return count
+
+    def _read(self, name: str, row: int) -> Tensor:
+        path = self._path(name, row)
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise self._wrong(path, f"cannot be read as an array ({error})") from error
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+            raise self._wrong(path, "holds something else than an array of numbers")
+        channels = _CHANNELS[name]
+        if channels in (None, 1) and array.ndim == (3 if channels is None else 2):
+            # Some copies have one dimension of length 1 more or less.
+            array = array[..., 0] if channels is None and array.shape[-1] == 1 else array
+            array = array[..., None] if channels == 1 else array
+        if array.ndim != (2 if channels is None else 3) or (channels is not None and array.shape[-1] != channels):
+            wanted = "H×W" if channels is None else f"H×W×{channels}"
+            raise self._wrong(path, f"has the shape {_by(array.shape)}, but {name} is {wanted}")
+        if channels is None:
+            return self._label(array, path)
+        values = torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 0), dtype=np.float32))
+        return values.div_(255.0) if name == "image" and array.dtype == np.uint8 else values
+
+    def _label(self, array: np.ndarray, path: Path) -> Tensor:
+        label = torch.from_numpy(array.astype(np.int64))
+        for ignored in self.layout.ignored:
+            label[label == ignored] = -1
+        low, high = int(label.min()), int(label.max())
+        if low < -1 or high >= self.layout.classes:
+            raise self._wrong(
+                path,
+                f"has labels from {low} to {high}, but there are {self.layout.classes} classes, 0 to "
+                f"{self.layout.classes - 1}, and −1 for void",
+            )
+        return label
+
+    def _wrong(self, path: Path, what: str) -> DataSetError:
+        return DataSetError(f"{path} {what}; to get {self.layout.name} anew: {self.layout.source}")
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "×".join(str(length) for length in shape)

@@ -1,0 +1,157 @@
+"""Batches of a data set that is read from files, in an order that depends on nothing but the seed and the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from equipoise.data.loading.epoch_dataset import EpochDataset
+from equipoise.data.loading.seeds import generator_of
+from equipoise.errors import EquipoiseError, InputError
+
+__all__ = ["DatasetBatches"]
+
+
+class DatasetBatches:
+    """An iterable over the batches of an :class:`EpochDataset`, read ahead by workers if so wished.
+
+    It behaves as :class:`~equipoise.data.TensorBatches` does: every pass is one epoch and counts :attr:`epoch` up, the
+    order is a function of ``(seed, epoch)``, and :meth:`set_epoch` goes straight to any epoch, and within it to any batch.
+    Batches are the same whatever the number of workers, and torch's global generator is not touched. Workers live as
+    long as the loader does. An error in a worker is raised here as the error it was.
+
+    Args:
+        dataset: what is read.
+        batch_size: rows a batch; the last batch of an epoch may be smaller.
+        rows: which rows of the data set are visited; all of them if left out.
+        shuffle: whether the order changes from epoch to epoch; otherwise rows come in the order of ``rows``.
+        seed: seed of the order.
+        drop_last: whether a last batch that is smaller than the others is left out, as batch normalisation may need.
+        workers: processes that read ahead; 0 reads in this process.
+        pin_memory: whether batches are put into page-locked memory, from which they get to a GPU faster; without a GPU it
+            has no effect.
+
+    Raises:
+        InputError: a batch size below 1, fewer than 0 workers, or no rows.
+
+    Example:
+        >>> class Squares(EpochDataset):
+        ...     def __len__(self):
+        ...         return 5
+        ...     def at(self, row, epoch):
+        ...         return {"square": torch.tensor(row * row)}
+        >>> [batch["square"].tolist() for batch in DatasetBatches(Squares(), batch_size=2)]
+        [[0, 1], [4, 9], [16]]
+    """
+
+    def __init__(
+        self,
+        dataset: EpochDataset,
+        batch_size: int,
+        *,
+        rows: Tensor | Sequence[int] | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+        if workers < 0:
+            raise InputError(f"workers is {workers}; it must be 0, to read in this process, or the number of processes")
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.rows = torch.arange(len(dataset)) if rows is None else torch.as_tensor(rows, dtype=torch.int64)
+        if not len(self.rows):
+            raise InputError("the loader was given no rows; it needs at least one")
+        self.shuffle = shuffle
+        self.seed = seed
+        self.drop_last = drop_last
+        self.epoch = 0
+        self._skip = 0
+        self._loader: DataLoader[Any] = DataLoader(
+            _Fetcher(dataset),
+            batch_sampler=_Planned(self),  # type: ignore[arg-type]
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            pin_memory=pin_memory and torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+            # Only a seed for the workers' generators is drawn from it, which nothing here uses; without it, that seed
+            # would come from the global generator.
+            generator=torch.Generator(),
+        )
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+        if self.drop_last:
+            return len(self.rows) // self.batch_size
+        return -(-len(self.rows) // self.batch_size)
+
+    def set_epoch(self, epoch: int, skip: int = 0) -> None:
+        """Makes the next pass the one with this number, counted from 0, without its first ``skip`` batches."""
+        self.epoch = epoch
+        self._skip = skip
+
+    def order(self, epoch: int) -> Tensor:
+        """The row numbers ``[N]`` in the order in which that epoch visits them."""
+        if not self.shuffle:
+            return self.rows
+        return self.rows[torch.randperm(len(self.rows), generator=generator_of(self.seed, epoch))]
+
+    def plan(self, epoch: int) -> list[list[int]]:
+        """The rows of each batch of that epoch."""
+        batches = [rows.tolist() for rows in self.order(epoch).split(self.batch_size)]
+        return batches[: len(self)]
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yields the batches of the present epoch."""
+        iterator = iter(self._loader)  # takes the plan of the present epoch
+        self.epoch += 1
+        self._skip = 0
+        for batch in iterator:
+            if isinstance(batch, _Raised):
+                raise batch.error
+            yield batch
+
+
+class _Planned:
+    """The plan of the loader's present epoch, each batch with the epoch's number for the workers to know."""
+
+    def __init__(self, batches: DatasetBatches) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        # No generator function: the epoch is looked up now, not when the first batch is asked for.
+        epoch, skip = self.batches.epoch, self.batches._skip
+        return iter([(epoch, rows) for rows in self.batches.plan(epoch)[skip:]])
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class _Fetcher(Dataset[Any]):
+    """Fetches a whole batch at once; an error of ours travels as a value, since torch would wrap a traceback around it."""
+
+    def __init__(self, dataset: EpochDataset) -> None:
+        self.dataset = dataset
+
+    def __getitems__(self, planned: tuple[int, list[int]]) -> Any:
+        epoch, rows = planned
+        try:
+            return self.dataset.batch(rows, epoch)
+        except EquipoiseError as error:
+            return _Raised(error)
+
+
+class _Raised:
+    def __init__(self, error: EquipoiseError) -> None:
+        self.error = error
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
