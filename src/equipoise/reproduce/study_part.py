@@ -1,0 +1,120 @@
+"""A part that is a study: a problem, and a method a row."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from equipoise.metrics.published import find_table
+from equipoise.reproduce.cost import Workload
+from equipoise.reproduce.first import First
+from equipoise.reproduce.recipe import Asked, Found, Part, Row, Setting
+from equipoise.study.methods import Method
+from equipoise.study.plan import Run
+from equipoise.study.problem import Problem, Splits
+from equipoise.study.results import Results
+from equipoise.study.study import Study
+from equipoise.study.training import train
+
+__all__ = ["StudyPart"]
+
+
+@dataclass(frozen=True)
+class StudyPart(Part):
+    """Trained by :class:`equipoise.study.Study`, which goes on where it was when it is started again.
+
+    Attributes:
+        problem: makes the problem on a machine.
+        sample: writes a data set of random content in the real layout.
+        further: columns of the table beside metrics and summaries, from a study's results and a method's label.
+    """
+
+    name: str
+    table: str
+    rows: tuple[Row, ...]
+    workload: Workload
+    network: str
+    hyperparameters: Mapping[str, str]
+    problem: Callable[[Setting], Problem]
+    sample: Callable[[Path], Path]
+    open_choices: tuple[str, ...] = ()
+    baselines: bool = False
+    further: Callable[[Results, str], Mapping[str, Sequence[float]]] | None = None
+
+    def methods(self, rows: Sequence[Row]) -> dict[str, Method]:
+        """Row → method, each labelled by what it is, so that a study can be gone on with from the command line."""
+        return {row.name: row.parsed() for row in rows if not row.obstacle()}
+
+    def study(self, asked: Asked, folder: Path) -> Study:
+        """The study of the rows that were asked for."""
+        methods = {method.label: method for method in self.methods(self.wanted(asked)).values()}
+        return Study(
+            self.problem(asked.setting),
+            list(methods.values()),
+            asked.seeds,
+            epochs=asked.epochs,
+            folder=folder,
+            jobs=asked.jobs,
+            gramian_every=0,
+            baselines=asked.baselines,
+            console=asked.console,
+        )
+
+    def execute(self, asked: Asked, folder: Path) -> None:
+        """Runs the study and writes its report."""
+        study = self.study(asked, folder)
+        study.run()
+        study.report()
+
+    def collect(self, folder: Path) -> Found:
+        """Metrics and summaries of every row, one value a seed; Δ against the table's own baseline row."""
+        if not (folder / "study.json").exists():
+            return {}
+        results = Results(folder)
+        table = find_table(self.table)
+        found: dict[str, dict[str, list[float]]] = {}
+        if results.baseline() and table.baseline:
+            columns = {metric.name: list(results.baseline_values(metric).values()) for metric in results.metrics}
+            found[table.baseline] = {name: values for name, values in columns.items() if values}
+        for row, method in self.methods(self.rows).items():
+            if method.label not in results.methods:
+                continue
+            own: dict[str, list[float]] = {}
+            for record in results.records(method.label).values():
+                values = {name: float("nan") if value is None else float(value) for name, value in record["final"]["test"].items()}
+                summed = {column: table.summed_up(values, column) for column in table.summaries if column != "MR"}
+                for name, value in (*values.items(), *summed.items()):
+                    if value is not None:
+                        own.setdefault(name, []).append(value)
+            if self.further is not None:
+                own |= {name: list(values) for name, values in self.further(results, method.label).items()}
+            drops = results.delta_m(method.label)
+            if drops:
+                own["Δm against our baselines"] = list(drops.values())
+            found[row] = own
+        return found
+
+    def smoke(self, sample: Path, rows: Sequence[str] | None = None, steps: int = 2) -> Found:
+        """Trains one epoch of a few steps and evaluates on as few batches, through the study's own loop."""
+        setting = Setting(data=sample, smoke=True)
+        problem = _shortened(self.problem(setting), steps)
+        found = {}
+        for row, method in self.methods([row for row in self.rows if rows is None or row.name in rows]).items():
+            record = train(problem, Run(0, method=method), epochs=1, gramian_every=0)
+            found[row] = {name: [float(value)] for name, value in record["final"]["test"].items()}
+        return found
+
+    def write_sample(self, folder: Path) -> Path:
+        return self.sample(folder)
+
+
+def _shortened(problem: Problem, steps: int) -> Problem:
+    def data(seed: int) -> Splits:
+        splits = Splits(*problem.data(seed))
+        return Splits(*(None if loader is None else First(loader, steps) for loader in splits))
+
+    changes: dict[str, Any] = {"data": data, "epochs": 1}
+    return dataclasses.replace(problem, **changes)
