@@ -8,7 +8,7 @@
 and, for a loop of one's own, ``eq.backward(losses, balancer, shared=encoder)`` in place of ``sum(losses).backward()``.
 """
 
-from equipoise import blackbox, solvers
+from equipoise import bilevel, blackbox, solvers
 from equipoise.balance import (
     DBMTL,
     FAMO,
@@ -128,6 +128,7 @@ __all__ = [
     "__version__",
     "backward",
     "balancer",
+    "bilevel",
     "blackbox",
     "gramian",
     "methods",

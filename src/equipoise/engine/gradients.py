@@ -148,6 +148,16 @@ class TaskGradients:
                     for row, piece in zip(rows[start : start + size], gradient, strict=True):
                         self._write(row, position, piece)
 
+    def subtract(self, row: int, pieces: Sequence[Tensor | None]) -> None:
+        """Takes something away from a row, an entry a parameter; to be called within :meth:`recording`."""
+        for position, piece in enumerate(pieces):
+            if piece is not None:
+                self._write(row, position, -piece)
+
+    def reaches(self, row: int, position: int) -> bool:
+        """Whether a task's gradient arrived at a parameter in the present recording."""
+        return bool(self._written[row][position])
+
     def row_norms(self) -> Tensor:
         """Norms of the rows, ``[K]``."""
         norms: Tensor = torch.linalg.vector_norm(self.rows, dim=1)

@@ -1,0 +1,32 @@
+"""Multi-objective bilevel optimisation (thesis, chapter 3): min over α of F_1 … F_m, where ω answers to α.
+
+:class:`BilevelProblem` says what the two levels want; the solvers share one interface,
+``solver.step(lower_batches, upper_batch)``. :class:`MOML` and :class:`MoCo` differentiate through the lower level's steps;
+:class:`FORUM`, :class:`BOME` and :class:`BVFIM` need first derivatives only.
+"""
+
+from equipoise.bilevel.base import BilevelSolver
+from equipoise.bilevel.batches import endless
+from equipoise.bilevel.bome import BOME
+from equipoise.bilevel.bvfim import BVFIM
+from equipoise.bilevel.forum import FORUM
+from equipoise.bilevel.hypergradients import Hypergradients, hypergradients
+from equipoise.bilevel.moco import MoCo
+from equipoise.bilevel.moml import MOML
+from equipoise.bilevel.problem import BilevelProblem, Point
+from equipoise.bilevel.report import BilevelReport
+
+__all__ = [
+    "BOME",
+    "BVFIM",
+    "FORUM",
+    "MOML",
+    "BilevelProblem",
+    "BilevelReport",
+    "BilevelSolver",
+    "Hypergradients",
+    "MoCo",
+    "Point",
+    "endless",
+    "hypergradients",
+]

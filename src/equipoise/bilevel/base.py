@@ -1,0 +1,189 @@
+"""What all bilevel solvers have in common: one interface, state, and steps that happen whole or not at all."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from equipoise.bilevel.batches import take
+from equipoise.bilevel.outer_optimizers import OuterOptimizers
+from equipoise.bilevel.problem import BilevelProblem, Point
+from equipoise.bilevel.report import BilevelReport
+from equipoise.errors import InputError, NonFiniteError
+
+__all__ = ["BilevelSolver", "Start", "check_upper"]
+
+Start = Literal["warm", "cold"]
+
+
+class BilevelSolver(ABC):
+    """Moves the variables of a bilevel problem, one outer step a call.
+
+    Attributes:
+        moves_both: whether the torch optimizers update both levels, or α alone.
+        last: the report of the last step.
+        steps: how many steps were taken.
+
+    Args:
+        problem: what is solved.
+        optimizer: a torch optimizer, or several, for the outer update.
+        lower_steps: T, gradient steps on the lower level in every outer step.
+        lower_step_size: their step size η.
+        start: whether the lower level's steps start ``"warm"``, from the present ω, or ``"cold"``, from the ω that the solver
+            was made with.
+
+    Raises:
+        InputError: an argument that cannot be used.
+    """
+
+    moves_both: ClassVar[bool]
+
+    def __init__(
+        self,
+        problem: BilevelProblem,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+        *,
+        lower_steps: int,
+        lower_step_size: float,
+        start: Start = "warm",
+    ) -> None:
+        if not isinstance(problem, BilevelProblem):
+            raise InputError(f"problem must be a BilevelProblem; got {type(problem).__name__}")
+        if isinstance(lower_steps, bool) or not isinstance(lower_steps, int) or lower_steps < 1:
+            raise InputError(
+                f"lower_steps must be a whole number, at least 1, or the lower level would never be solved; got {lower_steps}"
+            )
+        if not 0 < lower_step_size < float("inf"):
+            raise InputError(f"lower_step_size must be positive and finite; got {lower_step_size}")
+        if start not in get_args(Start):
+            raise InputError(f'start must be "warm" or "cold"; got "{start}"')
+        self.problem = problem
+        both = [problem.upper_variables, problem.lower_variables]
+        self.optimizers = OuterOptimizers(
+            optimizer, both if self.moves_both else both[:1], None if self.moves_both else problem.lower_variables
+        )
+        self.lower_steps = lower_steps
+        self.lower_step_size = lower_step_size
+        self.start = start
+        self.steps = 0
+        self.last: BilevelReport | None = None
+        self._first_lower = [tensor.detach().clone() for tensor in problem.lower_variables.tensors] if start == "cold" else None
+
+    def step(self, lower_batches: Iterable[Any] | None = None, upper_batch: Any = None) -> dict[str, Tensor]:
+        """Takes one outer step.
+
+        Args:
+            lower_batches: batches for ``lower``, one a lower step; an iterator is advanced by as many as are needed, a list
+                begins anew in every call, ``None`` stands for functions that need no data.
+            upper_batch: the batch for ``upper``.
+
+        Returns:
+            The values of the upper objectives, detached, by name.
+
+        Raises:
+            InputError: the batches are used up, or a level does not depend on what it should.
+            NonFiniteError: something was infinite or not a number; names the level and objective. Variables, optimizers,
+                buffers and the solver's state are as before.
+        """
+        batches = take(lower_batches, self.lower_steps)
+        self.optimizers.clear()
+        try:
+            report = self._gradients(batches, upper_batch)
+        except BaseException:
+            self.optimizers.clear()
+            self._rollback()
+            raise
+        self.optimizers.step()
+        self._commit()
+        self.last = report
+        self.steps += 1
+        return dict(zip(report.objectives, report.upper.unbind(), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides how solving goes on: variables, buffers, optimizers, memory.
+
+        torch's random state and the data's order are not part of it; save them beside it if the functions draw numbers.
+        """
+        return {
+            "upper": [tensor.detach().clone() for tensor in self.problem.upper_variables.tensors],
+            "lower": [tensor.detach().clone() for tensor in self.problem.lower_variables.tensors],
+            "buffers": self.problem.here().buffers,
+            "objectives": self.problem.objectives,
+            "optimizers": self.optimizers.state_dict(),
+            "first_lower": None if self._first_lower is None else [tensor.clone() for tensor in self._first_lower],
+            "steps": self.steps,
+            "memory": self._memory(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a saved state.
+
+        Raises:
+            InputError: the state is of other variables or another kind of solver.
+        """
+        for level in (self.problem.upper_variables, self.problem.lower_variables):
+            saved = state[level.level]
+            if [tensor.shape for tensor in saved] != [tensor.shape for tensor in level.tensors]:
+                raise InputError(f"the state is of other {level.level}-level variables than this problem's")
+        if state["memory"].keys() != self._memory().keys():
+            raise InputError(f"the state is not that of a {type(self).__name__}")
+        if (state["first_lower"] is None) != (self._first_lower is None):
+            raise InputError('the state was saved with another choice of start="warm" or "cold"')
+        with torch.no_grad():
+            for level in (self.problem.upper_variables, self.problem.lower_variables):
+                for tensor, saved in zip(level.tensors, state[level.level], strict=True):
+                    tensor.copy_(saved)
+        self.problem.keep_buffers(state["buffers"])
+        if state["objectives"]:
+            self.problem.names.fix(state["objectives"])
+        self.optimizers.load_state_dict(state["optimizers"])
+        if state["first_lower"] is not None:
+            self._first_lower = [tensor.clone() for tensor in state["first_lower"]]
+        self.steps = state["steps"]
+        self._remember(state["memory"])
+
+    def _lower_start(self) -> Point:
+        """Where this step's lower level starts."""
+        here = self.problem.here()
+        return here if self._first_lower is None else Point(here.upper, self._first_lower, here.buffers)
+
+    @abstractmethod
+    def _gradients(self, batches: list[Any], upper_batch: Any) -> BilevelReport:
+        """Fills ``.grad``; nothing else that outlives a failing step may change."""
+
+    def _commit(self) -> None:  # noqa: B027
+        """Makes the rest of the step's changes, once the optimizers have stepped."""
+
+    def _rollback(self) -> None:  # noqa: B027
+        """Forgets the step's changes."""
+
+    def _memory(self) -> dict[str, Any]:
+        """A copy of what the method remembers from step to step."""
+        return {}
+
+    def _remember(self, memory: dict[str, Any]) -> None:  # noqa: B027
+        """Goes on from a memory."""
+
+
+def check_upper(values: Sequence[Tensor], names: Sequence[str], step: int) -> Tensor:
+    """The upper objectives' values ``[m]``, detached.
+
+    Raises:
+        NonFiniteError: one of them is not finite; names it.
+    """
+    stacked = torch.stack([value.detach() for value in values])
+    for name, number in zip(names, stacked.tolist(), strict=True):
+        if not math.isfinite(number):
+            raise NonFiniteError(
+                f'the upper level\'s objective "{name}" is not finite in step {step} (it is {number}); '
+                f"the step was not taken and nothing has changed",
+                tasks=(name,),
+                step=step,
+                what="loss",
+            )
+    return stacked

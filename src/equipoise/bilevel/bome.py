@@ -1,0 +1,75 @@
+"""BOME: bilevel optimisation made easy, for one upper objective."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from equipoise.bilevel.base import Start
+from equipoise.bilevel.problem import BilevelProblem
+from equipoise.bilevel.value_function import Combination, ValueFunctionSolver
+from equipoise.errors import InputError
+
+__all__ = ["BOME"]
+
+Barrier = Literal["gradient", "value"]
+
+
+class BOME(ValueFunctionSolver):
+    """Lowers the mean upper objective while the constraint q̃ keeps falling (Liu et al., 2022, BOME, eq. 6 and 7).
+
+    The direction is −(∇F + ν ∇q̃) with F = mean of the F_i and ν = max(0, (φ − ⟨∇F, ∇q̃⟩)/‖∇q̃‖²). φ is ρ‖∇q̃‖², or
+    ρ q̃ with ``barrier="value"``.
+
+    Args:
+        problem: what is solved; its objectives are averaged.
+        optimizer: a torch optimizer, or several, that hold α and ω.
+        lower_steps: T.
+        lower_step_size: their step size.
+        rho: the paper's η, how fast the constraint is to fall.
+        barrier: what φ is measured in.
+        start: ω̃^0: ``"warm"``, the present ω, or ``"cold"``, the first one.
+        constraint_batches: over how many of the step's last lower batches q̃ is taken.
+
+    Raises:
+        InputError: an argument that cannot be used.
+    """
+
+    averages = True
+
+    def __init__(
+        self,
+        problem: BilevelProblem,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+        *,
+        lower_steps: int,
+        lower_step_size: float,
+        rho: float = 0.5,
+        barrier: Barrier = "gradient",
+        start: Start = "warm",
+        constraint_batches: int = 1,
+    ) -> None:
+        super().__init__(
+            problem,
+            optimizer,
+            lower_steps=lower_steps,
+            lower_step_size=lower_step_size,
+            start=start,
+            constraint_batches=constraint_batches,
+        )
+        if not 0 <= rho < float("inf"):
+            raise InputError(f"rho must be finite and at least 0; got {rho}")
+        if barrier not in get_args(Barrier):
+            raise InputError(f'barrier must be "gradient" or "value"; got "{barrier}"')
+        self.rho = rho
+        self.barrier = barrier
+
+    def _combine(self, gram: NDArray[np.float64], gap: float) -> Combination:
+        square = float(gram[-1, -1])
+        phi = self.rho * (square if self.barrier == "gradient" else max(gap, 0.0))
+        multiplier = max(0.0, (phi - float(gram[0, -1])) / square) if square > 0.0 else 0.0
+        return Combination(np.ones(1), multiplier)

@@ -1,0 +1,113 @@
+"""FORUM: a first-order multi-gradient method for multi-objective bilevel optimisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from equipoise.bilevel.base import Start
+from equipoise.bilevel.problem import BilevelProblem
+from equipoise.bilevel.value_function import Combination, ValueFunctionSolver
+from equipoise.errors import InputError
+from equipoise.solvers import constrained_descent, constraint_multiplier
+
+__all__ = ["FORUM"]
+
+
+class FORUM(ValueFunctionSolver):
+    """Steps along the direction that lowers all upper objectives and the constraint (thesis, Algorithm 2).
+
+    With φ = ½ρ‖∇q̃‖², the multipliers λ of the objectives and ν of the constraint solve eq. 3.20 exactly, in m + 1
+    variables; λ is averaged over the steps, λ̃ ← (1 − β_k) λ̃ + β_k λ with β_k = (k + 1)^(−decay) (eq. 3.30), ν is the best
+    one for λ̃, and the direction is −(Σ λ̃_i ∇F_i + ν ∇q̃) (eq. 3.26), for α and ω at once.
+
+    The optimality conditions of eq. 3.20 give ν = max(0, (φ − ⟨∇q̃, Σ λ_i ∇F_i⟩)/‖∇q̃‖²), and that is used; eq. 3.27 has 2φ
+    in place of φ, so its ρ is half of the one here. Released code uses φ = its own ρ times ‖∇q̃‖² in π, solves the
+    dual with ‖·‖² in place of ½‖·‖², and scales every ∇F_i to length 1, which ``normalise`` does here.
+
+    Args:
+        problem: what is solved.
+        optimizer: a torch optimizer, or several, that hold α and ω. Plain ``SGD`` at step size μ is the paper's.
+        lower_steps: T.
+        lower_step_size: η.
+        rho: ρ ≥ 0; how fast the constraint is to fall.
+        averaging: the exponent of β_k; 0 for no averaging. The paper's is 3/4.
+        start: ω̃^0: ``"warm"``, the present ω, or ``"cold"``, the first one.
+        constraint_batches: over how many of the step's last lower batches q̃ is taken.
+        normalise: scale every ∇F_i to length 1 first, as released code does.
+
+    Raises:
+        InputError: an argument that cannot be used.
+
+    Example:
+        >>> alpha, omega = torch.tensor(0.0), torch.tensor([0.0, 3.0])
+        >>> problem = BilevelProblem(
+        ...     lower=lambda alpha, omega, batch: (omega - alpha).square().sum(),
+        ...     upper=lambda alpha, omega, batch: [
+        ...         (omega - torch.stack([torch.tensor(end), alpha])).square().sum() for end in (1.0, 2.0)
+        ...     ],
+        ...     variables=(alpha, omega),
+        ... )
+        >>> solver = FORUM(problem, torch.optim.SGD([alpha, omega], 0.3), lower_steps=50, lower_step_size=0.05, rho=0.3)
+        >>> for _ in range(200):
+        ...     values = solver.step()
+        >>> bool(1 <= alpha <= 2), bool((omega - alpha).abs().max() < 1e-3)
+        (True, True)
+    """
+
+    def __init__(
+        self,
+        problem: BilevelProblem,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+        *,
+        lower_steps: int,
+        lower_step_size: float,
+        rho: float = 0.5,
+        averaging: float = 0.75,
+        start: Start = "warm",
+        constraint_batches: int = 1,
+        normalise: bool = False,
+    ) -> None:
+        super().__init__(
+            problem,
+            optimizer,
+            lower_steps=lower_steps,
+            lower_step_size=lower_step_size,
+            start=start,
+            constraint_batches=constraint_batches,
+        )
+        for name, value in (("rho", rho), ("averaging", averaging)):
+            if not 0 <= value < float("inf"):
+                raise InputError(f"{name} must be finite and at least 0; got {value}")
+        self.rho = rho
+        self.averaging = averaging
+        self.normalise = normalise
+        self.weights: NDArray[np.float64] | None = None
+        self._next: NDArray[np.float64] | None = None
+
+    def _combine(self, gram: NDArray[np.float64], gap: float) -> Combination:
+        lengths = np.ones(len(gram))
+        if self.normalise:
+            norms = np.sqrt(gram.diagonal()[:-1])
+            lengths[:-1] = np.where(norms > 0.0, 1.0 / np.where(norms > 0.0, norms, 1.0), 1.0)
+            gram = gram * np.outer(lengths, lengths)
+        phi = 0.5 * self.rho * float(gram[-1, -1])
+        solved, _ = constrained_descent(gram, phi)
+        share = float((self.steps + 1) ** -self.averaging) if self.averaging else 1.0
+        before = np.full(len(solved), 1.0 / len(solved)) if self.weights is None else self.weights
+        self._next = (1.0 - share) * before + share * solved
+        return Combination(self._next * lengths[:-1], constraint_multiplier(gram, self._next, phi))
+
+    def _commit(self) -> None:
+        super()._commit()
+        self.weights = self._next
+
+    def _memory(self) -> dict[str, Any]:
+        return {"forum": None if self.weights is None else self.weights.tolist()}
+
+    def _remember(self, memory: dict[str, Any]) -> None:
+        self.weights = None if memory["forum"] is None else np.array(memory["forum"])

@@ -1,0 +1,92 @@
+"""Gradient steps on the lower level, beside the variables and without a graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equipoise.bilevel.problem import BilevelProblem, Point
+from equipoise.errors import InputError, NonFiniteError
+
+__all__ = ["check_lower", "descend", "lower_gradients"]
+
+
+def descend(
+    problem: BilevelProblem,
+    start: Point,
+    batches: Sequence[Any],
+    step_size: float,
+    *,
+    decay: float = 0.0,
+    step: int,
+) -> Point:
+    """ω̃^{t+1} = ω̃^t − η (∇_ω f(α, ω̃^t) + decay ω̃^t), one step a batch (thesis, eq. 3.15).
+
+    Args:
+        problem: whose lower level is solved.
+        start: α and ω̃^0; stays as it is.
+        batches: T of them.
+        step_size: η.
+        decay: of the variables.
+        step: index of the outer step, for error messages.
+
+    Returns:
+        α and ω̃^T, without gradients to anything.
+
+    Raises:
+        InputError: the lower level has no gradient with respect to ω.
+        NonFiniteError: it left the finite numbers.
+    """
+    upper = [value.detach() for value in start.upper]
+    lower = [value.detach().clone().requires_grad_() for value in start.lower]
+    point = Point(upper, lower, start.buffers)
+    values = []
+    for batch in batches:
+        value = problem.lower_at(point, batch)
+        gradients = lower_gradients(problem, value, lower)
+        values.append(value.detach())
+        with torch.no_grad():
+            if decay:
+                torch._foreach_mul_(lower, 1.0 - step_size * decay)
+            moved = [tensor for tensor, gradient in zip(lower, gradients, strict=True) if gradient is not None]
+            torch._foreach_add_(moved, [gradient for gradient in gradients if gradient is not None], alpha=-step_size)
+    check_lower(values, step)
+    return Point(upper, [tensor.detach() for tensor in lower], start.buffers)
+
+
+def lower_gradients(
+    problem: BilevelProblem, value: Tensor, lower: Sequence[Tensor], *, create_graph: bool = False
+) -> list[Tensor | None]:
+    """∇_ω f, an entry a variable; ``None`` for variables that f does not depend on.
+
+    Raises:
+        InputError: f depends on none of them.
+    """
+    found: Sequence[Tensor | None] = ()
+    if value.requires_grad:
+        found = torch.autograd.grad(value, lower, create_graph=create_graph, allow_unused=True)
+    if all(gradient is None for gradient in found):
+        raise InputError(
+            "lower(α, ω, batch) has no gradient with respect to the lower-level variables "
+            f"({', '.join(problem.lower_variables.names[:3])}{' …' if len(problem.lower_variables) > 3 else ''}): it does not "
+            "use them, or was detached or computed under torch.no_grad()"
+        )
+    return list(found)
+
+
+def check_lower(values: Sequence[Tensor], step: int) -> None:
+    """Raises if one of the lower level's values, one a lower step, is not finite."""
+    numbers = torch.stack([value.double() for value in values]).tolist()
+    for position, number in enumerate(numbers):
+        if not math.isfinite(number):
+            raise NonFiniteError(
+                f"the lower level is not finite in its step {position + 1} of {len(numbers)} (it is {number}), in step {step}; "
+                f"a smaller lower_step_size may help. The step was not taken and nothing has changed",
+                tasks=("lower",),
+                step=step,
+                what="loss",
+            )

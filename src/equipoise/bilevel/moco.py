@@ -1,0 +1,61 @@
+"""MoCo for bilevel problems: hypergradients tracked over the steps, weights that take one step at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from equipoise.balance import MoCo as MoCoBalancer
+from equipoise.bilevel.base import Start
+from equipoise.bilevel.hypergradients import Memory
+from equipoise.bilevel.moml import MOML
+from equipoise.bilevel.problem import BilevelProblem
+
+__all__ = ["MoCo"]
+
+
+class MoCo(MOML):
+    """As :class:`MOML`, but for the solver: y_i tracks ∇_α F_i and λ takes a step a time (Fernando et al., 2023).
+
+    The thesis (sections 3.2 and 3.6) describes MoCo as unrolled hypergradients with a momentum-like average and a one-step
+    update of the weights; that is :class:`equipoise.MoCo` on the hypergradients of MOML. Its own paper estimates the
+    hypergradients by other means.
+
+    Args:
+        problem: what is solved.
+        optimizer: a torch optimizer, or several, that hold α (and no ω).
+        lower_steps: T.
+        lower_step_size: their step size.
+        start: of the lower steps: ``"warm"`` or ``"cold"``.
+        memory: ``"plain"`` or ``"checkpointed"``.
+        batched: differentiate all objectives at once with ``vmap``.
+        options: β, γ, ρ and the others of :class:`equipoise.MoCo`.
+
+    Raises:
+        InputError: an argument that cannot be used.
+    """
+
+    def __init__(
+        self,
+        problem: BilevelProblem,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+        *,
+        lower_steps: int,
+        lower_step_size: float,
+        start: Start = "warm",
+        memory: Memory = "plain",
+        batched: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            problem,
+            optimizer,
+            lower_steps=lower_steps,
+            lower_step_size=lower_step_size,
+            balancer=MoCoBalancer(**options),
+            start=start,
+            memory=memory,
+            batched=batched,
+        )

@@ -1,0 +1,177 @@
+"""MOML: multi-objective meta learning by nested gradients."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from equipoise.balance import MGDA, Balancer, Observation
+from equipoise.balance.coerce import as_balancer
+from equipoise.bilevel.base import BilevelSolver, Start
+from equipoise.bilevel.hypergradients import Hypergradients, Memory, hypergradients
+from equipoise.bilevel.problem import BilevelProblem, Point
+from equipoise.bilevel.report import BilevelReport
+from equipoise.engine.gramian import gramian
+from equipoise.errors import InputError, NonFiniteError
+
+__all__ = ["MOML"]
+
+
+class MOML(BilevelSolver):
+    """Steps α along a balancer's combination of the hypergradients of all upper objectives (thesis, Algorithm 1).
+
+    ω takes T gradient steps from its start, and every F_i(ω_T(α), α) is differentiated with respect to α through all of
+    them. A balancer, the multi-objective solver, combines the m hypergradients. ω becomes ω_T.
+
+    Time of a step: T gradients of f and m times T products with its second derivatives; ``memory="checkpointed"`` takes
+    about one more evaluation and gradient of f a lower step, or two, and keeps √T copies of ω in place of T graphs.
+
+    Args:
+        problem: what is solved.
+        optimizer: a torch optimizer, or several, that hold α (and no ω).
+        lower_steps: T.
+        lower_step_size: their step size, the paper's μ.
+        balancer: combines the hypergradients: any balancer that looks at losses, the Gramian or gradients, or the name of one.
+        start: of the lower steps: ``"warm"``, the present ω, or ``"cold"``, the first one.
+        memory: ``"plain"`` or ``"checkpointed"``, see :mod:`equipoise.bilevel.hypergradients`.
+        batched: differentiate all objectives at once with ``vmap``.
+
+    Raises:
+        InputError: an argument that cannot be used.
+
+    Example:
+        >>> alpha, omega = torch.tensor(0.0), torch.tensor([0.0, 3.0])
+        >>> problem = BilevelProblem(
+        ...     lower=lambda alpha, omega, batch: (omega - alpha).square().sum(),
+        ...     upper=lambda alpha, omega, batch: {"one": (omega - 1).square().sum(), "two": (omega - 2).square().sum()},
+        ...     variables=(alpha, omega),
+        ... )
+        >>> solver = MOML(problem, torch.optim.SGD([alpha], 0.1), lower_steps=50, lower_step_size=0.1)
+        >>> for _ in range(50):
+        ...     values = solver.step()
+        >>> bool(1 <= alpha <= 2)
+        True
+    """
+
+    moves_both = False
+
+    def __init__(
+        self,
+        problem: BilevelProblem,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+        *,
+        lower_steps: int,
+        lower_step_size: float,
+        balancer: Balancer | str | Any = None,
+        start: Start = "warm",
+        memory: Memory = "plain",
+        batched: bool = False,
+    ) -> None:
+        super().__init__(problem, optimizer, lower_steps=lower_steps, lower_step_size=lower_step_size, start=start)
+        if memory not in get_args(Memory):
+            raise InputError(f'memory must be "plain" or "checkpointed"; got "{memory}"')
+        self.balancer = MGDA() if balancer is None else as_balancer(balancer)
+        if self.balancer.watches or self.balancer.works_on_features or self.balancer.pulls:
+            raise InputError(
+                f"{self.balancer!r} needs more than the objectives' values and hypergradients; the upper level takes balancers "
+                f"that look at losses, the Gramian or gradients, such as MGDA, CAGrad or FairGrad"
+            )
+        self.memory: Memory = memory
+        self.batched = batched
+        self._solution: Point | None = None
+        self._before: dict[str, Any] | None = None
+        self._observation: Observation | None = None
+
+    def _gradients(self, batches: list[Any], upper_batch: Any) -> BilevelReport:
+        found = hypergradients(
+            self.problem,
+            self._lower_start(),
+            batches,
+            upper_batch,
+            self.lower_step_size,
+            memory=self.memory,
+            batched=self.batched,
+            step=self.steps,
+        )
+        names = self.problem.objectives
+        gram = gramian(found.rows).cpu()
+        for name, square in zip(names, gram.diagonal().tolist(), strict=True):
+            if not math.isfinite(square):
+                raise NonFiniteError(
+                    f'the hypergradient of the upper level\'s objective "{name}" is not finite in step {self.steps}; '
+                    f"the step was not taken and nothing has changed",
+                    tasks=(name,),
+                    step=self.steps,
+                    what="gradient",
+                )
+        weights, direction = self._balanced(found, gram)
+        start = 0
+        for tensor in self.problem.upper_variables.tensors:
+            piece = direction[start : start + tensor.numel()].view(tensor.shape)
+            tensor.grad = piece.to(tensor)
+            start += tensor.numel()
+        self._solution = found.solution
+        return BilevelReport(
+            step=self.steps,
+            objectives=names,
+            upper=found.values,
+            lower=found.lower,
+            weights=weights,
+            multiplier=None,
+            constraint=None,
+            stationarity=float(direction.double().square().sum()),
+        )
+
+    def _balanced(self, found: Hypergradients, gram: Tensor) -> tuple[Tensor | None, Tensor]:
+        names = self.problem.objectives
+        balancer = self.balancer
+        if balancer.stateful and not balancer.decides_purely:
+            self._before = balancer.state_dict()
+        self._observation = Observation(
+            names,
+            tuple(range(len(names))),
+            found.values,
+            gram if balancer.needs == "gramian" else None,
+            found.rows if balancer.needs == "gradients" else None,
+            self.steps,
+        )
+        answer = torch.as_tensor(balancer.decide(self._observation))
+        if not bool(torch.isfinite(answer).all()):
+            raise NonFiniteError(
+                f"{balancer!r} gave an answer that is not finite in step {self.steps}; nothing has changed",
+                tasks=names,
+                step=self.steps,
+                what="weight",
+            )
+        if balancer.needs == "gradients":
+            return None, answer.to(found.rows)
+        return answer.double().cpu(), answer.to(found.rows) @ found.rows
+
+    def _commit(self) -> None:
+        assert self._solution is not None
+        with torch.no_grad():
+            for tensor, value in zip(self.problem.lower_variables.tensors, self._solution.lower, strict=True):
+                tensor.copy_(value)
+        self.problem.keep_buffers(self._solution.buffers)
+        if self._observation is not None:
+            self.balancer.update(self._observation)
+        self._forget()
+
+    def _rollback(self) -> None:
+        if self._before is not None:
+            self.balancer.load_state_dict(self._before)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._solution = self._before = self._observation = None
+
+    def _memory(self) -> dict[str, Any]:
+        return {"balancer": self.balancer.state_dict()}
+
+    def _remember(self, memory: dict[str, Any]) -> None:
+        self.balancer.load_state_dict(copy.deepcopy(memory["balancer"]))

@@ -1,0 +1,77 @@
+"""The torch optimizers of the outer updates, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equipoise.bilevel.variables import LevelVariables
+from equipoise.errors import InputError
+
+__all__ = ["OuterOptimizers"]
+
+
+class OuterOptimizers:
+    """One or several torch optimizers that step together.
+
+    Args:
+        given: an optimizer or several.
+        stepped: the levels whose variables they must hold, all of them.
+        others: a level that they must not hold, as something else moves it.
+
+    Raises:
+        InputError: no optimizer, variables missing from all of them, held by two, or held although they must not be.
+    """
+
+    def __init__(
+        self,
+        given: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+        stepped: Sequence[LevelVariables],
+        others: LevelVariables | None = None,
+    ) -> None:
+        self.all: list[torch.optim.Optimizer] = list(given) if isinstance(given, tuple | list) else [given]  # type: ignore[list-item]
+        if not self.all or not all(isinstance(optimizer, torch.optim.Optimizer) for optimizer in self.all):
+            raise InputError(f"optimizer must be a torch optimizer or several of them; got {given!r}")
+        if any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in self.all):
+            raise InputError("LBFGS evaluates the loss several times a step, which bilevel gradients cannot follow")
+        self.parameters: list[Tensor] = [
+            parameter for optimizer in self.all for group in optimizer.param_groups for parameter in group["params"]
+        ]
+        held = [id(parameter) for parameter in self.parameters]
+        if len(set(held)) < len(held):
+            raise InputError("two of the optimizers hold the same tensor; each may be held by one only")
+        for level in stepped:
+            missing = [name for name, tensor in zip(level.names, level.tensors, strict=True) if id(tensor) not in set(held)]
+            if missing:
+                raise InputError(
+                    f'no optimizer holds the {level.level}-level variable "{missing[0]}"'
+                    + (f" (and {len(missing) - 1} more)" if len(missing) > 1 else "")
+                    + "; this method updates it with a torch optimizer, so give one that holds it"
+                )
+        if others is not None and {id(tensor) for tensor in others.tensors} & set(held):
+            raise InputError(
+                f"an optimizer holds {others.level}-level variables; this method moves them itself by lower steps, "
+                f"so give optimizers the {stepped[0].level}-level variables only"
+            )
+
+    def clear(self) -> None:
+        """Forgets all gradients."""
+        for optimizer in self.all:
+            optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Lets every optimizer take its step."""
+        for optimizer in self.all:
+            optimizer.step()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """The states of all."""
+        return [optimizer.state_dict() for optimizer in self.all]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Goes on from saved states."""
+        for optimizer, state in zip(self.all, states, strict=True):
+            optimizer.load_state_dict(state)

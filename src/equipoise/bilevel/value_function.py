@@ -1,0 +1,201 @@
+"""First-order methods: the lower level becomes the constraint f(α, ω) − f*(α) ≤ 0, whose gradient needs no second derivatives.
+
+f*, the value function, is estimated by T gradient steps from a start of ω̃, and its gradient by ∇_α f(α, ω̃^T) (thesis,
+eq. 3.14 to 3.16). What remains is how the gradients of the upper objectives and of the constraint are combined, and that
+is where FORUM, BOME and BVFIM differ.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from equipoise.bilevel.base import BilevelSolver, Start, check_upper
+from equipoise.bilevel.lower import check_lower, descend
+from equipoise.bilevel.problem import BilevelProblem, Point
+from equipoise.bilevel.report import BilevelReport
+from equipoise.engine.gradients import TaskGradients
+from equipoise.errors import InputError, NonFiniteError
+
+__all__ = ["Combination", "ValueFunctionSolver"]
+
+
+class Combination(NamedTuple):
+    """How the gradients are combined in a step.
+
+    Attributes:
+        weights: λ of the rows of the upper level.
+        multiplier: ν of the constraint's gradient.
+    """
+
+    weights: NDArray[np.float64]
+    multiplier: float
+
+
+class ValueFunctionSolver(BilevelSolver):
+    """Steps along −(Σ λ_i ∇F_i + ν ∇q̃) in all variables, q̃(α, ω) = f(α, ω) − f(α, ω̃^T).
+
+    Time of a step: T + 1 gradients of f, one more evaluation of it, and m gradients of F (one where they are averaged).
+    Memory: m + 1 gradients of all variables, whatever T.
+    """
+
+    moves_both = True
+    averages: ClassVar[bool] = False
+    """Whether the method works on the mean of the upper objectives."""
+
+    def __init__(
+        self,
+        problem: BilevelProblem,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+        *,
+        lower_steps: int,
+        lower_step_size: float,
+        start: Start = "warm",
+        constraint_batches: int = 1,
+    ) -> None:
+        super().__init__(problem, optimizer, lower_steps=lower_steps, lower_step_size=lower_step_size, start=start)
+        if not 1 <= constraint_batches <= lower_steps:
+            raise InputError(
+                f"constraint_batches must be between 1 and lower_steps={lower_steps}, as they are the last of the step's "
+                f"lower batches; got {constraint_batches}"
+            )
+        self.constraint_batches = constraint_batches
+        self._rows: TaskGradients | None = None
+        self._buffers: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def _combine(self, gram: NDArray[np.float64], gap: float) -> Combination:
+        """λ and ν from the Gramian of the upper rows and, last, ∇q̃, and from q̃."""
+
+    def _lower_decay(self) -> float:
+        """A regulariser of the value function, as decay of the variables in the lower steps."""
+        return 0.0
+
+    def _gradients(self, batches: list[Any], upper_batch: Any) -> BilevelReport:
+        here = self.problem.here()
+        solved = descend(
+            self.problem,
+            # Statistics that a probe collects are not the model's: of this step's evaluations the one at z counts.
+            Point(here.upper, self._lower_start().lower, {name: buffer.clone() for name, buffer in here.buffers.items()}),
+            batches,
+            self.lower_step_size,
+            decay=self._lower_decay(),
+            step=self.steps,
+        )
+        leaves = [*here.upper, *here.lower]
+        upper_here = Point(here.upper, here.lower, {name: buffer.clone() for name, buffer in here.buffers.items()})
+        objectives = self.problem.objectives_at(upper_here, upper_batch)
+        names = self.problem.objectives
+        values = check_upper(objectives, names, self.steps)
+        for name, objective in zip(names, objectives, strict=True):
+            if not objective.requires_grad:
+                raise InputError(
+                    f'upper(α, ω, batch): the objective "{name}" depends on none of the variables; it was detached, '
+                    f"or computed under torch.no_grad()"
+                )
+        starts = [torch.stack(objectives).mean()] if self.averages else objectives
+        count = len(starts)
+        if self._rows is None or not self._rows.serves(leaves, count + 1):
+            self._rows = TaskGradients(leaves, count + 1)
+        rows = self._rows
+        with rows.recording():
+            for row, objective in enumerate(starts):
+                rows.differentiate(row, objective, retain_graph=row < count - 1)
+            del objectives, starts
+            at, solution = self._constraint(here, solved, batches[-self.constraint_batches :], rows, count)
+            if self.steps == 0:
+                self._check_dependence(rows, count)
+        self._buffers = here.buffers
+        gram = rows.gramian().cpu().numpy()
+        self._check_gradients(gram, names)
+        gap = at - solution
+        weights, multiplier = self._combine(gram, gap)
+        both = np.append(weights, multiplier)
+        direction = rows.combine(torch.from_numpy(both))
+        rows.deliver(direction)
+        self._finish(leaves)
+        shown = np.full(len(names), weights.sum() / len(names)) if self.averages else weights
+        return BilevelReport(
+            step=self.steps,
+            objectives=names,
+            upper=values,
+            lower=solution,
+            weights=torch.from_numpy(np.array(shown)),
+            multiplier=float(multiplier),
+            constraint=gap,
+            stationarity=max(0.0, float(both @ gram @ both)),
+        )
+
+    def _constraint(
+        self, here: Point, solved: Point, batches: Sequence[Any], rows: TaskGradients, row: int
+    ) -> tuple[float, float]:
+        """Records ∇q̃ and returns f(α, ω) and f(α, ω̃^T), averages over the batches."""
+        present, answer = [], []
+        held = Point([value.detach().requires_grad_() for value in here.upper], solved.lower, solved.buffers)
+        sums: list[Tensor | None] = [None] * len(held.upper)
+        for batch in batches:
+            # The same dropout masks on both sides: their difference is what counts.
+            state = self.problem.random_state()
+            value = self.problem.lower_at(here, batch)
+            seed = torch.full_like(value, 1.0 / len(batches))
+            rows.differentiate(row, value, seed, retain_graph=False)
+            with state.replayed():
+                reached = self.problem.lower_at(held, batch)
+            if reached.requires_grad:
+                found = torch.autograd.grad(reached, held.upper, seed, allow_unused=True)
+                sums = [own if new is None else new if own is None else own + new for own, new in zip(sums, found, strict=True)]
+            present.append(value.detach())
+            answer.append(reached.detach())
+        rows.subtract(row, [*sums, *[None] * len(here.lower)])
+        check_lower([*present, *answer], self.steps)
+        return (
+            float(torch.stack(present).double().mean()),
+            float(torch.stack(answer).double().mean()),
+        )
+
+    def _check_dependence(self, rows: TaskGradients, count: int) -> None:
+        """Says in the first step which objectives α cannot influence, neither directly nor through ω."""
+        uppers = len(self.problem.upper_variables)
+        names = ("mean",) if self.averages else self.problem.objectives
+        through = any(rows.reaches(count, position) for position in range(uppers))
+        for row in range(count):
+            direct = any(rows.reaches(row, position) for position in range(uppers))
+            lower = any(rows.reaches(row, position) for position in range(uppers, len(rows.parameters)))
+            if not direct and not (through and lower):
+                raise InputError(_independent(names[row], lower_depends=through))
+
+    def _check_gradients(self, gram: NDArray[np.float64], names: Sequence[str]) -> None:
+        labels = ["mean objective"] if self.averages else [f'objective "{name}"' for name in names]
+        for position, square in enumerate(gram.diagonal().tolist()):
+            if not math.isfinite(square):
+                upper = position < len(labels)
+                what = f"the upper level's {labels[position]}" if upper else "the lower level"
+                raise NonFiniteError(
+                    f"the gradient of {what} is not finite in step {self.steps}; "
+                    f"the step was not taken and nothing has changed",
+                    tasks=(names[position],) if upper and not self.averages else ("upper" if upper else "lower",),
+                    step=self.steps,
+                    what="gradient",
+                )
+
+    def _finish(self, leaves: Sequence[Tensor]) -> None:
+        """Adds to ``.grad`` what is no combination of the rows."""
+
+    def _commit(self) -> None:
+        self.problem.keep_buffers(self._buffers)
+
+
+def _independent(objective: str, *, lower_depends: bool) -> str:
+    why = (
+        "it uses neither them nor the lower-level variables"
+        if lower_depends
+        else "it does not use them, and neither does lower(α, ω, batch), so ω does not answer to them"
+    )
+    return f'upper(α, ω, batch): the objective "{objective}" does not depend on the upper-level variables: {why}'
