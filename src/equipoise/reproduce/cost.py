@@ -29,6 +29,9 @@ class Workload:
         epochs: of a run.
         tasks: K.
         evaluated: rows that are evaluated after each epoch.
+        own_inputs: every task has rows of its own, so that a backward pass a task costs no more than one of all.
+        forward: nothing is differentiated.
+        overhead: seconds a step beside the operations.
     """
 
     gigaflops: float
@@ -37,6 +40,9 @@ class Workload:
     epochs: int
     tasks: int
     evaluated: int
+    own_inputs: bool = False
+    forward: bool = False
+    overhead: float = OVERHEAD
 
 
 def hours(workload: Workload, method: Method | None, epochs: int | None = None) -> float:
@@ -46,13 +52,13 @@ def hours(workload: Workload, method: Method | None, epochs: int | None = None) 
     task.
     """
     needs = "losses" if method is None else getattr(method.make(0), "needs", "gramian")
-    backward = 1 if needs == "losses" else workload.tasks
+    backward = 0 if workload.forward else 1 if needs == "losses" else workload.tasks
     a_row = workload.gigaflops * 1e9
-    passes = 1 + 2 * backward
-    step = OVERHEAD * (1 + 0.5 * (backward - 1)) + a_row * workload.batch * passes / THROUGHPUT
+    passes = 3 if workload.own_inputs else 1 + 2 * backward
+    step = workload.overhead * (1 + 0.5 * max(backward - 1, 0)) + a_row * workload.batch * passes / THROUGHPUT
     if method is not None and method.teleport is not None:
         step *= TELEPORTS
-    evaluation = a_row * workload.evaluated / THROUGHPUT + OVERHEAD * workload.evaluated / workload.batch / 3
+    evaluation = a_row * workload.evaluated / THROUGHPUT + workload.overhead * workload.evaluated / workload.batch / 3
     return (workload.epochs if epochs is None else epochs) * (workload.steps * step + evaluation) / 3600
 
 

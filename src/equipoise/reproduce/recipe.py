@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from rich.console import Console
 
-from equipoise.errors import EquipoiseError, InputError, near_misses
-from equipoise.reproduce.cost import Workload
-from equipoise.study.methods import Method, parse_method
+from equipoise.errors import InputError, near_misses
+from equipoise.reproduce.cost import Workload, hours
 
 __all__ = ["Asked", "Found", "Part", "Recipe", "Row", "Setting"]
 
@@ -42,6 +41,12 @@ class Setting:
     smoke: bool = False
     extra: Mapping[str, str] = field(default_factory=dict)
 
+    def within(self, subfolder: str) -> Setting:
+        """The same, with a folder inside of the data set's."""
+        if not subfolder or self.data is None:
+            return self
+        return replace(self, data=self.data / subfolder)
+
     def folder(self) -> Path:
         """The data set's folder.
 
@@ -62,7 +67,7 @@ class Asked:
         seeds: the seeds.
         epochs: passes over the data; ``None`` for as many as the paper's.
         jobs: runs at a time.
-        baselines: whether every task is trained alone as well.
+        baselines: whether every task is trained alone as well; ``None`` where the paper's authors did so.
         rows: published rows that are wanted; ``None`` for all.
         console: where progress is shown.
     """
@@ -71,7 +76,7 @@ class Asked:
     seeds: tuple[int, ...] = (0, 1, 2)
     epochs: int | None = None
     jobs: int = 1
-    baselines: bool = False
+    baselines: bool | None = None
     rows: tuple[str, ...] | None = None
     console: Console | None = None
 
@@ -90,26 +95,6 @@ class Row:
     method: str = ""
     missing: str = ""
 
-    def parsed(self) -> Method:
-        """The method.
-
-        Raises:
-            InputError: there is none.
-        """
-        if self.missing:
-            raise InputError(f'the row "{self.name}" cannot be made: {self.missing}')
-        return parse_method(self.method)
-
-    def obstacle(self) -> str:
-        """Why it cannot be made, in words; empty if it can."""
-        if self.missing:
-            return self.missing
-        try:
-            self.parsed()
-        except EquipoiseError as error:
-            return str(error)
-        return ""
-
 
 class Part(ABC):
     """Rows of a table that are trained in the same way: one network, one set of hyper-parameters.
@@ -123,6 +108,7 @@ class Part(ABC):
         hyperparameters: name → value, in words, as the paper has them.
         open_choices: what the paper leaves open or where this departs from it, a sentence each.
         baselines: whether the paper trained the single-task row itself, in the same way.
+        subfolder: of ``--data`` that holds this part's data set, where a recipe needs several; empty for none.
     """
 
     name: str
@@ -133,10 +119,19 @@ class Part(ABC):
     hyperparameters: Mapping[str, str]
     open_choices: tuple[str, ...]
     baselines: bool
+    subfolder: str
 
-    def wanted(self, asked: Asked) -> tuple[Row, ...]:
-        """The rows that were asked for and can be made."""
-        return tuple(row for row in self.rows if (asked.rows is None or row.name in asked.rows) and not row.obstacle())
+    def hours(self, row: Row, epochs: int | None = None) -> float:
+        """Estimated hours of one run of a row on one modern GPU."""
+        return hours(self.workload, None, epochs)
+
+    def obstacle(self, row: Row) -> str:
+        """Why a row cannot be made, in words; empty if it can."""
+        return row.missing
+
+    def made(self, rows: Sequence[str] | None = None) -> tuple[Row, ...]:
+        """The rows that can be made, or those of them that are named."""
+        return tuple(row for row in self.rows if (rows is None or row.name in rows) and not self.obstacle(row))
 
     @abstractmethod
     def execute(self, asked: Asked, folder: Path) -> None:
@@ -186,9 +181,10 @@ class Recipe:
     def obstacles(self) -> tuple[str, ...]:
         """What is missing, of the recipe and of its rows, a sentence each."""
         of_rows: dict[str, list[str]] = {}
-        for row in self.rows():
-            if row.obstacle():
-                of_rows.setdefault(row.obstacle(), []).append(row.name)
+        for part in self.parts:
+            for row in part.rows:
+                if part.obstacle(row):
+                    of_rows.setdefault(part.obstacle(row), []).append(row.name)
         return (*self.missing, *(f"{', '.join(dict.fromkeys(names))}: {why}" for why, names in of_rows.items()))
 
     def check(self, rows: Sequence[str]) -> None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from equipoise.errors import UnknownMethodError
 from equipoise.metrics.published import find_table
-from equipoise.reproduce.cost import Workload
+from equipoise.reproduce.cost import Workload, hours
 from equipoise.reproduce.first import First
 from equipoise.reproduce.recipe import Asked, Found, Part, Row, Setting
-from equipoise.study.methods import Method
+from equipoise.study.methods import Method, parse_method
 from equipoise.study.plan import Run
 from equipoise.study.problem import Problem, Splits
 from equipoise.study.results import Results
@@ -29,6 +30,7 @@ class StudyPart(Part):
     Attributes:
         problem: makes the problem on a machine.
         sample: writes a data set of random content in the real layout.
+        against: key of the table whose baseline row Δm is taken against; that of ``table`` if empty.
         further: columns of the table beside metrics and summaries, from a study's results and a method's label.
     """
 
@@ -42,24 +44,42 @@ class StudyPart(Part):
     sample: Callable[[Path], Path]
     open_choices: tuple[str, ...] = ()
     baselines: bool = False
+    subfolder: str = ""
+    against: str = ""
     further: Callable[[Results, str], Mapping[str, Sequence[float]]] | None = None
 
     def methods(self, rows: Sequence[Row]) -> dict[str, Method]:
         """Row → method, each labelled by what it is, so that a study can be gone on with from the command line."""
-        return {row.name: row.parsed() for row in rows if not row.obstacle()}
+        return {row.name: parse_method(row.method) for row in rows}
+
+    def hours(self, row: Row, epochs: int | None = None) -> float:
+        return hours(self.workload, parse_method(row.method), epochs)
+
+    def single_hours(self, epochs: int | None = None) -> float:
+        """Estimated hours of training one task alone."""
+        return hours(self.workload, None, epochs)
+
+    def obstacle(self, row: Row) -> str:
+        if row.missing:
+            return row.missing
+        try:
+            parse_method(row.method)
+        except UnknownMethodError:
+            return f'this version has no method "{row.method}" for studies'
+        return ""
 
     def study(self, asked: Asked, folder: Path) -> Study:
         """The study of the rows that were asked for."""
-        methods = {method.label: method for method in self.methods(self.wanted(asked)).values()}
+        methods = {method.label: method for method in self.methods(self.made(asked.rows)).values()}
         return Study(
-            self.problem(asked.setting),
+            self.problem(asked.setting.within(self.subfolder)),
             list(methods.values()),
             asked.seeds,
             epochs=asked.epochs,
             folder=folder,
             jobs=asked.jobs,
             gramian_every=0,
-            baselines=asked.baselines,
+            baselines=self.baselines if asked.baselines is None else asked.baselines,
             console=asked.console,
         )
 
@@ -74,18 +94,21 @@ class StudyPart(Part):
         if not (folder / "study.json").exists():
             return {}
         results = Results(folder)
-        table = find_table(self.table)
+        table = find_table(self.against or self.table)
+        summaries = set(table.summaries) & set(find_table(self.table).summaries)
         found: dict[str, dict[str, list[float]]] = {}
         if results.baseline() and table.baseline:
             columns = {metric.name: list(results.baseline_values(metric).values()) for metric in results.metrics}
             found[table.baseline] = {name: values for name, values in columns.items() if values}
-        for row, method in self.methods(self.rows).items():
+        for row, method in self.methods(self.made()).items():
             if method.label not in results.methods:
                 continue
             own: dict[str, list[float]] = {}
             for record in results.records(method.label).values():
-                values = {name: float("nan") if value is None else float(value) for name, value in record["final"]["test"].items()}
-                summed = {column: table.summed_up(values, column) for column in table.summaries if column != "MR"}
+                values = {
+                    name: float("nan") if value is None else float(value) for name, value in record["final"]["test"].items()
+                }
+                summed = {column: table.summed_up(values, column) for column in summaries if column != "MR"}
                 for name, value in (*values.items(), *summed.items()):
                     if value is not None:
                         own.setdefault(name, []).append(value)
@@ -102,7 +125,7 @@ class StudyPart(Part):
         setting = Setting(data=sample, smoke=True)
         problem = _shortened(self.problem(setting), steps)
         found = {}
-        for row, method in self.methods([row for row in self.rows if rows is None or row.name in rows]).items():
+        for row, method in self.methods(self.made(rows)).items():
             record = train(problem, Run(0, method=method), epochs=1, gramian_every=0)
             found[row] = {name: [float(value)] for name, value in record["final"]["test"].items()}
         return found

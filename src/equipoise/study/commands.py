@@ -10,6 +10,7 @@ from rich.console import Console
 
 from equipoise.balance.registry import methods as registered
 from equipoise.figures.commands import app as figures
+from equipoise.reproduce.commands import reproduce
 from equipoise.study.plan import parse_seeds
 from equipoise.study.problems import find_problem
 from equipoise.study.report import print_methods, print_results, write_report
@@ -91,6 +92,7 @@ def _study(
 
 
 app.command("sweep")(sweep)
+app.command("reproduce")(reproduce)
 
 
 @app.command("report")

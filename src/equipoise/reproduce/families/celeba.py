@@ -18,7 +18,6 @@ from equipoise.reproduce.device import moved
 from equipoise.reproduce.families.common import MTAN_LINE, cost, highest_mean, ldc, rows
 from equipoise.reproduce.recipe import Recipe, Row, Setting, hyper
 from equipoise.reproduce.study_part import StudyPart
-from equipoise.study.discrepancy import discrepancy
 from equipoise.study.problem import Built, Problem, Splits
 from equipoise.study.reported import BestEpoch
 from equipoise.study.results import Results
@@ -43,9 +42,7 @@ def losses(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _outputs(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
     batch = moved(batch, model)
-    return {
-        task: (logits, batch["label"][:, CELEBA_ATTRIBUTES.index(task)]) for task, logits in model(batch["image"]).items()
-    }
+    return {task: (logits, batch["label"][:, CELEBA_ATTRIBUTES.index(task)]) for task, logits in model(batch["image"]).items()}
 
 
 def celeba_problem(
@@ -226,6 +223,4 @@ RECIPES = (
         family="celeba",
     ),
 )
-COST_PART = part(
-    "celeba", "cost-table3-celeba", rows("cost-table3-celeba", _LINE, COST=cost(start=START)), further=_COST
-)
+COST_PART = part("celeba", "cost-table3-celeba", rows("cost-table3-celeba", _LINE, COST=cost(start=START)), further=_COST)

@@ -13,7 +13,9 @@ from equipoise.reproduce.study_part import StudyPart
 
 __all__ = ["RECIPES", "part", "recipe"]
 
-DATA = "Cityscapes as MTAN prepared it: train/ and val/, each with image/, label_7/ (or label/) and depth/ of numbered .npy files"
+DATA = (
+    "Cityscapes as MTAN prepared it: train/ and val/, each with image/, label_7/ (or label/) and depth/ of numbered .npy files"
+)
 WORK = Workload(gigaflops=96.4, batch=8, steps=372, epochs=200, tasks=2, evaluated=500)
 NETWORK = "SegNet with MTAN's attention, 41.2 million parameters"
 HYPER = hyper(
@@ -37,7 +39,9 @@ LDC_OPEN = (
 START = 50
 
 
-def part(name: str, table: str, made: tuple[Row, ...], *, lr: float = 1e-4, joint: bool = False, further: tuple[str, ...] = ()) -> StudyPart:
+def part(
+    name: str, table: str, made: tuple[Row, ...], *, lr: float = 1e-4, joint: bool = False, further: tuple[str, ...] = ()
+) -> StudyPart:
     """A study of Cityscapes."""
     return StudyPart(
         name=name,
@@ -160,7 +164,10 @@ RECIPES = (
         "LDC-MTL, Table 8",
         "LDC-MTL's λ, on Cityscapes",
         part("mtan", "ldc-table8", (_FAIR,)),
-        _LDC("ldc-table8", ldc_rows(*((f"LDC-MTL τ=1 λ={value:g}", value) for value in (0.02, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1)))),
+        _LDC(
+            "ldc-table8",
+            ldc_rows(*((f"LDC-MTL τ=1 λ={value:g}", value) for value in (0.02, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1))),
+        ),
     ),
     recipe(
         "ldc-table9",

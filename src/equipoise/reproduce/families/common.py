@@ -9,7 +9,7 @@ from equipoise.metrics.published import find_table
 from equipoise.reproduce.recipe import Row
 from equipoise.study.reported import Score
 
-__all__ = ["LIBMTL", "MTAN_LINE", "cost", "highest_mean", "ldc", "relative_to", "rows"]
+__all__ = ["BILEVEL", "LIBMTL", "MTAN_LINE", "cost", "highest_mean", "ldc", "relative_to", "rows"]
 
 MTAN_LINE: Mapping[str, str] = {
     "LS": "ls",
@@ -54,6 +54,16 @@ LIBMTL: Mapping[str, str] = {
 _PAPER = {"formulation": "paper", "guard": False, "scaling": "none", "lr": 0.01, "budget": None, "per_epoch": 1}
 
 
+BILEVEL: Mapping[str, str] = {
+    "BVFIM": "bvfim",
+    "BOME": "bome",
+    "MOML": "moml",
+    "MoCo": "moco-bilevel",
+    "FORUM": "forum",
+}
+"""The thesis' bilevel methods, the task weights being the upper level's variables (section 3.7.2)."""
+
+
 def cost(balancer: str = "fairgrad", **options: object) -> str:
     """COST to the letter of the paper, on top of a balancer: eq. 7 to 13, one teleport an epoch."""
     merged = {**_PAPER, "history": "reuse", **options}
@@ -75,7 +85,7 @@ def rows(table: str, line: Mapping[str, str], **own: str) -> tuple[Row, ...]:
         own: further names, with underscores in place of hyphens and spaces, → method.
     """
     methods = {**line, **{name.replace("_", "-"): method for name, method in own.items()}}
-    return tuple(Row(name, methods[name]) for name in find_table(table).methods if name in methods)
+    return tuple(Row(name, methods[name]) for name in find_table(table).printed if name in methods)
 
 
 def relative_to(table: str, metrics: Sequence[Metric]) -> Score:

@@ -133,5 +133,3 @@ def dense_problem(
 def all_but_heads(model: nn.Module) -> list[nn.Parameter]:
     """The shared parameters as the released code divides them: attention masks count as shared."""
     return [parameter for name, parameter in model.named_parameters() if not name.startswith("heads.")]
-
-

@@ -1,7 +1,8 @@
-"""NYUv2, 3 tasks: with SegNet and attention COST's Tables 2 and 6, LDC-MTL's Tables 1 and 7; with DeepLab the thesis' Tables."""
+"""NYUv2: COST's Tables 2 and 6 and LDC-MTL's 1 and 7 with SegNet and attention, the thesis' 3.4 with DeepLab."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from torch import nn
@@ -10,7 +11,7 @@ from equipoise.data.samples import write_nyuv2_sample
 from equipoise.nets import NYUV2, DeepLab, ResNet, load_weights
 from equipoise.reproduce.cost import Workload
 from equipoise.reproduce.families.cityscapes import COST_OPEN, LDC_OPEN, START
-from equipoise.reproduce.families.common import LIBMTL, MTAN_LINE, cost, ldc, rows
+from equipoise.reproduce.families.common import BILEVEL, LIBMTL, MTAN_LINE, cost, ldc, rows
 from equipoise.reproduce.families.dense import all_but_heads, dense_problem, mtan
 from equipoise.reproduce.recipe import Recipe, Row, Setting, hyper
 from equipoise.reproduce.study_part import StudyPart
@@ -39,7 +40,8 @@ def part(
         table=table,
         rows=made,
         workload=MTAN_WORK,
-        network="SegNet with MTAN's attention, 44.2 million parameters" + (", and a router on the tasks' maps" if joint else ""),
+        network="SegNet with MTAN's attention, 44.2 million parameters"
+        + (", and a router on the tasks' maps" if joint else ""),
         hyperparameters=hyper(
             optimizer="Adam",
             learning_rate=f"{lr:g}, halved after 100 epochs",
@@ -80,9 +82,17 @@ def deeplab_18(setting: Setting) -> nn.Module:
     return DeepLab(NYUV2, encoder(setting, 18), channels=8 if setting.smoke else 256)
 
 
-def _thesis(
-    name: str, table: str, made: tuple[Row, ...], network: str, gigaflops: float, build: object, *further: str, baselines: bool = False
+def deeplab_part(
+    name: str,
+    table: str,
+    made: tuple[Row, ...],
+    network: str,
+    build: Callable[[Setting], nn.Module],
+    gigaflops: float,
+    *further: str,
+    baselines: bool = False,
 ) -> StudyPart:
+    """A study of NYUv2 with DeepLab, by the settings of section 3.7.2."""
     return StudyPart(
         name=name,
         table=table,
@@ -100,7 +110,7 @@ def _thesis(
             f"nyuv2-{name}",
             "nyuv2",
             setting,
-            build,  # type: ignore[arg-type]
+            build,
             lr=1e-4,
             batch=8,
             average="weighted batches",
@@ -111,13 +121,6 @@ def _thesis(
         sample=lambda folder: write_nyuv2_sample(folder, images=4, test_images=2, size=(32, 64)),
         open_choices=(*THESIS_OPEN, *further),
         baselines=baselines,
-    )
-
-
-def thesis_part(name: str, table: str, made: tuple[Row, ...]) -> StudyPart:
-    """DeepLab on a dilated ResNet-50: section 3.7.2."""
-    return _thesis(
-        name, table, made, "DeepLab on a dilated ResNet-50, 71.9 million parameters", 246, deeplab, baselines=True
     )
 
 
@@ -164,6 +167,24 @@ RECIPES = (
                 lr=8e-5,
                 joint=True,
                 further=(*LDC_OPEN, "Table 5 prints step size 8e-5, the text 1e-4; the released code has 8e-5."),
+            ),
+        ),
+        family="nyuv2",
+    ),
+    Recipe(
+        "thesis-table3.4",
+        "Thesis, Table 3.4",
+        "Bilevel methods and 10 balancers on NYUv2",
+        DATA,
+        (
+            deeplab_part(
+                "deeplab",
+                "thesis-table3.4",
+                rows("thesis-table3.4", {**LIBMTL, **BILEVEL}),
+                "DeepLab on a dilated ResNet-50, 71.9 million parameters",
+                deeplab,
+                246,
+                baselines=True,
             ),
         ),
         family="nyuv2",
