@@ -1,5 +1,37 @@
-"""Networks of the benchmarks."""
+"""Networks of the benchmarks, and ways to share parameters between tasks."""
 
+from equipoise.nets.celeba import CELEBA_ATTRIBUTES, CelebANet
+from equipoise.nets.cleaning import CleaningNet
+from equipoise.nets.deeplab import ASPPHead, DeepLab
 from equipoise.nets.digits import DigitsNet
+from equipoise.nets.outputs import CITYSCAPES, NYUV2, Output, classes, directions, values
+from equipoise.nets.qm9 import QM9_TASKS, QM9Net
+from equipoise.nets.resnet import ResNet
+from equipoise.nets.segnet import SegNet, SegNetMTAN
+from equipoise.nets.sharing import CrossStitch, CrossStitchUnit, HardSharing, MMoE
+from equipoise.nets.weights import load_weights
 
-__all__ = ["DigitsNet"]
+__all__ = [
+    "CELEBA_ATTRIBUTES",
+    "CITYSCAPES",
+    "NYUV2",
+    "QM9_TASKS",
+    "ASPPHead",
+    "CelebANet",
+    "CleaningNet",
+    "CrossStitch",
+    "CrossStitchUnit",
+    "DeepLab",
+    "DigitsNet",
+    "HardSharing",
+    "MMoE",
+    "Output",
+    "QM9Net",
+    "ResNet",
+    "SegNet",
+    "SegNetMTAN",
+    "classes",
+    "directions",
+    "load_weights",
+    "values",
+]

@@ -1,0 +1,182 @@
+"""The library finds which parameters of a network are shared, takes balanced steps on it, and uses its features and heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import equipoise as eq
+from equipoise.nets import (
+    NYUV2,
+    CelebANet,
+    CleaningNet,
+    CrossStitch,
+    DeepLab,
+    HardSharing,
+    MMoE,
+    QM9Net,
+    ResNet,
+    SegNet,
+    SegNetMTAN,
+)
+from tests.nets.molecules import molecules
+
+Case = tuple[Callable[[], nn.Module], Callable[[], Any], Callable[[str], bool]]
+
+
+def vector_heads() -> dict[str, nn.Module]:
+    return {"label": nn.Linear(6, 3), "size": nn.Linear(6, 1)}
+
+
+def stages() -> list[nn.Module]:
+    return [nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 6)]
+
+
+def graphs() -> Any:
+    batch = molecules((3, 4))
+    batch.x, batch.edge_attr = batch.x.float(), batch.edge_attr.float()
+    return batch
+
+
+# Network, a batch, and whether a parameter of this name is shared.
+CASES: dict[str, Case] = {
+    "SegNet": (
+        lambda: SegNet(NYUV2, width=2),
+        lambda: torch.randn(2, 3, 32, 64),
+        lambda name: name.startswith("features."),
+    ),
+    "SegNetMTAN": (
+        lambda: SegNetMTAN(NYUV2, width=2),
+        lambda: torch.randn(2, 3, 32, 64),
+        lambda name: name.startswith(("features.", "encoder_transfer.", "decoder_transfer.")),
+    ),
+    "DeepLab": (
+        lambda: DeepLab(NYUV2, ResNet(18, classifier=False, output_stride=8, width=2), channels=4, rates=(1, 2)),
+        lambda: torch.randn(2, 3, 32, 48),
+        lambda name: name.startswith("features."),
+    ),
+    "CelebANet": (
+        lambda: CelebANet(["Bald", "Young"], width=2),
+        lambda: torch.randn(4, 3, 16, 16),
+        lambda name: name.startswith("features."),
+    ),
+    "QM9Net": (
+        lambda: QM9Net(["mu", "U0"], size=4, hidden=8),
+        graphs,
+        lambda name: name.startswith("features."),
+    ),
+    "CleaningNet": (
+        CleaningNet,
+        lambda: {"mnist": torch.randn(3, 784), "fashion": torch.randn(2, 784)},
+        lambda name: name.startswith("encoder."),
+    ),
+    "HardSharing": (
+        lambda: HardSharing(nn.Sequential(nn.Linear(4, 6), nn.Tanh()), vector_heads()),
+        lambda: torch.randn(5, 4),
+        lambda name: name.startswith("encoder."),
+    ),
+    "CrossStitch": (
+        lambda: CrossStitch({"label": stages(), "size": stages()}, vector_heads()),
+        lambda: torch.randn(5, 4),
+        # The last stage of a column lies above all units.
+        lambda name: name.startswith("units.") or (name.startswith("columns.") and ".2." not in name),
+    ),
+    "MMoE": (
+        lambda: MMoE([nn.Linear(4, 6), nn.Linear(4, 6)], vector_heads(), input_size=4),
+        lambda: torch.randn(5, 4),
+        lambda name: name.startswith("features."),
+    ),
+}
+EVERY = pytest.mark.parametrize("name", CASES)
+# Networks whose tasks start from the output of one module that runs once.
+WITH_FEATURES = ["SegNet", "SegNetMTAN", "DeepLab", "CelebANet", "QM9Net", "HardSharing", "MMoE"]
+# Of these, the ones whose heads are given that output as it is.
+WITH_PARTS = ["SegNet", "DeepLab", "CelebANet", "QM9Net", "HardSharing"]
+
+
+def losses(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+    # The weights make the tasks' gradients differ where their outputs are alike.
+    return {
+        task: (out * torch.linspace(0.5, 1.5, out.numel()).reshape(out.shape)).square().mean() + place * out.mean()
+        for place, (task, out) in enumerate(model(batch).items())
+    }
+
+
+def set_up(name: str, balancer: Any, **arguments: Any) -> tuple[nn.Module, Any, eq.MultiTaskOptimizer]:
+    build, batch, _ = CASES[name]
+    network = build()
+    optimizer = torch.optim.SGD(network.parameters(), 1e-2)
+    for key in ("features",):
+        if arguments.get(key):
+            arguments[key] = getattr(network, key)
+    return network, batch(), eq.MultiTaskOptimizer(eq.Objective(network, losses), optimizer, balancer, **arguments)
+
+
+@EVERY
+def test_shared_parameters_are_found(name: str) -> None:
+    network, batch, mtl = set_up(name, eq.FairGrad())
+    before = {key: parameter.detach().clone() for key, parameter in network.named_parameters()}
+    mtl.step(batch)
+    found = {id(parameter) for parameter in mtl.shared}
+    names = {key for key, parameter in network.named_parameters() if id(parameter) in found}
+    shared = CASES[name][2]
+    assert names == {key for key in before if shared(key)}
+    assert 0 < len(names) < len(before)
+    # A bias before batch normalisation has no gradient but rounding; every other parameter has moved.
+    still = [key for key, parameter in network.named_parameters() if torch.equal(before[key], parameter)]
+    assert all(key.endswith("bias") for key in still), still
+    assert all(bool(parameter.isfinite().all()) for parameter in network.parameters())
+
+
+@EVERY
+def test_a_loss_balancer_takes_steps(name: str) -> None:
+    network, batch, mtl = set_up(name, eq.FAMO())
+    before = {key: parameter.detach().clone() for key, parameter in network.named_parameters()}
+    for _ in range(3):
+        mtl.step(batch)
+    assert mtl.last.weights.numel() == len(network.heads)
+    assert bool(mtl.last.weights.isfinite().all())
+    weights = [key for key in before if key.endswith("weight")]
+    assert not [key for key in weights if torch.equal(before[key], network.get_parameter(key))]
+
+
+@pytest.mark.parametrize("name", WITH_FEATURES)
+def test_with_equal_weights_the_features_route_gives_the_same_gradients(name: str) -> None:
+    gradients = []
+    for arguments in ({}, {"gradients": "features", "features": True}):
+        torch.manual_seed(3)
+        network, batch, mtl = set_up(name, Equal(), **arguments)
+        for module in network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        mtl.step(batch)
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    for direct, through_features in zip(*gradients, strict=True):
+        scale = float(direct.abs().max())
+        assert torch.allclose(direct, through_features, rtol=1e-3, atol=1e-4 * scale + 1e-5)
+
+
+class Equal(eq.GramianBalancer):
+    """Sums the tasks, by way of the Gramian."""
+
+    def weigh(self, gramian: Any, observation: eq.Observation) -> Any:
+        """All ones."""
+        return [1.0] * len(gramian)
+
+
+@pytest.mark.parametrize("name", WITH_PARTS)
+def test_methods_between_features_and_heads_find_both(name: str) -> None:
+    build, batch, _ = CASES[name]
+    network = build()
+    balancer = eq.RotoGrad(features=network.features, heads=dict(network.heads.items()))
+    optimizer = torch.optim.SGD(network.parameters(), 1e-2)
+    mtl = eq.MultiTaskOptimizer(eq.Objective(network, losses), optimizer, balancer)
+    x = batch()
+    with torch.no_grad():
+        channels = network.features(x).shape[1]
+    mtl.step(x)
+    assert tuple(balancer.rotations.matrices.shape) == (len(network.heads), channels, channels)
