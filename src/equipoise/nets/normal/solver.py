@@ -32,7 +32,8 @@ class Solver:
 
     Args:
         method: a fixed step: ``euler`` (the thesis' choice), ``midpoint``, ``heun3``, ``rk4``, ``explicit_adams``,
-            ``implicit_adams``; adaptive steps: ``dopri5``, ``dopri8``, ``bosh3``, ``fehlberg2``, ``adaptive_heun``.
+            ``implicit_adams``; adaptive steps: ``dopri5``, ``dopri8``, ``bosh3``, ``fehlberg2``, ``adaptive_heun``. Between
+            steps, where positions are, torchdiffeq interpolates well for ``dopri5``, coarsely for the other adaptive ones.
         step_size: of a fixed step, in the units of positions. The thesis names none.
         rtol: relative tolerance of adaptive steps.
         atol: absolute tolerance of adaptive steps.
@@ -134,8 +135,10 @@ explicit_adams, implicit_adams, dopri5, dopri8, bosh3, fehlberg2, adaptive_heun
     def _options(self) -> dict[str, Any]:
         if self.method in _ADAPTIVE:
             return dict(self.options)
-        interpolation = "linear" if self.method == "euler" else "cubic"
-        return {**self.options, "grid_constructor": self._grid, "interp": interpolation}
+        own: dict[str, Any] = {"grid_constructor": self._grid, "interp": "linear" if self.method == "euler" else "cubic"}
+        if self.method.endswith("adams"):
+            own["max_order"] = 4  # torchdiffeq's default is 12, of which the explicit method is stable for tiny steps only
+        return {**own, **self.options}
 
     def _steps(self, distance: float) -> int:
         """Whole steps to a distance from 0 or just beyond, one at least."""
@@ -145,8 +148,8 @@ explicit_adams, implicit_adams, dopri5, dopri8, bosh3, fehlberg2, adaptive_heun
                 f"a position is {distance:g} away from 0, more than {_MOST_STEPS:,} steps of {self.step_size:g}; take a "
                 f"smaller step size for the positions (position_groups), or a larger one for the solver"
             )
-        steps = max(1, math.ceil(ratio))
-        return steps if self.step_size * steps >= distance else steps + 1  # the quotient may have been rounded down
+        near = math.ceil(ratio)  # of a quotient that was rounded: off by one at most
+        return next(steps for steps in range(max(1, near - 1), near + 2) if self.step_size * steps >= distance)
 
     def _grid(self, function: object, state: Tensor, times: Tensor) -> Tensor:
         """The ends of a stretch of time and the multiples of the step within it; stretches of the adjoint equation too."""
@@ -155,7 +158,8 @@ explicit_adams, implicit_adams, dopri5, dopri8, bosh3, fehlberg2, adaptive_heun
         between = (
             self.step_size * step for step in range(math.floor(low / self.step_size), math.ceil(high / self.step_size) + 1)
         )
-        nodes = torch.tensor([low, *(node for node in between if low < node < high), high]).to(times)
+        inside = [node for node in between if low < node < high]
+        nodes = torch.tensor([low, *inside, high], dtype=times.dtype, device=times.device)
         nodes = nodes if first < last else nodes.flip(0)
         nodes[0], nodes[-1] = times[0], times[-1]  # to the bit
         return nodes
