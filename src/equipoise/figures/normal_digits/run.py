@@ -91,7 +91,7 @@ def _gamma(model: nn.Module) -> float | None:
 
 def _cosines(objective: Objective, splits: Splits) -> list[list[float]]:
     """Mean cosine of each pair of task gradients by the parameters of the encoder, over one pass."""
-    encoder = list(objective.model.encoder.parameters())  # type: ignore[union-attr,operator]
+    encoder = list(objective.model.encoder.parameters())  # type: ignore[union-attr]
     tally = ConflictTally(objective.tasks.names)
     for batch in splits.train:
         values = list(objective(batch).values())
@@ -100,5 +100,7 @@ def _cosines(objective: Objective, splits: Splits) -> list[list[float]]:
             for value in values
         ]
         tally.add(gramian(torch.stack(rows)).numpy())
-    cosines: list[list[float]] = tally.summary()["cosines"]
+    summary = tally.summary()
+    assert summary is not None
+    cosines: list[list[float]] = summary["cosines"]
     return cosines

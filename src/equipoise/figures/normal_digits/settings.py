@@ -59,10 +59,10 @@ class Settings:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     epochs: int = 20
     method: str = "ls"
-    position_lr: float = 1e-2
+    position_lr: float = 0.1
     xi: float = 0.0
     start: float = 1.0
-    step_size: float = 0.25
+    step_size: float = 0.5
     fixed: tuple[float, ...] = (1.0, 1.25, 1.5, 1.75)
     orders: int = 24
     selection_seed: int = 1000
