@@ -92,4 +92,4 @@ def _rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
     import numpy as np
 
     ranks = [np.argsort(np.argsort(values)) for values in (one, other)]
-    return float(np.corrcoef(ranks)[0, 1]) if len(one) > 1 else math.nan
+    return float(np.asarray(np.corrcoef(ranks))[0, 1]) if len(one) > 1 else math.nan
