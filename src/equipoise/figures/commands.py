@@ -139,6 +139,41 @@ def _ldc_gradient_norms(
     typer.echo(make(settings, output, lambda line: typer.echo(line, err=True)))
 
 
+@app.command("normal-digits")
+def _normal_digits(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for pictures, table and trainings.")] = Path(
+        "results/normal-digits"
+    ),
+    networks: Annotated[
+        str, typer.Option("--networks", "-n", help="Which; hps is what the others are compared with.")
+    ] = "hps,normal,equal,different,positive,first-order,shared-layers,task-layers",
+    seeds: Annotated[str, typer.Option("--seeds", "-s", help='How many ("5": 0 to 4), a range "5-9", a list "1,4".')] = "5",
+    epochs: Annotated[int, typer.Option("--epochs", "-e", help="Passes over the digits.")] = 20,
+    method: Annotated[str, typer.Option("--method", "-m", help="The balancer, with options as in studies.")] = "ls",
+    position_lr: Annotated[float, typer.Option(help="η, Adam's learning rate for positions.")] = 0.1,
+    xi: Annotated[float, typer.Option(help="ξ, the spring of the flow.")] = 0.0,
+    start: Annotated[float, typer.Option(help="Where learned and equal positions start.")] = 1.0,
+    step_size: Annotated[float, typer.Option(help="Of Euler's method.")] = 0.5,
+    orders: Annotated[int, typer.Option(help="So many of the 24 orders of different constant positions are tried.")] = 24,
+) -> None:
+    """Section 5.5 of the thesis, on digits: NORMAL, its ablations (Table 5.4), and positions over training (Figure 5.2)."""
+    from equipoise.figures.normal_digits import Settings, make
+    from equipoise.study.plan import parse_seeds
+
+    settings = Settings(
+        networks=tuple(networks.split(",")),
+        seeds=tuple(parse_seeds(seeds)),
+        epochs=epochs,
+        method=method,
+        position_lr=position_lr,
+        xi=xi,
+        start=start,
+        step_size=step_size,
+        orders=orders,
+    )
+    typer.echo(make(settings, output, lambda line: typer.echo(line, err=True)))
+
+
 @app.command("asmg")
 def _asmg(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for pictures, table and runs.")] = Path("results/asmg"),

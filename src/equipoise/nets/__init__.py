@@ -1,9 +1,20 @@
-"""Networks of the benchmarks, and ways to share parameters between tasks."""
+"""Networks of the benchmarks, ways to share parameters between tasks, and NORMAL's block between encoder and heads."""
 
 from equipoise.nets.celeba import CELEBA_ATTRIBUTES, CelebANet
 from equipoise.nets.cleaning import CleaningNet
 from equipoise.nets.deeplab import ASPPHead, DeepLab
 from equipoise.nets.digits import DigitsNet
+from equipoise.nets.normal import (
+    NORMAL,
+    FirstOrder,
+    FixedPositions,
+    HeavyBall,
+    LearnedPositions,
+    PositivePositions,
+    Solver,
+    TaskFlow,
+    position_groups,
+)
 from equipoise.nets.outputs import CITYSCAPES, NYUV2, Output, classes, directions, values
 from equipoise.nets.qm9 import QM9_TASKS, QM9Net
 from equipoise.nets.resnet import ResNet
@@ -14,6 +25,7 @@ from equipoise.nets.weights import load_weights
 __all__ = [
     "CELEBA_ATTRIBUTES",
     "CITYSCAPES",
+    "NORMAL",
     "NYUV2",
     "QM9_TASKS",
     "ASPPHead",
@@ -23,15 +35,23 @@ __all__ = [
     "CrossStitchUnit",
     "DeepLab",
     "DigitsNet",
+    "FirstOrder",
+    "FixedPositions",
     "HardSharing",
+    "HeavyBall",
+    "LearnedPositions",
     "MMoE",
     "Output",
+    "PositivePositions",
     "QM9Net",
     "ResNet",
     "SegNet",
     "SegNetMTAN",
+    "Solver",
+    "TaskFlow",
     "classes",
     "directions",
     "load_weights",
+    "position_groups",
     "values",
 ]

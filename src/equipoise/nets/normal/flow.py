@@ -1,0 +1,168 @@
+"""NORMAL's block: shared features flow along a neural ODE, and each task takes them where it sits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from equipoise.errors import InputError
+from equipoise.nets.normal.dynamics import Dynamics, FirstOrder, HeavyBall
+from equipoise.nets.normal.layers import pointwise_map, vector_map
+from equipoise.nets.normal.positions import LearnedPositions, Positions
+from equipoise.nets.normal.solver import Solver
+
+__all__ = ["TaskFlow"]
+
+
+class TaskFlow(nn.Module):
+    """Task features z(p_i) on a flow that starts at z(0), the output of an encoder (NORMAL; thesis, section 5.4).
+
+    The flow is one differential equation for all tasks, :class:`HeavyBall` as in eq. 5.7 to 5.9 or :class:`FirstOrder`. It is
+    solved once for all positions above 0, and once for all below; what a task gets does not depend on where the others sit.
+
+    **Gradients of positions.** d L_i/d p_i = ⟨∂L_i/∂z(p_i), z′(p_i)⟩ = −⟨∂L_i/∂z(p_i), q(p_i)⟩, eq. 5.11, exactly, with the
+    q that the solver found; not the derivative of the solver's own arithmetic, which for Euler's method would have q at the
+    last grid point, and which would make a task's loss depend on the grid. A position is reached by its own task's loss only,
+    so the library takes it for task-specific: with every balancer it gets its own task's gradient, while the equation's
+    parameters are shared. Derivatives of eq. 5.11 by z(0) and by the equation's parameters are right as well; the second
+    derivative by a position itself lacks the term with z″, ⟨∂L_i/∂z(p_i), z″(p_i)⟩.
+
+    Features in half precision are integrated in float32.
+
+    Args:
+        dynamics: the differential equation.
+        positions: of the tasks.
+        solver: how to integrate; Euler's method with steps of 0.25 if left out.
+
+    Raises:
+        InputError: arguments of the wrong kind; when run, features or positions that cannot be used.
+        MissingExtraError: when run without torchdiffeq (extra ``normal``).
+
+    Example:
+        >>> flow = TaskFlow.for_vectors(["depth", "label"], 50)
+        >>> {task: tuple(z.shape) for task, z in flow(torch.randn(7, 50)).items()}
+        {'depth': (7, 50), 'label': (7, 50)}
+        >>> flow.positions.values()
+        {'depth': 1.0, 'label': 1.0}
+    """
+
+    def __init__(self, dynamics: Dynamics, positions: Positions, solver: Solver | None = None) -> None:
+        super().__init__()
+        for name, value, kind in (("dynamics", dynamics, Dynamics), ("positions", positions, Positions)):
+            if not isinstance(value, kind):
+                raise InputError(f"{name} must be a {kind.__name__}; got {type(value).__name__}")
+        if solver is not None and not isinstance(solver, Solver):
+            raise InputError(f'solver must be a Solver, such as Solver("rk4"); got {solver!r}')
+        self.dynamics = dynamics
+        self.positions = positions
+        self.solver = solver or Solver()
+
+    @classmethod
+    def for_vectors(
+        cls,
+        tasks: Sequence[str],
+        size: int,
+        *,
+        hidden: int | None = None,
+        xi: float = 0.0,
+        first_order: bool = False,
+        positions: Positions | None = None,
+        solver: Solver | None = None,
+    ) -> TaskFlow:
+        """The flow of the thesis for features ``[N, size]``: FC – LeakyReLU – FC for u and for g.
+
+        Args:
+            tasks: names, in order.
+            size: entries of a feature vector.
+            hidden: units within u and g; ``size`` if left out.
+            xi: ξ of :class:`HeavyBall`.
+            first_order: dz/dt = g(z) instead, which has no u.
+            positions: of these tasks; learned ones that start at 1 if left out.
+            solver: how to integrate.
+
+        Raises:
+            InputError: as the parts do; positions of other tasks.
+        """
+        layers = 1 if first_order else 2
+        return cls._of_maps([vector_map(size, hidden) for _ in range(layers)], tasks, xi, positions, solver)
+
+    @classmethod
+    def for_maps(
+        cls,
+        tasks: Sequence[str],
+        channels: int,
+        *,
+        hidden: int | None = None,
+        xi: float = 0.0,
+        first_order: bool = False,
+        positions: Positions | None = None,
+        solver: Solver | None = None,
+    ) -> TaskFlow:
+        """The flow of the thesis for feature maps ``[N, channels, H, W]``: 1×1 conv – LeakyReLU – 1×1 conv for u and g.
+
+        Arguments as :meth:`for_vectors`, with ``channels`` for ``size``.
+        """
+        layers = 1 if first_order else 2
+        return cls._of_maps([pointwise_map(channels, hidden) for _ in range(layers)], tasks, xi, positions, solver)
+
+    @classmethod
+    def _of_maps(
+        cls, maps: list[nn.Sequential], tasks: Sequence[str], xi: float, positions: Positions | None, solver: Solver | None
+    ) -> TaskFlow:
+        dynamics: Dynamics = FirstOrder(*maps) if len(maps) == 1 else HeavyBall(*maps, xi=xi)
+        if len(maps) == 1 and xi:
+            raise InputError("xi belongs to the second-order flow; leave it out with first_order=True")
+        if positions is not None and isinstance(positions, Positions) and positions.tasks != tuple(tasks):
+            raise InputError(f"the positions are of {', '.join(positions.tasks)}; the tasks are {', '.join(tasks)}")
+        return cls(dynamics, LearnedPositions(tasks) if positions is None else positions, solver)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names, in order."""
+        return self.positions.tasks
+
+    def forward(self, features: Tensor, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """Follows the flow to the tasks.
+
+        Args:
+            features: z(0), of any shape that the equation's maps take.
+            tasks: to which; all of them if left out. The flow is followed no further than to these.
+
+        Returns:
+            z(p_i) by task, each in the shape of the features.
+
+        Raises:
+            UnknownTaskError: a task that has no position.
+            InputError: features that are no floating-point tensor, or a position that is not finite.
+        """
+        wanted = self.tasks if tasks is None else tuple(tasks)
+        if not isinstance(features, Tensor) or not features.is_floating_point():
+            given = features.dtype if isinstance(features, Tensor) else type(features).__name__
+            raise InputError(f"features must be a floating-point tensor; got {given}")
+        if features.dtype in (torch.float16, torch.bfloat16):
+            features = features.float()
+        positions = {task: self.positions(task) for task in wanted}
+        if not positions:
+            return {}
+        times = {task: float(position.detach()) for task, position in positions.items()}
+        for task, time in times.items():
+            if not math.isfinite(time):
+                raise InputError(
+                    f'the position of task "{task}" is {time}; take a smaller step size for the positions (position_groups), '
+                    f"or look for a loss that is not finite"
+                )
+        states = self.solver.states(self.dynamics, self.dynamics.start(features), list(times.values()))
+        return {
+            task: self._taken(states[times[task]], times[task], position) if position.requires_grad else states[times[task]][0]
+            for task, position in positions.items()
+        }
+
+    def _taken(self, state: tuple[Tensor, ...], time: float, position: Tensor) -> Tensor:
+        """z, with dz/dp = z′: the tangent of the flow at z, taken at the point itself."""
+        z = state[0]
+        offset = position - position.detach()  # 0, with derivative 1
+        velocity = self.dynamics.velocity(torch.tensor(time, dtype=z.dtype, device=z.device), state)
+        return z + offset.to(z) * velocity
