@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from equipoise.nets import NYUV2, DeepLab, ResNet, load_weights
+from equipoise.nets import NYUV2, DeepLab, HardSharing, ResNet, load_weights
 from equipoise.nets.normal import NORMAL, FixedPositions, PositivePositions, TaskFlow
 from equipoise.reproduce.families import celeba, nyuv2, office
 from equipoise.reproduce.families.common import LIBMTL, rows
@@ -92,19 +92,18 @@ def _map(size: int) -> nn.Sequential:
 
 def _shared_layers(setting: Setting, sources: tuple[str, ...], classes: int) -> nn.Module:
     """As many parameters as the flow's two maps, before the heads."""
-    network = office.hard_sharing(setting, sources, classes)
-    size = network.encoder.channels  # type: ignore[union-attr]
-    network.encoder = nn.Sequential(network.encoder, _map(size), nn.LeakyReLU(), _map(size))  # type: ignore[arg-type]
-    return network
+    encoder = office.encoder(setting)
+    size = encoder.channels
+    longer = nn.Sequential(encoder, _map(size), nn.LeakyReLU(), _map(size))
+    return HardSharing(longer, {source: nn.Linear(size, classes) for source in sources}, own_inputs=True)
 
 
 def _own_layers(setting: Setting, sources: tuple[str, ...], classes: int) -> nn.Module:
     """About as many parameters in all, a layer in each head."""
-    network = office.hard_sharing(setting, sources, classes)
-    size = network.encoder.channels  # type: ignore[union-attr]
-    for source in sources:
-        network.heads[source] = nn.Sequential(nn.Linear(size, size), nn.LeakyReLU(), network.heads[source])  # type: ignore[index]
-    return network
+    encoder = office.encoder(setting)
+    size = encoder.channels
+    heads = {source: nn.Sequential(nn.Linear(size, size), nn.LeakyReLU(), nn.Linear(size, classes)) for source in sources}
+    return HardSharing(encoder, heads, own_inputs=True)
 
 
 _FLOW = "ResNet-18, NORMAL's flow in 512 dimensions by Euler's method, a linear head for each source"
