@@ -117,6 +117,8 @@ def _execute(recipe: Recipe, asked: Asked, folder: Path) -> None:
     for part in recipe.parts:
         if not part.made(asked.rows):
             continue
+        if part.pretrained and asked.setting.weights is None:
+            typer.echo(f"{part.name}: without --weights the encoder starts from random numbers", err=True)
         try:
             part.execute(asked, folder / part.name)
         except KeyboardInterrupt:

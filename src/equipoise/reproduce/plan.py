@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from equipoise.errors import EquipoiseError, InputError
+from equipoise.errors import EquipoiseError
 from equipoise.reproduce.cost import in_words
 from equipoise.reproduce.recipe import Asked, Part, Recipe
 from equipoise.reproduce.study_part import StudyPart
@@ -42,6 +42,8 @@ def planned(recipe: Recipe, asked: Asked) -> Iterable[str]:
             yield f"    epochs changed to {asked.epochs}"
         if asked.setting.data is not None:
             yield f"    data: {_found(part, asked)}"
+        if part.pretrained:
+            yield f"    ImageNet weights: {asked.setting.weights or 'not given, so random numbers; --weights FILE'}"
         width = max((len(row.name) for row in part.rows), default=0)
         for row in made:
             yield f"    {row.name:<{width}}  {seeds} × {in_words(part.hours(row, asked.epochs)):<8}  {row.method}"
@@ -76,8 +78,6 @@ def _found(part: Part, asked: Asked) -> str:
         return f"{setting.data} is there"
     try:
         part.problem(setting).data(0)
-    except InputError:
-        raise
     except EquipoiseError as error:
         return str(error)
     return f"{setting.data} can be read"

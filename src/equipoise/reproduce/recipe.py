@@ -108,6 +108,7 @@ class Part(ABC):
         hyperparameters: name → value, in words, as the paper has them.
         open_choices: what the paper leaves open or where this departs from it, a sentence each.
         baselines: whether the paper trained the single-task row itself, in the same way.
+        pretrained: whether the encoder starts from ImageNet weights.
         subfolder: of ``--data`` that holds this part's data set, where a recipe needs several; empty for none.
     """
 
@@ -119,6 +120,7 @@ class Part(ABC):
     hyperparameters: Mapping[str, str]
     open_choices: tuple[str, ...]
     baselines: bool
+    pretrained: bool = False
     subfolder: str
 
     def hours(self, row: Row, epochs: int | None = None) -> float:

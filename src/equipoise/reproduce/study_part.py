@@ -45,6 +45,7 @@ class StudyPart(Part):
     sample: Callable[[Path], Path]
     open_choices: tuple[str, ...] = ()
     baselines: bool = False
+    pretrained: bool = False
     subfolder: str = ""
     against: str = ""
     further: Callable[[Results, str], Mapping[str, Sequence[float]]] | None = None

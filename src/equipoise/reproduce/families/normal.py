@@ -215,15 +215,17 @@ def _celeba(name: str, made: tuple[Row, ...], flow: bool) -> StudyPart:
             lr=1e-4,
             weight_decay=1e-5,
             accuracy=True,
-            options={"network": network},
+            options={"network": network, "weights": str(setting.weights is not None)},
         ),
         sample=celeba.write_sample,
         open_choices=(
             *OPEN,
             "Nothing about the training on CelebA is printed: images of 64×64, batches of 256 and 15 epochs are those of the "
             "studies on balancing.",
+            "The encoder starts from ImageNet weights where --weights gives them; whether the thesis' does is not said.",
             "The flow has the 512 dimensions of ResNet-18's features; the thesis prints 2048, which they do not have.",
         ),
+        pretrained=True,
         further=_average,
     )
 

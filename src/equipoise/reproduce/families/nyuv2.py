@@ -116,11 +116,12 @@ def deeplab_part(
             average="weighted batches",
             weight_decay=1e-5,
             augmentation=False,
-            options={"network": network},
+            options={"network": network, "weights": str(setting.weights is not None)},
         ),
         sample=lambda folder: write_nyuv2_sample(folder, images=4, test_images=2, size=(32, 64)),
         open_choices=(*THESIS_OPEN, *further),
         baselines=baselines,
+        pretrained=True,
     )
 
 

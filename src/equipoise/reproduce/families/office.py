@@ -143,6 +143,7 @@ def office_part(
         sample=write_sample(kind),
         open_choices=(*OPEN, *further),
         baselines=baselines,
+        pretrained=True,
         subfolder=subfolder,
     )
 
