@@ -158,8 +158,9 @@ def _solver(
 
 
 def _batches(rows: Rows, size: int, generator: torch.Generator) -> Iterator[Rows]:
-    """Mini-batches without end, every pass in another order."""
+    """Mini-batches without end, every pass in another order; of all images where there are fewer than a batch."""
     count = len(rows["label"])
+    size = min(size, count)
     while True:
         order = torch.randperm(count, generator=generator).to(rows["label"].device)
         for start in range(0, count - size + 1, size):
