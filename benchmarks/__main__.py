@@ -11,7 +11,7 @@ from time import perf_counter
 
 import torch
 
-from benchmarks import blackbox, imports, memory, peers, shelf, solvers, steps, teleports
+from benchmarks import blackbox, imports, memory, peers, reading, shelf, solvers, steps, teleports
 
 __all__ = ["main"]
 
@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "blackbox": lambda say, budget: blackbox.run(say, budget=budget),
         "imports": lambda say, _: imports.run(say),
         "memory": lambda say, _: memory.run(say),
+        "reading": lambda say, budget: reading.run(say, budget=budget),
         "shelf": lambda say, budget: shelf.run(say, budget=budget),
         "solvers": lambda say, budget: solvers.run(say, budget=budget),
         "steps": lambda say, budget: steps.run(say, budget=budget),

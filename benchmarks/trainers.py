@@ -56,16 +56,20 @@ def plain_step(problem: Problem, tasks: int, *, forwards: int = 1) -> Step:
     return step
 
 
-def ideal_step(problem: Problem, tasks: int) -> Step:
-    """One forward pass, K backward passes that accumulate in ``.grad``, a step: no balancing, no task gradients kept."""
+def ideal_step(problem: Problem, tasks: int, *, further: int = 0) -> Step:
+    """One forward pass, K backward passes that accumulate in ``.grad``, a step: no balancing, no task gradients kept.
+
+    With ``further`` batches, the same number of passes for each of these before.
+    """
     model, batch = problem.network(tasks), problem.batch(tasks)
     optimizer = _adam(model)
 
     def step(_: int) -> None:
-        losses = list(_model_losses(model, batch).values())
-        optimizer.zero_grad()
-        for place, loss in enumerate(losses):
-            torch.autograd.backward(loss, retain_graph=place < tasks - 1)
+        for _batch in range(1 + further):
+            losses = list(_model_losses(model, batch).values())
+            optimizer.zero_grad()
+            for place, loss in enumerate(losses):
+                torch.autograd.backward(loss, retain_graph=place < tasks - 1)
         optimizer.step()
 
     return step
@@ -85,7 +89,8 @@ def equipoise_optimizer(problem: Problem, tasks: int, method: str, **options: An
     balancer = eq.balancer(method)
     if balancer.lacks_parts:
         balancer.take_parts(model.encoder, model.heads)
-    return eq.MultiTaskOptimizer(eq.Objective(model, _model_losses), _adam(model), balancer, **options)
+    objective = eq.Objective(model, _model_losses, batches=[problem.batch(tasks)] if balancer.further else None)
+    return eq.MultiTaskOptimizer(objective, _adam(model), balancer, **options)
 
 
 def torchjd_step(problem: Problem, tasks: int, method: str, chunk: int | None = None) -> Step | None:

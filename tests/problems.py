@@ -11,9 +11,13 @@ import equipoise as eq
 
 Batch = tuple[Tensor, Tensor]
 
-METHODS = [info.name for info in eq.methods() if not info.cls.works_on_features]
+METHODS = [info.name for info in eq.methods() if not info.cls.works_on_features and not info.cls.further]
 """The methods that can be made from their name alone, for any loss function and any loop. Those that act on parts of a model
-(RotoGrad) are told which by :func:`optimizer_of`, and refuse losses as callables, micro-batches and the drop-in."""
+(RotoGrad) are told which by :func:`optimizer_of`, and refuse losses as callables, micro-batches and the drop-in; to those that
+look at further batches (MoDo, SDMGrad) it gives some."""
+
+SAMPLING = [info.name for info in eq.methods() if info.cls.further]
+"""Those that look at further batches, given by :func:`further_batches`; made from their name alone, too."""
 
 
 class Heads(nn.Module):
@@ -62,10 +66,17 @@ def optimizer_of(
     if model is None:
         torch.manual_seed(0)
         model = Heads()
-    balancer = eq.balancer(balancer) if isinstance(balancer, str) else balancer
-    if isinstance(balancer, eq.Balancer) and balancer.lacks_parts and isinstance(model, Heads):
+    balancer = eq.balance.as_balancer(balancer)
+    if balancer.lacks_parts and isinstance(model, Heads):
         balancer.take_parts(model.encoder, {f"t{k}": head for k, head in enumerate(model.heads)})
-    return eq.MultiTaskOptimizer(eq.Objective(model, losses), make(model.parameters(), lr=lr), balancer, **options)  # type: ignore[arg-type]
+    objective = eq.Objective(model, losses, batches=further_batches(model) if balancer.further else None)
+    return eq.MultiTaskOptimizer(objective, make(model.parameters(), lr=lr), balancer, **options)  # type: ignore[arg-type]
+
+
+def further_batches(model: nn.Module) -> list[Batch]:
+    """What an objective of this model can draw further batches from."""
+    tasks = len(model.heads) if isinstance(model, Heads) else 3
+    return [batch(tasks=tasks, seed=1000 + place) for place in range(5)]
 
 
 def parameters_of(model: nn.Module) -> dict[str, Tensor]:

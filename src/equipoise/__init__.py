@@ -38,6 +38,7 @@ from equipoise.balance import (
     LossBalancer,
     MethodInfo,
     MoCo,
+    MoDo,
     NashMTL,
     Observation,
     PCGrad,
@@ -45,6 +46,7 @@ from equipoise.balance import (
     Rotations,
     RotoGrad,
     ScaleInvariant,
+    SDMGrad,
     UncertaintyWeighting,
     UPGrad,
     balancer,
@@ -62,6 +64,7 @@ from equipoise.errors import (
     UnknownOptionError,
     UnknownTaskError,
 )
+from equipoise.further import FurtherBatches
 from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer, Teleport
 from equipoise.randomness import RandomState
@@ -92,6 +95,7 @@ __all__ = [
     "EquipoiseError",
     "ExcessMTL",
     "FairGrad",
+    "FurtherBatches",
     "GO4Align",
     "GradDrop",
     "GradNorm",
@@ -106,6 +110,7 @@ __all__ = [
     "MethodInfo",
     "MissingExtraError",
     "MoCo",
+    "MoDo",
     "MultiTaskOptimizer",
     "NashMTL",
     "NonFiniteError",
@@ -116,6 +121,7 @@ __all__ = [
     "RandomState",
     "Rotations",
     "RotoGrad",
+    "SDMGrad",
     "ScaleInvariant",
     "StepReport",
     "Teleport",

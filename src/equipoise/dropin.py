@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -38,6 +38,9 @@ class _Given:
     def losses(self, micro_batch: int) -> dict[str, Loss]:
         return dict(self._losses)
 
+    def apart(self) -> AbstractContextManager[None]:
+        return nullcontext()  # they are evaluated already
+
     def rehearse(self, micro_batch: int) -> dict[str, Loss]:
         return dict(self._losses)
 
@@ -54,6 +57,7 @@ def backward(
     tasks: Sequence[str] | None = None,
     scaler: torch.amp.GradScaler | None = None,
     check_finite: bool = True,
+    further: Sequence[Losses] | None = None,
 ) -> StepReport:
     """Adds the balanced gradients to ``.grad``; everything else stays yours.
 
@@ -70,6 +74,9 @@ def backward(
         tasks: all tasks in their order, to declare them before the first batch that holds them all.
         scaler: a gradient scaler, if ``.grad`` is to come out scaled by it. The losses must not be scaled already.
         check_finite: raise on losses and gradients that are not finite.
+        further: for balancers that look at further batches (``balancer.further`` of them): the losses on each, in the form of
+            ``losses``, at the same parameters. Their graphs are freed, too, and nothing of them is added to ``.grad``; what
+            your evaluation of them did to batch-norm statistics and the random state is yours.
 
     Returns:
         What happened: losses, weights, Gramian …
@@ -101,6 +108,10 @@ def backward(
             f"{type(chosen).__name__} takes gradients at the output of a module, which must be recorded while the losses are "
             "evaluated; use MultiTaskOptimizer"
         )
+    given = len(further or ())
+    if given != chosen.further:
+        expected = f"{chosen.further} further batches: further=[losses of each]" if chosen.further else "no further batches"
+        raise InputError(f"{type(chosen).__name__} looks at {expected}; got {given}")
     balancing = _known.get(id(chosen))
     if balancing is None:
         balancing = _known[id(chosen)] = Balancing(Tasks(), SharedParameters())
@@ -118,12 +129,13 @@ def backward(
     if shared is not None or context.shared.declared:
         context.shared = SharedParameters(shared)
     source = _Given(as_losses(losses, context.tasks.names or None))
+    samples = [_Given(as_losses(sample, context.tasks.names or None)) for sample in further or ()]
     scale = None
     if scaler is not None and scaler.is_enabled():
         device = next((loss.device for loss in source.losses(0).values() if isinstance(loss, Tensor)), None)
         scale = scaler.scale(torch.ones((), device=device))
     with _set_aside(source, context.processes.count):
-        report = balancing.run(chosen, source, balancing.steps, scale)
+        report = balancing.run(chosen, source, balancing.steps, scale, samples)
     if report.skipped:
         balancing.rollback()
     else:

@@ -8,7 +8,7 @@ Teleporting, unrolled bilevel steps and sharpness probes are all evaluations els
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 
 from equipoise.errors import InputError, near_misses
+from equipoise.further import FurtherBatches
 from equipoise.randomness import RandomState
 from equipoise.tasks import LazyLoss, Loss, Losses, Tasks, as_losses, scalar
 
@@ -46,6 +47,8 @@ class Objective:
             named ``task0`` …). A scalar may also be given as a zero-argument callable, which is evaluated only when its
             turn comes: tasks with inputs of their own then never hold more than one graph in memory.
         tasks: the tasks in order; left out, the first batch fixes them.
+        batches: a loader from which balancers that look at further batches draw them; see :class:`~equipoise.FurtherBatches`.
+            It must not be the object that the training loop iterates over.
 
     Raises:
         InputError: the model is no module or has parts wrapped in ``DistributedDataParallel``, the loss function is not
@@ -67,7 +70,14 @@ class Objective:
         0.0
     """
 
-    def __init__(self, model: nn.Module, losses: LossFunction, tasks: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        losses: LossFunction,
+        tasks: Sequence[str] | None = None,
+        *,
+        batches: Iterable[Any] | None = None,
+    ) -> None:
         if not isinstance(model, nn.Module):
             raise InputError(f"model must be a torch.nn.Module; got {type(model).__name__}")
         if not callable(losses):
@@ -80,6 +90,7 @@ class Objective:
             )
         self.losses = losses
         self.tasks = Tasks(tasks)
+        self.further = None if batches is None else FurtherBatches(batches)
         self._stage = _Stage(self.model)
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:

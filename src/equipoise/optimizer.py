@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from equipoise.balance.base import Balancer, Elsewhere
 from equipoise.balance.coerce import as_balancer
+from equipoise.compiled import not_compiled
 from equipoise.distributed import Processes
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
@@ -69,6 +70,24 @@ class _Batches:
 
     def elsewhere(self) -> Elsewhere:
         return SubstitutedLosses(self._objective, self._batches, self._processes)
+
+
+class _FurtherBatches(_Batches):
+    """The micro-batches of a further batch, which leave no trace; its random numbers are independent of the others'."""
+
+    def __init__(self, objective: Objective, batches: tuple[Any, ...], processes: Processes, place: int) -> None:
+        super().__init__(objective, batches, processes)
+        self._place = place
+        self._buffers = next(objective.model.buffers(), None) is not None
+
+    def losses(self, micro_batch: int) -> dict[str, Loss]:
+        return self.rehearse(micro_batch) if self._buffers else super().losses(micro_batch)
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        # With buffers they are evaluated on copies of these, which compiled functions would take for a new model each time.
+        with self._objective.random_state().apart(self._place), not_compiled() if self._buffers else nullcontext():
+            yield
 
 
 class MultiTaskOptimizer:
@@ -185,24 +204,30 @@ class MultiTaskOptimizer:
         """The shared parameters; empty until the first step of a balancer that needs their gradients."""
         return self._balancing.context.shared.parameters
 
-    def step(self, *batches: Any) -> dict[str, Tensor]:
+    def step(self, *batches: Any, further: Sequence[Any] | None = None) -> dict[str, Tensor]:
         """Takes one step.
 
         Args:
             batches: one batch; or several micro-batches, which give one step as if they were one batch (task losses and
                 gradients are averaged over the micro-batches that hold the task) with the memory of one.
+            further: for balancers that look at further batches (``balancer.further`` of them): these, independent of each
+                other and of the step's own; or twice, three times ... as many, consecutive ones being micro-batches of one.
+                Left out, they are drawn from the objective's ``batches``, as many for each as there are ``batches`` here.
+                Drawn batches count as used even if the step fails. They are evaluated at the same parameters and leave no
+                trace in ``.grad``, buffers (batch-norm statistics) or the random state.
 
         Returns:
             The losses before the step, detached, by task.
 
         Raises:
-            InputError: no batch, or losses that cannot be used.
+            InputError: no batch, losses that cannot be used, or further batches that are missing or not looked at.
             UnknownTaskError: a task that was neither declared nor in the first step.
             NonFiniteError: a loss or gradient is not finite; no parameter and no state has changed.
         """
         if not batches:
             raise InputError("step() needs a batch; it got none")
         source = _Batches(self.objective, batches, self.processes)
+        samples = self._further(further, len(batches))
         watching = self.objective.random_state() if self.balancer.watches else None
         self.balancer.begin()
         self._refresh()
@@ -210,7 +235,7 @@ class MultiTaskOptimizer:
         if self._balancing.context.check_finite:
             self._statistics.keep()
         try:
-            report = self._balancing.run(self.balancer, source, self.steps, self._scale())
+            report = self._balancing.run(self.balancer, source, self.steps, self._scale(), samples)
             moved = self._move()
         except BaseException as error:
             self._balancing.rollback()
@@ -261,9 +286,12 @@ class MultiTaskOptimizer:
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how training goes on: model, optimizer, balancer, scaler, teleport, tasks and step count.
 
-        torch's random state and the data's order are not part of it; save them beside it if the model uses dropout.
+        torch's random state and the data's order are not part of it; save them beside it if the model uses dropout. Where the
+        objective draws further batches, the place in their loader is (see :class:`~equipoise.FurtherBatches`).
         """
+        further = self.objective.further
         return {
+            **({} if further is None else {"further": further.state_dict()}),
             "model": self.objective.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "balancer": self.balancer.state_dict(),
@@ -279,7 +307,7 @@ class MultiTaskOptimizer:
         Raises:
             InputError: the state is of other tasks, another balancer, or was saved with or without a teleport or scaler.
         """
-        missing = self.state_dict().keys() - state.keys()
+        missing = self.state_dict().keys() - state.keys() - {"further"}  # a new loader begins at its start
         if missing:
             raise InputError(
                 f"this is no state of a MultiTaskOptimizer: it lacks {', '.join(sorted(missing))} "
@@ -304,7 +332,30 @@ class MultiTaskOptimizer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
+        if self.objective.further is not None and state.get("further") is not None:
+            self.objective.further.load_state_dict(state["further"])
         self.steps = int(state["steps"])
+
+    def _further(self, given: Sequence[Any] | None, micro_batches: int) -> list[_FurtherBatches]:
+        """The further batches of a step, each as a source of losses."""
+        count = self.balancer.further
+        if not count:
+            if given is not None:
+                raise InputError(f"{self.balancer!r} looks at no further batches; leave further= out")
+            return []
+        if given is None:
+            if self.objective.further is None:
+                raise InputError(
+                    f"{type(self.balancer).__name__} looks at {count} further batches a step: give a loader of them, "
+                    f"Objective(..., batches=loader), or the batches themselves, step(batch, further=(first, second))"
+                )
+            given = self.objective.further.draw(count * micro_batches)
+        elif not isinstance(given, tuple | list) or not given or len(given) % count:
+            what = f"{len(given)} of them" if isinstance(given, tuple | list) else type(given).__name__
+            raise InputError(f"further must be a tuple of {count} batches, or of a multiple of {count}; got {what}")
+        size = len(given) // count
+        parts = [tuple(given[start : start + size]) for start in range(0, len(given), size)]
+        return [_FurtherBatches(self.objective, part, self.processes, place) for place, part in enumerate(parts)]
 
     def _move(self) -> bool:
         """Clips and steps; says whether a step was taken."""

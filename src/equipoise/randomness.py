@@ -45,3 +45,18 @@ class RandomState:
             for index, state in self.cuda.items():
                 torch.cuda.set_rng_state(state, index)
             yield
+
+    @contextmanager
+    def apart(self, place: int) -> Iterator[None]:
+        """Runs the body from a random state of its own, which follows from this one, and puts the present one back afterwards.
+
+        Args:
+            place: which one, from 0: bodies of different places draw independent numbers.
+        """
+        with self.replayed():
+            # Not torch.manual_seed, which would seed devices whose state is not put back.
+            seed = int(torch.randint(2**62, (place + 1,))[place])
+            torch.default_generator.manual_seed(seed)
+            for index in self.cuda:
+                torch.cuda.default_generators[index].manual_seed(seed)
+            yield

@@ -3,8 +3,7 @@
 Directions are compared in double precision on random, wide, low-rank, duplicated, opposed and badly scaled gradients. What is
 left out of a method's comparison is in its entry, with the reason, and below there is a test that shows the difference.
 
-Of TorchJD 0.18's aggregators these have no counterpart here: Constant (``ls`` with weights), CRMOGM, ExcessMTL, Krum, MoDo,
-PCD, SDMGrad, TrimmedMean.
+Of TorchJD 0.18's aggregators these have no counterpart here: Constant (``ls`` with weights), CRMOGM, Krum, PCD, TrimmedMean.
 """
 
 from __future__ import annotations
@@ -286,7 +285,129 @@ def _near(ours: np.ndarray, theirs: Tensor, g: Tensor) -> bool:
     return float(((torch.from_numpy(ours) - theirs) @ g).norm()) <= 1e-6 * float((theirs.abs() * lengths).sum())
 
 
+# -- methods with a memory: step by step
+
+
+def _draws(tasks: int, steps: int, *, scale: float = 1.0) -> list[tuple[Tensor, Tensor]]:
+    """Task gradients on two independent batches, for each step."""
+    generator = torch.Generator().manual_seed(tasks)
+    mean = torch.randn(tasks, 12, dtype=torch.float64, generator=generator)
+    noises = torch.randn(steps, 2, *mean.shape, dtype=torch.float64, generator=generator)
+    return [(scale * (mean + first), scale * (mean + second)) for first, second in noises]
+
+
+def _crossed(balancer: eq.Balancer, first: Tensor, second: Tensor) -> Tensor:
+    """The weights after a step on two further batches."""
+    tasks = tuple(range(len(first)))
+    names = tuple(f"t{k}" for k in tasks)
+    return balancer.decide(Observation(names, tasks, gramian=first @ first.T, cross=first @ second.T, crossed=tasks))
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.1])
+@pytest.mark.parametrize("tasks", [2, 5, 12])
+def test_modo_takes_the_same_steps(tasks: int, rho: float) -> None:
+    ours, theirs = eq.MoDo(gamma=0.02, rho=rho), aggregation.MoDoWeighting(gamma=0.02, rho=rho)
+    for first, second in _draws(tasks, 30):
+        weights = _crossed(ours, first, second)
+        assert torch.allclose(weights, theirs(first @ second.T), rtol=0, atol=1e-13)
+    assert float(weights.std()) > 0.02
+
+
+@pytest.mark.parametrize("tasks", [2, 5, 12])
+def test_sdmgrad_takes_the_same_steps(tasks: int) -> None:
+    """With small inner steps: see below. Next to these gradients, what TorchJD adds to the squared norm, 1e-8, is nothing."""
+    ours, theirs = eq.SDMGrad(learning_rate=0.1), aggregation.SDMGradWeighting(lr=0.1)
+    for first, second in _draws(tasks, 30, scale=1e4):
+        weights = _crossed(ours, first, second)
+        assert torch.allclose(weights, theirs(first @ second.T), rtol=0, atol=1e-12)
+    assert float(weights.std()) > 0.02
+
+
+@pytest.mark.parametrize("tasks", [2, 5])
+def test_excess_mtl_takes_the_same_steps(tasks: int) -> None:
+    """With a warm-up of one step: then TorchJD's scale of a task is the estimate of the first step, too, which moves nothing.
+
+    What TorchJD adds to that scale, 1e-7, is nothing to gradients of this size. Its weights add up to 1, ours to K.
+    """
+    ours, theirs = eq.ExcessMTL(step_size=0.3), aggregation.ExcessMTL(robust_step_size=0.3, n_warmup_steps=1)
+    spread = 10.0 ** torch.linspace(4, 6, tasks, dtype=torch.float64)[:, None]
+    for step, (g, _) in enumerate(_draws(tasks, 12)):
+        observation = Observation(tuple(f"t{k}" for k in range(tasks)), tuple(range(tasks)), gradients=spread * g, step=step)
+        direction = ours.decide(observation)
+        ours.update(observation)
+        assert torch.allclose(direction, tasks * theirs(spread * g), rtol=1e-10)
+    assert ours.task_weights is not None
+    assert float(ours.task_weights.std()) > 0.1
+
+
 # -- deliberate differences
+
+
+def test_difference_sdmgrad_at_its_default_steps_amplifies_rounding() -> None:
+    """Steps of 5 with a momentum of 0.5 overshoot: what differs by rounding has grown a thousandfold after 30 × 20 of them.
+
+    So TorchJD and we agree to 1e-8, not to rounding, at the same steps; and the 1e-8 that TorchJD adds to the squared norm
+    shows for gradients of size 1. TorchJD's own default is 10, ours that of LibMTL, 5.
+    """
+    ours, theirs, other = eq.SDMGrad(), aggregation.SDMGradWeighting(lr=5.0), aggregation.SDMGradWeighting(lr=5.0)
+    moved, large, small = eq.SDMGrad(), [], []
+    grown = 0.0
+    for first, second in _draws(12, 30):
+        weights = _crossed(ours, first, second)
+        large.append(float((weights - theirs(1e8 * (first @ second.T))).abs().max()))
+        small.append(float((weights - other(first @ second.T)).abs().max()))
+        nudged = first * (1 + 1e-12 * torch.linspace(-1, 1, 12, dtype=torch.float64))[:, None]
+        grown = max(grown, float((weights - _crossed(moved, nudged, second)).abs().max()))
+    assert max(large) < 1e-8
+    assert 1e-8 < max(small) < 1e-2
+    assert grown > 1e-9, "a thousandfold and more"
+
+
+def test_difference_sdmgrad_of_small_gradients() -> None:
+    """The 1e-8 that TorchJD adds stops small gradients from moving the weights; here the size of gradients does not matter."""
+    draws = _draws(5, 10)
+    ours, same, theirs = eq.SDMGrad(learning_rate=0.1), eq.SDMGrad(learning_rate=0.1), aggregation.SDMGradWeighting(lr=0.1)
+    for first, second in draws:
+        weights = _crossed(ours, first, second)
+        assert torch.allclose(weights, _crossed(same, 1e-6 * first, 1e-6 * second), rtol=0, atol=1e-9)
+        there = theirs(1e-12 * (first @ second.T))
+    assert float(weights.std()) > 0.02
+    assert float(there.std()) < 0.1 * float(weights.std())
+
+
+def test_difference_sdmgrad_without_a_positive_product_on_the_diagonal() -> None:
+    """Noise may leave none. TorchJD then divides by 1e-8, so the weights jump; here by the largest product."""
+    cross = torch.tensor([[-1.0, -0.2], [-0.4, -1.5]], dtype=torch.float64)
+    theirs = aggregation.SDMGradWeighting(lr=0.01, n_iter=1)(cross)
+    ours = eq.SDMGrad(learning_rate=0.01, steps=1)
+    weights = ours.decide(Observation(("a", "b"), (0, 1), gramian=torch.eye(2), cross=cross, crossed=(0, 1)))
+    assert float(theirs.max()) > 0.88, "all the weight that a task can have"
+    assert float((weights - 0.5).abs().max()) < 0.01
+
+
+def test_difference_excess_mtl_begins_with_equal_weights() -> None:
+    """Without a warm-up TorchJD moves the first weights by unscaled estimates, in which loud losses win; released code and we
+    do not. Defaults differ, too: TorchJD's step is 1, ours that of released code, 0.01.
+    """
+    g = MATRICES["pair"] * torch.tensor([[1.0], [100.0]], dtype=torch.float64)
+    theirs = aggregation.ExcessMTLWeighting()(g)
+    assert float(theirs[1]) > 0.99
+    assert torch.allclose(eq.ExcessMTL(step_size=1.0).direction(g), g.sum(0))
+    assert eq.ExcessMTL().step_size == 0.01
+
+
+def test_difference_excess_mtl_of_a_task_without_gradients_at_first() -> None:
+    """TorchJD divides by 1e-7 then, so that this task takes all the weight; here its scale is the first estimate above 0."""
+    ours, theirs = eq.ExcessMTL(step_size=1.0), aggregation.ExcessMTLWeighting(n_warmup_steps=1)
+    silent = MATRICES["pair"] * torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    for step, g in enumerate([silent, MATRICES["pair"], MATRICES["pair"]]):
+        observation = Observation(("a", "b"), (0, 1), gradients=g, step=step)
+        ours.decide(observation)
+        ours.update(observation)
+        there = theirs(g)
+    assert ours.task_weights is not None
+    assert float(there[0]) > 0.999
+    assert 0.2 < float(ours.task_weights[0]) < 1.8
 
 
 def test_difference_mgda_is_exact() -> None:

@@ -123,7 +123,9 @@ def disjoint(rank: int, count: int, method: str) -> State:
 
     mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), torch.optim.SGD(model.parameters(), lr=0.01), method)
     for step in range(STEPS):
-        mtl.step(share(problems.batch(16, tasks=2, seed=step), rank, count))
+        seeds = (1000 + 2 * step + place for place in range(mtl.balancer.further))
+        further = tuple(share(problems.batch(16, tasks=2, seed=seed), rank, count) for seed in seeds)
+        mtl.step(share(problems.batch(16, tasks=2, seed=step), rank, count), further=further or None)
     return state(model)
 
 
@@ -137,7 +139,11 @@ def dropin(rank: int, count: int, method: str, shared: bool) -> State:
         optimizer.zero_grad()
         for part in range(2):
             losses = problems.losses(model, share(problems.batch(16, seed=100 * step + part), rank, count))
-            eq.backward(losses, balancer, shared=model.encoder if shared else None)
+            further = [
+                problems.losses(model, share(problems.batch(16, seed=100 * step + 50 + place), rank, count))
+                for place in range(balancer.further)
+            ]
+            eq.backward(losses, balancer, shared=model.encoder if shared else None, further=further)
         optimizer.step()
     return state(model)
 
@@ -237,3 +243,34 @@ def wrapped_inside(rank: int, count: int, compiled: bool) -> str:
     except eq.InputError as error:
         return str(error)
     return "no error"
+
+
+def double_sampling(rank: int, count: int, method: str) -> State:
+    """Twenty steps on three batches each, of which every process has its share."""
+    model = model_of(rank)
+    mtl = problems.optimizer_of(eq.balancer(method), model, lr=0.01)
+    for step in range(STEPS):
+        here, *further = (share(problems.batch(16, seed=100 * step + place), rank, count) for place in range(3))
+        mtl.step(here, further=further)
+    return state(model)
+
+
+def double_sampling_spoilt(rank: int, count: int, method: str, place: int) -> tuple[str, bool]:
+    """A loss is not a number in one batch of the last process; says what was raised and whether anything changed."""
+    model = model_of(0)
+
+    def losses(model: nn.Module, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        found = problems.losses(model, batch[:2])
+        return found if len(batch) == 2 else found | {"t1": found["t1"] * math.nan}
+
+    mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), torch.optim.SGD(model.parameters(), lr=0.01), method)
+    batches: list[tuple[Tensor, ...]] = [problems.batch(seed=seed) for seed in range(3)]
+    mtl.step(batches[0], further=batches[1:])
+    before = state(model), str(mtl.balancer.state_dict())
+    if rank == count - 1:
+        batches[place] = (*batches[place], torch.zeros(()))
+    try:
+        mtl.step(batches[0], further=batches[1:])
+    except eq.NonFiniteError as error:
+        return str(error.tasks), problems.same(before[0], state(model)) and before[1] == str(mtl.balancer.state_dict())
+    return "no error", False

@@ -15,7 +15,7 @@ from tests import problems
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch.*")
 
-METHODS = ["ls", "si", "famo", "pcgrad", "fairgrad"]
+METHODS = ["ls", "si", "famo", "pcgrad", "fairgrad", "modo"]
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,8 @@ WAYS = {
 def train(made: tuple[nn.Module, Any], method: str, micro_batches: int = 1, **options: Any) -> list[Tensor]:
     model, losses = made
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
-    mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), optimizer, eq.balancer(method), **options)
+    objective = eq.Objective(model, losses, batches=problems.further_batches(model))
+    mtl = eq.MultiTaskOptimizer(objective, optimizer, eq.balancer(method), **options)
     for step in range(4):
         mtl.step(*(problems.batch(seed=10 * step + part) for part in range(micro_batches)))
     return [parameter.detach() for parameter in model.parameters()]

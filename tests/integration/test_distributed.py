@@ -83,13 +83,13 @@ def test_partly_labelled_data(pool: Pool, method: str, shared: bool, declared: b
     agree(pool.run(scenarios.partly_labelled, method, shared, declared), scenarios.partly_labelled(0, 1, method, shared))
 
 
-@pytest.mark.parametrize("method", ["ls", "pcgrad"])
+@pytest.mark.parametrize("method", ["ls", "pcgrad", "modo"])
 def test_a_task_a_process(pool: Pool, method: str) -> None:
     agree(pool.run(scenarios.disjoint, method), scenarios.disjoint(0, 1, method))
 
 
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("method", ["dwa", "pcgrad"])
+@pytest.mark.parametrize("method", ["dwa", "pcgrad", "modo"])
 def test_the_drop_in(pool: Pool, method: str, shared: bool) -> None:
     agree(pool.run(scenarios.dropin, method, shared), scenarios.dropin(0, 1, method, shared))
 
@@ -122,3 +122,13 @@ def test_odd_tensors_are_given_to_all(pool: Pool) -> None:
     (first, format_kept), (second, _) = pool.run(scenarios.buffers_shared)
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
     assert format_kept
+
+
+@pytest.mark.parametrize("method", ["modo", "sdmgrad"])
+def test_further_batches(pool: Pool, method: str) -> None:
+    agree(pool.run(scenarios.double_sampling, method), scenarios.double_sampling(0, 1, method))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_further_batches_that_are_not_finite_in_one_process_stop_all(pool: Pool, place: int) -> None:
+    assert pool.run(scenarios.double_sampling_spoilt, "sdmgrad", place) == [("('t1',)", True)] * 2

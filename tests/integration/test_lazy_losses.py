@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import equipoise as eq
 from tests import problems
 
-METHODS = problems.METHODS
+METHODS = problems.METHODS + problems.SAMPLING
 
 
 class Graphs:
@@ -79,7 +79,8 @@ def test_one_graph_at_a_time(method: str, micro_batches: int) -> None:
     graphs = Graphs()
     torch.manual_seed(0)
     model = problems.Heads()
-    mtl = eq.MultiTaskOptimizer(eq.Objective(model, lazy_losses(graphs)), torch.optim.SGD(model.parameters(), lr=0.02), method)
+    objective = eq.Objective(model, lazy_losses(graphs), batches=problems.further_batches(model))
+    mtl = eq.MultiTaskOptimizer(objective, torch.optim.SGD(model.parameters(), lr=0.02), method)
     for _ in range(3):
         mtl.step(*[problems.batch()] * micro_batches)
         assert graphs.alive == 0, "the step left a graph behind"
@@ -119,7 +120,8 @@ def test_eager_graphs_go_with_the_step(method: str) -> None:
 
     torch.manual_seed(0)
     model = problems.Heads()
-    mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), torch.optim.SGD(model.parameters(), lr=0.02), method)
+    objective = eq.Objective(model, losses, batches=problems.further_batches(model))
+    mtl = eq.MultiTaskOptimizer(objective, torch.optim.SGD(model.parameters(), lr=0.02), method)
     for _ in range(2):
         found = mtl.step(problems.batch())
         assert graphs.alive == 0, "mtl.last or the losses keep the graph alive"
@@ -185,7 +187,8 @@ def test_mixtures(method: str, micro_batches: int) -> None:
         torch.manual_seed(0)
         model = problems.Heads()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-        mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), optimizer, eq.balancer(method))
+        objective = eq.Objective(model, losses, batches=problems.further_batches(model))
+        mtl = eq.MultiTaskOptimizer(objective, optimizer, eq.balancer(method))
         for step in range(4):
             mtl.step(*(problems.batch(seed=10 * step + part) for part in range(micro_batches)))
         return problems.parameters_of(model)

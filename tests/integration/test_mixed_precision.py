@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import equipoise as eq
 from tests import problems
 
-METHODS = ["ls", "si", "uw", "famo", "mgda", "pcgrad", "fairgrad", "nash-mtl"]
+METHODS = ["ls", "si", "uw", "famo", "mgda", "pcgrad", "fairgrad", "nash-mtl", "modo"]
 
 
 def scaler_of(scale: float = 2.0**10, **options: Any) -> torch.amp.GradScaler:
@@ -32,9 +32,8 @@ def autocast_losses(model: nn.Module, batch: problems.Batch) -> dict[str, Tensor
 def autocast_optimizer(balancer: object, losses: Any, **options: Any) -> eq.MultiTaskOptimizer:
     torch.manual_seed(0)
     model = problems.Heads()
-    return eq.MultiTaskOptimizer(
-        eq.Objective(model, losses), torch.optim.Adam(model.parameters(), lr=0.01), balancer, **options
-    )
+    objective = eq.Objective(model, losses, batches=problems.further_batches(model))
+    return eq.MultiTaskOptimizer(objective, torch.optim.Adam(model.parameters(), lr=0.01), balancer, **options)
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
@@ -142,8 +141,9 @@ def overflowing_losses(where: str) -> Any:
 def test_an_overflow_skips_the_step(method: str, where: str) -> None:
     torch.manual_seed(0)
     model = problems.Heads()
+    further = [(data, False) for data in problems.further_batches(model)]
     mtl = eq.MultiTaskOptimizer(
-        eq.Objective(model, overflowing_losses(where)),
+        eq.Objective(model, overflowing_losses(where), batches=further),
         torch.optim.Adam(model.parameters(), lr=0.01),
         eq.balancer(method, **({"update_every": 3} if method == "nash-mtl" else {})),
         scaler=scaler_of(2.0**16),
@@ -187,7 +187,8 @@ def test_the_drop_in_with_a_scaler(method: str) -> None:
         balancer = eq.balancer(method)
         for step in range(6):
             optimizer.zero_grad()
-            eq.backward(problems.losses(model, problems.batch(seed=step)), balancer, scaler=scaler)
+            further = [problems.losses(model, problems.batch(seed=100 + k)) for k in range(balancer.further)]
+            eq.backward(problems.losses(model, problems.batch(seed=step)), balancer, scaler=scaler, further=further)
             if scaler is None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
                 optimizer.step()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from equipoise import nets
 from equipoise.nets import (
     CITYSCAPES,
     NYUV2,
@@ -68,3 +71,12 @@ def test_the_wide_split_network_counts_as_a_sum_over_its_convolutions() -> None:
 def test_digits() -> None:
     heads = sum(50 * 50 + 50 + 51 * outputs for outputs in (10, 10, 1, 1))
     assert count(DigitsNet) == (9 * 10 + 10) + (9 * 10 * 20 + 20) + (180 * 50 + 50) + heads
+
+
+def test_the_guides_table_has_these_counts() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "networks.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)\((\w*)\)` \|.* ([\d,]+) \|$", guide, re.MULTILINE)
+    assert len(rows) == 12
+    for network, argument, parameters in rows:
+        arguments = [int(argument) if argument.isdigit() else getattr(nets, argument)] if argument else []
+        assert f"{count(lambda: getattr(nets, network)(*arguments)):,}" == parameters, network  # noqa: B023

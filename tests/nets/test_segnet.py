@@ -18,7 +18,7 @@ BOTH = pytest.mark.parametrize("kind", [SegNet, SegNetMTAN])
 
 @BOTH
 def test_outputs_are_log_probabilities_numbers_and_unit_vectors(kind: type[SegNet | SegNetMTAN]) -> None:
-    out = kind(NYUV2, width=2)(torch.randn(2, 3, 32, 64))
+    out = kind(NYUV2, width=8)(torch.randn(2, 3, 32, 64))
     assert list(out) == ["semantic", "depth", "normal"]
     assert torch.allclose(out["semantic"].exp().sum(1), torch.ones(2, 32, 64), atol=1e-5)
     assert torch.allclose(out["normal"].norm(dim=1), torch.ones(2, 32, 64), atol=1e-5)
@@ -67,9 +67,7 @@ def test_masks_that_let_everything_pass_and_a_closed_one() -> None:
 
 @BOTH
 @pytest.mark.parametrize("shape", [(1, 3, 32, 48), (1, 3, 33, 32), (1, 1, 32, 32), (3, 32, 32), (1, 3, 0, 32)])
-def test_images_that_cannot_be_halved_five_times_are_refused(
-    kind: type[SegNet | SegNetMTAN], shape: tuple[int, ...]
-) -> None:
+def test_images_that_cannot_be_halved_five_times_are_refused(kind: type[SegNet | SegNetMTAN], shape: tuple[int, ...]) -> None:
     with pytest.raises(eq.InputError, match="multiples of 32"):
         kind(CITYSCAPES, width=2)(torch.zeros(shape))
 
@@ -101,17 +99,17 @@ def test_copies_and_pickles_are_the_same_network(kind: type[SegNet | SegNetMTAN]
 def test_a_narrow_attention_network_learns_on_a_cpu() -> None:
     torch.manual_seed(1)
     network = SegNetMTAN(CITYSCAPES, width=4)
-    image = torch.rand(4, 3, 32, 64)
+    image = torch.rand(2, 3, 32, 32)
     depth = image.mean(1, keepdim=True)
-    labels = (depth[:, 0] * 7).long().clamp(0, 6)
+    labels = (depth[:, 0] * 2).long()
 
     def losses(model: nn.Module, _: None) -> dict[str, torch.Tensor]:
         out = model(image)
         return {"semantic": nll_loss(out["semantic"], labels), "depth": (out["depth"] - depth).abs().mean()}
 
-    mtl = eq.MultiTaskOptimizer(eq.Objective(network, losses), torch.optim.Adam(network.parameters(), 3e-3), eq.FAMO())
+    mtl = eq.MultiTaskOptimizer(eq.Objective(network, losses), torch.optim.Adam(network.parameters(), 3e-2), eq.FAMO())
     first = mtl.step(None)
-    for _ in range(15):
+    for _ in range(10):
         last = mtl.step(None)
-    assert float(last["semantic"]) < 0.8 * float(first["semantic"])
+    assert float(last["semantic"]) < 0.6 * float(first["semantic"])
     assert float(last["depth"]) < 0.5 * float(first["depth"])

@@ -27,6 +27,8 @@ def test_hard_sharing_is_head_after_encoder() -> None:
     assert list(out) == ["label", "size"]
     assert all(torch.equal(out[task], network.heads[task](network.encoder(x))) for task in out)
     assert network.features is network.encoder
+    again = HardSharing(network.encoder, network.heads)
+    assert all(torch.equal(out[task], other) for task, other in again(x).items())
 
 
 def test_tasks_with_inputs_of_their_own() -> None:
@@ -36,7 +38,7 @@ def test_tasks_with_inputs_of_their_own() -> None:
     assert torch.equal(out["label"], network.heads["label"](network.encoder(x)))
     assert torch.equal(out["size"], network.heads["size"](network.encoder(y)))
     assert list(network({"size": y})) == ["size"]
-    with pytest.raises(eq.InputError, match='no head for task "sise". Did you mean "size"'):
+    with pytest.raises(eq.InputError, match=r'no head for task "sise"\. Did you mean "size"'):
         network({"sise": y})
     with pytest.raises(eq.InputError, match="needs a mapping"):
         network(x)

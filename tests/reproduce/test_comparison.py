@@ -125,4 +125,4 @@ def test_runs_without_a_study_are_gone_on_with(tmp_path: Path) -> None:
     part.execute(Asked(asked.setting, (0,), 3, rows=("FORUM",)), tmp_path / part.name)
     assert sum(path.stat().st_mtime_ns != time for path, time in files.items()) == 1
     (compared,) = compare(recipe, tmp_path)
-    assert compared.rows[0].ours["mnist accuracy"].n == 2
+    assert compared.rows[0].ours["MNIST accuracy"].n == 2

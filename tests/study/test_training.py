@@ -50,6 +50,16 @@ def test_record_of_a_method(tiny):
     assert record["history"][-1]["losses"]["far"] < record["history"][0]["losses"]["far"]
 
 
+def test_further_batches_leave_the_training_data_alone(tiny):
+    """With a step size of 0 the weights stay at 1/K, so that the steps are those of any method with these weights."""
+    still, other = run(tiny, "modo:gamma=0"), run(tiny, "cagrad:c=0")
+    for epoch, same in zip(still["history"], other["history"], strict=True):
+        assert epoch["weights"] == pytest.approx({"near": 0.5, "far": 0.5})
+        assert epoch["losses"] == pytest.approx(same["losses"], rel=1e-5)
+    assert timeless(run(tiny, "sdmgrad")) == timeless(run(tiny, "sdmgrad"))
+    assert run(tiny, "modo:gamma=10")["history"] != still["history"]
+
+
 def test_methods_without_gramian_are_probed_in_every_nth_step(tiny):
     def steps(every):
         history = run(tiny, "ls", gramian_every=every)["history"]

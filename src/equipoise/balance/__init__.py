@@ -28,12 +28,14 @@ from equipoise.balance.ldc import LDCMTL
 from equipoise.balance.linear_scalarization import LinearScalarization
 from equipoise.balance.mgda import MGDA
 from equipoise.balance.moco import MoCo
+from equipoise.balance.modo import MoDo
 from equipoise.balance.nash_mtl import NashMTL
 from equipoise.balance.pcgrad import PCGrad
 from equipoise.balance.random_loss_weighting import RandomLossWeighting
 from equipoise.balance.registry import MethodInfo, balancer, method, methods, register
 from equipoise.balance.rotograd import Rotations, RotoGrad
 from equipoise.balance.scale_invariant import ScaleInvariant
+from equipoise.balance.sdmgrad import SDMGrad
 from equipoise.balance.stch import STCH
 from equipoise.balance.uncertainty_weighting import UncertaintyWeighting
 from equipoise.balance.upgrad import UPGrad
@@ -67,12 +69,14 @@ __all__ = [
     "LossBalancer",
     "MethodInfo",
     "MoCo",
+    "MoDo",
     "NashMTL",
     "Observation",
     "PCGrad",
     "RandomLossWeighting",
     "Rotations",
     "RotoGrad",
+    "SDMGrad",
     "ScaleInvariant",
     "UPGrad",
     "UncertaintyWeighting",

@@ -97,6 +97,9 @@ class Observation:
             balancer that ``works_on_features`` learns from a step.
         step: index of the step, counted from 0.
         elsewhere: evaluates this step's losses at other parameters; ``None`` where only the losses are known (drop-in).
+        cross: ``G(z₁) G(z₂)ᵀ [c, c]`` in float64 on the CPU, the products of the task gradients on the two further batches, for
+            the tasks ``crossed``; only if the balancer asks for further batches.
+        crossed: positions of the c tasks that both further batches hold, ascending.
     """
 
     tasks: tuple[str, ...]
@@ -106,6 +109,8 @@ class Observation:
     gradients: Tensor | None = None
     step: int = 0
     elsewhere: Elsewhere | None = None
+    cross: Tensor | None = None
+    crossed: tuple[int, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -128,6 +133,8 @@ class Balancer(ABC):
             backward.
         stateful: names of the attributes that make up the state: tensors, numbers, arrays or generators.
         processes: those that train together; :class:`~equipoise.MultiTaskOptimizer` sets it where it was given a group.
+        further: how many independent batches beside the step's own it looks at: 0, or 2 if it needs the Gramian. They come from
+            the objective's ``batches`` or are given to ``step``; what is seen of them is the observation's ``cross``.
         decides_purely: whether :meth:`decide` leaves the state as it was and all learning is done in :meth:`update` and
             later. Then no copy of the state is taken before each step, which matters where it is as large as the gradients.
         works_on_features: whether it acts at the output of a module of the model, its ``features_module``, where the gradients
@@ -140,6 +147,7 @@ class Balancer(ABC):
     stateful: ClassVar[tuple[str, ...]] = ()
     decides_purely: ClassVar[bool] = False
     works_on_features: ClassVar[bool] = False
+    further: ClassVar[int] = 0
     processes: Processes = Processes()
 
     @property

@@ -26,7 +26,7 @@ __all__ = ["ExcessMTL"]
         "move slowly and, as the estimates shrink, ever less; knows no conflicts"
     ),
     adds_up_to="the number of tasks present",
-    checked="reference implementation, equations",
+    checked="reference implementation, equations, TorchJD",
 )
 class ExcessMTL(GradientBalancer):
     """Moves weights by the exponentiated gradient of estimated excess risks (He et al., 2024, Algorithm 1).

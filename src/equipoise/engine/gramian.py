@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-__all__ = ["CHUNK", "gramian"]
+__all__ = ["CHUNK", "cross_gramian", "gramian"]
 
 CHUNK = 2048
 """Columns multiplied in the gradients' own precision before float64 takes over."""
@@ -46,6 +46,24 @@ def gramian(rows: Tensor) -> Tensor:
             return product
         # Squares left float32's range somewhere: the gradients themselves may still be fine.
         return _by_conversion(rows)
+
+
+def cross_gramian(rows: Tensor, others: Tensor) -> Tensor:
+    """Computes ``rows @ others.T``, accumulated in float64.
+
+    Args:
+        rows: task gradients ``[K, P]``.
+        others: task gradients ``[K, P]`` on another batch.
+
+    Returns:
+        ``[K, K]`` in float64, on the device of ``rows``; entry (i, j) belongs to row i and the other row j.
+    """
+    total = torch.zeros(len(rows), len(others), dtype=torch.float64, device=rows.device)
+    step = 32 * CHUNK if rows.is_cuda else 4 * CHUNK
+    with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
+        for start in range(0, rows.shape[1], step):
+            total.addmm_(rows[:, start : start + step].double(), others[:, start : start + step].double().T)
+    return total
 
 
 def _by_chunks(rows: Tensor) -> Tensor:

@@ -187,7 +187,7 @@ def _asmg(
 ) -> None:
     """Figures 4.1 to 4.4 of the thesis: ASMG and its peers on problems (4.21) to (4.23)."""
     from equipoise.figures.asmg import Settings, make
-    from equipoise.figures.asmg.numbers import whole_numbers
+    from equipoise.figures.numbers import whole_numbers
     from equipoise.study.plan import parse_seeds
 
     settings = Settings(
@@ -227,3 +227,84 @@ def _asmg_prompt(
         pretraining_steps=pretraining_steps,
     )
     typer.echo(make(settings, output, lambda line: typer.echo(line, err=True)))
+
+
+@app.command("forum-synthetic")
+def _forum_synthetic(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for picture, table and numbers.")] = Path(
+        "results/forum-synthetic"
+    ),
+    steps: Annotated[int, typer.Option(help="K, outer steps.")] = 200,
+    lower_steps: Annotated[int, typer.Option(help="T, steps of the lower level.")] = 50,
+    step_size: Annotated[float, typer.Option(help="μ, of gradient descent on the upper level.")] = 0.3,
+    lower_step_size: Annotated[float, typer.Option(help="η, of the lower level.")] = 0.05,
+    rho: Annotated[float, typer.Option(help="ρ of FORUM.")] = 0.3,
+    start: Annotated[str, typer.Option(help="Lower level's start: warm or cold.")] = "warm",
+) -> None:
+    """Figure A.1 of the thesis: MOML, MoCo and FORUM on a problem whose optimal set is known."""
+    from equipoise.figures.forum_synthetic import Settings, make
+
+    settings = Settings(steps, lower_steps, step_size, lower_step_size, rho, start)  # type: ignore[arg-type]
+    typer.echo(make(settings, output, lambda line: typer.echo(line, err=True)))
+
+
+@app.command("forum-cost")
+def _forum_cost(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for picture, table and numbers.")] = Path(
+        "results/forum-cost"
+    ),
+    lower_steps: Annotated[str, typer.Option(help="Values of T.")] = "1,2,4,8,16,32,64,128",
+    layers: Annotated[str, typer.Option(help="Further shared layers of 512 units, which is how p grows.")] = "0,1,2,4",
+    fixed_lower_steps: Annotated[int, typer.Option(help="T where p varies.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Samples a batch.")] = 100,
+    repeats: Annotated[int, typer.Option(help="Timed steps; the median counts.")] = 3,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Figure 3.1 of the thesis: seconds and memory of a bilevel step against T and against p."""
+    from equipoise.figures.forum_cost import Settings, make
+    from equipoise.figures.numbers import whole_numbers
+
+    settings = Settings(
+        lower_steps=whole_numbers(lower_steps, "lower_steps"),
+        layers=whole_numbers(layers, "layers", least=0),
+        fixed_lower_steps=fixed_lower_steps,
+        batch_size=batch_size,
+        repeats=repeats,
+        device=device,
+    )
+    typer.echo(make(settings, output, lambda line: typer.echo(line, err=True)))
+
+
+@app.command("hyper-cleaning")
+def _hyper_cleaning(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for picture, table and runs.")] = Path(
+        "results/hyper-cleaning"
+    ),
+    data: Annotated[str, typer.Option(help="digits (bundled; upright and turned) or mnist (with FashionMNIST).")] = "digits",
+    folder: Annotated[Path | None, typer.Option(help="Holds MNIST and FashionMNIST with their IDX files.")] = None,
+    methods: Annotated[str, typer.Option("--methods", "-m", help="Of noisy, moml, moco, forum, bome, bvfim.")] = (
+        "noisy,moml,moco,forum"
+    ),
+    seeds: Annotated[str, typer.Option("--seeds", "-s", help='How many ("3": 0 to 2), a range "5-9", a list "1,4".')] = "3",
+    steps: Annotated[int, typer.Option(help="K, outer steps; 0 for the setting's own.")] = 0,
+    lower_steps: Annotated[int, typer.Option(help="T; 0 for the setting's own.")] = 0,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes beside each other.")] = 1,
+) -> None:
+    """Section 3.7.1 of the thesis: half of the training labels are wrong; a weight a sample is learned on clean ones."""
+    from dataclasses import replace
+
+    from equipoise.errors import InputError
+    from equipoise.figures.hyper_cleaning import DIGITS, MNIST, make
+    from equipoise.study.plan import parse_seeds
+
+    settings = {"digits": DIGITS, "mnist": MNIST}.get(data)
+    if settings is None:
+        raise InputError(f'unknown data "{data}"; expected digits or mnist')
+    settings = replace(
+        settings,
+        methods=tuple(methods.split(",")),
+        seeds=tuple(parse_seeds(seeds)),
+        steps=steps or settings.steps,
+        lower_steps=lower_steps or settings.lower_steps,
+    )
+    typer.echo(make(settings, data, folder, output, jobs, lambda line: typer.echo(line, err=True)))

@@ -11,7 +11,7 @@ from equipoise.errors import InputError
 __all__ = ["module_a_task"]
 
 
-def module_a_task(what: str, modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
+def module_a_task(what: str, modules: Mapping[str, nn.Module] | nn.ModuleDict) -> nn.ModuleDict:
     """Registers the modules of several tasks under the tasks' names.
 
     Args:
@@ -28,6 +28,8 @@ def module_a_task(what: str, modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
         >>> list(module_a_task("heads", {"label": nn.Linear(2, 3), "size": nn.Linear(2, 1)}))
         ['label', 'size']
     """
+    if isinstance(modules, nn.ModuleDict):
+        modules = dict(modules.items())
     if not isinstance(modules, Mapping) or not modules:
         raise InputError(f"{what} must be a mapping task → module with at least one task; got {modules!r}")
     registered = nn.ModuleDict()

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from equipoise.balance.base import Balancer, Observation
 from equipoise.distributed import Processes
 from equipoise.engine.shared import SharedParameters
+from equipoise.errors import InputError
 from equipoise.step.by_features import ByFeatures
 from equipoise.step.by_gradients import ByGradients
 from equipoise.step.by_losses import ByLosses
 from equipoise.step.context import Context
 from equipoise.step.report import StepReport
-from equipoise.step.source import Source, Turn
+from equipoise.step.source import FurtherSource, Source, Turn
 from equipoise.tasks import Tasks
 
 __all__ = ["Balancing"]
@@ -54,7 +55,14 @@ class Balancing:
         self._before: dict[str, Any] | None = None
         self._observation: Observation | None = None
 
-    def run(self, balancer: Balancer, source: Source, step: int, scale: Tensor | None = None) -> StepReport:
+    def run(
+        self,
+        balancer: Balancer,
+        source: Source,
+        step: int,
+        scale: Tensor | None = None,
+        further: Sequence[FurtherSource] = (),
+    ) -> StepReport:
         """Fills ``.grad``; :meth:`commit` or :meth:`rollback` must follow.
 
         Args:
@@ -62,12 +70,15 @@ class Balancing:
             source: the losses.
             step: index of the step.
             scale: of a gradient scaler.
+            further: losses on further batches, as many as the balancer looks at.
 
         Raises:
             InputError: losses or parameters that cannot be used.
             NonFiniteError: a loss or gradient is not finite; the balancer's state is as before.
         """
-        self._turn = turn = Turn(balancer, source, step, scale)
+        if balancer.further or further:
+            _check_further(balancer, len(further))
+        self._turn = turn = Turn(balancer, source, step, scale, further)
         self._before = balancer.state_dict() if balancer.stateful and not balancer.decides_purely else None
         by_gradients = self._by_features or self._by_gradients
         way = self._by_losses if balancer.needs == "losses" else by_gradients
@@ -108,3 +119,14 @@ class Balancing:
     def _forget(self) -> None:
         # Nothing of a step may live on: the drop-in keeps this object for as long as its balancer is alive.
         self._turn = self._before = self._observation = None
+
+
+def _check_further(balancer: Balancer, given: int) -> None:
+    name = type(balancer).__name__
+    if balancer.further not in (0, 2) or (balancer.further and balancer.needs != "gramian"):
+        raise InputError(
+            f"a balancer that needs the Gramian may look at 2 further batches a step, others at none; {name} needs "
+            f"the {balancer.needs} and asks for {balancer.further}"
+        )
+    if given != balancer.further:
+        raise InputError(f"{name} looks at {balancer.further or 'no'} further batches a step; got {given}")

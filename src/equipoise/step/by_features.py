@@ -60,6 +60,11 @@ class ByFeatures:
                 f'gradients="features" gives balancers the Gramian of the features; {turn.balancer!r} needs the gradients '
                 f'themselves. Use gradients="parameters"'
             )
+        if turn.balancer.further:
+            raise InputError(
+                f'gradients="features" differentiates one batch a step; {turn.balancer!r} looks at further ones. '
+                f'Use gradients="parameters"'
+            )
         if turn.balancer.pulls:
             raise InputError(
                 f'{turn.balancer!r} weighs the gradients of the shared parameters, which gradients="features" does not take. '

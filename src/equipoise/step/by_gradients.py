@@ -11,15 +11,17 @@ from torch import Tensor
 
 from equipoise.autocast import without_autocast
 from equipoise.balance.base import Observation
+from equipoise.compiled import not_compiled
 from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.origin import origins
-from equipoise.errors import InputError
+from equipoise.errors import InputError, NonFiniteError
 from equipoise.step.context import Context
+from equipoise.step.crossing import Crossing, Side, crossed
 from equipoise.step.finite import as_tensor, check_losses, raise_nonfinite, which_finite
 from equipoise.step.pulling import Pulling
 from equipoise.step.report import StepReport
 from equipoise.step.seen import SeenLosses
-from equipoise.step.source import Source, Turn
+from equipoise.step.source import Turn
 from equipoise.tasks import Loss
 
 __all__ = ["ByGradients", "check_rows", "select", "task_seed", "unscaled"]
@@ -37,17 +39,22 @@ class ByGradients:
         self.context = context
         self.batched = batched
         self._engine: TaskGradients | None = None
+        self._second: TaskGradients | None = None  # the rows of the second further batch
 
     def __getstate__(self) -> dict[str, Any]:
         # Copied or pickled, the buffer's views would no longer be views; the next step makes a new one.
-        return self.__dict__ | {"_engine": None}
+        return self.__dict__ | {"_engine": None, "_second": None}
 
     def run(self, turn: Turn) -> tuple[StepReport, Observation]:
         """Fills ``.grad``; says what happened and what the balancer may learn from."""
         context = self.context
+        # First, so that the graph of the step's own batch need not live meanwhile.
+        crossing = self._cross(turn) if turn.further else None
         pulling = Pulling(context, turn) if turn.balancer.pulls else None
         first = context.named(turn.source.losses(0))
-        engine = self._fitting_engine(first, turn.source)
+        if crossing is None:
+            context.find_shared(first, turn.source)
+        engine = self._fitting_engine()
         if pulling is not None:
             pulling.hold(first)
         context.check_alike([*context.shared.parameters, *context.others()])
@@ -62,10 +69,14 @@ class ByGradients:
         else:
             squares = select(engine.row_norms(), present)
         overflow = check_rows(context, turn, squares, means, names)
-        if overflow:
+        if crossing is not None and crossing.overflow:
+            overflow = True
+            # The scaler has to see what it cannot see in this batch's gradients.
+            direction = engine.combine(torch.full((len(context.tasks),), torch.inf))
+        elif overflow:
             direction = engine.combine(torch.ones(len(context.tasks)))
         elif gram is not None:
-            weights = context.decide(turn, present, means, gramian=gram)
+            weights = context.decide(turn, present, means, gramian=gram, crossing=crossing)
             full = torch.zeros(len(context.tasks), dtype=torch.float64)
             full[list(present)] = weights.double().cpu()
             direction = engine.combine(full * factors)
@@ -84,22 +95,64 @@ class ByGradients:
         """The Gramian ``[k, k]`` of the tasks present; ``.grad`` stays as it is."""
         with _kept_grads(self.context.everything()):
             first = self.context.named(turn.source.rehearse(0))
-            engine = self._fitting_engine(first, turn.source)
+            self.context.find_shared(first, turn.source)
+            engine = self._fitting_engine()
             seen, factors = self._fill(engine, turn, first, turn.source.rehearse)
         present = seen.present
         return unscaled(select(engine.gramian(), present), factors[list(present)], turn.scale)
 
     def forget(self) -> None:
         """Lets go of the rows."""
-        self._engine = None
+        self._engine = self._second = None
 
-    def _fitting_engine(self, first: dict[int, Loss], source: Source) -> TaskGradients:
-        context = self.context
-        context.find_shared(first, source)
-        if self._engine is None or not self._engine.serves(context.shared.parameters, len(context.tasks)):
+    def _fitting_engine(self) -> TaskGradients:
+        shared, tasks = self.context.shared.parameters, len(self.context.tasks)
+        if self._engine is None or not self._engine.serves(shared, tasks):
             self._engine = None  # let go of the old buffer before the new one is allocated
-            self._engine = TaskGradients(context.shared.parameters, len(context.tasks))
+            self._engine = TaskGradients(shared, tasks)
         return self._engine
+
+    def _second_engine(self) -> TaskGradients:
+        shared, tasks = self.context.shared.parameters, len(self.context.tasks)
+        if self._second is None or not self._second.serves(shared, tasks):
+            self._second = None
+            self._second = TaskGradients(shared, tasks)
+        return self._second
+
+    def _cross(self, turn: Turn) -> Crossing:
+        """The products of the task gradients on the two further batches; ``.grad`` stays as it is."""
+        self._look_ahead(turn)
+        engines = (self._fitting_engine(), self._second_engine())
+        sides = [self._side(place, engine, turn) for place, engine in enumerate(engines)]
+        return crossed(sides[0], sides[1], turn.scale)
+
+    def _side(self, place: int, engine: TaskGradients, turn: Turn) -> Side:
+        """Fills the rows from one of the further batches."""
+        context, source = self.context, turn.further[place]
+        ahead = Turn(turn.balancer, source, turn.step, turn.scale)
+        with source.apart(), _noted(place):
+            with _kept_grads(context.everything()):
+                first = context.named(source.losses(0))
+                context.check_alike([*context.shared.parameters, *context.others()])
+                seen, factors = self._fill(engine, ahead, first, source.losses)
+            means, names = seen.means(), context.names(seen.present)
+            overflow = check_rows(context, ahead, select(engine.row_norms(), seen.present), means, names)
+            if context.check_finite:
+                check_losses(means, names, turn.step)
+        return Side(engine, seen, factors, overflow)
+
+    def _look_ahead(self, turn: Turn) -> None:
+        """Finds the shared parameters from all batches of the step before one is differentiated.
+
+        Each of them may bring other tasks, and the rows of all must be of one layout.
+        """
+        context, shared = self.context, self.context.shared
+        known = context.tasks.known and shared.knows(range(len(context.tasks)))
+        if known and context.parameters and shared.current(context.parameters):
+            return
+        for source in (turn.source, *turn.further):  # the step's own comes first, for a first batch fixes the tasks
+            with source.rehearsal(), not_compiled():
+                context.find_shared(context.named(source.rehearse(0)), source)
 
     def _fill(
         self,
@@ -257,6 +310,16 @@ def check_rows(context: Context, turn: Turn, squares: Tensor, means: Tensor, nam
         bad = [name for name, fine in zip(names, finite, strict=True) if not fine]
         raise_nonfinite("gradient", bad, turn.step)
     return True
+
+
+@contextmanager
+def _noted(place: int) -> Iterator[None]:
+    """Says which of the step's batches an error is about."""
+    try:
+        yield
+    except (InputError, NonFiniteError) as error:
+        error.add_note(f"this is about further batch {place + 1} of the step")
+        raise
 
 
 @contextmanager

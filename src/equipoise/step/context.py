@@ -14,6 +14,7 @@ from equipoise.engine.graph import is_compiled
 from equipoise.engine.reach import Reach
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
+from equipoise.step.crossing import Crossing
 from equipoise.step.finite import as_tensor, check_losses, nonfinite_gradients, raise_nonfinite, which_finite
 from equipoise.step.seen import SeenLosses
 from equipoise.step.source import Source, Turn
@@ -143,6 +144,7 @@ class Context:
         losses: Tensor | None,
         *,
         gramian: Tensor | None = None,
+        crossing: Crossing | None = None,
     ) -> Tensor:
         """The balancer's weights ``[k]``, checked."""
         names = self.names(present)
@@ -156,6 +158,8 @@ class Context:
             gramian,
             step=turn.step,
             elsewhere=None if elsewhere is None else elsewhere(),
+            cross=None if crossing is None else crossing.products,
+            crossed=() if crossing is None else crossing.present,
         )
         with torch.no_grad():
             weights = as_tensor(turn.balancer.decide(observation), turn.balancer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from equipoise.balance.base import Balancer
 from equipoise.tasks import Loss
 
-__all__ = ["Source", "Turn"]
+__all__ = ["FurtherSource", "Source", "Turn"]
 
 
 class Source(Protocol):
@@ -30,6 +31,16 @@ class Source(Protocol):
         """Puts the random state back after its body, so that the performance draws the same numbers."""
 
 
+class FurtherSource(Source, Protocol):
+    """Gives the losses on a further batch of a step, which leave no trace: buffers stay as they are."""
+
+    def apart(self) -> AbstractContextManager[None]:
+        """Runs its body, in which the losses are evaluated and differentiated, from a random state of its own.
+
+        The present one is put back afterwards, so that the step's own batch draws the numbers that it would draw alone.
+        """
+
+
 class Turn:
     """One step under way.
 
@@ -38,10 +49,14 @@ class Turn:
         source: the losses.
         step: index of the step, counted from 0.
         scale: of a gradient scaler. ``.grad`` comes out multiplied by it; the balancer does not see it.
+        further: losses on further batches, for balancers that look at some.
     """
 
-    def __init__(self, balancer: Balancer, source: Source, step: int, scale: Tensor | None = None) -> None:
+    def __init__(
+        self, balancer: Balancer, source: Source, step: int, scale: Tensor | None = None, further: Sequence[FurtherSource] = ()
+    ) -> None:
         self.balancer = balancer
         self.source = source
         self.step = step
         self.scale = scale
+        self.further = tuple(further)

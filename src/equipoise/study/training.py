@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sized
@@ -64,11 +65,18 @@ def train(
     schedule = problem.schedule(optimizer) if problem.schedule else None
     tasks = problem.tasks if run.task is None else (run.task,)
     metrics = problem.metrics if run.task is None else problem.metrics_of(run.task)
-    objective = Objective(model, losses if run.task is None else _only(run.task, losses, problem.tasks), tasks=tasks)
+    chosen = _balancer(problem, run, model) if run.method else balancer("ls")
+    objective = Objective(
+        model,
+        losses if run.task is None else _only(run.task, losses, problem.tasks),
+        tasks=tasks,
+        # A loader of its own with the same data: passes over it leave those of the training alone.
+        batches=copy.copy(splits.train) if getattr(chosen, "further", 0) else None,
+    )
     mtl = MultiTaskOptimizer(
         objective,
         optimizer,
-        balancer=_balancer(problem, run, model) if run.method else balancer("ls"),
+        balancer=chosen,
         shared=problem.shared(model) if problem.shared and run.task is None else None,
         teleport=run.method.teleport(run.seed) if run.method and run.method.teleport else None,
         **(problem.stepping(model) if problem.stepping else {}),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from equipoise.data.celeba.lists import ATTRIBUTES, SOURCE, read_attributes, read_partition
@@ -22,6 +25,39 @@ _SPLITS = ("train", "val", "test")
 _IMAGES = ("img_align_celeba", "Img/img_align_celeba", "img_align_celeba/img_align_celeba")
 _ATTRIBUTES = tuple(f"{folder}list_attr_celeba.{end}" for folder in ("", "Anno/") for end in ("txt", "csv"))
 _PARTITION = tuple(f"{folder}list_eval_partition.{end}" for folder in ("", "Eval/") for end in ("txt", "csv"))
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What CelebA's two lists say.
+
+    Attributes:
+        folder: where they lie.
+        files: names of the images.
+        labels: [N, 40] uint8, 0 or 1.
+        parts: [N] 0 (training), 1 (validation) or 2 (test).
+    """
+
+    folder: Path
+    files: Sequence[str]
+    labels: NDArray[np.uint8]
+    parts: NDArray[np.int64]
+
+    @classmethod
+    def read(cls, root: str | Path) -> Listed:
+        """Finds and reads the lists.
+
+        Raises:
+            DataSetError: a list is missing or not in one of the published formats, or one lacks an image of the other.
+        """
+        folder = Path(root).expanduser()
+        partition, attributes = _find(folder, _PARTITION), _find(folder, _ATTRIBUTES)
+        parts = read_partition(partition)
+        files, labels = read_attributes(attributes)
+        unknown = [file for file in files if file not in parts]
+        if unknown:
+            raise DataSetError(f"{partition} lacks {unknown[0]}, which {attributes} has; get both from {SOURCE}")
+        return cls(folder, files, labels, np.array([parts[file] for file in files], dtype=np.int64))
 
 
 class CelebA(EpochDataset):
@@ -42,6 +78,7 @@ class CelebA(EpochDataset):
         cache: folder in which the resized images of this split are kept (N·3·size² bytes, 2.0 GB for the training split),
             so that they are decoded but once; ``None`` to decode each time.
         workers: processes that fill the cache.
+        listed: ``other.listed`` of another split, so that the lists are read but once.
 
     Raises:
         InputError: another split, or a size below 1.
@@ -66,24 +103,18 @@ class CelebA(EpochDataset):
         size: int = 64,
         cache: str | Path | None = None,
         workers: int = 0,
+        listed: Listed | None = None,
     ) -> None:
         if split not in _SPLITS:
             raise InputError(f'split is "{split}"; CelebA has {", ".join(_SPLITS)}')
-        folder = Path(root).expanduser()
-        partition_file = _find(folder, _PARTITION)
-        attributes_file = _find(folder, _ATTRIBUTES)
-        parts = read_partition(partition_file)
-        files, labels = read_attributes(attributes_file)
-        unknown = [file for file in files if file not in parts]
-        if unknown:
-            raise DataSetError(f"{partition_file} lacks {unknown[0]}, which {attributes_file} has; get both from {SOURCE}")
-        rows = [row for row, file in enumerate(files) if parts[file] == _SPLITS.index(split)]
-        if not rows:
-            raise DataSetError(f'{partition_file} has no image of split "{split}"; get it anew from {SOURCE}')
-        names = [files[row] for row in rows]
+        self.listed = Listed.read(root) if listed is None else listed
+        rows = np.flatnonzero(self.listed.parts == _SPLITS.index(split))
+        if not len(rows):
+            raise DataSetError(f'the partition of {root} has no image of split "{split}"; get it anew from {SOURCE}')
         self.split = split
-        self.labels = torch.from_numpy(labels[rows])
-        self.images = Images(_all_there(folder, names), size, cache=cache, workers=workers)
+        self.labels = torch.from_numpy(self.listed.labels[rows])
+        names = [self.listed.files[row] for row in rows.tolist()]
+        self.images = Images(_all_there(self.listed.folder, names), size, cache=cache, workers=workers)
 
     def __len__(self) -> int:
         """Images of the split."""
@@ -124,7 +155,11 @@ def celeba_loaders(
     Raises:
         DataSetError: as :class:`CelebA`.
     """
-    train, validation, test = (CelebA(root, split, size=size, cache=cache, workers=workers) for split in _SPLITS)  # type: ignore[arg-type]
+    listed = Listed.read(root)
+    train, validation, test = (
+        CelebA(root, split, size=size, cache=cache, workers=workers, listed=listed)  # type: ignore[arg-type]
+        for split in _SPLITS
+    )
     return (
         DatasetBatches(train, batch_size, shuffle=True, seed=seed, drop_last=drop_last, workers=workers, pin_memory=pin_memory),
         DatasetBatches(validation, batch_size, workers=workers, pin_memory=pin_memory),

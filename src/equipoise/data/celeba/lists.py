@@ -59,6 +59,9 @@ ATTRIBUTES: tuple[str, ...] = (
 )
 
 
+_VALUES = frozenset(("1", "-1", "0"))
+
+
 def read_attributes(path: Path) -> tuple[list[str], NDArray[np.uint8]]:
     """File names, and for each of them the forty attributes as 0 and 1, in the order of :data:`ATTRIBUTES`.
 
@@ -80,20 +83,16 @@ def read_attributes(path: Path) -> tuple[list[str], NDArray[np.uint8]]:
             path, first + 1, f"expected the forty names of attributes, but these differ: {', '.join(odd[:5]) or 'order'}"
         )
     files: list[str] = []
-    values: list[str] = []
+    values = bytearray()  # a list of eight million strings would take half a gigabyte
     for number, line in enumerate(lines[first + 1 :], first + 2):
         file, *own = _fields(line)
         if len(own) != len(ATTRIBUTES):
             raise _wrong(path, number, f"expected a file name and 40 values, but found {len(own)} values")
+        if not _VALUES.issuperset(own):
+            raise _wrong(path, number, f'"{min(set(own) - _VALUES)}" is neither 1 nor −1')
         files.append(file)
-        values.extend(own)
-    table = np.array(values).reshape(-1, len(ATTRIBUTES))
-    positive = table == "1"
-    known = positive | (table == "-1") | (table == "0")
-    if not known.all():
-        row, column = np.argwhere(~known)[0]
-        raise _wrong(path, first + 2 + int(row), f'"{table[row, column]}" is neither 1 nor −1')
-    return files, positive.astype(np.uint8)
+        values.extend([value == "1" for value in own])
+    return files, np.frombuffer(values, dtype=np.uint8).reshape(-1, len(ATTRIBUTES))
 
 
 def read_partition(path: Path) -> dict[str, int]:

@@ -75,7 +75,8 @@ class SceneDataset(EpochDataset):
                 )
         if self.augmentation is not None:
             arrays = self.augmentation(arrays, generator_of(self.seed, epoch, row))
-        return arrays
+        # Until here channels are last in memory, as in the files: bilinear enlargement takes half the time with that.
+        return {name: array.contiguous() for name, array in arrays.items()}
 
     def _path(self, name: str, row: int) -> Path:
         return self._folders[name] / f"{row}.npy"
@@ -131,7 +132,7 @@ class SceneDataset(EpochDataset):
             raise self._wrong(path, f"has the shape {_by(array.shape)}, but {name} is {wanted}")
         if channels is None:
             return self._label(array, path)
-        values = torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 0), dtype=np.float32))
+        values = torch.from_numpy(np.moveaxis(array.astype(np.float32, copy=False), -1, 0))
         return values.div_(255.0) if name == "image" and array.dtype == np.uint8 else values
 
     def _label(self, array: np.ndarray, path: Path) -> Tensor:

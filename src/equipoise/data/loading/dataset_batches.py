@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -74,17 +75,9 @@ class DatasetBatches:
         self.drop_last = drop_last
         self.epoch = 0
         self._skip = 0
-        self._loader: DataLoader[Any] = DataLoader(
-            _Fetcher(dataset),
-            batch_sampler=_Planned(self),  # type: ignore[arg-type]
-            collate_fn=_as_it_is,
-            num_workers=workers,
-            pin_memory=pin_memory and torch.cuda.is_available(),
-            persistent_workers=workers > 0,
-            # Only a seed for the workers' generators is drawn from it, which nothing here uses; without it, that seed
-            # would come from the global generator.
-            generator=torch.Generator(),
-        )
+        self.workers = workers
+        self.pin_memory = pin_memory
+        self._loader: DataLoader[Any] | None = None
 
     def __len__(self) -> int:
         """Batches in one epoch."""
@@ -110,28 +103,51 @@ class DatasetBatches:
 
     def __iter__(self) -> Iterator[Any]:
         """Yields the batches of the present epoch."""
+        if self._loader is None:
+            self._loader = self._opened()
         iterator = iter(self._loader)  # takes the plan of the present epoch
         self.epoch += 1
         self._skip = 0
         for batch in iterator:
             if isinstance(batch, _Raised):
-                raise batch.error
+                error = batch.error
+                # The workers end here and now: whoever keeps the error keeps this frame, and see _Planned.
+                del batch, iterator
+                self._loader = None
+                try:
+                    raise error
+                finally:
+                    del error
             yield batch
+
+    def _opened(self) -> DataLoader[Any]:
+        return DataLoader(
+            _Fetcher(self.dataset),
+            batch_sampler=_Planned(self),  # type: ignore[arg-type]
+            collate_fn=_as_it_is,
+            num_workers=self.workers,
+            pin_memory=self.pin_memory and torch.cuda.is_available(),
+            persistent_workers=self.workers > 0,
+            # Only a seed for the workers' generators is drawn from it, which nothing here uses; without it, that seed
+            # would come from the global generator.
+            generator=torch.Generator(),
+        )
 
 
 class _Planned:
     """The plan of the loader's present epoch, each batch with the epoch's number for the workers to know."""
 
     def __init__(self, batches: DatasetBatches) -> None:
-        self.batches = batches
+        # Not a cycle of references: the garbage collector would close the workers' queues before the loader has told the
+        # workers to end, and then wait five seconds for each.
+        self._batches = weakref.ref(batches)
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
         # No generator function: the epoch is looked up now, not when the first batch is asked for.
-        epoch, skip = self.batches.epoch, self.batches._skip
-        return iter([(epoch, rows) for rows in self.batches.plan(epoch)[skip:]])
-
-    def __len__(self) -> int:
-        return len(self.batches)
+        batches = self._batches()
+        assert batches is not None  # whoever iterates holds it
+        epoch, skip = batches.epoch, batches._skip
+        return iter([(epoch, rows) for rows in batches.plan(epoch)[skip:]])
 
 
 class _Fetcher(Dataset[Any]):

@@ -31,7 +31,7 @@ class QM9Molecules(EpochDataset):
 
     Molecules are put in a random order by ``split_seed``; the first ``held_out`` are the test split, the next as many the
     validation split. Means and deviations for the scaling are those of the training split alone. (Released code reads them
-    off all molecules, since a subset's ``.data`` in torch_geometric is the whole; the difference is within a per cent.)
+    off all molecules, since a subset's ``.data`` in torch_geometric is the whole.)
 
     Args:
         root: the folder that holds ``raw`` or ``processed``.

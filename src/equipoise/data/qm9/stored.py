@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import pickle
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from equipoise.data.qm9.graphs import Molecules
-from equipoise.errors import DataSetError, require
+from equipoise.errors import DataSetError, MissingExtraError, require
 
 __all__ = ["read_molecules"]
 
@@ -42,15 +42,18 @@ def read_molecules(root: str | Path, *, download: bool = False) -> Molecules:
     module = require("torch_geometric.datasets", "graphs")
     folder = Path(root).expanduser()
     processed, ready = folder / "processed" / "data_v3.pt", folder / "raw" / _READY
-    sources = [folder / "raw" / name for name in _RAW]
-    if not (processed.is_file() or ready.is_file() or all(source.is_file() for source in sources) or download):
+    computable = all((folder / "raw" / name).is_file() for name in _RAW) and find_spec("rdkit") is not None
+    if not (processed.is_file() or ready.is_file() or computable or download):
         raise DataSetError(
-            f"QM9 needs {processed} or {ready} or {', '.join(_RAW)} in {ready.parent}, and there is none; {_SOURCE}"
+            f"QM9 needs {processed} or {ready} (or, with rdkit installed, {', '.join(_RAW)} in {ready.parent}), "
+            f"and there is none; {_SOURCE}"
         )
     kind = _kind(module.QM9)
     try:
         return _molecules(kind(str(folder)))
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, KeyError, ValueError, AttributeError, TypeError) as error:
+    except MissingExtraError:
+        raise
+    except Exception as error:  # a broken pickle can raise anything
         raise DataSetError(
             f"what lies in {folder} cannot be read as QM9 ({type(error).__name__}: {_first_line(error)}); {_SOURCE}"
         ) from error

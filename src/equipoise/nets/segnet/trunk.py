@@ -80,7 +80,8 @@ class SegNetTrunk(nn.Module):
             maps.unpooled.append(max_unpool2d(current, places.pop(), (2, 2)))
             _, current = level(maps.unpooled[-1])
             maps.decoded.append(current)
-        return maps
+        # Views end here, so that none of them lies on another's way: gradients by one map leave out those by the maps below.
+        return TrunkMaps(*([each.view_as(each) for each in level] for level in maps))
 
 
 class SegNetFeatures(SegNetTrunk):

@@ -100,7 +100,7 @@ class CrossStitch(nn.Module):
     def __init__(
         self,
         columns: Mapping[str, Sequence[nn.Module]],
-        heads: Mapping[str, nn.Module],
+        heads: Mapping[str, nn.Module] | nn.ModuleDict,
         *,
         channels: Sequence[int] | None = None,
         own: float = 0.9,

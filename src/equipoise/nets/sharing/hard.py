@@ -44,7 +44,7 @@ class HardSharing(nn.Module):
         if not isinstance(encoder, nn.Module):
             raise InputError(f"encoder must be a module; got {type(encoder).__name__}")
         self.encoder = encoder
-        self.heads = module_a_task("heads", dict(heads.items()) if isinstance(heads, nn.ModuleDict) else heads)
+        self.heads = module_a_task("heads", heads)
         self.own_inputs = own_inputs
 
     @property

@@ -55,10 +55,10 @@ class MMoE(nn.Module):
     def __init__(
         self,
         experts: Sequence[nn.Module],
-        heads: Mapping[str, nn.Module],
+        heads: Mapping[str, nn.Module] | nn.ModuleDict,
         *,
         input_size: int | None = None,
-        gates: Mapping[str, nn.Module] | None = None,
+        gates: Mapping[str, nn.Module] | nn.ModuleDict | None = None,
     ) -> None:
         super().__init__()
         if not len(experts):

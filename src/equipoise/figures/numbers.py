@@ -7,11 +7,11 @@ from equipoise.errors import InputError
 __all__ = ["whole_numbers"]
 
 
-def whole_numbers(text: str, name: str) -> tuple[int, ...]:
+def whole_numbers(text: str, name: str, least: int = 1) -> tuple[int, ...]:
     """Reads ``"10,50,100"``.
 
     Raises:
-        InputError: an entry is no positive whole number.
+        InputError: an entry is no whole number, or below ``least``.
 
     Example:
         >>> whole_numbers("10,50", "samples")
@@ -21,6 +21,6 @@ def whole_numbers(text: str, name: str) -> tuple[int, ...]:
         numbers = tuple(int(part) for part in text.split(","))
     except ValueError:
         numbers = ()
-    if not numbers or min(numbers) < 1:
-        raise InputError(f'{name} is "{text}"; expected positive whole numbers with commas between them, such as 10,50')
+    if not numbers or min(numbers) < least:
+        raise InputError(f'{name} is "{text}"; expected whole numbers from {least} on with commas between, such as 10,50')
     return numbers
