@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from equipoise.cli import main
 from equipoise.metrics.published import find_table
 from equipoise.reproduce import Asked, Setting, find_recipe
 from equipoise.reproduce.compare import compare, write_comparison
+from equipoise.reproduce.show import show_comparison
 from equipoise.study import Study
 from equipoise.study.files import write_json
 from equipoise.study.records import SCHEMA
@@ -87,6 +89,18 @@ def test_means_over_seeds_and_differences(tmp_path: Path) -> None:
     assert "Not run: STL, LS, RLW" in text
 
 
+@pytest.mark.parametrize("width", [70, 200])
+def test_a_narrow_terminal_shows_the_summaries(tmp_path: Path, width: int) -> None:
+    row = find_table("cost-table1").row("FairGrad")
+    written(tmp_path, "cost-table1", {"FairGrad": {0: {name: row[name] for name in row if name not in ("MR", "delta_m")}}})
+    console = Console(width=width, record=True, file=io.StringIO())
+    show_comparison(find_recipe("cost-table1"), tmp_path, console)
+    said = console.export_text()
+    assert "…" not in said
+    assert "5.18" in said
+    assert ("32.25" in said) == (width == 200)
+
+
 def test_nothing_run_is_nothing_compared(tmp_path: Path) -> None:
     (compared,) = compare(find_recipe("cost-table1"), tmp_path)
     assert not compared.rows
@@ -108,6 +122,7 @@ def test_a_study_is_run_gone_on_with_and_compared(tmp_path: Path, monkeypatch: p
     (compared,) = compare(recipe, tmp_path)
     (row,) = compared.rows
     assert row.name == "LS 0.1:0.9"
+    assert compared.departures == ("mtan: 1 epochs instead of 200.", "mtan: a narrow network on small batches.")
     assert set(row.differences) == {*(metric.name for metric in compared.table.metrics), "delta_m"}
 
 
@@ -126,3 +141,7 @@ def test_runs_without_a_study_are_gone_on_with(tmp_path: Path) -> None:
     assert sum(path.stat().st_mtime_ns != time for path, time in files.items()) == 1
     (compared,) = compare(recipe, tmp_path)
     assert compared.rows[0].ours["MNIST accuracy"].n == 2
+    assert compared.departures == tuple(
+        f"cleaning: {said}"
+        for said in ("2 iterations instead of 1200.", "3 iterations instead of 1200.", "a small model on a few rows.")
+    )

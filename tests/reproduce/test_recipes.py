@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from equipoise.cli import main
 from equipoise.errors import InputError
-from equipoise.metrics.published import find_table, published_tables
+from equipoise.metrics.published import check, find_table, published_tables
 from equipoise.nets import CelebANet, ResNet
 from equipoise.reproduce import Recipe, Setting, find_recipe, recipes
 from equipoise.reproduce.cost import Workload, hours, in_words
@@ -71,7 +71,10 @@ def test_the_list_names_all(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_page_is_what_the_recipes_say(page: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     assert text.count("<!-- recipes: ") == text.count("<!-- end of recipes -->") > 0
-    assert filled(text) == text, "write the tables anew: python -m equipoise.reproduce.page docs/reproducing.md"
+    checks = [one for table in published_tables() for one in check(table)]
+    assert f"{sum(one.agrees for one in checks)} of {len(checks)} printed summaries" in text
+    assert f"experiments in {len(recipes())} tables" in text
+    assert filled(text) == text, "write the tables anew: make tables"
 
 
 def test_full_networks_have_the_size_that_is_stated() -> None:

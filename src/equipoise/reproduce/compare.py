@@ -45,23 +45,27 @@ class ComparedTable:
         columns: what is compared, in order.
         rows: those of which something is there.
         missing: names of rows that were not made.
+        departures: how ours were run otherwise than in the paper, a sentence each.
     """
 
     table: PublishedTable
     columns: tuple[str, ...]
     rows: tuple[ComparedRow, ...]
     missing: tuple[str, ...]
+    departures: tuple[str, ...] = ()
 
 
 def compare(recipe: Recipe, folder: Path) -> tuple[ComparedTable, ...]:
     """Every table of a recipe, beside what lies in the folder of the recipe."""
     found: dict[str, dict[str, Mapping[str, Sequence[float]]]] = {}
+    departures: dict[str, list[str]] = {}
     for part in recipe.parts:
         found.setdefault(part.table, {}).update(part.collect(folder / part.name))
-    return tuple(_compared(find_table(key), own) for key, own in found.items())
+        departures.setdefault(part.table, []).extend(part.departures(folder / part.name))
+    return tuple(_compared(find_table(key), own, departures[key]) for key, own in found.items())
 
 
-def _compared(table: PublishedTable, found: Found) -> ComparedTable:
+def _compared(table: PublishedTable, found: Found, departures: Sequence[str]) -> ComparedTable:
     ours: dict[str, dict[str, Spread]] = {
         row: {column: spread(values) for column, values in own.items()} for row, own in found.items()
     }
@@ -77,7 +81,8 @@ def _compared(table: PublishedTable, found: Found) -> ComparedTable:
             column: ours[name][column].mean - float(cell) for column, cell in published.items() if column in ours[name]
         }
         rows.append(ComparedRow(name, published, ours[name], differences))
-    return ComparedTable(table, (*printed, *further), tuple(rows), tuple(name for name in table.printed if name not in ours))
+    missing = tuple(name for name in table.printed if name not in ours)
+    return ComparedTable(table, (*printed, *further), tuple(rows), missing, tuple(departures))
 
 
 def _add_ranks(table: PublishedTable, ours: dict[str, dict[str, Spread]]) -> None:
@@ -142,6 +147,9 @@ def _markdown(recipe: Recipe, tables: Iterable[ComparedTable]) -> Iterable[str]:
         if compared.missing:
             yield ""
             yield f"Not run: {', '.join(compared.missing)}."
+        for departure in compared.departures:
+            yield ""
+            yield f"Otherwise than in the paper: {departure}"
         for note in compared.table.notes:
             yield ""
             yield note
@@ -160,4 +168,5 @@ def _plain(compared: ComparedTable) -> dict[str, Any]:
             for row in compared.rows
         ],
         "missing": list(compared.missing),
+        "departures": list(compared.departures),
     }

@@ -143,6 +143,10 @@ class Part(ABC):
     def collect(self, folder: Path) -> Found:
         """What the folder holds; nothing if there is none."""
 
+    def departures(self, folder: Path) -> tuple[str, ...]:
+        """How what the folder holds was run otherwise than in the paper, a sentence each."""
+        return ()
+
     @abstractmethod
     def smoke(self, sample: Path, rows: Sequence[str] | None = None, steps: int = 2) -> Found:
         """A few steps of each row, or of those named, on a sample, with a narrow network, in this process."""

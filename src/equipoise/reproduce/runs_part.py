@@ -73,6 +73,13 @@ class RunsPart(Part):
                     found.setdefault(record["row"], {}).setdefault(name, []).append(value)
         return found
 
+    def departures(self, folder: Path) -> tuple[str, ...]:
+        records = [read_json(path) for path in sorted((folder / "runs").glob("*.json"))]
+        epochs = {record["epochs"] for record in records if isinstance(record, dict) and record.get("epochs") is not None}
+        small = any(isinstance(record, dict) and record["identity"].get("smoke") for record in records)
+        said = [f"{self.name}: {own} iterations instead of {self.workload.epochs}." for own in sorted(epochs)]
+        return (*said, *([f"{self.name}: a small model on a few rows."] if small else []))
+
     def smoke(self, sample: Path, rows: Sequence[str] | None = None, steps: int = 2) -> Found:
         setting = Setting(data=sample, smoke=True)
         return {

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from equipoise.reproduce.compare import cells, headings, write_comparison
+from equipoise.reproduce.compare import ComparedTable, cells, headings, write_comparison
 from equipoise.reproduce.plan import listed
 from equipoise.reproduce.recipe import Recipe
 from equipoise.reproduce.registry import recipes
@@ -64,15 +64,35 @@ def show_comparison(recipe: Recipe, folder: Path, console: Console) -> None:
         if not compared.rows:
             console.print("Nothing of it has been run.")
             continue
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for place, heading in enumerate(("row", "", *headings(compared))):
-            table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=place < 2)
-        for row in compared.rows:
-            published, ours, differences = cells(compared, row)
-            table.add_row(row.name, "published", *published, style="dim")
-            table.add_row("", "ours", *ours)
-            table.add_row("", "difference", *differences, end_section=True)
-        console.print(table)
+        console.print(_table(compared, console.width))
         if compared.missing:
             console.print(Text(f"Not run: {', '.join(compared.missing)}.", style="dim"), soft_wrap=True)
+        for departure in compared.departures:
+            console.print(Text(f"Otherwise than in the paper: {departure}", style="yellow"), soft_wrap=True)
     console.print(f"Comparison: {folder / 'comparison.md'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(compared: ComparedTable, width: int) -> Table:
+    """All columns where there is room for them, else the summaries, which come last."""
+    lines = [(row.name, cells(compared, row)) for row in compared.rows]
+    over = headings(compared)
+    metrics = len(compared.table.metrics)
+    first = 0 if metrics == 0 or metrics >= len(over) or _needed(over, lines, 0) <= width else metrics
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=None if not first else "The metrics are in the file.")
+    for place, heading in enumerate(("row", "", *over[first:])):
+        # Headings break at their spaces; names and numbers do not break.
+        least = max(map(len, (*heading.split(), "")))
+        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=place < 2, min_width=least)
+    for name, (published, ours, differences) in lines:
+        table.add_row(name, "published", *published[first:], style="dim")
+        table.add_row("", "ours", *ours[first:])
+        table.add_row("", "difference", *differences[first:], end_section=True)
+    return table
+
+
+def _needed(over: Sequence[str], lines: Sequence[tuple[str, tuple[list[str], ...]]], first: int) -> int:
+    """How many characters a terminal must have for the columns from ``first`` on."""
+    columns = [max(map(len, heading.split())) for heading in over]
+    for _, shown in lines:
+        columns = [max(width, *(len(texts[place]) for texts in shown)) for place, width in enumerate(columns)]
+    return max((len(name) for name, _ in lines), default=0) + 13 + sum(width + 3 for width in columns[first:])

@@ -122,6 +122,20 @@ class StudyPart(Part):
             found[row] = own
         return found
 
+    def departures(self, folder: Path) -> tuple[str, ...]:
+        if not (folder / "study.json").exists():
+            return ()
+        results = Results(folder)
+        options = results.configuration["problem"]["options"]
+        said = []
+        if results.epochs != self.workload.epochs:
+            said.append(f"{self.name}: {results.epochs} epochs instead of {self.workload.epochs}.")
+        if options.get("smoke"):
+            said.append(f"{self.name}: a narrow network on small batches.")
+        if self.pretrained and options.get("weights") == "False":
+            said.append(f"{self.name}: without ImageNet weights.")
+        return tuple(said)
+
     def smoke(self, sample: Path, rows: Sequence[str] | None = None, steps: int = 2) -> Found:
         """Trains one epoch of a few steps and evaluates on as few batches, through the study's own loop."""
         setting = Setting(data=sample, smoke=True)

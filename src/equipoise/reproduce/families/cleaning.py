@@ -77,7 +77,7 @@ RECIPES = (
                     "ρ means eq. 3.20's here; eq. 3.27's is half of it.",
                     "The best model is looked for after every tenth outer step.",
                     "MOML and MoCo move ω by their lower steps alone; the thesis' second optimizer for ω is FORUM's.",
-                    "An epoch of --epochs is an outer step; networks this small are trained on the CPU, whatever --device says.",
+                    "An epoch of --epochs is an outer step. A network this small is trained on the CPU, whatever --device is.",
                 ),
             ),
         ),
