@@ -13,8 +13,8 @@ Batch = tuple[Tensor, Tensor]
 
 METHODS = [info.name for info in eq.methods() if not info.cls.works_on_features and not info.cls.further]
 """The methods that can be made from their name alone, for any loss function and any loop. Those that act on parts of a model
-(RotoGrad) are told which by :func:`optimizer_of`, and refuse losses as callables, micro-batches and the drop-in; to those that
-look at further batches (MoDo, SDMGrad) it gives some."""
+(RotoGrad, BayesAggMTL) are told by :func:`optimizer_of`, and refuse losses as callables, micro-batches and the drop-in; to
+those that look at further batches (MoDo, SDMGrad) it gives some."""
 
 SAMPLING = [info.name for info in eq.methods() if info.cls.further]
 """Those that look at further batches, given by :func:`further_batches`; made from their name alone, too."""
@@ -54,6 +54,11 @@ def batch(size: int = 16, tasks: int = 3, *, inputs: int = 6, seed: int = 0) -> 
     return torch.randn(size, inputs, generator=generator), torch.randn(size, tasks, generator=generator)
 
 
+def targets(batch: Batch) -> dict[str, Tensor]:
+    """What the heads are to say."""
+    return {f"t{k}": column for k, column in enumerate(batch[1].T)}
+
+
 def optimizer_of(
     balancer: object,
     model: nn.Module | None = None,
@@ -68,7 +73,8 @@ def optimizer_of(
         model = Heads()
     balancer = eq.balance.as_balancer(balancer)
     if balancer.lacks_parts and isinstance(model, Heads):
-        balancer.take_parts(model.encoder, {f"t{k}": head for k, head in enumerate(model.heads)})
+        parts = (model.encoder, {f"t{k}": head for k, head in enumerate(model.heads)})
+        balancer.take_parts(*parts, *((targets,) if balancer.needs_targets else ()))
     objective = eq.Objective(model, losses, batches=further_batches(model) if balancer.further else None)
     return eq.MultiTaskOptimizer(objective, make(model.parameters(), lr=lr), balancer, **options)  # type: ignore[arg-type]
 

@@ -68,6 +68,9 @@ class _Batches:
     def rehearsal(self) -> AbstractContextManager[None]:
         return self._objective.random_state().replayed()
 
+    def batch(self, micro_batch: int) -> Any:
+        return self._batches[micro_batch]
+
     def elsewhere(self) -> Elsewhere:
         return SubstitutedLosses(self._objective, self._batches, self._processes)
 

@@ -70,7 +70,8 @@ def test_all_methods_are_those_of_the_registry(capsys, monkeypatch):
 
     monkeypatch.setattr("equipoise.study.commands.Study", study)
     assert "enough" in fails(capsys, "study", "digits", "--methods", "all")
-    assert [method.label for method in asked] == [info.name for info in methods()]
+    # The heads of that problem have two layers, and it gives no targets for methods that need linear ones.
+    assert [method.label for method in asked] == [info.name for info in methods() if not info.cls.needs_targets]
     assert all(method.teleport is None for method in asked)
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import equipoise as eq
+from equipoise.balance import BayesAggMTL
 from equipoise.study import parse_methods
 from tests import problems
 
@@ -71,6 +73,33 @@ def rotated(rank: int, count: int, group: bool) -> State:
         mtl.step(share(problems.batch(16, seed=step), rank, count))
     assert balancer.matrices is not None
     return state(model) | {"rotations": balancer.matrices.float()}
+
+
+def bayesian(rank: int, count: int) -> State:
+    """Twenty steps of BayesAgg-MTL, whose posteriors are of all processes' samples; they are part of what must agree."""
+    model = model_of(rank)
+    balancer = BayesAggMTL()
+    mtl = problems.optimizer_of(balancer, model, lr=0.01)
+    for step in range(STEPS):
+        mtl.step(share(problems.batch(16, seed=step), rank, count))
+        if step % 5 == 4:
+            mtl.end_epoch()
+    return state(model) | {f"posterior of {task}": known[0].float() for task, known in balancer.known.items()}
+
+
+def unlike(rank: int, count: int) -> State:
+    """A task that one of the processes lacks, in BayesAgg-MTL; what each of them says about it."""
+    mtl = problems.optimizer_of(BayesAggMTL(), model_of(rank))
+    function = mtl.objective.losses
+
+    def partly(model: nn.Module, batch: problems.Batch) -> dict[str, Tensor]:
+        found = dict(function(model, batch))
+        return found if rank == 0 else {name: found[name] for name in ("t0", "t1")}  # type: ignore[misc]
+
+    mtl.objective.losses = partly
+    with pytest.raises(eq.InputError, match='task "t2" is in 1 of 2'):
+        mtl.step(share(problems.batch(16), rank, count))
+    return {}
 
 
 def wrapped(rank: int, count: int, method: str) -> State:

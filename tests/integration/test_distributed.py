@@ -65,6 +65,14 @@ def test_rotated_features(pool: Pool, group: bool) -> None:
     agree(pool.run(scenarios.rotated, group), scenarios.rotated(0, 1, group))
 
 
+def test_posteriors_of_all_processes_samples(pool: Pool) -> None:
+    agree(pool.run(scenarios.bayesian), scenarios.bayesian(0, 1))
+
+
+def test_directions_of_samples_need_all_tasks_everywhere(pool: Pool) -> None:
+    pool.run(scenarios.unlike)
+
+
 @pytest.mark.parametrize("method", ["dwa", "cagrad"])
 def test_a_model_wrapped_for_data_parallelism(pool: Pool, method: str) -> None:
     agree(pool.run(scenarios.wrapped, method), scenarios.wrapped(0, 1, method))

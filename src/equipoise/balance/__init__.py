@@ -6,6 +6,7 @@ look at the Gramian of the task gradients, then those that work on the gradients
 
 from equipoise.balance.aligned_mtl import AlignedMTL
 from equipoise.balance.base import Balancer, GradientBalancer, GramianBalancer, LossBalancer, Observation
+from equipoise.balance.bayesagg import BayesAggMTL
 from equipoise.balance.cagrad import CAGrad
 from equipoise.balance.coerce import as_balancer
 from equipoise.balance.config import ConFIG
@@ -52,6 +53,7 @@ __all__ = [
     "STCH",
     "AlignedMTL",
     "Balancer",
+    "BayesAggMTL",
     "CAGrad",
     "ConFIG",
     "ConsMTL",

@@ -100,6 +100,8 @@ class Observation:
         cross: ``G(z₁) G(z₂)ᵀ [c, c]`` in float64 on the CPU, the products of the task gradients on the two further batches, for
             the tasks ``crossed``; only if the balancer asks for further batches.
         crossed: positions of the c tasks that both further batches hold, ascending.
+        features: what the features module gave, if the balancer decides on the direction of the features: one tensor, detached.
+        batch: what the losses were evaluated on, in the same case.
     """
 
     tasks: tuple[str, ...]
@@ -111,6 +113,8 @@ class Observation:
     elsewhere: Elsewhere | None = None
     cross: Tensor | None = None
     crossed: tuple[int, ...] = ()
+    features: Tensor | None = None
+    batch: Any = None
 
     @property
     def complete(self) -> bool:
@@ -138,7 +142,11 @@ class Balancer(ABC):
         decides_purely: whether :meth:`decide` leaves the state as it was and all learning is done in :meth:`update` and
             later. Then no copy of the state is taken before each step, which matters where it is as large as the gradients.
         works_on_features: whether it acts at the output of a module of the model, its ``features_module``, where the gradients
-            are then taken. Only :class:`~equipoise.MultiTaskOptimizer` can do that.
+            are then taken. Only :class:`~equipoise.MultiTaskOptimizer` can do that. One that needs ``"gradients"`` is given
+            those of the features, flat ``[k, F]``, with features and batch beside them, and its direction ``[F]`` is taken
+            through the encoder.
+        needs_targets: whether :meth:`take_parts` has to be told a third thing, ``targets``: what gives a batch's targets by
+            task.
     """
 
     needs: Need
@@ -148,6 +156,7 @@ class Balancer(ABC):
     decides_purely: ClassVar[bool] = False
     works_on_features: ClassVar[bool] = False
     further: ClassVar[int] = 0
+    needs_targets: ClassVar[bool] = False
     processes: Processes = Processes()
 
     @property

@@ -44,9 +44,9 @@ class MoDo(DoubleSampling):
     with them.
 
     One γ cannot suit losses of unequal sizes. On this library's ``digits`` (20 epochs, 2 seeds), where one loss's gradients are
-    20 to 200 times as long as the others', the default soon takes that loss's weight away and leaves the others' near 1/3
-    each, where :class:`~equipoise.MGDA` tells them apart: Δm is 29 %, between MGDA (5 %) and equal weights (53 %). With γ ten
-    times as large, noise moves the weights, and Δm is 75 %.
+    8 to 400 times as long as the others' (by task and step), the default soon takes that loss's weight away and leaves the
+    others' near 1/3 each, where :class:`~equipoise.MGDA` tells them apart: Δm is 29 %, between MGDA (5 %) and equal weights
+    (53 %). With γ ten times as large, noise moves the weights, and Δm is 75 %.
 
     Args:
         gamma: γ, step size of the weights.

@@ -120,6 +120,20 @@ class FeatureGradients:
         """
         with torch.no_grad():
             direction = torch.mv(self.rows.T, weights.to(self.rows))
+        self.deliver_direction(direction, weights)
+
+    @property
+    def features(self) -> list[Tensor]:
+        """The tensors recorded that carry a graph, detached."""
+        return [tensor.detach() for tensor in self._features]
+
+    def deliver_direction(self, direction: Tensor, weights: Tensor) -> None:
+        """Takes a direction of the features through the encoder, and combines what several tasks reach above it.
+
+        Args:
+            direction: ``[F]``, in place of the features' gradient.
+            weights: ``[K]``, with which gradients of parameters above the features that several tasks reach are added up.
+        """
         factors = weights.tolist()
         for row, gradients in self._contested_gradients.items():
             for parameter, gradient in zip(self._contested, gradients, strict=True):

@@ -1,4 +1,4 @@
-"""The way with a Gramian at a module's output: each head is differentiated once a task, the encoder once a step."""
+"""The way with gradients at a module's output: each head is differentiated once a task, the encoder once a step."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from equipoise.engine.features import FeatureGradients
 from equipoise.errors import InputError
 from equipoise.step.by_gradients import check_rows, select, task_seed, unscaled
 from equipoise.step.context import Context
+from equipoise.step.directing import direct_features
 from equipoise.step.finite import check_losses
 from equipoise.step.report import StepReport
 from equipoise.step.seen import SeenLosses
@@ -40,13 +41,19 @@ class ByFeatures:
         overflow = check_rows(context, turn, gram.diagonal(), means, names)
         full = torch.zeros(len(context.tasks), dtype=torch.float64)
         weights: Tensor | None = None
-        if overflow:
+        direction: Tensor | None = None
+        if overflow or turn.balancer.needs == "gradients":
             full += 1.0
+            if not overflow:
+                direction = direct_features(context, engine, turn, seen)
         else:
             weights = context.decide(turn, present, means, gramian=gram)
             full[list(present)] = weights.double().cpu()
         with without_autocast(engine.rows.device):
-            engine.deliver(full)
+            if direction is None:
+                engine.deliver(full)
+            else:
+                engine.deliver_direction(direction, full)
         rows = self._rows(turn, present) if turn.balancer.works_on_features and not overflow else None
         context.processes.sum_gradients(context.everything())
         context.check_gradients(turn, context.everything(), present)
@@ -55,7 +62,8 @@ class ByFeatures:
 
     def _fill(self, turn: Turn) -> SeenLosses:
         context, engine = self.context, self.engine
-        if turn.balancer.needs == "gradients":
+        own = turn.balancer.works_on_features
+        if turn.balancer.needs == "gradients" and not own:
             raise InputError(
                 f'gradients="features" gives balancers the Gramian of the features; {turn.balancer!r} needs the gradients '
                 f'themselves. Use gradients="parameters"'
@@ -70,7 +78,6 @@ class ByFeatures:
                 f'{turn.balancer!r} weighs the gradients of the shared parameters, which gradients="features" does not take. '
                 f'Use gradients="parameters"; the balancer has an option features= of its own'
             )
-        own = turn.balancer.works_on_features
         what = repr(turn.balancer) if own else 'gradients="features"'
         if turn.source.micro_batches > 1:
             raise InputError(

@@ -70,8 +70,13 @@ def _study(
     Started again with the same folder, it goes on where it was; methods and seeds may be added.
     """
     found = find_problem(problem)
-    # What acts on parts of a model is left out where the problem does not say which they are.
-    served = [info.name for info in registered() if found.parts is not None or not info.cls.works_on_features]
+    # What acts on parts of a model is left out where the problem does not say which they are, or what their targets are.
+    served = [
+        info.name
+        for info in registered()
+        if (found.parts is not None or not info.cls.works_on_features)
+        and (found.targets is not None or not info.cls.needs_targets)
+    ]
     chosen = ",".join(served) if methods.strip() == "all" else methods
     study = Study(
         found,

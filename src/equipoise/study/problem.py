@@ -66,6 +66,8 @@ class Problem:
             ``{"clip": 1.0}`` or ``{"gradients": "features", "features": model.encoder}``.
         parts: ``parts(model)`` gives ``{"features": module, "heads": {task: module}}``, the module whose output all tasks
             start from and the heads that it is given to, for methods that act between them (``rotograd``).
+        targets: ``targets(batch)`` gives what each task's head is to say, as a mapping task → tensor, for methods that apply
+            where the heads in ``parts`` are linear layers (``bayesagg-mtl``, which tells what the tensors are).
         reported: which epochs the reported numbers are from: :class:`~equipoise.study.LastEpochs`, the last one by default, or
             :class:`~equipoise.study.BestEpoch`.
         score: ``score(metrics)`` judges an evaluation by one number, lower is better; for ``BestEpoch`` and for schedulers that
@@ -106,6 +108,7 @@ class Problem:
     shared: Callable[[nn.Module], Any] | None = None
     stepping: Callable[[nn.Module], Mapping[str, Any]] | None = None
     parts: Callable[[nn.Module], Mapping[str, Any]] | None = None
+    targets: Callable[[Any], Mapping[str, torch.Tensor]] | None = None
     reported: Reported = field(default_factory=LastEpochs)
     score: Score | None = None
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -70,10 +70,19 @@ class Study:
         self.problem = find_problem(problem) if isinstance(problem, str) else problem
         self.methods = parse_methods(methods)
         for method in self.methods:
-            if self.problem.parts is None and method.name and method.make(0).lacks_parts:
+            made = method.make(0) if method.name else None
+            if made is None or not made.lacks_parts:
+                continue
+            if self.problem.parts is None:
                 raise InputError(
                     f'method "{method.label}" acts on parts of the model, and problem "{self.problem.name}" does not say which '
                     'they are; give it parts=lambda model: {"features": module, "heads": {task: module}}'
+                )
+            if self.problem.targets is None and made.needs_targets:
+                raise InputError(
+                    f'method "{method.label}" applies to linear heads whose targets it knows, and problem '
+                    f'"{self.problem.name}" does not give them; if its heads are nn.Linear on the features, give it '
+                    "targets=lambda batch: {task: tensor}"
                 )
         self.seeds = parse_seeds(seeds)
         self.epochs = self.problem.epochs if epochs is None else epochs

@@ -143,7 +143,8 @@ def _balancer(problem: Problem, run: Run, model: nn.Module) -> Any:
     assert run.method is not None
     made = run.method.make(run.seed)
     if problem.parts is not None and isinstance(made, Balancer) and made.lacks_parts:
-        made.take_parts(**problem.parts(model))
+        targets = {"targets": problem.targets} if made.needs_targets else {}
+        made.take_parts(**problem.parts(model), **targets)
     return made
 
 

@@ -51,13 +51,14 @@ def make(
 
 def _table(outcomes: Sequence[Outcome], settings: Settings) -> str:
     tasks = list(outcomes[0].accuracy)
-    head = [f"{task}, {what}" for task in tasks for what in ("accuracy (%)", "F1 (%)", "AUC")]
+    head = [f"{task}, {what}" for task in tasks for what in ("accuracy (%)", "F1 (%)", "after the last step (%)", "AUC")]
     lines = [f"| method | {' | '.join(head)} | ms a step |", "| --- |" + " ---: |" * (len(head) + 1)]
     for method in settings.methods:
         own = [outcome for outcome in outcomes if outcome.method == method]
         cells = []
         for task in tasks:
             cells += [_spread([outcome.accuracy[task] for outcome in own]), _spread([outcome.f1[task] for outcome in own])]
+            cells.append(_spread([outcome.last[task] for outcome in own]))
             cells.append(_spread([outcome.auc[task] for outcome in own], 3) if own[0].auc else "–")
         seconds = statistics.fmean(outcome.seconds for outcome in own)
         lines.append(f"| {METHODS[method]} | {' | '.join(cells)} | {seconds * 1e3:.0f} |")
@@ -67,7 +68,9 @@ def _table(outcomes: Sequence[Outcome], settings: Settings) -> str:
         f"Mean ± standard deviation over {len(settings.seeds)} seeds. {train} training samples a data set, "
         f"{settings.corrupted:.0%} of them with a wrong label; {first} and {second} validation samples; {test} test samples; "
         f"{settings.sizes[0]}-{settings.sizes[1]}-{settings.sizes[2]} shared units; K = {settings.steps}, "
-        f"T = {settings.lower_steps}, batches of {settings.batch_size}. AUC: of the weights as a test for clean labels.",
+        f"T = {settings.lower_steps}, batches of {settings.batch_size}. AUC: of the weights as a test for clean labels. "
+        f"Accuracy and F1 are those of the model that was best on the second validation set, looked at every "
+        f"{settings.evaluate_every} steps.",
         "",
     ]
     return "\n".join(lines)

@@ -31,6 +31,7 @@ class Outcome:
         accuracy: test accuracy in percent, by data set, of the model that was best on the second validation set.
         f1: macro F1 in percent, the same.
         chosen: the outer step of that model.
+        last: test accuracy in percent of the model after the last step, by data set.
         auc: area under the ROC curve of the learned weights against "this label is clean"; empty without weights.
         roc: by data set, the curve's false and true positive rates; empty without weights.
         seconds: of an outer step, mean.
@@ -42,6 +43,7 @@ class Outcome:
     accuracy: dict[str, float]
     f1: dict[str, float]
     chosen: int
+    last: dict[str, float]
     auc: dict[str, float]
     roc: dict[str, tuple[list[float], list[float]]]
     seconds: float
@@ -87,10 +89,11 @@ def train(
                 kept_weights = {task: value.detach().clone() for task, value in weights.items()}
             if number % (10 * settings.evaluate_every) == 0:
                 told(f"{method}, seed {seed}, step {number}: {score:.1f} % on the second validation set")
+    last, _ = _scores(model, data, "test")
     model.load_state_dict(kept)
     accuracy, f1 = _scores(model, data, "test")
     auc, roc = ({}, {}) if method == "noisy" else _curves(kept_weights, data)
-    return Outcome(method, seed, accuracy, f1, chosen, auc, roc, seconds / settings.steps, history)
+    return Outcome(method, seed, accuracy, f1, chosen, last, auc, roc, seconds / settings.steps, history)
 
 
 def _losses(model: nn.Module, batch: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -1,0 +1,177 @@
+"""What a linear head's loss says of its parameters: one class a kind of target.
+
+All of them see z = W̃h̃, the head's outputs, with h̃ = (h, 1) if the head has a bias. Outputs are laid out as ``[C, N]``, samples
+last: a softmax over a short last dimension would take twenty times as long.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from equipoise.balance.bayesagg.gaussian import Gaussian
+from equipoise.errors import InputError
+
+__all__ = ["BinaryCrossEntropy", "CrossEntropy", "Likelihood", "SquaredError", "likelihood_of"]
+
+
+class Likelihood(Protocol):
+    """The loss of one sample, ℓ(z, y), as −log p(y | z) up to a factor and a constant."""
+
+    @property
+    def called(self) -> str:
+        """Its name in messages."""
+
+    def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """∂ℓ/∂z for outputs z ``[..., C, N]``."""
+
+    def magnitude(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """What the residual is a difference of ``[C, N]``: its rounding errors are in proportion to that."""
+
+    def evidence(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> Gaussian:
+        """The batch's factor of the posterior, exact or to second order at the head's own parameters.
+
+        Args:
+            inputs: h̃ ``[N, D]``.
+            targets: as :func:`likelihood_of` gives them, ``[C, N]`` or, for classes, ``[N]``.
+            weights: W̃ ``[C, D]``.
+        """
+
+
+class SquaredError:
+    """ℓ = mean over outputs of (z_c − y_c)²; y_c = w̃_cᵀh̃ + ε with ε ~ N(0, σ²), the outputs independent given h.
+
+    Then Λ = Σ h̃h̃ᵀ/σ² for each of the outputs, and η_c = Σ h̃ y_c/σ².
+
+    Args:
+        noise: σ².
+    """
+
+    called = "the mean squared error"
+
+    def __init__(self, noise: float = 1.0) -> None:
+        self.noise = noise
+
+    def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """2 (z − y)/C."""
+        return 2 * (outputs - targets) / outputs.shape[-2]
+
+    def magnitude(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """2 (|z| + |y|)/C."""
+        return 2 * (outputs.abs() + targets.abs()) / outputs.shape[-2]
+
+    def evidence(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> Gaussian:
+        """One precision ``[1, D, D]`` for all outputs, shift ``[1, D, C]``; the parameters do not matter."""
+        return Gaussian((inputs.T @ inputs / self.noise)[None], (inputs.T @ targets.T / self.noise)[None])
+
+
+class CrossEntropy:
+    """ℓ = −log softmax(z)_y.
+
+    Its Hessian by (w̃_1, …, w̃_C) is H = Σ (diag(p) − ppᵀ) ⊗ h̃h̃ᵀ, p = softmax(z), and its gradient g = Σ (p − e_y) ⊗ h̃, so
+    that to second order the batch's factor has the precision H and the shift Hw̃ − g: with a prior, its mode is where one
+    Newton step from w̃ leads.
+    """
+
+    called = "the cross-entropy"
+
+    def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Probabilities less the class given, p − e_y."""
+        return outputs.softmax(-2) - F.one_hot(targets, outputs.shape[-2]).to(outputs).T
+
+    def magnitude(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """1."""
+        return torch.ones_like(outputs)
+
+    def evidence(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> Gaussian:
+        """Precision ``[1, CD, CD]`` and shift ``[1, CD, 1]``."""
+        classes, size = weights.shape
+        outputs = weights @ inputs.T
+        mixed = (outputs.softmax(0).T[:, :, None] * inputs[:, None, :]).flatten(1)
+        precision = -(mixed.T @ mixed).view(classes, size, classes, size)
+        # The diagonal's blocks: Σ p_c h̃h̃ᵀ.
+        own = torch.einsum("nci,nj->cij", mixed.view(-1, classes, size), inputs)
+        precision.diagonal(dim1=0, dim2=2).add_(own.permute(1, 2, 0))
+        precision = precision.reshape(classes * size, classes * size)
+        slopes = self.residual(outputs, targets) @ inputs
+        shift = precision @ weights.flatten() - slopes.flatten()
+        return Gaussian(precision[None], shift[None, :, None])
+
+
+class BinaryCrossEntropy:
+    """ℓ = mean over outputs of −log σ(z_c) where y_c = 1 and −log σ(−z_c) where y_c = 0; the outputs' parameters independent.
+
+    To second order, output c's factor has the precision H_c = Σ p_c (1 − p_c) h̃h̃ᵀ and the shift H_c w̃_c − Σ (p_c − y_c) h̃.
+    """
+
+    called = "the binary cross-entropy"
+
+    def residual(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """(p − y)/C."""
+        return (outputs.sigmoid() - targets.to(outputs)) / outputs.shape[-2]
+
+    def magnitude(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """1/C."""
+        return torch.ones_like(outputs) / outputs.shape[-2]
+
+    def evidence(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> Gaussian:
+        """Precision ``[C, D, D]`` and shift ``[C, D, 1]``."""
+        probabilities = (weights @ inputs.T).sigmoid()
+        curvature = probabilities * (1 - probabilities)
+        precision = (curvature[:, None, :] * inputs.T) @ inputs
+        slopes = (probabilities - targets.to(probabilities)) @ inputs
+        shift = torch.einsum("cij,cj->ci", precision, weights) - slopes
+        return Gaussian(precision, shift[:, :, None])
+
+
+def likelihood_of(task: str, targets: object, rows: int, outputs: int, noise: float = 1.0) -> tuple[Likelihood, Tensor]:
+    """The likelihood that a task's targets stand for, and the targets in the shape that it takes: ``[C, N]`` or ``[N]``.
+
+    Args:
+        task: its name, for messages.
+        targets: floating-point ``[N]`` or ``[N, C]`` for squared errors, integer ``[N]`` for classes, boolean ``[N]`` or
+            ``[N, C]`` for yes-or-no answers; ``[N]`` stands for ``[N, 1]``.
+        rows: N.
+        outputs: C, of the head.
+        noise: σ² of squared errors.
+
+    Raises:
+        InputError: targets of another kind or shape, or classes that the head does not have.
+
+    Example:
+        >>> likelihood, targets = likelihood_of("age", torch.ones(5), 5, 1)
+        >>> likelihood.called, targets.shape
+        ('the mean squared error', torch.Size([1, 5]))
+    """
+    if not isinstance(targets, Tensor):
+        raise InputError(f'the targets of task "{task}" must be a tensor; got {type(targets).__name__}')
+    if targets.is_floating_point() or targets.dtype == torch.bool:
+        shaped = targets[:, None] if targets.dim() == 1 else targets
+        if shaped.shape != (rows, outputs):
+            expected = f"[{rows}, {outputs}]" + (f" or [{rows}]" if outputs == 1 else "")
+            raise InputError(
+                f'the targets of task "{task}" must have the shape {expected}, samples and outputs of its head; '
+                f"got {list(targets.shape)}"
+            )
+        if targets.dtype == torch.bool:
+            return BinaryCrossEntropy(), shaped.T
+        return SquaredError(noise), shaped.T.double()
+    if targets.dtype.is_complex:
+        raise InputError(f'the targets of task "{task}" must be floating-point, integer or boolean; got {targets.dtype}')
+    if targets.shape != (rows,):
+        raise InputError(
+            f'the targets of task "{task}" are integers, hence classes, and must have the shape [{rows}]; '
+            f"got {list(targets.shape)}"
+        )
+    if outputs < 2:
+        raise InputError(
+            f'the targets of task "{task}" are integers, hence classes, of which its head knows {outputs}; give numbers as '
+            "floating point and yes-or-no answers as booleans"
+        )
+    least, most = int(targets.min()), int(targets.max())
+    if least < 0 or most >= outputs:
+        raise InputError(f'the classes of task "{task}" must be from 0 to {outputs - 1}; got {least if least < 0 else most}')
+    return CrossEntropy(), targets.long()

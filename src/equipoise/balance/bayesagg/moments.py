@@ -1,0 +1,90 @@
+"""Mean and variance of every sample's gradient by the features, over the posterior of a head's parameters."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from equipoise.balance.bayesagg.gaussian import Gaussian
+from equipoise.balance.bayesagg.likelihoods import Likelihood
+
+__all__ = ["drawn_moments", "squared_error_moments"]
+
+_ENTRIES = 1 << 22
+
+
+def squared_error_moments(posterior: Gaussian, inputs: Tensor, targets: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Exact moments of g = (1/C) Σ_c 2 (w̃_cᵀh̃ − y_c) w_c, the gradient of the mean squared error over C outputs.
+
+    The residual r = w̃ᵀh̃ − y and w_j are jointly Gaussian with means ρ = mᵀh̃ − y and m_j, variances s² = h̃ᵀSh̃ and S_jj, and
+    covariance c_j = (Sh̃)_j. So for one output
+
+        E[2 r w_j] = 2 (ρ m_j + c_j)
+        Var[2 r w_j] = 4 ((ρ² + s²) S_jj + s² m_j² + 2 ρ m_j c_j + c_j²)
+
+    and those of several, independent outputs add up.
+
+    Args:
+        posterior: precision ``[1, D, D]``, shift ``[1, D, C]``.
+        inputs: h̃ ``[N, D]``.
+        targets: ``[C, N]``.
+        width: m, how many of the D inputs are features; the last may be a bias's 1.
+
+    Returns:
+        Mean and variance, ``[N, m]`` each.
+
+    Example:
+        >>> certain = Gaussian(1e12 * torch.eye(1, dtype=torch.float64)[None], 1e12 * torch.full((1, 1, 1), 3.0).double())
+        >>> mean, variance = squared_error_moments(certain, torch.ones(1, 1).double(), torch.ones(1, 1).double(), 1)
+        >>> round(float(mean), 6), float(variance) < 1e-8  # 2 (3 − 1)·3
+        (12.0, True)
+    """
+    factor = posterior.factor()
+    centre = posterior.mean(factor)[0]  # [D, C]
+    covariance = posterior.covariance(factor)[0]
+    outputs = centre.shape[1]
+    mixed = inputs @ covariance
+    spread = (mixed * inputs).sum(1, keepdim=True)  # s² [N, 1]
+    mixed = mixed[:, :width]  # c
+    residual = inputs @ centre - targets.T
+    centre, own = centre[:width], covariance.diagonal()[:width]
+    pull = residual @ centre.T
+    mean = 2 * (pull + outputs * mixed)
+    variance = 4 * (
+        (residual.square().sum(1, keepdim=True) + outputs * spread) * own
+        + spread * centre.square().sum(1)
+        + 2 * pull * mixed
+        + outputs * mixed.square()
+    )
+    return mean / outputs, variance / outputs**2
+
+
+def drawn_moments(
+    likelihood: Likelihood, draws: Tensor, centre: Tensor, inputs: Tensor, targets: Tensor, width: int
+) -> tuple[Tensor, Tensor]:
+    """Moments of g = Σ_c ∂ℓ/∂z_c w_c over draws of the parameters.
+
+    The variance is that of the draws (divided by their number), computed from deviations from the gradient at the mean
+    parameters, so that gradients that hardly vary lose no digits.
+
+    Args:
+        likelihood: gives ∂ℓ/∂z.
+        draws: W̃ ``[S, C, D]``.
+        centre: mean parameters ``[C, D]``.
+        inputs: h̃ ``[N, D]``.
+        targets: of N samples.
+        width: m, how many of the D inputs are features.
+
+    Returns:
+        Mean and variance, ``[N, m]`` each, in the draws' precision.
+    """
+    reference = likelihood.residual(centre @ inputs.T, targets).T @ centre[:, :width]
+    total, squares = torch.zeros_like(reference), torch.zeros_like(reference)
+    # A piece at a time: all S gradients of all samples together may not fit.
+    for piece in draws.split(max(1, _ENTRIES // max(1, reference.numel()))):
+        gradients = torch.matmul(likelihood.residual(piece @ inputs.T, targets).mT, piece[:, :, :width])
+        gradients -= reference
+        total += gradients.sum(0)
+        squares += gradients.square_().sum(0)
+    shift = total / len(draws)
+    return reference + shift, (squares / len(draws) - shift.square()).clamp(min=0)
