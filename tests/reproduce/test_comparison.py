@@ -14,7 +14,7 @@ from equipoise.metrics.published import find_table
 from equipoise.reproduce import Asked, Setting, find_recipe
 from equipoise.reproduce.compare import compare, write_comparison
 from equipoise.reproduce.show import show_comparison
-from equipoise.study import Study
+from equipoise.study import Results, Study
 from equipoise.study.files import write_json
 from equipoise.study.records import SCHEMA
 
@@ -115,6 +115,9 @@ def test_a_study_is_run_gone_on_with_and_compared(tmp_path: Path, monkeypatch: p
     console = Console(quiet=True)
     asked = Asked(Setting(data=data, smoke=True), (0,), 1, rows=("LS 0.1:0.9",), console=console)
     part.execute(asked, tmp_path / part.name)
+    results = Results(tmp_path / part.name)
+    assert results.delta_m(results.methods[0]) == {}  # without baselines
+    assert "no finished single-task baseline" in results.obstacle()
     record = next((tmp_path / part.name / "runs").glob("*.json"))
     before = record.stat().st_mtime_ns
     part.execute(asked, tmp_path / part.name)

@@ -30,7 +30,6 @@ def _generators_as_before():
 @pytest.mark.parametrize(
     ("recipe", "part", "row"),
     [
-        ("cost-table1", "mtan", "LS"),
         ("cost-table7", "triggers", "COST weak"),
         ("ldc-table2", "ldc-mtl", "LDC-MTL"),
         ("cost-table2", "mtan", "FairGrad"),
@@ -38,9 +37,7 @@ def _generators_as_before():
         ("ldc-table10", "reordered-1", "LDC-MTL reordered, seed 1"),
         ("ldc-table6", "qm9", "FAMO"),
         ("thesis-table3.2", "cleaning", "FORUM"),
-        ("thesis-table3.2", "cleaning", "MOML"),
         ("thesis-table3.3", "office31", "MGDA"),
-        ("thesis-table3.4", "deeplab", "EW"),
         ("thesis-table4.1", "officehome", "ASMG d=256"),
         ("thesis-table5.1", "officehome-normal", "NORMAL"),
         ("thesis-table5.2", "normal", "NORMAL"),
