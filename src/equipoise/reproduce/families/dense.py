@@ -91,6 +91,7 @@ def dense_problem(
     average: str = "batches",
     weight_decay: float = 0.0,
     augmentation: bool = True,
+    drop_last: bool = False,
     shared: Callable[[nn.Module], Any] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Problem:
@@ -110,6 +111,7 @@ def dense_problem(
                 seed=seed,
                 workers=setting.workers,
                 pin_memory=setting.device != "cpu",
+                drop_last=drop_last,
                 **further,
             )
         )

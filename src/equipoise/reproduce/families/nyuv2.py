@@ -27,7 +27,7 @@ OPEN = (
 THESIS_OPEN = (
     "ImageNet weights have to be given with --weights, a file of the usual published state dict.",
     "The thesis does not say which epoch is reported; here it is the mean of the last ten. LibMTL prints the best one on test.",
-    "No augmentation, LibMTL's default.",
+    "No augmentation, and the last, smaller batch of an epoch is left out: LibMTL's defaults.",
 )
 
 
@@ -116,6 +116,7 @@ def deeplab_part(
             average="weighted batches",
             weight_decay=1e-5,
             augmentation=False,
+            drop_last=True,
             options={"network": network, "weights": str(setting.weights is not None)},
         ),
         sample=lambda folder: write_nyuv2_sample(folder, images=4, test_images=2, size=(32, 64)),
