@@ -1,4 +1,4 @@
-"""Every error that equipoise raises on purpose, and the two helpers that word them.
+"""Every error that equipoise raises on purpose, and the helpers that word them.
 
 All of them derive from :class:`EquipoiseError`, and each also from the built-in exception that a caller would expect, so
 that ``except ValueError`` keeps working. Messages are one line: what was given, what was expected, what to do.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "UnknownOptionError",
     "UnknownTaskError",
     "near_misses",
+    "refuse_unknown_options",
     "require",
 ]
 
@@ -88,6 +89,29 @@ def near_misses(word: str, possibilities: Iterable[str]) -> str:
     close = difflib.get_close_matches(word.lower(), list(possibilities), n=3, cutoff=0.5)
     quoted = " or ".join(f'"{name}"' for name in close)
     return f" Did you mean {quoted}?" if close else ""
+
+
+def refuse_unknown_options(method: str, given: Iterable[str], options: Mapping[str, object]) -> None:
+    """Raises if a method is given an option that it does not have.
+
+    Args:
+        method: its name.
+        given: names of options.
+        options: those that it has.
+
+    Raises:
+        UnknownOptionError: there is no such option; near misses are suggested.
+
+    Example:
+        >>> refuse_unknown_options("fairgrad", ["alhpa"], {"alpha": 1.0})
+        Traceback (most recent call last):
+            ...
+        equipoise.errors.UnknownOptionError: method "fairgrad" has no option "alhpa". Did you mean "alpha"? Its options: alpha
+    """
+    for option in given:
+        if option not in options:
+            has = f"Its options: {', '.join(options)}" if options else "It has none"
+            raise UnknownOptionError(f'method "{method}" has no option "{option}".{near_misses(option, options)} {has}')
 
 
 def require(module: str, extra: str) -> ModuleType:

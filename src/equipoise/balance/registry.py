@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast, get_args
 
 from equipoise.balance.base import Balancer, Need
-from equipoise.errors import InputError, UnknownMethodError, UnknownOptionError, near_misses
+from equipoise.errors import InputError, UnknownMethodError, near_misses, refuse_unknown_options
 
 __all__ = ["MethodInfo", "balancer", "method", "methods", "register"]
 
@@ -49,6 +49,16 @@ class MethodInfo:
     caveats: str = ""
     adds_up_to: str = ""
     checked: str = ""
+
+    def make(self, **options: Any) -> Balancer:
+        """A fresh balancer with these options.
+
+        Raises:
+            UnknownOptionError: the method has no such option; near misses are suggested.
+            InputError: an option's value is out of range.
+        """
+        refuse_unknown_options(self.name, options, self.options)
+        return self.cls(**options)
 
 
 _methods: dict[str, MethodInfo] = {}
@@ -153,12 +163,7 @@ def balancer(name: str, /, **options: Any) -> Balancer:
         >>> balancer("fairgrad", alpha=2.0)
         FairGrad(alpha=2.0)
     """
-    info = method(name)
-    for option in options:
-        if option not in info.options:
-            has = f"Its options: {', '.join(info.options)}" if info.options else "It has none"
-            raise UnknownOptionError(f'method "{info.name}" has no option "{option}".{near_misses(option, info.options)} {has}')
-    return info.cls(**options)
+    return method(name).make(**options)
 
 
 def _key(name: str) -> str:

@@ -3,6 +3,7 @@
 :class:`BilevelProblem` says what the two levels want; the solvers share one interface,
 ``solver.step(lower_batches, upper_batch)``. :class:`MOML` and :class:`MoCo` differentiate through the lower level's steps;
 :class:`FORUM`, :class:`BOME` and :class:`BVFIM` need first derivatives only.
+:class:`TaskWeighting` learns the weights of a model's tasks on validation data with any of them.
 """
 
 from equipoise.bilevel.base import BilevelSolver
@@ -15,6 +16,7 @@ from equipoise.bilevel.moco import MoCo
 from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.bilevel.report import BilevelReport
+from equipoise.bilevel.weighting import TaskWeighting, hold_out, weighting, weightings
 
 __all__ = [
     "BOME",
@@ -27,6 +29,10 @@ __all__ = [
     "Hypergradients",
     "MoCo",
     "Point",
+    "TaskWeighting",
     "endless",
+    "hold_out",
     "hypergradients",
+    "weighting",
+    "weightings",
 ]

@@ -100,6 +100,7 @@ class BilevelSolver(ABC):
             raise
         self.optimizers.step()
         self._commit()
+        torch.clear_autocast_cache()  # a caller's autocast keeps casts of the variables, which have moved
         self.last = report
         self.steps += 1
         return dict(zip(report.objectives, report.upper.unbind(), strict=True))
@@ -115,6 +116,12 @@ class BilevelSolver(ABC):
             "buffers": self.problem.here().buffers,
             "objectives": self.problem.objectives,
             "optimizers": self.optimizers.state_dict(),
+            **self.own_state(),
+        }
+
+    def own_state(self) -> dict[str, Any]:
+        """What the solver itself remembers, without variables, buffers and optimizers, which others may save."""
+        return {
             "first_lower": None if self._first_lower is None else [tensor.clone() for tensor in self._first_lower],
             "steps": self.steps,
             "memory": self._memory(),
@@ -130,10 +137,7 @@ class BilevelSolver(ABC):
             saved = state[level.level]
             if [tensor.shape for tensor in saved] != [tensor.shape for tensor in level.tensors]:
                 raise InputError(f"the state is of other {level.level}-level variables than this problem's")
-        if state["memory"].keys() != self._memory().keys():
-            raise InputError(f"the state is not that of a {type(self).__name__}")
-        if (state["first_lower"] is None) != (self._first_lower is None):
-            raise InputError('the state was saved with another choice of start="warm" or "cold"')
+        self.load_own_state(state)
         with torch.no_grad():
             for level in (self.problem.upper_variables, self.problem.lower_variables):
                 for tensor, saved in zip(level.tensors, state[level.level], strict=True):
@@ -142,6 +146,17 @@ class BilevelSolver(ABC):
         if state["objectives"]:
             self.problem.names.fix(state["objectives"])
         self.optimizers.load_state_dict(state["optimizers"])
+
+    def load_own_state(self, state: dict[str, Any]) -> None:
+        """Goes on from what :meth:`own_state` gave.
+
+        Raises:
+            InputError: it is that of another kind of solver.
+        """
+        if state["memory"].keys() != self._memory().keys():
+            raise InputError(f"the state is not that of a {type(self).__name__}")
+        if (state["first_lower"] is None) != (self._first_lower is None):
+            raise InputError('the state was saved with another choice of start="warm" or "cold"')
         if state["first_lower"] is not None:
             self._first_lower = [tensor.clone() for tensor in state["first_lower"]]
         self.steps = state["steps"]

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from equipoise.autocast import without_autocast
 from equipoise.balance import MGDA, Balancer, Observation
 from equipoise.balance.coerce import as_balancer
 from equipoise.bilevel.base import BilevelSolver, Start
@@ -40,6 +41,8 @@ class MOML(BilevelSolver):
         start: of the lower steps: ``"warm"``, the present ω, or ``"cold"``, the first one.
         memory: ``"plain"`` or ``"checkpointed"``, see :mod:`equipoise.bilevel.hypergradients`.
         batched: differentiate all objectives at once with ``vmap``.
+        keeps_lower: leave ω, and the modules' buffers, as they are: the lower steps are a look ahead, and something else
+            moves ω.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -71,33 +74,27 @@ class MOML(BilevelSolver):
         start: Start = "warm",
         memory: Memory = "plain",
         batched: bool = False,
+        keeps_lower: bool = False,
     ) -> None:
         super().__init__(problem, optimizer, lower_steps=lower_steps, lower_step_size=lower_step_size, start=start)
         if memory not in get_args(Memory):
             raise InputError(f'memory must be "plain" or "checkpointed"; got "{memory}"')
         self.balancer = MGDA() if balancer is None else as_balancer(balancer)
-        if self.balancer.watches or self.balancer.works_on_features or self.balancer.pulls:
+        own = self.balancer
+        if own.watches or own.works_on_features or own.pulls or own.further:
             raise InputError(
-                f"{self.balancer!r} needs more than the objectives' values and hypergradients; the upper level takes balancers "
+                f"{own!r} needs more than the objectives' values and hypergradients; the upper level takes balancers "
                 f"that look at losses, the Gramian or gradients, such as MGDA, CAGrad or FairGrad"
             )
         self.memory: Memory = memory
         self.batched = batched
+        self.keeps_lower = keeps_lower
         self._solution: Point | None = None
         self._before: dict[str, Any] | None = None
         self._observation: Observation | None = None
 
     def _gradients(self, batches: list[Any], upper_batch: Any) -> BilevelReport:
-        found = hypergradients(
-            self.problem,
-            self._lower_start(),
-            batches,
-            upper_batch,
-            self.lower_step_size,
-            memory=self.memory,
-            batched=self.batched,
-            step=self.steps,
-        )
+        found = self._hypergradients(batches, upper_batch)
         names = self.problem.objectives
         gram = gramian(found.rows).cpu()
         for name, square in zip(names, gram.diagonal().tolist(), strict=True):
@@ -127,6 +124,18 @@ class MOML(BilevelSolver):
             stationarity=float(direction.double().square().sum()),
         )
 
+    def _hypergradients(self, batches: list[Any], upper_batch: Any) -> Hypergradients:
+        return hypergradients(
+            self.problem,
+            self._lower_start(),
+            batches,
+            upper_batch,
+            self.lower_step_size,
+            memory=self.memory,
+            batched=self.batched,
+            step=self.steps,
+        )
+
     def _balanced(self, found: Hypergradients, gram: Tensor) -> tuple[Tensor | None, Tensor]:
         names = self.problem.objectives
         balancer = self.balancer
@@ -140,7 +149,8 @@ class MOML(BilevelSolver):
             found.rows if balancer.needs == "gradients" else None,
             self.steps,
         )
-        answer = torch.as_tensor(balancer.decide(self._observation))
+        with without_autocast(found.rows.device):
+            answer = torch.as_tensor(balancer.decide(self._observation))
         if not bool(torch.isfinite(answer).all()):
             raise NonFiniteError(
                 f"{balancer!r} gave an answer that is not finite in step {self.steps}; nothing has changed",
@@ -150,14 +160,16 @@ class MOML(BilevelSolver):
             )
         if balancer.needs == "gradients":
             return None, answer.to(found.rows)
-        return answer.double().cpu(), answer.to(found.rows) @ found.rows
+        with without_autocast(found.rows.device):
+            return answer.double().cpu(), answer.to(found.rows) @ found.rows
 
     def _commit(self) -> None:
-        assert self._solution is not None
-        with torch.no_grad():
-            for tensor, value in zip(self.problem.lower_variables.tensors, self._solution.lower, strict=True):
-                tensor.copy_(value)
-        self.problem.keep_buffers(self._solution.buffers)
+        if not self.keeps_lower:
+            assert self._solution is not None
+            with torch.no_grad():
+                for tensor, value in zip(self.problem.lower_variables.tensors, self._solution.lower, strict=True):
+                    tensor.copy_(value)
+            self.problem.keep_buffers(self._solution.buffers)
         if self._observation is not None:
             self.balancer.update(self._observation)
         self._forget()

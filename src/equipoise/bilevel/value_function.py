@@ -44,9 +44,13 @@ class ValueFunctionSolver(BilevelSolver):
 
     Time of a step: T + 1 gradients of f, one more evaluation of it, and m gradients of F (one where they are averaged).
     Memory: m + 1 gradients of all variables, whatever T.
+
+    Attributes:
+        careful: see :func:`~equipoise.bilevel.lower.descend`; for problems whose lower batches are one and the same.
     """
 
     moves_both = True
+    careful = False
     averages: ClassVar[bool] = False
     """Whether the method works on the mean of the upper objectives."""
 
@@ -87,6 +91,7 @@ class ValueFunctionSolver(BilevelSolver):
             batches,
             self.lower_step_size,
             decay=self._lower_decay(),
+            careful=self.careful,
             step=self.steps,
         )
         leaves = [*here.upper, *here.lower]
@@ -154,7 +159,8 @@ class ValueFunctionSolver(BilevelSolver):
             present.append(value.detach())
             answer.append(reached.detach())
         rows.subtract(row, [*sums, *[None] * len(here.lower)])
-        check_lower([*present, *answer], self.steps)
+        check_lower(present, self.steps, "at the present ω")
+        check_lower(answer, self.steps, f"after its {self.lower_steps} steps")
         return (
             float(torch.stack(present).double().mean()),
             float(torch.stack(answer).double().mean()),

@@ -48,13 +48,18 @@ class Workload:
 def hours(workload: Workload, method: Method | None, epochs: int | None = None) -> float:
     """Hours of one run; of a single-task run without a method.
 
-    A backward pass counts as two forward passes. Methods that need the losses alone take one backward pass, the others one a
-    task.
+    A backward pass counts as two forward passes. Methods that need the losses alone take one backward pass, others one a task,
+    bilevel ones those and one in each step of the lower level, and one more.
     """
-    needs = "losses" if method is None else getattr(method.make(0), "needs", "gramian")
+    needs = "losses" if method is None else getattr(method.make(0), "needs", "bilevel")
     backward = 0 if workload.forward else 1 if needs == "losses" else workload.tasks
     a_row = workload.gigaflops * 1e9
     passes = 3 if workload.own_inputs else 1 + 2 * backward
+    if needs == "bilevel" and method is not None:
+        # T steps of the lower level, the constraint's or the training step's gradient, and the upper level's objectives.
+        lower = int(method.options.get("lower_steps", 1))
+        backward += lower + 1
+        passes += 3 * (lower + 1)
     step = workload.overhead * (1 + 0.5 * max(backward - 1, 0)) + a_row * workload.batch * passes / THROUGHPUT
     if method is not None and method.teleport is not None:
         step *= TELEPORTS

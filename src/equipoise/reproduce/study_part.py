@@ -156,7 +156,8 @@ def _shortened(problem: Problem, steps: int) -> Problem:
     def data(seed: int) -> Splits:
         splits = Splits(*problem.data(seed))
         validation = None if splits.validation is None else First(splits.validation, steps)
-        return Splits(First(splits.train, steps), validation, First(splits.test, steps))
+        # Methods that put a part of the training data aside divide the loader itself; a sample has few batches anyway.
+        return Splits(splits.train, validation, First(splits.test, steps))
 
     changes: dict[str, Any] = {"data": data, "epochs": 1}
     return dataclasses.replace(problem, **changes)

@@ -12,6 +12,8 @@ Rooms, in the order in which a study passes through them:
 ``problems/``      the problems that come with the library; finding one by name or in a user's file
 ``methods.py``     "cagrad:c=0.2" → a method to compare; ``options.py`` reads the options
 ``teleports.py``   "cost(gamma=0.2)+" → the teleport that goes on top of it
+``shelf.py``       every method that is known by name; ``task_weights.py`` those that learn weights on validation data
+``trainers.py``    what a method makes for a run: what takes the steps, and on which batches
 ``names.py``       labels where there is little room for them
 ``plan.py``        problem × methods × seeds → the runs, single-task baselines first
 ``folder.py``      what lies in a study's folder, and that it is only ever whole

@@ -16,6 +16,7 @@ from equipoise.study.problems import find_problem
 from equipoise.study.report import print_methods, print_results, write_report
 from equipoise.study.results import Results
 from equipoise.study.study import Study
+from equipoise.study.task_weights import task_weights
 from equipoise.sweep.commands import show as show_sweep
 from equipoise.sweep.commands import sweep
 from equipoise.version import __version__
@@ -47,7 +48,7 @@ def _study(
     ],
     methods: Annotated[
         str,
-        typer.Option("--methods", "-m", help='Which methods, such as "ls,cagrad:c=0.2,cost+ls"; "all" for every one.'),
+        typer.Option("--methods", "-m", help='Which methods, such as "ls,cagrad:c=0.2,cost+ls"; "all" for every balancer.'),
     ] = "all",
     seeds: Annotated[str, typer.Option("--seeds", "-s", help='How many ("3": 0, 1, 2), a range "5-9", a list "1,4".')] = "3",
     epochs: Annotated[
@@ -111,8 +112,8 @@ def _report(folder: Annotated[Path, typer.Argument(help="The folder of a study, 
 
 @app.command("methods")
 def _methods() -> None:
-    """List the balancing methods: what each does, what it costs, its options and its paper."""
-    print_methods(registered(), Console())
+    """List the methods: what each does, what it costs, its options and its paper."""
+    print_methods(registered(), task_weights(), Console())
 
 
 def _show(results: Results) -> None:

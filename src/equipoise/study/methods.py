@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from torch import nn
 
 from equipoise import balance
-from equipoise.balance.registry import method as method_info
-from equipoise.errors import InputError, UnknownOptionError, near_misses
+from equipoise.errors import InputError
 from equipoise.study.options import read_options, split_outside, written
+from equipoise.study.shelf import Kind, find
 from equipoise.study.teleports import divide, parse_teleport
+from equipoise.study.trainers import Made, Stage, Trained, balanced
 
 __all__ = ["Method", "MethodLike", "parse_method", "parse_methods"]
 
@@ -27,15 +28,21 @@ class Method:
         name: name in the registry; empty for a user's own balancer.
         options: all options with the values in force; empty for a user's own balancer. A method that teleports has one
             more, ``teleport``: COST's options with the values in force, or ``"own"`` for a user's own teleport.
-        make: ``make(seed)`` gives a fresh balancer for the run of that seed.
+        make: ``make(seed)`` gives a fresh balancer, or what else runs are made of, for the run of that seed.
         teleport: ``teleport(seed)`` gives a fresh teleport for it; ``None`` if the method does not teleport.
+        kind: turns what was made into a run.
     """
 
     label: str
     name: str
     options: Mapping[str, Any]
-    make: Callable[[int], Any] = field(compare=False, repr=False)
+    make: Callable[[int], Made] = field(compare=False, repr=False)
     teleport: Callable[[int], Any] | None = field(default=None, compare=False, repr=False)
+    kind: Kind = field(default=balanced, compare=False, repr=False)
+
+    def trained(self, stage: Stage) -> Trained:
+        """What a run trains with, and on which batches."""
+        return self.kind(self.make(stage.seed), self.teleport, stage)
 
 
 MethodLike: TypeAlias = "str | Method | balance.Balancer | tuple[str, Any] | tuple[str, Any, Any]"
@@ -68,6 +75,7 @@ def parse_method(text: str) -> Method:
     if not before:
         return _balancer(balancer)
     teleport, method = parse_teleport(before), _balancer(balancer)
+    _refuse_teleport(method)
     options = {**method.options, "teleport": dict(teleport.options)}
     return Method(f"{teleport.label}+{method.label}", method.name, options, method.make, teleport.make)
 
@@ -111,22 +119,26 @@ def parse_methods(methods: str | Iterable[MethodLike] | Mapping[str, Any]) -> tu
 def _balancer(text: str) -> Method:
     """A method of the registry, without a teleport."""
     name, _, rest = text.partition(":")
-    info = method_info(name)
+    info, kind, _ = find(name)
     given = read_options(rest, text)
-    for option in given:
-        if option not in info.options:
-            has = f"Its options: {', '.join(info.options)}" if info.options else "It has none"
-            raise UnknownOptionError(f'method "{info.name}" has no option "{option}".{near_misses(option, info.options)} {has}')
     own_seed = "seed" in info.options and "seed" not in given
 
     def make(seed: int) -> Any:
-        return balance.balancer(info.name, **given, **({"seed": seed} if own_seed else {}))
+        return info.make(**given, **({"seed": seed} if own_seed else {}))
 
     make(0)  # refuses bad values now, before anything runs
     changed = [(key, given[key]) for key in info.options if key in given and given[key] != info.options[key]]
     label = info.name + (":" + written(changed) if changed else "")
     options = {key: given.get(key, default) for key, default in info.options.items() if not (own_seed and key == "seed")}
-    return Method(label, info.name, options, make)
+    return Method(label, info.name, options, make, kind=kind)
+
+
+def _refuse_teleport(method: Method) -> None:
+    if method.name and not find(method.name).teleports:
+        raise InputError(
+            f'COST cannot go on top of "{method.label}", which learns task weights on validation data: it looks for points of '
+            f"equal training losses, and the weights would be learned for another model"
+        )
 
 
 def _own(entry: Any) -> Method:
@@ -145,6 +157,7 @@ def _own(entry: Any) -> Method:
     method = _labelled(label, source)
     if not teleport or teleport[0] is None:
         return method
+    _refuse_teleport(method)
     if method.teleport is not None:
         raise InputError(f'method "{label}" has two teleports: that of "{source}" and {teleport[0]!r}; give one')
     options, make = _own_teleport(label, teleport[0])
@@ -154,7 +167,7 @@ def _own(entry: Any) -> Method:
 def _labelled(label: str, source: Any) -> Method:
     if isinstance(source, str):
         parsed = parse_method(source)
-        return Method(label, parsed.name, parsed.options, parsed.make, parsed.teleport)
+        return replace(parsed, label=label)
     if isinstance(source, balance.Balancer | nn.Module):  # a module: an aggregator or weighting of TorchJD
         return Method(label, "", {}, lambda seed: copy.deepcopy(source))
     if not callable(source):

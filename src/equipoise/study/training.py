@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sized
@@ -11,10 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from equipoise.balance import Balancer, balancer
 from equipoise.errors import InputError, near_misses
 from equipoise.metrics import ConflictTally, Metric
-from equipoise.objective import LossFunction, Objective
+from equipoise.objective import LossFunction
 from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.step.report import StepReport
 from equipoise.study.files import rounded
@@ -23,6 +21,7 @@ from equipoise.study.plan import Run
 from equipoise.study.points import Points
 from equipoise.study.problem import Problem, Splits
 from equipoise.study.records import SCHEMA, Record, describe
+from equipoise.study.trainers import Stage, Trained, Trainer
 from equipoise.tasks import as_losses
 
 __all__ = ["train"]
@@ -65,28 +64,15 @@ def train(
     schedule = problem.schedule(optimizer) if problem.schedule else None
     tasks = problem.tasks if run.task is None else (run.task,)
     metrics = problem.metrics if run.task is None else problem.metrics_of(run.task)
-    chosen = _balancer(problem, run, model) if run.method else balancer("ls")
-    objective = Objective(
-        model,
-        losses if run.task is None else _only(run.task, losses, problem.tasks),
-        tasks=tasks,
-        # A loader of its own with the same data: passes over it leave those of the training alone.
-        batches=copy.copy(splits.train) if getattr(chosen, "further", 0) else None,
-    )
-    mtl = MultiTaskOptimizer(
-        objective,
-        optimizer,
-        balancer=chosen,
-        shared=problem.shared(model) if problem.shared and run.task is None else None,
-        teleport=run.method.teleport(run.seed) if run.method and run.method.teleport else None,
-        **(problem.stepping(model) if problem.stepping else {}),
-    )
+    watched = losses if run.task is None else _only(run.task, losses, problem.tasks)
+    stage = Stage(problem, model, watched, tasks, optimizer, splits.train, run.seed)
+    mtl, batches = run.method.trained(stage) if run.method else _alone(stage)
     seed_process(run.seed)
     watch = _Watch(mtl, gramian_every if run.task is None else 0)
 
     history = []
     for epoch in range(epochs):
-        tally = _epoch(mtl, model, splits.train, epoch, tasks, watch)
+        tally = _epoch(mtl, model, batches, epoch, tasks, watch)
         if not tally.steps:
             raise InputError(
                 f'the training loader of problem "{problem.name}" gave no batch in epoch {epoch + 1}; it must give at '
@@ -138,14 +124,10 @@ def _scored(problem: Problem, validation: Mapping[str, float] | None) -> float:
     return problem.score(validation)
 
 
-def _balancer(problem: Problem, run: Run, model: nn.Module) -> Any:
-    """The run's balancer, told of the model's parts if it asks for them."""
-    assert run.method is not None
-    made = run.method.make(run.seed)
-    if problem.parts is not None and isinstance(made, Balancer) and made.lacks_parts:
-        targets = {"targets": problem.targets} if made.needs_targets else {}
-        made.take_parts(**problem.parts(model), **targets)
-    return made
+def _alone(stage: Stage) -> Trained:
+    """The run of a single-task baseline: of one task, nothing is shared."""
+    trainer = MultiTaskOptimizer(stage.objective(), stage.optimizer, balancer="ls", **stage.stepping)
+    return Trained(trainer, stage.loader)
 
 
 class _Absent(Exception):
@@ -167,7 +149,7 @@ def _only(task: str, losses: LossFunction, tasks: tuple[str, ...]) -> LossFuncti
 class _Watch:
     """Times the steps and probes the Gramian where the method forms none."""
 
-    def __init__(self, mtl: MultiTaskOptimizer, gramian_every: int) -> None:
+    def __init__(self, mtl: Trainer, gramian_every: int) -> None:
         self.mtl = mtl
         self.gramian_every = gramian_every
         self.steps = 0
@@ -232,7 +214,7 @@ def _means(values: Mapping[str, list[float]]) -> dict[str, float]:
 
 
 def _epoch(
-    mtl: MultiTaskOptimizer,
+    mtl: Trainer,
     model: nn.Module,
     loader: Iterable[Any],
     epoch: int,

@@ -11,7 +11,7 @@ from equipoise.data.samples import write_nyuv2_sample
 from equipoise.nets import NYUV2, DeepLab, ResNet, load_weights
 from equipoise.reproduce.cost import Workload
 from equipoise.reproduce.families.cityscapes import COST_OPEN, LDC_OPEN, START
-from equipoise.reproduce.families.common import BILEVEL, LIBMTL, MTAN_LINE, cost, ldc, rows
+from equipoise.reproduce.families.common import BILEVEL_OPEN, LIBMTL, MTAN_LINE, bilevel, cost, ldc, rows
 from equipoise.reproduce.families.dense import all_but_heads, dense_problem, mtan
 from equipoise.reproduce.recipe import Recipe, Row, Setting, hyper
 from equipoise.reproduce.study_part import StudyPart
@@ -182,10 +182,11 @@ RECIPES = (
             deeplab_part(
                 "deeplab",
                 "thesis-table3.4",
-                rows("thesis-table3.4", {**LIBMTL, **BILEVEL}),
+                rows("thesis-table3.4", {**LIBMTL, **bilevel(0.1)}),
                 "DeepLab on a dilated ResNet-50, 71.9 million parameters",
                 deeplab,
                 246,
+                *BILEVEL_OPEN,
                 baselines=True,
             ),
         ),

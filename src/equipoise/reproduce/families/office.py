@@ -16,7 +16,7 @@ from equipoise.metrics import ClassTally, Evaluation
 from equipoise.nets import HardSharing, ResNet, load_weights
 from equipoise.reproduce.cost import Workload
 from equipoise.reproduce.device import moved
-from equipoise.reproduce.families.common import BILEVEL, LIBMTL, highest_mean, rows
+from equipoise.reproduce.families.common import BILEVEL_OPEN, LIBMTL, bilevel, highest_mean, rows
 from equipoise.reproduce.recipe import Recipe, Row, Setting, hyper
 from equipoise.reproduce.study_part import StudyPart
 from equipoise.study.problem import Built, Problem, Splits
@@ -159,8 +159,9 @@ RECIPES = (
                 "office31",
                 "office31",
                 "thesis-table3.3",
-                rows("thesis-table3.3", {**LIBMTL, **BILEVEL}),
+                rows("thesis-table3.3", {**LIBMTL, **bilevel(0.1)}),
                 baselines=True,
+                further=BILEVEL_OPEN,
             ),
         ),
         family="office",

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from equipoise.balance.registry import MethodInfo
 from equipoise.study.names import shortened
 from equipoise.study.report.content import Content, content
 from equipoise.study.results import Results
+from equipoise.study.shelf import Entry
 
 __all__ = ["print_methods", "print_results"]
 
@@ -67,21 +67,39 @@ def _table(said: Content, which: range, shown: Callable[[str], str] = str) -> tu
     return table, total
 
 
-def print_methods(methods: Iterable[MethodInfo], console: Console) -> None:
-    """Prints the registry: name, what it does, cost, options, paper."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("method", "costs", "options", "what it does, and where it comes from"):
-        table.add_column(heading, no_wrap=heading in ("method", "costs", "options"))
-    for info in methods:
-        options = "\n".join(
-            name if default is inspect.Parameter.empty else f"{name}={default}" for name, default in info.options.items()
-        )
-        about = Text.assemble(info.summary, "\n", (info.paper, "dim"))
-        table.add_row(Text(info.name, style="bold"), info.cost, Text(options), about, end_section=True)
-    console.print(table)
+def print_methods(balancers: Iterable[Entry], on_validation: Iterable[Entry], console: Console) -> None:
+    """Prints the methods: name, what it does, cost, options, paper.
+
+    Args:
+        balancers: those of the registry.
+        on_validation: those that learn task weights on validation data.
+        console: where to.
+    """
+    _print_entries(balancers, console)
     console.print(
         "What a step costs: losses, one backward pass; gramian or gradients, one backward pass a task. "
         'Options are given as in "cagrad:c=0.2". In studies COST goes on top of any of them: "cost(gamma=0.2)+cagrad:c=0.2".',
         highlight=False,
         soft_wrap=True,
     )
+    console.print("\nMethods that learn task weights on validation data:", style="bold")
+    _print_entries(on_validation, console)
+    console.print(
+        "A step costs several backward passes and steps on two levels (bilevel). In studies the validation data are a part of "
+        'the training data, put aside (holdout), or half of every batch ("forum:holdout=none").',
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _print_entries(entries: Iterable[Entry], console: Console) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("method", "costs", "options", "what it does, and where it comes from"):
+        table.add_column(heading, no_wrap=heading in ("method", "costs", "options"))
+    for info in entries:
+        options = "\n".join(
+            name if default is inspect.Parameter.empty else f"{name}={default}" for name, default in info.options.items()
+        )
+        about = Text.assemble(info.summary, "\n", (info.paper, "dim"))
+        table.add_row(Text(info.name, style="bold"), info.cost, Text(options), about, end_section=True)
+    console.print(table)

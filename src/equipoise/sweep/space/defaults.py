@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from equipoise.balance.registry import MethodInfo, balancer
 from equipoise.errors import InputError
+from equipoise.study.shelf import Entry
 from equipoise.sweep.space.dimensions import Choices, Dimension, Range
 
 __all__ = ["default_dimension", "swept_by_default"]
@@ -26,12 +26,23 @@ _RANGES = {
     ("famo", "learning_rate"): (0.001, 0.1, True),
     ("famo", "weight_decay"): (1e-4, 0.1, True),
     ("uw", "learning_rate"): (1e-4, 0.1, True),
+    # The thesis searches ρ and the step size of the lower level (section 3.7.3).
+    ("forum", "rho"): (0.02, 1.0, True),
+    ("forum", "lower_step_size"): (0.005, 0.5, True),
+    ("bome", "rho"): (0.1, 0.9, False),
+    ("bome", "lower_step_size"): (0.005, 0.5, True),
+    ("bvfim", "barrier"): (0.05, 1.0, True),
+    ("bvfim", "lower_step_size"): (0.005, 0.5, True),
+    ("moml", "learning_rate"): (1e-4, 0.1, True),
+    ("moml", "lower_step_size"): (0.005, 0.5, True),
+    ("moco-bilevel", "learning_rate"): (1e-4, 0.1, True),
+    ("moco-bilevel", "gamma"): (0.01, 10.0, True),
 }
 _NOT_TUNED = ("seed", "epsilon", "steps_per_epoch", "update_every")
 """Options that guard numbers, count steps or seed; swept only if one asks for them."""
 
 
-def swept_by_default(info: MethodInfo, fixed: frozenset[str]) -> tuple[str, ...]:
+def swept_by_default(info: Entry, fixed: frozenset[str]) -> tuple[str, ...]:
     """The options of a method that are swept if the user names none.
 
     Raises:
@@ -52,7 +63,7 @@ def swept_by_default(info: MethodInfo, fixed: frozenset[str]) -> tuple[str, ...]
     return tuple(own)
 
 
-def default_dimension(info: MethodInfo, option: str) -> Dimension:
+def default_dimension(info: Entry, option: str) -> Dimension:
     """The range of an option for which none was given.
 
     Raises:
@@ -72,9 +83,9 @@ def default_dimension(info: MethodInfo, option: str) -> Dimension:
     raise InputError(f'there is no default range for option "{option}" of "{info.name}"; give one, as in "{option}=low:high"')
 
 
-def _accepted(info: MethodInfo, option: str, value: float) -> bool:
+def _accepted(info: Entry, option: str, value: float) -> bool:
     try:
-        balancer(info.name, **{option: value})
+        info.make(**{option: value})
     except InputError:
         return False
     return True

@@ -8,10 +8,10 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from equipoise.balance.registry import method as method_info
-from equipoise.errors import InputError, UnknownOptionError, near_misses
+from equipoise.errors import InputError, UnknownOptionError, near_misses, refuse_unknown_options
 from equipoise.study.methods import Method, parse_method
 from equipoise.study.options import read_options, written
+from equipoise.study.shelf import find
 from equipoise.study.teleports import divide
 from equipoise.sweep.space.defaults import default_dimension, swept_by_default
 from equipoise.sweep.space.dimensions import Dimension, read_dimension, read_sweep
@@ -70,14 +70,10 @@ class Space:
         self.label = parse_method(method).label  # refuses what is wrong with it
         self._before, balancer = divide(method.strip())
         name, _, rest = balancer.partition(":")
-        info = method_info(name)
+        info = find(name).entry
         self._fixed = read_options(rest, method)
+        refuse_unknown_options(info.name, given, info.options)
         for option in given:
-            if option not in info.options:
-                has = f"Its options: {', '.join(info.options)}" if info.options else "It has none"
-                raise UnknownOptionError(
-                    f'method "{info.name}" has no option "{option}".{near_misses(option, info.options)} {has}'
-                )
             if option in self._fixed:
                 raise InputError(f'option "{option}" is fixed in "{method}" and swept as well; leave one out')
         self._name = info.name

@@ -1,0 +1,136 @@
+"""A fixed part of the training data put aside, on which task weights are learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sized
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
+
+from equipoise.data.batches import TensorBatches
+from equipoise.data.loading.dataset_batches import DatasetBatches
+from equipoise.errors import InputError
+
+__all__ = ["HeldOut", "hold_out"]
+
+
+class HeldOut(NamedTuple):
+    """Training data in two parts.
+
+    Attributes:
+        train: a loader of the part that is trained on.
+        validation: a loader of the part that was put aside; ``None`` where the data cannot be divided, so that every
+            batch has to be cut in two instead.
+    """
+
+    train: Iterable[Any]
+    validation: Iterable[Any] | None
+
+
+def hold_out(loader: Iterable[Any], fraction: float = 0.2, seed: int = 0) -> HeldOut:
+    """Divides a *training* loader into two fixed parts, so that validation and test data stay untouched.
+
+    Args:
+        loader: a :class:`~equipoise.data.TensorBatches` or :class:`~equipoise.data.DatasetBatches`, divided by rows; a
+            :class:`torch.utils.data.DataLoader` over a data set with indices, in order or shuffled, divided by indices; for
+            anything else ``validation`` is ``None``, and batches are to be cut in two.
+        fraction: which part of the rows is put aside, between 0 and 1.
+        seed: decides which rows, and their order.
+
+    Returns:
+        Loaders for both parts; batch sizes are as before, or all rows where the part has fewer.
+
+    Raises:
+        InputError: a fraction out of range, or too few rows.
+
+    Example:
+        >>> rows = TensorBatches({"x": torch.arange(10)}, batch_size=4, shuffle=True)
+        >>> train, validation = hold_out(rows, 0.3)
+        >>> sum(len(batch["x"]) for batch in train), sum(len(batch["x"]) for batch in validation)
+        (7, 3)
+    """
+    if isinstance(fraction, bool) or not 0 < fraction < 1:
+        raise InputError(f"the fraction to hold out must lie between 0 and 1; got {fraction}")
+    if isinstance(loader, TensorBatches):
+        return _of_rows(loader, fraction, seed)
+    if type(loader) is DatasetBatches:  # those derived from it have plans of their own
+        return _of_files(loader, fraction, seed)
+    if isinstance(loader, DataLoader) and _divisible(loader):
+        return _of_indices(loader, fraction, seed)
+    return HeldOut(loader, None)
+
+
+def _divided(rows: int, fraction: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices of both parts, each ascending."""
+    if rows < 2:
+        raise InputError(f"{rows} row cannot be divided into training and validation data; there must be at least 2")
+    aside = min(rows - 1, max(1, round(rows * fraction)))
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
+    return order[aside:].sort().values, order[:aside].sort().values
+
+
+def _of_rows(loader: TensorBatches, fraction: float, seed: int) -> HeldOut:
+    kept, aside = _divided(len(next(iter(loader.tensors.values()))), fraction, seed)
+
+    def part(rows: torch.Tensor, shuffle: bool) -> TensorBatches:
+        tensors = {name: tensor[rows.to(tensor.device)] for name, tensor in loader.tensors.items()}
+        return TensorBatches(tensors, loader.batch_size, shuffle=shuffle, seed=loader.seed)
+
+    return HeldOut(part(kept, loader.shuffle), part(aside, True))
+
+
+def _of_files(loader: DatasetBatches, fraction: float, seed: int) -> HeldOut:
+    kept, aside = _divided(len(loader.rows), fraction, seed)
+
+    def part(rows: torch.Tensor, shuffle: bool, drop_last: bool) -> DatasetBatches:
+        return DatasetBatches(
+            loader.dataset,
+            loader.batch_size,
+            rows=loader.rows[rows],
+            shuffle=shuffle,
+            seed=loader.seed,
+            drop_last=drop_last,
+            workers=loader.workers,
+            pin_memory=loader.pin_memory,
+        )
+
+    return HeldOut(part(kept, loader.shuffle, loader.drop_last), part(aside, True, False))
+
+
+def _divisible(loader: DataLoader[Any]) -> bool:
+    return (
+        not isinstance(loader.dataset, IterableDataset)
+        and isinstance(loader.dataset, Sized)
+        and loader.batch_size is not None
+        # Exactly these: what another sampler wants is not known.
+        and type(loader.sampler) in (RandomSampler, SequentialSampler)
+    )
+
+
+def _of_indices(loader: DataLoader[Any], fraction: float, seed: int) -> HeldOut:
+    kept, aside = _divided(len(loader.dataset), fraction, seed)  # type: ignore[arg-type]
+    shuffled = isinstance(loader.sampler, RandomSampler)
+
+    def part(indices: torch.Tensor, shuffle: bool, generator: torch.Generator | None, drop_last: bool) -> DataLoader[Any]:
+        # Loaders of other kinds, such as those of graphs, differ in how they collate.
+        return DataLoader(
+            Subset(loader.dataset, indices.tolist()),
+            batch_size=loader.batch_size,
+            shuffle=shuffle,
+            num_workers=loader.num_workers,
+            collate_fn=loader.collate_fn,
+            pin_memory=loader.pin_memory,
+            drop_last=drop_last,
+            timeout=loader.timeout,
+            worker_init_fn=loader.worker_init_fn,
+            multiprocessing_context=loader.multiprocessing_context,
+            generator=generator,
+            prefetch_factor=loader.prefetch_factor,
+            persistent_workers=loader.persistent_workers,
+        )
+
+    return HeldOut(
+        part(kept, shuffled, loader.generator, loader.drop_last),
+        part(aside, True, torch.Generator().manual_seed(seed), False),
+    )

@@ -1,0 +1,119 @@
+"""Hypergradients of task weights from virtual lower steps that leave the model alone; exact and fast for one step.
+
+After one virtual step ω_1 = ω − η Σ_j α_j ∇ℓ_j(ω), the hypergradient of F_i = ℓ_i(ω_1; validation) with respect to the free
+vector a, α = softmax(a), is
+
+    ∂F_i/∂a_k = −η Σ_j ∂α_j/∂a_k ⟨∇ℓ_j(ω), ∇F_i(ω_1)⟩,
+
+which needs K gradients at ω and K at ω_1, and no second derivative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equipoise.autocast import without_autocast
+from equipoise.bilevel.base import check_upper
+from equipoise.bilevel.hypergradients import Hypergradients
+from equipoise.bilevel.lower import check_lower
+from equipoise.bilevel.moml import MOML
+from equipoise.bilevel.problem import Point
+from equipoise.bilevel.weighting.problem import WeightProblem
+from equipoise.engine.origin import origins
+from equipoise.errors import InputError
+
+__all__ = ["LookAhead", "one_step_hypergradients"]
+
+
+class LookAhead(MOML):
+    """As MOML, on a :class:`WeightProblem`: moves the weights and leaves the model alone.
+
+    With ``lower_steps=1`` hypergradients come from :func:`one_step_hypergradients`, otherwise by unrolling.
+
+    Args:
+        problem: of task weights.
+        optimizer: a torch optimizer that holds the free vector.
+        options: those of :class:`~equipoise.bilevel.MOML`.
+    """
+
+    problem: WeightProblem
+
+    def __init__(self, problem: WeightProblem, optimizer: torch.optim.Optimizer, **options: Any) -> None:
+        super().__init__(problem, optimizer, keeps_lower=True, **options)
+
+    def _hypergradients(self, batches: list[Any], upper_batch: Any) -> Hypergradients:
+        if self.lower_steps > 1:
+            return super()._hypergradients(batches, upper_batch)
+        return one_step_hypergradients(
+            self.problem, self._lower_start(), batches[0], upper_batch, self.lower_step_size, step=self.steps
+        )
+
+
+def one_step_hypergradients(
+    problem: WeightProblem, start: Point, batch: Any, upper_batch: Any, step_size: float, *, step: int = 0
+) -> Hypergradients:
+    """What :func:`~equipoise.bilevel.hypergradients` gives for one lower step, by inner products of first derivatives.
+
+    Memory: K + 1 gradients of the model.
+
+    Args:
+        problem: of task weights.
+        start: the weights' free vector and ω; stays as it is, but for the buffers.
+        batch: of training data; may lack tasks.
+        upper_batch: of validation data.
+        step_size: η.
+        step: index of the outer step, for error messages.
+
+    Raises:
+        InputError: a loss does not depend on the model.
+        NonFiniteError: a value is not finite; names level and objective.
+    """
+    weights = torch.softmax(start.upper[0].detach(), 0)
+    leaves = [value.detach().requires_grad_() for value in start.lower]
+    losses = problem.losses_at(Point(start.upper, leaves, start.buffers), batch)
+    positions = problem.objective.tasks.positions(losses)
+    present = weights[positions]
+    lower = (present.to(leaves[0]) * torch.stack([loss.detach().to(leaves[0]) for loss in losses.values()])).sum()
+    check_lower([lower], step)
+    gradients = leaves[0].new_empty(len(losses), sum(leaf.numel() for leaf in leaves))
+    for row, found in zip(gradients, _rows(list(losses.values()), list(losses), leaves, "training"), strict=True):
+        row.copy_(found)
+    with without_autocast(gradients.device):
+        mixed = present.to(gradients) @ gradients
+    moved = [
+        (leaf.detach() - step_size * piece.view(leaf.shape).to(leaf)).requires_grad_()
+        for leaf, piece in zip(leaves, mixed.split([leaf.numel() for leaf in leaves]), strict=True)
+    ]
+    objectives = problem.objectives_at(Point(start.upper, moved, start.buffers), upper_batch)
+    names = problem.objectives
+    values = check_upper(objectives, names, step)
+    # ⟨∇ℓ_j(ω), ∇F_i(ω_1)⟩, row by row, so that the gradients at ω_1 are never held together.
+    with without_autocast(gradients.device):
+        products = torch.stack([gradients @ row for row in _rows(objectives, names, moved, "validation")])
+        jacobian = -torch.outer(present, weights)  # ∂α_j/∂a_k = α_j (δ_jk − α_k)
+        jacobian[torch.arange(len(positions)), positions] += present
+        rows = -step_size * products.to(jacobian) @ jacobian
+    return Hypergradients(rows, values, Point(start.upper, [value.detach() for value in moved], start.buffers), float(lower))
+
+
+def _rows(losses: Sequence[Tensor], names: Sequence[str], leaves: Sequence[Tensor], data: str) -> Iterator[Tensor]:
+    """The flat gradient ``[P]`` of each loss, one after the other."""
+    for position, (name, loss) in enumerate(zip(names, losses, strict=True)):
+        if not loss.requires_grad:
+            raise InputError(
+                f'the {data} loss of task "{name}" depends on none of the model\'s parameters that require gradients; it was '
+                f"detached, or computed under torch.no_grad()"
+            )
+        found = torch.autograd.grad(
+            origins([loss]), leaves, [torch.ones_like(loss)], retain_graph=position < len(losses) - 1, allow_unused=True
+        )
+        yield torch.cat(
+            [
+                (torch.zeros_like(leaf) if entry is None else entry).reshape(-1)
+                for entry, leaf in zip(found, leaves, strict=True)
+            ]
+        )

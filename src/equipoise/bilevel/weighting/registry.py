@@ -1,0 +1,195 @@
+"""The methods that learn task weights on validation data: what each is called, its options, and how its solver is made."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from equipoise.balance import MoCo as MoCoBalancer
+from equipoise.bilevel.base import BilevelSolver
+from equipoise.bilevel.bome import BOME
+from equipoise.bilevel.bvfim import BVFIM
+from equipoise.bilevel.forum import FORUM
+from equipoise.bilevel.value_function import ValueFunctionSolver
+from equipoise.bilevel.weighting.look_ahead import LookAhead
+from equipoise.bilevel.weighting.problem import WeightProblem
+from equipoise.errors import InputError, UnknownMethodError, near_misses, refuse_unknown_options
+from equipoise.objective import Objective
+
+__all__ = ["WeightingInfo", "weighting", "weightings"]
+
+# The thesis' for regression on QM9; with its 0.1, for other data, lower steps on a squared error of two digits diverge.
+_STEP_SIZE = 0.01
+
+
+@dataclass(frozen=True)
+class WeightingInfo:
+    """An entry of the registry.
+
+    Attributes:
+        name: what the method is called.
+        summary: one line on what it does.
+        paper: authors, title and year.
+        price: what a step costs, in words.
+        build: ``build(problem, optimizers, **options)`` gives the solver.
+        options: the solver's options with their defaults here.
+        aliases: other names it answers to.
+        cost: ``"bilevel"``, as other registries say ``"losses"`` or ``"gramian"``.
+    """
+
+    name: str
+    summary: str
+    paper: str
+    price: str
+    build: Callable[..., BilevelSolver] = field(compare=False, repr=False)
+    options: Mapping[str, Any]
+    aliases: tuple[str, ...] = ()
+    cost: str = "bilevel"
+
+    def solver(self, problem: WeightProblem, free: torch.optim.Optimizer, model: torch.optim.Optimizer, **options: Any) -> Any:
+        """The solver on a problem, its options checked.
+
+        Args:
+            problem: of task weights.
+            free: the torch optimizer of the free vector.
+            model: the torch optimizer of the model's parameters.
+            options: others than the defaults.
+
+        Raises:
+            UnknownOptionError: the method has no such option; near misses are suggested.
+            InputError: an option's value is out of range.
+        """
+        refuse_unknown_options(self.name, options, self.options)
+        return self.build(problem, free, model, **{**self.options, **options})
+
+    def check(self, **options: Any) -> None:
+        """Refuses what :meth:`solver` would refuse, before there is a problem to solve."""
+        model = nn.ParameterList([torch.zeros(1)])  # nothing random: torch's generator is the caller's
+        objective = Objective(model, lambda model, batch: {"task": model[0].sum()}, ["task"])
+        problem = WeightProblem(objective, torch.zeros(1))
+        adam = torch.optim.Adam(problem.upper_variables.tensors)
+        self.solver(problem, adam, torch.optim.SGD(model.parameters(), lr=1.0), **options)
+
+
+def weightings() -> tuple[WeightingInfo, ...]:
+    """All methods that learn task weights on validation data, by name.
+
+    Example:
+        >>> [info.name for info in weightings()]
+        ['bome', 'bvfim', 'forum', 'moco-bilevel', 'moml']
+    """
+    return tuple(sorted(_METHODS.values(), key=lambda info: info.name))
+
+
+def weighting(name: str) -> WeightingInfo:
+    """Looks a method up by its name or an alias; case, ``-`` and ``_`` do not matter.
+
+    Raises:
+        UnknownMethodError: there is no such method; near misses are suggested.
+
+    Example:
+        >>> weighting("MoCo_bilevel").options["lower_steps"]
+        1
+    """
+    if not isinstance(name, str):
+        raise InputError(f"solver must be the name of a method, one of {', '.join(_METHODS)}; got {name!r}")
+    key = name.strip().lower().replace("_", "-")
+    for info in _METHODS.values():
+        if key in (info.name, *info.aliases):
+            return info
+    raise UnknownMethodError(
+        f'there is no method "{name}" that learns task weights.{near_misses(key, _METHODS)} '
+        f"Known: {', '.join(sorted(_METHODS))}"
+    )
+
+
+def _both(kind: type[ValueFunctionSolver]) -> Callable[..., BilevelSolver]:
+    """Solvers that move the weights and the model together."""
+
+    def build(problem: WeightProblem, free: torch.optim.Optimizer, model: torch.optim.Optimizer, **options: Any) -> Any:
+        careful = options.pop("careful")
+        if not isinstance(careful, bool):
+            raise InputError(f"careful must be True or False; got {careful}")
+        solver = kind(problem, (model, free), **options)
+        solver.careful = careful
+        return solver
+
+    return build
+
+
+def _ahead(problem: WeightProblem, free: torch.optim.Optimizer, model: torch.optim.Optimizer, **options: Any) -> BilevelSolver:
+    """MOML moves the weights; an ordinary training step moves the model."""
+    return LookAhead(problem, free, **options)
+
+
+def _tracked(
+    problem: WeightProblem, free: torch.optim.Optimizer, model: torch.optim.Optimizer, **options: Any
+) -> BilevelSolver:
+    """MOML with MoCo's averages and weights in place of a minimum-norm point."""
+    own = {option: options.pop(option) for option in _options(MoCoBalancer)}
+    return LookAhead(problem, free, balancer=MoCoBalancer(**own), **options)
+
+
+def _options(kind: type) -> dict[str, Any]:
+    """Keyword arguments with defaults."""
+    return {name: own.default for name, own in inspect.signature(kind).parameters.items() if own.default is not own.empty}
+
+
+def _values(kind: type[BilevelSolver], **changed: Any) -> dict[str, Any]:
+    """Options of a value-function method; what a task-weighting step decides itself is left out."""
+    own = {name: value for name, value in _options(kind).items() if name not in ("start", "constraint_batches")}
+    return {"lower_steps": 5, "lower_step_size": _STEP_SIZE, "careful": True, **own, **changed}
+
+
+_UNROLLED = {"lower_steps": 1, "lower_step_size": _STEP_SIZE, "memory": "plain", "batched": False}
+
+_METHODS = {
+    info.name: info
+    for info in (
+        WeightingInfo(
+            "forum",
+            "all validation losses fall together, while training on the weighted losses is kept as a constraint",
+            "Ye et al., A First-Order Multi-Gradient Algorithm for Multi-Objective Bi-Level Optimization, ECAI 2024",
+            "T + K + 1 backward",
+            _both(FORUM),
+            _values(FORUM, rho=0.1),
+        ),
+        WeightingInfo(
+            "bome",
+            "the mean validation loss falls, while training on the weighted losses is kept as a constraint",
+            "Liu et al., BOME! Bilevel Optimization Made Easy, NeurIPS 2022",
+            "T + 2 backward",
+            _both(BOME),
+            _values(BOME),
+        ),
+        WeightingInfo(
+            "bvfim",
+            "as `bome`, the constraint as a logarithmic barrier",
+            "Liu et al., A Value-Function-based Interior-point Method for Non-convex Bi-level Optimization, ICML 2021",
+            "T + 2 backward",
+            _both(BVFIM),
+            _values(BVFIM),
+        ),
+        WeightingInfo(
+            "moml",
+            "weights that lower all validation losses after T virtual steps; then an ordinary step with them",
+            "Ye et al., Multi-Objective Meta Learning, NeurIPS 2021",
+            "2K + 1 backward for T = 1; else T with second derivatives, K through them, and 1",
+            _ahead,
+            {**_UNROLLED, "balancer": "mgda"},
+        ),
+        WeightingInfo(
+            "moco-bilevel",
+            "as `moml`, with averaged hypergradients and a solver that takes one step at a time",
+            "Fernando et al., Mitigating Gradient Bias in Multi-objective Learning, ICLR 2023",
+            "as `moml`",
+            _tracked,
+            {**_UNROLLED, **_options(MoCoBalancer)},
+        ),
+    )
+}

@@ -1,0 +1,335 @@
+"""TaskWeighting: trains a model while the weights of its tasks are learned on validation data."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equipoise.balance.base import LossBalancer, Observation
+from equipoise.bilevel.base import BilevelSolver
+from equipoise.bilevel.report import BilevelReport
+from equipoise.bilevel.weighting.halves import halves
+from equipoise.bilevel.weighting.problem import WeightProblem
+from equipoise.bilevel.weighting.registry import WeightingInfo, weighting
+from equipoise.bilevel.weighting.validation import Validation
+from equipoise.distributed import Processes
+from equipoise.errors import InputError
+from equipoise.objective import Objective
+from equipoise.optimizer import MultiTaskOptimizer
+from equipoise.step.report import StepReport
+from equipoise.tasks import as_losses
+
+__all__ = ["TaskWeighting"]
+
+
+class _Learned(LossBalancer):
+    """The weights as they are."""
+
+    depends_on_losses = False
+
+    def __init__(self) -> None:
+        self.free: Tensor | None = None
+
+    def decide(self, observation: Observation) -> Tensor:
+        """α of the tasks present."""
+        assert self.free is not None
+        return observation.of_present(torch.softmax(self.free.detach(), 0))
+
+
+class TaskWeighting:
+    """Learns α in Σ α_i ℓ_i(ω; training) such that the validation losses of all tasks fall (thesis, section 3.3, eq. 3.2).
+
+    The two levels are: min over α of (ℓ_1(ω*; validation), …, ℓ_K(ω*; validation)), where ω* minimises Σ α_i ℓ_i(ω; training).
+    The weights α = softmax(a) lie on the simplex; a starts at 0 (equal weights) and is moved by Adam. LibMTL, in which the
+    thesis' experiments were done, has the same parametrisation. ω are the model's parameters, moved by your torch optimizer.
+
+    - ``"forum"``, ``"bome"`` and ``"bvfim"`` move a and ω together, along one direction made of the validation gradients and
+      of the gradient of f(α, ω) − f(α, ω̃^T), f the weighted training loss and ω̃^T the model after T lower steps on the
+      training batch. So the validation data are trained on, too.
+    - ``"moml"`` and ``"moco-bilevel"`` move a along a combination of hypergradients of the validation losses after T virtual
+      steps from the present ω, which leave the model alone; then ω takes an ordinary step on the training losses, weighted.
+
+    It stands where a :class:`~equipoise.MultiTaskOptimizer` would: ``step``, ``last``, ``end_epoch``, ``gramian``,
+    ``state_dict`` and ``load_state_dict`` mean the same. It moves no parameters between steps (no teleport), in one process.
+
+    Args:
+        objective: model and losses. Training batches may lack tasks, validation batches may not.
+        optimizer: a torch optimizer that holds all parameters of the model that require gradients.
+        solver: ``"forum"``, ``"bome"``, ``"bvfim"``, ``"moml"`` or ``"moco-bilevel"``.
+        validation: a loader, whose batches are drawn endlessly, one a step; its place is part of the state. Left out,
+            :meth:`step` takes a validation batch as well, or cuts its only batch in two.
+        learning_rate: Adam's, of the free vector a; the thesis' is 0.001.
+        clip: clip the norm of ω's gradients to this before the optimizer steps.
+        shared: a module or parameters, for :meth:`gramian`; left out, the parameters that two or more losses reach.
+        scaler: not supported, and refused: no loss scale suits gradients of two levels. bfloat16 needs none.
+        options: of the solver, see :func:`~equipoise.bilevel.weighting.weighting`. Among them ``lower_steps`` (T);
+            ``lower_step_size`` (η, 0.01 by default; the thesis' is 0.01 on QM9 and 0.1 elsewhere); and, for ``"forum"``,
+            ``"bome"`` and ``"bvfim"``, ``careful`` (on by default): a lower step that made the training loss larger than at
+            the start is taken back, and η halved for the rest of the T steps. Without it, lower steps that diverge are an
+            error.
+
+    Attributes:
+        objective: as given.
+        optimizer: as given.
+        last: the report of the last step: training losses before it and the weights in force, of the tasks present.
+        steps: how many steps were taken.
+        bilevel: the solver's report of the last step: validation losses, multipliers, q̃.
+        teleport: always ``None``.
+
+    Raises:
+        InputError: an argument that cannot be used; the message says what was expected.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+        >>> def losses(model, batch):
+        ...     inputs, targets = batch
+        ...     errors = (model(inputs) - targets).square().mean(0)
+        ...     return {"near": errors[0], "far": errors[1]}
+        >>> optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+        >>> mtl = TaskWeighting(Objective(model, losses), optimizer, "moml", learning_rate=0.01)
+        >>> train, held_out = [(torch.randn(16, 4), torch.randn(16, 2)) for _ in range(2)]
+        >>> first = mtl.step(train, held_out)
+        >>> for _ in range(50):
+        ...     last = mtl.step(train, held_out)
+        >>> bool(last["near"] < first["near"]), round(sum(mtl.weights.values()), 6)
+        (True, 1.0)
+    """
+
+    teleport: None = None
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        solver: str = "forum",
+        *,
+        validation: Iterable[Any] | None = None,
+        learning_rate: float = 0.001,
+        clip: float | None = None,
+        shared: nn.Module | Iterable[Tensor] | None = None,
+        scaler: Any = None,
+        **options: Any,
+    ) -> None:
+        self.info = self.check(solver, learning_rate, **options)
+        if scaler is not None:
+            raise InputError(
+                "task weights on validation data cannot be learned with a GradScaler: the gradients of two levels have no "
+                "common scale; train in float32, or under torch.autocast with bfloat16, which needs no scaler"
+            )
+        if Processes().count > 1:
+            raise InputError(
+                f"task weights on validation data are learned in one process; this one is of {Processes().count} in "
+                f"torch.distributed, whose gradients would not be averaged. Use MultiTaskOptimizer there"
+            )
+        self._learned = _Learned()
+        # The ordinary training step, and the Gramian for a look at conflicts.
+        self._training = MultiTaskOptimizer(objective, optimizer, self._learned, shared, clip=clip)
+        self.objective = objective
+        self.optimizer = optimizer
+        self.clip = clip
+        self.validation = None if validation is None else Validation(validation)
+        self.learning_rate = learning_rate
+        self.options = dict(options)
+        self.steps = 0
+        self.last: StepReport | None = None
+        self._solver: BilevelSolver | None = None
+        self._problem: WeightProblem
+        self._free: Tensor
+        self._adam: torch.optim.Optimizer
+        if objective.tasks.known:
+            self._prepare()
+
+    @staticmethod
+    def check(solver: str, learning_rate: float = 0.001, **options: Any) -> WeightingInfo:
+        """Refuses what cannot be used, before there is a model; gives the method's entry in the registry.
+
+        Raises:
+            UnknownMethodError: there is no such method.
+            UnknownOptionError: it has no such option.
+            InputError: a value is out of range.
+        """
+        info = weighting(solver)
+        info.check(**options)
+        if isinstance(learning_rate, bool) or not 0 < learning_rate < float("inf"):
+            raise InputError(f"learning_rate must be positive and finite; got {learning_rate}")
+        return info
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The present weights by task; they sum to 1. Empty while the tasks are not known."""
+        if self._solver is None:
+            return {}
+        return dict(zip(self.objective.tasks.names, torch.softmax(self._free.detach(), 0).tolist(), strict=True))
+
+    @property
+    def bilevel(self) -> BilevelReport | None:
+        """The solver's report of the last step."""
+        return None if self._solver is None else self._solver.last
+
+    def step(self, batch: Any, validation_batch: Any = None) -> dict[str, Tensor]:
+        """Takes one step: of the weights, and of the model.
+
+        Args:
+            batch: of training data. Where there is no validation data it is cut in two: the first half is for the lower
+                level, the second for the upper one, and an ordinary training step (``"moml"``, ``"moco-bilevel"``) is
+                taken on both; see :func:`~equipoise.bilevel.weighting.halves`.
+            validation_batch: of validation data; only without a validation loader.
+
+        Returns:
+            The training losses before the step, detached, by task: of the whole batch where an ordinary training step is
+            taken, else of the lower level's batch.
+
+        Raises:
+            InputError: two sources of validation data, a batch that cannot be cut, a validation batch that lacks tasks, or
+                losses that cannot be used.
+            UnknownTaskError: a task that was neither declared nor in the first step.
+            NonFiniteError: a loss or gradient is not finite; parameters, weights and their optimizers are as before.
+        """
+        if validation_batch is not None and self.validation is not None:
+            raise InputError("step() was given a validation batch, and there is a validation loader as well; give one of both")
+        if self.validation is not None:
+            lower, upper = batch, self.validation.draw()
+        elif validation_batch is not None:
+            lower, upper = batch, validation_batch
+        else:
+            lower, upper = halves(batch)
+        if self._solver is None:
+            self._learn_tasks(lower)
+        solver = self._prepare()
+        self._problem.begin(self.steps)
+        if solver.moves_both:
+            report = self._together(solver, lower, upper)
+        else:
+            report = self._one_after_the_other(solver, batch, lower, upper)
+        self.last = report
+        self.steps += 1
+        return dict(zip(report.tasks, report.losses.unbind(), strict=True))
+
+    def end_epoch(self) -> None:
+        """Says that a pass over the training data is over; nothing depends on it here."""
+
+    def gramian(self, *batches: Any) -> Tensor:
+        """The Gramian of the training losses' task gradients, see :meth:`equipoise.MultiTaskOptimizer.gramian`."""
+        return self._training.gramian(*batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides how training goes on: model, optimizers, weights, solver, the validation loader's place.
+
+        torch's random state and the training data's order are not part of it; save them beside it.
+        """
+        known = self._solver is not None
+        return {
+            "model": self.objective.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "solver": self.info.name,
+            "free": self._free.detach().clone() if known else None,
+            "adam": copy.deepcopy(self._adam.state_dict()) if known else None,
+            "memory": self._solver.own_state() if self._solver is not None else None,
+            "validation": None if self.validation is None else self.validation.state_dict(),
+            "tasks": list(self.objective.tasks.names),
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a saved state.
+
+        Raises:
+            InputError: the state is of other tasks, another method, or was saved with or without a validation loader.
+        """
+        missing = [part for part in self.state_dict() if part not in state]
+        if missing:
+            raise InputError(f"this is no state of a TaskWeighting: it lacks {', '.join(missing)}")
+        if state["solver"] != self.info.name:
+            raise InputError(f'the state is of the method "{state["solver"]}"; this one is "{self.info.name}"')
+        if (state["validation"] is None) != (self.validation is None):
+            there, here = ("without", "one") if state["validation"] is None else ("with", "none")
+            raise InputError(f"the state was saved {there} a validation loader; there is {here} here")
+        names, tasks = tuple(state["tasks"]), self.objective.tasks
+        if names and tasks.known and tasks.names != names:
+            raise InputError(f"the state is of the tasks {', '.join(names)}; the tasks here are {', '.join(tasks.names)}")
+        if names and not tasks.known:
+            tasks.fix(names)
+        if state["memory"] is not None:
+            self._prepare().load_own_state(state["memory"])
+            with torch.no_grad():
+                self._free.copy_(state["free"])
+            self._adam.load_state_dict(state["adam"])
+        if self.validation is not None:
+            self.validation.load_state_dict(state["validation"])
+        self.objective.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps = self._training.steps = int(state["steps"])
+
+    def __repr__(self) -> str:
+        tasks = ", ".join(self.objective.tasks.names) or "tasks not yet known"
+        return f'TaskWeighting("{self.info.name}", {type(self.optimizer).__name__}, {tasks}; {self.steps} steps taken)'
+
+    def _learn_tasks(self, batch: Any) -> None:
+        """Fixes the tasks as a training batch has them, without a trace in the model."""
+        with torch.no_grad(), self.objective.random_state().replayed():
+            self.objective.tasks.fix(as_losses(self.objective.pending_at({}, batch)))
+
+    def _prepare(self) -> BilevelSolver:
+        """The solver; made as soon as the tasks are known."""
+        if self._solver is None:
+            parameter = next(own for own in self.objective.model.parameters() if own.requires_grad)
+            free = torch.zeros(len(self.objective.tasks), dtype=parameter.dtype, device=parameter.device)
+            self._problem = WeightProblem(self.objective, free)
+            self._free = self._learned.free = free
+            self._adam = torch.optim.Adam([free], lr=self.learning_rate)
+            self._solver = self.info.solver(self._problem, self._adam, self.optimizer, **self.options)
+        return self._solver
+
+    def _together(self, solver: BilevelSolver, lower: Any, upper: Any) -> StepReport:
+        """One outer step moves weights and model."""
+        weights = torch.softmax(self._free.detach(), 0)
+        with self._clipped():
+            solver.step(itertools.repeat(lower), upper)
+        return self._report(weights)
+
+    def _one_after_the_other(self, solver: BilevelSolver, batch: Any, lower: Any, upper: Any) -> StepReport:
+        """The solver moves the weights; an ordinary training step with them moves the model, or both are taken back."""
+        before = self._free.detach().clone(), copy.deepcopy(self._adam.state_dict()), solver.own_state(), solver.last
+        solver.step(itertools.repeat(lower), upper)
+        try:
+            self._training.step(batch)
+        except BaseException:
+            free, adam, memory, last = before
+            with torch.no_grad():
+                self._free.copy_(free)
+            self._adam.load_state_dict(adam)
+            solver.load_own_state(memory)
+            solver.last = last
+            raise
+        assert self._training.last is not None
+        return self._training.last
+
+    def _report(self, weights: Tensor) -> StepReport:
+        assert self._problem.first is not None
+        losses = self._problem.first
+        positions = self.objective.tasks.positions(losses)
+        return StepReport(tuple(losses), torch.stack(list(losses.values())), weights[positions].double().cpu(), step=self.steps)
+
+    @contextmanager
+    def _clipped(self) -> Iterator[None]:
+        """Clips the model's gradients just before the torch optimizer steps."""
+        if self.clip is None:
+            yield
+            return
+        limit, parameters = self.clip, list(self.objective.model.parameters())
+
+        def clip(*_: Any) -> None:
+            torch.nn.utils.clip_grad_norm_(parameters, limit)
+
+        handle = self.optimizer.register_step_pre_hook(clip)
+        try:
+            yield
+        finally:
+            handle.remove()

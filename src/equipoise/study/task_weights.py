@@ -1,0 +1,126 @@
+"""Methods that learn task weights on validation data, as a study runs them: on a part of the training data put aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from equipoise.bilevel.weighting import TaskWeighting, WeightingInfo, hold_out, weightings
+from equipoise.errors import InputError, refuse_unknown_options
+from equipoise.study.trainers import Made, Stage, Trained
+
+__all__ = ["TaskWeights", "TaskWeightsInfo", "task_weights", "weighted"]
+
+_OWN = {"holdout": 0.2, "learning_rate": 0.001}
+"""Options of every one of these methods, before the solver's own."""
+
+
+@dataclass(frozen=True)
+class TaskWeights:
+    """A recipe for :class:`~equipoise.bilevel.TaskWeighting`.
+
+    Args:
+        method: name of the solver.
+        holdout: which part of the *training* data is put aside for the weights; the problem's own validation and test
+            splits are never used. ``None`` cuts every training batch in two instead.
+        learning_rate: of the weights.
+        options: of the solver.
+
+    Raises:
+        UnknownOptionError: the solver has no such option.
+        InputError: a value is out of range.
+    """
+
+    method: str
+    holdout: float | None = _OWN["holdout"]
+    learning_rate: float = _OWN["learning_rate"]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    lacks_parts: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.holdout is not None and (isinstance(self.holdout, bool | str) or not 0 < self.holdout < 1):
+            raise InputError(
+                f"holdout must lie between 0 and 1, the part of the training data put aside, or be None, to cut every batch in "
+                f"two; got {self.holdout}"
+            )
+        TaskWeighting.check(self.method, self.learning_rate, **self.options)
+
+    def trained(self, stage: Stage) -> Trained:
+        """A run: of the problem's arguments of the step those that say how to form task gradients have no meaning here."""
+        loader, validation = stage.loader, None
+        if self.holdout is not None:
+            loader, validation = hold_out(stage.loader, self.holdout, stage.seed)
+        stepping = {name: value for name, value in stage.stepping.items() if name in ("clip", "scaler")}
+        trainer = TaskWeighting(
+            stage.objective(),
+            stage.optimizer,
+            self.method,
+            validation=validation,
+            learning_rate=self.learning_rate,
+            shared=stage.shared,
+            **stepping,
+            **self.options,
+        )
+        return Trained(trainer, loader)
+
+
+def weighted(made: Made, teleport: Callable[[int], Any] | None, stage: Stage) -> Trained:
+    """The run of a :class:`TaskWeights`."""
+    trained: Trained = made.trained(stage)
+    return trained
+
+
+@dataclass(frozen=True)
+class TaskWeightsInfo:
+    """An entry of the shelf, as the registry of balancers has them.
+
+    Attributes:
+        weighting: the solver's entry.
+        options: all options with their defaults.
+    """
+
+    weighting: WeightingInfo
+    options: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What the method is called on the command line."""
+        return self.weighting.name
+
+    @property
+    def summary(self) -> str:
+        """One line on what it does."""
+        return self.weighting.summary
+
+    @property
+    def paper(self) -> str:
+        """Authors, title and year."""
+        return self.weighting.paper
+
+    @property
+    def cost(self) -> str:
+        """``"bilevel"``."""
+        return self.weighting.cost
+
+    def make(self, **options: Any) -> TaskWeights:
+        """A recipe with these options.
+
+        Raises:
+            UnknownOptionError: the method has no such option; near misses are suggested.
+            InputError: an option's value is out of range.
+        """
+        refuse_unknown_options(self.name, options, self.options)
+        own = {name: options.pop(name) for name in _OWN if name in options}
+        return TaskWeights(self.name, options=options, **own)
+
+
+def task_weights() -> tuple[TaskWeightsInfo, ...]:
+    """The entries of all these methods, by name.
+
+    Example:
+        >>> [info.name for info in task_weights()]
+        ['bome', 'bvfim', 'forum', 'moco-bilevel', 'moml']
+    """
+    return tuple(TaskWeightsInfo(info, {**_OWN, **info.options}) for info in weightings())

@@ -1,0 +1,118 @@
+"""What takes the steps of a run: a method makes it for a model, and may divide the training data for itself."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from equipoise.balance import Balancer
+from equipoise.objective import LossFunction, Objective
+from equipoise.optimizer import MultiTaskOptimizer
+from equipoise.step.report import StepReport
+from equipoise.study.problem import Problem
+
+__all__ = ["Made", "Stage", "Trained", "Trainer", "balanced"]
+
+
+class Trainer(Protocol):
+    """What a run trains with, such as a :class:`~equipoise.MultiTaskOptimizer`."""
+
+    last: StepReport | None
+
+    @property
+    def teleport(self) -> Any:
+        """What moves the parameters between steps, if anything does."""
+
+    def step(self, batch: Any, /) -> Mapping[str, Tensor]:
+        """Takes a step and gives the losses before it."""
+
+    def gramian(self, batch: Any, /) -> Tensor:
+        """The Gramian of the task gradients, without a trace."""
+
+    def end_epoch(self) -> None:
+        """Says that a pass over the training data is over."""
+
+
+class Stage(NamedTuple):
+    """What there is before a method comes in.
+
+    Attributes:
+        problem: what is trained.
+        model: a fresh model.
+        losses: its losses.
+        tasks: in order.
+        optimizer: the torch optimizer.
+        loader: the training data.
+        seed: of the run.
+    """
+
+    problem: Problem
+    model: nn.Module
+    losses: LossFunction
+    tasks: tuple[str, ...]
+    optimizer: torch.optim.Optimizer
+    loader: Iterable[Any]
+    seed: int
+
+    def objective(self, batches: Iterable[Any] | None = None) -> Objective:
+        """The model with its losses.
+
+        Args:
+            batches: a loader for methods that look at further batches.
+        """
+        return Objective(self.model, self.losses, tasks=self.tasks, batches=batches)
+
+    @property
+    def stepping(self) -> Mapping[str, Any]:
+        """The problem's further arguments of a :class:`~equipoise.MultiTaskOptimizer`."""
+        return self.problem.stepping(self.model) if self.problem.stepping else {}
+
+    @property
+    def shared(self) -> Any:
+        """The shared parameters, if the problem says which they are."""
+        return self.problem.shared(self.model) if self.problem.shared else None
+
+
+class Trained(NamedTuple):
+    """What a run goes through.
+
+    Attributes:
+        trainer: takes the steps.
+        loader: gives the batches; all of the training data, or what the method left of them.
+    """
+
+    trainer: Trainer
+    loader: Iterable[Any]
+
+
+Made: TypeAlias = Any
+"""What a method makes for a run of a seed: a balancer, or a recipe for another kind of trainer."""
+
+
+def balanced(made: Made, teleport: Callable[[int], Any] | None, stage: Stage) -> Trained:
+    """A balancer's run, on all of the training data.
+
+    Args:
+        made: a fresh balancer (or an aggregator of TorchJD); told of the model's parts if it asks for them.
+        teleport: makes a fresh teleport for the run's seed.
+        stage: what it meets.
+    """
+    problem = stage.problem
+    if problem.parts is not None and isinstance(made, Balancer) and made.lacks_parts:
+        targets = {"targets": problem.targets} if made.needs_targets else {}
+        made.take_parts(**problem.parts(stage.model), **targets)
+    # A loader of its own with the same data: passes over it leave those of the training alone.
+    further = copy.copy(stage.loader) if getattr(made, "further", 0) else None
+    trainer = MultiTaskOptimizer(
+        stage.objective(further),
+        stage.optimizer,
+        balancer=made,
+        shared=stage.shared,
+        teleport=None if teleport is None else teleport(stage.seed),
+        **stage.stepping,
+    )
+    return Trained(trainer, stage.loader)
