@@ -147,6 +147,8 @@ def test_hours_by_hand() -> None:
     assert hours(work, None) == pytest.approx(10 * 100 * 3 * forward / 3600)
     assert hours(work, parse_method("famo")) == pytest.approx(hours(work, None))
     assert hours(work, parse_method("mgda"), epochs=1) == pytest.approx(100 * 7 * forward / 3600)
+    # T = 5 steps of the lower level, one gradient of the constraint, three objectives.
+    assert hours(work, parse_method("forum:lower_steps=5"), epochs=1) == pytest.approx(100 * 25 * forward / 3600)
     teleporting: Method = parse_method("cost+mgda")
     assert hours(work, teleporting) == pytest.approx(1.3 * hours(work, parse_method("mgda")))
     assert in_words(1e-3) == "1 min"

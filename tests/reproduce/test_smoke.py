@@ -1,4 +1,4 @@
-"""Two steps of some rows on generated data, through the real readers, losses, networks (narrow) and the study's own loop.
+"""A few steps of some rows on generated data, through the real readers, losses, networks (narrow) and the study's own loop.
 
 ``equipoise reproduce NAME --smoke`` does so for every row; here is one of each kind.
 """
@@ -38,6 +38,8 @@ def _generators_as_before():
         ("ldc-table6", "qm9", "FAMO"),
         ("thesis-table3.2", "cleaning", "FORUM"),
         ("thesis-table3.3", "office31", "MGDA"),
+        ("thesis-table3.3", "office31", "FORUM"),
+        ("thesis-table3.4", "deeplab", "MoCo"),
         ("thesis-table4.1", "officehome", "ASMG d=256"),
         ("thesis-table5.1", "officehome-normal", "NORMAL"),
         ("thesis-table5.2", "normal", "NORMAL"),

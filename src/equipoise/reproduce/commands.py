@@ -19,7 +19,7 @@ def reproduce(
     list_: Annotated[bool, typer.Option("--list", help="List all recipes.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it would take.")] = False,
     smoke: Annotated[
-        bool, typer.Option("--smoke", help="Two steps of every row on generated data, with narrow networks.")
+        bool, typer.Option("--smoke", help="A few steps of every row on generated data, with narrow networks.")
     ] = False,
     report: Annotated[bool, typer.Option("--report", help="Run nothing; compare what the folder holds.")] = False,
     rows: Annotated[

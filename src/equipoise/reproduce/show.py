@@ -37,7 +37,7 @@ def show_list(console: Console) -> None:
 
 
 def show_smoke(recipe: Recipe, rows: Sequence[str] | None, console: Console) -> int:
-    """Two steps of every row; returns 1 if one of them failed."""
+    """A few steps of every row; returns 1 if one of them failed."""
     failed = 0
     for part in recipe.parts:
         with tempfile.TemporaryDirectory() as temporary:

@@ -73,8 +73,8 @@ def bilevel(lower_step_size: float) -> dict[str, str]:
 
 BILEVEL_OPEN = (
     "The upper level's data are a fifth of the training data, put aside; the thesis does not say how they were divided.",
-    "The options of BVFIM, BOME, MOML and MoCo were searched over grids in the thesis, and what was chosen is not printed; η is "
-    "FORUM's, the others are the library's.",
+    "The options of BVFIM, BOME, MOML and MoCo were searched over grids in the thesis, and what was chosen is not printed; η "
+    "is FORUM's, the others are the library's.",
 )
 
 

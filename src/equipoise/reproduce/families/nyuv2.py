@@ -119,7 +119,8 @@ def deeplab_part(
             drop_last=True,
             options={"network": network, "weights": str(setting.weights is not None)},
         ),
-        sample=lambda folder: write_nyuv2_sample(folder, images=4, test_images=2, size=(32, 64)),
+        # Ten scenes, so that a fifth of them still is a batch of two.
+        sample=lambda folder: write_nyuv2_sample(folder, images=10, test_images=2, size=(32, 64)),
         open_choices=(*THESIS_OPEN, *further),
         baselines=baselines,
         pretrained=True,

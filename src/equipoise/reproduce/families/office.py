@@ -85,7 +85,7 @@ def office_problem(name: str, kind: str, setting: Setting, network: Network, opt
                 setting.folder(),
                 2 if setting.smoke else 64,
                 sources=sources,
-                size=32 if setting.smoke else 224,
+                size=64 if setting.smoke else 224,
                 cache=setting.cache,
                 seed=seed,
                 workers=setting.workers,
