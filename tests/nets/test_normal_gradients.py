@@ -13,7 +13,7 @@ import equipoise as eq
 from equipoise.nets import FixedPositions, HeavyBall, PositivePositions, Solver, TaskFlow
 from tests.nets.flows import SIZE, TIGHT, batch, first, heavy, losses, model, positions, state_at, system
 
-PLACES = (0.7, -1.2, 2.0, 0.0, 0.7)
+PLACES = (0.7, -1.2, 0.0, 0.7)
 
 
 def features() -> Tensor:
@@ -52,7 +52,8 @@ def test_equation_5_11_to_the_last_digit(method: str, adjoint: bool) -> None:
     states = flow.solver.states(flow.dynamics, flow.dynamics.start(z), PLACES)
     for number, (place, got) in enumerate(zip(PLACES, position_gradients(flow, z), strict=True)):
         at, momentum = (part.detach() for part in states[place])
-        slope = torch.func.grad(loss_of)(at)
+        at.requires_grad_()
+        (slope,) = torch.autograd.grad(loss_of(at), [at])
         assert got == pytest.approx(-float((slope * momentum).sum()) * (number + 1), rel=1e-12, abs=1e-14)
 
 
@@ -128,7 +129,7 @@ def test_the_adjoint_of_a_fixed_step_tends_to_the_direct_gradient() -> None:
             grads.append(torch.cat([part.flatten() for part in torch.autograd.grad(total, list(flow.dynamics.parameters()))]))
         return float((grads[0] - grads[1]).abs().max())
 
-    assert gap(0.02) < gap(0.16) / 100
+    assert gap(0.05) < gap(0.2) / 40
 
 
 def test_against_the_derivative_of_the_matrix_exponential() -> None:

@@ -79,16 +79,17 @@ def test_every_balancer_trains_it(info: eq.MethodInfo) -> None:
     if not info.cls.__module__.startswith("equipoise."):
         pytest.skip("registered by another test")
     network = model()
+    if info.cls.works_on_features:
+        pytest.skip("acts between the encoder's output and heads that are given it as it is; see the next test")
     balancer = info.cls()
-    if info.name == "rotograd":
-        # Its rotations act on what the heads are given, which here is not the encoder's output.
-        balancer = eq.RotoGrad("encoder", {task: f"heads.{task}" for task in TASKS})
-        with pytest.raises(eq.InputError, match="must be given the output of the features module as it is"):
-            optimizer_of(network, balancer).step(batch())
-        return
     mtl = optimizer_of(network, balancer)
     expected = own_gradients(network)
-    mtl.step(batch())
+    further = [batch(seed) for seed in range(1, 1 + balancer.further)]
+
+    def step() -> None:
+        mtl.step(batch(), **({"further": further} if further else {}))
+
+    step()
     places = network.flow.positions.learned
     found = [place.grad for place in places]
     assert all(gradient is not None and bool(torch.isfinite(gradient)) for gradient in found)
@@ -96,8 +97,20 @@ def test_every_balancer_trains_it(info: eq.MethodInfo) -> None:
         assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-8) for a, b in zip(found, expected.values(), strict=True))
     before = losses(network, batch())
     for _ in range(3):
-        mtl.step(batch())
+        step()
     assert sum(losses(network, batch()).values()) != sum(before.values())
+
+
+def test_methods_for_heads_on_the_encoders_output_refuse_it() -> None:
+    parts: dict[str, Any] = {"features": "encoder", "heads": {task: f"heads.{task}" for task in TASKS}}
+    with pytest.raises(eq.InputError, match="must be given the output of the features module as it is"):
+        optimizer_of(model(), eq.RotoGrad(**parts)).step(batch())
+
+    def targets(given: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        return {task: given[1][:, number] for number, task in enumerate(TASKS)}
+
+    with pytest.raises(eq.InputError, match="of its head on the features"):
+        optimizer_of(model(), eq.BayesAggMTL(**parts, targets=targets)).step(batch())
 
 
 @pytest.mark.parametrize("options", [{"batched": 0}, {"gradients": "features"}], ids=["batched", "features"])
@@ -202,6 +215,43 @@ def test_copies_pickles_and_state_dicts(kind: Any) -> None:
     for twin in (copy.deepcopy(network), pickle.loads(pickle.dumps(network)), other):
         assert all(torch.equal(a, b) for a, b in zip(network(inputs).values(), twin(inputs).values(), strict=True))
     assert other.flow.positions.values() == network.flow.positions.values()
+
+
+@pytest.mark.parametrize("place", [1.0, 0.0, -0.8])
+def test_a_single_task(place: float) -> None:
+    flow = TaskFlow.for_vectors(["a"], 6, positions=LearnedPositions(["a"], place))
+    network = NORMAL(nn.Linear(4, 6), flow, {"a": nn.Linear(6, 1)})
+
+    def one(network: nn.Module, given: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        return {"a": (network(given[0])["a"] - given[1][:, :1]).square().mean()}
+
+    position = flow.positions.learned[0]
+    (expected,) = torch.autograd.grad(one(network, batch())["a"], [position])
+    mtl = eq.MultiTaskOptimizer(
+        eq.Objective(network, one), torch.optim.SGD(network.parameters(), 0.1), eq.LinearScalarization()
+    )
+    mtl.step(batch())
+    assert torch.allclose(position.grad, expected)
+    assert float(position.detach()) == pytest.approx(place - 0.1 * float(expected))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_positions_alone_can_be_trained(solver: Solver) -> None:
+    network = model(solver=solver)
+    free = own_gradients(network)
+    for part in (network.encoder, network.flow.dynamics, network.heads):
+        part.requires_grad_(False)
+    frozen = own_gradients(network)
+    assert all(torch.allclose(free[task], frozen[task]) for task in TASKS)
+
+
+def test_evaluation_without_gradients() -> None:
+    network = model()
+    expected = network(batch()[0])
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            found = network(batch()[0])
+        assert all(torch.equal(found[task], expected[task]) and not found[task].requires_grad for task in TASKS)
 
 
 def test_tasks_with_inputs_of_their_own() -> None:

@@ -259,6 +259,7 @@ def _forum_cost(
     batch_size: Annotated[int, typer.Option(help="Samples a batch.")] = 100,
     repeats: Annotated[int, typer.Option(help="Timed steps; the median counts.")] = 3,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    methods: Annotated[str, typer.Option("--methods", "-m", help="Which.")] = "moml,moml-checkpointed,moco,forum",
 ) -> None:
     """Figure 3.1 of the thesis: seconds and memory of a bilevel step against T and against p."""
     from equipoise.figures.forum_cost import Settings, make
@@ -271,6 +272,7 @@ def _forum_cost(
         batch_size=batch_size,
         repeats=repeats,
         device=device,
+        methods=tuple(methods.split(",")),
     )
     typer.echo(make(settings, output, lambda line: typer.echo(line, err=True)))
 
@@ -308,3 +310,26 @@ def _hyper_cleaning(
         lower_steps=lower_steps or settings.lower_steps,
     )
     typer.echo(make(settings, data, folder, output, jobs, lambda line: typer.echo(line, err=True)))
+
+
+@app.command("scenes")
+def _scenes(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for pictures and numbers.")] = Path(
+        "results/scenes-figure"
+    ),
+    rooms: Annotated[int, typer.Option(help="Rows of rooms.")] = 4,
+    streets: Annotated[int, typer.Option(help="Rows of streets.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of scenes, network and training.")] = 0,
+    predict: Annotated[
+        bool, typer.Option("--predict/--no-predict", help="Train the network of the study and show what it predicts.")
+    ] = False,
+    method: Annotated[str, typer.Option("--method", "-m", help="Balancing method that it is trained with.")] = "fairgrad",
+    epochs: Annotated[int, typer.Option("--epochs", "-e", help="Passes over its training scenes.")] = 20,
+    network: Annotated[str, typer.Option(help="segnet or segnet-mtan.")] = "segnet",
+    width: Annotated[int, typer.Option(help="Channels of its first level.")] = 8,
+) -> None:
+    """Rendered rooms and streets with their classes, depth and normals, and what a trained network says about rooms."""
+    from equipoise.figures.scenes import Settings, make
+
+    settings = Settings(rooms, streets, seed, predict, method, epochs, network, width)
+    typer.echo(make(settings, output, lambda line: typer.echo(line, err=True)))

@@ -1,4 +1,4 @@
-"""Networks of the benchmarks, ways to share parameters between tasks, and NORMAL's block between encoder and heads."""
+"""Networks of the benchmarks, ways to share parameters between tasks, and NORMAL's block between any encoder and its heads."""
 
 from equipoise.nets.celeba import CELEBA_ATTRIBUTES, CelebANet
 from equipoise.nets.cleaning import CleaningNet

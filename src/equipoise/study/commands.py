@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from equipoise.balance.registry import methods as registered
+from equipoise.data.commands import app as data
 from equipoise.figures.commands import app as figures
 from equipoise.reproduce.commands import reproduce
 from equipoise.study.plan import parse_seeds
@@ -31,6 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(figures, name="figure")
+app.add_typer(data, name="data")
 
 
 @app.callback(invoke_without_command=True)
@@ -44,7 +46,9 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def _study(
     problem: Annotated[
         str,
-        typer.Argument(help="A built-in problem (digits), path/to/file.py:name, or package.module:name."),
+        typer.Argument(
+            help="A built-in problem (digits, scenes, scenes-mtan, scenes-streets), path/file.py:name or package.module:name."
+        ),
     ],
     methods: Annotated[
         str,

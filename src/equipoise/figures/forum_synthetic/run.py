@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,18 +36,19 @@ class Curves:
     end: tuple[float, ...]
 
 
-def run(settings: Settings, told: Callable[[str], None] = lambda line: None) -> list[Curves]:
+def run(settings: Settings, told: Callable[[str], None] = lambda line: None, methods: Sequence[str] = METHODS) -> list[Curves]:
     """Runs everything.
 
     Args:
         settings: the numbers.
         told: called with a line now and then.
+        methods: which.
 
     Raises:
         NonFiniteError: a method diverged.
     """
     curves = []
-    for method in METHODS:
+    for method in methods:
         for start in INITIALISATIONS:
             curves.append(_one(method, start, settings))
             told(f"{method} from α = {start[0]:g}, ω = {start[1]}: ℰ = {curves[-1].gaps[-1]:.1e}")

@@ -64,9 +64,9 @@ def load(source: str, folder: Path | None, settings: Settings, seed: int) -> Cle
         InputError: an unknown source, no folder, or fewer samples than asked for.
         DataSetError: files that are missing or broken.
     """
-    generator = np.random.default_rng([seed, 7])
     splits, corrupted = {}, {}
-    for task, (images, labels) in _images(source, folder).items():
+    for position, (task, (images, labels)) in enumerate(_images(source, folder).items()):
+        generator = np.random.default_rng([seed, position])
         needed = sum(settings.samples)
         if len(images) < needed:
             raise InputError(f'"{task}" has {len(images)} samples; the splits {settings.samples} take {needed}')

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from equipoise.errors import InputError
 from equipoise.figures.hyper_cleaning.settings import Settings
@@ -46,14 +48,30 @@ def run(
     _check_identity(runs / "settings.json", identity)
     wanted = {runs / f"{method}-{seed}.json": (method, seed) for seed in settings.seeds for method in settings.methods}
     missing = {path: one for path, one in wanted.items() if not path.exists()}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+    for path, outcome in _finished(missing, settings, source, data, jobs):
+        _write(path, asdict(outcome))
+        scores = ", ".join(f"{task} {value:.1f} %" for task, value in outcome.accuracy.items())
+        told(f"{outcome.method}, seed {outcome.seed}: {scores} ({outcome.seconds * 1e3:.0f} ms a step)")
+    return [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in wanted]
+
+
+def _finished(
+    missing: Mapping[Path, tuple[str, int]], settings: Settings, source: str, data: Path | None, jobs: int
+) -> Iterator[tuple[Path, Outcome]]:
+    """The runs, one thread each, as they end."""
+    if jobs == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for path, (method, seed) in missing.items():
+                yield path, train(method, seed, settings, source, data)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         going = {pool.submit(train, *one, settings, source, data): path for path, one in missing.items()}
         for future in as_completed(going):
-            outcome = future.result()
-            _write(going[future], asdict(outcome))
-            scores = ", ".join(f"{task} {value:.1f} %" for task, value in outcome.accuracy.items())
-            told(f"{outcome.method}, seed {outcome.seed}: {scores} ({outcome.seconds * 1e3:.0f} ms a step)")
-    return [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in wanted]
+            yield going[future], future.result()
 
 
 def _check_identity(path: Path, identity: dict[str, Any]) -> None:
@@ -75,9 +93,3 @@ def _write(path: Path, content: Any) -> None:
     part = path.with_suffix(".part")
     part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     part.replace(path)
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)

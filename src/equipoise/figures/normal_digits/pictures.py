@@ -19,14 +19,17 @@ Runs = Sequence[Mapping[str, Any]]
 
 
 def positions_picture(results: Mapping[str, Runs], tasks: Sequence[str]) -> Figure:
-    """A panel a network: positions over the steps, thin for each seed and thick for their mean."""
+    """A panel a network: positions over the steps, thin for each seed and thick for their median.
+
+    Not the mean: seeds may end on different sides of 0, and nothing lies between.
+    """
     figure, panels = grid(len(results), columns=3, width=4.0, height=3.4)
     for axes, (network, runs) in zip(panels, results.items(), strict=True):
         for number, task in enumerate(tasks):
             colour = COLOURS[number % len(COLOURS)]
             curves = np.array([run["positions"][task] for run in runs])
             axes.plot(runs[0]["steps"], curves.T, color=colour, linewidth=0.6, alpha=0.45)
-            axes.plot(runs[0]["steps"], curves.mean(0), color=colour, linewidth=2.0, label=task)
+            axes.plot(runs[0]["steps"], np.median(curves, axis=0), color=colour, linewidth=2.0, label=task)
         axes.set_title(NETWORKS[network], color=INK)
         axes.set_xlabel("step")
     panels[0].set_ylabel("task position")

@@ -38,7 +38,7 @@ def table(settings: Settings, results: Results, tasks: Sequence[str], chosen: Se
     lines = [
         f"Test data after {settings.epochs} epochs with {settings.method}, mean ± standard deviation over "
         f"{len(settings.seeds)} seeds; Δm against the mean of hard parameter sharing, below 0 is better; "
-        "p-values paired by seed, after Holm.",
+        "p-values paired by seed, after Holm; time is processor time a step.",
         "",
         f"| network | parameters | {' | '.join(metric.heading for metric in metrics)} | Δm % ↓ | against sharing | time |",
         "| :-- | --: |" + " --: |" * len(metrics) + " --: | :-- | --: |",
@@ -53,10 +53,9 @@ def table(settings: Settings, results: Results, tasks: Sequence[str], chosen: Se
         drop = spread(drops[network]).text(1, sign=True)
         name, size = NETWORKS[network], f"{runs[0]['parameters']:,}"
         lines.append(f"| {name} | {size} | {' | '.join(cells)} | {drop} | {verdict} | {ratio:.2f}× |")
-    lines.append("")
     if chosen is not None:
         named = ", ".join(f"{task} {position:g}" for task, position in zip(tasks, chosen, strict=True))
-        lines.append(f"Constant but different positions, best of {settings.orders} orders by validation: {named}.")
+        lines += ["", f"Constant but different positions, best of {settings.orders} orders by validation: {named}."]
     if "normal" in results:
         lines += ["", *_learned(results["normal"], tasks)]
     return "\n".join(lines) + "\n"

@@ -6,16 +6,23 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 from equipoise.errors import EquipoiseError, InputError, near_misses
 from equipoise.study.problem import Problem
 from equipoise.study.problems.digits import digits_problem
+from equipoise.study.problems.scenes import scenes_problem
 
 __all__ = ["find_problem", "problems"]
 
-_builtin: dict[str, Callable[[], Problem]] = {"digits": digits_problem}
+_builtin: dict[str, Callable[[], Problem]] = {
+    "digits": digits_problem,
+    "scenes": scenes_problem,
+    "scenes-mtan": partial(scenes_problem, network="segnet-mtan"),
+    "scenes-streets": partial(scenes_problem, "streets", size=(64, 128)),
+}
 
 
 def problems() -> tuple[str, ...]:
