@@ -11,7 +11,7 @@ from time import perf_counter
 
 import torch
 
-from benchmarks import blackbox, imports, memory, peers, reading, shelf, solvers, steps, teleports
+from benchmarks import bilevel, blackbox, imports, memory, peers, reading, shelf, solvers, steps, teleports
 
 __all__ = ["main"]
 
@@ -22,6 +22,7 @@ _START, _END = "<!-- start of the run -->\n", "<!-- end of the run -->\n"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the benchmarks named, or all of them."""
     families: dict[str, Callable[[Callable[[str], None], float], None]] = {
+        "bilevel": lambda say, budget: bilevel.run(say, budget=budget),
         "blackbox": lambda say, budget: blackbox.run(say, budget=budget),
         "imports": lambda say, _: imports.run(say),
         "memory": lambda say, _: memory.run(say),

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from equipoise.figures.folder import made_folder
+from equipoise.figures.folder import made_folder, write_outputs
 from equipoise.figures.forum_cost.picture import picture
 from equipoise.figures.forum_cost.run import Measurement, run
 from equipoise.figures.forum_cost.settings import METHODS, Settings
 
 __all__ = ["make"]
-
-_DPI = 150
 
 
 def make(settings: Settings, folder: Path, told: Callable[[str], None] = lambda line: None) -> str:
@@ -33,11 +30,9 @@ def make(settings: Settings, folder: Path, told: Callable[[str], None] = lambda 
     """
     made_folder(folder)
     found = run(settings, told)
-    picture(found, settings).savefig(folder / "forum-cost.png", dpi=_DPI)
     text = _table(found, settings)
-    (folder / "forum-cost.md").write_text(text, encoding="utf-8")
     numbers = {"settings": asdict(settings), "measurements": [asdict(one) for one in found]}
-    (folder / "forum-cost.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    write_outputs(folder, "forum-cost", {"": picture(found, settings)}, text, numbers)
     return text
 
 

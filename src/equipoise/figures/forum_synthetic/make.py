@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from equipoise.figures.folder import made_folder
+from equipoise.figures.folder import made_folder, write_outputs
 from equipoise.figures.forum_synthetic.picture import LABELS, picture
 from equipoise.figures.forum_synthetic.run import Curves, run
 from equipoise.figures.forum_synthetic.settings import Settings
 
 __all__ = ["make"]
 
-_DPI = 150
 _REACHED = 1e-3
 
 
@@ -34,11 +32,9 @@ def make(settings: Settings, folder: Path, told: Callable[[str], None] = lambda 
     """
     made_folder(folder)
     curves = run(settings, told)
-    picture(curves).savefig(folder / "forum-synthetic.png", dpi=_DPI)
     text = _table(curves, settings)
-    (folder / "forum-synthetic.md").write_text(text, encoding="utf-8")
     numbers = {"settings": asdict(settings), "curves": [asdict(own) for own in curves]}
-    (folder / "forum-synthetic.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    write_outputs(folder, "forum-synthetic", {"": picture(curves)}, text, numbers)
     return text
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from equipoise.figures.folder import made_folder
+from equipoise.figures.folder import made_folder, write_outputs
 from equipoise.figures.ldc_gradient_norms.picture import picture
 from equipoise.figures.ldc_gradient_norms.run import Norms, run
 from equipoise.figures.ldc_gradient_norms.settings import Settings
 
 __all__ = ["make"]
 
-_DPI = 150
 _THINNED = 200  # so many points of the curves are kept in the file of numbers
 
 
@@ -36,9 +34,7 @@ def make(settings: Settings, folder: Path, told: Callable[[str], None] = lambda 
     """
     made_folder(folder)
     norms = run(settings, told)
-    picture(norms).savefig(folder / "ldc-gradient-norms.png", dpi=_DPI)
     text = _table(norms)
-    (folder / "ldc-gradient-norms.md").write_text(text, encoding="utf-8")
     every = max(1, len(norms.here) // _THINNED)
     numbers = {
         "settings": asdict(settings),
@@ -47,7 +43,7 @@ def make(settings: Settings, folder: Path, told: Callable[[str], None] = lambda 
         "norm at solution": norms.there[::every].tolist(),
         "metrics": {"single loop": norms.metrics[0], "double loop": norms.metrics[1]},
     }
-    (folder / "ldc-gradient-norms.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    write_outputs(folder, "ldc-gradient-norms", {"": picture(norms)}, text, numbers)
     return text
 
 

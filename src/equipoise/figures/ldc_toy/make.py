@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from equipoise.figures.folder import made_folder
+from equipoise.figures.folder import made_folder, write_outputs
 from equipoise.figures.ldc_toy.outcome import Outcome, outcomes, spread
 from equipoise.figures.ldc_toy.picture import cost_picture, trajectories_picture
 from equipoise.figures.ldc_toy.run import run
@@ -15,8 +14,6 @@ from equipoise.figures.ldc_toy.settings import Settings
 from equipoise.figures.ldc_toy.timing import seconds_a_step
 
 __all__ = ["make"]
-
-_DPI = 150
 
 
 def make(settings: Settings, folder: Path, told: Callable[[int], None] | None = None) -> str:
@@ -37,12 +34,10 @@ def make(settings: Settings, folder: Path, told: Callable[[int], None] | None = 
     trajectories = run(settings, told)
     seconds = seconds_a_step(settings)
     table = outcomes(trajectories)
-    trajectories_picture(trajectories).savefig(folder / "ldc-toy.png", dpi=_DPI)
-    cost_picture(seconds).savefig(folder / "ldc-toy-cost.png", dpi=_DPI)
     text = _markdown(table, seconds, settings)
-    (folder / "ldc-toy.md").write_text(text, encoding="utf-8")
     numbers = {"settings": asdict(settings), "ends": [asdict(outcome) for outcome in table], "seconds a step": seconds}
-    (folder / "ldc-toy.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    pictures = {"": trajectories_picture(trajectories), "-cost": cost_picture(seconds)}
+    write_outputs(folder, "ldc-toy", pictures, text, numbers)
     return text
 
 
