@@ -9,7 +9,7 @@ PYTEST_WORKERS ?= 2
 help:
 	@echo "make study   compare balancing methods on handwritten digits; prints the table and the report's place"
 	@echo "make test    lint, types, tests, examples in docstrings and Markdown"
-	@echo "make tables  writes the tables of methods in README and guide anew, from the registry"
+	@echo "make tables  writes the tables of methods and recipes in README and guide anew, from their registries"
 	@echo "make bench   the speed benchmarks, side by side with other libraries (about ten minutes)"
 	@echo "make clean   removes .venv and caches"
 
@@ -42,6 +42,7 @@ test: lint types
 
 tables: .venv/study
 	$(BIN)/python -m equipoise.balance.tables README.md docs/choosing-a-method.md
+	$(BIN)/python -m equipoise.reproduce.page docs/reproducing.md
 
 bench: .venv/bench
 	$(BIN)/python -m benchmarks

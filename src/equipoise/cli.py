@@ -1,4 +1,4 @@
-"""The command line: ``equipoise study``, ``equipoise sweep``, ``equipoise report``, ``equipoise methods``."""
+"""The command line: ``equipoise study``, ``sweep``, ``report``, ``methods``, ``figure``, ``reproduce``."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ pictures.
 Rooms, in the order in which a study passes through them:
 
 =================  =====================================================================================
-``problem.py``     what is trained and how it is judged
+``problem.py``     what is trained and how it is judged; ``reported.py``: by which of its epochs
 ``problems/``      the problems that come with the library; finding one by name or in a user's file
 ``methods.py``     "cagrad:c=0.2" → a method to compare; ``options.py`` reads the options
 ``teleports.py``   "cost(gamma=0.2)+" → the teleport that goes on top of it
@@ -36,10 +36,13 @@ for _module in ("cloudpickle", "jinja2", "matplotlib", "rich"):
 from equipoise.study.methods import Method, parse_method, parse_methods  # noqa: E402
 from equipoise.study.problem import Problem, Splits  # noqa: E402
 from equipoise.study.problems import find_problem, problems  # noqa: E402
+from equipoise.study.reported import BestEpoch, LastEpochs  # noqa: E402
 from equipoise.study.results import Results  # noqa: E402
 from equipoise.study.study import Study  # noqa: E402
 
 __all__ = [
+    "BestEpoch",
+    "LastEpochs",
     "Method",
     "Problem",
     "Results",

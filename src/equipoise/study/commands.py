@@ -12,6 +12,7 @@ from equipoise.balance.registry import methods as registered
 from equipoise.bilevel.applications.commands import app as examples
 from equipoise.data.commands import app as data
 from equipoise.figures.commands import app as figures
+from equipoise.reproduce.commands import reproduce
 from equipoise.study.plan import parse_seeds
 from equipoise.study.problems import find_problem
 from equipoise.study.report import print_methods, print_results, write_report
@@ -103,6 +104,7 @@ def _study(
 
 
 app.command("sweep")(sweep)
+app.command("reproduce")(reproduce)
 
 
 @app.command("report")

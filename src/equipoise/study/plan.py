@@ -51,21 +51,22 @@ class Run:
         return f"{self.label} seed {self.seed}"
 
 
-def plan(tasks: Sequence[str], methods: Iterable[Method], seeds: Iterable[int]) -> tuple[Run, ...]:
+def plan(tasks: Sequence[str], methods: Iterable[Method], seeds: Iterable[int], *, baselines: bool = True) -> tuple[Run, ...]:
     """All runs of a study.
 
     Args:
         tasks: each gets a single-task baseline a seed, shared by all methods.
         methods: what is compared.
         seeds: one run a method and seed.
+        baselines: whether there are single-task baselines.
 
     Example:
         >>> [str(run) for run in plan(["left", "ink"], [], [0])]
         ['stl:left seed 0', 'stl:ink seed 0']
     """
     methods, seeds = tuple(methods), tuple(seeds)
-    baselines = [Run(seed, task=task) for seed in seeds for task in tasks]
-    return (*baselines, *(Run(seed, method=method) for seed in seeds for method in methods))
+    alone = [Run(seed, task=task) for seed in seeds for task in tasks] if baselines else []
+    return (*alone, *(Run(seed, method=method) for seed in seeds for method in methods))
 
 
 def parse_seeds(seeds: int | str | Iterable[int]) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from torch import nn
 from equipoise.errors import InputError, near_misses
 from equipoise.metrics import Metric
 from equipoise.objective import LossFunction
+from equipoise.study.reported import LastEpochs, Reported, Score
 
 __all__ = ["Built", "Problem", "Splits", "adam"]
 
@@ -58,7 +59,8 @@ class Problem:
             single-task baseline only the metrics of its task are read.
         epochs: how long a run trains unless the study says otherwise.
         optimizer: ``optimizer(model)`` makes the optimizer where ``build`` does not; Adam at 1e-3 by default.
-        schedule: ``schedule(optimizer)`` makes a learning-rate scheduler, which steps at the end of each epoch.
+        schedule: ``schedule(optimizer)`` makes a learning-rate scheduler, which steps at the end of each epoch;
+            ``ReduceLROnPlateau`` is given the ``score`` of the validation split.
         shared: ``shared(model)`` gives the shared parameters or module; left out, they are found from the graph.
         stepping: ``stepping(model)`` gives further arguments of :class:`~equipoise.MultiTaskOptimizer` by name, such as
             ``{"clip": 1.0}`` or ``{"gradients": "features", "features": model.encoder}``.
@@ -66,6 +68,10 @@ class Problem:
             start from and the heads that it is given to, for methods that act between them (``rotograd``).
         targets: ``targets(batch)`` gives what each task's head is to say, as a mapping task → tensor, for methods that apply
             where the heads in ``parts`` are linear layers (``bayesagg-mtl``, which tells what the tensors are).
+        reported: which epochs the reported numbers are from: :class:`~equipoise.study.LastEpochs`, the last one by default, or
+            :class:`~equipoise.study.BestEpoch`.
+        score: ``score(metrics)`` judges an evaluation by one number, lower is better; for ``BestEpoch`` and for schedulers that
+            wait for a plateau. In a single-task baseline it is given the metrics of its task alone.
         options: what else sets this problem apart from others of its name, as JSON values. A study's folder remembers
             them, so that results of different options are never mixed.
         preload: modules that ``build`` and ``data`` import and that take long; runs then start faster.
@@ -103,6 +109,8 @@ class Problem:
     stepping: Callable[[nn.Module], Mapping[str, Any]] | None = None
     parts: Callable[[nn.Module], Mapping[str, Any]] | None = None
     targets: Callable[[Any], Mapping[str, torch.Tensor]] | None = None
+    reported: Reported = field(default_factory=LastEpochs)
+    score: Score | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     preload: tuple[str, ...] = ()
 
@@ -146,4 +154,6 @@ class Problem:
                 for metric in self.metrics
             ],
             "options": dict(self.options),
+            # Left out where it is the default, so that folders of earlier versions are gone on with.
+            **({"reported": self.reported.words} if self.reported != LastEpochs() else {}),
         }

@@ -19,7 +19,7 @@ _PARTS = {
     "run": dict,  # method (label), name, options, task, seed
     "epochs": int,
     "history": list,  # one entry an epoch: losses, validation, test, weights, conflicts, seconds (steps and teleports)
-    "final": dict,  # validation and test metrics after the last epoch
+    "final": dict,  # validation and test metrics that are reported: after the last epoch, or see reported.py
     "seconds_a_step": dict,  # median, mean, steps: optimizer steps alone, without evaluation and diagnostics
     "memory_mb": dict,  # base (before data and model), training, process: high-water marks of the resident set
     "wall_seconds": float,

@@ -18,13 +18,13 @@ from equipoise.teleport import TeleportReport
 __all__ = ["Results"]
 
 SPLIT = "test"
-"""The split that all reported numbers are from, after the last epoch."""
+"""The split that all reported numbers are from."""
 
 
 class Results:
     """Everything a study has found out so far; reads the folder once.
 
-    All metrics are those of the test split after the last epoch.
+    All metrics are those of the test split, after the last epoch or as the problem's ``reported`` has it.
 
     Args:
         folder: a study's folder.
@@ -34,6 +34,7 @@ class Results:
         tasks: the tasks in order.
         metrics: the metrics in order.
         epochs: epochs a run.
+        reported: which of them the metrics are from, in words.
         methods: labels of the methods of which at least one run is there, in the order in which they were asked for.
         seeds: the seeds that occur.
         failures: key of each run that failed → the file with its traceback.
@@ -50,6 +51,7 @@ class Results:
         self.tasks: tuple[str, ...] = tuple(described["tasks"])
         self.metrics: tuple[Metric, ...] = tuple(Metric(**metric) for metric in described["metrics"])
         self.epochs: int = self.configuration["epochs"]
+        self.reported: str = described.get("reported", "last epoch")
         self.failures: dict[str, Path] = self.folder.failures()
         self._runs: dict[str, dict[int, Record]] = {}
         self._baselines: dict[str, dict[int, Record]] = {task: {} for task in self.tasks}

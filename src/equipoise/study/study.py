@@ -38,6 +38,8 @@ class Study:
         jobs: runs at a time; as many as there are processors to use if left out.
         gramian_every: methods that form no Gramian get one for the conflict statistics in every such step, outside of
             the timing; 0 for never.
+        baselines: whether every task is trained alone as well; without that there is no Δm, and methods are ordered by mean
+            rank. They can be added later.
         start: how processes are started: ``"auto"``, ``"fork"`` or ``"spawn"``.
         console: where progress is shown; standard error if left out.
 
@@ -61,6 +63,7 @@ class Study:
         folder: str | os.PathLike[str] | None = None,
         jobs: int | None = None,
         gramian_every: int = 10,
+        baselines: bool = True,
         start: str = "auto",
         console: Console | None = None,
     ) -> None:
@@ -89,12 +92,13 @@ class Study:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
         self.gramian_every = gramian_every
         self.folder = Folder(Path("results") / self.problem.name if folder is None else folder)
+        self.baselines = baselines
         self.start = start
         self.console = console or Console(stderr=True)
 
     def missing(self) -> tuple[Run, ...]:
         """The runs that the folder does not hold yet."""
-        runs = plan(self.problem.tasks, self.methods, self.seeds)
+        runs = plan(self.problem.tasks, self.methods, self.seeds, baselines=self.baselines)
         return tuple(run for run in runs if not self.folder.finished(run, self.epochs))
 
     def run(self) -> Results:
@@ -145,10 +149,11 @@ class Study:
             self._say(f"{run} failed; look at {self.folder.failure(run)}")
 
     def _overview(self) -> str:
-        methods, seeds, tasks = len(self.methods), len(self.seeds), len(self.problem.tasks)
+        methods, seeds, tasks = len(self.methods), len(self.seeds), len(self.problem.tasks) if self.baselines else 0
         return (
             f"{self.problem.name}: {methods} method{'s' * (methods > 1)} × {seeds} seed{'s' * (seeds > 1)} "
-            f"+ {tasks} single-task baselines a seed = {(methods + tasks) * seeds} runs of {self.epochs} epochs"
+            + (f"+ {tasks} single-task baselines a seed " if tasks else "")
+            + f"= {(methods + tasks) * seeds} runs of {self.epochs} epochs"
         )
 
     def _say(self, text: str) -> None:

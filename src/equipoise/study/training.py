@@ -79,12 +79,15 @@ def train(
                 f"least one" + (f' that holds task "{run.task}"' if run.task else "")
             )
         watch.memory = watch.memory or peak_memory_mb()  # before the first evaluation, for methods that need no probe
-        if schedule is not None:
+        plateau = schedule if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau) else None
+        if schedule is not None and plateau is None:
             schedule.step()
         evaluated = {
             split: None if loader is None else _evaluated(problem, model, loader, metrics)
             for split, loader in (("validation", splits.validation), ("test", splits.test))
         }
+        if plateau is not None:
+            plateau.step(_scored(problem, evaluated["validation"]))
         history.append({"epoch": epoch + 1, **tally.summary(), "seconds": tally.seconds, **evaluated})
         finished_epoch(epoch + 1, evaluated["validation"])
     for entry in history[:-1]:
@@ -96,7 +99,7 @@ def train(
         "run": describe(run),
         "problem": problem.name,
         "epochs": epochs,
-        "final": {split: history[-1][split] for split in ("validation", "test")},
+        "final": problem.reported.final(history, problem.score),
         "seconds_a_step": watch.summary(),
         "memory_mb": {"base": base, "training": watch.memory, "process": peak_memory_mb()}
         | ({"cuda": torch.cuda.max_memory_allocated() / 1e6} if torch.cuda.is_initialized() else {}),
@@ -109,6 +112,16 @@ def train(
         "teleports": rounded([report.as_dict() for report in getattr(mtl.teleport, "history", [])]),
         "complete": True,
     }
+
+
+def _scored(problem: Problem, validation: Mapping[str, float] | None) -> float:
+    """What a scheduler that waits for a plateau is told."""
+    if problem.score is None or validation is None:
+        raise InputError(
+            f'the schedule of problem "{problem.name}" waits for a plateau of the validation split, and the problem has no '
+            f"{'score' if problem.score is None else 'validation split'}; give it one"
+        )
+    return problem.score(validation)
 
 
 def _alone(stage: Stage) -> Trained:

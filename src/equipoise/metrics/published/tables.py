@@ -33,9 +33,9 @@ QM9_METRICS = tuple(
     _metric(task, "error", False) for task in ("mu", "alpha", "homo", "lumo", "r2", "zpve", "U0", "U", "H", "G", "Cv")
 )
 OFFICE_31_METRICS = tuple(_metric(task, "accuracy", True, "%") for task in ("amazon", "dslr", "webcam"))
-OFFICE_HOME_METRICS = tuple(_metric(task, "accuracy", True, "%") for task in ("art", "clipart", "product", "real_world"))
+OFFICE_HOME_METRICS = tuple(_metric(task, "accuracy", True, "%") for task in ("Art", "Clipart", "Product", "Real World"))
 CLEANING_METRICS = tuple(
-    _metric(task, quantity, True, "%") for task in ("mnist", "fashionmnist") for quantity in ("accuracy", "F1")
+    _metric(task, quantity, True, "%") for task in ("MNIST", "FashionMNIST") for quantity in ("accuracy", "F1")
 )
 
 _BORROWED = "The single-task row is that of the paper's main table; this one prints none."

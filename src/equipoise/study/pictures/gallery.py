@@ -56,8 +56,7 @@ PICTURES: tuple[Picture[Results], ...] = (
     Picture(
         "metrics",
         "Each metric",
-        "Test split, last epoch; marks as above, methods in the order of their Δm. The dashed line and its band are "
-        "single-task training.",
+        "Test split; marks as above, methods in the order of their Δm. The dashed line and its band are single-task training.",
         metrics_picture,
     ),
     Picture(

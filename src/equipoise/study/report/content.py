@@ -161,8 +161,13 @@ def _notes(results: Results) -> Iterable[str]:
     counts = {len(results.records(method)) for method in results.methods}
     many = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(max(counts, default=0))
     plural = "s" if max(counts, default=0) != 1 else ""
+    when = (
+        f"after the last of {results.epochs} epochs; no epoch was selected"
+        if results.reported == "last epoch"
+        else f"and the {results.reported}, of {results.epochs}"
+    )
     yield (
-        f"All metrics are of the test split after the last of {results.epochs} epochs; no epoch was selected. "
+        f"All metrics are of the test split {when}. "
         f"{many} seed{plural} a method: means ± sample standard deviation over seeds (not a standard error). "
         "Bold: the best mean of a column, which need not be a difference that the seeds support."
     )

@@ -1,0 +1,1 @@
+"""The recipes, a file a data set; ``common.py`` has what they share."""
