@@ -119,10 +119,11 @@ class BilevelProblem:
         ]
         for tensor in self._variables:
             tensor.requires_grad_()
-        # Parameters that belong to no level are constants: no gradient is computed for them.
+        # Parameters that belong to no level are constants: no gradient is computed for them. Of a tied one a single name is
+        # substituted, for functional_call refuses different tensors under two.
         self._constants = [
             (name, parameter)
-            for name, parameter in self._stage.named_parameters(remove_duplicate=False)
+            for name, parameter in self._stage.named_parameters()
             if id(parameter) not in positions and parameter.requires_grad
         ]
 

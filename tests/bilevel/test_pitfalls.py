@@ -1,0 +1,61 @@
+"""What users' modules and functions do that is easily overlooked: ties, reassigned buffers, graphs and tensors from outside."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from equipoise.bilevel import BOME, BVFIM, FORUM, MOML, BilevelProblem, BilevelSolver, MoCo
+from equipoise.errors import InputError, NonFiniteError
+
+ALL = [FORUM, BOME, BVFIM, MOML, MoCo]
+
+
+def data() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(8, 4, generator=generator), torch.randn(8, 2, generator=generator)
+
+
+def weighted(forward: Callable[[Any, Tensor], Tensor], lower: Any, **options: Any) -> tuple[Tensor, BilevelProblem]:
+    """A weight a sample above, squared errors of ``forward(ω, x)`` on both levels."""
+    x, y = data()
+    logits = torch.zeros(8)
+    return logits, BilevelProblem(
+        lambda logits, omega, batch: (logits.sigmoid() * (forward(omega, x) - y).square().mean(1)).mean(),
+        lambda logits, omega, batch: (forward(omega, x) - y).square().mean(0),
+        (logits, lower),
+        **options,
+    )
+
+
+def solver_of(kind: type[BilevelSolver], logits: Tensor, problem: BilevelProblem, **options: Any) -> BilevelSolver:
+    held = [logits, *problem.lower_variables.tensors] if kind.moves_both else [logits]
+    return kind(problem, torch.optim.SGD(held, 0.1, momentum=0.9), lower_steps=2, lower_step_size=0.1, **options)
+
+
+class Tied(nn.Module):
+    """Two layers with one weight, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.second(self.first(x).tanh()).tanh())
+        return out
+
+
+@pytest.mark.parametrize("kind", [FORUM, MOML])
+def test_constants_of_a_model_may_be_tied(kind: type[BilevelSolver]) -> None:
+    model = Tied()
+    logits, problem = weighted(lambda omega, x: model(x), dict(model.head.named_parameters()), model=model)
+    before = model.head.weight.detach().clone()
+    solver_of(kind, logits, problem).step()
+    assert not torch.equal(before, model.head.weight)
+    assert model.first.weight.grad is None
