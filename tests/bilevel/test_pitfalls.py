@@ -59,3 +59,39 @@ def test_constants_of_a_model_may_be_tied(kind: type[BilevelSolver]) -> None:
     solver_of(kind, logits, problem).step()
     assert not torch.equal(before, model.head.weight)
     assert model.first.weight.grad is None
+
+
+class Centred(nn.Module):
+    """Subtracts a running mean that is reassigned in every call, not written into."""
+
+    centre: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+        self.register_buffer("centre", torch.zeros(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.layer(x)
+        self.centre = 0.5 * self.centre + 0.5 * out.detach().mean(0)
+        return out - self.centre
+
+
+@pytest.mark.parametrize("memory", [None, "plain", "checkpointed"])
+def test_buffers_that_are_reassigned_are_kept(memory: str | None) -> None:
+    torch.manual_seed(0)
+    model = Centred()
+    before, (x, _) = copy.deepcopy(model), data()
+    logits, problem = weighted(lambda omega, x: omega(x), model)
+    buffer = model.centre
+    if memory is None:
+        solver_of(FORUM, logits, problem).step()
+        torch.testing.assert_close(model.centre, 0.5 * before.layer(x).mean(0).detach())  # one evaluation, at the old ω
+    else:
+        solver_of(MOML, logits, problem, memory=memory).step()
+        other_logits, other = weighted(lambda omega, x: omega(x), before)
+        solver_of(MOML, other_logits, other).step()
+        assert not torch.equal(model.centre, torch.zeros(2))
+        torch.testing.assert_close(model.centre, before.centre)
+        torch.testing.assert_close(logits, other_logits)
+    assert model.centre is buffer

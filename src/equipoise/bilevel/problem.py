@@ -194,7 +194,11 @@ class BilevelProblem:
         lower = self.lower_variables.view(point.lower)
         if not substituted:
             return function(upper, lower, batch)
-        return functional_call(self._stage, substituted, (lambda: function(upper, lower, batch),))
+        value = functional_call(self._stage, substituted, (lambda: function(upper, lower, batch),))
+        for name in point.buffers:
+            # Modules may put another tensor in a buffer's place where others write into it.
+            point.buffers[name] = substituted[name].detach()
+        return value
 
 
 def _default_names(value: Any) -> list[str] | None:
