@@ -95,3 +95,22 @@ def test_buffers_that_are_reassigned_are_kept(memory: str | None) -> None:
         torch.testing.assert_close(model.centre, before.centre)
         torch.testing.assert_close(logits, other_logits)
     assert model.centre is buffer
+
+
+@pytest.mark.parametrize("kind", [FORUM, MOML])
+def test_objectives_given_as_callables_are_evaluated_at_the_point_in_question(kind: type[BilevelSolver]) -> None:
+    def run(late: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        torch.manual_seed(0)
+        alpha, module = torch.ones(1, 3), nn.Linear(3, 1, bias=False)
+
+        def upper(alpha: Tensor, module: nn.Module, batch: Any) -> dict[str, Any]:
+            def objective() -> Tensor:
+                return (module.weight - 3).square().sum() + alpha.square().sum()
+
+            return {"only": objective if late else objective()}
+
+        problem = BilevelProblem(lambda alpha, module, batch: (module.weight - alpha).square().sum(), upper, (alpha, module))
+        values = solver_of(kind, alpha, problem).step()
+        return alpha.detach(), module.weight.detach(), values
+
+    torch.testing.assert_close(run(late=True), run(late=False))

@@ -57,7 +57,8 @@ class BilevelProblem:
     Args:
         lower: ``lower(upper_variables, lower_variables, batch) -> scalar``, the function f.
         upper: ``upper(upper_variables, lower_variables, batch)`` returns the m objectives: a mapping name → scalar, a sequence
-            of scalars, a tensor ``[m]`` or one scalar. Their names, or ``objective0`` …, are fixed by the first evaluation.
+            of scalars, a tensor ``[m]`` or one scalar. A scalar may also be given as a zero-argument callable. Their names, or
+            ``objective0`` …, are fixed by the first evaluation.
         variables: ``(upper_variables, lower_variables)``. Each is a module (its parameters that require gradients), a mapping
             name → leaf tensor, or one leaf tensor; functions are given the module, a dictionary, or a tensor.
         model: a module, used by the functions, of which variables given as tensors are parameters: then those
@@ -168,15 +169,8 @@ class BilevelProblem:
         Raises:
             InputError: something that cannot be read as scalars, or other objectives than before.
         """
-        value = self._play(self._upper, point, batch)
-        if isinstance(value, Tensor) and value.dim() == 0:
-            value = value.unsqueeze(0)
         fixed = self.names.names if self.names.known else None
-        try:
-            named = as_losses(value, fixed or _default_names(value))
-            scalars = {name: scalar(name, entry, differentiable=False) for name, entry in named.items()}
-        except InputError as error:
-            raise InputError(f"upper(α, ω, batch) returned no objectives that can be used: {error}") from None
+        scalars: dict[str, Tensor] = self._play(lambda *given: _scalars(self._upper(*given), fixed), point, batch)
         if fixed is None:
             self.names.fix(scalars)
         elif set(scalars) != set(fixed):
@@ -199,6 +193,17 @@ class BilevelProblem:
             # Modules may put another tensor in a buffer's place where others write into it.
             point.buffers[name] = substituted[name].detach()
         return value
+
+
+def _scalars(value: Any, names: Sequence[str] | None) -> dict[str, Tensor]:
+    """What ``upper`` returned, by name; callables among it are evaluated, so this has to happen at the point in question."""
+    if isinstance(value, Tensor) and value.dim() == 0:
+        value = value.unsqueeze(0)
+    try:
+        named = as_losses(value, names or _default_names(value))
+        return {name: scalar(name, entry, differentiable=False) for name, entry in named.items()}
+    except InputError as error:
+        raise InputError(f"upper(α, ω, batch) returned no objectives that can be used: {error}") from None
 
 
 def _default_names(value: Any) -> list[str] | None:
