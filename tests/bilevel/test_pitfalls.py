@@ -114,3 +114,15 @@ def test_objectives_given_as_callables_are_evaluated_at_the_point_in_question(ki
         return alpha.detach(), module.weight.detach(), values
 
     torch.testing.assert_close(run(late=True), run(late=False))
+
+
+def test_modules_wrapped_for_several_processes_are_refused() -> None:
+    class Wrapped(nn.parallel.DistributedDataParallel):
+        def __init__(self) -> None:  # a real one needs a process group
+            nn.Module.__init__(self)
+            self.module = nn.Linear(4, 2)
+
+    with pytest.raises(InputError, match="wrapped in DistributedDataParallel"):
+        weighted(lambda omega, x: omega(x), Wrapped())
+    with pytest.raises(InputError, match="wrapped in DistributedDataParallel"):
+        weighted(lambda omega, x: omega(x), torch.zeros(3), model=nn.Sequential(Wrapped()))

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parallel import DistributedDataParallel
 
 from equipoise.bilevel.variables import LevelVariables, Variables
 from equipoise.errors import InputError, UnknownTaskError
@@ -66,7 +67,8 @@ class BilevelProblem:
         objectives: the objectives' names, in order; left out, the first evaluation fixes them.
 
     Raises:
-        InputError: functions that cannot be called, variables that cannot be used, or a tensor on both levels.
+        InputError: functions that cannot be called, variables that cannot be used, a tensor on both levels, or a module that
+            is wrapped in ``DistributedDataParallel``.
 
     Example:
         The answer of the lower level is ω = α, so both objectives want α between 1 and 2.
@@ -110,6 +112,11 @@ class BilevelProblem:
             "model": model,
         }
         self._stage = _Stage({name: module for name, module in modules.items() if module is not None})
+        if any(isinstance(part, DistributedDataParallel) for part in self._stage.modules()):
+            raise InputError(
+                "a module is wrapped in DistributedDataParallel, which cannot follow evaluations at other parameters; bilevel "
+                "problems are solved in one process, so pass the module itself"
+            )
         # Where each variable sits in the modules; a parameter that several modules share sits in several places.
         self._variables = [*self.upper_variables.tensors, *self.lower_variables.tensors]
         positions = {id(tensor): position for position, tensor in enumerate(self._variables)}
