@@ -126,3 +126,17 @@ def test_modules_wrapped_for_several_processes_are_refused() -> None:
         weighted(lambda omega, x: omega(x), Wrapped())
     with pytest.raises(InputError, match="wrapped in DistributedDataParallel"):
         weighted(lambda omega, x: omega(x), torch.zeros(3), model=nn.Sequential(Wrapped()))
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_tensors_from_outside_are_left_alone(kind: type[BilevelSolver]) -> None:
+    # A module that no level and no model= names, and features whose graph was made once: constants, both of them.
+    torch.manual_seed(0)
+    outside, head = nn.Linear(4, 4), nn.Linear(4, 2)
+    features = outside(data()[0]).tanh()
+    logits, problem = weighted(lambda omega, x: omega(outside(x)) + omega(features), head)
+    solver = solver_of(kind, logits, problem)
+    for _ in range(2):
+        solver.step()
+    assert outside.weight.grad is None
+    features.sum().backward()

@@ -112,7 +112,7 @@ class ValueFunctionSolver(BilevelSolver):
         rows = self._rows
         with rows.recording():
             for row, objective in enumerate(starts):
-                rows.differentiate(row, objective, retain_graph=row < count - 1)
+                rows.differentiate(row, objective, retain_graph=row < count - 1, alone=True)
             del objectives, starts
             at, solution = self._constraint(here, solved, batches[-self.constraint_batches :], rows, count)
             if self.steps == 0:
@@ -150,7 +150,7 @@ class ValueFunctionSolver(BilevelSolver):
             state = self.problem.random_state()
             value = self.problem.lower_at(here, batch)
             seed = torch.full_like(value, 1.0 / len(batches))
-            rows.differentiate(row, value, seed, retain_graph=False)
+            rows.differentiate(row, value, seed, retain_graph=False, alone=True)
             with state.replayed():
                 reached = self.problem.lower_at(held, batch)
             if reached.requires_grad:

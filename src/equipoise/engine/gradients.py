@@ -99,7 +99,9 @@ class TaskGradients:
             for parameter, grad in zip(self.parameters, before, strict=True):
                 parameter.grad = grad
 
-    def differentiate(self, row: int, loss: Tensor, seed: Tensor | None = None, *, retain_graph: bool) -> None:
+    def differentiate(
+        self, row: int, loss: Tensor, seed: Tensor | None = None, *, retain_graph: bool, alone: bool = False
+    ) -> None:
         """Adds the gradient of ``loss`` to a row; to be called within :meth:`recording`.
 
         Args:
@@ -107,12 +109,13 @@ class TaskGradients:
             loss: scalar.
             seed: what the gradient is multiplied with; 1 if left out.
             retain_graph: keep the graph for the tasks to come.
+            alone: differentiate with respect to the shared parameters alone; other leaves' ``.grad`` stays as it is.
         """
         self._row = row
         start = origin(loss)
         if seed is None and start is not loss:
             seed = torch.ones_like(loss)
-        torch.autograd.backward(start, seed, retain_graph=retain_graph)
+        torch.autograd.backward(start, seed, retain_graph=retain_graph, inputs=self.parameters if alone else None)
 
     def differentiate_together(
         self, rows: Sequence[int], losses: Sequence[Tensor], seeds: Sequence[Tensor | None], *, chunk: int | None = None
