@@ -140,3 +140,19 @@ def test_tensors_from_outside_are_left_alone(kind: type[BilevelSolver]) -> None:
         solver.step()
     assert outside.weight.grad is None
     features.sum().backward()
+
+
+@pytest.mark.parametrize("memory", ["plain", "checkpointed"])
+def test_an_answer_that_is_not_finite_is_the_lower_levels_fault_and_not_kept(memory: str) -> None:
+    # f is finite where its gradient is not, in an entry that no upper objective looks at.
+    alpha, omega = torch.tensor([1.0]), {"seen": torch.tensor([2.0]), "unseen": torch.zeros(1)}
+    problem = BilevelProblem(
+        lambda alpha, omega, batch: (omega["seen"] - alpha).square().sum() + omega["unseen"].square().sum().sqrt(),
+        lambda alpha, omega, batch: (omega["seen"] - 3).square().sum(),
+        (alpha, omega),
+    )
+    solver = MOML(problem, torch.optim.SGD([alpha], 0.1), lower_steps=1, lower_step_size=0.1, memory=memory)
+    with pytest.raises(NonFiniteError, match='lower level\'s variable "unseen"') as caught:
+        solver.step()
+    assert caught.value.tasks == ("lower",)
+    assert [float(value.detach()) for value in (alpha, *omega.values())] == [1.0, 2.0, 0.0]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from equipoise.bilevel.base import check_upper
-from equipoise.bilevel.lower import check_lower, lower_gradients
+from equipoise.bilevel.lower import check_answer, check_lower, lower_gradients
 from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.engine.origin import origins
 from equipoise.errors import InputError
@@ -111,6 +111,7 @@ def _plain(unroll: _Unroll, start: Point, batches: Sequence[Any], upper_batch: A
         omega = unroll.moved(omega, gradients)
         values.append(value.detach())
     check_lower(values, step)
+    check_answer(omega, unroll.problem.lower_variables.names, len(batches), step)
     objectives = unroll.objectives(omega, upper_batch)
     names = unroll.problem.objectives
     upper_values = check_upper(objectives, names, step)
@@ -134,6 +135,7 @@ def _checkpointed(
             kept.append((omega, _copies(unroll.buffers), unroll.problem.random_state()))
         omega = _one(unroll, omega, batches[position], values)
     check_lower(values, step)
+    check_answer(omega, unroll.problem.lower_variables.names, total, step)
 
     # The upper level: ∇_α F_i directly, and the adjoints v_i.
     reached = [value.requires_grad_() for value in omega]

@@ -12,7 +12,7 @@ from torch import Tensor
 from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.errors import InputError, NonFiniteError
 
-__all__ = ["check_lower", "descend", "lower_gradients"]
+__all__ = ["check_answer", "check_lower", "descend", "lower_gradients"]
 
 
 def descend(
@@ -92,6 +92,27 @@ def lower_gradients(
             "use them, or was detached or computed under torch.no_grad()"
         )
     return list(found)
+
+
+def check_answer(lower: Sequence[Tensor], names: Sequence[str], steps: int, step: int) -> None:
+    """Raises if ω_T is not finite, which the values of f on the way need not show: no value is taken at ω_T.
+
+    Args:
+        lower: ω_T.
+        names: of the variables.
+        steps: T.
+        step: index of the outer step.
+    """
+    fine = torch.stack([torch.isfinite(value).all() for value in lower]).tolist()
+    for name, well in zip(names, fine, strict=True):
+        if not well:
+            raise NonFiniteError(
+                f'the lower level\'s variable "{name}" is not finite after its {steps} steps, in step {step}: its gradient was '
+                f"not, or lower_step_size is too large. The step was not taken and nothing has changed",
+                tasks=("lower",),
+                step=step,
+                what="gradient",
+            )
 
 
 def check_lower(values: Sequence[Tensor], step: int, where: str = "") -> None:
