@@ -156,3 +156,43 @@ def test_an_answer_that_is_not_finite_is_the_lower_levels_fault_and_not_kept(mem
         solver.step()
     assert caught.value.tasks == ("lower",)
     assert [float(value.detach()) for value in (alpha, *omega.values())] == [1.0, 2.0, 0.0]
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_state_is_a_copy_that_neither_saving_nor_loading_ties_to_the_solver(kind: type[BilevelSolver]) -> None:
+    torch.manual_seed(0)
+    logits, problem = weighted(lambda omega, x: omega(x), nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)))
+    solver = solver_of(kind, logits, problem)
+    solver.step()
+    state = solver.state_dict()
+    kept = copy.deepcopy(state)
+    solver.step()
+    assert str(state) == str(kept)
+    solver.load_state_dict(state)
+    solver.step()
+    assert str(state) == str(kept)
+
+
+def test_states_of_other_problems_are_refused_before_anything_changes() -> None:
+    def solver(objectives: list[str] | None, lower: nn.Module, **options: Any) -> tuple[Tensor, BilevelSolver]:
+        logits, problem = weighted(lambda omega, x: omega(x), lower, objectives=objectives, **options)
+        return logits, solver_of(FORUM, logits, problem)
+
+    torch.manual_seed(0)
+    _, one = solver(["near", "far"], nn.Linear(4, 2))
+    one.step()
+    state = one.state_dict()
+    logits, other = solver(["far", "near"], nn.Linear(4, 2))
+    with pytest.raises(InputError, match="state is of the objectives near, far; the objectives here are far, near"):
+        other.load_state_dict(state)
+    with pytest.raises(InputError, match="no state of a bilevel solver: it lacks upper, lower"):
+        other.load_state_dict({})
+    with pytest.raises(InputError, match="of 2 optimizers; there are 1"):
+        one.load_state_dict(state | {"optimizers": state["optimizers"] * 2})
+    with pytest.raises(InputError, match="other buffers"):
+        one.load_state_dict(state | {"buffers": {"lower.centre": torch.zeros(2)}})
+    assert torch.equal(logits, torch.zeros(8))
+    assert other.steps == 0
+    _, third = solver(None, nn.Linear(4, 2))
+    third.load_state_dict(state)
+    assert third.problem.objectives == ("near", "far")
