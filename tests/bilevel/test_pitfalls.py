@@ -196,3 +196,19 @@ def test_states_of_other_problems_are_refused_before_anything_changes() -> None:
     _, third = solver(None, nn.Linear(4, 2))
     third.load_state_dict(state)
     assert third.problem.objectives == ("near", "far")
+
+
+def test_a_multiplier_that_the_gradients_precision_cannot_hold_changes_nothing() -> None:
+    # ν is about 1/‖∇q̃‖² = 1e8 or more, and half precision ends at 65504.
+    alpha, omega = torch.ones(2, dtype=torch.float16), torch.zeros(2, dtype=torch.float16)
+    problem = BilevelProblem(
+        lambda alpha, omega, batch: 1e-3 * (omega - alpha).square().sum(),
+        lambda alpha, omega, batch: [100 * (omega + 9).square().sum(), alpha.sum()],
+        (alpha, omega),
+    )
+    solver = BOME(problem, torch.optim.SGD([alpha, omega], 0.1), lower_steps=2, lower_step_size=0.1)
+    with pytest.raises(NonFiniteError, match="not finite in float16, with the lower level's multiplier"):
+        solver.step()
+    assert alpha.tolist() == [1.0, 1.0]
+    assert omega.tolist() == [0.0, 0.0]
+    assert alpha.grad is None

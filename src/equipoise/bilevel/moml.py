@@ -107,6 +107,14 @@ class MOML(BilevelSolver):
                     what="gradient",
                 )
         weights, direction = self._balanced(found, gram)
+        if not bool(torch.isfinite(direction).all()):
+            raise NonFiniteError(
+                f"the direction of step {self.steps} that {self.balancer!r} combined from finite hypergradients is not finite; "
+                f"the step was not taken and nothing has changed",
+                tasks=names,
+                step=self.steps,
+                what="gradient",
+            )
         start = 0
         for tensor in self.problem.upper_variables.tensors:
             piece = direction[start : start + tensor.numel()].view(tensor.shape)

@@ -65,9 +65,10 @@ class ValueFunctionSolver(BilevelSolver):
         constraint_batches: int = 1,
     ) -> None:
         super().__init__(problem, optimizer, lower_steps=lower_steps, lower_step_size=lower_step_size, start=start)
-        if not 1 <= constraint_batches <= lower_steps:
+        whole = isinstance(constraint_batches, int) and not isinstance(constraint_batches, bool)
+        if not whole or not 1 <= constraint_batches <= lower_steps:
             raise InputError(
-                f"constraint_batches must be between 1 and lower_steps={lower_steps}, as they are the last of the step's "
+                f"constraint_batches must be a whole number between 1 and lower_steps={lower_steps}, as they are the last of the step's "
                 f"lower batches; got {constraint_batches}"
             )
         self.constraint_batches = constraint_batches
@@ -124,6 +125,14 @@ class ValueFunctionSolver(BilevelSolver):
         weights, multiplier = self._combine(gram, gap)
         both = np.append(weights, multiplier)
         direction = rows.combine(torch.from_numpy(both))
+        if not bool(torch.isfinite(direction).all()):
+            raise NonFiniteError(
+                f"the direction of step {self.steps} is not finite in {str(direction.dtype).removeprefix('torch.')}, with the "
+                f"lower level's multiplier ν = {multiplier:.3g}; the step was not taken and nothing has changed",
+                tasks=("lower",),
+                step=self.steps,
+                what="gradient",
+            )
         rows.deliver(direction)
         self._finish(leaves)
         shown = np.full(len(names), weights.sum() / len(names)) if self.averages else weights
