@@ -212,3 +212,20 @@ def test_a_multiplier_that_the_gradients_precision_cannot_hold_changes_nothing()
     assert alpha.tolist() == [1.0, 1.0]
     assert omega.tolist() == [0.0, 0.0]
     assert alpha.grad is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [(FORUM, {}), (BOME, {}), (MOML, {}), (MOML, {"memory": "checkpointed"}), (MoCo, {"batched": True})]
+)
+def test_variables_that_nothing_depends_on_do_not_decay(kind: type[BilevelSolver], options: dict[str, Any]) -> None:
+    upper, lower = ({"used": torch.ones(2), "idle": torch.ones(3)} for _ in range(2))
+    problem = BilevelProblem(
+        lambda alpha, omega, batch: (omega["used"] - alpha["used"]).square().sum(),
+        lambda alpha, omega, batch: [(omega["used"] - end).square().sum() for end in (3.0, 4.0)],
+        (upper, lower),
+    )
+    held = [*upper.values(), *lower.values()] if kind.moves_both else [*upper.values()]
+    kind(problem, torch.optim.AdamW(held, 0.1, weight_decay=0.1), lower_steps=3, lower_step_size=0.1, **options).step()
+    assert not torch.equal(upper["used"], torch.ones(2))
+    assert torch.equal(upper["idle"], torch.ones(3))
+    assert torch.equal(lower["idle"], torch.ones(3))
