@@ -42,7 +42,7 @@ class Combination(NamedTuple):
 class ValueFunctionSolver(BilevelSolver):
     """Steps along −(Σ λ_i ∇F_i + ν ∇q̃) in all variables, q̃(α, ω) = f(α, ω) − f(α, ω̃^T).
 
-    Time of a step: T + 1 gradients of f, one more evaluation of it, and m gradients of F (one where they are averaged).
+    Time of a step: T + 1 gradients of f, one more with respect to α alone, and m gradients of F (one where they are averaged).
     Memory: m + 1 gradients of all variables, whatever T.
 
     Attributes:
