@@ -68,8 +68,8 @@ class ValueFunctionSolver(BilevelSolver):
         whole = isinstance(constraint_batches, int) and not isinstance(constraint_batches, bool)
         if not whole or not 1 <= constraint_batches <= lower_steps:
             raise InputError(
-                f"constraint_batches must be a whole number between 1 and lower_steps={lower_steps}, as they are the last of the step's "
-                f"lower batches; got {constraint_batches}"
+                f"constraint_batches must be a whole number between 1 and lower_steps={lower_steps}, as they are the last of "
+                f"the step's lower batches; got {constraint_batches}"
             )
         self.constraint_batches = constraint_batches
         self._rows: TaskGradients | None = None
