@@ -151,6 +151,12 @@ class TaskGradients:
                     for row, piece in zip(rows[start : start + size], gradient, strict=True):
                         self._write(row, position, piece)
 
+    def add(self, row: int, pieces: Sequence[Tensor | None]) -> None:
+        """Adds something to a row, an entry a parameter; to be called within :meth:`recording`."""
+        for position, piece in enumerate(pieces):
+            if piece is not None:
+                self._write(row, position, piece)
+
     def subtract(self, row: int, pieces: Sequence[Tensor | None]) -> None:
         """Takes something away from a row, an entry a parameter; to be called within :meth:`recording`."""
         for position, piece in enumerate(pieces):
