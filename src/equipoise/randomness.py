@@ -37,6 +37,12 @@ class RandomState:
             devices = {tensor.device.index for tensor in tensors if tensor.is_cuda}
         return cls(torch.get_rng_state(), {index: torch.cuda.get_rng_state(index) for index in sorted(devices)})
 
+    def equals(self, other: RandomState) -> bool:
+        """Whether nothing was drawn between two snapshots of the same devices."""
+        return bool(torch.equal(self.cpu, other.cpu)) and all(
+            index in other.cuda and torch.equal(state, other.cuda[index]) for index, state in self.cuda.items()
+        )
+
     @contextmanager
     def replayed(self) -> Iterator[None]:
         """Runs the body from this random state and puts the present one back afterwards."""

@@ -234,6 +234,7 @@ def test_optimizers_that_do_not_fit() -> None:
         (FORUM, {"lower_step_size": 0.0}, "lower_step_size"),
         (FORUM, {"start": "hot"}, "warm"),
         (FORUM, {"constraint_batches": 4}, "constraint_batches"),
+        (FORUM, {"constraint_batches": 1.5}, "constraint_batches must be a whole number"),
         (BOME, {"barrier": "wall"}, "barrier"),
         (BVFIM, {"margin": 0.0}, "margin"),
         (BVFIM, {"decay": 0.5}, "decay"),

@@ -6,7 +6,7 @@ from collections import namedtuple
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset, WeightedRandomSampler
 
 from equipoise.bilevel.weighting import halves, hold_out
 from equipoise.bilevel.weighting.validation import Validation
@@ -181,3 +181,12 @@ def test_a_shorter_loader_than_that_of_the_state():
         batches.draw()
     with pytest.raises(InputError, match="gives 1 batches"):
         Validation([1]).load_state_dict(batches.state_dict())
+
+
+@pytest.mark.parametrize("options", [{"replacement": True}, {"num_samples": 3}])
+def test_samplers_that_do_not_pass_over_all_rows_once_are_not_divided(options):
+    rows = TensorDataset(torch.arange(10))
+    loader = DataLoader(rows, 2, sampler=RandomSampler(rows, **options))
+    train, validation = hold_out(loader)
+    assert train is loader
+    assert validation is None

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from equipoise.bilevel import BOME, FORUM, MOML, BilevelProblem, BilevelSolver, MoCo, endless
+from equipoise.bilevel import BOME, BVFIM, FORUM, MOML, BilevelProblem, BilevelSolver, MoCo, endless
 from tests.bilevel.problems import small_network
 
 TRAINING = [torch.tensor(rows) for rows in ([0, 1, 2, 3], [4, 5, 6, 7], [0, 2, 4, 6])]
@@ -115,3 +115,47 @@ def test_dropout_masks_are_the_same_on_both_sides_of_the_constraint() -> None:
     solver.step(TRAINING, validation)
     assert solver.last is not None
     assert solver.last.constraint == 0.0
+
+
+@pytest.mark.parametrize("kind", [FORUM, BOME, BVFIM])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("careful", [False, True])
+def test_sharing_the_first_gradient_changes_nothing(kind: type[BilevelSolver], dropout: float, careful: bool) -> None:
+    def run(shared: bool) -> tuple[list[Tensor], dict[str, Any], Any, int]:
+        torch.manual_seed(7)
+        logits, model, solver, validation = solver_of(kind, dropout=dropout)
+        solver.careful = careful
+        if not shared:
+            solver._draws = True
+        calls = 0
+
+        def count(*_: Any) -> None:
+            nonlocal calls
+            calls += 1
+
+        model.register_forward_hook(count)
+        for _ in range(3):
+            solver.step([TRAINING[0]] * 3, validation)
+        return [logits, *model.parameters(), *model.buffers(), torch.rand(3)], solver.state_dict(), solver.last, calls
+
+    (first, state, report, calls), (second, other, other_report, other_calls) = run(True), run(False)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert str(state) == str(other)
+    assert str(report) == str(other_report)
+    # One evaluation less a step; with dropout, one more in the first, which finds out about it.
+    assert calls - other_calls == (1 if dropout else -3)
+
+
+def test_the_first_gradient_is_shared_where_the_batch_is_the_same_and_the_start_warm() -> None:
+    def evaluations(batches: list[Tensor], **options: Any) -> int:
+        _, model, solver, validation = solver_of(FORUM, **options)
+        calls = []
+        model.register_forward_hook(lambda *_: calls.append(1))
+        solver.step(batches, validation)
+        return len(calls)
+
+    assert evaluations([TRAINING[0]] * 3) == 5  # T, F, and f at ω̃
+    assert evaluations([TRAINING[0], TRAINING[1], TRAINING[0]]) == 5
+    assert evaluations(TRAINING) == 6
+    assert evaluations([TRAINING[0]] * 3, start="cold") == 6
+    assert evaluations([TRAINING[0]] * 3, constraint_batches=2) == 8

@@ -548,3 +548,15 @@ def test_the_guide_has_them_all():
     page = (Path(__file__).parents[2] / "docs" / "task-weights.md").read_text(encoding="utf-8")
     for info in weightings():
         assert f"| `{info.name}` | {info.summary} | {info.price} |" in page
+
+
+@pytest.mark.parametrize("solver", NAMES)
+def test_weights_of_a_half_precision_model_are_learned_in_single_precision(solver):
+    model = Net().bfloat16()
+    lower, upper = ({name: tensor.bfloat16() for name, tensor in batch(seed).items()} for seed in (1, 2))
+    mtl = TaskWeighting(eq.Objective(model, losses, TASKS), torch.optim.SGD(model.parameters(), 1e-3), solver)
+    with torch.no_grad():
+        mtl._free.fill_(1.0)  # where bfloat16 has steps of 0.004
+    mtl.step(lower, upper)
+    moved = (mtl._free.detach() - 1.0).abs()
+    assert float(moved.max()) == pytest.approx(0.001, rel=0.01)

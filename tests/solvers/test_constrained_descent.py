@@ -132,3 +132,16 @@ def test_order_of_objectives_does_not_matter() -> None:
 def test_refuses_what_is_no_problem(gram: list[list[float]], phi: float, says: str) -> None:
     with pytest.raises(InputError, match=says):
         constrained_descent(gram, phi)
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_objectives_nearly_parallel_to_the_constraint(count: int) -> None:
+    # Of such a gradient next to nothing is left across the constraint's, and much of that is rounding.
+    generator = np.random.default_rng(count)
+    for _ in range(100):
+        rows = generator.standard_normal((count + 1, 2))
+        rows[-1] = rows[0] + 10.0 ** generator.uniform(-9, -4) * rows[-1]
+        gram = rows @ rows.T
+        phi = float(generator.choice([0.005, 0.25, 1.5])) * gram[-1, -1]
+        weights, multiplier = constrained_descent(gram, phi)
+        assert constrained_descent_residual(gram, phi, weights, multiplier) < 1e-8

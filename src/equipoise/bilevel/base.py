@@ -131,8 +131,25 @@ class BilevelSolver(ABC):
         """Goes on from a saved state.
 
         Raises:
-            InputError: the state is of other variables or another kind of solver.
+            InputError: the state is of other variables, other objectives, or another kind of solver.
         """
+        missing = [part for part in self.state_dict() if part not in state]
+        if missing:
+            raise InputError(f"this is no state of a bilevel solver: it lacks {', '.join(missing)}")
+        saved_names, names = tuple(state["objectives"]), self.problem.objectives
+        if saved_names and names and saved_names != names:
+            raise InputError(
+                f"the state is of the objectives {', '.join(saved_names)}; the objectives here are {', '.join(names)}"
+            )
+        if len(state["optimizers"]) != len(self.optimizers.all):
+            raise InputError(
+                f"the state is of {len(state['optimizers'])} optimizers; there are {len(self.optimizers.all)} here"
+            )
+        buffers = self.problem.here().buffers
+        if {name: buffer.shape for name, buffer in state["buffers"].items()} != {
+            name: buffer.shape for name, buffer in buffers.items()
+        }:
+            raise InputError("the state is of modules with other buffers than this problem's")
         for level in (self.problem.upper_variables, self.problem.lower_variables):
             saved = state[level.level]
             if [tensor.shape for tensor in saved] != [tensor.shape for tensor in level.tensors]:
@@ -143,8 +160,8 @@ class BilevelSolver(ABC):
                 for tensor, saved in zip(level.tensors, state[level.level], strict=True):
                     tensor.copy_(saved)
         self.problem.keep_buffers(state["buffers"])
-        if state["objectives"]:
-            self.problem.names.fix(state["objectives"])
+        if saved_names:
+            self.problem.names.fix(saved_names)
         self.optimizers.load_state_dict(state["optimizers"])
 
     def load_own_state(self, state: dict[str, Any]) -> None:

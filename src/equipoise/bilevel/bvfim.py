@@ -20,8 +20,10 @@ __all__ = ["BVFIM"]
 class BVFIM(ValueFunctionSolver):
     """Lowers the mean upper objective with a logarithmic barrier on the constraint (Liu et al., 2021, BVFIM).
 
-    Works on F(α, ω) + ½θ‖ω‖² − τ log s, with s = f*(α) + μ − f(α, ω) and f*(α) = min_ω f(α, ω) + ½μ‖ω‖² estimated by T
-    gradient steps. Its gradient is ∇F + θω + (τ/s)(∇f(α, ω) − ∇_α f*(α)). μ, θ and τ shrink by ``decay`` from step to step.
+    Works on F(α, ω) + ½θ‖ω‖² − τ log s, with s = f(α, ω̃^T) + μ − f(α, ω) and ω̃^T from T gradient steps on f(α, ω) + ½μ‖ω‖².
+    Its gradient is ∇F + θω + (τ/s)(∇f(α, ω) − ∇_α f(α, ω̃^T)). μ, θ and τ shrink by ``decay`` from step to step. The published
+    s has ½μ‖ω̃^T‖² more: there, the regulariser counts in the value of the lower level, too. Here the same q̃ = f(α, ω) −
+    f(α, ω̃^T) serves all methods, so that networks of many parameters do not widen the barrier by their norm.
 
     The published algorithm solves for ω by several steps of its own in every outer step; here ω and α take one step of
     the torch optimizer each, from where they are, so that all methods of this room share one interface and one price. Where

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from equipoise.bilevel.base import check_upper
-from equipoise.bilevel.lower import check_lower, lower_gradients
+from equipoise.bilevel.lower import check_answer, check_lower, lower_gradients
 from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.engine.origin import origins
 from equipoise.errors import InputError
@@ -37,12 +37,14 @@ class Hypergradients(NamedTuple):
         values: F ``[m]`` at ω_T.
         solution: ω_T and the buffers there.
         lower: f(α, ω_{T−1}) on the last lower batch.
+        reached: for each variable of α, whether any objective depends on it; ``None`` where all of them are.
     """
 
     rows: Tensor
     values: Tensor
     solution: Point
     lower: float
+    reached: tuple[bool, ...] | None = None
 
 
 def hypergradients(
@@ -111,6 +113,7 @@ def _plain(unroll: _Unroll, start: Point, batches: Sequence[Any], upper_batch: A
         omega = unroll.moved(omega, gradients)
         values.append(value.detach())
     check_lower(values, step)
+    check_answer(omega, unroll.problem.lower_variables.names, len(batches), step)
     objectives = unroll.objectives(omega, upper_batch)
     names = unroll.problem.objectives
     upper_values = check_upper(objectives, names, step)
@@ -118,7 +121,7 @@ def _plain(unroll: _Unroll, start: Point, batches: Sequence[Any], upper_batch: A
     found = _vjp(objectives, unroll.upper, None, batched)
     _check_dependence(found, names)
     solution = Point(start.upper, [value.detach() for value in omega], unroll.buffers)
-    return Hypergradients(_flat(found, unroll.upper), upper_values, solution, float(values[-1]))
+    return Hypergradients(_flat(found, unroll.upper), upper_values, solution, float(values[-1]), _reached(found))
 
 
 def _checkpointed(
@@ -134,6 +137,7 @@ def _checkpointed(
             kept.append((omega, _copies(unroll.buffers), unroll.problem.random_state()))
         omega = _one(unroll, omega, batches[position], values)
     check_lower(values, step)
+    check_answer(omega, unroll.problem.lower_variables.names, total, step)
 
     # The upper level: ∇_α F_i directly, and the adjoints v_i.
     reached = [value.requires_grad_() for value in omega]
@@ -179,7 +183,7 @@ def _checkpointed(
                         before = direct[row][position]
                         direct[row][position] = change if before is None else before + change
     _check_dependence([row if depends[i] else [None] * count for i, row in enumerate(direct)], names)
-    return Hypergradients(_flat(direct, unroll.upper), upper_values, solution, float(values[-1]))
+    return Hypergradients(_flat(direct, unroll.upper), upper_values, solution, float(values[-1]), _reached(direct))
 
 
 def _one(unroll: _Unroll, omega: list[Tensor], batch: Any, values: list[Tensor]) -> list[Tensor]:
@@ -255,6 +259,10 @@ def _check_dependence(found: Sequence[Sequence[Tensor | None]], names: Sequence[
                 f'upper(α, ω, batch): the objective "{name}" does not depend on the upper-level variables, neither directly '
                 f"nor through the lower level's answer ω"
             )
+
+
+def _reached(rows: Sequence[Sequence[Tensor | None]]) -> tuple[bool, ...]:
+    return tuple(any(entry is not None for entry in column) for column in zip(*rows, strict=True))
 
 
 def _flat(rows: Sequence[Sequence[Tensor | None]], inputs: Sequence[Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.errors import InputError, NonFiniteError
 
-__all__ = ["check_lower", "descend", "lower_gradients"]
+__all__ = ["check_answer", "check_lower", "descend", "lower_gradients"]
 
 
 def descend(
@@ -23,6 +23,7 @@ def descend(
     *,
     decay: float = 0.0,
     careful: bool = False,
+    first: tuple[Tensor, Sequence[Tensor | None]] | None = None,
     step: int,
 ) -> Point:
     """ω̃^{t+1} = ω̃^t − η (∇_ω f(α, ω̃^t) + decay ω̃^t), one step a batch (thesis, eq. 3.15).
@@ -35,6 +36,7 @@ def descend(
         decay: of the variables.
         careful: take a step back that led to a larger f than that of ω̃^0, or to none, and halve η for the steps that are left.
             The T batches must be one and the same, or f would not be comparable. Costs one more evaluation of f.
+        first: f and ∇_ω f at ω̃^0 on the first batch, if they are known.
         step: index of the outer step, for error messages.
 
     Returns:
@@ -49,14 +51,16 @@ def descend(
     point = Point(upper, lower, start.buffers)
     values: list[Tensor] = []
     kept: list[Tensor] = []
-    for batch in batches:
-        value = problem.lower_at(point, batch)
+    gradients: Sequence[Tensor | None]
+    for position, batch in enumerate(batches):
+        known = first if position == 0 else None
+        value = problem.lower_at(point, batch) if known is None else known[0]
         if careful and values and not bool(value <= values[0]):
             step_size *= 0.5
             with torch.no_grad():
                 torch._foreach_copy_(lower, kept)
         else:
-            gradients = lower_gradients(problem, value, lower)
+            gradients = lower_gradients(problem, value, lower) if known is None else known[1]
             values.append(value.detach())
             kept = [tensor.detach().clone() for tensor in lower] if careful else []
         with torch.no_grad():
@@ -92,6 +96,27 @@ def lower_gradients(
             "use them, or was detached or computed under torch.no_grad()"
         )
     return list(found)
+
+
+def check_answer(lower: Sequence[Tensor], names: Sequence[str], steps: int, step: int) -> None:
+    """Raises if ω_T is not finite, which the values of f on the way need not show: no value is taken at ω_T.
+
+    Args:
+        lower: ω_T.
+        names: of the variables.
+        steps: T.
+        step: index of the outer step.
+    """
+    fine = torch.stack([torch.isfinite(value).all() for value in lower]).tolist()
+    for name, well in zip(names, fine, strict=True):
+        if not well:
+            raise NonFiniteError(
+                f'the lower level\'s variable "{name}" is not finite after its {steps} steps, in step {step}: its gradient was '
+                f"not, or lower_step_size is too large. The step was not taken and nothing has changed",
+                tasks=("lower",),
+                step=step,
+                what="gradient",
+            )
 
 
 def check_lower(values: Sequence[Tensor], step: int, where: str = "") -> None:

@@ -107,10 +107,20 @@ class MOML(BilevelSolver):
                     what="gradient",
                 )
         weights, direction = self._balanced(found, gram)
+        if not bool(torch.isfinite(direction).all()):
+            raise NonFiniteError(
+                f"the direction of step {self.steps} that {self.balancer!r} combined from finite hypergradients is not finite; "
+                f"the step was not taken and nothing has changed",
+                tasks=names,
+                step=self.steps,
+                what="gradient",
+            )
         start = 0
-        for tensor in self.problem.upper_variables.tensors:
+        for position, tensor in enumerate(self.problem.upper_variables.tensors):
             piece = direction[start : start + tensor.numel()].view(tensor.shape)
-            tensor.grad = piece.to(tensor)
+            # Optimizers leave variables without a gradient alone, where one of zeros would decay them.
+            if found.reached is None or found.reached[position]:
+                tensor.grad = piece.to(tensor)
             start += tensor.numel()
         self._solution = found.solution
         return BilevelReport(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,10 +69,10 @@ class OuterOptimizers:
             optimizer.step()
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """The states of all."""
-        return [optimizer.state_dict() for optimizer in self.all]
+        """Copies of the states of all, which further steps do not change."""
+        return [copy.deepcopy(optimizer.state_dict()) for optimizer in self.all]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Goes on from saved states."""
+        """Goes on from saved states, which stay as they are."""
         for optimizer, state in zip(self.all, states, strict=True):
-            optimizer.load_state_dict(state)
+            optimizer.load_state_dict(copy.deepcopy(state))

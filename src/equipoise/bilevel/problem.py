@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parallel import DistributedDataParallel
 
 from equipoise.bilevel.variables import LevelVariables, Variables
 from equipoise.errors import InputError, UnknownTaskError
@@ -57,7 +58,8 @@ class BilevelProblem:
     Args:
         lower: ``lower(upper_variables, lower_variables, batch) -> scalar``, the function f.
         upper: ``upper(upper_variables, lower_variables, batch)`` returns the m objectives: a mapping name → scalar, a sequence
-            of scalars, a tensor ``[m]`` or one scalar. Their names, or ``objective0`` …, are fixed by the first evaluation.
+            of scalars, a tensor ``[m]`` or one scalar. A scalar may also be given as a zero-argument callable. Their names, or
+            ``objective0`` …, are fixed by the first evaluation.
         variables: ``(upper_variables, lower_variables)``. Each is a module (its parameters that require gradients), a mapping
             name → leaf tensor, or one leaf tensor; functions are given the module, a dictionary, or a tensor.
         model: a module, used by the functions, of which variables given as tensors are parameters: then those
@@ -65,7 +67,8 @@ class BilevelProblem:
         objectives: the objectives' names, in order; left out, the first evaluation fixes them.
 
     Raises:
-        InputError: functions that cannot be called, variables that cannot be used, or a tensor on both levels.
+        InputError: functions that cannot be called, variables that cannot be used, a tensor on both levels, or a module that
+            is wrapped in ``DistributedDataParallel``.
 
     Example:
         The answer of the lower level is ω = α, so both objectives want α between 1 and 2.
@@ -109,6 +112,11 @@ class BilevelProblem:
             "model": model,
         }
         self._stage = _Stage({name: module for name, module in modules.items() if module is not None})
+        if any(isinstance(part, DistributedDataParallel) for part in self._stage.modules()):
+            raise InputError(
+                "a module is wrapped in DistributedDataParallel, which cannot follow evaluations at other parameters; bilevel "
+                "problems are solved in one process, so pass the module itself"
+            )
         # Where each variable sits in the modules; a parameter that several modules share sits in several places.
         self._variables = [*self.upper_variables.tensors, *self.lower_variables.tensors]
         positions = {id(tensor): position for position, tensor in enumerate(self._variables)}
@@ -119,10 +127,11 @@ class BilevelProblem:
         ]
         for tensor in self._variables:
             tensor.requires_grad_()
-        # Parameters that belong to no level are constants: no gradient is computed for them.
+        # Parameters that belong to no level are constants: no gradient is computed for them. Of a tied one a single name is
+        # substituted, for functional_call refuses different tensors under two.
         self._constants = [
             (name, parameter)
-            for name, parameter in self._stage.named_parameters(remove_duplicate=False)
+            for name, parameter in self._stage.named_parameters()
             if id(parameter) not in positions and parameter.requires_grad
         ]
 
@@ -167,15 +176,8 @@ class BilevelProblem:
         Raises:
             InputError: something that cannot be read as scalars, or other objectives than before.
         """
-        value = self._play(self._upper, point, batch)
-        if isinstance(value, Tensor) and value.dim() == 0:
-            value = value.unsqueeze(0)
         fixed = self.names.names if self.names.known else None
-        try:
-            named = as_losses(value, fixed or _default_names(value))
-            scalars = {name: scalar(name, entry, differentiable=False) for name, entry in named.items()}
-        except InputError as error:
-            raise InputError(f"upper(α, ω, batch) returned no objectives that can be used: {error}") from None
+        scalars: dict[str, Tensor] = self._play(lambda *given: _scalars(self._upper(*given), fixed), point, batch)
         if fixed is None:
             self.names.fix(scalars)
         elif set(scalars) != set(fixed):
@@ -193,7 +195,22 @@ class BilevelProblem:
         lower = self.lower_variables.view(point.lower)
         if not substituted:
             return function(upper, lower, batch)
-        return functional_call(self._stage, substituted, (lambda: function(upper, lower, batch),))
+        value = functional_call(self._stage, substituted, (lambda: function(upper, lower, batch),))
+        for name in point.buffers:
+            # Modules may put another tensor in a buffer's place where others write into it.
+            point.buffers[name] = substituted[name].detach()
+        return value
+
+
+def _scalars(value: Any, names: Sequence[str] | None) -> dict[str, Tensor]:
+    """What ``upper`` returned, by name; callables among it are evaluated, so this has to happen at the point in question."""
+    if isinstance(value, Tensor) and value.dim() == 0:
+        value = value.unsqueeze(0)
+    try:
+        named = as_losses(value, names or _default_names(value))
+        return {name: scalar(name, entry, differentiable=False) for name, entry in named.items()}
+    except InputError as error:
+        raise InputError(f"upper(α, ω, batch) returned no objectives that can be used: {error}") from None
 
 
 def _default_names(value: Any) -> list[str] | None:

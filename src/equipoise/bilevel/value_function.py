@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from equipoise.engine.gradients import TaskGradients
 from equipoise.errors import InputError, NonFiniteError
 
 __all__ = ["Combination", "ValueFunctionSolver"]
+
+
+First: TypeAlias = tuple[Tensor, Sequence[Tensor | None]]
 
 
 class Combination(NamedTuple):
@@ -42,8 +45,10 @@ class Combination(NamedTuple):
 class ValueFunctionSolver(BilevelSolver):
     """Steps along −(Σ λ_i ∇F_i + ν ∇q̃) in all variables, q̃(α, ω) = f(α, ω) − f(α, ω̃^T).
 
-    Time of a step: T + 1 gradients of f, one more evaluation of it, and m gradients of F (one where they are averaged).
-    Memory: m + 1 gradients of all variables, whatever T.
+    Time of a step: T + 1 gradients of f, one more with respect to α alone, and m gradients of F (one where they are averaged).
+    Memory: m + 1 gradients of all variables, whatever T. With a warm start, one and the same batch in the first lower step and
+    in the constraint, and no draws from torch's generators in f, the first lower step's gradient is a part of the one at z: one
+    gradient of f less, and one more in memory.
 
     Attributes:
         careful: see :func:`~equipoise.bilevel.lower.descend`; for problems whose lower batches are one and the same.
@@ -65,14 +70,16 @@ class ValueFunctionSolver(BilevelSolver):
         constraint_batches: int = 1,
     ) -> None:
         super().__init__(problem, optimizer, lower_steps=lower_steps, lower_step_size=lower_step_size, start=start)
-        if not 1 <= constraint_batches <= lower_steps:
+        whole = isinstance(constraint_batches, int) and not isinstance(constraint_batches, bool)
+        if not whole or not 1 <= constraint_batches <= lower_steps:
             raise InputError(
-                f"constraint_batches must be between 1 and lower_steps={lower_steps}, as they are the last of the step's "
-                f"lower batches; got {constraint_batches}"
+                f"constraint_batches must be a whole number between 1 and lower_steps={lower_steps}, as they are the last of "
+                f"the step's lower batches; got {constraint_batches}"
             )
         self.constraint_batches = constraint_batches
         self._rows: TaskGradients | None = None
         self._buffers: dict[str, Tensor] = {}
+        self._draws = False
 
     @abstractmethod
     def _combine(self, gram: NDArray[np.float64], gap: float) -> Combination:
@@ -84,18 +91,20 @@ class ValueFunctionSolver(BilevelSolver):
 
     def _gradients(self, batches: list[Any], upper_batch: Any) -> BilevelReport:
         here = self.problem.here()
+        leaves = [*here.upper, *here.lower]
+        upper_here = Point(here.upper, here.lower, _copies(here.buffers))
+        first = self._first(here, leaves, batches)
         solved = descend(
             self.problem,
             # Statistics that a probe collects are not the model's: of this step's evaluations the one at z counts.
-            Point(here.upper, self._lower_start().lower, {name: buffer.clone() for name, buffer in here.buffers.items()}),
+            Point(here.upper, self._lower_start().lower, _copies(upper_here.buffers)),
             batches,
             self.lower_step_size,
             decay=self._lower_decay(),
             careful=self.careful,
+            first=None if first is None else (first[0], first[1][len(here.upper) :]),
             step=self.steps,
         )
-        leaves = [*here.upper, *here.lower]
-        upper_here = Point(here.upper, here.lower, {name: buffer.clone() for name, buffer in here.buffers.items()})
         objectives = self.problem.objectives_at(upper_here, upper_batch)
         names = self.problem.objectives
         values = check_upper(objectives, names, self.steps)
@@ -112,9 +121,9 @@ class ValueFunctionSolver(BilevelSolver):
         rows = self._rows
         with rows.recording():
             for row, objective in enumerate(starts):
-                rows.differentiate(row, objective, retain_graph=row < count - 1)
+                rows.differentiate(row, objective, retain_graph=row < count - 1, alone=True)
             del objectives, starts
-            at, solution = self._constraint(here, solved, batches[-self.constraint_batches :], rows, count)
+            at, solution = self._constraint(here, solved, batches[-self.constraint_batches :], rows, count, first)
             if self.steps == 0:
                 self._check_dependence(rows, count)
         self._buffers = here.buffers
@@ -124,6 +133,14 @@ class ValueFunctionSolver(BilevelSolver):
         weights, multiplier = self._combine(gram, gap)
         both = np.append(weights, multiplier)
         direction = rows.combine(torch.from_numpy(both))
+        if not bool(torch.isfinite(direction).all()):
+            raise NonFiniteError(
+                f"the direction of step {self.steps} is not finite in {str(direction.dtype).removeprefix('torch.')}, with the "
+                f"lower level's multiplier ν = {multiplier:.3g}; the step was not taken and nothing has changed",
+                tasks=("lower",),
+                step=self.steps,
+                what="gradient",
+            )
         rows.deliver(direction)
         self._finish(leaves)
         shown = np.full(len(names), weights.sum() / len(names)) if self.averages else weights
@@ -138,8 +155,28 @@ class ValueFunctionSolver(BilevelSolver):
             stationarity=max(0.0, float(both @ gram @ both)),
         )
 
+    def _first(self, here: Point, leaves: Sequence[Tensor], batches: Sequence[Any]) -> First | None:
+        """f(z) and its gradient, where the first lower step starts from z on the batch that the constraint is taken on.
+
+        The gradient then serves both. Not where f draws random numbers, for the two evaluations have masks of their own.
+        """
+        if self._draws or self._first_lower is not None or self.constraint_batches > 1 or batches[0] is not batches[-1]:
+            return None
+        buffers = _copies(here.buffers)
+        state = self.problem.random_state()
+        with state.replayed():
+            value = self.problem.lower_at(Point(here.upper, here.lower, buffers), batches[0])
+            self._draws = not state.equals(self.problem.random_state())
+        if self._draws or not value.requires_grad:
+            return None
+        gradients = torch.autograd.grad(value, leaves, allow_unused=True)
+        if all(gradient is None for gradient in gradients[len(here.upper) :]):
+            return None  # descend() says what is wrong
+        here.buffers = buffers
+        return value.detach(), gradients
+
     def _constraint(
-        self, here: Point, solved: Point, batches: Sequence[Any], rows: TaskGradients, row: int
+        self, here: Point, solved: Point, batches: Sequence[Any], rows: TaskGradients, row: int, first: First | None
     ) -> tuple[float, float]:
         """Records ∇q̃ and returns f(α, ω) and f(α, ω̃^T), averages over the batches."""
         present, answer = [], []
@@ -148,9 +185,12 @@ class ValueFunctionSolver(BilevelSolver):
         for batch in batches:
             # The same dropout masks on both sides: their difference is what counts.
             state = self.problem.random_state()
-            value = self.problem.lower_at(here, batch)
+            value = self.problem.lower_at(here, batch) if first is None else first[0]
             seed = torch.full_like(value, 1.0 / len(batches))
-            rows.differentiate(row, value, seed, retain_graph=False)
+            if first is None:
+                rows.differentiate(row, value, seed, retain_graph=False, alone=True)
+            else:
+                rows.add(row, first[1])
             with state.replayed():
                 reached = self.problem.lower_at(held, batch)
             if reached.requires_grad:
@@ -196,6 +236,10 @@ class ValueFunctionSolver(BilevelSolver):
 
     def _commit(self) -> None:
         self.problem.keep_buffers(self._buffers)
+
+
+def _copies(buffers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in buffers.items()}
 
 
 def _independent(objective: str, *, lower_depends: bool) -> str:

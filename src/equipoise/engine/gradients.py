@@ -99,7 +99,9 @@ class TaskGradients:
             for parameter, grad in zip(self.parameters, before, strict=True):
                 parameter.grad = grad
 
-    def differentiate(self, row: int, loss: Tensor, seed: Tensor | None = None, *, retain_graph: bool) -> None:
+    def differentiate(
+        self, row: int, loss: Tensor, seed: Tensor | None = None, *, retain_graph: bool, alone: bool = False
+    ) -> None:
         """Adds the gradient of ``loss`` to a row; to be called within :meth:`recording`.
 
         Args:
@@ -107,12 +109,13 @@ class TaskGradients:
             loss: scalar.
             seed: what the gradient is multiplied with; 1 if left out.
             retain_graph: keep the graph for the tasks to come.
+            alone: differentiate with respect to the shared parameters alone; other leaves' ``.grad`` stays as it is.
         """
         self._row = row
         start = origin(loss)
         if seed is None and start is not loss:
             seed = torch.ones_like(loss)
-        torch.autograd.backward(start, seed, retain_graph=retain_graph)
+        torch.autograd.backward(start, seed, retain_graph=retain_graph, inputs=self.parameters if alone else None)
 
     def differentiate_together(
         self, rows: Sequence[int], losses: Sequence[Tensor], seeds: Sequence[Tensor | None], *, chunk: int | None = None
@@ -147,6 +150,12 @@ class TaskGradients:
                 if gradient is not None:
                     for row, piece in zip(rows[start : start + size], gradient, strict=True):
                         self._write(row, position, piece)
+
+    def add(self, row: int, pieces: Sequence[Tensor | None]) -> None:
+        """Adds something to a row, an entry a parameter; to be called within :meth:`recording`."""
+        for position, piece in enumerate(pieces):
+            if piece is not None:
+                self._write(row, position, piece)
 
     def subtract(self, row: int, pieces: Sequence[Tensor | None]) -> None:
         """Takes something away from a row, an entry a parameter; to be called within :meth:`recording`."""

@@ -21,7 +21,7 @@ from equipoise.solvers.simplex import simplex_quadratic_program
 
 __all__ = ["constrained_descent", "constrained_descent_residual", "constraint_multiplier"]
 
-# What is left of a squared norm once the part along c is taken out counts as nothing below this share of it: rounding.
+# How uncertain a squared norm is, as a share of it, once the part along c is taken out: rounding, for each of the objectives.
 _ROUNDING = 64.0 * float(np.finfo(np.float64).eps)
 
 
@@ -60,9 +60,9 @@ def constrained_descent(gram: ArrayLike, phi: float) -> tuple[Array, float]:
     # With ν = (φ − ⟨c, Σ λ_i g_i⟩)/‖c‖² put in, what is left are the parts of the g_i across c, and a linear term.
     share = along / square
     across = inner - np.outer(along, share)
-    gone = across.diagonal() <= _ROUNDING * inner.diagonal()
-    across[gone] = 0.0
-    across[:, gone] = 0.0
+    # Little is left of a g_i that is nearly parallel to c, and rounding may be most of it: without this, what is left would
+    # not be positive semidefinite in units of its own length, and the ridge that repairs that would be large.
+    across[np.diag_indices_from(across)] += _ROUNDING * len(across) * inner.diagonal()
     active = simplex_quadratic_program(across, phi * share)
     multiplier = (phi - float(along @ active)) / square
     if multiplier >= 0.0:

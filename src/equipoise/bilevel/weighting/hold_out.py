@@ -99,6 +99,9 @@ def _of_files(loader: DatasetBatches, fraction: float, seed: int) -> HeldOut:
 
 
 def _divisible(loader: DataLoader[Any]) -> bool:
+    sampler = loader.sampler
+    if type(sampler) is RandomSampler and (sampler.replacement or sampler.num_samples != len(sampler.data_source)):
+        return False  # not a pass over all rows, which the parts' loaders would make of it
     return (
         not isinstance(loader.dataset, IterableDataset)
         and isinstance(loader.dataset, Sized)

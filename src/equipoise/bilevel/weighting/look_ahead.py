@@ -19,7 +19,7 @@ from torch import Tensor
 from equipoise.autocast import without_autocast
 from equipoise.bilevel.base import check_upper
 from equipoise.bilevel.hypergradients import Hypergradients
-from equipoise.bilevel.lower import check_lower
+from equipoise.bilevel.lower import check_answer, check_lower
 from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import Point
 from equipoise.bilevel.weighting.problem import WeightProblem
@@ -88,6 +88,7 @@ def one_step_hypergradients(
         (leaf.detach() - step_size * piece.view(leaf.shape).to(leaf)).requires_grad_()
         for leaf, piece in zip(leaves, mixed.split([leaf.numel() for leaf in leaves]), strict=True)
     ]
+    check_answer(moved, problem.lower_variables.names, 1, step)
     objectives = problem.objectives_at(Point(start.upper, moved, start.buffers), upper_batch)
     names = problem.objectives
     values = check_upper(objectives, names, step)

@@ -280,7 +280,9 @@ class TaskWeighting:
         """The solver; made as soon as the tasks are known."""
         if self._solver is None:
             parameter = next(own for own in self.objective.model.parameters() if own.requires_grad)
-            free = torch.zeros(len(self.objective.tasks), dtype=parameter.dtype, device=parameter.device)
+            # At least single precision: in bfloat16 a step of 0.001 is lost where an entry is above 0.5.
+            dtype = torch.promote_types(parameter.dtype, torch.float32)
+            free = torch.zeros(len(self.objective.tasks), dtype=dtype, device=parameter.device)
             self._problem = WeightProblem(self.objective, free)
             self._free = self._learned.free = free
             self._adam = torch.optim.Adam([free], lr=self.learning_rate)
