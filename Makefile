@@ -37,8 +37,9 @@ lint: .venv/dev
 types: .venv/dev
 	$(BIN)/mypy
 
+# A file goes to one worker: the blocks of a page of the guide build on each other, and tests of a file share fixtures.
 test: lint types
-	$(BIN)/pytest -n $(PYTEST_WORKERS)
+	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 tables: .venv/study
 	$(BIN)/python -m equipoise.balance.tables README.md docs/choosing-a-method.md
