@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from equipoise.bilevel import BilevelProblem
 
-SINGLE = torch.float64
+DOUBLE = torch.float64
 
 
 def synthetic(alpha: float, omega: tuple[float, float]) -> tuple[Tensor, Tensor, BilevelProblem]:
     """Problem A.32 of the thesis: optimal where α = ω_1 = ω_2 lies in [1, 2]."""
-    upper = torch.tensor(alpha, dtype=SINGLE)
-    lower = torch.tensor(omega, dtype=SINGLE)
+    upper = torch.tensor(alpha, dtype=DOUBLE)
+    lower = torch.tensor(omega, dtype=DOUBLE)
 
     def objectives(alpha: Tensor, omega: Tensor, batch: None) -> list[Tensor]:
         return [(omega - torch.stack([alpha.new_tensor(end), alpha])).square().sum() for end in (1.0, 2.0)]
@@ -36,10 +36,10 @@ class Quadratic:
         generator = torch.Generator().manual_seed(seed)
 
         def draw(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator, dtype=SINGLE)
+            return torch.randn(*shape, generator=generator, dtype=DOUBLE)
 
         factor = draw(4, 4)
-        self.a = factor @ factor.T / 4 + torch.eye(4, dtype=SINGLE)
+        self.a = factor @ factor.T / 4 + torch.eye(4, dtype=DOUBLE)
         self.b = draw(4, 3)
         self.offset = draw(4)
         self.targets = draw(objectives, 4)
@@ -57,8 +57,8 @@ class Quadratic:
     def hypergradients(self, steps: int, step_size: float) -> tuple[Tensor, Tensor]:
         """∇_α F_i(ω_T(α), α) and ω_T, from ω_T = Mᵀω_0 + η Σ Mᵗ (Bα + b), M = I − ηA."""
         with torch.no_grad():
-            shrink = torch.eye(4, dtype=SINGLE) - step_size * self.a
-            sums = sum((torch.linalg.matrix_power(shrink, t) for t in range(steps)), torch.zeros(4, 4, dtype=SINGLE))
+            shrink = torch.eye(4, dtype=DOUBLE) - step_size * self.a
+            sums = sum((torch.linalg.matrix_power(shrink, t) for t in range(steps)), torch.zeros(4, 4, dtype=DOUBLE))
             jacobian = step_size * sums @ self.b
             omega = torch.linalg.matrix_power(shrink, steps) @ self.omega + step_size * sums @ (
                 self.b @ self.alpha + self.offset
@@ -69,12 +69,12 @@ class Quadratic:
 def small_network(seed: int = 0, dropout: float = 0.0) -> tuple[Tensor, nn.Module, BilevelProblem, Tensor]:
     """A weight a training sample, two objectives on validation data, a batch-normalised network below."""
     generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randn(12, 5, generator=generator, dtype=SINGLE)
-    targets = torch.randn(12, 2, generator=generator, dtype=SINGLE)
+    inputs = torch.randn(12, 5, generator=generator, dtype=DOUBLE)
+    targets = torch.randn(12, 2, generator=generator, dtype=DOUBLE)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Dropout(dropout), nn.Linear(6, 2)).double()
-    logits = torch.randn(8, generator=generator, dtype=SINGLE)
+    logits = torch.randn(8, generator=generator, dtype=DOUBLE)
 
     def lower(logits: Tensor, model: nn.Module, batch: Tensor) -> Tensor:
         errors = (model(inputs[batch]) - targets[batch]).square().mean(1)

@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 
 from equipoise.bilevel import FORUM, MOML, BilevelSolver, MoCo
-from equipoise.figures.forum_cost.network import cleaning_problem, network
+from equipoise.figures.forum_cost.network import TASKS, cleaning_problem
+from equipoise.nets import CleaningNet
 
 __all__ = ["measured"]
 
@@ -25,7 +26,7 @@ _SAMPLES = 5000
 def measured(method: str, lower_steps: int, layers: int, batch_size: int, repeats: int, device: str) -> dict[str, float]:
     """Median seconds of a step, bytes that it needs beyond what was there before, and p."""
     torch.manual_seed(0)
-    model = network(layers).to(device)
+    model = CleaningNet(TASKS, further=layers).to(device)
     weights, problem, batches = cleaning_problem(model, _SAMPLES, batch_size, device)
     solver: BilevelSolver
     options = {"lower_steps": lower_steps, "lower_step_size": 0.01}

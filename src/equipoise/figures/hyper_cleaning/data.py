@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +45,7 @@ class CleaningData:
             task: endless(TensorBatches(splits[split], size, shuffle=True, seed=seed + 1000 * position))
             for position, (task, splits) in enumerate(self.splits.items())
         }
-        for _ in cycle([None]):
+        while True:
             yield {task: next(batches) for task, batches in own.items()}
 
 

@@ -15,6 +15,7 @@ import torch
 from equipoise.errors import InputError
 from equipoise.figures.hyper_cleaning.settings import Settings
 from equipoise.figures.hyper_cleaning.train import Outcome, train
+from equipoise.study.files import write_json
 
 __all__ = ["run"]
 
@@ -49,7 +50,7 @@ def run(
     wanted = {runs / f"{method}-{seed}.json": (method, seed) for seed in settings.seeds for method in settings.methods}
     missing = {path: one for path, one in wanted.items() if not path.exists()}
     for path, outcome in _finished(missing, settings, source, data, jobs):
-        _write(path, asdict(outcome))
+        write_json(path, asdict(outcome))
         scores = ", ".join(f"{task} {value:.1f} %" for task, value in outcome.accuracy.items())
         told(f"{outcome.method}, seed {outcome.seed}: {scores} ({outcome.seconds * 1e3:.0f} ms a step)")
     return [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in wanted]
@@ -77,7 +78,7 @@ def _finished(
 def _check_identity(path: Path, identity: dict[str, Any]) -> None:
     written = json.loads(json.dumps(identity))
     if not path.exists():
-        _write(path, written)
+        write_json(path, written)
         return
     before = json.loads(path.read_text(encoding="utf-8"))
     differing = sorted(name for name in {*before, *written} if before.get(name) != written.get(name))
@@ -86,10 +87,3 @@ def _check_identity(path: Path, identity: dict[str, Any]) -> None:
             f"{path.parent} holds runs with another {differing[0]} ({before.get(differing[0])}, now "
             f"{written.get(differing[0])}); choose another folder with --output"
         )
-
-
-def _write(path: Path, content: Any) -> None:
-    """Writes a file that is either whole or not there."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
