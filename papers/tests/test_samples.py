@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from equipoise.data import samples
+import equipoise_papers.samples as samples
 from equipoise.errors import InputError
 
 WRITERS = [getattr(samples, name) for name in samples.__all__]

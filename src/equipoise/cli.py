@@ -1,7 +1,7 @@
 """The command line: the library's own commands and, by entry points, those of other distributions.
 
 A distribution adds a command by an entry point of the group ``equipoise.commands``: its name is the command's, and what it
-names is a function, or a ``typer.Typer`` with commands below it. Its module is imported at every start of the command line, so it
+names is a function, or a ``typer.Typer`` with commands below it. Its module is imported whenever the command line starts, so it
 should import what it needs only when it is called.
 """
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from equipoise import data
-from equipoise.data import samples
+import equipoise_papers.samples as samples
 
 READERS = [
     (samples.write_nyuv2_sample, lambda root: data.NYUv2(root, augmentation=data.ZoomAndFlip())),
