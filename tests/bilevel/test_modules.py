@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from equipoise.bilevel import BOME, BVFIM, FORUM, MOML, BilevelProblem, BilevelSolver, MoCo, endless
+from equipoise.bilevel import BOME, BVFIM, FORUM, MOML, BilevelProblem, BilevelSolver, MoCoBilevel, endless
 from tests.bilevel.problems import small_network
 
 TRAINING = [torch.tensor(rows) for rows in ([0, 1, 2, 3], [4, 5, 6, 7], [0, 2, 4, 6])]
@@ -23,7 +23,7 @@ def solver_of(kind: type[BilevelSolver], seed: int = 0, dropout: float = 0.0, **
     return logits, model, solver, validation
 
 
-@pytest.mark.parametrize("kind", [FORUM, BOME, MOML, MoCo])
+@pytest.mark.parametrize("kind", [FORUM, BOME, MOML, MoCoBilevel])
 @pytest.mark.parametrize("start", ["warm", "cold"])
 def test_resumed_to_the_bit(kind: type[BilevelSolver], start: str) -> None:
     def run(steps: int, state: dict[str, Any] | None = None) -> tuple[Tensor, dict[str, Any], dict[str, Any]]:
