@@ -731,7 +731,7 @@ def test_real_data_next_to_linear_scalarization() -> None:
 
     heads = {task: task for task in labels}
     ours = trained(BayesAggMTL("encoder", heads, lambda data: data, samples=32))
-    plain = trained(eq.LinearScalarization())
+    plain = trained(eq.LS())
     nothing = {"kind": math.log(10), "even": math.log(2), "ink": 1.0, "low": 1.0}
     for task in labels:
         assert ours[task] < 0.7 * nothing[task], (task, ours, plain)

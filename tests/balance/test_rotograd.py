@@ -207,7 +207,7 @@ def test_opposed_tasks_are_turned_towards_each_other(seed: int, norms: bool) -> 
         return total, cosines
 
     heads = {"here": "heads.here", "there": "heads.there"}
-    equal, _ = trained(eq.LinearScalarization())
+    equal, _ = trained(eq.LS())
     still, unturned = trained(eq.RotoGrad("encoder", heads, learning_rate=0.0))
     rotated, turned = trained(eq.RotoGrad("encoder", heads, learning_rate=0.03, norms=norms))
     assert turned[0] < -0.5

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from equipoise.bilevel import BOME, BVFIM, FORUM, MOML, BilevelProblem, BilevelSolver, MoCo, endless
+from equipoise.bilevel import BOME, BVFIM, FORUM, MOML, BilevelProblem, BilevelSolver, MoCoBilevel, endless
 from tests.bilevel.problems import small_network
 from tests.states import assert_same_state
 
@@ -24,7 +24,7 @@ def solver_of(kind: type[BilevelSolver], seed: int = 0, dropout: float = 0.0, **
     return logits, model, solver, validation
 
 
-@pytest.mark.parametrize("kind", [FORUM, BOME, MOML, MoCo])
+@pytest.mark.parametrize("kind", [FORUM, BOME, MOML, MoCoBilevel])
 @pytest.mark.parametrize("start", ["warm", "cold"])
 def test_resumed_to_the_bit(kind: type[BilevelSolver], start: str) -> None:
     def run(steps: int, state: dict[str, Any] | None = None) -> tuple[Tensor, dict[str, Any], dict[str, Any]]:

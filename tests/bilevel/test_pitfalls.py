@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from equipoise.bilevel import BOME, BVFIM, FORUM, MOML, BilevelProblem, BilevelSolver, MoCo
+from equipoise.bilevel import BOME, BVFIM, FORUM, MOML, BilevelProblem, BilevelSolver, MoCoBilevel
 from equipoise.errors import InputError, NonFiniteError
 from tests.states import assert_same_state, kept
 
-ALL = [FORUM, BOME, BVFIM, MOML, MoCo]
+ALL = [FORUM, BOME, BVFIM, MOML, MoCoBilevel]
 
 
 def data() -> tuple[Tensor, Tensor]:
@@ -216,7 +216,8 @@ def test_a_multiplier_that_the_gradients_precision_cannot_hold_changes_nothing()
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"), [(FORUM, {}), (BOME, {}), (MOML, {}), (MOML, {"memory": "checkpointed"}), (MoCo, {"batched": True})]
+    ("kind", "options"),
+    [(FORUM, {}), (BOME, {}), (MOML, {}), (MOML, {"memory": "checkpointed"}), (MoCoBilevel, {"batched": True})],
 )
 def test_variables_that_nothing_depends_on_do_not_decay(kind: type[BilevelSolver], options: dict[str, Any]) -> None:
     upper, lower = ({"used": torch.ones(2), "idle": torch.ones(3)} for _ in range(2))

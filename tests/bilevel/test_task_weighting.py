@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import equipoise as eq
-from equipoise.balance import MoCo as MoCoBalancer
+from equipoise.balance import MoCo
 from equipoise.bilevel import BilevelProblem, TaskWeighting, hypergradients, weightings
 from equipoise.bilevel.lower import descend
 from equipoise.bilevel.weighting.look_ahead import one_step_hypergradients
@@ -181,7 +181,7 @@ def test_a_step_of_the_methods_that_look_ahead_is_the_one_written_out(solver, lo
     own = {"gamma": 3.0, "beta": 0.7} if solver == "moco-bilevel" else {}
     mtl = made(solver, lower_steps=lower_steps, lower_step_size=0.05, learning_rate=0.02, **own)
     twin, a, seen = Net(), np.zeros(3), []
-    combine = MoCoBalancer(**own) if own else eq.MGDA()
+    combine = MoCo(**own) if own else eq.MGDA()
     for step in range(2):
         train, held_out = batch(2 * step), batch(2 * step + 1)
 

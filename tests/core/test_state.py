@@ -69,7 +69,7 @@ def test_a_state_of_other_tasks_or_another_balancer_is_refused() -> None:
     mtl.step(batch())
     state = mtl.state_dict()
     other = optimizer_of("dwa")
-    with pytest.raises(eq.InputError, match="DynamicWeightAverage keeps the state"):
+    with pytest.raises(eq.InputError, match="DWA keeps the state"):
         other.load_state_dict(state)
     two = optimizer_of("famo", Heads(2))
     two.step(batch(tasks=2))

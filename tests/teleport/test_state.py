@@ -27,8 +27,8 @@ BALANCERS: dict[str, Any] = {
     "fairgrad": eq.FairGrad,
     "nash-mtl": lambda: eq.NashMTL(update_every=3),
     "famo": eq.FAMO,
-    "dwa": eq.DynamicWeightAverage,
-    "ls": eq.LinearScalarization,
+    "dwa": eq.DWA,
+    "ls": eq.LS,
 }
 
 
