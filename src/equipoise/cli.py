@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # Imported only now: the library is used without this extra, and then the program has to say so in one line.
         require("typer", "study")
+        require("rich", "study")
         _assembled(typed)(args=typed, prog_name="equipoise")
     except EquipoiseError as error:
         print(f"equipoise: {error}", file=sys.stderr)
