@@ -15,7 +15,7 @@ from tests.problems import Heads, batch, optimizer_of, parameters_of, same
 METHODS = [info.name for info in eq.methods()]
 
 
-def _balancer(name: str) -> eq.Balancer:
+def _balancer(name: str) -> eq.balance.Balancer:
     return eq.NashMTL(update_every=3) if name == "nash-mtl" else eq.balancer(name)
 
 
