@@ -50,9 +50,7 @@ TRAINERS: dict[str, Callable[[int], Step | None]] = {
     "plain": lambda tasks: plain_step(PROBLEM, tasks),
     "ours": lambda tasks: equipoise_step(PROBLEM, tasks, "mgda"),
     "ours, COST": lambda tasks: equipoise_step(PROBLEM, tasks, "mgda", teleport=eq.COST(_always, **_AT_ONCE)),
-    "ours, COST, paper": lambda tasks: equipoise_step(
-        PROBLEM, tasks, "mgda", teleport=eq.COST.paper(_always, **_AT_ONCE)
-    ),
+    "ours, COST, paper": lambda tasks: equipoise_step(PROBLEM, tasks, "mgda", teleport=eq.COST.paper(_always, **_AT_ONCE)),
     "ours, uw": lambda tasks: equipoise_step(PROBLEM, tasks, "uw"),
     "TorchJD": lambda tasks: torchjd_step(PROBLEM, tasks, "mgda"),
     "LibMTL": lambda tasks: libmtl_step(PROBLEM, tasks, "mgda"),

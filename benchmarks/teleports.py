@@ -84,7 +84,7 @@ def _memory() -> str:
         plain = peak("ours", tasks)
         extra = [f"{(peak(name, tasks) - plain) / (SHARED * 4):.2f}" for name in ("ours, COST", "ours, COST, paper")]
         rows.append([str(tasks), f"{plain / 2**20:.0f} MiB", *extra])
-    head = ["K", "MGDA", "beyond that: COST()", 'COST.paper()']
+    head = ["K", "MGDA", "beyond that: COST()", "COST.paper()"]
     return (
         f"Peak resident memory of {WIDE.name} with P = {SHARED:,} shared parameters, batch {WIDE.batch_size}, in a fresh "
         "process, without teleports and with one after every step, in units of P·4 bytes: 1 is one copy of the parameters.\n\n"

@@ -69,7 +69,7 @@ class Agreement:
         without: names of the matrices that are not compared, with the reason.
     """
 
-    ours: Callable[[], eq.Balancer]
+    ours: Callable[[], eq.balance.Balancer]
     theirs: Callable[[int], Callable[[Tensor], Tensor]]
     factor: Callable[[int], float] = lambda tasks: 1.0
     tolerance: float = 1e-9
@@ -84,8 +84,8 @@ _RANDOM_ORDER = "for K > 2 the result depends on a random order, and each librar
 _MORE_THAN_TWO = tuple(name for name, g in MATRICES.items() if len(g) > 2)
 
 AGREEMENTS = {
-    "ls is Sum": Agreement(eq.LinearScalarization, lambda k: aggregation.Sum()),
-    "ls is Mean, up to K": Agreement(eq.LinearScalarization, lambda k: aggregation.Mean(), lambda k: 1 / k),
+    "ls is Sum": Agreement(eq.LS, lambda k: aggregation.Sum()),
+    "ls is Mean, up to K": Agreement(eq.LS, lambda k: aggregation.Mean(), lambda k: 1 / k),
     # Frank-Wolfe is run to its end here, as far as that goes: it converges like 1/steps and stops moving.
     "mgda": Agreement(
         eq.MGDA,
@@ -167,12 +167,12 @@ AGREEMENTS = {
 }
 
 
-def direction_of(balancer: eq.Balancer, g: Tensor) -> tuple[Tensor, float]:
+def direction_of(balancer: eq.balance.Balancer, g: Tensor) -> tuple[Tensor, float]:
     """Our direction, and the size of the terms that it is summed from."""
-    if isinstance(balancer, eq.LossBalancer):
+    if isinstance(balancer, eq.balance.LossBalancer):
         weights = balancer.weights(torch.ones(len(g), dtype=g.dtype))
     else:
-        assert isinstance(balancer, eq.GramianBalancer)
+        assert isinstance(balancer, eq.balance.GramianBalancer)
         weights = balancer.weights(g @ g.T)
     return weights @ g, float((weights.abs() * g.norm(dim=1)).sum())
 
@@ -201,7 +201,7 @@ def test_agreement(name: str, matrix: str) -> None:
 def test_random_weights_have_one_distribution() -> None:
     torch.manual_seed(0)
     theirs = torch.stack([aggregation.Random()(torch.eye(3)) for _ in range(4000)]).sort(0).values
-    balancer = eq.RandomLossWeighting(seed=1)
+    balancer = eq.RLW(seed=1)
     ours = torch.stack([balancer.weights(torch.ones(3)) for _ in range(4000)]).sort(0).values
     assert float((ours - theirs).abs().mean()) < 0.01
     # What other than standard normals would give.
@@ -296,7 +296,7 @@ def _draws(tasks: int, steps: int, *, scale: float = 1.0) -> list[tuple[Tensor, 
     return [(scale * (mean + first), scale * (mean + second)) for first, second in noises]
 
 
-def _crossed(balancer: eq.Balancer, first: Tensor, second: Tensor) -> Tensor:
+def _crossed(balancer: eq.balance.Balancer, first: Tensor, second: Tensor) -> Tensor:
     """The weights after a step on two further batches."""
     tasks = tuple(range(len(first)))
     names = tuple(f"t{k}" for k in tasks)

@@ -75,7 +75,7 @@ def test_two_tasks_of_which_one_sits_at_zero_still_share_the_flow() -> None:
 
 
 @pytest.mark.parametrize("info", eq.methods(), ids=lambda info: info.name)
-def test_every_balancer_trains_it(info: eq.MethodInfo) -> None:
+def test_every_balancer_trains_it(info: eq.balance.MethodInfo) -> None:
     if not info.cls.__module__.startswith("equipoise."):
         pytest.skip("registered by another test")
     network = model()
@@ -227,9 +227,7 @@ def test_a_single_task(place: float) -> None:
 
     position = flow.positions.learned[0]
     (expected,) = torch.autograd.grad(one(network, batch())["a"], [position])
-    mtl = eq.MultiTaskOptimizer(
-        eq.Objective(network, one), torch.optim.SGD(network.parameters(), 0.1), eq.LinearScalarization()
-    )
+    mtl = eq.MultiTaskOptimizer(eq.Objective(network, one), torch.optim.SGD(network.parameters(), 0.1), eq.LS())
     mtl.step(batch())
     assert torch.allclose(position.grad, expected)
     assert float(position.detach()) == pytest.approx(place - 0.1 * float(expected))

@@ -147,7 +147,7 @@ def test_lists_of_methods():
         ("cost(vectors=2)+ls", InputError, "vectors must be True or False; got 2"),
         ("cost(guard=3)+ls", InputError, "guard must be losses, conflict or none; got 3"),
         ("cost(guard=none,tolerance=0.1)+ls", InputError, "tolerance belongs to the guard"),
-        ("cost(formulation=3)+ls", InputError, "the option formulation of COST is one of paper, released, pareto; got 3"),
+        ("cost(formulation=3)+ls", InputError, "the name of a formulation is a text; got 3"),
         ("cost(gamma)+ls", InputError, "not of the form option=value"),
     ],
 )

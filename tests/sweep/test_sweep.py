@@ -15,7 +15,7 @@ from equipoise.sweep.trials import load_trials
 
 def crawling():
     """A method that hardly moves, and so stays far from the front."""
-    return eq.LinearScalarization([0.01, 0.01])
+    return eq.LS([0.01, 0.01])
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_several_objectives(tug, quiet, tmp_path):
 
 
 def make_scaled(scale):
-    return eq.LinearScalarization([scale, scale])
+    return eq.LS([scale, scale])
 
 
 def test_pruned_trials_end_early(tug_path, quiet, tmp_path):
@@ -175,7 +175,7 @@ def test_pruned_trials_end_early(tug_path, quiet, tmp_path):
 
 def test_trials_that_fail_are_told_and_the_others_go_on(tug, quiet, tmp_path):
     def make(scale):
-        class Broken(eq.LossBalancer):
+        class Broken(eq.balance.LossBalancer):
             def weights(self, losses):
                 if scale.lower() == "bad":
                     raise RuntimeError("no such scale")

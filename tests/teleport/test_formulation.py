@@ -73,7 +73,7 @@ def vectors(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(given=vectors())
 def test_terms_and_coefficients_are_those_of_the_formula(name: str, given: tuple[np.ndarray, ...]) -> None:
-    formulation = FORMULATIONS[name](gamma=GAMMA, radius=RADIUS, invariance=KEPT)
+    formulation = FORMULATIONS.find(name)(gamma=GAMMA, radius=RADIUS, invariance=KEPT)
     terms = formulation.terms(*given)
     point, samples, reference, balance = (torch.tensor(array, dtype=torch.float64) for array in given)
     point.requires_grad_()

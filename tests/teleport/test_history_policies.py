@@ -204,5 +204,5 @@ def test_a_sparse_table(history: str) -> None:
 
 
 def test_unknown_policies() -> None:
-    with pytest.raises(eq.InputError, match=r'there is no history "forget"\..* Known: keep, reuse, mass, reset, released'):
+    with pytest.raises(eq.InputError, match=r'there is no history "forget"\..* Known: keep, mass, released, reset, reuse'):
         COST(history="forget")

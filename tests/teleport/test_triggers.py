@@ -152,9 +152,7 @@ def test_a_function_of_the_gramian() -> None:
 def test_errors() -> None:
     with pytest.raises(eq.InputError, match=r'there is no trigger "dominatd"\. Did you mean "dominated"'):
         as_trigger("dominatd")
-    with pytest.raises(
-        eq.InputError, match="trigger must be a Trigger, a function of the Gramian or one of dominated, "
-    ):
+    with pytest.raises(eq.InputError, match="trigger must be a Trigger, a function of the Gramian or one of dominated, "):
         as_trigger(3)  # type: ignore[arg-type]
     for fraction in (0.0, -0.5, 1.1, float("nan")):
         with pytest.raises(eq.InputError, match="fraction must be above 0 and at most 1"):

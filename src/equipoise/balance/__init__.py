@@ -1,90 +1,112 @@
-"""Balancers: how the tasks combine. One file a method.
+"""Balancers: how the tasks combine. One file per method.
 
-Importing this package registers every method, in the order of the shelf: those that look at losses only, then those that
-look at the Gramian of the task gradients, then those that work on the gradients themselves.
+A method is a file of this folder (or of a part of it) that registers its class with :func:`register`; nothing else names it.
+All are imported when a method is first looked for by its name, or a class as an attribute of this package.
 """
 
-from equipoise.balance.aligned_mtl import AlignedMTL
+from typing import TYPE_CHECKING
+
 from equipoise.balance.base import Balancer, GradientBalancer, GramianBalancer, LossBalancer, Observation
-from equipoise.balance.bayesagg import BayesAggMTL
-from equipoise.balance.cagrad import CAGrad
 from equipoise.balance.coerce import as_balancer
-from equipoise.balance.config import ConFIG
-from equipoise.balance.consmtl import ConsMTL
-from equipoise.balance.db_mtl import DBMTL
-from equipoise.balance.dualproj import DualProj
-from equipoise.balance.dynamic_weight_average import DynamicWeightAverage
-from equipoise.balance.excess_mtl import ExcessMTL
-from equipoise.balance.fairgrad import FairGrad
-from equipoise.balance.famo import FAMO
-from equipoise.balance.gls import GLS
-from equipoise.balance.go4align import GO4Align
-from equipoise.balance.graddrop import GradDrop
-from equipoise.balance.gradnorm import GradNorm
-from equipoise.balance.gradvac import GradVac
-from equipoise.balance.imtl import IMTL
-from equipoise.balance.imtl_g import IMTLG
-from equipoise.balance.imtl_l import IMTLL
-from equipoise.balance.ldc import LDCMTL
-from equipoise.balance.linear_scalarization import LinearScalarization
-from equipoise.balance.mgda import MGDA
-from equipoise.balance.moco import MoCo
-from equipoise.balance.modo import MoDo
-from equipoise.balance.nash_mtl import NashMTL
-from equipoise.balance.pcgrad import PCGrad
-from equipoise.balance.random_loss_weighting import RandomLossWeighting
-from equipoise.balance.registry import MethodInfo, balancer, method, methods, register
-from equipoise.balance.rotograd import Rotations, RotoGrad
-from equipoise.balance.scale_invariant import ScaleInvariant
-from equipoise.balance.sdmgrad import SDMGrad
-from equipoise.balance.stch import STCH
-from equipoise.balance.uncertainty_weighting import UncertaintyWeighting
-from equipoise.balance.upgrad import UPGrad
+from equipoise.balance.registry import REGISTRY, MethodInfo, balancer, classes, method, methods, register
+
+# methods: classes
+if TYPE_CHECKING:
+    from equipoise.balance.aligned_mtl import AlignedMTL as AlignedMTL
+    from equipoise.balance.bayesagg.bayesagg_mtl import BayesAggMTL as BayesAggMTL
+    from equipoise.balance.cagrad import CAGrad as CAGrad
+    from equipoise.balance.config import ConFIG as ConFIG
+    from equipoise.balance.consmtl import ConsMTL as ConsMTL
+    from equipoise.balance.db_mtl import DBMTL as DBMTL
+    from equipoise.balance.dualproj import DualProj as DualProj
+    from equipoise.balance.dwa import DWA as DWA
+    from equipoise.balance.excess_mtl import ExcessMTL as ExcessMTL
+    from equipoise.balance.fairgrad import FairGrad as FairGrad
+    from equipoise.balance.famo import FAMO as FAMO
+    from equipoise.balance.gls import GLS as GLS
+    from equipoise.balance.go4align import GO4Align as GO4Align
+    from equipoise.balance.graddrop import GradDrop as GradDrop
+    from equipoise.balance.gradnorm import GradNorm as GradNorm
+    from equipoise.balance.gradvac import GradVac as GradVac
+    from equipoise.balance.imtl import IMTL as IMTL
+    from equipoise.balance.imtl_g import IMTLG as IMTLG
+    from equipoise.balance.imtl_l import IMTLL as IMTLL
+    from equipoise.balance.ldc.ldc_mtl import LDCMTL as LDCMTL
+    from equipoise.balance.ls import LS as LS
+    from equipoise.balance.mgda import MGDA as MGDA
+    from equipoise.balance.moco import MoCo as MoCo
+    from equipoise.balance.modo import MoDo as MoDo
+    from equipoise.balance.nash_mtl import NashMTL as NashMTL
+    from equipoise.balance.pcgrad import PCGrad as PCGrad
+    from equipoise.balance.rlw import RLW as RLW
+    from equipoise.balance.rotograd.rotograd import RotoGrad as RotoGrad
+    from equipoise.balance.sdmgrad import SDMGrad as SDMGrad
+    from equipoise.balance.si import SI as SI
+    from equipoise.balance.stch import STCH as STCH
+    from equipoise.balance.upgrad import UPGrad as UPGrad
+    from equipoise.balance.uw import UW as UW
+# end of methods
 
 __all__ = [
-    "DBMTL",
-    "FAMO",
-    "GLS",
-    "IMTL",
-    "IMTLG",
-    "IMTLL",
-    "LDCMTL",
-    "MGDA",
-    "STCH",
-    "AlignedMTL",
+    "REGISTRY",
     "Balancer",
-    "BayesAggMTL",
-    "CAGrad",
-    "ConFIG",
-    "ConsMTL",
-    "DualProj",
-    "DynamicWeightAverage",
-    "ExcessMTL",
-    "FairGrad",
-    "GO4Align",
-    "GradDrop",
-    "GradNorm",
-    "GradVac",
     "GradientBalancer",
     "GramianBalancer",
-    "LinearScalarization",
     "LossBalancer",
     "MethodInfo",
-    "MoCo",
-    "MoDo",
-    "NashMTL",
     "Observation",
-    "PCGrad",
-    "RandomLossWeighting",
-    "Rotations",
-    "RotoGrad",
-    "SDMGrad",
-    "ScaleInvariant",
-    "UPGrad",
-    "UncertaintyWeighting",
     "as_balancer",
     "balancer",
     "method",
     "methods",
     "register",
 ]
+
+# methods: names
+__all__ += [
+    "DBMTL",
+    "DWA",
+    "FAMO",
+    "GLS",
+    "IMTL",
+    "IMTLG",
+    "IMTLL",
+    "LDCMTL",
+    "LS",
+    "MGDA",
+    "RLW",
+    "SI",
+    "STCH",
+    "UW",
+    "AlignedMTL",
+    "BayesAggMTL",
+    "CAGrad",
+    "ConFIG",
+    "ConsMTL",
+    "DualProj",
+    "ExcessMTL",
+    "FairGrad",
+    "GO4Align",
+    "GradDrop",
+    "GradNorm",
+    "GradVac",
+    "MoCo",
+    "MoDo",
+    "NashMTL",
+    "PCGrad",
+    "RotoGrad",
+    "SDMGrad",
+    "UPGrad",
+]
+# end of methods
+
+if not TYPE_CHECKING:  # for a type checker these are the imports above, and nothing else exists
+
+    def __getattr__(name: str) -> object:
+        if not name.startswith("_") and name in (found := classes()):
+            globals().update(found)
+            return found[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *classes()})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from equipoise.errors import InputError, near_misses
+from equipoise.errors import InputError
+from equipoise.registry import Registry
 
 __all__ = ["check_number", "check_switch", "check_whole", "chosen"]
 
@@ -44,14 +44,13 @@ def check_switch(name: str, value: Any) -> None:
         raise InputError(f"{name} must be True or False; got {value!r}")
 
 
-def chosen(kind: str, value: Any, base: type[T], known: Mapping[str, type[T]], further: str = "") -> T:
+def chosen(known: Registry[type[T]], value: Any, base: type[T], further: str = "") -> T:
     """One of several kinds, given as an object or by its name.
 
     Args:
-        kind: what it is called, such as ``"delta"``.
-        value: an instance of ``base``, or a name.
-        base: the base class of all of them.
         known: name → class.
+        value: an instance of ``base``, or a name, for which the class is called without arguments.
+        base: the base class of all of them.
         further: what else it may be, for the message.
 
     Raises:
@@ -61,8 +60,5 @@ def chosen(kind: str, value: Any, base: type[T], known: Mapping[str, type[T]], f
         return value
     if not isinstance(value, str):
         given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-        raise InputError(f"{kind} must be a {base.__name__}{further} or one of {', '.join(known)}; got {given}")
-    name = value.lower()
-    if name not in known:
-        raise InputError(f'there is no {kind} "{value}".{near_misses(name, known)} Known: {", ".join(known)}')
-    return known[name]()
+        raise InputError(f"{known.kind} must be a {base.__name__}{further} or one of {', '.join(known.names())}; got {given}")
+    return known.find(value)()

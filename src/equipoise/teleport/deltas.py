@@ -19,6 +19,7 @@ from torch import Tensor
 
 from equipoise.autocast import without_autocast
 from equipoise.errors import InputError
+from equipoise.registry import Registry
 from equipoise.teleport.checks import check_number, check_switch, check_whole, chosen
 
 __all__ = [
@@ -419,7 +420,9 @@ class Dense(Delta):
         return DenseDifference(parameter)
 
 
-DELTAS: dict[str, type[Delta]] = {"lowrank": LowRank, "loha": LoHa, "oft": OFT, "dense": Dense}
+DELTAS: Registry[type[Delta]] = Registry("delta", error=InputError)
+for _name, _kind in (("lowrank", LowRank), ("loha", LoHa), ("oft", OFT), ("dense", Dense)):
+    DELTAS.add(_name, _kind)
 DeltaLike: TypeAlias = "str | Delta"
 
 
@@ -436,4 +439,4 @@ def as_delta(delta: DeltaLike) -> Delta:
         >>> as_delta("oft")
         OFT(blocks=5, vectors=False)
     """
-    return chosen("delta", delta, Delta, DELTAS)  # type: ignore[type-abstract]
+    return chosen(DELTAS, delta, Delta)  # type: ignore[type-abstract]

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from equipoise.errors import InputError
+from equipoise.registry import Registry
 from equipoise.teleport.checks import check_number, chosen
 
 __all__ = [
@@ -239,11 +241,9 @@ class ReleasedFormulation(Formulation):
         return Terms(float(np.abs(gaps).mean()), reward, at_point, at_samples)
 
 
-FORMULATIONS: dict[str, type[Formulation]] = {
-    "paper": PaperFormulation,
-    "released": ReleasedFormulation,
-    "pareto": ParetoFormulation,
-}
+FORMULATIONS: Registry[type[Formulation]] = Registry("formulation", error=InputError)
+for _kind in (ParetoFormulation, PaperFormulation, ReleasedFormulation):
+    FORMULATIONS.add(_kind.name, _kind)
 FormulationLike: TypeAlias = "str | Formulation"
 
 
@@ -260,7 +260,7 @@ def as_formulation(formulation: FormulationLike) -> Formulation:
         >>> as_formulation("paper")
         PaperFormulation(gamma=0.1, radius=0.1, invariance=1.0)
     """
-    return chosen("formulation", formulation, Formulation, FORMULATIONS)  # type: ignore[type-abstract]
+    return chosen(FORMULATIONS, formulation, Formulation)  # type: ignore[type-abstract]
 
 
 def _sharpness(point: Array, samples: Array, balance: Array, gamma: float) -> tuple[float, Array, Array]:

@@ -17,6 +17,8 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
+from equipoise.errors import InputError
+from equipoise.registry import Registry
 from equipoise.teleport.checks import chosen
 
 __all__ = [
@@ -126,9 +128,9 @@ class ReleasedHistory(History):
         return None
 
 
-HISTORIES: dict[str, type[History]] = {
-    kind.name: kind for kind in (KeepHistory, ReuseHistory, MassHistory, ResetHistory, ReleasedHistory)
-}
+HISTORIES: Registry[type[History]] = Registry("history", error=InputError)
+for _kind in (KeepHistory, ReuseHistory, MassHistory, ResetHistory, ReleasedHistory):
+    HISTORIES.add(_kind.name, _kind)
 HistoryLike: TypeAlias = "str | History"
 
 
@@ -145,7 +147,7 @@ def as_history(history: HistoryLike) -> History:
         >>> as_history("mass")
         MassHistory()
     """
-    return chosen("history", history, History, HISTORIES)  # type: ignore[type-abstract]
+    return chosen(HISTORIES, history, History)  # type: ignore[type-abstract]
 
 
 def similarity(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from equipoise.errors import InputError, UnknownOptionError, near_misses
+from equipoise.registry import Registry
 from equipoise.teleport.cost import COST
 from equipoise.teleport.deltas import DELTAS, LowRank
 from equipoise.teleport.formulations import FORMULATIONS
@@ -27,7 +28,7 @@ from equipoise.teleport.triggers import TRIGGERS
 
 __all__ = ["Nested", "cost_of", "options_of", "shortest"]
 
-_KINDS: dict[str, Mapping[str, type[Any]]] = {
+_KINDS: dict[str, Registry[Any]] = {
     "trigger": TRIGGERS,
     "delta": DELTAS,
     "formulation": FORMULATIONS,
@@ -170,11 +171,7 @@ def _taken(kind: str, given: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
         name = {"delta": _DELTA, "formulation": _FORMULATION}.get(kind)
         if name is None:
             return None, ()
-    elif not isinstance(name, str):
-        raise InputError(f"the option {kind} of COST is one of {', '.join(known)}; got {name!r}")
-    chosen = known.get(name.lower())
-    if chosen is None:
-        raise InputError(f'there is no {kind} "{name}".{near_misses(name, known)} Known: {", ".join(known)}')
+    chosen = known.find(name)
     own = _fields(chosen)
     for option in own:
         if option in _OPTIONS:
@@ -236,8 +233,8 @@ def _optimizer_name(optimizer: InnerOptimizer) -> str:
 
 
 def _name_of(kind: str, thing: Any) -> str:
-    for name, known in _KINDS[kind].items():
-        if type(thing) is known:
+    for name in _KINDS[kind].names():
+        if type(thing) is _KINDS[kind].find(name):
             return name
     raise InputError(f"a COST whose {kind} is {thing!r} cannot be written in text")
 
@@ -248,7 +245,7 @@ def _refuse_rest(given: Mapping[str, Any], known: Sequence[str]) -> None:
         if option in _OPTIONS:
             continue
         for kind, kinds in _KINDS.items():
-            owners = [name for name, other in kinds.items() if option in _fields(other)]
+            owners = [name for name in kinds.names() if option in _fields(kinds.find(name))]
             if owners:
                 belongs = " and ".join(f"{kind}={name}" for name in owners)
                 raise UnknownOptionError(f'the option "{option}" belongs to {belongs}, which is not chosen here')

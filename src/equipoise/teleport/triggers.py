@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.errors import InputError
+from equipoise.registry import Registry
 from equipoise.teleport.checks import check_number, chosen
 
 __all__ = [
@@ -204,12 +205,9 @@ class Custom(Trigger):
 
 
 TriggerLike: TypeAlias = "str | Trigger | Callable[[Array], Any] | None"
-TRIGGERS: dict[str, type[Trigger]] = {
-    "dominated": Dominated,
-    "weak": Weak,
-    "majority": Majority,
-    "released": Released,
-}
+TRIGGERS: Registry[type[Trigger]] = Registry("trigger", error=InputError)
+for _kind in (Dominated, Weak, Majority, Released):
+    TRIGGERS.add(_kind.name, _kind)
 
 
 def as_trigger(trigger: TriggerLike) -> Trigger | None:
@@ -229,7 +227,7 @@ def as_trigger(trigger: TriggerLike) -> Trigger | None:
         return trigger
     if callable(trigger) and not isinstance(trigger, type):
         return Custom(trigger)
-    return chosen("trigger", trigger, Trigger, TRIGGERS, ", a function of the Gramian")  # type: ignore[type-abstract]
+    return chosen(TRIGGERS, trigger, Trigger, ", a function of the Gramian")  # type: ignore[type-abstract]
 
 
 def default_trigger(tasks: int) -> Trigger:

@@ -1,0 +1,55 @@
+"""Scale-invariant weighting: the sum of the logarithms of the losses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from equipoise.balance.base import LossBalancer
+from equipoise.balance.registry import register
+from equipoise.errors import InputError
+
+__all__ = ["SI"]
+
+
+@register(
+    "si",
+    summary="sum of log losses: the same whatever the units of each loss",
+    paper="baseline of Navon et al., Multi-Task Learning as a Bargaining Game, ICML 2022",
+    aliases=("scale-invariant", "log"),
+    price="1 backward",
+    promise="minimises the sum of log losses; the units of a loss do not matter",
+    serves="losses on different scales that all can come near 0",
+    caveats="losses must be positive; a loss near 0 gets a very large weight; adding a constant to a loss changes its weight",
+    adds_up_to="the sum of 1/loss",
+    checked="closed form",
+)
+class SI(LossBalancer):
+    """Minimises Σ_k log ℓ_k, whose gradient weighs task k by 1/ℓ_k.
+
+    This is also the loss part of DB-MTL by itself (:class:`~equipoise.DBMTL`), with the same ε.
+
+    Args:
+        epsilon: added to every loss, so that a loss that reaches 0 keeps a finite weight.
+
+    Raises:
+        InputError: ``epsilon`` is negative.
+        NonFiniteError: at a step, when a loss is negative: its logarithm does not exist.
+
+    Example:
+        >>> SI(epsilon=0.0).weights(torch.tensor([2.0, 8.0]))
+        tensor([0.5000, 0.1250])
+    """
+
+    def __init__(self, epsilon: float = 1e-8) -> None:
+        if not epsilon >= 0:
+            raise InputError(f"epsilon must be at least 0; got {epsilon}")
+        self.epsilon = epsilon
+
+    def weights(self, losses: Tensor) -> Tensor:
+        """1/(ℓ_k + ε) for losses ``[K]``."""
+        shifted = losses + self.epsilon
+        return torch.where(shifted > 0, shifted.reciprocal(), torch.nan)
+
+    def __repr__(self) -> str:
+        return f"SI(epsilon={self.epsilon})"

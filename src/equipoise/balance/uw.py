@@ -1,0 +1,85 @@
+"""Uncertainty weighting."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from equipoise.balance.base import LossBalancer, Observation
+from equipoise.balance.registry import register
+from equipoise.balance.vector_adam import learn_from_losses
+from equipoise.errors import InputError
+
+__all__ = ["UW"]
+
+
+@register(
+    "uw",
+    summary="weights are learned observation noises: ½·exp(−s)·ℓ + ½·s with s learned beside the model",
+    paper="Kendall, Gal and Cipolla, Multi-Task Learning Using Uncertainty to Weigh Losses, CVPR 2018",
+    aliases=("uncertainty-weighting",),
+    price="1 backward",
+    promise="learns a noise level a task; at rest a task's weight is ½ over its loss",
+    serves="likelihood losses: squared error, cross-entropy",
+    caveats=(
+        "losses must be positive, else a weight grows without bound, with no error; it has a learning rate of its own "
+        "and is slow at the default"
+    ),
+    adds_up_to="K/2 at the start",
+    checked="closed form",
+)
+class UW(LossBalancer):
+    """Minimises Σ_k ½ exp(−s_k) ℓ_k + ½ s_k over the model and s together, s_k = log σ_k² being a learned log-variance.
+
+    The gradient with respect to s_k is ½(1 − exp(−s_k) ℓ_k), so s needs no backward pass. In the paper s is learned by the
+    model's own optimizer; here it has an Adam of its own, because the optimizer stays the user's. Losses should not be
+    negative: for one that stays below 0 the objective has no minimum in s_k, and its weight grows for ever.
+
+    Args:
+        learning_rate: of Adam on s.
+        initial: log-variance that every task starts from; 0 weighs all by ½.
+
+    Raises:
+        InputError: the learning rate is negative.
+
+    Example:
+        >>> UW().weights(torch.tensor([2.0, 8.0]))
+        tensor([0.5000, 0.5000])
+    """
+
+    stateful = ("log_variances", "moments")
+    depends_on_losses = False
+
+    def __init__(self, learning_rate: float = 1e-3, initial: float = 0.0) -> None:
+        if not learning_rate >= 0:
+            raise InputError(f"learning_rate must be at least 0; got {learning_rate}")
+        self.learning_rate = learning_rate
+        self.initial = initial
+        self.log_variances: Tensor | None = None
+        self.moments: Tensor | None = None
+
+    def decide(self, observation: Observation) -> Tensor:
+        """½ exp(−s) of the tasks present."""
+        self.check_memory(self.log_variances, observation)
+        if self.log_variances is None:
+            return torch.full((len(observation.present),), 0.5) * torch.tensor(-self.initial).exp()
+        return 0.5 * (-observation.of_present(self.log_variances)).exp()
+
+    def weights(self, losses: Tensor) -> Tensor:
+        """½ exp(−s) for losses ``[K]`` of all tasks."""
+        tasks = tuple(f"task{k}" for k in range(len(losses)))
+        return self.decide(Observation(tasks, tuple(range(len(losses))))).to(losses)
+
+    def update(self, observation: Observation) -> None:
+        """One Adam step on the log-variances of the tasks present."""
+        self.log_variances, self.moments = learn_from_losses(
+            self.log_variances,
+            self.moments,
+            observation,
+            lambda values, losses: 0.5 * (1 - (-values).exp() * losses),
+            initial=self.initial,
+            learning_rate=self.learning_rate,
+        )
+
+    def __repr__(self) -> str:
+        return f"UW(learning_rate={self.learning_rate}, initial={self.initial})"
