@@ -9,7 +9,7 @@ PYTEST_WORKERS ?= 2
 help:
 	@echo "make study   compare balancing methods on handwritten digits; prints the table and the report's place"
 	@echo "make test    lint, types, tests, examples in docstrings and Markdown"
-	@echo "make tables  writes the tables of methods and recipes in README and guide anew, from their registries"
+	@echo "make tables  writes the lists of methods and recipes in README, guide and __init__.py anew, from their registries"
 	@echo "make bench   the speed benchmarks, side by side with other libraries (about ten minutes)"
 	@echo "make clean   removes .venv and caches"
 
@@ -42,7 +42,7 @@ test: lint types
 	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 tables: .venv/study
-	$(BIN)/python -m equipoise.balance.tables README.md docs/choosing-a-method.md
+	$(BIN)/python -m equipoise.balance.tables README.md docs/choosing-a-method.md src/equipoise/__init__.py src/equipoise/balance/__init__.py
 	$(BIN)/python -m equipoise.reproduce.page docs/reproducing.md
 
 bench: .venv/bench
