@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from equipoise.balance.mixins import OnFeatures
 from equipoise.balance.registry import methods as registered
 from equipoise.bilevel.applications.commands import app as examples
 from equipoise.data.commands import app as data
@@ -81,8 +82,8 @@ def _study(
     served = [
         info.name
         for info in registered()
-        if (found.parts is not None or not info.cls.works_on_features)
-        and (found.targets is not None or not info.cls.needs_targets)
+        if not issubclass(info.cls, OnFeatures)
+        or (found.parts is not None and (found.targets is not None or not info.cls.needs_targets))
     ]
     chosen = ",".join(served) if methods.strip() == "all" else methods
     study = Study(
