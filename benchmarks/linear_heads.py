@@ -52,9 +52,7 @@ def made(balancer: Callable[..., eq.Balancer] | None, kinds: str, width: int, si
                 found[task] = F.mse_loss(out.squeeze(1), values)
         return found
 
-    own = (
-        eq.LinearScalarization() if balancer is None else balancer("encoder", {task: task for task in heads}, lambda _: targets)
-    )
+    own = eq.LS() if balancer is None else balancer("encoder", {task: task for task in heads}, lambda _: targets)
     mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), torch.optim.Adam(model.parameters(), lr=1e-4), own)
     mtl.step(inputs)
     mtl.end_epoch()  # the warm-up is over

@@ -27,6 +27,7 @@ from equipoise.study.plan import Run
 from equipoise.study.problems.digits import digits_problem
 from equipoise.study.training import train
 from tests.problems import Heads, batch, losses, optimizer_of, parameters_of, same, targets
+from tests.states import assert_same_state, kept
 
 ORACLE: dict[str, Any] = json.loads((Path(__file__).parents[1] / "oracles" / "bayesagg.json").read_text(encoding="utf-8"))
 WIDTH = 5
@@ -607,26 +608,24 @@ def test_a_failed_step_leaves_everything_as_it_was(spoil: str) -> None:
         loss = values["one"]
         return values | {"one": loss * float("nan") if spoil == "loss" else loss + (loss - loss.detach()).sqrt()}
 
-    def trained(failing: bool) -> tuple[dict[str, Tensor], str]:
+    def trained(failing: bool) -> dict[str, Any]:
         mtl = mixed(function=function, make=torch.optim.Adam, lr=0.01)
         for step in range(6):
             if failing and step in (1, 4):
-                before, data = str(mtl.state_dict()), mixed_batch(99)
+                before, data = kept(mtl.state_dict()), mixed_batch(99)
                 if spoil == "target":
                     data["one"][0] = float("inf")
                 fails[0] = spoil != "target"
                 with pytest.raises(eq.NonFiniteError, match='"one"'):
                     mtl.step(data)
                 fails[0] = False
-                assert str(mtl.state_dict()) == before
+                assert_same_state(mtl.state_dict(), before)
             mtl.step(mixed_batch(step))
             if step == 2:
                 mtl.end_epoch()
-        return parameters_of(mtl.objective.model), str(mtl.balancer.state_dict())
+        return mtl.state_dict()
 
-    (straight, learned), (stumbled, also) = trained(False), trained(True)
-    assert same(straight, stumbled)
-    assert learned == also
+    assert_same_state(trained(True), trained(False))
 
 
 def test_a_gradient_scaler_gives_the_same_step() -> None:
@@ -664,7 +663,7 @@ def test_resumed_to_the_bit_in_the_middle_of_an_epoch() -> None:
     resumed.load_state_dict(torch.load(file, weights_only=True))
     go(resumed, range(5, 10))
     assert same(parameters_of(straight.objective.model), parameters_of(resumed.objective.model))
-    assert str(straight.balancer.state_dict()) == str(resumed.balancer.state_dict())
+    assert_same_state(resumed.state_dict(), straight.state_dict())
 
 
 def test_the_draws_are_of_their_seed_and_of_no_other_generator() -> None:
@@ -732,7 +731,7 @@ def test_real_data_next_to_linear_scalarization() -> None:
 
     heads = {task: task for task in labels}
     ours = trained(BayesAggMTL("encoder", heads, lambda data: data, samples=32))
-    plain = trained(eq.LinearScalarization())
+    plain = trained(eq.LS())
     nothing = {"kind": math.log(10), "even": math.log(2), "ink": 1.0, "low": 1.0}
     for task in labels:
         assert ours[task] < 0.7 * nothing[task], (task, ours, plain)
@@ -791,10 +790,10 @@ def refused(said: str, function: Any = mixed_losses, data: Any = None, balancer:
     mtl = mixed(function=function)
     if balancer is not None:
         mtl.balancer._targets = balancer
-    before = str(mtl.state_dict())
+    before = kept(mtl.state_dict())
     with pytest.raises(eq.InputError, match=re.escape(said)):
         mtl.step(mixed_batch() if data is None else data)
-    assert str(mtl.state_dict()) == before
+    assert_same_state(mtl.state_dict(), before)
     assert all(parameter.grad is None for parameter in mtl.objective.model.parameters())
 
 

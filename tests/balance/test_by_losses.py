@@ -55,7 +55,7 @@ def test_imtl_l_follows_autograd() -> None:
 
 
 def test_imtl_l_settles_at_the_reciprocal_loss_and_is_twice_uncertainty_weighting() -> None:
-    ours, theirs = eq.IMTLL(learning_rate=0.05), eq.UncertaintyWeighting(learning_rate=0.05)
+    ours, theirs = eq.IMTLL(learning_rate=0.05), eq.UW(learning_rate=0.05)
     for step in range(2000):
         if step < 50:
             assert torch.allclose(ours.decide(seen([1, 1, 1])), 2 * theirs.decide(seen([1, 1, 1])).double(), rtol=1e-5)
@@ -134,7 +134,7 @@ def test_stch_reaches_a_non_convex_front() -> None:
         return float(angle.detach())
 
     assert descend(eq.STCH(mu=0.1, preference=1.0)) == pytest.approx(math.pi / 4, abs=1e-3)
-    assert descend(eq.LinearScalarization()) == pytest.approx(0.0, abs=1e-6)
+    assert descend(eq.LS()) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_stch_as_released() -> None:

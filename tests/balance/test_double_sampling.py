@@ -17,6 +17,7 @@ from equipoise.balance.double_sampling import CrossObservation
 from equipoise.data import TensorBatches
 from equipoise.engine.gramian import cross_gramian
 from tests.problems import Heads, batch, losses, optimizer_of, parameters_of, same
+from tests.states import assert_same_state, kept
 
 BOTH = ["modo", "sdmgrad"]
 SCALE = np.array([[1.0, 3.0], [0.5, 1.0], [2.0, 0.2]])
@@ -221,12 +222,12 @@ def test_what_is_not_finite_in_any_of_the_batches_changes_nothing(name: str, pla
     model = Heads(norm=True)
     mtl = eq.MultiTaskOptimizer(eq.Objective(model, spoilt), torch.optim.Adam(model.parameters(), lr=0.01), name)
     mtl.step(batch(), further=(batch(seed=1), batch(seed=2)))
-    before = copy.deepcopy(mtl.state_dict())
+    before = kept(mtl.state_dict())
     batches = [batch(seed=3), batch(seed=4), batch(seed=5)]
     batches[place] = (*batches[place], what)
     with pytest.raises(eq.NonFiniteError, match=f'the {what} of task "t1" is not finite in step 1'):
         mtl.step(batches[0], further=tuple(batches[1:]))
-    assert str(before) == str(mtl.state_dict())
+    assert_same_state(mtl.state_dict(), before)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 

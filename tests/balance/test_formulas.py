@@ -26,7 +26,7 @@ def gram_of(*rows: list[float]) -> torch.Tensor:
 
 def test_fixed_weights_by_order_and_by_name() -> None:
     for given in ([1.0, 2.0, 0.5], {"c": 0.5, "a": 1.0, "b": 2.0}):
-        balancer = eq.LinearScalarization(given)
+        balancer = eq.LS(given)
         assert balancer.decide(seen([1, 1, 1])).tolist() == [1.0, 2.0, 0.5]
         assert balancer.decide(seen([1, 1], (0, 2))).tolist() == [1.0, 0.5]
 
@@ -43,12 +43,12 @@ def test_fixed_weights_by_order_and_by_name() -> None:
 )
 def test_fixed_weights_that_do_not_fit(weights: object, message: str) -> None:
     with pytest.raises(eq.InputError, match=message):
-        eq.LinearScalarization(weights).decide(seen([1, 1, 1]))  # type: ignore[arg-type]
+        eq.LS(weights).decide(seen([1, 1, 1]))  # type: ignore[arg-type]
 
 
 def test_scale_invariance() -> None:
     """The gradient of Σ log ℓ does not change when a loss is measured in other units."""
-    balancer = eq.ScaleInvariant(epsilon=0.0)
+    balancer = eq.SI(epsilon=0.0)
     losses = torch.tensor([0.5, 20.0])
     units = torch.tensor([1000.0, 0.01])
     assert torch.allclose(balancer.weights(losses * units) * units, balancer.weights(losses))
@@ -56,7 +56,7 @@ def test_scale_invariance() -> None:
 
 def test_random_weights_are_a_seeded_softmax_of_normals() -> None:
     generator = torch.Generator().manual_seed(7)
-    balancer = eq.RandomLossWeighting(seed=7)
+    balancer = eq.RLW(seed=7)
     for _ in range(3):
         assert torch.equal(balancer.decide(seen([1, 1, 1])), torch.softmax(torch.randn(3, generator=generator), 0))
     mean = torch.stack([balancer.decide(seen([1, 1, 1])) for _ in range(4000)]).mean(0)
@@ -64,7 +64,7 @@ def test_random_weights_are_a_seeded_softmax_of_normals() -> None:
 
 
 def test_dynamic_weight_average() -> None:
-    balancer = eq.DynamicWeightAverage(temperature=2.0)
+    balancer = eq.DWA(temperature=2.0)
     for epoch in ([4.0, 1.0, 2.0], [2.0, 1.0, 3.0]):
         for wiggle in (-0.5, 0.5):
             assert balancer.decide(seen([1, 1, 1])).tolist() == [1, 1, 1]
@@ -76,7 +76,7 @@ def test_dynamic_weight_average() -> None:
 
 
 def test_dynamic_weight_average_by_steps_and_with_absent_tasks() -> None:
-    balancer = eq.DynamicWeightAverage(steps_per_epoch=1)
+    balancer = eq.DWA(steps_per_epoch=1)
     balancer.update(seen([4.0, 1.0, 2.0]))
     balancer.update(seen([2.0, 4.0], (0, 2)))
     # b was absent in the second epoch: its last mean stays, so its ratio is 1.
@@ -87,8 +87,8 @@ def test_dynamic_weight_average_by_steps_and_with_absent_tasks() -> None:
 
 
 def test_dynamic_weight_average_says_when_no_epoch_ever_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equipoise.balance.dynamic_weight_average._PATIENCE", 3)
-    balancer = eq.DynamicWeightAverage()
+    monkeypatch.setattr("equipoise.balance.dwa._PATIENCE", 3)
+    balancer = eq.DWA()
     balancer.update(seen([1, 1, 1]))
     balancer.update(seen([1, 1, 1]))
     with pytest.warns(UserWarning, match=r"call mtl\.end_epoch"):
@@ -99,7 +99,7 @@ def test_dynamic_weight_average_says_when_no_epoch_ever_ends(monkeypatch: pytest
 
 
 def test_uncertainty_weighting_is_the_gradient_of_its_objective() -> None:
-    balancer = eq.UncertaintyWeighting(learning_rate=0.1)
+    balancer = eq.UW(learning_rate=0.1)
     reference = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([reference], lr=0.1)
     for step in range(20):
@@ -114,7 +114,7 @@ def test_uncertainty_weighting_is_the_gradient_of_its_objective() -> None:
 
 
 def test_uncertainty_weighting_settles_at_the_reciprocal_loss() -> None:
-    balancer = eq.UncertaintyWeighting(learning_rate=0.05)
+    balancer = eq.UW(learning_rate=0.05)
     for _ in range(2000):
         balancer.decide(seen([4.0, 1.0, 0.1]))
         balancer.update(seen([4.0, 1.0, 0.1]))

@@ -28,6 +28,12 @@ def test_the_shelf_of_the_first_release() -> None:
             assert registry.method(alias) is info
 
 
+def test_a_class_is_named_as_its_key() -> None:
+    for info in eq.methods():
+        assert info.name.replace("-", "") == info.cls.__name__.lower()
+        assert getattr(eq, info.cls.__name__) is info.cls
+
+
 def test_names_are_forgiving_and_misses_are_suggested() -> None:
     assert isinstance(eq.balancer(" Nash_MTL "), eq.NashMTL)
     with pytest.raises(eq.UnknownMethodError, match=r'no method "fairgard"\. Did you mean "fairgrad"'):

@@ -85,8 +85,8 @@ _RANDOM_ORDER = "for K > 2 the result depends on a random order, and each librar
 _MORE_THAN_TWO = tuple(name for name, g in MATRICES.items() if len(g) > 2)
 
 AGREEMENTS = {
-    "ls is Sum": Agreement(eq.LinearScalarization, lambda k: aggregation.Sum()),
-    "ls is Mean, up to K": Agreement(eq.LinearScalarization, lambda k: aggregation.Mean(), lambda k: 1 / k),
+    "ls is Sum": Agreement(eq.LS, lambda k: aggregation.Sum()),
+    "ls is Mean, up to K": Agreement(eq.LS, lambda k: aggregation.Mean(), lambda k: 1 / k),
     # Frank-Wolfe is run to its end here, as far as that goes: it converges like 1/steps and stops moving.
     "mgda": Agreement(
         eq.MGDA,
@@ -202,7 +202,7 @@ def test_agreement(name: str, matrix: str) -> None:
 def test_random_weights_have_one_distribution() -> None:
     torch.manual_seed(0)
     theirs = torch.stack([aggregation.Random()(torch.eye(3)) for _ in range(4000)]).sort(0).values
-    balancer = eq.RandomLossWeighting(seed=1)
+    balancer = eq.RLW(seed=1)
     ours = torch.stack([balancer.weights(torch.ones(3)) for _ in range(4000)]).sort(0).values
     assert float((ours - theirs).abs().mean()) < 0.01
     # What other than standard normals would give.

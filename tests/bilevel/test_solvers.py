@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import equipoise as eq
-from equipoise.bilevel import BOME, BVFIM, FORUM, MOML, BilevelSolver, MoCo
+from equipoise.bilevel import BOME, BVFIM, FORUM, MOML, BilevelSolver, MoCoBilevel
 from equipoise.solvers import constrained_descent, constraint_multiplier
 from tests.bilevel.problems import Quadratic, distance_to_optimal, synthetic
 
 STARTS = [(0.0, (0.0, 3.0)), (2.0, (0.0, 3.0)), (2.0, (3.0, 3.0)), (0.0, (3.0, 3.0))]
 SOLVERS: dict[str, tuple[Callable[..., BilevelSolver], float, dict[str, Any]]] = {
     "moml": (MOML, 0.3, {}),
-    "moco": (MoCo, 0.3, {}),
+    "moco": (MoCoBilevel, 0.3, {}),
     "forum": (FORUM, 0.3, {"rho": 0.3}),
     "bome": (BOME, 0.3, {"rho": 0.3}),
     "bvfim": (BVFIM, 0.05, {"decay": 1.01}),
@@ -178,7 +178,7 @@ def test_moml_combines_hypergradients_by_any_balancer(balancer: str) -> None:
 
 def test_moco_is_its_balancer_on_the_hypergradients() -> None:
     quadratic = Quadratic()
-    solver = MoCo(
+    solver = MoCoBilevel(
         quadratic.problem, torch.optim.SGD([quadratic.alpha], 0.1), lower_steps=2, lower_step_size=0.2, beta=1.0, gamma=0.0
     )
     rows, _ = quadratic.hypergradients(2, 0.2)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import equipoise as eq
-from equipoise.balance import MoCo as MoCoBalancer
+from equipoise.balance import MoCo
 from equipoise.bilevel import BilevelProblem, TaskWeighting, hypergradients, weightings
 from equipoise.bilevel.lower import descend
 from equipoise.bilevel.weighting.look_ahead import one_step_hypergradients
@@ -21,6 +21,7 @@ from equipoise.bilevel.weighting.problem import WeightProblem
 from equipoise.data import TensorBatches
 from equipoise.errors import InputError, NonFiniteError, UnknownMethodError, UnknownOptionError, UnknownTaskError
 from equipoise.solvers import constrained_descent, constraint_multiplier
+from tests.states import assert_same_state
 
 NAMES = [info.name for info in weightings()]
 AHEAD = ["moml", "moco-bilevel"]
@@ -84,17 +85,6 @@ def put(model, values):
     for parameter in model.parameters():
         parameter.data = values[start : start + parameter.numel()].view(parameter.shape).clone()
         start += parameter.numel()
-
-
-def same(one, other):
-    """Whether two states are equal to the bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other
 
 
 def softmax(a):
@@ -191,7 +181,7 @@ def test_a_step_of_the_methods_that_look_ahead_is_the_one_written_out(solver, lo
     own = {"gamma": 3.0, "beta": 0.7} if solver == "moco-bilevel" else {}
     mtl = made(solver, lower_steps=lower_steps, lower_step_size=0.05, learning_rate=0.02, **own)
     twin, a, seen = Net(), np.zeros(3), []
-    combine = MoCoBalancer(**own) if own else eq.MGDA()
+    combine = MoCo(**own) if own else eq.MGDA()
     for step in range(2):
         train, held_out = batch(2 * step), batch(2 * step + 1)
 
@@ -382,7 +372,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(solver, where):
     bad["y"][0, 1] = math.inf
     with pytest.raises(NonFiniteError, match="far"):
         mtl.step(*((bad, batch(3)) if where == "training" else (batch(3), bad)))
-    assert same(mtl.state_dict(), before)
+    assert_same_state(mtl.state_dict(), before)
     assert mtl.steps == 1
 
 
@@ -430,7 +420,7 @@ def test_the_gramian_is_that_of_the_training_losses():
     plain = eq.MultiTaskOptimizer(mtl.objective, torch.optim.SGD(mtl.objective.model.parameters(), 0.1), "ls")
     before = copy.deepcopy(mtl.state_dict())
     torch.testing.assert_close(mtl.gramian(batch(0)), plain.gramian(batch(0)))
-    assert same(mtl.state_dict(), before)
+    assert_same_state(mtl.state_dict(), before)
 
 
 def test_one_task_is_trained_as_it_is():

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import equipoise as eq
-from tests.problems import METHODS, Heads, batch, losses, optimizer_of, parameters_of, same
+from tests.problems import METHODS, Heads, batch, losses, optimizer_of, parameters_of
+from tests.states import assert_same_state, kept
 
 
 class _Explode(torch.autograd.Function):
@@ -58,15 +59,11 @@ def test_nothing_changes_when_something_is_not_finite(
     mtl = eq.MultiTaskOptimizer(eq.Objective(model, function), adam, name)
     mtl.step(batch(seed=0))
     function.calls[0] = 1  # type: ignore[attr-defined]
-    before, memory, steps = parameters_of(model), mtl.balancer.state_dict(), mtl.steps
-    moments = [state["exp_avg"].clone() for state in adam.state.values()]
+    before = kept((parameters_of(model), mtl.state_dict()))
     with pytest.raises(eq.NonFiniteError, match=rf'{what} of task "t1" is not finite in step 1') as caught:
         mtl.step(*[batch(seed=1)] * micro_batches)
     assert (caught.value.tasks, caught.value.step, caught.value.what) == (("t1",), 1, what)
-    assert same(parameters_of(model), before)
-    assert all(torch.equal(a, b["exp_avg"]) for a, b in zip(moments, adam.state.values(), strict=True))
-    assert repr(mtl.balancer.state_dict()) == repr(memory)
-    assert mtl.steps == steps
+    assert_same_state((parameters_of(model), mtl.state_dict()), before)
     assert all(parameter.grad is None for parameter in model.parameters())
     function.calls[0] = 0  # type: ignore[attr-defined]
     mtl.step(batch(seed=2))
@@ -217,7 +214,7 @@ def test_an_error_in_the_users_loss_function_leaves_no_trace() -> None:
     for name in ("ls", "famo", "pcgrad"):
         mtl = optimizer_of(name)
         mtl.step(batch())
-        memory = repr(mtl.balancer.state_dict())
+        memory = kept(mtl.balancer.state_dict())
         good = mtl.objective.losses
 
         def bad(model: nn.Module, data: object, good: object = good) -> dict[str, object]:
@@ -227,7 +224,7 @@ def test_an_error_in_the_users_loss_function_leaves_no_trace() -> None:
         mtl.objective.losses = bad
         with pytest.raises(ZeroDivisionError):
             mtl.step(batch())
-        assert repr(mtl.balancer.state_dict()) == memory
+        assert_same_state(mtl.balancer.state_dict(), memory)
         assert all(parameter.grad is None for parameter in mtl.objective.model.parameters())
         mtl.objective.losses = good
         mtl.step(batch())

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import equipoise as eq
-from tests.problems import Heads, batch, optimizer_of, parameters_of, same
+from tests.problems import Heads, batch, optimizer_of, parameters_of
+from tests.states import assert_same_state, kept
 
 METHODS = [info.name for info in eq.methods()]
 
@@ -40,7 +41,8 @@ def test_resumed_training_is_the_same_to_the_bit(name: str) -> None:
     resumed.load_state_dict(torch.load(file, weights_only=True))
     assert resumed.steps == 7
     _train(resumed, range(7, 14))
-    assert same(parameters_of(straight.objective.model), parameters_of(resumed.objective.model))
+    assert_same_state(parameters_of(resumed.objective.model), parameters_of(straight.objective.model))
+    assert_same_state(resumed.state_dict(), straight.state_dict())
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -48,9 +50,9 @@ def test_a_saved_state_is_a_copy(name: str) -> None:
     mtl = optimizer_of(_balancer(name), make=torch.optim.Adam, lr=0.01)
     _train(mtl, range(4))
     state = mtl.balancer.state_dict()
-    frozen = pickle.dumps(state)
+    frozen = kept(state)
     _train(mtl, range(4, 8))
-    assert pickle.dumps(state) == frozen
+    assert_same_state(state, frozen)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -67,7 +69,7 @@ def test_a_state_of_other_tasks_or_another_balancer_is_refused() -> None:
     mtl.step(batch())
     state = mtl.state_dict()
     other = optimizer_of("dwa")
-    with pytest.raises(eq.InputError, match="DynamicWeightAverage keeps the state"):
+    with pytest.raises(eq.InputError, match="DWA keeps the state"):
         other.load_state_dict(state)
     two = optimizer_of("famo", Heads(2))
     two.step(batch(tasks=2))

@@ -9,8 +9,8 @@ from equipoise.errors import InputError
 from equipoise.figures.cost_toy.weights import weights_of
 
 BALANCERS = [
-    eq.LinearScalarization(),
-    eq.LinearScalarization([2.0, 0.5]),
+    eq.LS(),
+    eq.LS([2.0, 0.5]),
     eq.MGDA(),
     eq.CAGrad(),
     eq.CAGrad(c=0.0),
@@ -31,7 +31,7 @@ def gradients(count, spread):
 
 
 def one_by_one(balancer, gram):
-    if isinstance(balancer, eq.LinearScalarization):
+    if isinstance(balancer, eq.LS):
         return np.stack([balancer.weights(torch.ones(2, dtype=torch.float64)).numpy()] * len(gram))
     return balancer.weights(torch.from_numpy(gram)).numpy()
 

@@ -19,6 +19,7 @@ from equipoise.balance import BayesAggMTL
 from equipoise.balance.double_sampling import further_batches
 from equipoise.study import parse_methods
 from tests import problems
+from tests.states import kept, same_state
 
 State = dict[str, Tensor]
 
@@ -214,11 +215,11 @@ def non_finite(rank: int, count: int, method: str, mode: str, where: str) -> tup
     )
     for step in range(2):
         mtl.step(share(problems.batch(16, seed=step), rank, count))
-    before, memory = state(model), mtl.balancer.state_dict()
+    before = kept((state(model), mtl.state_dict()))
     try:
         mtl.step(share(problems.batch(16, seed=2), rank, count))
     except eq.NonFiniteError as error:
-        unchanged = problems.same(before, state(model)) and str(memory) == str(mtl.balancer.state_dict())
+        unchanged = same_state((state(model), mtl.state_dict()), before)
         return type(error).__name__, error.tasks, error.what, unchanged
     return "nothing", (), "", False
 
@@ -296,11 +297,11 @@ def double_sampling_spoilt(rank: int, count: int, method: str, place: int) -> tu
     mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), torch.optim.SGD(model.parameters(), lr=0.01), method)
     batches: list[tuple[Tensor, ...]] = [problems.batch(seed=seed) for seed in range(3)]
     mtl.step(batches[0], further=batches[1:])
-    before = state(model), str(mtl.balancer.state_dict())
+    before = kept((state(model), mtl.state_dict()))
     if rank == count - 1:
         batches[place] = (*batches[place], torch.zeros(()))
     try:
         mtl.step(batches[0], further=batches[1:])
     except eq.NonFiniteError as error:
-        return str(error.tasks), problems.same(before[0], state(model)) and before[1] == str(mtl.balancer.state_dict())
+        return str(error.tasks), same_state((state(model), mtl.state_dict()), before)
     return "no error", False

@@ -332,7 +332,7 @@ def test_double_precision_is_kept(method: str) -> None:
     model = problems.Heads().double()
     inputs, targets = problems.batch()
     batch = inputs.double(), targets.double()
-    balancer = eq.balancer(method) if method != "ls" else eq.LinearScalarization([0.25, 0.5, 2.0])
+    balancer = eq.balancer(method) if method != "ls" else eq.LS([0.25, 0.5, 2.0])
     mtl = problems.optimizer_of(balancer, model)
     mtl.step(batch)
     assert mtl.last is not None

@@ -229,9 +229,7 @@ def test_a_single_task(place: float) -> None:
 
     position = flow.positions.learned[0]
     (expected,) = torch.autograd.grad(one(network, batch())["a"], [position])
-    mtl = eq.MultiTaskOptimizer(
-        eq.Objective(network, one), torch.optim.SGD(network.parameters(), 0.1), eq.LinearScalarization()
-    )
+    mtl = eq.MultiTaskOptimizer(eq.Objective(network, one), torch.optim.SGD(network.parameters(), 0.1), eq.LS())
     mtl.step(batch())
     assert torch.allclose(position.grad, expected)
     assert float(position.detach()) == pytest.approx(place - 0.1 * float(expected))

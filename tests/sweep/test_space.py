@@ -127,7 +127,7 @@ def test_a_point_is_the_method_with_its_options():
 
 def test_a_balancer_of_ones_own():
     def make(strength=1.0, weights=None):
-        return eq.LinearScalarization(weights or [strength, strength])
+        return eq.LS(weights or [strength, strength])
 
     space = Space(("mine", make), ("a", "b"), {"strength": (0.1, 10, "log")})
     method = space.method({"strength": 2.0})

@@ -15,7 +15,7 @@ from equipoise.sweep.trials import load_trials
 
 def crawling():
     """A method that hardly moves, and so stays far from the front."""
-    return eq.LinearScalarization([0.01, 0.01])
+    return eq.LS([0.01, 0.01])
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_several_objectives(tug, quiet, tmp_path):
 
 
 def make_scaled(scale):
-    return eq.LinearScalarization([scale, scale])
+    return eq.LS([scale, scale])
 
 
 def test_pruned_trials_end_early(tug_path, quiet, tmp_path):

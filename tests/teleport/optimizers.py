@@ -90,9 +90,3 @@ def averages_of(optimizer: O.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
 
 def entire_state(optimizer: O.Optimizer, parameter: Tensor) -> dict[str, Any]:
     return {name: value.clone() if isinstance(value, Tensor) else value for name, value in optimizer.state[parameter].items()}
-
-
-def same_state(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    return a.keys() == b.keys() and all(
-        torch.equal(a[name], b[name]) if isinstance(a[name], Tensor) else a[name] == b[name] for name in a
-    )

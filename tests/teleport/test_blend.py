@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.teleport.history import blend
+from tests.states import assert_same_state, same_state
 from tests.teleport import optimizers
-from tests.teleport.optimizers import averages_of, entire_state, fresh_parameters, give_gradients, make, same_state, take_steps
+from tests.teleport.optimizers import averages_of, entire_state, fresh_parameters, give_gradients, make, take_steps
 
 STEPS = range(6)
 SIGMAS = [0.0, 0.006, 0.4, 1.0]
@@ -41,7 +42,7 @@ def test_a_blend_and_a_step_are_a_step_with_scaled_decays(name: str, sigma: floa
     give_gradients(theirs, 100)
     before = entire_state(blended, ours[2])
     assert blend(blended, ours[:2], sigma) == 2 * len(averages_of(blended, ours[0])) > 0
-    assert same_state(entire_state(blended, ours[2]), before)
+    assert_same_state(entire_state(blended, ours[2]), before)
     blended.step()
     scale_decays(scaled, sigma)
     if sigma == 0.0 and isinstance(scaled, torch.optim.SGD):
@@ -73,7 +74,7 @@ def test_other_parameters_are_stepped_as_if_nothing_had_happened(name: str) -> N
     blended.step()
     plain.step()
     assert torch.equal(ours[2], theirs[2])
-    assert same_state(entire_state(blended, ours[2]), entire_state(plain, theirs[2]))
+    assert_same_state(entire_state(blended, ours[2]), entire_state(plain, theirs[2]))
     assert not same_state(entire_state(blended, ours[0]), entire_state(plain, theirs[0]))
 
 
@@ -142,7 +143,7 @@ def test_below_zero_counts_as_zero(sigma: float) -> None:
         blend(adam, parameters, value)
         states.append(entire_state(adam, parameters[0]))
         assert torch.equal(adam.state[parameters[0]]["exp_avg"], parameters[0].grad)
-    assert same_state(*states)
+    assert_same_state(*states)
 
 
 def test_groups_with_their_own_decays() -> None:
@@ -176,7 +177,7 @@ def test_optimizers_without_known_averages_are_left_alone(kind: type[torch.optim
     give_gradients(parameters, 100)
     before = entire_state(optimizer, parameters[0])
     assert blend(optimizer, parameters, 0.2) == 0
-    assert same_state(entire_state(optimizer, parameters[0]), before)
+    assert_same_state(entire_state(optimizer, parameters[0]), before)
     optimizer.step()
 
 
@@ -212,7 +213,7 @@ def test_parameters_without_a_gradient_keep_their_memory() -> None:
     parameters[0].grad = None
     before = entire_state(optimizer, parameters[0])
     assert blend(optimizer, parameters, 0.2) == 4
-    assert same_state(entire_state(optimizer, parameters[0]), before)
+    assert_same_state(entire_state(optimizer, parameters[0]), before)
 
 
 def sparse_table(kind: type[torch.optim.Optimizer], **options: float) -> tuple[Tensor, torch.optim.Optimizer]:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from equipoise.teleport.history import discount, reset
+from tests.states import assert_same_state
 from tests.teleport import optimizers
-from tests.teleport.optimizers import averages_of, entire_state, fresh_parameters, give_gradients, make, same_state, take_steps
+from tests.teleport.optimizers import averages_of, entire_state, fresh_parameters, give_gradients, make, take_steps
 
 STEPS = range(8)
 AFTER = range(100, 105)
@@ -36,7 +37,7 @@ def test_all_of_the_mass_is_no_change(name: str) -> None:
     parameters, optimizer = trained(name)
     before = [entire_state(optimizer, parameter) for parameter in parameters]
     discount(optimizer, parameters, 1.0)
-    assert all(same_state(entire_state(optimizer, p), b) for p, b in zip(parameters, before, strict=True))
+    assert_same_state([entire_state(optimizer, p) for p in parameters], before)
 
 
 @pytest.mark.parametrize("sigma", [0.0, -0.4])
@@ -49,7 +50,7 @@ def test_nothing_left_is_a_fresh_optimizer(name: str, sigma: float) -> None:
     take_steps(optimizer, parameters, AFTER)
     take_steps(fresh, theirs, AFTER)
     assert all(torch.equal(a, b) for a, b in zip(parameters, theirs, strict=True))
-    assert same_state(entire_state(optimizer, parameters[0]), entire_state(fresh, theirs[0]))
+    assert_same_state(entire_state(optimizer, parameters[0]), entire_state(fresh, theirs[0]))
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -89,7 +90,7 @@ def test_other_parameters_are_stepped_as_if_nothing_had_happened(name: str, what
     take_steps(optimizer, parameters, AFTER)
     take_steps(plain, theirs, AFTER)
     assert torch.equal(parameters[2], theirs[2])
-    assert same_state(entire_state(optimizer, parameters[2]), entire_state(plain, theirs[2]))
+    assert_same_state(entire_state(optimizer, parameters[2]), entire_state(plain, theirs[2]))
 
 
 def corrected(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
@@ -181,7 +182,7 @@ def test_optimizers_without_known_averages_are_left_alone(kind: type[torch.optim
     take_steps(optimizer, parameters, STEPS)
     before = entire_state(optimizer, parameters[0])
     discount(optimizer, parameters, sigma)
-    assert same_state(entire_state(optimizer, parameters[0]), before)
+    assert_same_state(entire_state(optimizer, parameters[0]), before)
 
 
 def test_groups_with_their_own_decays() -> None:

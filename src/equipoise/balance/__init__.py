@@ -13,7 +13,7 @@ from equipoise.balance.config import ConFIG
 from equipoise.balance.consmtl import ConsMTL
 from equipoise.balance.db_mtl import DBMTL
 from equipoise.balance.dualproj import DualProj
-from equipoise.balance.dynamic_weight_average import DynamicWeightAverage
+from equipoise.balance.dwa import DWA
 from equipoise.balance.excess_mtl import ExcessMTL
 from equipoise.balance.fairgrad import FairGrad
 from equipoise.balance.famo import FAMO
@@ -26,31 +26,36 @@ from equipoise.balance.imtl import IMTL
 from equipoise.balance.imtl_g import IMTLG
 from equipoise.balance.imtl_l import IMTLL
 from equipoise.balance.ldc import LDCMTL
-from equipoise.balance.linear_scalarization import LinearScalarization
+from equipoise.balance.ls import LS
 from equipoise.balance.mgda import MGDA
 from equipoise.balance.moco import MoCo
 from equipoise.balance.modo import MoDo
 from equipoise.balance.nash_mtl import NashMTL
 from equipoise.balance.pcgrad import PCGrad
-from equipoise.balance.random_loss_weighting import RandomLossWeighting
 from equipoise.balance.registry import MethodInfo, balancer, method, methods, register
+from equipoise.balance.rlw import RLW
 from equipoise.balance.rotograd import Rotations, RotoGrad
-from equipoise.balance.scale_invariant import ScaleInvariant
 from equipoise.balance.sdmgrad import SDMGrad
+from equipoise.balance.si import SI
 from equipoise.balance.stch import STCH
-from equipoise.balance.uncertainty_weighting import UncertaintyWeighting
 from equipoise.balance.upgrad import UPGrad
+from equipoise.balance.uw import UW
 
 __all__ = [
     "DBMTL",
+    "DWA",
     "FAMO",
     "GLS",
     "IMTL",
     "IMTLG",
     "IMTLL",
     "LDCMTL",
+    "LS",
     "MGDA",
+    "RLW",
+    "SI",
     "STCH",
+    "UW",
     "AlignedMTL",
     "Balancer",
     "BayesAggMTL",
@@ -58,7 +63,6 @@ __all__ = [
     "ConFIG",
     "ConsMTL",
     "DualProj",
-    "DynamicWeightAverage",
     "ExcessMTL",
     "FairGrad",
     "GO4Align",
@@ -67,7 +71,6 @@ __all__ = [
     "GradVac",
     "GradientBalancer",
     "GramianBalancer",
-    "LinearScalarization",
     "LossBalancer",
     "MethodInfo",
     "MoCo",
@@ -75,13 +78,10 @@ __all__ = [
     "NashMTL",
     "Observation",
     "PCGrad",
-    "RandomLossWeighting",
     "Rotations",
     "RotoGrad",
     "SDMGrad",
-    "ScaleInvariant",
     "UPGrad",
-    "UncertaintyWeighting",
     "as_balancer",
     "balancer",
     "method",

@@ -34,7 +34,7 @@ class DBMTL(GradientBalancer):
     With ĝ_k ← β_t ĝ_k + (1 − β_t) ∇log(ℓ_k + ε), ĝ starting from 0, the direction is max_j ‖ĝ_j‖ · Σ_k ĝ_k/‖ĝ_k‖, and
     β_t = β/t^σ in step t = 1, 2, …. A task whose average is 0 adds nothing.
 
-    The loss part by itself, the sum of log losses, is what :class:`~equipoise.ScaleInvariant` (``si``) minimises, with the
+    The loss part by itself, the sum of log losses, is what :class:`~equipoise.SI` (``si``) minimises, with the
     same ε, at the price of one backward pass; ``log_losses=False`` leaves the gradient part by itself. Gradients are
     balanced over the shared parameters; task-specific ones get their own loss's gradient with weight 1, as everywhere where
     gradients are balanced, while the log losses of the paper would divide theirs by the loss.

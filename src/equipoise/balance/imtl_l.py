@@ -35,7 +35,7 @@ class IMTLL(LossBalancer):
 
     The gradient with respect to s_k is exp(s_k) ℓ_k − 1, so s needs no backward pass; where it vanishes, all scaled losses
     are 1. In the paper s is learned by the model's own optimizer; here it has an Adam of its own, because the optimizer
-    stays the user's. With s = −log σ² this is twice the objective of :class:`~equipoise.UncertaintyWeighting`, and Adam does
+    stays the user's. With s = −log σ² this is twice the objective of :class:`~equipoise.UW`, and Adam does
     not see the factor: at equal learning rates the weights are twice as large, and nothing else differs.
 
     For a loss that stays at 0 or below, the objective has no minimum in s_k, and its weight grows for ever.

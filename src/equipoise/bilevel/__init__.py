@@ -1,8 +1,8 @@
 """Multi-objective bilevel optimisation (thesis, chapter 3): min over α of F_1 … F_m, where ω answers to α.
 
 :class:`BilevelProblem` says what the two levels want; the solvers share one interface,
-``solver.step(lower_batches, upper_batch)``. :class:`MOML` and :class:`MoCo` differentiate through the lower level's steps;
-:class:`FORUM`, :class:`BOME` and :class:`BVFIM` need first derivatives only.
+``solver.step(lower_batches, upper_batch)``. :class:`MOML` and :class:`MoCoBilevel` differentiate through the lower level's
+steps; :class:`FORUM`, :class:`BOME` and :class:`BVFIM` need first derivatives only.
 :class:`TaskWeighting` learns the weights of a model's tasks on validation data with any of them.
 """
 
@@ -12,7 +12,7 @@ from equipoise.bilevel.bome import BOME
 from equipoise.bilevel.bvfim import BVFIM
 from equipoise.bilevel.forum import FORUM
 from equipoise.bilevel.hypergradients import Hypergradients, hypergradients
-from equipoise.bilevel.moco import MoCo
+from equipoise.bilevel.moco import MoCoBilevel
 from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.bilevel.report import BilevelReport
@@ -27,7 +27,7 @@ __all__ = [
     "BilevelReport",
     "BilevelSolver",
     "Hypergradients",
-    "MoCo",
+    "MoCoBilevel",
     "Point",
     "TaskWeighting",
     "endless",

@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
-from equipoise.balance import MoCo as MoCoBalancer
+from equipoise.balance import MoCo
 from equipoise.bilevel.base import Start
 from equipoise.bilevel.hypergradients import Memory
 from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import BilevelProblem
 
-__all__ = ["MoCo"]
+__all__ = ["MoCoBilevel"]
 
 
-class MoCo(MOML):
+class MoCoBilevel(MOML):
     """As :class:`MOML`, but for the solver: y_i tracks ∇_α F_i and λ takes a step a time (Fernando et al., 2023).
 
     The thesis (sections 3.2 and 3.6) describes MoCo as unrolled hypergradients with a momentum-like average and a one-step
@@ -54,7 +54,7 @@ class MoCo(MOML):
             optimizer,
             lower_steps=lower_steps,
             lower_step_size=lower_step_size,
-            balancer=MoCoBalancer(**options),
+            balancer=MoCo(**options),
             start=start,
             memory=memory,
             batched=batched,

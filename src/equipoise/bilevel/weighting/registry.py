@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from equipoise.balance import MoCo as MoCoBalancer
+from equipoise.balance import MoCo
 from equipoise.bilevel.base import BilevelSolver
 from equipoise.bilevel.bome import BOME
 from equipoise.bilevel.bvfim import BVFIM
@@ -131,8 +131,8 @@ def _tracked(
     problem: WeightProblem, free: torch.optim.Optimizer, model: torch.optim.Optimizer, **options: Any
 ) -> BilevelSolver:
     """MOML with MoCo's averages and weights in place of a minimum-norm point."""
-    own = {option: options.pop(option) for option in _options(MoCoBalancer)}
-    return LookAhead(problem, free, balancer=MoCoBalancer(**own), **options)
+    own = {option: options.pop(option) for option in _options(MoCo)}
+    return LookAhead(problem, free, balancer=MoCo(**own), **options)
 
 
 def _options(kind: type) -> dict[str, Any]:
@@ -189,7 +189,7 @@ _METHODS = {
             "Fernando et al., Mitigating Gradient Bias in Multi-objective Learning, ICLR 2023",
             "as `moml`",
             _tracked,
-            {**_UNROLLED, **_options(MoCoBalancer)},
+            {**_UNROLLED, **_options(MoCo)},
         ),
     )
 }

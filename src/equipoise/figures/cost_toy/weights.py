@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from equipoise.balance.base import Balancer, GramianBalancer
 from equipoise.balance.cagrad import CAGrad
 from equipoise.balance.fairgrad import FairGrad
-from equipoise.balance.linear_scalarization import LinearScalarization
+from equipoise.balance.ls import LS
 from equipoise.balance.mgda import MGDA
 from equipoise.balance.nash_mtl import NashMTL
 from equipoise.errors import InputError
@@ -39,7 +39,7 @@ def weights_of(balancer: Balancer) -> Weigh:
         >>> weights_of(NashMTL())(np.array([[[4.0, 0.0], [0.0, 1.0]]])).tolist()
         [[0.5, 1.0]]
     """
-    if isinstance(balancer, LinearScalarization):
+    if isinstance(balancer, LS):
         fixed = balancer.weights(torch.ones(2, dtype=torch.float64)).numpy()
         return lambda gram: np.broadcast_to(fixed, gram.shape[:-1])
     if type(balancer) is MGDA:

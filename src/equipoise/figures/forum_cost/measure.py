@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from equipoise.bilevel import FORUM, MOML, BilevelSolver, MoCo
+from equipoise.bilevel import FORUM, MOML, BilevelSolver, MoCoBilevel
 from equipoise.figures.forum_cost.network import TASKS, cleaning_problem
 from equipoise.nets import CleaningNet
 
@@ -34,7 +34,7 @@ def measured(method: str, lower_steps: int, layers: int, batch_size: int, repeat
     if method == "forum":
         solver = FORUM(problem, [upper, torch.optim.SGD(model.parameters(), 0.01)], **options)  # type: ignore[arg-type]
     elif method == "moco":
-        solver = MoCo(problem, upper, **options)  # type: ignore[arg-type]
+        solver = MoCoBilevel(problem, upper, **options)  # type: ignore[arg-type]
     else:
         memory = "checkpointed" if method == "moml-checkpointed" else "plain"
         solver = MOML(problem, upper, memory=memory, **options)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from equipoise.bilevel import FORUM, MOML, BilevelSolver, MoCo
+from equipoise.bilevel import FORUM, MOML, BilevelSolver, MoCoBilevel
 from equipoise.figures.forum_synthetic.problem import Synthetic
 from equipoise.figures.forum_synthetic.settings import INITIALISATIONS, METHODS, Settings
 
@@ -82,5 +82,5 @@ def _solver(method: str, at: Synthetic, settings: Settings) -> BilevelSolver:
     if method == "forum":
         optimizer = torch.optim.SGD([at.alpha, at.omega], settings.step_size)
         return FORUM(at.problem, optimizer, rho=settings.rho, **options)
-    kind = MOML if method == "moml" else MoCo
+    kind = MOML if method == "moml" else MoCoBilevel
     return kind(at.problem, torch.optim.SGD([at.alpha], settings.step_size), **options)

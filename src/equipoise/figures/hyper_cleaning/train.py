@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equipoise.bilevel import BOME, BVFIM, FORUM, MOML, BilevelProblem, BilevelSolver, MoCo
+from equipoise.bilevel import BOME, BVFIM, FORUM, MOML, BilevelProblem, BilevelSolver, MoCoBilevel
 from equipoise.errors import require
 from equipoise.figures.hyper_cleaning.data import CleaningData, load
 from equipoise.figures.hyper_cleaning.settings import Settings
@@ -142,7 +142,7 @@ def _solver(
     }
     of_weights = torch.optim.SGD(weights.values(), settings.weights_step_size)
     if method in ("moml", "moco"):
-        return (MOML if method == "moml" else MoCo)(problem, of_weights, **options)
+        return (MOML if method == "moml" else MoCoBilevel)(problem, of_weights, **options)
     options["constraint_batches"] = settings.constraint_batches
     both = [of_weights, torch.optim.SGD(model.parameters(), settings.model_step_size)]
     if method == "bvfim":

@@ -12,7 +12,7 @@ from equipoise.balance.epoch_sums import add_losses
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 
-__all__ = ["DynamicWeightAverage"]
+__all__ = ["DWA"]
 
 _PATIENCE = 20_000
 
@@ -29,7 +29,7 @@ _PATIENCE = 20_000
     adds_up_to="the number of tasks present",
     checked="closed form",
 )
-class DynamicWeightAverage(LossBalancer):
+class DWA(LossBalancer):
     """Weighs task k by K·softmax(r/T)_k with r_k = ℓ̄_k(e−1)/ℓ̄_k(e−2), the ratio of its mean losses in the two epochs before.
 
     The weights are 1 until two epochs are over. Epochs end where ``end_epoch()`` is called, or every ``steps_per_epoch``
@@ -78,7 +78,7 @@ class DynamicWeightAverage(LossBalancer):
             self._turn()
         elif self.steps == _PATIENCE:
             warnings.warn(
-                f"DynamicWeightAverage has seen {_PATIENCE} steps and no end of an epoch, so its weights are still those "
+                f"DWA has seen {_PATIENCE} steps and no end of an epoch, so its weights are still those "
                 f"of the last one: call mtl.end_epoch() after each pass over the data, or give steps_per_epoch",
                 stacklevel=2,
             )
@@ -100,4 +100,4 @@ class DynamicWeightAverage(LossBalancer):
         self.sums, self.counts, self.steps = None, None, 0
 
     def __repr__(self) -> str:
-        return f"DynamicWeightAverage(temperature={self.temperature}, steps_per_epoch={self.steps_per_epoch})"
+        return f"DWA(temperature={self.temperature}, steps_per_epoch={self.steps_per_epoch})"

@@ -10,7 +10,7 @@ from equipoise.balance.registry import register
 from equipoise.balance.vector_adam import learn_from_losses
 from equipoise.errors import InputError
 
-__all__ = ["UncertaintyWeighting"]
+__all__ = ["UW"]
 
 
 @register(
@@ -28,7 +28,7 @@ __all__ = ["UncertaintyWeighting"]
     adds_up_to="K/2 at the start",
     checked="closed form",
 )
-class UncertaintyWeighting(LossBalancer):
+class UW(LossBalancer):
     """Minimises Σ_k ½ exp(−s_k) ℓ_k + ½ s_k over the model and s together, s_k = log σ_k² being a learned log-variance.
 
     The gradient with respect to s_k is ½(1 − exp(−s_k) ℓ_k), so s needs no backward pass. In the paper s is learned by the
@@ -43,7 +43,7 @@ class UncertaintyWeighting(LossBalancer):
         InputError: the learning rate is negative.
 
     Example:
-        >>> UncertaintyWeighting().weights(torch.tensor([2.0, 8.0]))
+        >>> UW().weights(torch.tensor([2.0, 8.0]))
         tensor([0.5000, 0.5000])
     """
 
@@ -82,4 +82,4 @@ class UncertaintyWeighting(LossBalancer):
         )
 
     def __repr__(self) -> str:
-        return f"UncertaintyWeighting(learning_rate={self.learning_rate}, initial={self.initial})"
+        return f"UW(learning_rate={self.learning_rate}, initial={self.initial})"

@@ -8,7 +8,7 @@ from torch import Tensor
 from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.registry import register
 
-__all__ = ["RandomLossWeighting"]
+__all__ = ["RLW"]
 
 
 @register(
@@ -23,7 +23,7 @@ __all__ = ["RandomLossWeighting"]
     adds_up_to="1",
     checked="its distribution",
 )
-class RandomLossWeighting(LossBalancer):
+class RLW(LossBalancer):
     """Draws z ~ N(0, I) every step and minimises Σ_k softmax(z)_k ℓ_k (the normal variant of Lin et al., 2022).
 
     Args:
@@ -31,7 +31,7 @@ class RandomLossWeighting(LossBalancer):
             ``torch.distributed`` every process must use the same seed.
 
     Example:
-        >>> balancer = RandomLossWeighting(seed=3)
+        >>> balancer = RLW(seed=3)
         >>> float(balancer.weights(torch.ones(4)).sum())
         1.0
     """
@@ -53,4 +53,4 @@ class RandomLossWeighting(LossBalancer):
         return torch.softmax(torch.randn(len(losses), generator=self.generator), 0).to(losses)
 
     def __repr__(self) -> str:
-        return f"RandomLossWeighting(seed={self.seed})"
+        return f"RLW(seed={self.seed})"

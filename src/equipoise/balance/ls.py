@@ -11,7 +11,7 @@ from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.registry import register
 from equipoise.errors import InputError, near_misses
 
-__all__ = ["LinearScalarization"]
+__all__ = ["LS"]
 
 
 @register(
@@ -26,7 +26,7 @@ __all__ = ["LinearScalarization"]
     adds_up_to="the number of tasks present",
     checked="closed form",
 )
-class LinearScalarization(LossBalancer):
+class LS(LossBalancer):
     """Minimises Σ_k w_k ℓ_k with fixed weights w.
 
     Args:
@@ -37,7 +37,7 @@ class LinearScalarization(LossBalancer):
         InputError: negative, non-finite, or not one weight a task.
 
     Example:
-        >>> LinearScalarization().weights(torch.tensor([2.0, 8.0]))
+        >>> LS().weights(torch.tensor([2.0, 8.0]))
         tensor([1., 1.])
     """
 
@@ -83,4 +83,4 @@ class LinearScalarization(LossBalancer):
 
     def __repr__(self) -> str:
         given = self._by_name if self._by_name is not None else self._in_order
-        return f"LinearScalarization({'' if given is None else f'weights={given}'})"
+        return f"LS({'' if given is None else f'weights={given}'})"

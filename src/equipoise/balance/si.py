@@ -9,7 +9,7 @@ from equipoise.balance.base import LossBalancer
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 
-__all__ = ["ScaleInvariant"]
+__all__ = ["SI"]
 
 
 @register(
@@ -24,7 +24,7 @@ __all__ = ["ScaleInvariant"]
     adds_up_to="the sum of 1/loss",
     checked="closed form",
 )
-class ScaleInvariant(LossBalancer):
+class SI(LossBalancer):
     """Minimises Σ_k log ℓ_k, whose gradient weighs task k by 1/ℓ_k.
 
     This is also the loss part of DB-MTL by itself (:class:`~equipoise.DBMTL`), with the same ε.
@@ -37,7 +37,7 @@ class ScaleInvariant(LossBalancer):
         NonFiniteError: at a step, when a loss is negative: its logarithm does not exist.
 
     Example:
-        >>> ScaleInvariant(epsilon=0.0).weights(torch.tensor([2.0, 8.0]))
+        >>> SI(epsilon=0.0).weights(torch.tensor([2.0, 8.0]))
         tensor([0.5000, 0.1250])
     """
 
@@ -52,4 +52,4 @@ class ScaleInvariant(LossBalancer):
         return torch.where(shifted > 0, shifted.reciprocal(), torch.nan)
 
     def __repr__(self) -> str:
-        return f"ScaleInvariant(epsilon={self.epsilon})"
+        return f"SI(epsilon={self.epsilon})"
