@@ -8,8 +8,8 @@ PYTEST_WORKERS ?= 2
 
 help:
 	@echo "make study   compare balancing methods on handwritten digits; prints the table and the report's place"
-	@echo "make test    lint, types, tests, examples in docstrings and Markdown"
-	@echo "make tables  writes the tables of methods and recipes in README and guide anew, from their registries"
+	@echo "make test    lint, types, tests, examples in docstrings and Markdown, of the library and of papers/"
+	@echo "make tables  writes the lists of methods and recipes in README, guides and __init__.py anew, from their registries"
 	@echo "make bench   the speed benchmarks, side by side with other libraries (about ten minutes)"
 	@echo "make clean   removes .venv and caches"
 
@@ -19,12 +19,12 @@ help:
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[study]'
 	touch $@
 
-.venv/dev: .venv/study
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[study,dev]'
+.venv/dev: .venv/study papers/pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[study,dev]' -e ./papers
 	touch $@
 
 .venv/bench: .venv/dev
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[study,dev,bench]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[study,dev,bench]' -e ./papers
 	touch $@
 
 study: .venv/study
@@ -41,9 +41,9 @@ types: .venv/dev
 test: lint types
 	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
-tables: .venv/study
-	$(BIN)/python -m equipoise.balance.tables README.md docs/choosing-a-method.md
-	$(BIN)/python -m equipoise.reproduce.page docs/reproducing.md
+tables: .venv/dev
+	$(BIN)/python -m equipoise.balance.tables README.md docs/choosing-a-method.md src/equipoise/__init__.py src/equipoise/balance/__init__.py
+	$(BIN)/python -m equipoise_papers.reproduce.page papers/docs/reproducing.md
 
 bench: .venv/bench
 	$(BIN)/python -m benchmarks

@@ -20,7 +20,7 @@ __all__ = ["made", "main"]
 _CLASSES = 10
 
 
-def made(balancer: Callable[..., eq.Balancer] | None, kinds: str, width: int, size: int = 128) -> Callable[[int], Any]:
+def made(balancer: Callable[..., eq.balance.Balancer] | None, kinds: str, width: int, size: int = 128) -> Callable[[int], Any]:
     """A step on an MLP of three layers.
 
     Args:
@@ -76,11 +76,11 @@ def main() -> None:
     print(table(head, rows))
 
 
-def _features(*parts: Any) -> eq.Balancer:
+def _features(*parts: Any) -> eq.balance.Balancer:
     return BayesAggMTL(*parts, warm_up=1_000_000)
 
 
-def _few(*parts: Any) -> eq.Balancer:
+def _few(*parts: Any) -> eq.balance.Balancer:
     return BayesAggMTL(*parts, samples=64)
 
 

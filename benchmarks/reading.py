@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.tables import duration, table
 from equipoise.data import celeba_loaders, nyuv2_loaders, qm9_loaders
-from equipoise.data.samples import write_celeba_sample, write_nyuv2_sample, write_qm9_sample
+from equipoise_papers.samples import write_celeba_sample, write_nyuv2_sample, write_qm9_sample
 
 __all__ = ["run"]
 

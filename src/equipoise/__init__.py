@@ -6,75 +6,103 @@
         losses = mtl.step(batch)
 
 and, for a loop of one's own, ``eq.backward(losses, balancer, shared=encoder)`` in place of ``sum(losses).backward()``.
+
+Everything else is in a room: ``eq.balance`` (what a balancer is, and how to register one), ``eq.teleport``, ``eq.bilevel``,
+``eq.blackbox``, ``eq.solvers``, ``eq.nets``, ``eq.data``, ``eq.metrics``, ``eq.errors`` and the others of ``dir(eq)``. Names
+and rooms are imported when they are first asked for, torch with them.
 """
 
-from equipoise import bilevel, blackbox, solvers
-from equipoise.balance import (
-    DBMTL,
-    DWA,
-    FAMO,
-    GLS,
-    IMTL,
-    IMTLG,
-    IMTLL,
-    LDCMTL,
-    LS,
-    MGDA,
-    RLW,
-    SI,
-    STCH,
-    UW,
-    AlignedMTL,
-    Balancer,
-    BayesAggMTL,
-    CAGrad,
-    ConFIG,
-    ConsMTL,
-    DualProj,
-    ExcessMTL,
-    FairGrad,
-    GO4Align,
-    GradDrop,
-    GradientBalancer,
-    GradNorm,
-    GradVac,
-    GramianBalancer,
-    LossBalancer,
-    MethodInfo,
-    MoCo,
-    MoDo,
-    NashMTL,
-    Observation,
-    PCGrad,
-    Rotations,
-    RotoGrad,
-    SDMGrad,
-    UPGrad,
-    balancer,
-    methods,
-    register,
-)
-from equipoise.dropin import backward
-from equipoise.engine.gramian import gramian
-from equipoise.errors import (
-    EquipoiseError,
-    InputError,
-    MissingExtraError,
-    NonFiniteError,
-    UnknownMethodError,
-    UnknownOptionError,
-    UnknownTaskError,
-)
-from equipoise.further import FurtherBatches
-from equipoise.objective import Objective
-from equipoise.optimizer import MultiTaskOptimizer, Teleport
-from equipoise.randomness import RandomState
-from equipoise.step.report import StepReport
-from equipoise.teleport import COST, OFT, Dense, LoHa, LowRank, TeleportReport
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING
+
 from equipoise.version import __version__
+
+if TYPE_CHECKING:
+    from equipoise import autocast as autocast
+    from equipoise import balance as balance
+    from equipoise import bilevel as bilevel
+    from equipoise import blackbox as blackbox
+    from equipoise import data as data
+    from equipoise import distributed as distributed
+    from equipoise import engine as engine
+    from equipoise import errors as errors
+    from equipoise import further as further
+    from equipoise import metrics as metrics
+    from equipoise import nets as nets
+    from equipoise import objective as objective
+    from equipoise import optimizer as optimizer
+    from equipoise import randomness as randomness
+    from equipoise import solvers as solvers
+    from equipoise import step as step
+    from equipoise import study as study
+    from equipoise import sweep as sweep
+    from equipoise import tasks as tasks
+    from equipoise import teleport as teleport
+    from equipoise.balance import balancer as balancer
+    from equipoise.balance import methods as methods
+    from equipoise.dropin import backward as backward
+    from equipoise.engine.gramian import gramian as gramian
+    from equipoise.errors import EquipoiseError as EquipoiseError
+    from equipoise.errors import InputError as InputError
+    from equipoise.errors import NonFiniteError as NonFiniteError
+    from equipoise.objective import Objective as Objective
+    from equipoise.optimizer import MultiTaskOptimizer as MultiTaskOptimizer
+    from equipoise.teleport import COST as COST
+
+# methods: classes
+if TYPE_CHECKING:
+    from equipoise.balance.aligned_mtl import AlignedMTL as AlignedMTL
+    from equipoise.balance.bayesagg.bayesagg_mtl import BayesAggMTL as BayesAggMTL
+    from equipoise.balance.cagrad import CAGrad as CAGrad
+    from equipoise.balance.config import ConFIG as ConFIG
+    from equipoise.balance.consmtl import ConsMTL as ConsMTL
+    from equipoise.balance.db_mtl import DBMTL as DBMTL
+    from equipoise.balance.dualproj import DualProj as DualProj
+    from equipoise.balance.dwa import DWA as DWA
+    from equipoise.balance.excess_mtl import ExcessMTL as ExcessMTL
+    from equipoise.balance.fairgrad import FairGrad as FairGrad
+    from equipoise.balance.famo import FAMO as FAMO
+    from equipoise.balance.gls import GLS as GLS
+    from equipoise.balance.go4align import GO4Align as GO4Align
+    from equipoise.balance.graddrop import GradDrop as GradDrop
+    from equipoise.balance.gradnorm import GradNorm as GradNorm
+    from equipoise.balance.gradvac import GradVac as GradVac
+    from equipoise.balance.imtl import IMTL as IMTL
+    from equipoise.balance.imtl_g import IMTLG as IMTLG
+    from equipoise.balance.imtl_l import IMTLL as IMTLL
+    from equipoise.balance.ldc.ldc_mtl import LDCMTL as LDCMTL
+    from equipoise.balance.ls import LS as LS
+    from equipoise.balance.mgda import MGDA as MGDA
+    from equipoise.balance.moco import MoCo as MoCo
+    from equipoise.balance.modo import MoDo as MoDo
+    from equipoise.balance.nash_mtl import NashMTL as NashMTL
+    from equipoise.balance.pcgrad import PCGrad as PCGrad
+    from equipoise.balance.rlw import RLW as RLW
+    from equipoise.balance.rotograd.rotograd import RotoGrad as RotoGrad
+    from equipoise.balance.sdmgrad import SDMGrad as SDMGrad
+    from equipoise.balance.si import SI as SI
+    from equipoise.balance.stch import STCH as STCH
+    from equipoise.balance.upgrad import UPGrad as UPGrad
+    from equipoise.balance.uw import UW as UW
+# end of methods
 
 __all__ = [
     "COST",
+    "EquipoiseError",
+    "InputError",
+    "MultiTaskOptimizer",
+    "NonFiniteError",
+    "Objective",
+    "__version__",
+    "backward",
+    "balancer",
+    "gramian",
+    "methods",
+]
+
+# methods: names
+__all__ += [
     "DBMTL",
     "DWA",
     "FAMO",
@@ -85,61 +113,63 @@ __all__ = [
     "LDCMTL",
     "LS",
     "MGDA",
-    "OFT",
     "RLW",
     "SI",
     "STCH",
     "UW",
     "AlignedMTL",
-    "Balancer",
     "BayesAggMTL",
     "CAGrad",
     "ConFIG",
     "ConsMTL",
-    "Dense",
     "DualProj",
-    "EquipoiseError",
     "ExcessMTL",
     "FairGrad",
-    "FurtherBatches",
     "GO4Align",
     "GradDrop",
     "GradNorm",
     "GradVac",
-    "GradientBalancer",
-    "GramianBalancer",
-    "InputError",
-    "LoHa",
-    "LossBalancer",
-    "LowRank",
-    "MethodInfo",
-    "MissingExtraError",
     "MoCo",
     "MoDo",
-    "MultiTaskOptimizer",
     "NashMTL",
-    "NonFiniteError",
-    "Objective",
-    "Observation",
     "PCGrad",
-    "RandomState",
-    "Rotations",
     "RotoGrad",
     "SDMGrad",
-    "StepReport",
-    "Teleport",
-    "TeleportReport",
     "UPGrad",
-    "UnknownMethodError",
-    "UnknownOptionError",
-    "UnknownTaskError",
-    "__version__",
-    "backward",
-    "balancer",
-    "bilevel",
-    "blackbox",
-    "gramian",
-    "methods",
-    "register",
-    "solvers",
 ]
+# end of methods
+
+_HOMES = {
+    "COST": "teleport",
+    "EquipoiseError": "errors",
+    "InputError": "errors",
+    "MultiTaskOptimizer": "optimizer",
+    "NonFiniteError": "errors",
+    "Objective": "objective",
+    "backward": "dropin",
+    "balancer": "balance",
+    "gramian": "engine.gramian",
+    "methods": "balance",
+}
+
+if not TYPE_CHECKING:  # for a type checker these are the imports above, and nothing else exists
+
+    def __getattr__(name: str) -> object:
+        if name in _HOMES:
+            value = getattr(importlib.import_module(f"equipoise.{_HOMES[name]}"), name)
+        elif name.startswith("_"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        elif importlib.util.find_spec(f"equipoise.{name}") is not None:
+            return importlib.import_module(f"equipoise.{name}")
+        else:
+            try:
+                value = getattr(importlib.import_module("equipoise.balance"), name)
+            except AttributeError:
+                raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        import pkgutil
+
+        return sorted({*globals(), *__all__, *(room.name for room in pkgutil.iter_modules(__path__))})

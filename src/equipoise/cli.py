@@ -1,13 +1,26 @@
-"""The command line: ``equipoise study``, ``sweep``, ``report``, ``methods``, ``figure``, ``reproduce``."""
+"""The command line: the library's own commands and, by entry points, those of other distributions.
+
+A distribution adds a command by an entry point of the group ``equipoise.commands``: its name is the command's, and what it
+names is a function, or a ``typer.Typer`` with commands below it. Its module is imported whenever the command line starts, so it
+should import what it needs only when it is called.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
-from equipoise.errors import EquipoiseError, require
+from equipoise.errors import EquipoiseError, InputError, require
+
+if TYPE_CHECKING:
+    import typer
 
 __all__ = ["main"]
+
+_OF_THE_PAPERS = ("data", "example", "figure", "reproduce")
+"""Commands of the distribution ``equipoise-papers``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,18 +38,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
         equipoise ...
         0
     """
+    typed = list(sys.argv[1:] if arguments is None else arguments)
     try:
         # Imported only now: the library is used without this extra, and then the program has to say so in one line.
         require("typer", "study")
-        from equipoise.study.commands import app
-
-        app(args=list(arguments) if arguments is not None else None, prog_name="equipoise")
+        require("rich", "study")
+        _assembled(typed)(args=typed, prog_name="equipoise")
     except EquipoiseError as error:
         print(f"equipoise: {error}", file=sys.stderr)
         return 2
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 1
     return 0
+
+
+def _assembled(typed: Sequence[str]) -> typer.Typer:
+    """The library's commands with those of other distributions.
+
+    Raises:
+        InputError: what was typed asks for a command of ``equipoise-papers``, which is not installed; or a distribution's
+            command has a name that is taken or cannot be loaded.
+    """
+    import typer
+
+    from equipoise.commands import app
+
+    whole = typer.Typer(
+        no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=app.info.help
+    )
+    whole.registered_callback = app.registered_callback
+    whole.registered_commands = list(app.registered_commands)
+    taken = {command.name for command in whole.registered_commands}
+    found = entry_points(group="equipoise.commands")
+    for point in sorted(found, key=lambda point: point.name):
+        source = point.dist.name if point.dist is not None else point.value
+        if point.name in taken:
+            raise InputError(f'{source} brings a command "{point.name}", and there is one of that name already')
+        taken.add(point.name)
+        try:
+            command = point.load()
+        except Exception as error:
+            raise InputError(f'the command "{point.name}" of {source} cannot be loaded: {error}') from error
+        if isinstance(command, typer.Typer):
+            whole.add_typer(command, name=point.name)
+        else:
+            whole.command(point.name)(command)
+    first = next((word for word in typed if not word.startswith("-")), None)
+    if first in _OF_THE_PAPERS and first not in taken:
+        raise InputError(
+            f'the command "{first}" comes with equipoise-papers, which is not installed; '
+            "from a clone of the repository: pip install ./papers"
+        )
+    return whole
 
 
 if __name__ == "__main__":

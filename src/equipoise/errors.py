@@ -114,12 +114,13 @@ def refuse_unknown_options(method: str, given: Iterable[str], options: Mapping[s
             raise UnknownOptionError(f'method "{method}" has no option "{option}".{near_misses(option, options)} {has}')
 
 
-def require(module: str, extra: str) -> ModuleType:
+def require(module: str, extra: str, distribution: str = "equipoise") -> ModuleType:
     """Imports an optional dependency or says which extra brings it.
 
     Args:
         module: dotted name of the module to import.
-        extra: the extra of equipoise that installs it.
+        extra: the extra that installs it.
+        distribution: whose extra that is.
 
     Returns:
         The imported module.
@@ -137,5 +138,5 @@ def require(module: str, extra: str) -> ModuleType:
         package = module.partition(".")[0]
         raise MissingExtraError(
             f'"{package}" is needed for this and cannot be imported ({error}); '
-            f'install it with: pip install "equipoise[{extra}]"'
+            f'install it with: pip install "{distribution}[{extra}]"'
         ) from error

@@ -47,8 +47,8 @@ class Objective:
             named ``task0`` …). A scalar may also be given as a zero-argument callable, which is evaluated only when its
             turn comes: tasks with inputs of their own then never hold more than one graph in memory.
         tasks: the tasks in order; left out, the first batch fixes them.
-        batches: a loader from which balancers that look at further batches draw them; see :class:`~equipoise.FurtherBatches`.
-            It must not be the object that the training loop iterates over.
+        batches: a loader from which balancers that look at further batches draw them; see
+            :class:`~equipoise.further.FurtherBatches`. It must not be the object that the training loop iterates over.
 
     Raises:
         InputError: the model is no module or has parts wrapped in ``DistributedDataParallel``, the loss function is not

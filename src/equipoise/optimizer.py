@@ -292,7 +292,7 @@ class MultiTaskOptimizer:
         """Everything that decides how training goes on: model, optimizer, balancer, scaler, teleport, tasks and step count.
 
         torch's random state and the data's order are not part of it; save them beside it if the model uses dropout. Where the
-        objective draws further batches, the place in their loader is (see :class:`~equipoise.FurtherBatches`).
+        objective draws further batches, the place in their loader is (see :class:`~equipoise.further.FurtherBatches`).
         """
         further = self.objective.further
         return {

@@ -717,7 +717,7 @@ def test_real_data_next_to_linear_scalarization() -> None:
     def of(rows: Tensor) -> dict[str, Tensor]:
         return {"x": pictures[rows]} | {task: values[rows] for task, values in labels.items()}
 
-    def trained(balancer: eq.Balancer) -> dict[str, float]:
+    def trained(balancer: eq.balance.Balancer) -> dict[str, float]:
         torch.manual_seed(0)
         model = real_model()
         mtl = eq.MultiTaskOptimizer(eq.Objective(model, real_losses), torch.optim.Adam(model.parameters(), lr=3e-3), balancer)
@@ -864,7 +864,7 @@ def test_what_a_step_cannot_do() -> None:
     with pytest.raises(eq.InputError, match="use MultiTaskOptimizer"):
         eq.backward(mixed_losses(model, mixed_batch()), mtl.balancer)
     with pytest.raises(eq.InputError, match="decides in the steps of MultiTaskOptimizer"):
-        BayesAggMTL(warm_up=0).decide(eq.Observation(("a",), (0,), torch.ones(1), gradients=torch.ones(1, 4)))
+        BayesAggMTL(warm_up=0).decide(eq.balance.Observation(("a",), (0,), torch.ones(1), gradients=torch.ones(1, 4)))
     torch.manual_seed(0)
     wide = nn.ModuleDict({"encoder": nn.Conv1d(6, 4, 1), "one": nn.Linear(3, 1)})
 

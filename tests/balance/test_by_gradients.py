@@ -22,7 +22,11 @@ NAMES = ("db-mtl", "excess-mtl", "moco")
 
 
 def step_of(
-    balancer: eq.Balancer, gradients: Tensor, values: Tensor | None = None, present: tuple[int, ...] = (0, 1, 2), step: int = 0
+    balancer: eq.balance.Balancer,
+    gradients: Tensor,
+    values: Tensor | None = None,
+    present: tuple[int, ...] = (0, 1, 2),
+    step: int = 0,
 ) -> Tensor:
     """One whole step; the direction."""
     values = torch.ones(len(gradients), dtype=torch.float64) if values is None else values
@@ -270,7 +274,7 @@ def nasty(draw: st.DrawFn) -> Tensor:
     return torch.from_numpy(rows)
 
 
-VARIANTS: dict[str, Callable[[], eq.GradientBalancer]] = {
+VARIANTS: dict[str, Callable[[], eq.balance.GradientBalancer]] = {
     "db-mtl": eq.DBMTL,
     "excess-mtl": eq.ExcessMTL,
     "moco": eq.MoCo,

@@ -124,7 +124,7 @@ def test_stch_reaches_a_non_convex_front() -> None:
     def front(angle: Tensor) -> Tensor:
         return torch.stack([angle.cos(), angle.sin()])  # minimised, so concave
 
-    def descend(balancer: eq.Balancer) -> float:
+    def descend(balancer: eq.balance.Balancer) -> float:
         angle = torch.tensor(0.6, dtype=torch.float64, requires_grad=True)
         for _ in range(400):
             point = front(angle)
@@ -258,7 +258,7 @@ def test_zero_losses_have_a_finite_answer(name: str) -> None:
 
 
 @pytest.mark.parametrize("balancer", [eq.GLS(), eq.GO4Align(), eq.STCH(formulation="released")])
-def test_negative_losses_name_the_task(balancer: eq.Balancer) -> None:
+def test_negative_losses_name_the_task(balancer: eq.balance.Balancer) -> None:
     model = Heads()
     before = parameters_of(model)
 
@@ -332,7 +332,9 @@ def test_preferences_that_do_not_fit(preference: object, message: str) -> None:
 
 @pytest.mark.parametrize("balancer", [eq.IMTLL(), eq.GLS(), eq.STCH(), eq.STCH(formulation="released", warmup_epochs=0)])
 @pytest.mark.parametrize("present", [(0, 1, 2), (0, 2)])
-def test_no_value_is_looked_at_so_that_a_gpu_need_not_be_waited_for(balancer: eq.Balancer, present: tuple[int, ...]) -> None:
+def test_no_value_is_looked_at_so_that_a_gpu_need_not_be_waited_for(
+    balancer: eq.balance.Balancer, present: tuple[int, ...]
+) -> None:
     """On torch's meta device there are no values: whoever asks for one gets an error."""
     for _ in range(3):
         observation = Observation(TASKS, present, torch.ones(len(present), device="meta"))

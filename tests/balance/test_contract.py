@@ -20,7 +20,7 @@ def test_the_contract_has_no_hooks_of_single_methods() -> None:
 
 
 def test_what_knows_the_model_is_told_of_it_and_of_each_step() -> None:
-    class Knowing(Attached, eq.LossBalancer):
+    class Knowing(Attached, eq.balance.LossBalancer):
         def __init__(self) -> None:
             self.told: list[Any] = []
 
@@ -42,11 +42,11 @@ def test_what_knows_the_model_is_told_of_it_and_of_each_step() -> None:
 
 
 def test_what_looks_elsewhere_sees_the_losses_of_the_step_there() -> None:
-    class Looking(LooksElsewhere, eq.LossBalancer):
+    class Looking(LooksElsewhere, eq.balance.LossBalancer):
         def __init__(self) -> None:
-            self.seen: list[eq.Observation] = []
+            self.seen: list[eq.balance.Observation] = []
 
-        def decide(self, observation: eq.Observation) -> Tensor:
+        def decide(self, observation: eq.balance.Observation) -> Tensor:
             self.seen.append(observation)
             assert observation.losses is not None
             if isinstance(observation, ElsewhereObservation):

@@ -70,7 +70,7 @@ def sdmgrad(shares: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[
         (eq.SDMGrad(lam=0.4, steps=7, learning_rate=0.3), sdmgrad),
     ],
 )
-def test_steps_are_the_papers_recursion(balancer: eq.Balancer, recursion: Any) -> None:
+def test_steps_are_the_papers_recursion(balancer: eq.balance.Balancer, recursion: Any) -> None:
     model = nn.Linear(2, 1, bias=False, dtype=torch.float64)
     point = model.weight.detach().numpy()[0].copy()
     mtl = eq.MultiTaskOptimizer(eq.Objective(model, quadratics), torch.optim.SGD(model.parameters(), lr=0.1), balancer)
@@ -290,7 +290,7 @@ def test_tasks_that_a_batch_lacks() -> None:
     mtl.step((batch(), EVERY), further=((batch(seed=5), ("t1",)), (batch(seed=6), ("t0", "t2"))))
     assert torch.equal(mtl.balancer.shares, after)
     objective.losses = lambda model, data: some(model, data) or {"t9": losses(model, data[0])["t0"]}
-    with pytest.raises(eq.UnknownTaskError, match="t9") as raised:
+    with pytest.raises(eq.errors.UnknownTaskError, match="t9") as raised:
         mtl.step((batch(), EVERY), further=((batch(seed=5), EVERY), (batch(seed=6), ())))
     assert raised.value.__notes__ == ["this is about further batch 2 of the step"]
 
@@ -473,7 +473,7 @@ def test_resumed_training_draws_the_same_batches(loader: str, stop: int) -> None
 
 def test_a_seed_chooses_the_batches() -> None:
     def drawn(seed: int) -> Tensor:
-        return torch.cat([data["x"] for data in eq.FurtherBatches(loaded(), seed).draw(3)])
+        return torch.cat([data["x"] for data in eq.further.FurtherBatches(loaded(), seed).draw(3)])
 
     assert torch.equal(drawn(1), drawn(1))
     assert not torch.equal(drawn(1), drawn(2))
@@ -482,7 +482,7 @@ def test_a_seed_chooses_the_batches() -> None:
 def test_passes_differ_from_those_of_the_training() -> None:
     rows = TensorBatches({"x": torch.arange(64)}, 64, shuffle=True, seed=3)
     orders = [rows.order(epoch).tolist() for epoch in range(20)]
-    further = eq.FurtherBatches(TensorBatches({"x": torch.arange(64)}, 64, shuffle=True, seed=3))
+    further = eq.further.FurtherBatches(TensorBatches({"x": torch.arange(64)}, 64, shuffle=True, seed=3))
     drawn = [data["x"].tolist() for data in further.draw(20)]
     assert len({tuple(order) for order in orders + drawn}) == 40
 
@@ -508,7 +508,7 @@ def test_bad_input() -> None:
     with pytest.raises(eq.InputError, match="again and again"):
         eq.Objective(model, losses, batches=iter([batch()]))
     with pytest.raises(eq.InputError, match="gave no batch in a whole pass"):
-        eq.FurtherBatches([]).draw(1)
+        eq.further.FurtherBatches([]).draw(1)
     features = eq.MultiTaskOptimizer(
         eq.Objective(model, losses, batches=[batch()]), sgd, "modo", gradients="features", features=model.encoder
     )

@@ -36,17 +36,17 @@ def test_a_class_is_named_as_its_key() -> None:
 
 def test_names_are_forgiving_and_misses_are_suggested() -> None:
     assert isinstance(eq.balancer(" Nash_MTL "), eq.NashMTL)
-    with pytest.raises(eq.UnknownMethodError, match=r'no method "fairgard"\. Did you mean "fairgrad"'):
+    with pytest.raises(eq.errors.UnknownMethodError, match=r'no method "fairgard"\. Did you mean "fairgrad"'):
         eq.balancer("fairgard")
-    with pytest.raises(eq.UnknownOptionError, match=r'"cagrad" has no option "C".*Did you mean "c"'):
+    with pytest.raises(eq.errors.UnknownOptionError, match=r'"cagrad" has no option "C".*Did you mean "c"'):
         eq.balancer("cagrad", C=0.3)
-    with pytest.raises(eq.UnknownOptionError, match="It has none"):
+    with pytest.raises(eq.errors.UnknownOptionError, match="It has none"):
         eq.balancer("mgda", steps=3)
 
 
 def test_a_balancer_of_ones_own() -> None:
-    @eq.register("inverse-norm", summary="every task gradient normalised", paper="mine")
-    class InverseNorm(eq.GramianBalancer):
+    @eq.balance.register("inverse-norm", summary="every task gradient normalised", paper="mine")
+    class InverseNorm(eq.balance.GramianBalancer):
         def weights(self, gram: Tensor) -> Tensor:
             return gram.diagonal(dim1=-2, dim2=-1).rsqrt()
 
@@ -54,15 +54,14 @@ def test_a_balancer_of_ones_own() -> None:
         mtl = optimizer_of("inverse-norm")
         mtl.step(batch())
         assert torch.allclose(mtl.last.weights, 1 / mtl.last.norms)
-        with pytest.raises(eq.InputError, match='name "inverse-norm" is taken by InverseNorm'):
-            eq.register("inverse-norm", summary="x", paper="x")(eq.MGDA)
+        with pytest.raises(eq.InputError, match=r'name "inverse-norm" is taken by .*InverseNorm'):
+            eq.balance.register("inverse-norm", summary="x", paper="x")(eq.MGDA)
     finally:
-        registry._methods.pop("inverse-norm")
-        registry._names.pop("inverse-norm")
+        registry.REGISTRY.remove("inverse-norm")
 
 
 def test_a_balancer_on_gradients() -> None:
-    class Signs(eq.GradientBalancer):
+    class Signs(eq.balance.GradientBalancer):
         def direction(self, gradients: Tensor) -> Tensor:
             return gradients.sign().sum(0)
 
@@ -75,7 +74,7 @@ def test_a_balancer_on_gradients() -> None:
 
 
 def test_answers_may_be_lists_and_arrays_but_must_be_numbers() -> None:
-    class Listed(eq.LossBalancer):
+    class Listed(eq.balance.LossBalancer):
         def __init__(self, answer: object) -> None:
             self.answer = answer
 
@@ -90,7 +89,7 @@ def test_answers_may_be_lists_and_arrays_but_must_be_numbers() -> None:
 
 
 def test_directions_that_are_not_finite() -> None:
-    class Broken(eq.GradientBalancer):
+    class Broken(eq.balance.GradientBalancer):
         def direction(self, gradients: Tensor) -> Tensor:
             return gradients.sum(0) * float("nan")
 
@@ -119,13 +118,8 @@ def test_famo_says_when_it_is_never_told(monkeypatch: pytest.MonkeyPatch) -> Non
         eq.backward(losses(model, batch()), balancer)
 
 
-def test_options_in_the_name_are_explained() -> None:
-    with pytest.raises(eq.UnknownMethodError, match="in Python they are keywords"):
-        eq.balancer("cagrad:c=0.2")
-
-
 def test_balancers_that_implement_nothing() -> None:
-    class Nothing(eq.GramianBalancer):
+    class Nothing(eq.balance.GramianBalancer):
         pass
 
     with pytest.raises(TypeError, match=r"Nothing implements neither solve\(\) nor weights\(\)"):
@@ -161,5 +155,5 @@ def test_torchjd_weightings_batched_and_wrong_things() -> None:
 
 def test_without_torchjd_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchjd.aggregation", None)
-    with pytest.raises(eq.MissingExtraError, match=r'pip install "equipoise\[torchjd\]"'):
+    with pytest.raises(eq.errors.MissingExtraError, match=r'pip install "equipoise\[torchjd\]"'):
         from_torchjd(3)

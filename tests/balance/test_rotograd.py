@@ -52,12 +52,12 @@ def test_rotations_stay_rotations(start: str, learning_rate: float) -> None:
 
 
 def test_random_rotations_are_uniform_and_of_their_seed() -> None:
-    many = eq.Rotations([f"{k}" for k in range(4000)], size=3, start="random")
+    many = eq.balance.rotograd.Rotations([f"{k}" for k in range(4000)], size=3, start="random")
     assert_rotations(many.matrices)
     # Uniform on SO(3): entries have mean 0 and variance 1/3.
     assert float(many.matrices.mean(0).abs().max()) < 5 * (1 / 3 / 4000) ** 0.5
     assert torch.allclose(many.matrices.square().mean(0), torch.full((3, 3), 1 / 3, dtype=torch.float64), atol=0.03)
-    pair = [eq.Rotations(["a"], size=5, start="random", seed=seed).matrices for seed in (1, 1, 2)]
+    pair = [eq.balance.rotograd.Rotations(["a"], size=5, start="random", seed=seed).matrices for seed in (1, 1, 2)]
     assert torch.equal(pair[0], pair[1])
     assert not torch.allclose(pair[0], pair[2])
 
@@ -65,14 +65,14 @@ def test_random_rotations_are_uniform_and_of_their_seed() -> None:
 @pytest.mark.parametrize(("shape", "dim"), [((4, 5), 1), ((4, 5, 3, 2), 1), ((4, 7, 5), -1)])
 @pytest.mark.parametrize("size", [None, 5, 3])
 def test_a_rotation_acts_on_the_channels(shape: tuple[int, ...], dim: int, size: int | None) -> None:
-    rotations = eq.Rotations(["a", "b"], size, dim=dim, start="random")
+    rotations = eq.balance.rotograd.Rotations(["a", "b"], size, dim=dim, start="random")
     features = torch.randn(shape)
     turned = rotations(features, "b")
     whole = torch.eye(5)
     whole[: size or 5, : size or 5] = rotations.matrices[1].float()
     equation = "ij,njhw->nihw" if len(shape) == 4 else "ij,nj->ni" if len(shape) == 2 else "ij,ntj->nti"
     assert torch.allclose(turned, torch.einsum(equation, whole, features), atol=1e-6)
-    assert eq.Rotations(["a"], dim=dim)(features.half(), "a").dtype == torch.float16
+    assert eq.balance.rotograd.Rotations(["a"], dim=dim)(features.half(), "a").dtype == torch.float16
 
 
 def test_the_subspace_alone_is_rotated() -> None:
@@ -91,7 +91,7 @@ def test_the_subspace_alone_is_rotated() -> None:
 def test_gradient_of_the_rotations_loss(shape: tuple[int, ...], dim: int, size: int) -> None:
     """The paper's loss, written with g̃ and R themselves, differentiated by autograd along R exp(A)."""
     torch.manual_seed(0)
-    rotations = eq.Rotations(["a", "b", "c"], size, dim=dim, start="random")
+    rotations = eq.balance.rotograd.Rotations(["a", "b", "c"], size, dim=dim, start="random")
     features = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     seen = [rotations(features, task) for task in "abc"]
     functions = [torch.randn(seen[0].shape, dtype=torch.float64) for _ in seen]
@@ -135,7 +135,7 @@ def test_gradients_against_plain_autograd(norms: bool) -> None:
         matrices = None if mtl.balancer.matrices is None else mtl.balancer.matrices.clone()
         mtl.step(data)
         if matrices is None:
-            matrices = eq.Rotations(TASKS, 8, start="random").matrices
+            matrices = eq.balance.rotograd.Rotations(TASKS, 8, start="random").matrices
         features = before.encoder(data[0])
         outs = [
             nn.functional.linear(features @ matrix.float().T, head.weight, head.bias).squeeze(-1)
@@ -193,7 +193,7 @@ def opposed_losses(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("norms", [True, False])
 def test_opposed_tasks_are_turned_towards_each_other(seed: int, norms: bool) -> None:
-    def trained(balancer: eq.Balancer) -> tuple[float, list[float]]:
+    def trained(balancer: eq.balance.Balancer) -> tuple[float, list[float]]:
         torch.manual_seed(seed)
         model = Opposed()
         inputs = torch.randn(32, 4)
@@ -359,7 +359,7 @@ def test_resumed_to_the_bit_and_served_elsewhere() -> None:
         expected = model(inputs)
         served = Heads()
         served.load_state_dict(model.state_dict())
-        rotations = eq.Rotations(TASKS)
+        rotations = eq.balance.rotograd.Rotations(TASKS)
         rotations.load_state_dict(straight.balancer.rotations.state_dict())
         rotations.hook({f"t{k}": head for k, head in enumerate(served.heads)})
         assert all(torch.equal(a, b) for a, b in zip(served(inputs), expected, strict=True))
@@ -376,7 +376,7 @@ def test_rotations_called_by_the_model_itself() -> None:
     class Own(Heads):
         def __init__(self) -> None:
             super().__init__()
-            self.rotations = eq.Rotations(TASKS, 8)
+            self.rotations = eq.balance.rotograd.Rotations(TASKS, 8)
 
         def forward(self, inputs: Tensor) -> list[Tensor]:
             features = self.encoder(inputs)
@@ -418,8 +418,8 @@ def test_evaluations_between_steps_are_free() -> None:
         ({"features": 3}, "features must be a module or its name in the model; got int"),
         ({"heads": ["a"]}, "heads must be a mapping task → module"),
         ({"heads": {"a": 1}}, 'the head of task "a" must be a module or its name; got int'),
-        ({"rotations": 1}, "rotations must be equipoise.Rotations; got int"),
-        ({"rotations": eq.Rotations(["a"]), "heads": {"a": "b"}}, "not both"),
+        ({"rotations": 1}, "rotations must be equipoise.balance.rotograd.Rotations; got int"),
+        ({"rotations": eq.balance.rotograd.Rotations(["a"]), "heads": {"a": "b"}}, "not both"),
     ],
 )
 def test_bad_arguments(options: dict[str, Any], said: str) -> None:
@@ -428,7 +428,7 @@ def test_bad_arguments(options: dict[str, Any], said: str) -> None:
 
 
 def test_bad_parts() -> None:
-    def refused(balancer: eq.Balancer, said: str, model: nn.Module | None = None, **options: Any) -> None:
+    def refused(balancer: eq.balance.Balancer, said: str, model: nn.Module | None = None, **options: Any) -> None:
         model = Heads() if model is None else model
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         with pytest.raises(eq.InputError, match=re.escape(said)):
@@ -457,7 +457,7 @@ def test_bad_parts() -> None:
 def test_what_a_step_cannot_do() -> None:
     heads = {f"t{k}": f"heads.{k}" for k in range(3)}
 
-    def step(function: Any, said: str, balancer: eq.Balancer | None = None, batches: int = 1) -> None:
+    def step(function: Any, said: str, balancer: eq.balance.Balancer | None = None, batches: int = 1) -> None:
         torch.manual_seed(0)
         model = Heads()
         before = parameters_of(model)

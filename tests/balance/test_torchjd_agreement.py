@@ -70,7 +70,7 @@ class Agreement:
         without: names of the matrices that are not compared, with the reason.
     """
 
-    ours: Callable[[], eq.Balancer]
+    ours: Callable[[], eq.balance.Balancer]
     theirs: Callable[[int], Callable[[Tensor], Tensor]]
     factor: Callable[[int], float] = lambda tasks: 1.0
     tolerance: float = 1e-9
@@ -168,12 +168,12 @@ AGREEMENTS = {
 }
 
 
-def direction_of(balancer: eq.Balancer, g: Tensor) -> tuple[Tensor, float]:
+def direction_of(balancer: eq.balance.Balancer, g: Tensor) -> tuple[Tensor, float]:
     """Our direction, and the size of the terms that it is summed from."""
-    if isinstance(balancer, eq.LossBalancer):
+    if isinstance(balancer, eq.balance.LossBalancer):
         weights = balancer.weights(torch.ones(len(g), dtype=g.dtype))
     else:
-        assert isinstance(balancer, eq.GramianBalancer)
+        assert isinstance(balancer, eq.balance.GramianBalancer)
         weights = balancer.weights(g @ g.T)
     return weights @ g, float((weights.abs() * g.norm(dim=1)).sum())
 
@@ -297,7 +297,7 @@ def _draws(tasks: int, steps: int, *, scale: float = 1.0) -> list[tuple[Tensor, 
     return [(scale * (mean + first), scale * (mean + second)) for first, second in noises]
 
 
-def _crossed(balancer: eq.Balancer, first: Tensor, second: Tensor) -> Tensor:
+def _crossed(balancer: eq.balance.Balancer, first: Tensor, second: Tensor) -> Tensor:
     """The weights after a step on two further batches."""
     tasks = tuple(range(len(first)))
     names = tuple(f"t{k}" for k in tasks)

@@ -163,7 +163,7 @@ def test_moml_combines_hypergradients_by_any_balancer(balancer: str) -> None:
     solver.step()
     moved = (before - quadratic.alpha.detach()) / 0.1
     own = eq.balancer(balancer)
-    observation = eq.Observation(
+    observation = eq.balance.Observation(
         ("a", "b", "c"),
         (0, 1, 2),
         torch.stack([0.5 * (solution - target).square().sum() for target in quadratic.targets]) + quadratic.slopes @ before,

@@ -191,7 +191,7 @@ def test_a_step_of_the_methods_that_look_ahead_is_the_one_written_out(solver, lo
         rows = np.stack([(after(a + d) - after(a - d)) / 2e-5 for d in 1e-5 * np.eye(3)], axis=1)
         gradients = torch.from_numpy(rows)
         if own:
-            observation = eq.Observation(TASKS, (0, 1, 2), torch.ones(3), gradients=gradients, step=step)
+            observation = eq.balance.Observation(TASKS, (0, 1, 2), torch.ones(3), gradients=gradients, step=step)
             seen.append(combine.decide(observation).numpy())
             combine.update(observation)
         else:

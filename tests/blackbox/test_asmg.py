@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from equipoise.blackbox import ASMG, OPTIMIZERS, make_optimizer
 from equipoise.errors import InputError, UnknownMethodError, UnknownOptionError
-from equipoise.figures.asmg.problems import problem
 from equipoise.solvers import simplex_quadratic_program
+from equipoise_papers.figures.asmg.problems import problem
 
 
 def quadratics(x):

@@ -68,7 +68,7 @@ def test_all_methods_are_those_of_the_registry(capsys, monkeypatch):
         asked.extend(parse_methods(methods))
         raise InputError("enough")
 
-    monkeypatch.setattr("equipoise.study.commands.Study", study)
+    monkeypatch.setattr("equipoise.study.Study", study)
     assert "enough" in fails(capsys, "study", "digits", "--methods", "all")
     # The heads of that problem have two layers, and it gives no targets for methods that need linear ones.
     served = [info.name for info in methods() if not getattr(info.cls, "needs_targets", False)]

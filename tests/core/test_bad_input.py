@@ -202,7 +202,7 @@ def test_features_that_run_twice_or_not_at_all() -> None:
 
 
 def test_answers_of_the_wrong_shape() -> None:
-    class Wrong(eq.LossBalancer):
+    class Wrong(eq.balance.LossBalancer):
         def weights(self, losses: Tensor) -> Tensor:
             return torch.ones(len(losses) + 1)
 

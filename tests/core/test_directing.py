@@ -13,25 +13,25 @@ import equipoise as eq
 from equipoise.balance.mixins import OnFeatures
 from tests.problems import Heads, batch, losses, parameters_of, same
 
-Decision = Callable[[eq.Observation], Any]
+Decision = Callable[[eq.balance.Observation], Any]
 
 
-class Own(OnFeatures, eq.GradientBalancer):
+class Own(OnFeatures, eq.balance.GradientBalancer):
     """Decides as it is told, at the output of a module."""
 
     def __init__(self, module: nn.Module, decision: Decision) -> None:
         self.module = module
         self.decision = decision
-        self.learned: list[eq.Observation] = []
+        self.learned: list[eq.balance.Observation] = []
 
     @property
     def features_module(self) -> nn.Module:
         return self.module
 
-    def decide(self, observation: eq.Observation) -> Tensor:
+    def decide(self, observation: eq.balance.Observation) -> Tensor:
         return self.decision(observation)
 
-    def update(self, observation: eq.Observation) -> None:
+    def update(self, observation: eq.balance.Observation) -> None:
         self.learned.append(observation)
 
 
@@ -43,10 +43,10 @@ def made(decision: Decision, model: Any = None, function: Any = losses) -> eq.Mu
 
 
 def test_the_direction_takes_the_place_of_the_features_gradient() -> None:
-    seen: list[eq.Observation] = []
+    seen: list[eq.balance.Observation] = []
     chosen = torch.randn(16 * 8, generator=torch.Generator().manual_seed(1))
 
-    def decision(observation: eq.Observation) -> Tensor:
+    def decision(observation: eq.balance.Observation) -> Tensor:
         seen.append(observation)
         return chosen
 
@@ -79,7 +79,7 @@ def test_the_direction_takes_the_place_of_the_features_gradient() -> None:
 def test_only_tasks_that_are_there_are_seen() -> None:
     shapes: list[Any] = []
 
-    def decision(observation: eq.Observation) -> Tensor:
+    def decision(observation: eq.balance.Observation) -> Tensor:
         shapes.append((observation.present, tuple(observation.gradients.shape)))
         return observation.gradients.sum(0)
 

@@ -64,7 +64,7 @@ def test_a_subset_of_the_tasks_by_name() -> None:
     some = losses(model, batch())
     del some["t1"]
     assert eq.backward(some, balancer).tasks == ("t0", "t2")
-    with pytest.raises(eq.UnknownTaskError):
+    with pytest.raises(eq.errors.UnknownTaskError):
         eq.backward({"t9": losses(model, batch())["t0"]}, balancer)
     with pytest.raises(eq.InputError, match="2 losses without names for 3 declared tasks"):
         eq.backward(list(some.values()), balancer)

@@ -16,7 +16,7 @@ from tests.states import assert_same_state, kept
 METHODS = [info.name for info in eq.methods()]
 
 
-def _balancer(name: str) -> eq.Balancer:
+def _balancer(name: str) -> eq.balance.Balancer:
     return eq.NashMTL(update_every=3) if name == "nash-mtl" else eq.balancer(name)
 
 

@@ -52,7 +52,7 @@ def test_gradients_are_what_the_weights_say(name: str) -> None:
     weights = mtl.last.weights
     if eq.balance.method(name).cost == "gradients":
         assert weights is None
-        observation = eq.Observation(mtl.last.tasks, (0, 1, 2), mtl.last.losses, gradients=rows)
+        observation = eq.balance.Observation(mtl.last.tasks, (0, 1, 2), mtl.last.losses, gradients=rows)
         expected = eq.balancer(name).decide(observation)
         assert torch.allclose(_grad(model.encoder.parameters()), expected, rtol=1e-4, atol=1e-6)
         weights = torch.ones(len(rows))
@@ -131,7 +131,7 @@ def test_reports_without_a_gramian_have_no_geometry() -> None:
 
 
 def test_vanishing_gradients_have_cosine_zero() -> None:
-    report = eq.StepReport(("a", "b"), torch.ones(2), None, torch.tensor([[0.0, 0.0], [0.0, 4.0]], dtype=torch.float64))
+    report = eq.step.StepReport(("a", "b"), torch.ones(2), None, torch.tensor([[0.0, 0.0], [0.0, 4.0]], dtype=torch.float64))
     assert report.cosines.tolist() == [0.0, 1.0]
     assert report.pairwise_cosines.tolist() == [[0.0, 0.0], [0.0, 1.0]]
     assert report.conflicts.tolist() == [False, False]
@@ -154,7 +154,7 @@ def test_a_batch_with_some_of_the_tasks() -> None:
     mtl.step((batch(), ("t1",)))
     assert mtl.last.tasks == ("t1",)
     objective.losses = lambda m, data: {"t7": m(data[0])[0].mean()}
-    with pytest.raises(eq.UnknownTaskError, match=r'task "t7" is unknown.*tasks=\[…\]'):
+    with pytest.raises(eq.errors.UnknownTaskError, match=r'task "t7" is unknown.*tasks=\[…\]'):
         mtl.step(batch())
 
 
@@ -162,7 +162,7 @@ def test_tasks_are_fixed_by_the_first_step() -> None:
     mtl = optimizer_of("ls", Heads(2))
     mtl.step(batch(tasks=2))
     mtl.objective.losses = lambda model, data: {"T0": losses(model, data)["t0"]}
-    with pytest.raises(eq.UnknownTaskError, match=r'"T0" is unknown; the tasks are fixed as t0, t1\. Did you mean "t0"'):
+    with pytest.raises(eq.errors.UnknownTaskError, match=r'"T0" is unknown; the tasks are fixed as t0, t1\. Did you mean "t0"'):
         mtl.step(batch(tasks=2))
 
 

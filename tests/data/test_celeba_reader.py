@@ -11,8 +11,8 @@ from PIL import Image
 
 from equipoise.data import CelebA, celeba_loaders
 from equipoise.data.celeba import ATTRIBUTES
-from equipoise.data.samples import write_celeba_sample
 from equipoise.errors import DataSetError, InputError
+from equipoise_papers.samples import write_celeba_sample
 
 
 @pytest.fixture(scope="module")

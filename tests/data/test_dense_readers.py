@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from equipoise.data import Cityscapes, NYUv2, ZoomAndFlip, cityscapes_loaders, nyuv2_loaders
-from equipoise.data.samples import write_cityscapes_sample, write_nyuv2_sample
 from equipoise.errors import DataSetError, InputError
+from equipoise_papers.samples import write_cityscapes_sample, write_nyuv2_sample
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from equipoise.data import MNIST, FashionMNIST, fashion_mnist_loaders, mnist_loaders, read_idx
-from equipoise.data.samples import write_fashion_mnist_sample, write_mnist_sample
 from equipoise.errors import DataSetError, InputError
+from equipoise_papers.samples import write_fashion_mnist_sample, write_mnist_sample
 
 # Written by hand: 2 images of 2×3 pixels.
 BYTES = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 3, *range(12)])

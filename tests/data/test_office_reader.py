@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from equipoise.data import Office, SourceBatches, office_loaders, read_office
-from equipoise.data.samples import write_office31_sample, write_office_home_sample
 from equipoise.errors import DataSetError, InputError
+from equipoise_papers.samples import write_office31_sample, write_office_home_sample
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import torch
 
 from equipoise.data import QM9Molecules, TargetScaling, qm9_loaders
 from equipoise.data.qm9 import TARGETS, stored
-from equipoise.data.samples import write_qm9_sample
 from equipoise.errors import DataSetError, InputError, MissingExtraError
+from equipoise_papers.samples import write_qm9_sample
 
 pytest.importorskip("torch_geometric")
 

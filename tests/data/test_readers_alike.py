@@ -7,8 +7,8 @@ import pickle
 import pytest
 import torch
 
+import equipoise_papers.samples as samples
 from equipoise import data
-from equipoise.data import samples
 
 READERS = [
     (samples.write_nyuv2_sample, lambda root: data.NYUv2(root, augmentation=data.ZoomAndFlip())),

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 
 import equipoise as eq
 from equipoise.data import nyuv2_loaders
-from equipoise.data.samples import write_nyuv2_sample
 from equipoise.metrics import Metric
 from equipoise.study.plan import Run
 from equipoise.study.problem import Problem
 from equipoise.study.training import train
+from equipoise_papers.samples import write_nyuv2_sample
 
 
 def losses(model, batch):

@@ -16,7 +16,7 @@ METHODS = problems.METHODS
 PARTS = 4
 
 
-def made(method: str) -> eq.Balancer:
+def made(method: str) -> eq.balance.Balancer:
     return eq.balancer(method)
 
 
@@ -155,10 +155,10 @@ def test_dropout_draws_the_same_masks_in_rehearsal_and_performance(method: str, 
             rows = [torch.autograd.grad(loss, list(model.encoder.parameters()), retain_graph=True) for loss in means.values()]
             flat = torch.stack([torch.cat([piece.flatten() for piece in row]) for row in rows]).double()
             assert torch.allclose(mtl.last.gramian, flat @ flat.T, rtol=1e-4, atol=1e-10)
-            weights = reference.decide(eq.Observation(("t0", "t1", "t2"), (0, 1, 2), mtl.last.losses, mtl.last.gramian))
+            weights = reference.decide(eq.balance.Observation(("t0", "t1", "t2"), (0, 1, 2), mtl.last.losses, mtl.last.gramian))
         else:
-            weights = reference.decide(eq.Observation(("t0", "t1", "t2"), (0, 1, 2), mtl.last.losses))
-            reference.update(eq.Observation(("t0", "t1", "t2"), (0, 1, 2), mtl.last.losses))
+            weights = reference.decide(eq.balance.Observation(("t0", "t1", "t2"), (0, 1, 2), mtl.last.losses))
+            reference.update(eq.balance.Observation(("t0", "t1", "t2"), (0, 1, 2), mtl.last.losses))
             if reference.watches:
                 reference.observe(mtl.last.losses, mtl.last.losses, (0, 1, 2))
         expected = torch.autograd.grad(

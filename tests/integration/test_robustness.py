@@ -208,7 +208,7 @@ def test_an_optimizer_is_freed_without_the_collector() -> None:
 
 
 def test_an_unhashable_balancer_is_a_balancer_too() -> None:
-    class Mine(eq.GramianBalancer):
+    class Mine(eq.balance.GramianBalancer):
         def __eq__(self, other: object) -> bool:
             return isinstance(other, Mine)
 

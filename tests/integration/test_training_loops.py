@@ -23,7 +23,7 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 
 
 def by_hand(
-    model: nn.Module, losses: Any, batch: Any, balancer: eq.Balancer, shared: list[Tensor], present: list[nn.Parameter]
+    model: nn.Module, losses: Any, batch: Any, balancer: eq.balance.Balancer, shared: list[Tensor], present: list[nn.Parameter]
 ) -> None:
     """Fills ``.grad`` the plain way, from a dense matrix of task gradients."""
     found = list(losses(model, batch).values())
@@ -48,7 +48,7 @@ def by_hand(
     ).double()
     tasks = tuple(f"task{k}" for k in range(len(found)))
     weights = balancer.decide(
-        eq.Observation(tasks, tuple(range(len(found))), torch.stack([loss.detach() for loss in found]), flat @ flat.T)
+        eq.balance.Observation(tasks, tuple(range(len(found))), torch.stack([loss.detach() for loss in found]), flat @ flat.T)
     )
     for weight, row in zip(weights.tolist(), rows, strict=True):
         for parameter, gradient in zip(present, row, strict=True):
@@ -278,7 +278,7 @@ def test_tied_weights(method: str) -> None:
         parameters = list(other.parameters())
         if method == "uw":
             found = torch.stack(list(problems.losses(other, problems.batch(seed=step)).values()))
-            observation = eq.Observation(("t0", "t1", "t2"), (0, 1, 2), found.detach())
+            observation = eq.balance.Observation(("t0", "t1", "t2"), (0, 1, 2), found.detach())
             optimizer.zero_grad()
             (balancer.decide(observation).float() * found).sum().backward()
             balancer.update(observation)
@@ -314,7 +314,7 @@ def test_a_parameter_that_nobody_uses_stays(method: str, given: bool, features: 
 
 @pytest.mark.parametrize("info", eq.methods(), ids=lambda info: info.name)
 @pytest.mark.parametrize("tasks", [1, 2, 40])
-def test_any_number_of_tasks(info: eq.MethodInfo, tasks: int) -> None:
+def test_any_number_of_tasks(info: eq.balance.MethodInfo, tasks: int) -> None:
     torch.manual_seed(0)
     model = problems.Heads(tasks)
     mtl = problems.optimizer_of(info.cls(), model, lr=1e-3 / tasks)

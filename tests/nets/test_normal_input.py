@@ -93,7 +93,7 @@ def test_one_clear_line(call: Callable[[], Any], message: str) -> None:
 
 
 def test_unknown_tasks_are_told_apart() -> None:
-    with pytest.raises(eq.UnknownTaskError, match='Did you mean "a"'):
+    with pytest.raises(eq.errors.UnknownTaskError, match='Did you mean "a"'):
         model()(batch()[0], tasks=["A"])
 
 
@@ -136,7 +136,7 @@ def test_without_torchdiffeq_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setitem(sys.modules, "torchdiffeq", None)
     network = model()  # builds without
-    with pytest.raises(eq.MissingExtraError, match=r"equipoise\[normal\]"):
+    with pytest.raises(eq.errors.MissingExtraError, match=r"equipoise\[normal\]"):
         network(batch()[0])
 
 

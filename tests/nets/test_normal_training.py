@@ -77,7 +77,7 @@ def test_two_tasks_of_which_one_sits_at_zero_still_share_the_flow() -> None:
 
 
 @pytest.mark.parametrize("info", eq.methods(), ids=lambda info: info.name)
-def test_every_balancer_trains_it(info: eq.MethodInfo) -> None:
+def test_every_balancer_trains_it(info: eq.balance.MethodInfo) -> None:
     if not info.cls.__module__.startswith("equipoise."):
         pytest.skip("registered by another test")
     network = model()

@@ -42,7 +42,7 @@ def test_messages_reach_further_with_every_step() -> None:
 
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_geometric.nn", None)
-    with pytest.raises(eq.MissingExtraError, match=r"equipoise\[graphs\]"):
+    with pytest.raises(eq.errors.MissingExtraError, match=r"equipoise\[graphs\]"):
         QM9Net()
 
 

@@ -184,7 +184,7 @@ def test_with_equal_weights_the_features_route_gives_the_same_gradients(name: st
         assert torch.allclose(direct, through_features, rtol=1e-8, atol=1e-10)
 
 
-class Equal(eq.GramianBalancer):
+class Equal(eq.balance.GramianBalancer):
     """Sums the tasks, by way of the Gramian."""
 
     def solve(self, gram: Any) -> Any:

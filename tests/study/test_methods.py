@@ -62,7 +62,7 @@ def test_random_methods_get_the_seed_of_the_run_unless_they_have_their_own():
     assert own.options["seed"] == 3
 
 
-class Mine(eq.LossBalancer):
+class Mine(eq.balance.LossBalancer):
     def __init__(self, power=1.0):
         self.power = power
 

@@ -217,7 +217,7 @@ def test_pictures_leave_pyplot_alone():
     import subprocess
     import sys
 
-    code = "import sys, equipoise.study.commands; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, equipoise.study.report, equipoise.commands; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

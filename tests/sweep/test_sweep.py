@@ -175,7 +175,7 @@ def test_pruned_trials_end_early(tug_path, quiet, tmp_path):
 
 def test_trials_that_fail_are_told_and_the_others_go_on(tug, quiet, tmp_path):
     def make(scale):
-        class Broken(eq.LossBalancer):
+        class Broken(eq.balance.LossBalancer):
             def weights(self, losses):
                 if scale.lower() == "bad":
                     raise RuntimeError("no such scale")

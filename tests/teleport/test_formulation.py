@@ -193,7 +193,7 @@ def test_formulations_are_found_by_name_and_say_what_is_wrong() -> None:
 
 def test_options_that_a_formulation_does_not_have() -> None:
     with pytest.raises(
-        eq.UnknownOptionError, match='formulation "paper" has no option "descent"; it has gamma, radius, invariance'
+        eq.errors.UnknownOptionError, match='formulation "paper" has no option "descent"; it has gamma, radius, invariance'
     ):
         formulation_named("paper", descent=0.1)
     with pytest.raises(eq.InputError, match="descent must be at least 0"):

@@ -36,7 +36,7 @@ def test_the_measure_is_that_of_the_gramian_and_can_be_differentiated(kind: Any)
 
 @pytest.mark.parametrize("kind", ["mean", "smallest", "pairwise"])
 def test_a_search_raises_the_agreement(kind: Any) -> None:
-    cost = eager_cost(seek=kind, gamma=10.0, steps=12, lr=0.02, delta=eq.Dense(), probe="current", stop_step=1)
+    cost = eager_cost(seek=kind, gamma=10.0, steps=12, lr=0.02, delta=eq.teleport.Dense(), probe="current", stop_step=1)
     train(optimizer_with(cost), range(1))
     (report,) = cost.history
     assert report.reward[-1] > report.reward[0] + 0.01

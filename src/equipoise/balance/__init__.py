@@ -1,47 +1,69 @@
-"""Balancers: how the tasks combine. One file a method.
+"""Balancers: how the tasks combine. One file per method.
 
-Importing this package registers every method, in the order of the shelf: those that look at losses only, then those that
-look at the Gramian of the task gradients, then those that work on the gradients themselves.
+A method is a file of this folder (or of a part of it) that registers its class with :func:`register`; nothing else names it.
+All are imported when a method is first looked for by its name, or a class as an attribute of this package.
 """
 
-from equipoise.balance.aligned_mtl import AlignedMTL
+from typing import TYPE_CHECKING
+
 from equipoise.balance.base import Balancer, GradientBalancer, GramianBalancer, LossBalancer, Observation
-from equipoise.balance.bayesagg import BayesAggMTL
-from equipoise.balance.cagrad import CAGrad
 from equipoise.balance.coerce import as_balancer
-from equipoise.balance.config import ConFIG
-from equipoise.balance.consmtl import ConsMTL
-from equipoise.balance.db_mtl import DBMTL
-from equipoise.balance.dualproj import DualProj
-from equipoise.balance.dwa import DWA
-from equipoise.balance.excess_mtl import ExcessMTL
-from equipoise.balance.fairgrad import FairGrad
-from equipoise.balance.famo import FAMO
-from equipoise.balance.gls import GLS
-from equipoise.balance.go4align import GO4Align
-from equipoise.balance.graddrop import GradDrop
-from equipoise.balance.gradnorm import GradNorm
-from equipoise.balance.gradvac import GradVac
-from equipoise.balance.imtl import IMTL
-from equipoise.balance.imtl_g import IMTLG
-from equipoise.balance.imtl_l import IMTLL
-from equipoise.balance.ldc import LDCMTL
-from equipoise.balance.ls import LS
-from equipoise.balance.mgda import MGDA
-from equipoise.balance.moco import MoCo
-from equipoise.balance.modo import MoDo
-from equipoise.balance.nash_mtl import NashMTL
-from equipoise.balance.pcgrad import PCGrad
-from equipoise.balance.registry import MethodInfo, balancer, method, methods, register
-from equipoise.balance.rlw import RLW
-from equipoise.balance.rotograd import Rotations, RotoGrad
-from equipoise.balance.sdmgrad import SDMGrad
-from equipoise.balance.si import SI
-from equipoise.balance.stch import STCH
-from equipoise.balance.upgrad import UPGrad
-from equipoise.balance.uw import UW
+from equipoise.balance.registry import REGISTRY, MethodInfo, balancer, classes, method, methods, register
+
+# methods: classes
+if TYPE_CHECKING:
+    from equipoise.balance.aligned_mtl import AlignedMTL as AlignedMTL
+    from equipoise.balance.bayesagg.bayesagg_mtl import BayesAggMTL as BayesAggMTL
+    from equipoise.balance.cagrad import CAGrad as CAGrad
+    from equipoise.balance.config import ConFIG as ConFIG
+    from equipoise.balance.consmtl import ConsMTL as ConsMTL
+    from equipoise.balance.db_mtl import DBMTL as DBMTL
+    from equipoise.balance.dualproj import DualProj as DualProj
+    from equipoise.balance.dwa import DWA as DWA
+    from equipoise.balance.excess_mtl import ExcessMTL as ExcessMTL
+    from equipoise.balance.fairgrad import FairGrad as FairGrad
+    from equipoise.balance.famo import FAMO as FAMO
+    from equipoise.balance.gls import GLS as GLS
+    from equipoise.balance.go4align import GO4Align as GO4Align
+    from equipoise.balance.graddrop import GradDrop as GradDrop
+    from equipoise.balance.gradnorm import GradNorm as GradNorm
+    from equipoise.balance.gradvac import GradVac as GradVac
+    from equipoise.balance.imtl import IMTL as IMTL
+    from equipoise.balance.imtl_g import IMTLG as IMTLG
+    from equipoise.balance.imtl_l import IMTLL as IMTLL
+    from equipoise.balance.ldc.ldc_mtl import LDCMTL as LDCMTL
+    from equipoise.balance.ls import LS as LS
+    from equipoise.balance.mgda import MGDA as MGDA
+    from equipoise.balance.moco import MoCo as MoCo
+    from equipoise.balance.modo import MoDo as MoDo
+    from equipoise.balance.nash_mtl import NashMTL as NashMTL
+    from equipoise.balance.pcgrad import PCGrad as PCGrad
+    from equipoise.balance.rlw import RLW as RLW
+    from equipoise.balance.rotograd.rotograd import RotoGrad as RotoGrad
+    from equipoise.balance.sdmgrad import SDMGrad as SDMGrad
+    from equipoise.balance.si import SI as SI
+    from equipoise.balance.stch import STCH as STCH
+    from equipoise.balance.upgrad import UPGrad as UPGrad
+    from equipoise.balance.uw import UW as UW
+# end of methods
 
 __all__ = [
+    "REGISTRY",
+    "Balancer",
+    "GradientBalancer",
+    "GramianBalancer",
+    "LossBalancer",
+    "MethodInfo",
+    "Observation",
+    "as_balancer",
+    "balancer",
+    "method",
+    "methods",
+    "register",
+]
+
+# methods: names
+__all__ += [
     "DBMTL",
     "DWA",
     "FAMO",
@@ -57,7 +79,6 @@ __all__ = [
     "STCH",
     "UW",
     "AlignedMTL",
-    "Balancer",
     "BayesAggMTL",
     "CAGrad",
     "ConFIG",
@@ -69,22 +90,23 @@ __all__ = [
     "GradDrop",
     "GradNorm",
     "GradVac",
-    "GradientBalancer",
-    "GramianBalancer",
-    "LossBalancer",
-    "MethodInfo",
     "MoCo",
     "MoDo",
     "NashMTL",
-    "Observation",
     "PCGrad",
-    "Rotations",
     "RotoGrad",
     "SDMGrad",
     "UPGrad",
-    "as_balancer",
-    "balancer",
-    "method",
-    "methods",
-    "register",
 ]
+# end of methods
+
+if not TYPE_CHECKING:  # for a type checker these are the imports above, and nothing else exists
+
+    def __getattr__(name: str) -> object:
+        if not name.startswith("_") and name in (found := classes()):
+            globals().update(found)
+            return found[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *classes()})

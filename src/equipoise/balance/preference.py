@@ -55,7 +55,7 @@ class PreferenceBalancer(GramianBalancer):
         return self.combine(gram, self._preference(len(gram)))
 
     def weights(self, gram: Tensor) -> Tensor:
-        """See :meth:`~equipoise.GramianBalancer.weights`; here the Gramian is that of all tasks."""
+        """See :meth:`~equipoise.balance.GramianBalancer.weights`; here the Gramian is that of all tasks."""
         return super().weights(gram)
 
     def _preference(self, size: int) -> NDArray[np.float64]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast, get_args
 
 from equipoise.balance.base import Balancer, Need
-from equipoise.errors import InputError, UnknownMethodError, near_misses, refuse_unknown_options
+from equipoise.errors import UnknownMethodError, refuse_unknown_options
+from equipoise.registry import Registry
 
-__all__ = ["MethodInfo", "balancer", "method", "methods", "register"]
+__all__ = ["REGISTRY", "MethodInfo", "balancer", "classes", "method", "methods", "register"]
 
 _B = TypeVar("_B", bound=type[Balancer])
 
@@ -61,8 +64,20 @@ class MethodInfo:
         return self.cls(**options)
 
 
-_methods: dict[str, MethodInfo] = {}
-_names: dict[str, str] = {}
+def _fill() -> None:
+    """Imports every file of this folder, its parts included: each registers what it defines."""
+    package = importlib.import_module("equipoise.balance")
+    for module in pkgutil.walk_packages(package.__path__, "equipoise.balance."):
+        importlib.import_module(module.name)
+
+
+REGISTRY: Registry[MethodInfo] = Registry(
+    "method",
+    fill=_fill,
+    group="equipoise.methods",
+    owner=lambda info: f"{info.cls.__module__}.{info.cls.__qualname__}",
+    error=UnknownMethodError,
+)
 
 
 def register(
@@ -78,7 +93,10 @@ def register(
     adds_up_to: str = "",
     checked: str = "",
 ) -> Callable[[_B], _B]:
-    """Class decorator that puts a balancer on the shelf, so that studies and the command line know it by name.
+    """Class decorator that registers a balancer, so that studies and the command line know it by name.
+
+    Every file of ``equipoise/balance`` is imported when a method is first looked for, and so are modules that other
+    distributions name as entry points of the group ``equipoise.methods``.
 
     Args:
         name: lower case, words joined by hyphens.
@@ -97,10 +115,6 @@ def register(
     """
 
     def put(cls: _B) -> _B:
-        for key in (name, *aliases):
-            taken = _names.get(_key(key))
-            if taken is not None and _methods[taken].cls.__qualname__ != cls.__qualname__:
-                raise InputError(f'the method name "{key}" is taken by {_methods[taken].cls.__name__}')
         options = {
             option.name: option.default
             for option in inspect.signature(cls).parameters.values()
@@ -110,9 +124,9 @@ def register(
         costs = [value for base in cls.__mro__ if isinstance(value := vars(base).get("needs"), str)]
         cost = cast(Need, costs[0])
         facts = (price, promise, serves, caveats, adds_up_to, checked)
-        _methods[name] = MethodInfo(name, cls, summary, paper, cost, aliases, options, *facts)
-        for key in (name, *aliases):
-            _names[_key(key)] = name
+        if not cls.__module__.startswith("equipoise.balance."):
+            REGISTRY.fill()  # or a user's class could take a name that the library's own has not taken yet
+        REGISTRY.add(name, MethodInfo(name, cls, summary, paper, cost, aliases, options, *facts), aliases=aliases)
         return cls
 
     return put
@@ -121,7 +135,7 @@ def register(
 def methods() -> tuple[MethodInfo, ...]:
     """All registered methods, the cheap ones first and those of equal cost by name."""
     order = get_args(Need)
-    return tuple(sorted(_methods.values(), key=lambda info: (order.index(info.cost), info.name)))
+    return tuple(sorted(REGISTRY, key=lambda info: (order.index(info.cost), info.name)))
 
 
 def method(name: str) -> MethodInfo:
@@ -134,17 +148,13 @@ def method(name: str) -> MethodInfo:
         >>> method("Nash_MTL").cost
         'gramian'
     """
-    try:
-        return _methods[_names[_key(name)]]
-    except KeyError:
-        plain, colon, _ = name.partition(":")
-        if colon and _key(plain) in _names:
-            raise UnknownMethodError(
-                f'"{name}" is how studies write options; in Python they are keywords: balancer("{plain}", …)'
-            ) from None
-        raise UnknownMethodError(
-            f'there is no method "{name}".{near_misses(name, _names)} Known: {", ".join(sorted(_methods))}'
-        ) from None
+    return REGISTRY.find(name)
+
+
+def classes() -> dict[str, type[Balancer]]:
+    """The library's own balancers by the names of their classes, which are those of the methods without hyphens."""
+    REGISTRY.fill()
+    return {info.cls.__name__: info.cls for info in REGISTRY.own() if info.cls.__module__.startswith("equipoise.balance.")}
 
 
 def balancer(name: str, /, **options: Any) -> Balancer:
@@ -164,7 +174,3 @@ def balancer(name: str, /, **options: Any) -> Balancer:
         FairGrad(alpha=2.0)
     """
     return method(name).make(**options)
-
-
-def _key(name: str) -> str:
-    return name.strip().lower().replace("_", "-")

@@ -1,6 +1,8 @@
-"""The tables of methods in README and guide, made from the registry: ``python -m equipoise.balance.tables FILE ...``.
+"""What is written down of the methods, made from the registry: ``python -m equipoise.balance.tables FILE ...``.
 
-A table stands between ``<!-- methods: KIND -->`` and ``<!-- end of methods -->``; what is between them is written anew.
+README and guide have tables, between ``<!-- methods: KIND -->`` and ``<!-- end of methods -->``. Two ``__init__.py`` have
+lists of the classes, so that type checkers and editors know what is found by scanning a folder, between ``# methods: KIND`` and
+``# end of methods``. What is between them is written anew.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 from equipoise.balance.registry import MethodInfo, methods
 from equipoise.errors import InputError
 
-__all__ = ["KINDS", "filled", "table"]
+__all__ = ["KINDS", "filled", "source", "table"]
 
 Column = Callable[[MethodInfo], str]
 
@@ -63,19 +65,48 @@ def table(kind: str) -> str:
     if kind not in KINDS:
         raise InputError(f'there is no table of methods "{kind}"; there are {", ".join(KINDS)}')
     columns = KINDS[kind]
-    # Methods that a user registered belong to that user's pages.
-    shelf = [info for info in methods() if info.cls.__module__.startswith("equipoise.")]
-    rows = [list(columns), ["---"] * len(columns), *([cell(info) for cell in columns.values()] for info in shelf)]
+    rows = [list(columns), ["---"] * len(columns), *([cell(info) for cell in columns.values()] for info in _own())]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def filled(page: str) -> str:
-    """A page with its tables of methods written anew."""
+def source(kind: str) -> str:
+    """Python that names the classes of all methods of the library.
+
+    Args:
+        kind: ``"classes"`` for their imports where a type checker looks, ``"names"`` for what ``__all__`` has of them.
+
+    Raises:
+        InputError: neither of the two.
+    """
+    if kind == "classes":
+        lines = sorted(f"    from {info.cls.__module__} import {_class(info)} as {_class(info)}\n" for info in _own())
+        return "".join(["if TYPE_CHECKING:\n", *lines])
+    if kind == "names":
+        # Ruff's order: names in capitals come first.
+        names = sorted((_class(info) for info in _own()), key=lambda name: (not name.isupper(), name))
+        return "".join(["__all__ += [\n", *(f'    "{name}",\n' for name in names), "]\n"])
+    raise InputError(f'there is no list of classes "{kind}"; there are classes and names')
+
+
+def filled(text: str) -> str:
+    """A page with its tables of methods written anew, or a Python file with its lists."""
 
     def anew(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{table(match[2])}{match[3]}"
+        made = table(match[2]) if match[1].startswith("<") else source(match[2])
+        return f"{match[1]}\n{made}{match[3]}"
 
-    return re.sub(r"(<!-- methods: (\w+) -->)\n.*?(<!-- end of methods -->)", anew, page, flags=re.DOTALL)
+    for start, end in (("<!-- methods: (\\w+) -->", "<!-- end of methods -->"), ("# methods: (\\w+)", "# end of methods")):
+        text = re.sub(rf"(^{start})\n.*?(^{end}$)", anew, text, flags=re.DOTALL | re.MULTILINE)
+    return text
+
+
+def _own() -> list[MethodInfo]:
+    # Methods that a user registered belong to that user's pages.
+    return [info for info in methods() if info.cls.__module__.startswith("equipoise.balance.")]
+
+
+def _class(info: MethodInfo) -> str:
+    return info.cls.__name__
 
 
 def _main(files: Sequence[str]) -> None:

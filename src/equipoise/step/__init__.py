@@ -10,3 +10,7 @@ balancer needs decides the way:
 A step may consist of several micro-batches, and a loss may be a callable that is evaluated when its turn comes; in both cases
 no more than one graph is alive at a time.
 """
+
+from equipoise.step.report import StepReport
+
+__all__ = ["StepReport"]

@@ -121,7 +121,7 @@ class RotoGrad(OnFeatures, GramianBalancer):
         if burn_in < 0:
             raise InputError(f"burn_in must be a number of steps from 0 on; got {burn_in}")
         if rotations is not None and not isinstance(rotations, Rotations):
-            raise InputError(f"rotations must be equipoise.Rotations; got {type(rotations).__name__}")
+            raise InputError(f"rotations must be equipoise.balance.rotograd.Rotations; got {type(rotations).__name__}")
         if rotations is not None and heads is not None:
             raise InputError("give heads, which are then rotated for you, or rotations, which you call; not both")
         Rotations(["any"], size, dim=dim, start=start)  # refuses bad values now

@@ -87,7 +87,7 @@ class CelebA(EpochDataset):
 
     Example:
         >>> from tempfile import mkdtemp
-        >>> from equipoise.data.samples import write_celeba_sample
+        >>> from equipoise_papers.samples import write_celeba_sample
         >>> faces = CelebA(write_celeba_sample(mkdtemp(), images=8), "train")
         >>> len(faces), faces[0]["image"].shape, faces[0]["label"].shape, faces.tasks[20]
         (4, torch.Size([3, 64, 64]), torch.Size([40]), 'Male')

@@ -50,7 +50,7 @@ class Cityscapes(SceneDataset):
 
     Example:
         >>> from tempfile import mkdtemp
-        >>> from equipoise.data.samples import write_cityscapes_sample
+        >>> from equipoise_papers.samples import write_cityscapes_sample
         >>> scenes = Cityscapes(write_cityscapes_sample(mkdtemp()), "val")
         >>> {name: tuple(array.shape) for name, array in scenes[0].items()}
         {'image': (3, 32, 64), 'label': (32, 64), 'depth': (1, 32, 64)}

@@ -40,7 +40,7 @@ class NYUv2(SceneDataset):
 
     Example:
         >>> from tempfile import mkdtemp
-        >>> from equipoise.data.samples import write_nyuv2_sample
+        >>> from equipoise_papers.samples import write_nyuv2_sample
         >>> scenes = NYUv2(write_nyuv2_sample(mkdtemp()), "train")
         >>> {name: tuple(array.shape) for name, array in scenes[0].items()}
         {'image': (3, 32, 48), 'label': (32, 48), 'depth': (1, 32, 48), 'normal': (3, 32, 48)}

@@ -43,7 +43,7 @@ class MNIST(EpochDataset):
 
     Example:
         >>> from tempfile import mkdtemp
-        >>> from equipoise.data.samples import write_mnist_sample
+        >>> from equipoise_papers.samples import write_mnist_sample
         >>> digits = MNIST(write_mnist_sample(mkdtemp()), "test")
         >>> digits[0]["image"].shape, digits[0]["label"].dtype
         (torch.Size([1, 28, 28]), torch.int64)

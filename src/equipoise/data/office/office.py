@@ -51,7 +51,7 @@ class Office(EpochDataset):
 
     Example:
         >>> from tempfile import mkdtemp
-        >>> from equipoise.data.samples import write_office31_sample
+        >>> from equipoise_papers.samples import write_office31_sample
         >>> pictures = Office(write_office31_sample(mkdtemp()), "train", size=32)
         >>> pictures.sources, len(pictures), pictures[0]["image"].shape
         (('amazon', 'dslr', 'webcam'), 18, torch.Size([3, 32, 32]))

@@ -52,7 +52,7 @@ class QM9Molecules(EpochDataset):
 
     Example:
         >>> from tempfile import mkdtemp
-        >>> from equipoise.data.samples import write_qm9_sample
+        >>> from equipoise_papers.samples import write_qm9_sample
         >>> molecules = QM9Molecules(write_qm9_sample(mkdtemp(), molecules=30), "train", held_out=5)
         >>> batch = molecules.batch([0, 1, 2], epoch=0)
         >>> len(molecules), batch["graph"].num_graphs, batch["label"].shape

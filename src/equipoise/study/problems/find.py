@@ -6,36 +6,43 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
-from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from equipoise.errors import EquipoiseError, InputError, near_misses
 from equipoise.study.problem import Problem
 from equipoise.study.problems.digits import digits_problem
-from equipoise.study.problems.scenes import scenes_problem
 
 __all__ = ["find_problem", "problems"]
 
+_T = TypeVar("_T")
+
 _builtin: dict[str, Callable[[], Problem]] = {
     "digits": digits_problem,
-    "scenes": scenes_problem,
-    "scenes-mtan": partial(scenes_problem, network="segnet-mtan"),
-    "scenes-streets": partial(scenes_problem, "streets", size=(64, 128)),
 }
+_OF_THE_PAPERS = ("scenes", "scenes-mtan", "scenes-streets")
+
+
+def _of_others() -> dict[str, EntryPoint]:
+    """The problems of other distributions: entry points of the group ``equipoise.problems``."""
+    return {point.name: point for point in entry_points(group="equipoise.problems") if point.name not in _builtin}
 
 
 def problems() -> tuple[str, ...]:
-    """Names of the problems that come with the library."""
-    return tuple(_builtin)
+    """Names of the problems that come with the library, then of those that other distributions bring."""
+    return (*_builtin, *sorted(_of_others()))
 
 
 def find_problem(where: str) -> Problem:
     """Finds a problem by what a user typed.
 
     Args:
-        where: a built-in name; or ``path/to/file.py:name`` or ``package.module:name``, where ``name`` is a
-            :class:`Problem` or a function without arguments that returns one (``problem`` if left out).
+        where: a problem's name: of the library, or of a distribution that brings one by an entry point of the group
+            ``equipoise.problems``, which names a :class:`Problem` or a function that returns one; or
+            ``path/to/file.py:name`` or ``package.module:name``, where ``name`` is likewise one of these (``problem`` if
+            left out).
 
     Raises:
         InputError: there is no such problem, file, module or name, or it is no problem.
@@ -46,6 +53,9 @@ def find_problem(where: str) -> Problem:
     """
     if where in _builtin:
         return _builtin[where]()
+    others = _of_others()
+    if where in others:
+        return _taken(_loading(f'problem "{where}" of {others[where].value}', others[where].load), where)
     source, colon, name = where.rpartition(":")
     if not colon or name.endswith(".py"):
         source, name = where, "problem"
@@ -54,20 +64,29 @@ def find_problem(where: str) -> Problem:
     elif colon:
         module = _imported(source)
     else:
+        if where in _OF_THE_PAPERS:
+            raise InputError(
+                f'the problem "{where}" comes with equipoise-papers, which is not installed; '
+                "from a clone of the repository: pip install ./papers"
+            )
         raise InputError(
-            f'there is no problem "{where}".{near_misses(where, _builtin)} Known: {", ".join(_builtin)}; for one of '
+            f'there is no problem "{where}".{near_misses(where, problems())} Known: {", ".join(problems())}; for one of '
             "your own give path/to/file.py:name or package.module:name"
         )
     if not hasattr(module, name):
         names = [key for key, value in vars(module).items() if isinstance(value, Problem)] or list(vars(module))
         raise InputError(f'"{source}" defines no "{name}".{near_misses(name, names)}')
-    found = getattr(module, name)
+    return _taken(getattr(module, name), f'{name}" in "{source}')
+
+
+def _taken(found: object, what: str) -> Problem:
+    """The problem that was found, or that the function found returns."""
     if callable(found):
         found = found()
     if not isinstance(found, Problem):
         raise InputError(
-            f'"{name}" in "{source}" is a {type(found).__name__}; expected an equipoise.study.Problem or a function '
-            "without arguments that returns one"
+            f'"{what}" is a {type(found).__name__}; expected an equipoise.study.Problem or a function without arguments '
+            "that returns one"
         )
     return found
 
@@ -103,7 +122,7 @@ def _imported(name: str) -> ModuleType:
     return _loading(name, lambda: importlib.import_module(name))
 
 
-def _loading(what: str, load: Callable[[], ModuleType]) -> ModuleType:
+def _loading(what: str, load: Callable[[], _T]) -> _T:
     try:
         return load()
     except EquipoiseError:

@@ -1,0 +1,102 @@
+"""One run: search, then train what was found from scratch and test it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from equipoise.errors import InputError
+from equipoise_papers.applications.architecture_search.cell import FoundNetwork, SearchNetwork, chosen, edges
+from equipoise_papers.applications.architecture_search.operations import OPERATIONS, parameter_counts
+from equipoise_papers.applications.architecture_search.search import OBJECTIVES, Split, search, split_digits
+from equipoise_papers.applications.architecture_search.settings import Settings
+from equipoise_papers.applications.architecture_search.size import expected_parameters, number_of_parameters
+from equipoise_papers.applications.attack import PGD
+
+__all__ = ["METHODS", "Outcome", "run"]
+
+METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "darts": ("moml", ("clean",)),
+    "moml": ("moml", OBJECTIVES),
+    "forum": ("forum", OBJECTIVES),
+}
+"""Name → solver and upper objectives; DARTS has the first objective alone and does not know L."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run gave.
+
+    Attributes:
+        method: of :data:`METHODS`.
+        seed: of split, weights and batches.
+        wished: L.
+        expected: N̂ of eq. 3.36 at the end of the search.
+        parameters: N of the architecture found; both of the cell's operations alone.
+        accuracy: test accuracy in percent of the architecture found, trained from scratch.
+        robust_accuracy: the same on PGD-perturbed test images.
+        architecture: operations found, one an edge.
+    """
+
+    method: str
+    seed: int
+    wished: float
+    expected: float
+    parameters: int
+    accuracy: float
+    robust_accuracy: float
+    architecture: tuple[str, ...]
+
+
+def run(method: str, wished: float, seed: int, settings: Settings) -> Outcome:
+    """Searches, trains and tests.
+
+    Args:
+        method: of :data:`METHODS`.
+        wished: L, in parameters of the cell's operations.
+        seed: of everything.
+        settings: the numbers.
+
+    Raises:
+        InputError: an unknown method, or an L that no cell can have.
+        MissingExtraError: scikit-learn is not installed.
+    """
+    if method not in METHODS:
+        raise InputError(f'unknown method "{method}"; expected one of {", ".join(METHODS)}')
+    split = split_digits(seed)
+    logits = torch.zeros(len(edges(settings.nodes)), len(OPERATIONS))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = SearchNetwork(settings.channels, settings.nodes)
+    solver, objectives = METHODS[method]
+    search(logits, network, split, settings, wished, solver=solver, objectives=objectives, seed=seed)
+    counts, found = parameter_counts(settings.channels), logits.detach()
+    architecture = chosen(found)
+    accuracy, robust = _judge(architecture, split, settings, seed)
+    expected = float(expected_parameters(found, counts))
+    return Outcome(method, seed, wished, expected, number_of_parameters(found, counts), accuracy, robust, architecture)
+
+
+def _judge(architecture: tuple[str, ...], split: Split, settings: Settings, seed: int) -> tuple[float, float]:
+    """Accuracy in percent on clean and on perturbed test images, after training on all that the search saw."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: nn.Module = FoundNetwork(architecture, settings.channels, settings.nodes)
+    pixels, labels = (torch.cat(both) for both in zip(split.training, split.validation, strict=True))
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    for _ in range(settings.training_steps):
+        rows = torch.randint(len(labels), (settings.batch_size,), generator=generator)
+        optimizer.zero_grad()
+        F.cross_entropy(network(pixels[rows]), labels[rows]).backward()
+        optimizer.step()
+    perturbed = PGD(settings.radius, settings.test_attack_steps)(network, *split.test)
+    with torch.no_grad():
+        clean, robust = (
+            100.0 * float((network(images).argmax(1) == split.test.labels).double().mean())
+            for images in (split.test.pixels, perturbed)
+        )
+    return clean, robust

@@ -1,0 +1,28 @@
+"""Robust few-shot learning (thesis, eq. 3.34): an encoder from which a head learns new classes from a few clean images.
+
+α is the encoder. ω is a linear head, learned from scratch in every episode on the support set; both upper objectives, the loss
+on clean and on perturbed query images, are differentiated through its steps. That makes it a problem for :class:`MOML`: every
+episode is another lower-level problem that starts anew, whereas FORUM follows one ω from outer step to outer step.
+"""
+
+from equipoise_papers.applications.few_shot.episodes import Episode, Episodes, split_classes
+from equipoise_papers.applications.few_shot.learner import Encoder, head, problem
+from equipoise_papers.applications.few_shot.run import METHODS, Outcome, evaluate, run, train
+from equipoise_papers.applications.few_shot.settings import Settings
+from equipoise_papers.applications.few_shot.show import show
+
+__all__ = [
+    "METHODS",
+    "Encoder",
+    "Episode",
+    "Episodes",
+    "Outcome",
+    "Settings",
+    "evaluate",
+    "head",
+    "problem",
+    "run",
+    "show",
+    "split_classes",
+    "train",
+]

@@ -1,0 +1,153 @@
+"""One run: an encoder learned on episodes of the base classes, judged on episodes of the novel ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from equipoise.bilevel.lower import descend
+from equipoise.bilevel.moml import MOML
+from equipoise.bilevel.problem import BilevelProblem
+from equipoise.errors import InputError
+from equipoise_papers.applications.attack import PGD
+from equipoise_papers.applications.digit_images import Images, digit_images
+from equipoise_papers.applications.few_shot.episodes import Episodes, split_classes
+from equipoise_papers.applications.few_shot.learner import Encoder, head, problem
+from equipoise_papers.applications.few_shot.settings import Settings
+
+__all__ = ["METHODS", "Outcome", "evaluate", "run", "train"]
+
+METHODS: dict[str, tuple[tuple[str, ...], str]] = {
+    "untrained": ((), ""),
+    "clean": (("clean",), "mgda"),
+    "robust": (("robust",), "mgda"),
+    "both-ls": (("clean", "robust"), "ls"),
+    "both-mgda": (("clean", "robust"), "mgda"),
+}
+"""Name → upper objectives, and the balancer that combines their hypergradients."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Means over episodes of novel classes.
+
+    Attributes:
+        method: of :data:`METHODS`.
+        seed: of class split, encoder and episodes.
+        clean_accuracy: in percent.
+        robust_accuracy: in percent, of PGD-perturbed query images.
+        clean_loss: cross-entropy.
+        robust_loss: the same of perturbed query images.
+        share: mean share of the robust objective in the weights of training; ``None`` where there are not two.
+    """
+
+    method: str
+    seed: int
+    clean_accuracy: float
+    robust_accuracy: float
+    clean_loss: float
+    robust_loss: float
+    share: float | None
+
+
+def run(method: str, seed: int, settings: Settings, images: Images | None = None) -> Outcome:
+    """Trains on base classes and evaluates on novel ones; of one seed, all methods meet the same classes and episodes.
+
+    Args:
+        method: of :data:`METHODS`.
+        seed: of everything.
+        settings: the numbers.
+        images: ten classes of 8×8 images; scikit-learn's digits if left out.
+
+    Raises:
+        InputError: an unknown method.
+        MissingExtraError: scikit-learn is not installed.
+    """
+    if method not in METHODS:
+        raise InputError(f'unknown method "{method}"; expected one of {", ".join(METHODS)}')
+    data = digit_images() if images is None else images
+    base, novel = split_classes(settings.base_classes, seed)
+    sizes = {"ways": settings.ways, "shots": settings.shots, "queries": settings.queries}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = Encoder()
+    objectives, balancer = METHODS[method]
+    share = None
+    if objectives:
+        share = train(encoder, Episodes(data, base, seed=seed, **sizes), settings, objectives, balancer)
+    clean, robust = evaluate(encoder, Episodes(data, novel, seed=seed + 1_000_000, **sizes), settings)
+    return Outcome(method, seed, clean[0], robust[0], clean[1], robust[1], share)
+
+
+def train(
+    encoder: nn.Module,
+    episodes: Episodes,
+    settings: Settings,
+    objectives: tuple[str, ...] = ("clean", "robust"),
+    balancer: str = "mgda",
+    told: Callable[[int, dict[str, float]], None] = lambda step, losses: None,
+) -> float | None:
+    """Meta-trains an encoder in place by MOML, the head starting from 0 in every episode.
+
+    Args:
+        encoder: α.
+        episodes: of the base classes.
+        settings: the numbers.
+        objectives: of the upper level.
+        balancer: combines their hypergradients.
+        told: called with the step and the objectives' values after every step.
+
+    Returns:
+        Mean share of the last objective in the balancer's weights, if there are two.
+    """
+    solver = MOML(
+        problem(encoder, head(settings.ways), settings, objectives),
+        torch.optim.Adam(encoder.parameters(), settings.learning_rate),
+        lower_steps=settings.lower_steps,
+        lower_step_size=settings.lower_step_size,
+        balancer=balancer,
+        start="cold",
+    )
+    shares = []
+    for step in range(settings.steps):
+        episode = episodes.draw()
+        values = solver.step([episode] * settings.lower_steps, episode)
+        assert solver.last is not None
+        if len(objectives) == 2 and solver.last.weights is not None:
+            shares.append(float(solver.last.weights[-1] / solver.last.weights.sum()))
+        told(step, {name: float(value) for name, value in values.items()})
+    return sum(shares) / len(shares) if shares else None
+
+
+def evaluate(encoder: nn.Module, episodes: Episodes, settings: Settings) -> tuple[tuple[float, float], tuple[float, float]]:
+    """A head is learned in every episode; accuracy in percent and loss of clean and of perturbed query images, mean.
+
+    Returns:
+        (accuracy, loss) of clean and of perturbed images.
+    """
+    classifier = head(settings.ways)
+    judged: BilevelProblem = problem(encoder, classifier, settings, ("clean",))
+    attack = PGD(settings.radius, settings.test_attack_steps)
+    start = [parameter.detach().clone() for parameter in classifier.parameters()]
+    sums = torch.zeros(2, 2, dtype=torch.float64)
+    for _ in range(settings.test_episodes):
+        episode = episodes.draw()
+        with torch.no_grad():
+            for parameter, first in zip(classifier.parameters(), start, strict=True):
+                parameter.copy_(first)
+        answer = descend(judged, judged.here(), [episode] * settings.lower_steps, settings.lower_step_size, step=0)
+        with torch.no_grad():
+            for parameter, value in zip(classifier.parameters(), answer.lower, strict=True):
+                parameter.copy_(value)
+        perturbed = attack(lambda images: classifier(encoder(images)), *episode.query)
+        for row, pixels in enumerate((episode.query.pixels, perturbed)):
+            with torch.no_grad():
+                logits = classifier(encoder(pixels))
+            sums[row, 0] += 100.0 * (logits.argmax(1) == episode.query.labels).double().mean()
+            sums[row, 1] += F.cross_entropy(logits, episode.query.labels)
+    (clean, clean_loss), (robust, robust_loss) = (sums / settings.test_episodes).tolist()
+    return (clean, clean_loss), (robust, robust_loss)

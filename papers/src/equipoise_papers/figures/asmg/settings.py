@@ -1,0 +1,88 @@
+"""What is run for the figures, and which runs that makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from equipoise.blackbox import OPTIMIZERS
+from equipoise.errors import InputError, near_misses
+from equipoise_papers.figures.asmg.problems import PROBLEMS
+
+__all__ = ["Cell", "Run", "Settings"]
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One panel: a problem, its dimension, the number of samples."""
+
+    problem: str
+    dimension: int
+    samples: int
+
+    def __str__(self) -> str:
+        return f"{self.problem}, d = {self.dimension}, N = {self.samples}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method from one seed in one panel."""
+
+    cell: Cell
+    method: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """The name of its file."""
+        return f"{self.cell.problem}-d{self.cell.dimension}-n{self.cell.samples}-{self.method}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Figures 4.1 to 4.4.
+
+    Attributes:
+        methods: which.
+        seeds: one run each.
+        iterations: the most of a run.
+        seconds: of processor time, after which a run is stopped where it is.
+        target: ℰ at which a run has arrived and is not continued.
+        samples: N of the figures with ``dimension``.
+        dimension: d of those.
+        dimensions: d of Figure 4.4, with the largest N and the first problem.
+    """
+
+    methods: tuple[str, ...] = ("asmg", "cma-es", "mmes", "es", "bes")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    iterations: int = 10_000
+    seconds: float = 20.0
+    target: float = 1e-6
+    samples: tuple[int, ...] = (10, 50, 100)
+    dimension: int = 100
+    dimensions: tuple[int, ...] = (200, 500, 1000)
+    problems: tuple[str, ...] = field(default=tuple(PROBLEMS))
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            if method not in OPTIMIZERS:
+                raise InputError(
+                    f'there is no black-box optimizer "{method}"; there are {", ".join(OPTIMIZERS)}.'
+                    f"{near_misses(method, OPTIMIZERS)}"
+                )
+        if self.iterations < 1 or self.seconds <= 0 or not self.seeds:
+            raise InputError(
+                f"iterations is {self.iterations}, seconds {self.seconds}, {len(self.seeds)} seeds; all have to be positive"
+            )
+
+    def by_samples(self) -> list[Cell]:
+        """The panels of Figures 4.1 to 4.3."""
+        return [Cell(name, self.dimension, samples) for samples in self.samples for name in self.problems]
+
+    def by_dimension(self) -> list[Cell]:
+        """The panels of Figure 4.4."""
+        return [Cell(self.problems[0], dimension, max(self.samples)) for dimension in self.dimensions]
+
+    def runs(self) -> list[Run]:
+        """All runs, seed by seed, so that an interrupted figure has something in every panel."""
+        cells = self.by_samples() + self.by_dimension()
+        return [Run(cell, method, seed) for seed in self.seeds for cell in cells for method in self.methods]

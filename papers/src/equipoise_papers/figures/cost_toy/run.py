@@ -1,0 +1,135 @@
+"""All trajectories of the figure, in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from equipoise.errors import InputError
+from equipoise.study.methods import parse_method
+from equipoise_papers.figures.cost_toy.adam import Adam
+from equipoise_papers.figures.cost_toy.settings import Settings
+from equipoise_papers.figures.cost_toy.teleporter import Attempt, Teleporter
+from equipoise_papers.figures.cost_toy.weights import weights_of
+from equipoise_papers.toys import TwoTasks
+
+__all__ = ["Trajectories", "Trajectory", "run"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Which trajectory it is.
+
+    Attributes:
+        balancer: its name.
+        start: number of the starting point.
+        seed: of COST; ``None`` for the balancer alone, in which nothing is random.
+    """
+
+    balancer: str
+    start: int
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """What came out.
+
+    Attributes:
+        settings: what was asked for.
+        rows: which trajectory each row is.
+        steps: after how many steps the positions were recorded, ``[T]``.
+        positions: ``[T, n, 2]``.
+        attempts: of all teleports, in the order of their steps.
+    """
+
+    settings: Settings
+    rows: tuple[Trajectory, ...]
+    steps: NDArray[np.int64]
+    positions: Array
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def problem(self) -> TwoTasks:
+        """On which the trajectories were run."""
+        return TwoTasks(self.settings.sign, self.settings.factor)
+
+    def rows_of(self, balancer: str, start: int, *, teleporting: bool) -> list[int]:
+        """Rows of a balancer from a starting point: with COST one for each seed, alone a single one."""
+        return [
+            number
+            for number, row in enumerate(self.rows)
+            if row.balancer == balancer and row.start == start and (row.seed is not None) == teleporting
+        ]
+
+
+def run(settings: Settings, told: Callable[[int], None] | None = None) -> Trajectories:
+    """Runs every balancer from every starting point, alone and with COST on top.
+
+    Args:
+        settings: what to run.
+        told: called now and then with the number of steps done.
+
+    Raises:
+        InputError: a balancer that cannot be run in a batch, or the same one twice.
+    """
+    problem = TwoTasks(settings.sign, settings.factor)
+    rows = tuple(
+        Trajectory(name, start, seed)
+        for name in settings.balancers
+        for seed in (None, *settings.seeds)
+        for start in range(len(settings.starts))
+    )
+    crews = _crews(settings, rows)
+    points = torch.tensor([settings.starts[row.start] for row in rows], dtype=torch.float64)
+    adam = Adam(points, settings.lr)
+    teleporting = [number for number, row in enumerate(rows) if row.seed is not None]
+    teleporter = Teleporter(
+        problem,
+        settings.teleporting,
+        teleporting,
+        [row.seed for row in rows if row.seed is not None],
+        [crews[rows[number].balancer].forms_gramian for number in teleporting],
+    )
+    recorded_at, recorded = [0], [points.numpy().copy()]
+    for step in range(settings.steps):
+        _, jacobian = problem.gradients(points)
+        gram = (jacobian @ jacobian.mT).numpy()
+        weights = np.concatenate([crew.weigh(gram[crew.rows]) for crew in crews.values()])
+        combined = (torch.from_numpy(weights)[:, :, None] * jacobian).sum(1)
+        teleporter.before_step(adam, combined)
+        adam.step(combined)
+        teleporter.after_step(step, adam, gram, combined)
+        if (step + 1) % settings.record_every == 0 or step + 1 == settings.steps:
+            recorded_at.append(step + 1)
+            recorded.append(points.numpy().copy())
+            if told is not None:
+                told(step + 1)
+    return Trajectories(settings, rows, np.asarray(recorded_at), np.stack(recorded), tuple(teleporter.attempts))
+
+
+@dataclass(frozen=True)
+class _Crew:
+    """The rows of one balancer, which lie together."""
+
+    weigh: Callable[[Array], Array]
+    rows: slice
+    forms_gramian: bool
+
+
+def _crews(settings: Settings, rows: tuple[Trajectory, ...]) -> dict[str, _Crew]:
+    each = len(rows) // len(settings.balancers)
+    crews: dict[str, _Crew] = {}
+    for number, name in enumerate(settings.balancers):
+        method = parse_method(name)
+        if method.teleport is not None:
+            raise InputError(f'"{name}" teleports already; every balancer is run alone and with COST, so write "{method.name}"')
+        made = method.make(0)
+        crews[name] = _Crew(weights_of(made), slice(number * each, (number + 1) * each), made.needs != "losses")
+    return crews

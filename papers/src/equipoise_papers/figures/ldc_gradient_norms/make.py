@@ -1,0 +1,65 @@
+"""Runs the experiment and writes what came out: picture, table, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from equipoise_papers.figures.folder import made_folder, write_outputs
+from equipoise_papers.figures.ldc_gradient_norms.picture import picture
+from equipoise_papers.figures.ldc_gradient_norms.run import Norms, run
+from equipoise_papers.figures.ldc_gradient_norms.settings import Settings
+
+__all__ = ["make"]
+
+_THINNED = 200  # so many points of the curves are kept in the file of numbers
+
+
+def make(settings: Settings, folder: Path, told: Callable[[str], None] = lambda line: None) -> str:
+    """Makes the figure.
+
+    Args:
+        settings: what to run.
+        folder: where everything goes; made if it does not exist.
+        told: called with a line now and then.
+
+    Returns:
+        The table, as Markdown.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
+    made_folder(folder)
+    norms = run(settings, told)
+    text = _table(norms)
+    every = max(1, len(norms.here) // _THINNED)
+    numbers = {
+        "settings": asdict(settings),
+        "steps": list(range(1, len(norms.here) + 1, every)),
+        "norm": norms.here[::every].tolist(),
+        "norm at solution": norms.there[::every].tolist(),
+        "metrics": {"single loop": norms.metrics[0], "double loop": norms.metrics[1]},
+    }
+    write_outputs(folder, "ldc-gradient-norms", {"": picture(norms)}, text, numbers)
+    return text
+
+
+def _table(norms: Norms) -> str:
+    ratios = norms.ratios
+    low, middle, high = np.quantile(ratios, (0.05, 0.5, 0.95))
+    metrics = list(norms.metrics[0])
+    lines = [
+        f"‖∇_W g(W, x)‖ / ‖∇_W g(W, z_N)‖ over {len(ratios):,} steps: median {middle:.3g}, mean {ratios.mean():.3g}, "
+        f"5 % to 95 %: {low:.3g} to {high:.3g}.",
+        "",
+        f"| loop | {' | '.join(metrics)} | ms a step |",
+        "| --- |" + " ---: |" * (len(metrics) + 1),
+    ]
+    for name, values, seconds in zip(("single", "double"), norms.metrics, norms.seconds, strict=True):
+        lines.append(f"| {name} | {' | '.join(f'{values[metric]:.4g}' for metric in metrics)} | {seconds * 1e3:.2f} |")
+    largest = np.abs(norms.shares[0] - norms.shares[1]).max()
+    lines += ["", f"The shares of the two loops never differ by more than {largest:.3f}.", ""]
+    return "\n".join(lines)

@@ -1,0 +1,122 @@
+"""All trajectories of the figure; losses and gradients of all of them at once, each with a balancer of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from equipoise.balance.base import Balancer, GramianBalancer, LossBalancer, Observation
+from equipoise.errors import InputError
+from equipoise.study.methods import parse_method
+from equipoise_papers.figures.cost_toy.adam import Adam
+from equipoise_papers.figures.ldc_toy.settings import Settings
+
+__all__ = ["FLOOR", "Trajectories", "run", "shifted"]
+
+Array = NDArray[np.float64]
+
+FLOOR = torch.tensor([-2.1, -21.0], dtype=torch.float64)
+"""Below all losses (the bowls end at -20, that of task 1 times 0.1), with the margin of FAMO's released toy experiment."""
+
+_TASKS = ("task 1", "task 2")
+
+
+def shifted(losses: Tensor) -> Tensor:
+    """Losses less a lower bound.
+
+    FAMO takes logarithms and LDC-MTL assumes losses that are not negative; the gradients stay as they are.
+    """
+    return losses - FLOOR.to(losses)
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """What came out.
+
+    Attributes:
+        settings: what was asked for.
+        steps: after how many steps the positions were recorded, ``[T]``.
+        positions: ``[T, methods, starts, 2]``.
+        losses: not shifted, ``[T, methods, starts, 2]``.
+    """
+
+    settings: Settings
+    steps: NDArray[np.int64]
+    positions: Array
+    losses: Array
+
+
+def run(settings: Settings, told: Callable[[int], None] | None = None) -> Trajectories:
+    """Runs every method from every starting point.
+
+    Args:
+        settings: what to run.
+        told: called now and then with the number of steps done.
+
+    Raises:
+        InputError: a method that teleports or works on gradients themselves.
+    """
+    problem, starts = settings.problem, len(settings.starts)
+    crews = [_crew(method, starts) for method in settings.methods]
+    points = torch.tensor(settings.starts, dtype=torch.float64).repeat(len(crews), 1)
+    adam = Adam(points, settings.lr)
+    steps, positions = [0], [points.numpy().copy()]
+    before: Tensor | None = None
+    for step in range(settings.steps):
+        losses, jacobian = problem.gradients(points)
+        losses = shifted(losses)
+        if before is not None:
+            # Nothing is random here, so the losses of this step are those after the last one.
+            for number, crew in enumerate(crews):
+                part = slice(number * starts, (number + 1) * starts)
+                crew.observe(before[part], losses[part])
+        gram = jacobian @ jacobian.mT
+        parts = [slice(number * starts, (number + 1) * starts) for number in range(len(crews))]
+        weights = torch.cat([crew.weigh(losses[part], gram[part], step) for crew, part in zip(crews, parts, strict=True)])
+        adam.step((weights[:, :, None] * jacobian).sum(1))
+        before = losses
+        if (step + 1) % settings.record_every == 0 or step + 1 == settings.steps:
+            steps.append(step + 1)
+            positions.append(points.numpy().copy())
+            if told is not None:
+                told(step + 1)
+    every = np.stack(positions)
+    values = problem.losses(torch.from_numpy(every)).numpy()
+    shape = (len(every), len(crews), starts, 2)
+    return Trajectories(settings, np.asarray(steps), every.reshape(shape), values.reshape(shape))
+
+
+@dataclass(frozen=True)
+class _Crew:
+    """The balancers of one method, one for each starting point."""
+
+    balancers: tuple[Balancer, ...]
+
+    def weigh(self, losses: Tensor, gram: Tensor, step: int) -> Tensor:
+        first = self.balancers[0]
+        if isinstance(first, GramianBalancer) and not first.stateful:
+            return first.weights(gram)
+        rows = []
+        for balancer, own, q in zip(self.balancers, losses, gram, strict=True):
+            seen = Observation(_TASKS, (0, 1), own, q if balancer.needs == "gramian" else None, step=step)
+            rows.append(balancer.decide(seen).double())
+            balancer.update(seen)
+        return torch.stack(rows)
+
+    def observe(self, before: Tensor, after: Tensor) -> None:
+        for balancer, own, then in zip(self.balancers, before, after, strict=True):
+            if balancer.watches:
+                balancer.observe(own, then, (0, 1))
+
+
+def _crew(text: str, count: int) -> _Crew:
+    method = parse_method(text)
+    balancers = tuple(method.make(0) for _ in range(count))
+    if method.teleport is not None or not isinstance(balancers[0], LossBalancer | GramianBalancer):
+        raise InputError(f'"{text}" cannot be run here: only balancers that look at losses or the Gramian, without a teleport')
+    return _Crew(balancers)

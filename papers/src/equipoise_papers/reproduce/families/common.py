@@ -1,0 +1,117 @@
+"""The papers' names of methods, and the words that recipes share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from equipoise.metrics import Metric, delta_m
+from equipoise.study.reported import Score
+from equipoise_papers.published import find_table
+from equipoise_papers.reproduce.recipe import Row
+
+__all__ = ["BILEVEL_OPEN", "LIBMTL", "MTAN_LINE", "bilevel", "cost", "highest_mean", "ldc", "relative_to", "rows"]
+
+MTAN_LINE: Mapping[str, str] = {
+    "LS": "ls",
+    "SI": "si",
+    "RLW": "rlw",
+    "DWA": "dwa",
+    "UW": "uw:learning_rate=0.025",
+    "MGDA": "mgda",
+    "GradDrop": "graddrop",
+    "PCGrad": "pcgrad",
+    "CAGrad": "cagrad:c=0.4",
+    "IMTL": "imtl-g",
+    "IMTL-G": "imtl-g",
+    "MoCo": "moco",
+    "Nash-MTL": "nash-mtl",
+    "Nash-R": "nash-mtl",
+    "FAMO": "famo",
+    "FairGrad": "fairgrad",
+    "FairGrad-R": "fairgrad",
+    "GO4Align": "go4align",
+    "STCH": "stch",
+    "ConsMTL": "consmtl",
+}
+"""What COST and LDC-MTL compare with, as in the released code that descends from MTAN by way of CAGrad, Nash-MTL and FAMO: UW
+learns its weights with step size 0.025, CAGrad has c = 0.4, IMTL is its gradient half, FairGrad has α = 1 as COST says."""
+
+LIBMTL: Mapping[str, str] = {
+    "EW": "ls",
+    "UW": "uw",
+    "GradNorm": "gradnorm",
+    "MGDA": "mgda",
+    "PCGrad": "pcgrad",
+    "GradDrop": "graddrop",
+    "GradVac": "gradvac",
+    "CAGrad": "cagrad",
+    "IMTL": "imtl",
+    "Nash-MTL": "nash-mtl",
+    "RLW": "rlw",
+}
+"""What the thesis compares with, all of it from LibMTL: IMTL is both of its halves."""
+
+_PAPER = {"formulation": "paper", "guard": False, "scaling": "none", "lr": 0.01, "budget": None, "per_epoch": 1}
+
+
+def bilevel(lower_step_size: float) -> dict[str, str]:
+    """The thesis' bilevel methods, the task weights being the upper level's variables (section 3.7.2).
+
+    Args:
+        lower_step_size: η, 0.01 for QM9 and 0.1 for other data sets.
+    """
+    unrolled = f"lower_steps=1,lower_step_size={lower_step_size}"
+    iterated = f"lower_steps=5,lower_step_size={lower_step_size}"
+    return {
+        "BVFIM": f"bvfim:{iterated}",
+        "BOME": f"bome:{iterated}",
+        "MOML": f"moml:{unrolled}",
+        "MoCo": f"moco-bilevel:{unrolled}",
+        "FORUM": f"forum:{iterated},rho=0.1",
+    }
+
+
+BILEVEL_OPEN = (
+    "The upper level's data are a fifth of the training data, put aside; the thesis does not say how they were divided.",
+    "The options of BVFIM, BOME, MOML and MoCo were searched over grids in the thesis, and what was chosen is not printed; η "
+    "is FORUM's, the others are the library's.",
+)
+
+
+def cost(balancer: str = "fairgrad", **options: object) -> str:
+    """COST to the letter of the paper, on top of a balancer: eq. 7 to 13, one teleport an epoch."""
+    merged = {**_PAPER, "history": "reuse", **options}
+    return f"cost({','.join(f'{name}={value}' for name, value in merged.items())})+{balancer}"
+
+
+def ldc(penalty: float, learning_rate: float, **options: object) -> str:
+    """LDC-MTL with λ as in the paper's tables, which is that of its released code."""
+    merged = {"penalty": penalty, "formulation": "released", "learning_rate": learning_rate, **options}
+    return f"ldc-mtl:{','.join(f'{name}={value}' for name, value in merged.items())}"
+
+
+def rows(table: str, line: Mapping[str, str], **own: str) -> tuple[Row, ...]:
+    """The rows of a table, in its order: those that a line of methods has, and the paper's own.
+
+    Args:
+        table: key of the table.
+        line: name → method.
+        own: further names, with underscores in place of hyphens and spaces, → method.
+    """
+    methods = {**line, **{name.replace("_", "-"): method for name, method in own.items()}}
+    return tuple(Row(name, methods[name]) for name in find_table(table).printed if name in methods)
+
+
+def relative_to(table: str, metrics: Sequence[Metric]) -> Score:
+    """Δm against a table's baseline row over those metrics that are there; what a best epoch is chosen by."""
+    base = find_table(table).baseline_row()
+
+    def score(values: Mapping[str, float]) -> float:
+        return delta_m(values, base, [metric for metric in metrics if metric.name in values])
+
+    return score
+
+
+def highest_mean(values: Mapping[str, float]) -> float:
+    """Minus the mean, so that the highest is the best; for accuracies and F1 scores."""
+    return -sum(values.values()) / len(values)

@@ -1,0 +1,212 @@
+"""What a recipe is: a published table, and everything that is needed to make its rows again."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from rich.console import Console
+
+from equipoise.errors import InputError, near_misses
+from equipoise_papers.reproduce.cost import Workload, hours
+
+__all__ = ["Asked", "Found", "Part", "Recipe", "Row", "Setting"]
+
+Found: TypeAlias = Mapping[str, Mapping[str, Sequence[float]]]
+"""Published row → column → our values, one a seed."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What differs from machine to machine, not from paper to paper.
+
+    Attributes:
+        data: the data set's folder; ``None`` where nothing is to be read yet.
+        device: where models live, such as ``"cuda"``.
+        workers: processes a loader that read ahead.
+        cache: folder of decoded images and features; ``None`` to keep none.
+        weights: file of ImageNet weights, where the network starts from such; ``None`` to start from random numbers.
+        smoke: a narrow network and small batches, to see whether everything runs.
+        extra: further things that only some recipes need, such as ``clip``.
+    """
+
+    data: Path | None = None
+    device: str = "cpu"
+    workers: int = 0
+    cache: Path | None = None
+    weights: Path | None = None
+    smoke: bool = False
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def within(self, subfolder: str) -> Setting:
+        """The same, with a folder inside of the data set's."""
+        if not subfolder or self.data is None:
+            return self
+        return replace(self, data=self.data / subfolder)
+
+    def folder(self) -> Path:
+        """The data set's folder.
+
+        Raises:
+            InputError: it was not given.
+        """
+        if self.data is None:
+            raise InputError("this needs a data set; give its folder with --data")
+        return self.data
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What of a recipe is to be run.
+
+    Attributes:
+        setting: the machine.
+        seeds: the seeds.
+        epochs: passes over the data; ``None`` for as many as the paper's.
+        jobs: runs at a time.
+        baselines: whether every task is trained alone as well; ``None`` where the paper's authors did so.
+        rows: published rows that are wanted; ``None`` for all.
+        console: where progress is shown.
+    """
+
+    setting: Setting
+    seeds: tuple[int, ...] = (0, 1, 2)
+    epochs: int | None = None
+    jobs: int = 1
+    baselines: bool | None = None
+    rows: tuple[str, ...] | None = None
+    console: Console | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a published table and how it is made.
+
+    Attributes:
+        name: as in the table.
+        method: as in a study, such as ``"cagrad:c=0.4"``.
+        missing: why it cannot be made; empty if it can.
+    """
+
+    name: str
+    method: str = ""
+    missing: str = ""
+
+
+class Part(ABC):
+    """Rows of a table that are trained in the same way: one network, one set of hyper-parameters.
+
+    Attributes:
+        name: of its folder.
+        table: key of the published table.
+        rows: what is made.
+        workload: how much there is to compute.
+        network: in words.
+        hyperparameters: name → value, in words, as the paper has them.
+        open_choices: what the paper leaves open or where this departs from it, a sentence each.
+        baselines: whether the paper trained the single-task row itself, in the same way.
+        pretrained: whether the encoder starts from ImageNet weights.
+        subfolder: of ``--data`` that holds this part's data set, where a recipe needs several; empty for none.
+    """
+
+    name: str
+    table: str
+    rows: tuple[Row, ...]
+    workload: Workload
+    network: str
+    hyperparameters: Mapping[str, str]
+    open_choices: tuple[str, ...]
+    baselines: bool
+    pretrained: bool = False
+    subfolder: str
+
+    def hours(self, row: Row, epochs: int | None = None) -> float:
+        """Estimated hours of one run of a row on one modern GPU."""
+        return hours(self.workload, None, epochs)
+
+    def obstacle(self, row: Row) -> str:
+        """Why a row cannot be made, in words; empty if it can."""
+        return row.missing
+
+    def made(self, rows: Sequence[str] | None = None) -> tuple[Row, ...]:
+        """The rows that can be made, or those of them that are named."""
+        return tuple(row for row in self.rows if (rows is None or row.name in rows) and not self.obstacle(row))
+
+    @abstractmethod
+    def execute(self, asked: Asked, folder: Path) -> None:
+        """Trains what the folder lacks."""
+
+    @abstractmethod
+    def collect(self, folder: Path) -> Found:
+        """What the folder holds; nothing if there is none."""
+
+    def departures(self, folder: Path) -> tuple[str, ...]:
+        """How what the folder holds was run otherwise than in the paper, a sentence each."""
+        return ()
+
+    @abstractmethod
+    def smoke(self, sample: Path, rows: Sequence[str] | None = None, steps: int = 2) -> Found:
+        """A few steps of each row, or of those named, on a sample, with a narrow network, in this process."""
+
+    @abstractmethod
+    def write_sample(self, folder: Path) -> Path:
+        """Writes a tiny data set of random content in the real layout and returns its folder."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a published table is made again.
+
+    Attributes:
+        name: on the command line, such as ``"cost-table1"``.
+        source: paper and table.
+        title: what it is about.
+        data: what ``--data`` has to hold, in words.
+        parts: the rows, by how they are trained.
+        seeds: how many, in the paper.
+        missing: what is not there yet, a sentence each; empty if the recipe is whole.
+        family: of recipes that share their network and data.
+    """
+
+    name: str
+    source: str
+    title: str
+    data: str
+    parts: tuple[Part, ...]
+    seeds: int = 3
+    missing: tuple[str, ...] = ()
+    family: str = ""
+
+    def rows(self) -> tuple[Row, ...]:
+        """All rows of all parts."""
+        return tuple(row for part in self.parts for row in part.rows)
+
+    def obstacles(self) -> tuple[str, ...]:
+        """What is missing, of the recipe and of its rows, a sentence each."""
+        of_rows: dict[str, list[str]] = {}
+        for part in self.parts:
+            for row in part.rows:
+                if part.obstacle(row):
+                    of_rows.setdefault(part.obstacle(row), []).append(row.name)
+        return (*self.missing, *(f"{', '.join(dict.fromkeys(names))}: {why}" for why, names in of_rows.items()))
+
+    def check(self, rows: Sequence[str]) -> None:
+        """Refuses names that are no rows.
+
+        Raises:
+            InputError: one of them is none.
+        """
+        names = list(dict.fromkeys(row.name for row in self.rows()))
+        for name in rows:
+            if name not in names:
+                raise InputError(
+                    f'{self.source} has no row "{name}" to make.{near_misses(name, names)} It has: {", ".join(names)}'
+                )
+
+
+def hyper(**values: Any) -> dict[str, str]:
+    """Hyper-parameters in words: underscores of the names become spaces."""
+    return {name.replace("_", " "): str(value) for name, value in values.items()}

@@ -1,0 +1,29 @@
+"""Procedural colours of surfaces."""
+
+from equipoise_papers.scenes.textures.colours import hue, mixed, pick, shade
+from equipoise_papers.scenes.textures.images import facade, painting, screen, view
+from equipoise_papers.scenes.textures.noise import clouds, noise, noise3
+from equipoise_papers.scenes.textures.patterns import checks, grain, leaves, plain, planks, spines, stripes, tiles, weave
+
+__all__ = [
+    "checks",
+    "clouds",
+    "facade",
+    "grain",
+    "hue",
+    "leaves",
+    "mixed",
+    "noise",
+    "noise3",
+    "painting",
+    "pick",
+    "plain",
+    "planks",
+    "screen",
+    "shade",
+    "spines",
+    "stripes",
+    "tiles",
+    "view",
+    "weave",
+]

@@ -1,0 +1,99 @@
+"""The figures of LDC-MTL: the batch of trajectories is real training, and the commands write what they promise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import equipoise as eq
+from equipoise.cli import main
+from equipoise.study.methods import parse_method
+from equipoise_papers.figures.ldc_gradient_norms import Settings as NormSettings
+from equipoise_papers.figures.ldc_toy import METHODS, Settings, outcomes, run
+from equipoise_papers.figures.ldc_toy.outcome import spread
+from equipoise_papers.figures.ldc_toy.run import shifted
+
+
+class Point(nn.Module):
+    def __init__(self, start: tuple[float, float]) -> None:
+        super().__init__()
+        self.at = nn.Parameter(torch.tensor(start, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_trajectory_is_what_training_does(method: str) -> None:
+    settings = Settings(methods=(method,), starts=((0.0, 0.0), (9.0, 9.0)), steps=60, lr=0.01, record_every=60)
+    trajectories = run(settings)
+    for number, start in enumerate(settings.starts):
+        model, problem = Point(start), settings.problem
+
+        def losses(model: nn.Module, batch: None, problem: object = problem) -> Tensor:
+            return shifted(problem.losses(model.at))  # type: ignore[attr-defined]
+
+        mtl = eq.MultiTaskOptimizer(
+            eq.Objective(model, losses), torch.optim.Adam(model.parameters(), lr=0.01), parse_method(method).make(0), model
+        )
+        for _ in range(60):
+            mtl.step(None)
+        assert np.allclose(trajectories.positions[-1, 0, number], model.at.detach().numpy(), atol=1e-9)
+
+
+def test_losses_are_positive_once_they_are_shifted() -> None:
+    points = 25.0 * (torch.rand(20_000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.5)
+    for sign in ("paper", "released"):
+        assert (shifted(Settings(sign=sign).problem.losses(points)) > 0).all()  # type: ignore[arg-type]
+
+
+def test_ends_are_judged_by_the_pareto_set() -> None:
+    # A start on the set stays there with MGDA; one far away does not get there in a step.
+    settings = Settings(methods=("mgda",), starts=((0.0, -8.36), (9.0, 9.0)), steps=2, record_every=1)
+    on, off = outcomes(run(settings), tolerance=0.01)
+    assert on.pareto
+    assert on.steps == 0
+    assert on.gap < 0.1
+    assert not off.pareto
+    assert off.steps is None
+    assert spread([on, off], "mgda") > 19
+
+
+def test_the_command_of_the_toy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["figure", "ldc-toy", "--steps", "100", "--timed-steps", "3", "--output", str(tmp_path)]
+    assert main(arguments) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"ldc-toy.png", "ldc-toy-cost.png", "ldc-toy.md", "ldc-toy.json"}
+    assert (tmp_path / "ldc-toy.md").read_text() in capsys.readouterr().out
+    numbers = json.loads((tmp_path / "ldc-toy.json").read_text())
+    assert len(numbers["ends"]) == 20
+    assert set(numbers["seconds a step"]) == set(METHODS)
+    assert main(["figure", "ldc-toy", "--methods", "graddrop", "--output", str(tmp_path)]) == 2
+    assert "only balancers that look at losses or the Gramian" in capsys.readouterr().err
+
+
+def test_the_command_of_the_gradient_norms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["figure", "ldc-gradient-norms", "--epochs", "1", "--inner-steps", "2", "--output", str(tmp_path)]
+    assert main([*arguments, "--options", "penalty=5"]) == 0
+    assert "median" in capsys.readouterr().out
+    numbers = json.loads((tmp_path / "ldc-gradient-norms.json").read_text())
+    assert numbers["settings"]["options"] == {"penalty": 5}
+    assert len(numbers["norm"]) == len(numbers["norm at solution"]) == 47
+    assert all(value >= 0 for value in numbers["norm"])
+    assert (tmp_path / "ldc-gradient-norms.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs must be"),
+        ({"inner_lr": 0.0}, "inner_lr must be"),
+        ({"options": {"inner_steps": 3}}, "set by the figure"),
+    ],
+)
+def test_bad_settings(options: dict[str, object], message: str) -> None:
+    with pytest.raises(eq.InputError, match=message):
+        NormSettings(**options)  # type: ignore[arg-type]
+    with pytest.raises(eq.InputError, match="name at least one method"):
+        Settings(methods=())

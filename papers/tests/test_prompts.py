@@ -1,0 +1,111 @@
+"""Prompt tuning end to end on a small CLIP, the adapter against CLIP itself, and images on disk."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from equipoise.blackbox import minimize
+from equipoise.blackbox.prompts import (
+    BlackBoxPrompt,
+    CallableModel,
+    Clip,
+    PromptTask,
+    QueryBudgetError,
+    office_tasks,
+    read_office,
+)
+from equipoise.errors import InputError
+from equipoise_papers.figures.asmg_prompt import Settings, make
+from equipoise_papers.figures.asmg_prompt.small_clip import small_clip, tokenizer
+from equipoise_papers.figures.asmg_prompt.sources import sources
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return Clip(small_clip(sources(), steps=1), tokenizer(), ["one", "seven"])
+
+
+def test_a_prompt_made_of_word_embeddings_is_that_text(clip: Clip) -> None:
+    ids = tokenizer()("ab")["input_ids"][1:-1]
+    prompt = clip.model.text_model.get_input_embeddings().weight[ids].detach().double().numpy()[None]
+    theirs = clip.zero_shot_features("ab {class}")
+    torch.testing.assert_close(clip.text_features(prompt), theirs)
+
+
+def test_folders_splits_lists_and_cache(clip: Clip, tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    for source in ("amazon/images", "dslr"):
+        for label in ("one", "seven"):
+            folder = tmp_path / "office" / source / label
+            folder.mkdir(parents=True)
+            for number in range(10):
+                Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    found = read_office(tmp_path / "office")
+    assert [source.name for source in found] == ["amazon", "dslr"]
+    assert {split: len(paths) for split, paths in found[0].paths.items()} == {"train": 12, "validation": 4, "test": 4}
+    told: list[str] = []
+    first = office_tasks(found, clip, cache=tmp_path / "cache", size=16, told=told.append)
+    assert len(told) == 6
+    second = office_tasks(found, clip, cache=tmp_path / "cache", size=16, told=told.append)
+    assert len(told) == 6
+    assert (first[0].inputs["train"] == second[0].inputs["train"]).all()
+    (tmp_path / "train.txt").write_text("dslr/one/0.png 0\ndslr/seven/1.png 1\n")
+    by_list = read_office(tmp_path / "office", ["dslr"], lists={"dslr": {"train": tmp_path / "train.txt"}})
+    assert by_list[0].labels["train"].tolist() == [0, 1]
+    (tmp_path / "train.txt").write_text("dslr/one/0.png x\n")
+    with pytest.raises(InputError, match="line 1"):
+        read_office(tmp_path / "office", ["dslr"], lists={"dslr": {"train": tmp_path / "train.txt"}})
+    with pytest.raises(InputError, match="no source"):
+        read_office(tmp_path / "office", ["webcam"])
+
+
+def test_budget_and_batches() -> None:
+    task = PromptTask("toy", {"train": np.eye(3)}, {"train": np.arange(3)})
+    model = CallableModel(lambda p, x: np.einsum("bc,nc->bnc", p.sum(1), x), 3)
+    prompt = BlackBoxPrompt(model, [task], dim=5, budget=10)
+    prompt(np.zeros((8, 5)))
+    with pytest.raises(QueryBudgetError, match="2 of 10"):
+        prompt(np.zeros((3, 5)))
+    assert prompt.queries == 8
+    with pytest.raises(InputError, match="dim is 5"):
+        prompt(np.zeros((2, 4)))
+
+
+@pytest.mark.parametrize("method", ["asmg", "bes"])
+def test_a_search_resumes_bit_by_bit_with_its_batches_and_counters(method: str, tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    tasks = [PromptTask(name, {"train": rng.normal(size=(40, 3))}, {"train": rng.integers(0, 3, 40)}) for name in "ab"]
+    model = CallableModel(lambda p, x: np.einsum("bc,nc->bnc", p.sum(1), x), 3)
+
+    def search(iterations: int, **options):
+        prompt = BlackBoxPrompt(model, tasks, dim=5, batch_size=7, budget=140, seed=1)
+        found = minimize(prompt, np.zeros(5), method, batched=True, iterations=iterations, samples=6, seed=0, **options)
+        return found, prompt
+
+    whole, once = search(20)
+    search(8, checkpoint=tmp_path / "search", callback=lambda at: None)
+    rest, again = search(20, checkpoint=tmp_path / "search")
+    assert (rest.x == whole.x).all()
+    assert (rest.objectives == whole.objectives).all()
+    assert again.state_dict() == once.state_dict()
+    assert again.queries == whole.evaluations
+    with pytest.raises(InputError, match="another"):
+        search(20, checkpoint=tmp_path / "search", failed="penalise")
+
+
+def test_the_example_end_to_end(tmp_path) -> None:
+    settings = Settings(methods=("asmg", "cma-es"), seeds=(0,), iterations=2, samples=4, dim=8, pretraining_steps=2)
+    told: list[str] = []
+    table = make(settings, tmp_path, told.append)
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["zero-shot", "asmg", "cma-es"]
+    # Every option is judged on the validation split by seeds of its own, before anything tuned sees the test split.
+    runs = [line.split(", ")[:2] for line in told if ", seed " in line]
+    assert [run[0] for run in runs] == ["validation"] * 12 + ["test"] * 2
+    assert {run[1] for run in runs[:12]} == {"seed 100", "seed 101"}
+    with pytest.raises(InputError, match="overlap"):
+        make(Settings(seeds=(100,)), tmp_path, told.append)
+    with pytest.raises(InputError, match="no black-box optimizer"):
+        make(Settings(methods=("cma",)), tmp_path, told.append)

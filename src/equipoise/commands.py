@@ -1,0 +1,213 @@
+"""The library's own commands: ``study``, ``sweep``, ``report`` and ``methods``; :mod:`equipoise.cli` is the way in.
+
+Every command imports what it needs when it is called, so that ``equipoise --help`` needs neither torch nor a second.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from equipoise.version import __version__
+
+if TYPE_CHECKING:
+    from equipoise.study.results import Results
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Train one PyTorch model on many tasks and keep the tasks in balance.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Epochs = Annotated[int | None, typer.Option("--epochs", "-e", help="Passes over the data; the problem's own if left out.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Runs at a time; the number of processors if left out.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    if version:
+        typer.echo(f"equipoise {__version__}")
+        raise typer.Exit
+
+
+@app.command("study")
+def _study(
+    problem: Annotated[
+        str,
+        typer.Argument(
+            help="A problem by name (digits, or one of another distribution), path/file.py:name or package.module:name."
+        ),
+    ],
+    methods: Annotated[
+        str,
+        typer.Option("--methods", "-m", help='Which methods, such as "ls,cagrad:c=0.2,cost+ls"; "all" for every balancer.'),
+    ] = "all",
+    seeds: Annotated[str, typer.Option("--seeds", "-s", help='How many ("3": 0, 1, 2), a range "5-9", a list "1,4".')] = "3",
+    epochs: Epochs = None,
+    jobs: Jobs = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", "--output", "-o", help="Where everything goes; results/<problem> if left out."),
+    ] = None,
+    gramian_every: Annotated[
+        int,
+        typer.Option(help="Conflict statistics of methods without a Gramian: in every such step; 0 for never."),
+    ] = 10,
+) -> None:
+    """Compare methods over seeds, with single-task training as the baseline.
+
+    Started again with the same folder, it goes on where it was; methods and seeds may be added.
+    """
+    from equipoise.balance.mixins import OnFeatures
+    from equipoise.balance.registry import methods as registered
+    from equipoise.study import Study, find_problem
+    from equipoise.study.plan import parse_seeds
+
+    found = find_problem(problem)
+    # What acts on parts of a model is left out where the problem does not say which they are, or what their targets are.
+    served = [
+        info.name
+        for info in registered()
+        if not issubclass(info.cls, OnFeatures)
+        or (found.parts is not None and (found.targets is not None or not info.cls.needs_targets))
+    ]
+    chosen = ",".join(served) if methods.strip() == "all" else methods
+    study = Study(
+        found,
+        chosen,
+        parse_seeds(seeds),
+        epochs=epochs,
+        folder=folder,
+        jobs=jobs,
+        gramian_every=gramian_every,
+    )
+    try:
+        results = study.run()
+    except KeyboardInterrupt:
+        left = len(study.missing())
+        typer.echo(f"\nStopped; {left} runs are left. The same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
+    _show_study(results)
+
+
+@app.command("sweep")
+def _sweep(
+    problem: Annotated[str, typer.Argument(help="A problem by name (digits), path/to/file.py:name, or package.module:name.")],
+    method: Annotated[
+        str, typer.Option("--method", "-m", help='What is swept, such as "ls" or "cagrad"; options written here are fixed.')
+    ] = "ls",
+    budget: Annotated[int, typer.Option("--budget", "-b", help="Trials in all.")] = 30,
+    objectives: Annotated[
+        str, typer.Option(help='"delta_m", a metric, or several ("left accuracy,sum error"); on the validation split.')
+    ] = "delta_m",
+    swept: Annotated[
+        list[str] | None,
+        typer.Option("--sweep", help='Ranges: "c=0:1", "alpha=0.1:10:log", "rescale=true|false", "weights=dirichlet".'),
+    ] = None,
+    compare: Annotated[str, typer.Option("--compare", "-c", help="Methods that the sweep is held against.")] = "ls",
+    seeds: Annotated[
+        str, typer.Option("--seeds", "-s", help='Seeds that judge: how many ("3": 0, 1, 2), a range "5-9", a list "1,4".')
+    ] = "3",
+    front: Annotated[str | None, typer.Option(help="The two metrics of the Pareto front.")] = None,
+    confirm: Annotated[int, typer.Option(help="How many trials are trained again on the seeds that judge.")] = 5,
+    epochs: Epochs = None,
+    jobs: Jobs = None,
+    sampler: Annotated[str, typer.Option(help="tpe, random, qmc, nsga2 or gp.")] = "tpe",
+    pruner: Annotated[str, typer.Option(help="none, median or hyperband; with one objective only.")] = "none",
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", "--output", "-o", help="Folder of the study; results/<problem> if left out."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the sweep and its folder sweeps/<name>; the method's if left out.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the search; none of those that judge.")] = 1000,
+) -> None:
+    """Sweep fixed weights, or a method's options, and hold the best trials against other methods.
+
+    Started again it goes on where it was, also with a larger budget; several processes may work in one folder.
+    """
+    from equipoise.sweep import Sweep
+
+    asked = Sweep(
+        problem,
+        method,
+        budget=budget,
+        objectives=objectives,
+        sweep=swept,
+        compare=compare,
+        seeds=seeds,
+        front=front,
+        confirm=confirm,
+        epochs=epochs,
+        jobs=jobs,
+        sampler=sampler,
+        pruner=pruner,
+        folder=folder,
+        name=name,
+        seed=seed,
+    )
+    try:
+        asked.run()
+    except KeyboardInterrupt:
+        typer.echo("\nStopped. The same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
+    _show_sweep(asked.folder.path)
+
+
+@app.command("report")
+def _report(folder: Annotated[Path, typer.Argument(help="The folder of a study, or of a sweep in it.")]) -> None:
+    """Write the report of a study or sweep again from what its folder holds."""
+    if (folder / "sweep.json").exists():
+        _show_sweep(folder)
+        return
+    from equipoise.study import Results
+
+    _show_study(Results(folder))
+
+
+@app.command("methods")
+def _methods() -> None:
+    """List the methods: what each does, what it costs, its options and its paper."""
+    from rich.console import Console
+
+    from equipoise.balance.registry import methods as registered
+    from equipoise.study.report import print_methods
+    from equipoise.study.task_weights import task_weights
+
+    print_methods(registered(), task_weights(), Console())
+
+
+def _show_study(results: Results) -> None:
+    from rich.console import Console
+
+    from equipoise.study.report import print_results, write_report
+
+    console = Console()
+    print_results(results, console)
+    _, html = write_report(results)
+    console.print(f"Report: {html}", markup=False, highlight=False, soft_wrap=True)
+    if results.failures:
+        typer.echo(f"{len(results.failures)} runs failed; look at:", err=True)
+        for path in results.failures.values():
+            typer.echo(f"  {path}", err=True)
+        raise typer.Exit(1)
+
+
+def _show_sweep(folder: Path) -> None:
+    from rich.console import Console
+
+    from equipoise.sweep import Outcome
+    from equipoise.sweep.report import print_outcome, write_report
+
+    console = Console()
+    outcome = Outcome(folder)
+    print_outcome(outcome, console)
+    _, html = write_report(outcome)
+    console.print(f"Report: {html}", markup=False, highlight=False, soft_wrap=True)

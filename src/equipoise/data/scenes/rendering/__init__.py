@@ -1,7 +1,0 @@
-"""From solids, lights and a camera to an image and what is exactly true about each of its pixels."""
-
-from equipoise.data.scenes.rendering.lights import Light, Surroundings
-from equipoise.data.scenes.rendering.render import Rendered, render
-from equipoise.data.scenes.rendering.visible import Visible, visible
-
-__all__ = ["Light", "Rendered", "Surroundings", "Visible", "render", "visible"]

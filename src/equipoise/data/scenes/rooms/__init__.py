@@ -1,5 +1,0 @@
-"""Rooms: walls, furniture that stands where furniture stands, things on it, and lamps."""
-
-from equipoise.data.scenes.rooms.room import room
-
-__all__ = ["room"]

@@ -1,6 +1,0 @@
-"""Figure A.1 of the thesis: MOML, MoCo and FORUM on the synthetic problem (A.32)."""
-
-from equipoise.figures.forum_synthetic.make import make
-from equipoise.figures.forum_synthetic.settings import Settings
-
-__all__ = ["Settings", "make"]

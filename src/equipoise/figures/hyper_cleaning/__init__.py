@@ -1,6 +1,0 @@
-"""Multi-task data hyper-cleaning (thesis, section 3.7.1): which training labels are wrong, learned on clean validation data."""
-
-from equipoise.figures.hyper_cleaning.make import make
-from equipoise.figures.hyper_cleaning.settings import DIGITS, MNIST, Settings
-
-__all__ = ["DIGITS", "MNIST", "Settings", "make"]

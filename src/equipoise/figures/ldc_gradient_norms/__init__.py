@@ -1,7 +1,0 @@
-"""Figures 3 and 7 of the LDC-MTL paper, on ``digits``: what lets the single loop drop the lower level's own solution."""
-
-from equipoise.figures.ldc_gradient_norms.make import make
-from equipoise.figures.ldc_gradient_norms.run import Norms, run
-from equipoise.figures.ldc_gradient_norms.settings import Settings
-
-__all__ = ["Norms", "Settings", "make", "run"]
