@@ -37,8 +37,6 @@ class TaskWeights:
     learning_rate: float = _OWN["learning_rate"]
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    lacks_parts: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         if self.holdout is not None and (isinstance(self.holdout, bool | str) or not 0 < self.holdout < 1):
             raise InputError(

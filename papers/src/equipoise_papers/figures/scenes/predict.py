@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from equipoise.balance import Balancer
+from equipoise.balance.mixins import OnFeatures
 from equipoise.data.batches import TensorBatches
 from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer
@@ -61,7 +61,7 @@ def _trained(problem: Problem, settings: Settings, told: Callable[[str], object]
     model, losses, *_ = problem.build(settings.seed)
     (method,) = parse_methods(settings.method)
     made = method.make(settings.seed)
-    if problem.parts is not None and isinstance(made, Balancer) and made.lacks_parts:
+    if problem.parts is not None and isinstance(made, OnFeatures) and made.lacks_parts:
         made.take_parts(**problem.parts(model))
     objective = Objective(model, losses, tasks=problem.tasks)
     mtl = MultiTaskOptimizer(objective, problem.optimizer(model), balancer=made)
