@@ -101,7 +101,8 @@ def test_all_methods_are_those_of_the_registry(capsys, monkeypatch):
     monkeypatch.setattr("equipoise.study.Study", study)
     assert "enough" in fails(capsys, "study", "digits", "--methods", "all")
     # The heads of that problem have two layers, and it gives no targets for methods that need linear ones.
-    assert [method.label for method in asked] == [info.name for info in methods() if not info.cls.needs_targets]
+    served = [info.name for info in methods() if not getattr(info.cls, "needs_targets", False)]
+    assert [method.label for method in asked] == served
     assert all(method.teleport is None for method in asked)
 
 
