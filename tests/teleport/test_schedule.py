@@ -73,7 +73,8 @@ def test_budget() -> None:
         found = attempts(Schedule(cooldown=1, budget=share), range(2000))
         for number, step in enumerate(found, 1):
             assert number * 10.0 <= share * (step + 1)
-            assert number * 10.0 > share * step or step == 0 or share > 1
+            assert number * 10.0 > share * step, "and never later than that"
+        assert len(found) == share * 200
 
 
 def test_state() -> None:

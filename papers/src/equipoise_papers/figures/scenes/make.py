@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from equipoise.study.files import write_json
+from equipoise.study.problem import Problem
 from equipoise_papers.figures.folder import made_folder
 from equipoise_papers.figures.scenes.picture import Row, picture
 from equipoise_papers.figures.scenes.settings import Settings
@@ -16,13 +17,14 @@ __all__ = ["make"]
 _SIZES = {"rooms": (288, 384), "streets": (192, 384)}
 
 
-def make(settings: Settings, folder: Path, told: Callable[[str], object]) -> str:
+def make(settings: Settings, folder: Path, told: Callable[[str], object], *, problem: Problem | None = None) -> str:
     """Writes ``scenes.png``; with ``settings.predict`` also ``predictions.png`` and ``predictions.json``.
 
     Args:
         settings: which scenes.
         folder: where to.
         told: takes a line on each thing done.
+        problem: rooms to train on for predictions; those of the study by default.
 
     Returns:
         A line for each file.
@@ -40,7 +42,7 @@ def make(settings: Settings, folder: Path, told: Callable[[str], object]) -> str
     if settings.predict:
         from equipoise_papers.figures.scenes.predict import predictions
 
-        rows, metrics = predictions(settings, settings.rooms, told)
+        rows, metrics = predictions(settings, settings.rooms, told, problem)
         picture([("rooms", rows)], width=13).savefig(folder / "predictions.png", dpi=110)
         about = {"method": settings.method, "epochs": settings.epochs, "network": settings.network, "width": settings.width}
         write_json(folder / "predictions.json", about | {"seed": settings.seed, "test": metrics})
