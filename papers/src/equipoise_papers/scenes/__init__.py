@@ -13,8 +13,27 @@ Images have soft shadows, highlights, dark corners, haze and sensor noise.
 ================  ==========================================================================
 """
 
-from equipoise_papers.scenes.classes import ROOM_CLASSES, STREET_CLASSES, VOID
-from equipoise_papers.scenes.folder import cached_scenes, write_scenes
-from equipoise_papers.scenes.scene import KINDS, Scene, make_scene
+from typing import TYPE_CHECKING
+
+from equipoise.lazy import on_demand
+
+if TYPE_CHECKING:
+    from equipoise_papers.scenes.classes import ROOM_CLASSES, STREET_CLASSES, VOID
+    from equipoise_papers.scenes.folder import cached_scenes, write_scenes
+    from equipoise_papers.scenes.scene import KINDS, Scene, make_scene
+else:  # the command line imports this package to list its commands
+    __getattr__ = on_demand(
+        __name__,
+        {
+            "KINDS": "scene",
+            "ROOM_CLASSES": "classes",
+            "STREET_CLASSES": "classes",
+            "VOID": "classes",
+            "Scene": "scene",
+            "cached_scenes": "folder",
+            "make_scene": "scene",
+            "write_scenes": "folder",
+        },
+    )
 
 __all__ = ["KINDS", "ROOM_CLASSES", "STREET_CLASSES", "VOID", "Scene", "cached_scenes", "make_scene", "write_scenes"]

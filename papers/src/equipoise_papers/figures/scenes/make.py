@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.study.files import write_json
+from equipoise.study.problem import Problem
 from equipoise_papers.figures.folder import made_folder
 from equipoise_papers.figures.scenes.settings import Settings
 from equipoise_papers.scenes import ROOM_CLASSES, STREET_CLASSES, make_scene
@@ -176,13 +177,14 @@ def _legend(figure: Any, kind: str, top: float) -> None:
 _SIZES = {"rooms": (288, 384), "streets": (192, 384)}
 
 
-def make(settings: Settings, folder: Path, told: Callable[[str], object]) -> str:
+def make(settings: Settings, folder: Path, told: Callable[[str], object], *, problem: Problem | None = None) -> str:
     """Writes ``scenes.png``; with ``settings.predict`` also ``predictions.png`` and ``predictions.json``.
 
     Args:
         settings: which scenes.
         folder: where to.
         told: takes a line on each thing done.
+        problem: rooms to train on for predictions; those of the study by default.
 
     Returns:
         A line for each file.
@@ -200,7 +202,7 @@ def make(settings: Settings, folder: Path, told: Callable[[str], object]) -> str
     if settings.predict:
         from equipoise_papers.figures.scenes.predict import predictions
 
-        rows, metrics = predictions(settings, settings.rooms, told)
+        rows, metrics = predictions(settings, settings.rooms, told, problem)
         picture([("rooms", rows)], width=13).savefig(folder / "predictions.png", dpi=110)
         about = {"method": settings.method, "epochs": settings.epochs, "network": settings.network, "width": settings.width}
         write_json(folder / "predictions.json", about | {"seed": settings.seed, "test": metrics})
