@@ -256,12 +256,12 @@ def blend(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], sigma:
     """
     sigma = min(max(sigma, 0.0), 1.0)
     kinds = remembered(optimizer)
-    chosen = {id(parameter) for parameter in parameters}
+    ids = {id(parameter) for parameter in parameters}
     changed = 0
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state.get(parameter)
-            if id(parameter) not in chosen or not state or parameter.grad is None:
+            if id(parameter) not in ids or not state or parameter.grad is None:
                 continue
             touched = None
             if isinstance(optimizer, torch.optim.SparseAdam):
@@ -295,10 +295,10 @@ def reset(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> Non
     and fused SGD, whose kernel takes momentum for all parameters or for none; with ``dampening``, its next step differs from
     a first one by that factor.
     """
-    chosen = {id(parameter) for parameter in parameters}
+    ids = {id(parameter) for parameter in parameters}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            if id(parameter) not in chosen or not optimizer.state.get(parameter):
+            if id(parameter) not in ids or not optimizer.state.get(parameter):
                 continue
             state = optimizer.state[parameter]
             if isinstance(optimizer, torch.optim.Adagrad):
@@ -330,11 +330,11 @@ def discount(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], sig
     if sigma == 1.0:
         return
     kinds = remembered(optimizer)
-    chosen = {id(parameter) for parameter in parameters}
+    ids = {id(parameter) for parameter in parameters}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state.get(parameter)
-            if id(parameter) not in chosen or not state:
+            if id(parameter) not in ids or not state:
                 continue
             if not (kinds and "betas" in group and "step" in state):
                 for name, kind in kinds.items():
