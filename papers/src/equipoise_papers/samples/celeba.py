@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from equipoise.data.celeba.lists import ATTRIBUTES
+from equipoise.data.celeba import ATTRIBUTES
 from equipoise.errors import InputError
 from equipoise_papers.samples.photographs import write_photograph
 

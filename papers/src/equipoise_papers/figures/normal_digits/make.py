@@ -11,7 +11,7 @@ from typing import Any
 from equipoise.errors import InputError
 from equipoise.metrics import delta_m
 from equipoise.study.files import plain, read_json, rounded, write_json, write_whole
-from equipoise.study.problems.find import find_problem
+from equipoise.study.problems import find_problem
 from equipoise_papers.figures.folder import made_folder
 from equipoise_papers.figures.normal_digits.run import train
 from equipoise_papers.figures.normal_digits.settings import Run, Settings

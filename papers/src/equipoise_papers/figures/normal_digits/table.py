@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from equipoise.metrics import delta_m, holm, paired_comparison, spread
-from equipoise.study.problems.find import find_problem
+from equipoise.study.problems import find_problem
 from equipoise.study.report.words import brief
 from equipoise_papers.figures.normal_digits.networks import NETWORKS
 from equipoise_papers.figures.normal_digits.settings import Settings
