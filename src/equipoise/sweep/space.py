@@ -110,7 +110,7 @@ class Space:
         method: as in a study, ``"ls"``, ``"cagrad:rescale=True"`` or ``"cost+ls"``: options written there are fixed. Or
             ``(label, function)`` of one's own, which takes the swept options as keywords and returns a balancer.
         tasks: the problem's tasks, in order.
-        sweep: option → what it is swept over, see :func:`~equipoise.sweep.space.read_dimension`; also as one text
+        sweep: option → what it is swept over, see :func:`~equipoise.sweep.dimensions.read_dimension`; also as one text
             ``"c=0:1,rescale=true|false"``. For ``weights``: ``"log"``, ``"0.01:1:log"`` or ``"dirichlet"``. Left out, the
             weights of a method that has them, or its options with their default ranges.
 

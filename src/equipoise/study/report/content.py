@@ -10,25 +10,10 @@ from statistics import fmean
 from equipoise.metrics import Metric, Spread, spread
 from equipoise.study.discrepancy import Discrepancy, discrepancy, final_losses, relative_losses
 from equipoise.study.report.teleports import teleport_table
-from equipoise.study.report.words import LEVEL, brief, places, verdict
+from equipoise.study.report.words import LEVEL, SideTable, brief, places, verdict
 from equipoise.study.results import Results
 
-__all__ = ["Cell", "Content", "Row", "SideTable", "content", "discrepancy_table"]
-
-
-@dataclass(frozen=True)
-class SideTable:
-    """One line a method.
-
-    Attributes:
-        columns: headings, that of the names first.
-        rows: as many texts each.
-        notes: how to read it.
-    """
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...]
+__all__ = ["Cell", "Content", "Row", "content", "discrepancy_table"]
 
 
 def discrepancy_table(results: Results) -> SideTable | None:
