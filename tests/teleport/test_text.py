@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from itertools import product
 from typing import Any
 
 import pytest
@@ -15,7 +16,10 @@ from equipoise.errors import InputError, UnknownOptionError
 from equipoise.teleport import (
     COST,
     DELTAS,
+    FORMULATIONS,
+    HISTORIES,
     OFT,
+    TRIGGERS,
     Delta,
     DenseDifference,
     Difference,
@@ -200,6 +204,14 @@ def added() -> Any:
     yield DELTAS.add
     for name in {"own", "colliding"} & set(DELTAS.names()):
         DELTAS.remove(name)
+
+
+def test_no_two_groups_have_an_option_of_one_name() -> None:
+    groups = [{field.name for field in fields(group)} for group in (Search, Guard, Schedule, Probes)]
+    assert sum(map(len, groups)) == len(set().union(*groups))
+    # Each of the library's kinds can be chosen together with each other one.
+    for kinds in product(*(registry.names() for registry in (TRIGGERS, DELTAS, FORMULATIONS, HISTORIES))):
+        cost_of(dict(zip(("trigger", "delta", "formulation", "history"), kinds, strict=True)))
 
 
 def test_a_delta_of_ones_own(added: Any) -> None:
