@@ -11,6 +11,8 @@ from torch import Tensor
 import equipoise as eq
 from benchmarks import peers
 from benchmarks.networks import Batch, Network, Problem, losses_of
+from equipoise.balance.double_sampling import further_batches
+from equipoise.balance.mixins import OnFeatures
 
 __all__ = ["equipoise_optimizer", "equipoise_step", "ideal_step", "libmtl_step", "plain_step", "torchjd_step"]
 
@@ -87,9 +89,9 @@ def equipoise_optimizer(problem: Problem, tasks: int, method: str, **options: An
     if options.pop("features", False):
         options |= {"gradients": "features", "features": model.encoder}
     balancer = eq.balancer(method)
-    if balancer.lacks_parts:
+    if isinstance(balancer, OnFeatures) and balancer.lacks_parts:
         balancer.take_parts(model.encoder, model.heads)
-    objective = eq.Objective(model, _model_losses, batches=[problem.batch(tasks)] if balancer.further else None)
+    objective = eq.Objective(model, _model_losses, batches=[problem.batch(tasks)] if further_batches(balancer) else None)
     return eq.MultiTaskOptimizer(objective, _adam(model), balancer, **options)
 
 

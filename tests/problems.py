@@ -8,15 +8,17 @@ import torch
 from torch import Tensor, nn
 
 import equipoise as eq
+from equipoise.balance.double_sampling import DoubleSampling
+from equipoise.balance.mixins import OnFeatures
 
 Batch = tuple[Tensor, Tensor]
 
-METHODS = [info.name for info in eq.methods() if not info.cls.works_on_features and not info.cls.further]
+METHODS = [info.name for info in eq.methods() if not issubclass(info.cls, OnFeatures | DoubleSampling)]
 """The methods that can be made from their name alone, for any loss function and any loop. Those that act on parts of a model
 (RotoGrad, BayesAggMTL) are told by :func:`optimizer_of`, and refuse losses as callables, micro-batches and the drop-in; to
 those that look at further batches (MoDo, SDMGrad) it gives some."""
 
-SAMPLING = [info.name for info in eq.methods() if info.cls.further]
+SAMPLING = [info.name for info in eq.methods() if issubclass(info.cls, DoubleSampling)]
 """Those that look at further batches, given by :func:`further_batches`; made from their name alone, too."""
 
 
@@ -59,6 +61,17 @@ def targets(batch: Batch) -> dict[str, Tensor]:
     return {f"t{k}": column for k, column in enumerate(batch[1].T)}
 
 
+def balancer_of(name: str, tasks: int = 3) -> eq.Balancer:
+    """The balancer of that name, such that rounding decides nothing.
+
+    LDC-MTL's slopes are signs of gaps between losses over their first ones, all of which are 1 in the first step: which sign
+    comes out of that is up to the processor's last bits. Here losses are measured by others than their first ones.
+    """
+    if name == "ldc-mtl":
+        return eq.LDCMTL(initial=[1.0, 8.0, 0.1, 2.0, 0.6][:tasks])
+    return eq.balancer(name)
+
+
 def optimizer_of(
     balancer: object,
     model: nn.Module | None = None,
@@ -71,11 +84,11 @@ def optimizer_of(
     if model is None:
         torch.manual_seed(0)
         model = Heads()
-    balancer = eq.balance.as_balancer(balancer)
-    if balancer.lacks_parts and isinstance(model, Heads):
+    balancer = balancer_of(balancer) if isinstance(balancer, str) else eq.balance.as_balancer(balancer)
+    if isinstance(balancer, OnFeatures) and balancer.lacks_parts and isinstance(model, Heads):
         parts = (model.encoder, {f"t{k}": head for k, head in enumerate(model.heads)})
         balancer.take_parts(*parts, *((targets,) if balancer.needs_targets else ()))
-    objective = eq.Objective(model, losses, batches=further_batches(model) if balancer.further else None)
+    objective = eq.Objective(model, losses, batches=further_batches(model) if isinstance(balancer, DoubleSampling) else None)
     return eq.MultiTaskOptimizer(objective, make(model.parameters(), lr=lr), balancer, **options)  # type: ignore[arg-type]
 
 

@@ -64,6 +64,7 @@ def _study(
 
     Started again with the same folder, it goes on where it was; methods and seeds may be added.
     """
+    from equipoise.balance.mixins import OnFeatures
     from equipoise.balance.registry import methods as registered
     from equipoise.study import Study, find_problem
     from equipoise.study.plan import parse_seeds
@@ -73,8 +74,8 @@ def _study(
     served = [
         info.name
         for info in registered()
-        if (found.parts is not None or not info.cls.works_on_features)
-        and (found.targets is not None or not info.cls.needs_targets)
+        if not issubclass(info.cls, OnFeatures)
+        or (found.parts is not None and (found.targets is not None or not info.cls.needs_targets))
     ]
     chosen = ",".join(served) if methods.strip() == "all" else methods
     study = Study(

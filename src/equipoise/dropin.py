@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from equipoise.balance.base import Balancer
 from equipoise.balance.coerce import as_balancer
+from equipoise.balance.double_sampling import further_batches
+from equipoise.balance.mixins import OnFeatures
 from equipoise.engine.graph import leaves_of_all
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
@@ -48,6 +50,12 @@ class _Given:
         tensors = [loss for loss in self._losses.values() if isinstance(loss, Tensor)]
         return RandomState.capture(tensors).replayed()
 
+    def batch(self, micro_batch: int) -> None:
+        return None
+
+    def elsewhere(self) -> None:
+        return None
+
 
 def backward(
     losses: Losses,
@@ -74,7 +82,7 @@ def backward(
         tasks: all tasks in their order, to declare them before the first batch that holds them all.
         scaler: a gradient scaler, if ``.grad`` is to come out scaled by it. The losses must not be scaled already.
         check_finite: raise on losses and gradients that are not finite.
-        further: for balancers that look at further batches (``balancer.further`` of them): the losses on each, in the form of
+        further: for balancers that look at two further batches (MoDo, SDMGrad): the losses on each, in the form of
             ``losses``, at the same parameters. Their graphs are freed, too, and nothing of them is added to ``.grad``; what
             your evaluation of them did to batch-norm statistics and the random state is yours.
 
@@ -103,14 +111,14 @@ def backward(
             f'"{balancer}" has a memory, so it must outlive the step: make it once before the loop, '
             f'balancer = equipoise.balancer("{balancer}"), and pass that'
         )
-    if chosen.works_on_features:
+    if isinstance(chosen, OnFeatures):
         raise InputError(
             f"{type(chosen).__name__} takes gradients at the output of a module, which must be recorded while the losses are "
             "evaluated; use MultiTaskOptimizer"
         )
-    given = len(further or ())
-    if given != chosen.further:
-        expected = f"{chosen.further} further batches: further=[losses of each]" if chosen.further else "no further batches"
+    given, count = len(further or ()), further_batches(chosen)
+    if given != count:
+        expected = f"{count} further batches: further=[losses of each]" if count else "no further batches"
         raise InputError(f"{type(chosen).__name__} looks at {expected}; got {given}")
     balancing = _known.get(id(chosen))
     if balancing is None:

@@ -11,8 +11,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from equipoise.balance.base import Balancer, Elsewhere
+from equipoise.balance.base import Balancer
 from equipoise.balance.coerce import as_balancer
+from equipoise.balance.double_sampling import further_batches
+from equipoise.balance.mixins import Attached, Elsewhere, OnFeatures
 from equipoise.compiled import not_compiled
 from equipoise.distributed import Processes
 from equipoise.engine.shared import SharedParameters
@@ -31,13 +33,13 @@ __all__ = ["MultiTaskOptimizer", "Teleport"]
 class Teleport(Protocol):
     """What moves the shared parameters between steps."""
 
-    def before_step(self, optimizer: MultiTaskOptimizer) -> None:
+    def before_step(self, mtl: MultiTaskOptimizer) -> None:
         """Called when ``.grad`` is complete (unscaled and clipped), just before the torch optimizer steps."""
 
-    def after_step(self, optimizer: MultiTaskOptimizer, batches: tuple[Any, ...]) -> Any:
-        """Called after every step that was taken; ``optimizer.last`` tells of it, and ``.grad`` is still there.
+    def after_step(self, mtl: MultiTaskOptimizer, batches: tuple[Any, ...]) -> Any:
+        """Called after every step that was taken; ``mtl.last`` tells of it, and ``.grad`` is still there.
 
-        What it returns becomes ``optimizer.last.teleport``.
+        What it returns becomes ``mtl.last.teleport``.
         """
 
     def end_epoch(self) -> None:
@@ -177,10 +179,9 @@ class MultiTaskOptimizer:
         self.objective = objective
         self.optimizer = optimizer
         self.balancer = as_balancer(balancer)
-        if process_group is not None:
-            self.balancer.processes = Processes(process_group)
-        self.balancer.attach(objective)
-        own = self.balancer.features_module
+        if isinstance(self.balancer, Attached):
+            self.balancer.attach(objective)
+        own = self.balancer.features_module if isinstance(self.balancer, OnFeatures) else None
         if own is not None and features is not None and own is not features:
             raise InputError(f"{self.balancer!r} takes gradients at features of its own; leave features and gradients out")
         self.clip = clip
@@ -213,8 +214,8 @@ class MultiTaskOptimizer:
         Args:
             batches: one batch; or several micro-batches, which give one step as if they were one batch (task losses and
                 gradients are averaged over the micro-batches that hold the task) with the memory of one.
-            further: for balancers that look at further batches (``balancer.further`` of them): these, independent of each
-                other and of the step's own; or twice, three times ... as many, consecutive ones being micro-batches of one.
+            further: for balancers that look at two further batches (MoDo, SDMGrad): these, independent of each other and of
+                the step's own; or four, six ... of them, the first half being micro-batches of one.
                 Left out, they are drawn from the objective's ``batches``, as many for each as there are ``batches`` here.
                 Drawn batches count as used even if the step fails. They are evaluated at the same parameters and leave no
                 trace in ``.grad``, buffers (batch-norm statistics) or the random state.
@@ -232,7 +233,8 @@ class MultiTaskOptimizer:
         source = _Batches(self.objective, batches, self.processes)
         samples = self._further(further, len(batches))
         watching = self.objective.random_state() if self.balancer.watches else None
-        self.balancer.begin()
+        if isinstance(self.balancer, Attached):
+            self.balancer.begin()
         self._refresh()
         self._clear()
         if self._balancing.context.check_finite:
@@ -341,7 +343,7 @@ class MultiTaskOptimizer:
 
     def _further(self, given: Sequence[Any] | None, micro_batches: int) -> list[_FurtherBatches]:
         """The further batches of a step, each as a source of losses."""
-        count = self.balancer.further
+        count = further_batches(self.balancer)
         if not count:
             if given is not None:
                 raise InputError(f"{self.balancer!r} looks at no further batches; leave further= out")

@@ -244,7 +244,9 @@ def test_an_extra_gradient_that_is_not_finite_changes_nothing() -> None:
 
 def test_bad_input() -> None:
     for options, message in (
-        ({"aggregator": "famo"}, "aggregator must be a balancer on the Gramian"),
+        ({"aggregator": "famo"}, "aggregator must be a balancer that looks at the Gramian alone"),
+        ({"aggregator": "modo"}, "looks at the Gramian alone"),
+        ({"aggregator": eq.RotoGrad()}, "looks at the Gramian alone"),
         ({"aggregator": eq.NashMTL(update_every=2)}, "must decide in every step"),
         ({"mu": -1.0}, "mu must be finite"),
         ({"measure": "angle"}, 'measure must be "product" or "cosine"'),

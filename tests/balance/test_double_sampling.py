@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import equipoise as eq
+from equipoise.balance.double_sampling import CrossObservation
 from equipoise.data import TensorBatches
 from equipoise.engine.gramian import cross_gramian
 from tests.problems import Heads, batch, losses, optimizer_of, parameters_of, same
@@ -111,7 +112,7 @@ def test_zero_gradients_and_hopeless_noise_are_finite(name: str) -> None:
     noise = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for cross in (0 * noise, -noise @ noise.T, 1e280 * noise, 1e-280 * noise, noise, noise - noise.diag().diag()):
         balancer = eq.balancer(name)
-        seen = eq.balance.Observation(("a", "b", "c"), (0, 1, 2), torch.ones(3), cross=cross)
+        seen = CrossObservation(("a", "b", "c"), (0, 1, 2), torch.ones(3), cross=cross, crossed=(0, 1, 2))
         for _ in range(3):
             weights = balancer.decide(seen)
             assert torch.isfinite(weights).all()

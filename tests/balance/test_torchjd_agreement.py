@@ -22,6 +22,7 @@ from torchjd.linalg import QuadprogProjector
 import equipoise as eq
 from equipoise import solvers
 from equipoise.balance import Observation
+from equipoise.balance.double_sampling import CrossObservation
 
 EXACT = QuadprogProjector(norm_eps=0.0, reg_eps=0.0)
 FAINT = QuadprogProjector(norm_eps=0.0, reg_eps=1e-9)
@@ -300,7 +301,7 @@ def _crossed(balancer: eq.balance.Balancer, first: Tensor, second: Tensor) -> Te
     """The weights after a step on two further batches."""
     tasks = tuple(range(len(first)))
     names = tuple(f"t{k}" for k in tasks)
-    return balancer.decide(Observation(names, tasks, gramian=first @ first.T, cross=first @ second.T, crossed=tasks))
+    return balancer.decide(CrossObservation(names, tasks, gramian=first @ first.T, cross=first @ second.T, crossed=tasks))
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.1])
@@ -380,7 +381,7 @@ def test_difference_sdmgrad_without_a_positive_product_on_the_diagonal() -> None
     cross = torch.tensor([[-1.0, -0.2], [-0.4, -1.5]], dtype=torch.float64)
     theirs = aggregation.SDMGradWeighting(lr=0.01, n_iter=1)(cross)
     ours = eq.SDMGrad(learning_rate=0.01, steps=1)
-    weights = ours.decide(Observation(("a", "b"), (0, 1), gramian=torch.eye(2), cross=cross, crossed=(0, 1)))
+    weights = ours.decide(CrossObservation(("a", "b"), (0, 1), gramian=torch.eye(2), cross=cross, crossed=(0, 1)))
     assert float(theirs.max()) > 0.88, "all the weight that a task can have"
     assert float((weights - 0.5).abs().max()) < 0.01
 

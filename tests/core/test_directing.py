@@ -10,15 +10,14 @@ import torch
 from torch import Tensor, nn
 
 import equipoise as eq
+from equipoise.balance.mixins import OnFeatures
 from tests.problems import Heads, batch, losses, parameters_of, same
 
 Decision = Callable[[eq.balance.Observation], Any]
 
 
-class Own(eq.balance.GradientBalancer):
+class Own(OnFeatures, eq.balance.GradientBalancer):
     """Decides as it is told, at the output of a module."""
-
-    works_on_features = True
 
     def __init__(self, module: nn.Module, decision: Decision) -> None:
         self.module = module

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import equipoise as eq
 from equipoise.balance import BayesAggMTL
+from equipoise.balance.double_sampling import further_batches
 from equipoise.study import parse_methods
 from tests import problems
 from tests.states import kept, same_state
@@ -45,7 +46,8 @@ def state(model: nn.Module) -> State:
 def plain(rank: int, count: int, method: str, micro_batches: int = 1, options: dict[str, Any] | None = None) -> State:
     """Twenty steps with every task everywhere; the method as studies write it."""
     model = model_of(rank)
-    mtl = problems.optimizer_of(parse_methods(method)[0].make(0), model, lr=0.01, **(options or {}))
+    balancer = parse_methods(method)[0].make(0) if ":" in method else problems.balancer_of(method)
+    mtl = problems.optimizer_of(balancer, model, lr=0.01, **(options or {}))
     for step in range(STEPS):
         batches = [share(problems.batch(16, seed=100 * step + m), rank, count) for m in range(micro_batches)]
         mtl.step(*batches)
@@ -153,7 +155,7 @@ def disjoint(rank: int, count: int, method: str) -> State:
 
     mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), torch.optim.SGD(model.parameters(), lr=0.01), method)
     for step in range(STEPS):
-        seeds = (1000 + 2 * step + place for place in range(mtl.balancer.further))
+        seeds = (1000 + 2 * step + place for place in range(further_batches(mtl.balancer)))
         further = tuple(share(problems.batch(16, tasks=2, seed=seed), rank, count) for seed in seeds)
         mtl.step(share(problems.batch(16, tasks=2, seed=step), rank, count), further=further or None)
     return state(model)
@@ -171,7 +173,7 @@ def dropin(rank: int, count: int, method: str, shared: bool) -> State:
             losses = problems.losses(model, share(problems.batch(16, seed=100 * step + part), rank, count))
             further = [
                 problems.losses(model, share(problems.batch(16, seed=100 * step + 50 + place), rank, count))
-                for place in range(balancer.further)
+                for place in range(further_batches(balancer))
             ]
             eq.backward(losses, balancer, shared=model.encoder if shared else None, further=further)
         optimizer.step()

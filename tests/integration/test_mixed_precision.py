@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import equipoise as eq
+from equipoise.balance.double_sampling import further_batches
 from tests import problems
 from tests.states import assert_same_state, kept
 
@@ -188,7 +189,7 @@ def test_the_drop_in_with_a_scaler(method: str) -> None:
         balancer = eq.balancer(method)
         for step in range(6):
             optimizer.zero_grad()
-            further = [problems.losses(model, problems.batch(seed=100 + k)) for k in range(balancer.further)]
+            further = [problems.losses(model, problems.batch(seed=100 + k)) for k in range(further_batches(balancer))]
             eq.backward(problems.losses(model, problems.batch(seed=step)), balancer, scaler=scaler, further=further)
             if scaler is None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)

@@ -9,11 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from equipoise.balance.base import GramianBalancer, Observation, Pull
+from equipoise.balance.base import GramianBalancer, Observation
+from equipoise.balance.double_sampling import DoubleSampling
 from equipoise.balance.fairgrad import FairGrad
-from equipoise.balance.ldc.representation import find_module
+from equipoise.balance.mixins import Attached, Pull, PullsHeads
 from equipoise.balance.registry import balancer, register
 from equipoise.errors import InputError
+from equipoise.modules import find_module
 
 if TYPE_CHECKING:
     from equipoise.objective import Objective
@@ -40,7 +42,7 @@ Consistency = Literal["product", "cosine"]
     adds_up_to="what its aggregator's do",
     checked="central differences, equations of the released code",
 )
-class ConsMTL(GramianBalancer):
+class ConsMTL(Attached, PullsHeads, GramianBalancer):
     """Shared parameters θ follow d = Σ_k w_k g_k, w from an aggregator; task-specific ones φ_k descend on ℓ_k + μ r_k.
 
     With g_k = ∇_θ ℓ_k(θ, φ_k) and d held constant, r_k is
@@ -89,9 +91,11 @@ class ConsMTL(GramianBalancer):
     ) -> None:
         chosen = balancer(aggregator) if isinstance(aggregator, str) else aggregator
         chosen = FairGrad(alpha=2.0) if chosen is None else chosen
-        if not isinstance(chosen, GramianBalancer) or isinstance(chosen, ConsMTL) or chosen.watches:
+        more = isinstance(chosen, Attached | PullsHeads | DoubleSampling)
+        if not isinstance(chosen, GramianBalancer) or more or chosen.watches:
             raise InputError(
-                f"aggregator must be a balancer on the Gramian such as equipoise.MGDA(), or its name; got {chosen!r}"
+                f"aggregator must be a balancer that looks at the Gramian alone, such as equipoise.MGDA(), or its name; "
+                f"got {chosen!r}"
             )
         if getattr(chosen, "update_every", 1) != 1:
             raise InputError(f"aggregator must decide in every step; got {chosen!r}")
@@ -115,13 +119,8 @@ class ConsMTL(GramianBalancer):
 
     def attach(self, objective: Objective) -> None:
         """Finds the features module, if it was given by its name."""
-        self.aggregator.attach(objective)
         if isinstance(self.features, str):
             self._module = find_module(objective.model, self.features)
-
-    def begin(self) -> None:
-        """Tells the aggregator."""
-        self.aggregator.begin()
 
     def decide(self, observation: Observation) -> Tensor:
         """The aggregator's weights ``[k]``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +14,21 @@ from torch import Tensor
 from equipoise.balance.base import GramianBalancer, Observation
 from equipoise.errors import InputError
 
-__all__ = ["DoubleSampling"]
+__all__ = ["CrossObservation", "DoubleSampling", "further_batches"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossObservation(Observation):
+    """What a balancer with double sampling decides on.
+
+    Attributes:
+        cross: ``G(z₁) G(z₂)ᵀ [c, c]`` in float64 on the CPU, the products of the task gradients on the two further batches, for
+            the tasks ``crossed``.
+        crossed: positions of the c tasks that both further batches hold, ascending.
+    """
+
+    cross: Tensor
+    crossed: tuple[int, ...]
 
 
 class DoubleSampling(GramianBalancer):
@@ -25,6 +40,10 @@ class DoubleSampling(GramianBalancer):
     Derived classes say how they :meth:`move <moved>` and what weights they :meth:`give <given>`. Where the further batches
     lack tasks, those that both of them hold are moved and keep the share that they had together; where the step's own batch
     does, those present keep their weights, as in :class:`~equipoise.MoCo`.
+
+    Attributes:
+        further: how many independent batches it looks at beside the step's own. They come from the objective's ``batches`` or
+            are given to ``step``.
     """
 
     further: ClassVar[int] = 2
@@ -35,9 +54,9 @@ class DoubleSampling(GramianBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Moves the shares of the tasks that the further batches hold, and gives the weights of those present."""
-        if observation.cross is None:
+        if not isinstance(observation, CrossObservation):
             raise InputError(f"{type(self).__name__} moves by two further batches; the observation has no cross-Gramian")
-        self.check_memory(self.shares, observation)
+        observation.check_memory(self, self.shares)
         if self.shares is None:
             self.shares = torch.full((len(observation.tasks),), 1.0 / len(observation.tasks), dtype=torch.float64)
         met = list(observation.crossed)
@@ -58,3 +77,8 @@ class DoubleSampling(GramianBalancer):
     def given(self, shares: NDArray[np.float64]) -> NDArray[np.float64]:
         """The weights that shares stand for."""
         return shares
+
+
+def further_batches(balancer: object) -> int:
+    """How many further batches a balancer looks at in a step."""
+    return balancer.further if isinstance(balancer, DoubleSampling) else 0

@@ -62,7 +62,7 @@ class DWA(LossBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Weights of the tasks present, from the two epochs before; their sum is how many they are."""
-        self.check_memory(self.last, observation)
+        observation.check_memory(self, self.last)
         if self.last is None or self.before_last is None:
             return torch.ones(len(observation.present))
         ratios = observation.of_present(self.last / self.before_last)

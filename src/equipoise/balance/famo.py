@@ -67,7 +67,7 @@ class FAMO(LossBalancer):
     def decide(self, observation: Observation) -> Tensor:
         """C z_k/ℓ_k of the tasks present."""
         assert observation.losses is not None
-        self.check_memory(self.logits, observation)
+        observation.check_memory(self, self.logits)
         self._unobserved += 1
         if self._unobserved == _PATIENCE:
             warnings.warn(

@@ -73,7 +73,7 @@ class GO4Align(LossBalancer):
     def decide(self, observation: Observation) -> Tensor:
         """The groups' means, for the tasks present."""
         assert observation.losses is not None
-        self.check_memory(self.log_shares, observation)
+        observation.check_memory(self, self.log_shares)
         losses = observation.losses.detach().to("cpu", torch.float64).numpy()
         shifted = losses + self.epsilon
         good = (shifted > 0) & np.isfinite(shifted)

@@ -84,7 +84,7 @@ class GradNorm(GramianBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """The present weights of the tasks present."""
-        self.check_memory(self.task_weights, observation)
+        observation.check_memory(self, self.task_weights)
         weights = torch.ones(len(observation.present), dtype=torch.float64)
         if self.task_weights is not None:
             weights = observation.of_present(self.task_weights)

@@ -66,7 +66,7 @@ class GradVac(GramianBalancer):
     def decide(self, observation: Observation) -> Tensor:
         """Weights of the tasks present; :meth:`update` learns the cosines that were met."""
         assert observation.gramian is not None
-        self.check_memory(self.targets, observation)
+        observation.check_memory(self, self.targets)
         self._here = list(observation.present)
         try:
             return self.weights(observation.gramian)

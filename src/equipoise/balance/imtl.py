@@ -66,7 +66,7 @@ class IMTL(GramianBalancer):
     def decide(self, observation: Observation) -> Tensor:
         """α_k exp(s_k) of the tasks present."""
         assert observation.gramian is not None
-        self.check_memory(self.log_scales, observation)
+        observation.check_memory(self, self.log_scales)
         self._here = list(observation.present)
         try:
             return self.weights(observation.gramian)

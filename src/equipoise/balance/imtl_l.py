@@ -68,7 +68,7 @@ class IMTLL(LossBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """exp(s) of the tasks present."""
-        self.check_memory(self.log_scales, observation)
+        observation.check_memory(self, self.log_scales)
         if self.log_scales is None:
             return torch.full((len(observation.present),), self.initial, dtype=torch.float64).exp()
         return observation.of_present(self.log_scales).exp()

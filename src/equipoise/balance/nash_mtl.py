@@ -79,7 +79,7 @@ class NashMTL(GramianBalancer):
             self._decided = self.weights(observation.gramian)
             return self._decided
         assert self.kept is not None
-        self.check_memory(self.kept, observation)
+        observation.check_memory(self, self.kept)
         return observation.of_present(self.kept)
 
     def update(self, observation: Observation) -> None:

@@ -129,7 +129,7 @@ class STCH(LossBalancer):
         return torch.softmax((values - values.max()) / self.mu, 0)
 
     def _released(self, losses: Tensor, observation: Observation) -> Tensor:
-        self.check_memory(self.sums if self.reference is None else self.reference, observation)
+        observation.check_memory(self, self.sums if self.reference is None else self.reference)
         safe = torch.where(losses > 0, losses, torch.nan)
         if self.reference is None:
             return safe.reciprocal()

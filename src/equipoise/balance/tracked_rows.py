@@ -27,7 +27,7 @@ def check_rows_memory(balancer: Balancer, memory: Tensor | None, observation: Ob
     assert observation.gradients is not None
     if memory is None:
         return
-    balancer.check_memory(memory[:, 0], observation)
+    observation.check_memory(balancer, memory[:, 0])
     if memory.shape[1] != observation.gradients.shape[1]:
         raise InputError(
             f"this {type(balancer).__name__} has learned from gradients of {memory.shape[1]} shared parameters and now meets "

@@ -60,7 +60,7 @@ class UW(LossBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """½ exp(−s) of the tasks present."""
-        self.check_memory(self.log_variances, observation)
+        observation.check_memory(self, self.log_variances)
         if self.log_variances is None:
             return torch.full((len(observation.present),), 0.5) * torch.tensor(-self.initial).exp()
         return 0.5 * (-observation.of_present(self.log_variances)).exp()

@@ -13,6 +13,8 @@ from torch import Tensor
 from equipoise.autocast import without_autocast
 from equipoise.balance import MGDA, Balancer, Observation
 from equipoise.balance.coerce import as_balancer
+from equipoise.balance.double_sampling import DoubleSampling
+from equipoise.balance.mixins import OnFeatures, PullsHeads
 from equipoise.bilevel.base import BilevelSolver, Start
 from equipoise.bilevel.hypergradients import Hypergradients, Memory, hypergradients
 from equipoise.bilevel.problem import BilevelProblem, Point
@@ -81,7 +83,8 @@ class MOML(BilevelSolver):
             raise InputError(f'memory must be "plain" or "checkpointed"; got "{memory}"')
         self.balancer = MGDA() if balancer is None else as_balancer(balancer)
         own = self.balancer
-        if own.watches or own.works_on_features or own.pulls or own.further:
+        pulls = isinstance(own, PullsHeads) and own.pulls
+        if own.watches or pulls or isinstance(own, OnFeatures | DoubleSampling):
             raise InputError(
                 f"{own!r} needs more than the objectives' values and hypergradients; the upper level takes balancers "
                 f"that look at losses, the Gramian or gradients, such as MGDA, CAGrad or FairGrad"

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from equipoise.balance.base import Balancer, Observation
+from equipoise.balance.double_sampling import further_batches
 from equipoise.distributed import Processes
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
@@ -76,8 +77,11 @@ class Balancing:
             InputError: losses or parameters that cannot be used.
             NonFiniteError: a loss or gradient is not finite; the balancer's state is as before.
         """
-        if balancer.further or further:
-            _check_further(balancer, len(further))
+        expected = further_batches(balancer)
+        if len(further) != expected:
+            raise InputError(
+                f"{type(balancer).__name__} looks at {expected or 'no'} further batches per step; got {len(further)}"
+            )
         self._turn = turn = Turn(balancer, source, step, scale, further)
         self._before = balancer.state_dict() if balancer.stateful and not balancer.decides_purely else None
         by_gradients = self._by_features or self._by_gradients
@@ -119,14 +123,3 @@ class Balancing:
     def _forget(self) -> None:
         # Nothing of a step may live on: the drop-in keeps this object for as long as its balancer is alive.
         self._turn = self._before = self._observation = None
-
-
-def _check_further(balancer: Balancer, given: int) -> None:
-    name = type(balancer).__name__
-    if balancer.further not in (0, 2) or (balancer.further and balancer.needs != "gramian"):
-        raise InputError(
-            f"a balancer that needs the Gramian may look at 2 further batches a step, others at none; {name} needs "
-            f"the {balancer.needs} and asks for {balancer.further}"
-        )
-    if given != balancer.further:
-        raise InputError(f"{name} looks at {balancer.further or 'no'} further batches a step; got {given}")

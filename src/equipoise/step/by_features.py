@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from equipoise.autocast import without_autocast
 from equipoise.balance.base import Observation
+from equipoise.balance.double_sampling import DoubleSampling
+from equipoise.balance.mixins import OnFeatures, PullsHeads
 from equipoise.engine.features import FeatureGradients
 from equipoise.errors import InputError
 from equipoise.step.by_gradients import check_rows, select, task_seed, unscaled
@@ -54,26 +56,26 @@ class ByFeatures:
                 engine.deliver(full)
             else:
                 engine.deliver_direction(direction, full)
-        rows = self._rows(turn, present) if turn.balancer.works_on_features and not overflow else None
+        rows = self._rows(turn, present) if isinstance(turn.balancer, OnFeatures) and not overflow else None
         context.processes.sum_gradients(context.everything())
         context.check_gradients(turn, context.everything(), present)
         report = StepReport(names, means, weights, gram, turn.step, skipped=overflow)
-        return report, Observation(context.tasks.names, present, means, gram, rows, step=turn.step)
+        return report, context.observation(turn, present, means, gram, rows)
 
     def _fill(self, turn: Turn) -> SeenLosses:
         context, engine = self.context, self.engine
-        own = turn.balancer.works_on_features
+        own = isinstance(turn.balancer, OnFeatures)
         if turn.balancer.needs == "gradients" and not own:
             raise InputError(
                 f'gradients="features" gives balancers the Gramian of the features; {turn.balancer!r} needs the gradients '
                 f'themselves. Use gradients="parameters"'
             )
-        if turn.balancer.further:
+        if isinstance(turn.balancer, DoubleSampling):
             raise InputError(
                 f'gradients="features" differentiates one batch a step; {turn.balancer!r} looks at further ones. '
                 f'Use gradients="parameters"'
             )
-        if turn.balancer.pulls:
+        if isinstance(turn.balancer, PullsHeads) and turn.balancer.pulls:
             raise InputError(
                 f'{turn.balancer!r} weighs the gradients of the shared parameters, which gradients="features" does not take. '
                 f'Use gradients="parameters"; the balancer has an option features= of its own'

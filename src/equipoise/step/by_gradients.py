@@ -18,7 +18,7 @@ from equipoise.errors import InputError, NonFiniteError
 from equipoise.step.context import Context
 from equipoise.step.crossing import Crossing, Side, crossed
 from equipoise.step.finite import as_tensor, check_losses, raise_nonfinite, which_finite
-from equipoise.step.pulling import Pulling
+from equipoise.step.pulling import Pulling, pulls
 from equipoise.step.report import StepReport
 from equipoise.step.seen import SeenLosses
 from equipoise.step.source import Turn
@@ -50,7 +50,7 @@ class ByGradients:
         context = self.context
         # First, so that the graph of the step's own batch need not live meanwhile.
         crossing = self._cross(turn) if turn.further else None
-        pulling = Pulling(context, turn) if turn.balancer.pulls else None
+        pulling = Pulling(context, turn, turn.balancer) if pulls(turn.balancer) else None
         first = context.named(turn.source.losses(0))
         if crossing is None:
             context.find_shared(first, turn.source)
@@ -89,7 +89,7 @@ class ByGradients:
             pulling.add(engine, weights, gram, seen, factors)
         context.check_gradients(turn, others, present)
         report = StepReport(names, means, weights, gram, turn.step, skipped=overflow)
-        return report, Observation(context.tasks.names, present, means, gram, step=turn.step)
+        return report, context.observation(turn, present, means, gram)
 
     def gramian(self, turn: Turn) -> Tensor:
         """The Gramian ``[k, k]`` of the tasks present; ``.grad`` stays as it is."""
@@ -201,7 +201,7 @@ class ByGradients:
         seen: SeenLosses,
     ) -> None:
         context = self.context
-        keep = turn.balancer.pulls and turn.source.micro_batches == 1  # to be differentiated once more
+        keep = pulls(turn.balancer) and turn.source.micro_batches == 1  # to be differentiated once more
         eager = {p: context.scalar(p, loss) for p, loss in losses.items() if isinstance(loss, Tensor)}
         if context.looks_early and eager and next(iter(eager.values())).device.type == "cpu":
             here = SeenLosses(eager)
@@ -253,7 +253,7 @@ class ByGradients:
             multiplier = multiplier / turn.scale.to(rows)
         if turn.scale is not None or bool((multiplier != 1).any()):
             rows = rows * multiplier[:, None]
-        observation = Observation(self.context.tasks.names, tuple(present), means, gradients=rows, step=turn.step)
+        observation = self.context.observation(turn, present, means, gradients=rows)
         with torch.no_grad(), without_autocast(rows.device):
             direction = as_tensor(turn.balancer.decide(observation), turn.balancer)
         if direction.shape != rows.shape[1:]:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from equipoise.autocast import without_autocast
-from equipoise.balance.base import Companion, LossBalancer, Observation
+from equipoise.balance.base import LossBalancer, Observation
+from equipoise.balance.mixins import Accompanied, Companion
 from equipoise.engine.graph import leaves_of_all
 from equipoise.engine.origin import origins
 from equipoise.step.context import Context
@@ -37,7 +38,8 @@ class ByLosses:
         # Should it turn out that the losses have to be evaluated twice, both times draw the same random numbers.
         again = source.rehearsal() if several or turn.step == 0 else None
         first: dict[int, Loss] | None = None
-        if not (balancer.depends_on_losses and (several or self._callables)):
+        depends = isinstance(balancer, LossBalancer) and balancer.depends_on_losses
+        if not (depends and (several or self._callables)):
             first = context.named(source.losses(0))
             self._callables = any(not isinstance(loss, Tensor) for loss in first.values())
             if not isinstance(balancer, LossBalancer):
@@ -47,7 +49,7 @@ class ByLosses:
             seen = context.gather(SeenLosses({p: v for p, v in values.items() if isinstance(v, Tensor)}))
             weights = context.decide(turn, seen.present, seen.means())
             self._descend(turn, values, seen.present, weights, seen.counts)
-        elif balancer.depends_on_losses:
+        elif depends:
             seen = self._rehearse(turn, again or source.rehearsal())
             weights = context.decide(turn, seen.present, seen.means())
             self._descend(turn, first, seen.present, weights, seen.counts)
@@ -64,7 +66,7 @@ class ByLosses:
             check_losses(means, names, turn.step)
         context.check_gradients(turn, context.everything(), present)
         report = StepReport(names, means, weights.detach(), None, turn.step)
-        return report, Observation(context.tasks.names, present, means, step=turn.step)
+        return report, context.observation(turn, present, means)
 
     def _rehearse(self, turn: Turn, random_state: AbstractContextManager[None]) -> SeenLosses:
         """All losses of the step, without graphs."""
@@ -117,7 +119,7 @@ class ByLosses:
         if turn.scale is not None:
             seeds = seeds * turn.scale.to(seeds.device)
         by_position = dict(zip(present, seeds.unbind(), strict=True))
-        companion = turn.balancer.companion() if isinstance(turn.balancer, LossBalancer) else None
+        companion = turn.balancer.companion() if isinstance(turn.balancer, Accompanied) else None
         with self._task_specific_unweighted(turn, present, weights):
             for micro_batch in range(turn.source.micro_batches):
                 reuse = first if micro_batch == 0 else None

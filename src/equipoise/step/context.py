@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from equipoise.balance.base import Observation
+from equipoise.balance.double_sampling import CrossObservation
+from equipoise.balance.mixins import ElsewhereObservation, LooksElsewhere
 from equipoise.compiled import not_compiled
 from equipoise.distributed import Processes
 from equipoise.engine.graph import is_compiled
@@ -150,17 +152,7 @@ class Context:
         names = self.names(present)
         if losses is not None and self.check_finite:
             check_losses(losses, names, turn.step)
-        elsewhere = getattr(turn.source, "elsewhere", None)
-        observation = Observation(
-            self.tasks.names,
-            tuple(present),
-            losses,
-            gramian,
-            step=turn.step,
-            elsewhere=None if elsewhere is None else elsewhere(),
-            cross=None if crossing is None else crossing.products,
-            crossed=() if crossing is None else crossing.present,
-        )
+        observation = self._shown(turn, present, losses, gramian, crossing)
         with torch.no_grad():
             weights = as_tensor(turn.balancer.decide(observation), turn.balancer)
         if weights.shape != (len(present),):
@@ -171,6 +163,30 @@ class Context:
         if self.check_finite and weights.device.type == "cpu":
             self._check_weights(turn, weights, names, losses)
         return weights
+
+    def observation(
+        self,
+        turn: Turn,
+        present: Sequence[int],
+        losses: Tensor | None,
+        gramian: Tensor | None = None,
+        gradients: Tensor | None = None,
+    ) -> Observation:
+        """What every balancer may look at."""
+        return Observation(self.tasks.names, tuple(present), losses, gramian, gradients, turn.step, self.processes)
+
+    def _shown(
+        self, turn: Turn, present: Sequence[int], losses: Tensor | None, gramian: Tensor | None, crossing: Crossing | None
+    ) -> Observation:
+        """What this balancer decides on."""
+        common = (self.tasks.names, tuple(present), losses, gramian, None, turn.step, self.processes)
+        if crossing is not None:
+            return CrossObservation(*common, cross=crossing.products, crossed=crossing.present)
+        if isinstance(turn.balancer, LooksElsewhere) and turn.balancer.looks_elsewhere:
+            elsewhere = turn.source.elsewhere()
+            if elsewhere is not None:
+                return ElsewhereObservation(*common, elsewhere=elsewhere)
+        return Observation(*common)
 
     def _check_weights(self, turn: Turn, weights: Tensor, names: Sequence[str], losses: Tensor | None) -> None:
         finite = which_finite(weights)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from equipoise.autocast import without_autocast
-from equipoise.balance.base import Observation
+from equipoise.balance.mixins import FeaturesObservation
 from equipoise.engine.features import FeatureGradients
 from equipoise.errors import InputError
 from equipoise.step.context import Context
@@ -53,15 +53,15 @@ def direct_features(context: Context, engine: FeatureGradients, turn: Turn, seen
     factor = rows.new_full((), count) if turn.scale is None else count / turn.scale.to(rows)
     if count > 1 or turn.scale is not None:
         rows = rows * factor
-    batch = getattr(turn.source, "batch", None)
-    observation = Observation(
+    observation = FeaturesObservation(
         context.tasks.names,
         tuple(present),
         means,
         gradients=rows,
         step=turn.step,
+        processes=context.processes,
         features=features[0],
-        batch=None if batch is None else batch(0),
+        batch=turn.source.batch(0),
     )
     with torch.no_grad(), without_autocast(rows.device):
         direction = as_tensor(turn.balancer.decide(observation), turn.balancer)

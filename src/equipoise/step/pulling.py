@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from equipoise.autocast import without_autocast
-from equipoise.balance.base import Pull
+from equipoise.balance.base import Balancer
+from equipoise.balance.mixins import Pull, PullsHeads
 from equipoise.compiled import not_compiled
 from equipoise.engine.features import tensors_in
 from equipoise.engine.gradients import TaskGradients
@@ -22,12 +23,17 @@ from equipoise.step.seen import SeenLosses
 from equipoise.step.source import Turn
 from equipoise.tasks import Loss
 
-__all__ = ["Pulling"]
+__all__ = ["Pulling", "pulls"]
+
+
+def pulls(balancer: Balancer) -> TypeGuard[PullsHeads]:
+    """Whether the balancer adds to the gradients of task-specific parameters in this step."""
+    return isinstance(balancer, PullsHeads) and balancer.pulls
 
 
 class Pulling:
     """Adds ∂⟨g_i, u_i⟩/∂φ_i to the ``.grad`` of the parameters φ_i that task i alone reaches, see
-    :class:`~equipoise.balance.base.Pull`.
+    :class:`~equipoise.balance.mixins.Pull`.
 
     The directions u_i are known only after all tasks of all micro-batches have been differentiated. Where one batch's losses
     are there already, their graph is kept; otherwise each micro-batch is evaluated a second time, from the same random
@@ -37,11 +43,13 @@ class Pulling:
     Args:
         context: tasks and parameters.
         turn: the step, whose losses have not been evaluated yet.
+        balancer: that of the step.
     """
 
-    def __init__(self, context: Context, turn: Turn) -> None:
+    def __init__(self, context: Context, turn: Turn, balancer: PullsHeads) -> None:
         self.context = context
         self.turn = turn
+        self.balancer = balancer
         self._again = turn.source.rehearsal()  # goes back to the random state of now
         self._held: dict[int, Loss] | None = None
         self._before: dict[Tensor, Tensor] = {}
@@ -66,7 +74,7 @@ class Pulling:
             factors: what the rows ``[K]`` are to be multiplied with.
         """
         with torch.no_grad():
-            pull = self.turn.balancer.pull(weights, gram)
+            pull = self.balancer.pull(weights, gram)
         if pull is None:
             return
         groups = self._groups(pull, seen.present)
@@ -99,7 +107,7 @@ class Pulling:
             yield [list(losses)], losses, None
             return
         self._held = None
-        if pull.features is not None and getattr(source, "elsewhere", None) is None:
+        if pull.features is not None and source.elsewhere() is None:
             raise InputError(f"{self.turn.balancer!r} looks at features, which needs MultiTaskOptimizer, not backward()")
         with self._again, not_compiled():
             for micro_batch in range(source.micro_batches):

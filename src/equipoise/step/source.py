@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from equipoise.balance.base import Balancer
+from equipoise.balance.mixins import Elsewhere
 from equipoise.tasks import Loss
 
 __all__ = ["FurtherSource", "Source", "Turn"]
@@ -29,6 +30,12 @@ class Source(Protocol):
 
     def rehearsal(self) -> AbstractContextManager[None]:
         """Puts the random state back after its body, so that the performance draws the same numbers."""
+
+    def batch(self, micro_batch: int) -> Any:
+        """What a micro-batch's losses are evaluated on; ``None`` where only the losses are known."""
+
+    def elsewhere(self) -> Elsewhere | None:
+        """Evaluates the losses at other parameters; ``None`` where only the losses are known."""
 
 
 class FurtherSource(Source, Protocol):

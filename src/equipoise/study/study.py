@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from equipoise.balance.mixins import OnFeatures
 from equipoise.errors import InputError
 from equipoise.study.folder import Folder
 from equipoise.study.methods import MethodLike, parse_methods
@@ -71,7 +72,7 @@ class Study:
         self.methods = parse_methods(methods)
         for method in self.methods:
             made = method.make(0) if method.name else None
-            if made is None or not made.lacks_parts:
+            if not isinstance(made, OnFeatures) or not made.lacks_parts:
                 continue
             if self.problem.parts is None:
                 raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from equipoise.bilevel.weighting import TaskWeighting, WeightingInfo, hold_out, weightings
 from equipoise.errors import InputError, refuse_unknown_options
@@ -36,8 +36,6 @@ class TaskWeights:
     holdout: float | None = _OWN["holdout"]
     learning_rate: float = _OWN["learning_rate"]
     options: Mapping[str, Any] = field(default_factory=dict)
-
-    lacks_parts: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.holdout is not None and (isinstance(self.holdout, bool | str) or not 0 < self.holdout < 1):

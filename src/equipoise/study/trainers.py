@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from equipoise.balance import Balancer
+from equipoise.balance.double_sampling import further_batches
+from equipoise.balance.mixins import OnFeatures
 from equipoise.objective import LossFunction, Objective
 from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.step.report import StepReport
@@ -102,11 +103,11 @@ def balanced(made: Made, teleport: Callable[[int], Any] | None, stage: Stage) ->
         stage: what it meets.
     """
     problem = stage.problem
-    if problem.parts is not None and isinstance(made, Balancer) and made.lacks_parts:
+    if problem.parts is not None and isinstance(made, OnFeatures) and made.lacks_parts:
         targets = {"targets": problem.targets} if made.needs_targets else {}
         made.take_parts(**problem.parts(stage.model), **targets)
     # A loader of its own with the same data: passes over it leave those of the training alone.
-    further = copy.copy(stage.loader) if getattr(made, "further", 0) else None
+    further = copy.copy(stage.loader) if further_batches(made) else None
     trainer = MultiTaskOptimizer(
         stage.objective(further),
         stage.optimizer,

@@ -12,12 +12,15 @@ from torch import Tensor, nn
 from equipoise.balance.base import GradientBalancer, Observation
 from equipoise.balance.bayesagg.aggregate import aggregate
 from equipoise.balance.bayesagg.gaussian import Gaussian
-from equipoise.balance.bayesagg.heads import find_head, find_part, multiple_of, parameters_of, with_bias
+from equipoise.balance.bayesagg.heads import find_head, multiple_of, parameters_of, with_bias
 from equipoise.balance.bayesagg.likelihoods import Likelihood, SquaredError, likelihood_of
 from equipoise.balance.bayesagg.moments import drawn_moments, squared_error_moments
+from equipoise.balance.mixins import FeaturesObservation, OnFeatures
 from equipoise.balance.per_task import PerTask
 from equipoise.balance.registry import register
+from equipoise.distributed import Processes
 from equipoise.errors import InputError, near_misses
+from equipoise.modules import find_part
 from equipoise.objective import Objective
 
 __all__ = ["BayesAggMTL"]
@@ -62,7 +65,7 @@ class _Learned(NamedTuple):
     adds_up_to="1 at each feature of each sample; the plain sum in the first `warm_up` epochs",
     checked="the released code's numbers, draws, equations",
 )
-class BayesAggMTL(GradientBalancer):
+class BayesAggMTL(OnFeatures, GradientBalancer):
     """Takes the tasks' gradients by the shared features h for random, as the parameters of their heads are uncertain.
 
     **Posterior.** The parameters w̃ of a task's head, a linear layer on h̃ = (h, 1), have the prior N(0, γI). A batch multiplies
@@ -144,7 +147,6 @@ class BayesAggMTL(GradientBalancer):
 
     stateful = ("epochs", "steps", "known", "sums", "multiples", "generator")
     decides_purely = True
-    works_on_features = True
     needs_targets = True
 
     def __init__(
@@ -273,7 +275,7 @@ class BayesAggMTL(GradientBalancer):
         """Direction ``[F]`` of the features."""
         assert observation.gradients is not None
         warming = self.epochs < self.warm_up
-        if observation.features is None or observation.batch is None:
+        if not isinstance(observation, FeaturesObservation):
             if warming:
                 return observation.gradients.sum(0)
             raise InputError("BayesAggMTL decides in the steps of MultiTaskOptimizer, which shows it features and batch")
@@ -335,10 +337,9 @@ class BayesAggMTL(GradientBalancer):
     def _prior(self, like: Gaussian) -> Gaussian:
         return Gaussian.spherical(like.precision.shape[-1], self.gamma, like)
 
-    def _read(self, observation: Observation) -> list[_Task]:
+    def _read(self, observation: FeaturesObservation) -> list[_Task]:
         """Checks what the step's batch and model say, and puts it into the form that the mathematics needs."""
         assert observation.gradients is not None
-        assert observation.features is not None
         assert self._targets is not None
         features = observation.features
         if features.dim() != 2:
@@ -371,14 +372,14 @@ class BayesAggMTL(GradientBalancer):
                         "make a new one for another problem"
                     )
             tasks.append(_Task(name, likelihood, inputs, targets, head.out_features, evidence, multiple))
-        return self._joint(tasks)
+        return self._joint(tasks, observation.processes)
 
-    def _joint(self, tasks: list[_Task]) -> list[_Task]:
+    def _joint(self, tasks: list[_Task], processes: Processes) -> list[_Task]:
         """With what all processes' samples say."""
-        if self.processes.count == 1:
+        if processes.count == 1:
             return tasks
         parts = [part for task in tasks for part in task.evidence]
-        together = self.processes.sum(torch.cat([part.flatten() for part in parts]))
+        together = processes.sum(torch.cat([part.flatten() for part in parts]))
         pieces = together.split([part.numel() for part in parts])
         shaped = [piece.view_as(part) for piece, part in zip(pieces, parts, strict=True)]
         pairs = zip(shaped[::2], shaped[1::2], strict=True)

@@ -6,25 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.balance.bayesagg.likelihoods import Likelihood
-from equipoise.balance.ldc.representation import find_module
 from equipoise.errors import InputError
+from equipoise.modules import find_part
 
-__all__ = ["find_head", "find_part", "multiple_of", "parameters_of", "with_bias"]
+__all__ = ["find_head", "multiple_of", "parameters_of", "with_bias"]
 
 _TOLERANCE = 0.02
-
-
-def find_part(model: nn.Module, part: nn.Module | str, what: str) -> nn.Module:
-    """A module of the model, given by itself or by its dotted name.
-
-    Raises:
-        InputError: the model has no such part.
-    """
-    if isinstance(part, str):
-        return find_module(model, part)
-    if not any(part is module for module in model.modules()):
-        raise InputError(f"{what} must be a part of the objective's model; the {type(part).__name__} given is not")
-    return part
 
 
 def find_head(model: nn.Module, part: nn.Module | str, task: str) -> nn.Linear:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from equipoise.balance.base import Elsewhere
+from equipoise.balance.mixins import Elsewhere
 from equipoise.errors import NonFiniteError
 
 __all__ = ["lower_level_solution"]

@@ -10,15 +10,17 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from equipoise.balance.base import Companion, LossBalancer, Observation
+from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.ldc.inner import lower_level_solution
 from equipoise.balance.ldc.normalization import Normalization, normalized, reference
-from equipoise.balance.ldc.representation import Representation, find_module
+from equipoise.balance.ldc.representation import Representation
 from equipoise.balance.ldc.router import NetworkRouter, Router, VectorRouter, mlp_router
 from equipoise.balance.ldc.shares import Sigmoid, Softmax, clamped_softmax
 from equipoise.balance.ldc.total import total
+from equipoise.balance.mixins import Accompanied, Attached, Companion, ElsewhereObservation, LooksElsewhere
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
+from equipoise.modules import find_module
 from equipoise.objective import Objective
 
 __all__ = ["LDCMTL", "LDCReport"]
@@ -60,7 +62,7 @@ class LDCReport:
     adds_up_to="λ with `tau=ones` (1 in the released formulation); about that otherwise",
     checked="autograd of the total loss; released formulation term by term; Figure 1 (`equipoise figure ldc-toy`)",
 )
-class LDCMTL(LossBalancer):
+class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
     """Controls the discrepancy between losses as a bilevel problem, in a single loop (LDC-MTL paper, eq. 1 and Algorithm 1).
 
     Upper level f(W, x) = Σ_{i<K} |τ_i ℓ_i − τ_{i+1} ℓ_{i+1}|, lower level g(W, x) = Σ_i σ_i(W) ℓ_i. Model x and router W
@@ -203,6 +205,11 @@ class LDCMTL(LossBalancer):
         if self._representation is not None:
             self._representation.begin()
 
+    @property
+    def looks_elsewhere(self) -> bool:
+        """Whether it takes the double loop."""
+        return self.double_loop
+
     def companion(self) -> Companion | None:
         """The shares with their graph, where gradients flow through the features."""
         return self._companion
@@ -212,7 +219,7 @@ class LDCMTL(LossBalancer):
     def decide(self, observation: Observation) -> Tensor:
         """∂(total)/∂ℓ ``[k]`` of the tasks present."""
         assert observation.losses is not None
-        self.check_memory(self._first, observation)
+        observation.check_memory(self, self._first)
         losses = observation.losses.double()
         entries = torch.as_tensor(observation.present, device=losses.device)
         tasks = len(observation.tasks)
@@ -221,7 +228,7 @@ class LDCMTL(LossBalancer):
             self._first = reference(known, losses, entries)
         values, slopes = self._normalized(losses, entries)
         router = self._known_router()
-        shares = router.shares(entries, tasks, self.processes)
+        shares = router.shares(entries, tasks, observation.processes)
         found = total(
             values,
             shares,
@@ -312,7 +319,7 @@ class LDCMTL(LossBalancer):
         self, observation: Observation, entries: Tensor, shares: Tensor, lower_by_shares: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Takes λ ∇_W g(W, z_N) away from W's gradient; the norms of ∇_W g at x and at z_N."""
-        if observation.elsewhere is None:
+        if not isinstance(observation, ElsewhereObservation):
             raise InputError("double_loop=True evaluates the losses elsewhere, which needs MultiTaskOptimizer, not backward()")
         factor = 1.0 if self._released else self.penalty
         self._solution, there = lower_level_solution(

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equipoise.errors import InputError, near_misses
+from equipoise.errors import InputError
 
-__all__ = ["Representation", "find_module", "pooled"]
+__all__ = ["Representation", "pooled"]
 
 
 class Representation:
@@ -68,16 +68,3 @@ def pooled(features: Tensor) -> Tensor:
         raise InputError(f"features must have the shape [samples, channels, ...]; got {list(features.shape)}")
     features = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
     return features.mean((0, *range(2, features.dim())))
-
-
-def find_module(model: nn.Module, name: str) -> nn.Module:
-    """A module of the model by its dotted name.
-
-    Raises:
-        InputError: there is none.
-    """
-    modules = dict(model.named_modules())
-    if name not in modules or not name:
-        raise InputError(f'the model has no module "{name}".{near_misses(name, [key for key in modules if key])}')
-    found: nn.Module = modules[name]
-    return found

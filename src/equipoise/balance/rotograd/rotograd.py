@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from equipoise.balance.base import GramianBalancer, Observation
-from equipoise.balance.ldc.representation import find_module
+from equipoise.balance.mixins import OnFeatures
 from equipoise.balance.registry import register
 from equipoise.balance.rotograd.rotations import Rotations
 from equipoise.balance.vector_adam import vector_adam, vector_adam_state
 from equipoise.errors import InputError
+from equipoise.modules import find_part
 from equipoise.objective import Objective
 
 __all__ = ["RotoGrad", "rotation_gradients"]
@@ -38,7 +39,7 @@ _EPSILON = 1e-30
     adds_up_to="no fixed sum: each task's features get a gradient of one norm C",
     checked="autograd of the rotation loss and of the features' gradients, equations",
 )
-class RotoGrad(GramianBalancer):
+class RotoGrad(OnFeatures, GramianBalancer):
     """Rotates the shared features z before each head, r_k = R_k z, and gives all tasks' feature gradients one norm.
 
     **Directions** (Javaloy and Valera, 2022, section 3.2). With U_k = G_k/‖G_k‖ the unit gradient of task k by z over the
@@ -100,7 +101,6 @@ class RotoGrad(GramianBalancer):
 
     stateful = ("rotated_tasks", "matrices", "moments", "first_norms", "seen")
     decides_purely = True
-    works_on_features = True
 
     def __init__(
         self,
@@ -179,8 +179,8 @@ class RotoGrad(GramianBalancer):
                 'RotoGrad(features="encoder", heads={"task": "heads.task", …}), modules or their names in the model'
             )
         model = objective.model
-        features = _found(model, self._features, "features")
-        heads = {task: _found(model, part, f'the head of task "{task}"') for task, part in (self._heads or {}).items()}
+        features = find_part(model, self._features, "features")
+        heads = {task: find_part(model, part, f'the head of task "{task}"') for task, part in (self._heads or {}).items()}
         if objective.tasks.known:
             for task in objective.tasks.names:
                 self.rotations.position(task)
@@ -230,7 +230,7 @@ class RotoGrad(GramianBalancer):
         entries = self._entries(observation)
         for position in entries.tolist():
             # Another process may have been the one that saw the task.
-            if self.rotations.tasks[position] not in self.rotations.met and self.processes.count == 1:
+            if self.rotations.tasks[position] not in self.rotations.met and observation.processes.count == 1:
                 raise InputError(
                     f'nothing was rotated for task "{self.rotations.tasks[position]}" in this step, although it has a loss; '
                     "its head must be run on the features"
@@ -251,7 +251,7 @@ class RotoGrad(GramianBalancer):
         assert matrices is not None
         size = matrices.shape[-1]
         slopes = rotation_gradients(rows, norms, size, self.rotations.dim)
-        slopes = self.processes.sum(slopes.to(torch.float64)).to(matrices)
+        slopes = observation.processes.sum(slopes.to(torch.float64)).to(matrices)
         moments = vector_adam_state(torch.zeros_like(matrices)) if self.moments is None else self.moments.to(matrices.device)
         skew, moments = vector_adam(
             torch.zeros_like(matrices),
@@ -381,11 +381,3 @@ def rotation_gradients(rows: Tensor, norms: Tensor, size: int, dim: int = 1) -> 
     sizes = channels.norm(dim=1)[:, :, None] * common.norm(dim=0)
     rounding = 16 * torch.finfo(rows.dtype).eps * (sizes + sizes.mT)
     return torch.where(slopes.abs() > rounding, slopes, 0)
-
-
-def _found(model: nn.Module, part: nn.Module | str, what: str) -> nn.Module:
-    if isinstance(part, str):
-        return find_module(model, part)
-    if not any(part is module for module in model.modules()):
-        raise InputError(f"{what} must be a part of the objective's model; the {type(part).__name__} given is not")
-    return part

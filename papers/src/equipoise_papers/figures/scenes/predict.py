@@ -8,29 +8,33 @@ from typing import Any
 import torch
 from torch import nn
 
-from equipoise.balance import Balancer
+from equipoise.balance.mixins import OnFeatures
 from equipoise.data.batches import TensorBatches
 from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.study.machine import seed_process
 from equipoise.study.methods import parse_methods
 from equipoise.study.problem import Problem
-from equipoise_papers.figures.scenes.picture import Row
+from equipoise_papers.figures.scenes.make import Row
 from equipoise_papers.figures.scenes.settings import Settings
 from equipoise_papers.problems.scenes import scenes_problem
 
 __all__ = ["predictions"]
 
 
-def predictions(settings: Settings, rows: int, told: Callable[[str], object]) -> tuple[list[Row], dict[str, float]]:
-    """Rows with predictions for the first test scenes of the study's problem, and the metrics over all of them.
+def predictions(
+    settings: Settings, rows: int, told: Callable[[str], object], problem: Problem | None = None
+) -> tuple[list[Row], dict[str, float]]:
+    """Rows with predictions for the first test scenes of the problem, and the metrics over all of them.
 
     Args:
         settings: how to train.
         rows: how many scenes to show.
         told: takes a line on each epoch.
+        problem: rooms to train on; those of the study by default.
     """
-    problem = scenes_problem(network=settings.network, width=settings.width, epochs=settings.epochs)  # type: ignore[arg-type]
+    if problem is None:
+        problem = scenes_problem(network=settings.network, width=settings.width, epochs=settings.epochs)  # type: ignore[arg-type]
     model, test = _trained(problem, settings, told)
     with torch.no_grad():
         metrics = dict(problem.evaluate(model, test))
@@ -57,7 +61,7 @@ def _trained(problem: Problem, settings: Settings, told: Callable[[str], object]
     model, losses, *_ = problem.build(settings.seed)
     (method,) = parse_methods(settings.method)
     made = method.make(settings.seed)
-    if problem.parts is not None and isinstance(made, Balancer) and made.lacks_parts:
+    if problem.parts is not None and isinstance(made, OnFeatures) and made.lacks_parts:
         made.take_parts(**problem.parts(model))
     objective = Objective(model, losses, tasks=problem.tasks)
     mtl = MultiTaskOptimizer(objective, problem.optimizer(model), balancer=made)
