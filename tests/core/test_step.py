@@ -169,7 +169,7 @@ def test_tasks_are_fixed_by_the_first_step() -> None:
 @pytest.mark.parametrize("name", ["mgda", "nash-mtl", "cagrad"])
 def test_gradients_of_features(name: str) -> None:
     model = Heads()
-    mtl = optimizer_of(name, model, lr=0.0, gradients="features", features=model.encoder)
+    mtl = optimizer_of(name, model, lr=0.0, features=model.encoder)
     mtl.step(batch())
     inputs, _ = batch()
     features = model.encoder(inputs)
@@ -208,12 +208,10 @@ def test_features_differentiate_the_encoder_once() -> None:
             features = self.body(Counting.apply(inputs.requires_grad_()))
             return [head(features).squeeze(-1) for head in self.heads]
 
-    for options, expected in (({}, 3), ({"gradients": "features"}, 1)):
+    for features, expected in ((None, 3), ("body", 1)):
         model = Model()
-        if options:
-            options["features"] = model.body
         calls.clear()
-        optimizer_of("mgda", model, **options).step(batch())
+        optimizer_of("mgda", model, features=features).step(batch())
         assert len(calls) == expected
 
 
@@ -228,7 +226,7 @@ def test_parameters_above_the_features_that_tasks_share_are_combined() -> None:
             return [head(features).squeeze(-1) for head in self.heads]
 
     model = Tall()
-    mtl = optimizer_of("mgda", model, lr=0.0, gradients="features", features=model.encoder)
+    mtl = optimizer_of("mgda", model, lr=0.0, features=model.encoder)
     mtl.step(batch())
     values = list(losses(model, batch()).values())
     gradients = [torch.autograd.grad(v, model.neck.weight, retain_graph=True)[0] for v in values]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from equipoise.bilevel.weighting import TaskWeighting, WeightingInfo, hold_out, weightings
 from equipoise.errors import InputError, refuse_unknown_options
