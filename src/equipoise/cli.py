@@ -1,7 +1,7 @@
 """The command line: the library's own commands and, by entry points, those of other distributions.
 
 A distribution adds a command by an entry point of the group ``equipoise.commands``: its name is the command's, and what it
-names is a function, or a ``typer.Typer`` with commands below it. Its module is imported whenever the command line starts, so it
+names is a function, or a ``typer.Typer`` with commands below it. Its module is imported for ``equipoise --help`` too, so it
 should import what it needs only when it is called.
 """
 
@@ -53,11 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _assembled(typed: Sequence[str]) -> typer.Typer:
-    """The library's commands with those of other distributions.
+    """The library's commands with those of other distributions, as far as they can be what was typed.
 
     Raises:
-        InputError: what was typed asks for a command of ``equipoise-papers``, which is not installed; or a distribution's
-            command has a name that is taken or cannot be loaded.
+        InputError: what was typed asks for a command of ``equipoise-papers``, which is not installed, or for one that cannot
+            be loaded.
     """
     import typer
 
@@ -68,27 +68,35 @@ def _assembled(typed: Sequence[str]) -> typer.Typer:
     )
     whole.registered_callback = app.registered_callback
     whole.registered_commands = list(app.registered_commands)
-    taken = {command.name for command in whole.registered_commands}
-    found = entry_points(group="equipoise.commands")
-    for point in sorted(found, key=lambda point: point.name):
-        source = point.dist.name if point.dist is not None else point.value
-        if point.name in taken:
-            raise InputError(f'{source} brings a command "{point.name}", and there is one of that name already')
-        taken.add(point.name)
-        try:
-            command = point.load()
-        except Exception as error:
-            raise InputError(f'the command "{point.name}" of {source} cannot be loaded: {error}') from error
-        if isinstance(command, typer.Typer):
-            whole.add_typer(command, name=point.name)
-        else:
-            whole.command(point.name)(command)
+    own = {command.name for command in whole.registered_commands}
     first = next((word for word in typed if not word.startswith("-")), None)
-    if first in _OF_THE_PAPERS and first not in taken:
+    if first in own or (first is None and "--version" in typed):
+        return whole
+    points = sorted(entry_points(group="equipoise.commands"), key=lambda point: point.name)
+    asked = [point for point in points if point.name == first]
+    if not asked and first in _OF_THE_PAPERS:
         raise InputError(
             f'the command "{first}" comes with equipoise-papers, which is not installed; '
             "from a clone of the repository: pip install ./papers"
         )
+    taken = set(own)
+    for point in asked or points:
+        try:
+            if point.name in taken:
+                raise InputError("there is another of that name")
+            command = point.load()
+        except Exception as error:
+            source = point.dist.name if point.dist is not None else point.value
+            said = f'the command "{point.name}" of {source} cannot be loaded: {error}'
+            if asked:
+                raise InputError(said) from error
+            print(f"equipoise: {said}", file=sys.stderr)  # the others can be listed and used
+            continue
+        taken.add(point.name)
+        if isinstance(command, typer.Typer):
+            whole.add_typer(command, name=point.name)
+        else:
+            whole.command(point.name)(command)
     return whole
 
 

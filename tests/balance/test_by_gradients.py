@@ -263,11 +263,11 @@ def test_gradnorm_survives_a_huge_learning_rate() -> None:
 
 
 @st.composite
-def nasty(draw: st.DrawFn) -> Tensor:
-    """Gradients ``[K, P]`` with zero, equal and opposed rows at scales of 1e-10 to 1e15."""
+def nasty(draw: st.DrawFn, largest: int = 15) -> Tensor:
+    """Gradients ``[K, P]`` with zero, equal and opposed rows at scales of 1e-10 to 1e15, or another power of ten."""
     tasks, columns = draw(st.integers(1, 6)), draw(st.integers(1, 8))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    rows = rng.standard_normal((tasks, columns)) * 10.0 ** rng.integers(-10, 16, (tasks, 1))
+    rows = rng.standard_normal((tasks, columns)) * 10.0 ** rng.integers(-10, largest + 1, (tasks, 1))
     for kind in draw(st.lists(st.sampled_from(["copy", "oppose", "zero"]), max_size=3)):
         a, b = rng.integers(tasks, size=2)
         rows[a] = {"copy": rows[b], "oppose": -rows[b] if a != b else rows[a], "zero": 0 * rows[a]}[kind]
@@ -282,26 +282,38 @@ VARIANTS: dict[str, Callable[[], eq.balance.GradientBalancer]] = {
 }
 
 
+def directions(name: str, rows: Tensor, order: Tensor | None = None) -> list[Tensor]:
+    """Of three steps with the same gradients, the tasks in another order if one is given."""
+    balancer, tasks = VARIANTS[name](), tuple(f"t{k}" for k in range(len(rows)))
+    values, found = torch.linspace(0.5, 2.0, len(rows), dtype=torch.float64), []
+    if order is not None:
+        rows, values = rows[order], values[order]
+    for step in range(3):
+        observation = Observation(tasks, tuple(range(len(rows))), values, gradients=rows, step=step)
+        found.append(balancer.decide(observation))
+        balancer.update(observation)
+    return found
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 @given(rows=nasty(), single=st.booleans())
-def test_always_finite_and_of_no_particular_order(name: str, rows: Tensor, single: bool) -> None:
+def test_always_finite(name: str, rows: Tensor, single: bool) -> None:
     rows = rows.float() if single else rows
-    tasks = tuple(f"t{k}" for k in range(len(rows)))
-    order = torch.from_numpy(np.random.default_rng(0).permutation(len(rows)))
-    here, there = VARIANTS[name](), VARIANTS[name]()
-    values = torch.linspace(0.5, 2.0, len(rows), dtype=torch.float64)
-    for step in range(3):
-        direction = None
-        for balancer, given_rows, given_values in ((here, rows, values), (there, rows[order], values[order])):
-            observation = Observation(tasks, tuple(range(len(rows))), given_values, gradients=given_rows, step=step)
-            found = balancer.decide(observation)
-            balancer.update(observation)
-            assert found.dtype == rows.dtype
-            assert torch.isfinite(found).all()
-            if direction is not None:
-                size = float((rows.double().norm(dim=1) * 1e3).max()) + float(direction.double().norm())
-                assert float((found.double() - direction.double()).norm()) <= 1e-5 * size
-            direction = found
+    for direction in directions(name, rows):
+        assert direction.dtype == rows.dtype
+        assert torch.isfinite(direction).all()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@given(data=st.data(), single=st.booleans(), seed=st.integers(0, 1000))
+def test_the_order_of_the_tasks_does_not_matter(name: str, data: st.DataObject, single: bool, seed: int) -> None:
+    # MoCo's weights take a step of the size of squared gradients before they are brought back: rounding grows with those.
+    rows = data.draw(nasty(0 if name == "moco" else 15))
+    rows = rows.float() if single else rows
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(rows)))
+    size = len(rows) * float(rows.double().norm(dim=1).max())
+    for here, there in zip(directions(name, rows), directions(name, rows, order), strict=True):
+        assert float((here.double() - there.double()).norm()) <= 16 * torch.finfo(rows.dtype).eps * size
 
 
 @pytest.mark.parametrize("name", NAMES)

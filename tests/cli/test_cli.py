@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.distributions import install
 
 from equipoise.balance.registry import methods
 from equipoise.cli import main
@@ -26,6 +27,35 @@ def fails(capsys, *arguments):
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"equipoise {__version__}\n"
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys\nfrom equipoise.cli import main\nmain(['--help'])\nprint('\\n', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert "Compare methods over seeds" in done.stdout
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "equipoise.commands" in loaded
+    assert not loaded & {"torch", "numpy", "rich.console", "matplotlib", "equipoise.balance"}
+
+
+def test_a_command_of_another_distribution(capsys, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    hello = "def hello(name: str) -> None:\n    'Greet somebody.'\n    print('hello', name)\n"
+    install(tmp_path, "far-hello", "[equipoise.commands]\nhello = far_hello:hello\n", far_hello=hello)
+    install(tmp_path, "far-broken", "[equipoise.commands]\nbroken = far_broken:run\nstudy = far_hello:hello\n")
+    assert main(["hello", "you"]) == 0
+    assert capsys.readouterr().out == "hello you\n"
+    assert 'the command "broken" of far-broken cannot be loaded: No module named' in fails(capsys, "broken")
+    assert main(["--help"]) == 0
+    out, err = capsys.readouterr()
+    assert "Greet somebody." in out
+    assert "Compare methods over seeds" in out  # the library's own commands stay its own
+    assert [line.partition(" of ")[0] for line in err.splitlines()] == [
+        'equipoise: the command "broken"',
+        'equipoise: the command "study"',
+    ]
+    assert main(["study", "--help"]) == 0
+    assert "Compare methods over seeds" in capsys.readouterr().out
 
 
 def test_methods_lists_every_method_with_its_cost_options_and_paper(capsys, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 
 import equipoise as eq
 from equipoise.registry import Registry
+from tests.distributions import install
 
 
 def colors() -> Registry[int]:
@@ -66,16 +67,6 @@ def test_it_is_filled_once_and_again_after_a_failure() -> None:
 
 
 # -- other distributions
-
-
-def install(folder: Path, name: str, entry_points: str, **modules: str) -> None:
-    """Makes a distribution as pip would leave it."""
-    information = folder / f"{name.replace('-', '_')}-1.0.dist-info"
-    information.mkdir(parents=True)
-    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(entry_points)
-    for module, text in modules.items():
-        (folder / f"{module}.py").write_text(text)
 
 
 OWN = """

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import equipoise as eq
-from tests.problems import METHODS, Heads, batch, losses, optimizer_of, parameters_of, same
+from tests.problems import METHODS, Heads, balancer_of, batch, losses, optimizer_of, parameters_of, same
 
 EVERY_METHOD = [info.name for info in eq.methods()]
 
@@ -87,7 +87,7 @@ def test_callables_give_the_same_step(name: str) -> None:
     eager = optimizer_of(name, lr=0.005)
     torch.manual_seed(0)
     model = Heads()
-    late = eq.MultiTaskOptimizer(eq.Objective(model, lazy), torch.optim.SGD(model.parameters(), lr=0.005), name)
+    late = eq.MultiTaskOptimizer(eq.Objective(model, lazy), torch.optim.SGD(model.parameters(), lr=0.005), balancer_of(name))
     for step in range(4):
         assert eager.step(batch(seed=step)).keys() == late.step(batch(seed=step)).keys()
         eager.end_epoch()
@@ -186,33 +186,43 @@ def test_gradients_of_features(name: str) -> None:
         assert torch.allclose(head.weight.grad, gradients[0], rtol=1e-4, atol=1e-7)
 
 
+class _Counting(torch.autograd.Function):
+    """Counts how often it is differentiated."""
+
+    calls = 0
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> Tensor:
+        _Counting.calls += 1
+        return grad
+
+
+class _Counted(Heads):
+    """Counts how often its encoder is differentiated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(self.encoder)
+
+    def forward(self, inputs: Tensor) -> list[Tensor]:
+        features = self.body(_Counting.apply(inputs.clone().requires_grad_()))
+        return [head(features).squeeze(-1) for head in self.heads]
+
+
+def _backward_passes(mtl: eq.MultiTaskOptimizer, data: object) -> int:
+    """Of one step, through the encoder."""
+    before = _Counting.calls
+    mtl.step(data)
+    return _Counting.calls - before
+
+
 def test_features_differentiate_the_encoder_once() -> None:
-    calls: list[int] = []
-
-    class Counting(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: object, x: Tensor) -> Tensor:
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx: object, grad: Tensor) -> Tensor:
-            calls.append(1)
-            return grad
-
-    class Model(Heads):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body = nn.Sequential(self.encoder)
-
-        def forward(self, inputs: Tensor) -> list[Tensor]:
-            features = self.body(Counting.apply(inputs.requires_grad_()))
-            return [head(features).squeeze(-1) for head in self.heads]
-
-    for features, expected in ((None, 3), ("body", 1)):
-        model = Model()
-        calls.clear()
-        optimizer_of("mgda", model, features=features).step(batch())
-        assert len(calls) == expected
+    assert _backward_passes(optimizer_of("mgda", _Counted()), batch()) == 3
+    assert _backward_passes(optimizer_of("mgda", _Counted(), features="body"), batch()) == 1
 
 
 def test_parameters_above_the_features_that_tasks_share_are_combined() -> None:
@@ -326,17 +336,16 @@ def test_the_gramian_can_be_looked_at_without_a_step() -> None:
 
 
 def test_nash_with_kept_weights_costs_one_backward_between() -> None:
-    every, seldom = optimizer_of(eq.NashMTL()), optimizer_of(eq.NashMTL(update_every=3))
+    every, seldom = optimizer_of(eq.NashMTL(), _Counted()), optimizer_of(eq.NashMTL(update_every=3), _Counted())
     for step in range(7):
         model = seldom.objective.model
         rows, own = _gradients(model, batch(seed=step))
-        seldom.step(batch(seed=step))
+        assert _backward_passes(seldom, batch(seed=step)) == (1 if step % 3 else 3)
         assert (seldom.last.gramian is not None) == (step % 3 == 0)
         expected = seldom.last.weights.float() @ rows
         assert torch.allclose(_grad(model.encoder.parameters()), expected, rtol=1e-3, atol=1e-6)
         assert torch.allclose(model.heads[1].weight.grad, own[1][0], rtol=1e-3, atol=1e-6)
-    every.step(batch(seed=0))
-    assert every.last.gramian is not None
+        assert _backward_passes(every, batch(seed=step)) == 3
 
 
 def test_learning_rate_schedules_and_groups_are_the_users() -> None:

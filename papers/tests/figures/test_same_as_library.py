@@ -8,13 +8,12 @@ import torch
 from torch import nn
 
 import equipoise as eq
-from equipoise.balance.registry import balancer as make_balancer
 from equipoise.objective import Objective
 from equipoise.study.methods import parse_method
-from equipoise.teleport import COST, Dense
+from equipoise.teleport import COST, Dense, Guard, PaperFormulation, Probes, Schedule, Search
 from equipoise_papers.figures.cost_toy.run import run
-from equipoise_papers.figures.cost_toy.search import directions, search
-from equipoise_papers.figures.cost_toy.settings import Settings, Teleporting
+from equipoise_papers.figures.cost_toy.settings import BALANCERS, Settings, Teleporting
+from equipoise_papers.figures.cost_toy.teleporter import directions, search
 from equipoise_papers.toys import TwoTasks
 
 CLOSE = {"rtol": 0.0, "atol": 1e-6}
@@ -44,22 +43,23 @@ def library_cost(settings: Teleporting, seed: int) -> COST:
     return COST(
         "dominated",
         delta=Dense(),
-        formulation="paper",
-        gamma=settings.gamma,
-        radius=settings.radius,
-        samples=settings.samples,
-        steps=settings.inner_steps,
-        lr=settings.inner_lr,
-        scaling="relative" if settings.relative else "none",
-        probe="current",
-        guard=settings.guard,
-        tolerance=settings.tolerance,
+        search=Search(
+            formulation=PaperFormulation(settings.gamma, settings.radius),
+            samples=settings.samples,
+            steps=settings.inner_steps,
+            lr=settings.inner_lr,
+            scaling="relative" if settings.relative else "none",
+        ),
+        probes=Probes(probe="current"),
+        guard=Guard(settings.tolerance, conflict=True) if settings.guard else None,
         history=settings.history,
-        start_step=settings.start_step,
-        stop_step=settings.stop_step,
-        cooldown=settings.cooldown,
-        budget=None,
-        check_every=settings.check_every,
+        schedule=Schedule(
+            start_step=settings.start_step,
+            stop_step=settings.stop_step,
+            cooldown=settings.cooldown,
+            budget=None,
+            check_every=settings.check_every,
+        ),
         seed=seed,
     )
 
@@ -77,15 +77,12 @@ def library_path(problem: TwoTasks, name: str, start: tuple[float, float], steps
     return np.stack(positions)
 
 
-NAMES = ("ls", "mgda", "cagrad", "nash-mtl", "fairgrad:alpha=2")
-
-
 @pytest.mark.parametrize("factor", [False, True])
 def test_plain_balancers_take_the_same_path_step_by_step(factor):
     starts = ((-8.5, 7.5), (10.0, -8.0))
-    settings = Settings(factor=factor, balancers=NAMES, starts=starts, seeds=(0,), steps=80, record_every=1)
+    settings = Settings(factor=factor, balancers=BALANCERS, starts=starts, seeds=(0,), steps=80, record_every=1)
     trajectories = run(settings)
-    for name in NAMES:
+    for name in BALANCERS:
         for number, start in enumerate(starts):
             (row,) = trajectories.rows_of(name, number, teleporting=False)
             expected = library_path(TwoTasks(factor=factor), name, start, 80, None)
@@ -117,9 +114,9 @@ def test_with_cost_the_same_teleports_and_the_same_path(options: dict[str, Any])
             np.testing.assert_allclose(trajectories.positions[:, row], expected, **CLOSE)
             own = [attempt for attempt in trajectories.attempts if attempt.row == row]
             assert [(attempt.step, attempt.accepted) for attempt in own] == [
-                (report.step, report.accepted) for report in teleport.history
+                (report.step, report.accepted) for report in teleport.attempts
             ]
-            for attempt, report in zip(own, teleport.history, strict=True):
+            for attempt, report in zip(own, teleport.attempts, strict=True):
                 distance = np.linalg.norm(np.subtract(attempt.landing, attempt.origin))
                 assert distance == pytest.approx(report.distance, abs=1e-6)
                 assert attempt.measure_before == pytest.approx(report.measure_before, abs=1e-6)
@@ -139,10 +136,3 @@ def test_the_search_of_one_row_does_not_depend_on_the_others():
     torch.testing.assert_close(together[1:2], alone, rtol=1e-9, atol=1e-9)
     assert float(together.norm(dim=1).min()) > 0.0
     torch.testing.assert_close(noise.norm(dim=-1), torch.ones(20, 5, 3, dtype=torch.float64))
-
-
-def test_the_default_balancers_are_those_of_the_registry():
-    assert {type(parse_method(name).make(0)).__name__ for name in NAMES} == {
-        type(make_balancer(name.partition(":")[0])).__name__ for name in NAMES
-    }
-    assert Settings().balancers == NAMES

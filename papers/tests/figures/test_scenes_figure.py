@@ -1,54 +1,58 @@
-"""The pictures of scenes: colours that say what they should, files that are promised."""
+"""The pictures of scenes: colors that say what they should, files that are promised."""
 
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import numpy as np
 import pytest
 
 from equipoise.cli import main
-from equipoise_papers.figures.scenes import Settings
-from equipoise_papers.figures.scenes.colours import CLASS_COLOURS, of_depth, of_labels, of_normals
+from equipoise_papers.figures.scenes import Settings, make
+from equipoise_papers.figures.scenes.make import CLASS_COLORS, of_depth, of_labels, of_normals
 from equipoise_papers.problems.scenes import scenes_problem
 from equipoise_papers.scenes import ROOM_CLASSES, STREET_CLASSES
 
 
-def test_every_class_has_a_colour_of_its_own():
+def test_every_class_has_a_color_of_its_own():
     for kind, names in (("rooms", ROOM_CLASSES), ("streets", STREET_CLASSES)):
-        assert len(CLASS_COLOURS[kind]) == len(names)
-        colours = of_labels(np.arange(-1, len(names))[None], kind)[0]
-        assert len(np.unique(colours, axis=0)) == len(names) + 1
-        assert colours[0].tolist() == [1, 1, 1]  # void
+        assert len(CLASS_COLORS[kind]) == len(names)
+        colors = of_labels(np.arange(-1, len(names))[None], kind)[0]
+        assert len(np.unique(colors, axis=0)) == len(names) + 1
+        assert colors[0].tolist() == [1, 1, 1]  # void
 
 
 def test_near_is_bright_and_nothing_is_white():
-    colours = of_depth(np.array([[0.0, 0.5, 1.0, 0.7]]), 0.0, 1.0, np.array([[True, True, True, False]]))[0]
-    assert colours[0].sum() < colours[1].sum() < colours[2].sum()
-    assert colours[3].tolist() == [1, 1, 1]
+    colors = of_depth(np.array([[0.0, 0.5, 1.0, 0.7]]), 0.0, 1.0, np.array([[True, True, True, False]]))[0]
+    assert colors[0].sum() < colors[1].sum() < colors[2].sum()
+    assert colors[3].tolist() == [1, 1, 1]
     facing, none = of_normals(np.array([[[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]]))[0]
     assert facing.tolist() == [0.5, 0.5, 1]
     assert none.tolist() == [1, 1, 1]
 
 
-def test_the_command_draws_scenes_and_predictions(tmp_path, monkeypatch, capsys):
-    from equipoise_papers.figures.scenes import make, predict
-
+def test_scenes_and_predictions_are_drawn(tmp_path, monkeypatch):
     monkeypatch.setenv("EQUIPOISE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(make.__globals__, "_SIZES", {"rooms": (36, 48), "streets": (24, 48)})
-    small = partial(scenes_problem, size=(32, 64), train=4, val=1, test=2, batch_size=2)
-    monkeypatch.setattr(predict, "scenes_problem", small)
-    arguments = ["--output", str(tmp_path / "out"), "--rooms", "1", "--streets", "1", "--width", "2", "--epochs", "1"]
-    assert main(["figure", "scenes", *arguments, "--predict", "--method", "famo"]) == 0
-    out, err = capsys.readouterr()
-    assert "epoch 1 of 1: semantic" in err
-    assert "predictions.png" in out
-    for name in ("scenes.png", "predictions.png"):
+    settings = Settings(rooms=1, streets=1, predict=True, method="famo", epochs=1, width=2)
+    small = scenes_problem(width=2, size=(32, 64), train=4, val=1, test=2, batch_size=2)
+    told = []
+    said = make(settings, tmp_path / "out", told.append, problem=small)
+    assert told[-1].startswith("epoch 1 of 1: semantic")
+    for name, line in zip(("scenes.png", "predictions.png"), said.splitlines(), strict=True):
+        assert line.startswith(str(tmp_path / "out" / name))
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
     about = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert about["method"] == "famo"
-    assert len(about["test"]) == 9
+    assert set(about["test"]) == {metric.name for metric in small.metrics}
+
+
+def test_the_options_of_the_command_reach_training(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("equipoise_papers.figures.scenes.make", lambda *given: seen.append(given[:2]) or "")
+    scenes = ["--rooms", "1", "--streets", "2", "--seed", "3", "--predict"]
+    training = ["--method", "famo", "--epochs", "5", "--network", "segnet-mtan", "--width", "6"]
+    assert main(["figure", "scenes", "--output", str(tmp_path), *scenes, *training]) == 0
+    assert seen == [(Settings(1, 2, 3, True, "famo", 5, "segnet-mtan", 6), tmp_path)]
 
 
 @pytest.mark.parametrize("bad", [{"rooms": 0}, {"streets": 0}, {"epochs": 0}])

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from equipoise_papers.scenes import KINDS, make_scene
-from equipoise_papers.scenes.camera import Camera
-from equipoise_papers.scenes.material import Material
-from equipoise_papers.scenes.parts import ball, block
-from equipoise_papers.scenes.rendering import Light, Surroundings, render, shadows, visible
+from equipoise_papers.scenes.camera import Camera, photograph
+from equipoise_papers.scenes.rendering import Light, Surroundings, render, visible
 from equipoise_papers.scenes.rendering.shadows import ambient, block_mean, lit, pattern
-from equipoise_papers.scenes.rendering.tiles import tiled
-from equipoise_papers.scenes.sensor import photograph
+from equipoise_papers.scenes.rendering.visible import tiled
+from equipoise_papers.scenes.solid import Material, Solid, ball, block
 from equipoise_papers.scenes.textures import plain
 
 GREY = Material(plain(np.full(3, 0.5)))
@@ -28,30 +28,29 @@ def looked_at(setting):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_leaving_out_solids_that_cannot_matter_changes_nothing(kind, monkeypatch):
+def test_leaving_out_solids_that_cannot_matter_changes_nothing(kind):
     """Every light and the surroundings, against trying every solid that casts for every pixel."""
     setting = KINDS[kind](np.random.default_rng(11))
     seen, hit, raised, samples, tiles = looked_at(setting)
     normals = seen.normals.astype(np.float32)
+    tried = []
 
-    def answers():
-        found = [lit(setting.solids, light, raised, hit, samples, tiles) for light in setting.lights]
-        return [*found, ambient(setting.solids, raised, normals, hit, samples, tiles, setting.around.reach)]
+    class Counted(Solid):
+        def span(self, origin, direction):
+            tried.append(direction.shape[1])
+            return super().span(origin, direction)
 
-    quick = answers()
+    solids = [Counted(**vars(solid)) for solid in setting.solids]
 
-    def everywhere(solids, light, tiles):
-        return lambda number: np.full(len(tiles.pixels), solids[number].casts)
+    def answers(tiles):
+        tried.clear()
+        found = [lit(solids, light, raised, hit, samples, tiles) for light in setting.lights]
+        return [*found, ambient(solids, raised, normals, hit, samples, tiles, setting.around.reach)], sum(tried)
 
-    monkeypatch.setattr(shadows, "_between_lamp", everywhere)
-    monkeypatch.setattr(shadows, "_between_sun", everywhere)
-    whole = shadows._free
-    monkeypatch.setattr(
-        shadows, "_free", lambda solids, near, *rest: whole(solids, lambda number: np.ones(len(tiles.pixels), bool), *rest)
-    )
-    slow_ambient = answers()[-1]
-    monkeypatch.setattr(shadows, "_free", whole)
-    slow = [*answers()[:-1], slow_ambient]
+    quick, few = answers(tiles)
+    # To blocks of pixels as large as this, everything is near.
+    slow, many = answers(replace(tiles, radius=np.full_like(tiles.radius, 1e6)))
+    assert few < many / 2
     for found, expected in zip(quick, slow, strict=True):
         assert 0 < expected.sum() < expected.size
         np.testing.assert_array_equal(found, expected)
@@ -82,7 +81,7 @@ def test_light_falls_off_with_the_square_of_the_distance_and_with_the_cosine():
     rendered = render([block((-9, 9), (-1, 0), (-9, 9), 4, GREY)], camera, [lamp], dark, HEIGHT, WIDTH)
     ground = rendered.seen.solid == 0
     away = lamp.position[:, None] - rendered.seen.points[:, ground.ravel()]
-    expected = 0.5 * lamp.colour[:, None] * away[1] / np.linalg.norm(away, axis=0) ** 3
+    expected = 0.5 * lamp.color[:, None] * away[1] / np.linalg.norm(away, axis=0) ** 3
     np.testing.assert_allclose(rendered.radiance[:, ground], expected, rtol=1e-4)
     assert (rendered.radiance[:, ~ground] == 0).all()
 
@@ -121,7 +120,7 @@ def test_a_photograph_keeps_order_and_range():
     assert (np.diff(means.reshape(16, 4).mean(1)) > 0).all()
 
 
-def test_no_texture_leaves_the_range_of_colours():
+def test_no_texture_leaves_the_range_of_colors():
     for kind in KINDS:
         for number in range(2):
             setting = KINDS[kind](np.random.default_rng([5, number]))
@@ -129,11 +128,11 @@ def test_no_texture_leaves_the_range_of_colours():
             for normal in np.eye(3):
                 normals = np.broadcast_to(normal[:, None], (3, 40))
                 for material in {solid.material for solid in setting.solids}:
-                    colours = material.texture(points, normals, np.full(40, 0.01))
-                    assert colours.shape == (3, 40)
-                    assert np.isfinite(colours).all()
-                    assert colours.min() >= 0
-                    assert colours.max() < 1.6
+                    colors = material.texture(points, normals, np.full(40, 0.01))
+                    assert colors.shape == (3, 40)
+                    assert np.isfinite(colors).all()
+                    assert colors.min() >= 0
+                    assert colors.max() < 1.6
 
 
 def test_noise_of_the_sensor_does_not_touch_the_truth():

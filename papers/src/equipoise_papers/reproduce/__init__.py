@@ -13,12 +13,18 @@
 ====================  =====================================================================================
 """
 
-from equipoise.errors import require
+from typing import TYPE_CHECKING
 
-for _module in ("cloudpickle", "jinja2", "matplotlib", "rich"):
-    require(_module, "study")
+from equipoise.lazy import on_demand
 
-from equipoise_papers.reproduce.recipe import Asked, Part, Recipe, Row, Setting  # noqa: E402
-from equipoise_papers.reproduce.registry import find_recipe, recipes  # noqa: E402
+if TYPE_CHECKING:
+    from equipoise_papers.reproduce.recipe import Asked, Part, Recipe, Row, Setting
+    from equipoise_papers.reproduce.registry import find_recipe, recipes
+else:  # the command line imports this package to list its commands, and must not wait for torch
+    __getattr__ = on_demand(
+        __name__,
+        dict.fromkeys(("Asked", "Part", "Recipe", "Row", "Setting"), "recipe")
+        | dict.fromkeys(("find_recipe", "recipes"), "registry"),
+    )
 
 __all__ = ["Asked", "Part", "Recipe", "Row", "Setting", "find_recipe", "recipes"]

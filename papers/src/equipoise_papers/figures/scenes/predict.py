@@ -15,22 +15,26 @@ from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.study.machine import seed_process
 from equipoise.study.methods import parse_methods
 from equipoise.study.problem import Problem
-from equipoise_papers.figures.scenes.picture import Row
+from equipoise_papers.figures.scenes.make import Row
 from equipoise_papers.figures.scenes.settings import Settings
 from equipoise_papers.problems.scenes import scenes_problem
 
 __all__ = ["predictions"]
 
 
-def predictions(settings: Settings, rows: int, told: Callable[[str], object]) -> tuple[list[Row], dict[str, float]]:
-    """Rows with predictions for the first test scenes of the study's problem, and the metrics over all of them.
+def predictions(
+    settings: Settings, rows: int, told: Callable[[str], object], problem: Problem | None = None
+) -> tuple[list[Row], dict[str, float]]:
+    """Rows with predictions for the first test scenes of the problem, and the metrics over all of them.
 
     Args:
         settings: how to train.
         rows: how many scenes to show.
         told: takes a line on each epoch.
+        problem: rooms to train on; those of the study by default.
     """
-    problem = scenes_problem(network=settings.network, width=settings.width, epochs=settings.epochs)  # type: ignore[arg-type]
+    if problem is None:
+        problem = scenes_problem(network=settings.network, width=settings.width, epochs=settings.epochs)  # type: ignore[arg-type]
     model, test = _trained(problem, settings, told)
     with torch.no_grad():
         metrics = dict(problem.evaluate(model, test))

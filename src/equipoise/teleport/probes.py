@@ -1,0 +1,157 @@
+"""The batches on which another point is sought, and those on which it is judged."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from equipoise.errors import InputError
+from equipoise.teleport.checks import check_whole
+
+__all__ = ["HeldBatches", "ProbeLike", "Probes"]
+
+ProbeLike: TypeAlias = "str | Iterable[Any]"
+Step: TypeAlias = tuple[Any, ...]
+"""The micro-batches of one step."""
+
+
+@dataclass(frozen=True)
+class Probes:
+    """The batches on which COST searches, and those on which it judges a landing.
+
+    Args:
+        probe: ``"recent"``: the batches of the last steps, the newest for the search and older ones to judge; ``"current"``:
+            the batch of this step for both; or a loader (any iterable of batches), of which the first few are held.
+        probe_batches: how many batches the search takes in turn, one per inner step.
+        held_out_batches: how many others a landing is judged on; with 0, those of the search.
+
+    Raises:
+        InputError: an unknown word, something that is not iterable, or fewer than one batch for the search.
+
+    Example:
+        >>> Probes(probe_batches=4)
+        Probes(probe='recent', probe_batches=4, held_out_batches=1)
+    """
+
+    probe: ProbeLike = "recent"
+    probe_batches: int = 8
+    held_out_batches: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.probe, str) and self.probe not in ("recent", "current"):
+            raise InputError(f'probe must be "recent", "current" or a loader of batches; got "{self.probe}"')
+        if not isinstance(self.probe, Iterable):
+            raise InputError(f'probe must be "recent", "current" or a loader of batches; got {type(self.probe).__name__}')
+        check_whole("probe_batches", self.probe_batches, 1)
+        check_whole("held_out_batches", self.held_out_batches, 0)
+
+
+class HeldBatches:
+    """Holds a few batches, as :class:`Probes` says.
+
+    Args:
+        probes: which, and how many.
+    """
+
+    def __init__(self, probes: Probes) -> None:
+        self._source = probes.probe
+        self._search = probes.probe_batches
+        self._held_out = probes.held_out_batches
+        self._held: deque[Step] = deque(maxlen=self._search + self._held_out)
+
+    def remember(self, batches: Step) -> None:
+        """Takes note of the batches of a step."""
+        if self._source == "current":
+            self._held.clear()
+        if isinstance(self._source, str):
+            self._held.append(batches)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are enough batches for an attempt."""
+        return self._source != "recent" or len(self._held) == self._search + self._held_out
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many batches a search goes round, and how many a judgement looks at."""
+        if self._source == "current":
+            own = sum(len(step) for step in self._held)
+            return own, own
+        if not self._held:
+            return self._search, self._held_out or self._search
+        newest_first = list(self._held)[::-1]
+        search = sum(len(step) for step in newest_first[: self._search])
+        return search, sum(len(step) for step in newest_first[self._search :]) or search
+
+    def batches(self) -> tuple[list[Any], list[Any]]:
+        """Batches for the search, and batches to judge a landing on (the same ones where no others are held).
+
+        Raises:
+            InputError: the loader gives too few batches.
+        """
+        if not isinstance(self._source, str) and not self._held:
+            self._draw()
+        if self._source == "current":
+            own = [batch for step in self._held for batch in step]
+            return own, own
+        newest_first = list(self._held)[::-1]
+        search = [batch for step in newest_first[: self._search] for batch in step]
+        judge = [batch for step in newest_first[self._search :] for batch in step]
+        return search, judge or search
+
+    def _draw(self) -> None:
+        assert not isinstance(self._source, str)
+        needed = self._search + self._held_out
+        source = self._source
+        if getattr(source, "persistent_workers", False) and hasattr(source, "_iterator"):
+            # Such a loader has a single iterator: asking for it once more would start a training epoch under way anew.
+            source = copy.copy(source)
+            source._iterator = None
+        # A loader's shuffling and augmentation must not change what training draws.
+        with _random_numbers_kept(source):
+            # The same batches on a second start. torch.manual_seed would seed every device's generator as well.
+            torch.default_generator.manual_seed(0)
+            drawn = list(islice(iter(source), needed))
+        if len(drawn) < needed:
+            raise InputError(
+                f"the probe loader gave {len(drawn)} batches; {needed} are needed ({self._search} to search on, "
+                f"{self._held_out} held out to judge a landing on). Give a longer one, or set probe_batches and "
+                f"held_out_batches"
+            )
+        self._held.extend((batch,) for batch in drawn)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The batches held: training that goes on without them would not go on the same way."""
+        return {"held": [tuple(step) for step in self._held]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up saved batches."""
+        self._held.clear()
+        self._held.extend(tuple(step) for step in state["held"])
+
+
+@contextmanager
+def _random_numbers_kept(source: Any) -> Iterator[None]:
+    """Puts back every random state that drawing from a loader may change: Python's, NumPy's, torch's and the loader's own."""
+    holders = (source, getattr(source, "sampler", None), getattr(source, "batch_sampler", None))
+    found = (getattr(holder, "generator", None) for holder in holders)
+    generators = [generator for generator in found if isinstance(generator, torch.Generator)]
+    states = [generator.get_state() for generator in generators]
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (it is the user's)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
