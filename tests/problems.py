@@ -61,15 +61,15 @@ def targets(batch: Batch) -> dict[str, Tensor]:
     return {f"t{k}": column for k, column in enumerate(batch[1].T)}
 
 
-def balancer_of(name: str, **options: object) -> eq.Balancer:
+def balancer_of(name: str, tasks: int = 3) -> eq.Balancer:
     """The balancer of that name, such that rounding decides nothing.
 
     LDC-MTL's slopes are signs of gaps between losses over their first ones, all of which are 1 in the first step: which sign
     comes out of that is up to the processor's last bits. Here losses are measured by others than their first ones.
     """
-    if name == "ldc-mtl" and not options:
-        return eq.LDCMTL(initial=[1.0, 8.0, 0.1])
-    return eq.balancer(name, **options)
+    if name == "ldc-mtl":
+        return eq.LDCMTL(initial=[1.0, 8.0, 0.1, 2.0, 0.6][:tasks])
+    return eq.balancer(name)
 
 
 def optimizer_of(
