@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from equipoise.errors import InputError
+from equipoise.reading import Unreadable, read_npz, shielded
 
 __all__ = ["check_storable", "read_checkpoint", "write_checkpoint"]
 
@@ -53,12 +54,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         InputError: the file is none of these.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            state = _unpacked(json.loads(str(file["__state__"])), file)
-    except (ValueError, KeyError, OSError, EOFError) as error:
+        with shielded():
+            found = read_npz(path)
+            state = _unpacked(json.loads(str(found["__state__"])), found)
+            if not isinstance(state, dict):
+                raise Unreadable("it holds no state")
+    except Unreadable as error:
         raise InputError(f"{path} is no checkpoint of a search ({error}); take another file name or remove it") from error
-    if not isinstance(state, dict):
-        raise InputError(f"{path} is no checkpoint of a search; take another file name or remove it")
     return state
 
 

@@ -70,6 +70,7 @@ class ASMG(Optimizer):
 
     smallest_objectives = 2
     _memory = ("_lambda", "_normals")
+    _changing = ("_lambda", "_normals")
 
     def __init__(
         self,
@@ -92,6 +93,7 @@ class ASMG(Optimizer):
         self._fixed = None if isinstance(weights, str) else _read_weights(weights)
         self._adaptive = isinstance(weights, str) and weights == "adaptive"
         self._shaping = shaping
+        self._extra = int(shaping == "mean")
         self._step_size = step_size
         self._momentum = momentum
         if not callable(step_size):
@@ -113,7 +115,7 @@ class ASMG(Optimizer):
 
     def _draw(self) -> Array:
         self._normals = self._rng.standard_normal((self._samples, self.dimension))
-        rows = self._samples + (self._shaping == "mean")
+        rows = self._samples + self._extra
         points = np.empty((rows, self.dimension))
         np.multiply(self._normals, self._std, out=points[: self._samples])
         points[: self._samples] += self._mean

@@ -42,6 +42,9 @@ class Optimizer(ABC):
 
     smallest_objectives: ClassVar[int] = 1
     _memory: ClassVar[tuple[str, ...]] = ()
+    _changing: ClassVar[tuple[str, ...]] = ()  # of the memory: what is not always there
+    _extra = 0  # rows of ask beside the samples
+    _counters: ClassVar[tuple[str, ...]] = ("iterations", "evaluations", "failures")
 
     def __init__(
         self, mean: object, *, std: object = 1.0, samples: int = 50, seed: Seed = None, failed: Failed = "drop"
@@ -170,7 +173,7 @@ class Optimizer(ABC):
             "failed": self._failed,
             "generator": self._rng.bit_generator.state,
         }
-        for name in ("_mean", "_std", "_objectives", "_asked", "iterations", "evaluations", "failures", *self._memory):
+        for name in ("_mean", "_std", "_objectives", "_asked", *self._counters, *self._memory):
             value = getattr(self, name)
             state[name.lstrip("_")] = value.copy() if isinstance(value, np.ndarray) else value
         return state
@@ -181,26 +184,58 @@ class Optimizer(ABC):
         Raises:
             InputError: the state is that of another kind of optimizer, dimension or number of samples.
         """
-        given = (state.get("optimizer"), np.shape(state.get("mean", ())), state.get("samples"))
+        mean, samples = state.get("mean"), state.get("samples")
+        shape = mean.shape if isinstance(mean, np.ndarray) else ()
+        given = (_text(state.get("optimizer")), shape, samples if type(samples) is int else None)
         own = (type(self).__name__, self._mean.shape, self._samples)
         if given != own:
             raise InputError(
                 f"the state is of {given[0]} with mean {given[1]} and {given[2]} samples; this is {own[0]} with mean "
                 f"{own[1]} and {own[2]} samples; make the optimizer as it was when the state was saved"
             )
-        missing = [n for n in ("generator", "asked", "iterations", *(m.lstrip("_") for m in self._memory)) if n not in state]
+        names = ("_mean", "_std", "_objectives", "_asked", *self._counters, *self._memory)
+        missing = [name for name in ("generator", "failed", *(n.lstrip("_") for n in names)) if name not in state]
         if missing:
             raise InputError(f"the state lacks {', '.join(missing)}; give what state_dict() returned")
-        self._failed = state["failed"]
-        if self._rng.bit_generator.state["bit_generator"] != state["generator"]["bit_generator"]:
+        for name in names:
+            self._check_part(name, state)
+        if _text(state["failed"]) not in get_args(Failed):
+            raise InputError(f"the state's failed is {_text(state['failed'])}; give what state_dict() returned")
+        before = self._rng.bit_generator.state
+        kind = _text(state["generator"].get("bit_generator")) if isinstance(state["generator"], dict) else None
+        if before["bit_generator"] != kind:
             raise InputError(
-                f"the state's generator is {state['generator']['bit_generator']}; this one's is "
-                f"{self._rng.bit_generator.state['bit_generator']}; give seed= a generator of the same kind"
+                f"the state's generator is {kind}; this one's is "
+                f"{before['bit_generator']}; give seed= a generator of the same kind"
             )
-        self._rng.bit_generator.state = state["generator"]
-        for name in ("_mean", "_std", "_objectives", "_asked", "iterations", "evaluations", "failures", *self._memory):
+        try:
+            self._rng.bit_generator.state = state["generator"]
+        except Exception as error:
+            self._rng.bit_generator.state = before
+            raise InputError("the state's generator cannot be used; give what state_dict() returned") from error
+        self._failed = state["failed"]
+        for name in names:
             value = state[name.lstrip("_")]
             setattr(self, name, value.copy() if isinstance(value, np.ndarray) else value)
+
+    def _check_part(self, name: str, state: dict[str, Any]) -> None:
+        """Refuses a part of a saved state that is of another kind or shape than this object's own."""
+        own, value, asked = getattr(self, name), state[name.lstrip("_")], state["asked"] is not None
+        if name in self._counters or name == "_objectives":
+            good = (type(value) is int and value >= 0) or (name == "_objectives" and value is None)
+        elif name == "_asked" or name in self._changing:
+            rows = (self._samples + (self._extra if name == "_asked" else 0), self.dimension)
+            shapes = {"_lambda": (state["objectives"],), "_last": (self._samples // 2,)}
+            good = value is None and not (asked and name not in shapes)
+            if isinstance(value, np.ndarray) and value.dtype == np.float64:
+                good = value.shape == shapes.get(name, rows) and not np.isnan(value).any()
+        elif isinstance(own, np.ndarray):
+            good = isinstance(value, np.ndarray) and value.dtype == own.dtype and value.shape == own.shape
+            good = good and bool(np.isfinite(value).all())
+        else:
+            good = type(value) is type(own) and bool(np.isfinite(value))
+        if not good:
+            raise InputError(f"the state's {name.lstrip('_')} is of another kind or shape than here; give what state_dict() returned")
 
     def _check_objectives(self, count: int) -> None:
         """Refuses a number of objectives, before anything has changed."""
@@ -219,6 +254,10 @@ class Optimizer(ABC):
     @abstractmethod
     def _update(self, points: Array, outputs: Array, keep: NDArray[np.bool_]) -> None:
         """Takes an iteration's rows. Rows that are not kept hold a penalty and must have no more influence than the worst."""
+
+
+def _text(value: object) -> str:
+    return " ".join(value.split())[:80] if isinstance(value, str) else f"of type {type(value).__name__}"
 
 
 def _filled(table: Array, good: NDArray[np.bool_]) -> Array:

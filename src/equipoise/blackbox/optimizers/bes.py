@@ -37,6 +37,8 @@ class BES(Optimizer):
     """
 
     _memory = ("_signs",)
+    _changing = ("_signs",)
+    _extra = 1
 
     def __init__(
         self,

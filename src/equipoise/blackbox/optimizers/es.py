@@ -37,6 +37,7 @@ class ES(Optimizer):
     """
 
     _memory = ("_normals", "_first", "_second", "_steps")
+    _changing = ("_normals",)
 
     def __init__(
         self,

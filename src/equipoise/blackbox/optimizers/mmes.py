@@ -43,6 +43,7 @@ class MMES(Optimizer):
     """
 
     _memory = ("_sigma", "_path", "_paths", "_born", "_count", "_evidence", "_last", "_generation")
+    _changing = ("_last",)
     _MIXED = 4
     _STEP_RATE = 0.3
     _SIGNIFICANCE = 0.05
