@@ -14,6 +14,7 @@ from torch import nn
 import equipoise as eq
 from benchmarks.networks import Problem
 from benchmarks.trainers import Step, equipoise_step, libmtl_step, plain_step, torchjd_step
+from equipoise.teleport import Probes, Schedule
 
 __all__ = ["SHARED", "TRAINERS"]
 
@@ -38,10 +39,10 @@ SHARED = 512 * 2048 + 3 * 2048 * 2048 + 4 * 2048
 
 
 # The step's own batch, so that held batches do not count, and no waiting.
-_AT_ONCE: dict[str, Any] = {"probe": "current", "budget": None}
+_AT_ONCE: dict[str, Any] = {"probes": Probes(probe="current"), "schedule": Schedule(budget=None)}
 
 
-def _always(gram: object) -> bool:
+def _always(gramian: object) -> bool:
     return True
 
 
@@ -49,9 +50,7 @@ TRAINERS: dict[str, Callable[[int], Step | None]] = {
     "plain": lambda tasks: plain_step(PROBLEM, tasks),
     "ours": lambda tasks: equipoise_step(PROBLEM, tasks, "mgda"),
     "ours, COST": lambda tasks: equipoise_step(PROBLEM, tasks, "mgda", teleport=eq.COST(_always, **_AT_ONCE)),
-    "ours, COST, paper": lambda tasks: equipoise_step(
-        PROBLEM, tasks, "mgda", teleport=eq.COST(_always, formulation="paper", **_AT_ONCE)
-    ),
+    "ours, COST, paper": lambda tasks: equipoise_step(PROBLEM, tasks, "mgda", teleport=eq.COST.paper(_always, **_AT_ONCE)),
     "ours, uw": lambda tasks: equipoise_step(PROBLEM, tasks, "uw"),
     "TorchJD": lambda tasks: torchjd_step(PROBLEM, tasks, "mgda"),
     "LibMTL": lambda tasks: libmtl_step(PROBLEM, tasks, "mgda"),

@@ -12,6 +12,7 @@ from benchmarks.memory_process import SHARED
 from benchmarks.networks import PROBLEMS, Problem
 from benchmarks.tables import table
 from benchmarks.trainers import equipoise_optimizer
+from equipoise.teleport import Schedule
 
 __all__ = ["run"]
 
@@ -43,8 +44,8 @@ def run(say: Say, *, budget: float = 1.0) -> None:
 
 def _training(problem: Problem, tasks: int, method: str, attempts: int) -> list[str]:
     # A condition that always holds: how often tasks conflict is a matter of the data.
-    cost = eq.COST(lambda gram: True)
-    idle = eq.COST(lambda gram: True, start=10**6)
+    cost = eq.COST(lambda gramian: True)
+    idle = eq.COST(lambda gramian: True, schedule=Schedule(start=10**6))
     batches = [problem.batch(tasks, seed) for seed in range(8)]
     runs = {
         "with": equipoise_optimizer(problem, tasks, method, teleport=cost),
@@ -55,7 +56,7 @@ def _training(problem: Problem, tasks: int, method: str, attempts: int) -> list[
     for mtl in runs.values():
         mtl.step(batches[0])  # the first step finds the shared parameters
     turn = 0
-    while len(cost.history) < attempts:
+    while len(cost.attempts) < attempts:
         order = list(runs)
         for name in order[turn % 3 :] + order[: turn % 3]:
             start = process_time()
@@ -64,13 +65,13 @@ def _training(problem: Problem, tasks: int, method: str, attempts: int) -> list[
             seconds[name] += process_time() - start
         turn += 1
     plain = seconds["without"] / (turn * BLOCK)
-    spent = sum(report.seconds for report in cost.history) / len(cost.history)
+    spent = sum(report.seconds for report in cost.attempts) / len(cost.attempts)
     return [
         problem.name,
         method,
         str(tasks),
         str(turn * BLOCK),
-        str(len(cost.history)),
+        str(len(cost.attempts)),
         f"{seconds['with'] / seconds['without']:.3f}×",
         f"{spent / plain:.0f}",
         f"{seconds['not due'] / seconds['without']:.3f}×",
@@ -83,7 +84,7 @@ def _memory() -> str:
         plain = peak("ours", tasks)
         extra = [f"{(peak(name, tasks) - plain) / (SHARED * 4):.2f}" for name in ("ours, COST", "ours, COST, paper")]
         rows.append([str(tasks), f"{plain / 2**20:.0f} MiB", *extra])
-    head = ["K", "MGDA", "beyond that: COST()", 'COST(formulation="paper")']
+    head = ["K", "MGDA", "beyond that: COST()", "COST.paper()"]
     return (
         f"Peak resident memory of {WIDE.name} with P = {SHARED:,} shared parameters, batch {WIDE.batch_size}, in a fresh "
         "process, without teleports and with one after every step, in units of P·4 bytes: 1 is one copy of the parameters.\n\n"

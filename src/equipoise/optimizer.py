@@ -33,13 +33,13 @@ __all__ = ["MultiTaskOptimizer", "Teleport"]
 class Teleport(Protocol):
     """What moves the shared parameters between steps."""
 
-    def before_step(self, optimizer: MultiTaskOptimizer) -> None:
+    def before_step(self, mtl: MultiTaskOptimizer) -> None:
         """Called when ``.grad`` is complete (unscaled and clipped), just before the torch optimizer steps."""
 
-    def after_step(self, optimizer: MultiTaskOptimizer, batches: tuple[Any, ...]) -> Any:
-        """Called after every step that was taken; ``optimizer.last`` tells of it, and ``.grad`` is still there.
+    def after_step(self, mtl: MultiTaskOptimizer, batches: tuple[Any, ...]) -> Any:
+        """Called after every step that was taken; ``mtl.last`` tells of it, and ``.grad`` is still there.
 
-        What it returns becomes ``optimizer.last.teleport``.
+        What it returns becomes ``mtl.last.teleport``.
         """
 
     def end_epoch(self) -> None:

@@ -24,7 +24,7 @@ from equipoise.nets import (
     TaskFlow,
     position_groups,
 )
-from equipoise.teleport.parameters import shared_by_name
+from equipoise.teleport.attempt import shared_by_name
 from tests.nets.flows import TASKS, batch, losses, model
 from tests.teleport.helpers import eager_cost
 

@@ -1,7 +1,6 @@
 """``cost+NAME`` and ``cost(option=value)+NAME``: what is read, what it is called, what is refused."""
 
 import dataclasses
-import inspect
 import json
 import pickle
 
@@ -14,7 +13,7 @@ from equipoise.study import Study, parse_method, parse_methods
 from equipoise.study.folder import Folder
 from equipoise.study.plan import Run
 from equipoise.study.teleports import parse_teleport
-from equipoise.teleport import COST, OFT, Dense, LoHa, LowRank, ReleasedFormulation
+from equipoise.teleport import COST, OFT, Dense, LoHa, LowRank, PaperFormulation, ReleasedFormulation, Schedule, Search
 
 
 def label(text):
@@ -34,16 +33,16 @@ def test_any_method_may_have_a_teleport():
 def test_the_word_none_is_a_scaling():
     method = parse_method("cost(scaling=none)+ls")
     assert method.label == "cost(scaling=none)+ls"
-    assert method.teleport(0).scaling == "none"
+    assert not method.teleport(0).search.relative
 
 
 def test_options_reach_cost():
     cost = parse_method("cost(gamma=0.2,start=3,trigger=weak,history=mass,guard=False)+fairgrad:alpha=2").teleport(0)
-    assert cost.search.formulation.gamma == 0.2
+    assert cost.search.sought.gamma == 0.2
     assert cost.trigger.name == "weak"
-    assert cost.history_policy == "mass"
+    assert cost.history.name == "mass"
     assert cost.guard is None
-    assert not cost._schedule.due(0, 0.0)  # starts in epoch 3
+    assert cost.schedule == Schedule(start=3)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +63,7 @@ def test_deltas(text, delta):
 
 def test_the_seed_of_the_run_is_costs_unless_it_has_its_own():
     def first(cost):
-        return cost._generator.initial_seed()
+        return cost.seed
 
     assert first(parse_method("cost+rlw").teleport(5)) == 5
     assert parse_method("cost+rlw").make(5).seed == 5
@@ -75,15 +74,18 @@ def test_the_seed_of_the_run_is_costs_unless_it_has_its_own():
     assert "seed" not in parse_method("cost+rlw").options["teleport"]
 
 
-DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(COST).parameters.items()}
-GAMMA = COST().search.formulation.gamma
+GAMMA = COST().search.sought.gamma
 
 
 @pytest.mark.parametrize(
     ("text", "shortest"),
     [
         ("cost()+ls", "cost+ls"),
-        (f"cost(steps={DEFAULTS['steps']},guard={DEFAULTS['guard']},budget={DEFAULTS['budget']})+ls", "cost+ls"),
+        (f"cost(steps={Search().steps},guard=losses,budget={Schedule().budget},optimizer=adam)+ls", "cost+ls"),
+        ("cost(guard=False)+ls", "cost(guard=None)+ls"),
+        ("cost(guard=True)+ls", "cost(guard=conflict)+ls"),
+        ("cost(trigger=majority,fraction=0.25)+ls", "cost(trigger=majority,fraction=0.25)+ls"),
+        ("cost(trigger=majority,fraction=0.5)+ls", "cost(trigger=majority)+ls"),
         (f"cost(gamma={GAMMA})+ls", "cost+ls"),  # left out, the formulation decides
         (f"cost(formulation=released,gamma={ReleasedFormulation().gamma})+ls", "cost(formulation=released)+ls"),
         (f"cost(gamma={GAMMA + 1})+ls", f"cost(gamma={GAMMA + 1})+ls"),
@@ -126,22 +128,26 @@ def test_lists_of_methods():
         ("cost+fairgard", UnknownMethodError, 'no method "fairgard". Did you mean "fairgrad"'),
         ("cost+fairgrad:alfa=2", UnknownOptionError, '"fairgrad" has no option "alfa". Did you mean "alpha"?'),
         ("cost(gama=2)+ls", UnknownOptionError, 'COST has no option "gama". Did you mean "gamma"?'),
-        ("cost(optimizer=adam)+ls", UnknownOptionError, 'COST has no option "optimizer"'),
+        ("cost(optimizer=adan)+ls", InputError, 'torch has no optimizer "adan". Did you mean "adam"'),
         ("cost(delta=ofd)+ls", InputError, 'no delta "ofd". Did you mean "oft"?'),
         (
             "cost(delta=lowrank,blocks=2)+ls",
             UnknownOptionError,
-            '"lowrank" has no option "blocks": it has rank, alpha, vectors; "blocks" belongs',
+            'the option "blocks" belongs to delta=oft, which is not chosen here',
         ),
         ("cost(delta=dense,rank=2)+ls", UnknownOptionError, "belongs to delta=lowrank and delta=loha"),
         ("cost(trigger=dominatd)+ls", InputError, 'no trigger "dominatd". Did you mean "dominated"?'),
         ("cost(gamma=-1)+ls", InputError, "gamma must be at least 0"),
         ("cost(rank=0)+ls", InputError, "rank must be a whole number"),
         ("cost(stop=2,start=3)+ls", InputError, "stop=2 leaves nothing after start=3"),
-        ("cost(gamma=abc)+ls", InputError, "the option \"gamma\" of COST is a number; got 'abc'"),
-        ("cost(lr=none)+ls", InputError, 'the option "lr" of COST is a number; got None'),
-        ("cost(guard=3)+ls", InputError, 'guard must be True, False or "losses"; got 3'),
-        ("cost(formulation=3)+ls", InputError, 'the option "formulation" of COST is a word; got 3'),
+        ("cost(fraction=0.2)+ls", UnknownOptionError, 'the option "fraction" belongs to trigger=majority, which is not'),
+        ("cost(descent=0.2,formulation=paper)+ls", UnknownOptionError, '"descent" belongs to formulation=pareto'),
+        ("cost(gamma=abc)+ls", InputError, "gamma must be at least 0; got 'abc'"),
+        ("cost(lr=none)+ls", InputError, "lr must be a positive step size of the inner optimizer; got None"),
+        ("cost(vectors=2)+ls", InputError, "vectors must be True or False; got 2"),
+        ("cost(guard=3)+ls", InputError, "guard must be losses, conflict or none; got 3"),
+        ("cost(guard=none,tolerance=0.1)+ls", InputError, "tolerance belongs to the guard"),
+        ("cost(formulation=3)+ls", InputError, "the name of a formulation is a text; got 3"),
         ("cost(gamma)+ls", InputError, "not of the form option=value"),
     ],
 )
@@ -173,7 +179,7 @@ def test_the_folder_tells_methods_with_and_without_teleports_apart(tiny, tmp_pat
 
 
 def test_teleports_of_ones_own():
-    instance = COST(gamma=0.7, delta=Dense())
+    instance = COST(search=Search(formulation=PaperFormulation(gamma=0.7)), delta=Dense())
     methods = parse_methods(
         [
             ("a", "fairgrad", instance),
@@ -186,11 +192,11 @@ def test_teleports_of_ones_own():
     )
     a, b, c, d, e, f = methods
     assert a.teleport(0) is not instance  # runs do not share state
-    assert a.teleport(0).search.formulation.gamma == 0.7
-    assert b.teleport(7)._generator.initial_seed() == 7
+    assert a.teleport(0).search.sought.gamma == 0.7
+    assert b.teleport(7).seed == 7
     assert isinstance(c.teleport(7), COST)
     assert d.options == e.options
-    assert d.teleport(1).search.formulation.gamma == e.teleport(1).search.formulation.gamma == 0.3
+    assert d.teleport(1).search.sought.gamma == e.teleport(1).search.sought.gamma == 0.3
     assert [method.options.get("teleport") for method in (a, b, c)] == ["own"] * 3
     assert f.teleport is None
     assert "teleport" not in f.options

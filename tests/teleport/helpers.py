@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -9,13 +10,32 @@ import torch
 from torch import Tensor, nn
 
 import equipoise as eq
-from equipoise.teleport import COST, TeleportReport
+from equipoise.teleport import COST, Guard, Probes, Schedule, Search, TeleportReport
+from equipoise.teleport.formulations import as_formulation
 from tests import problems
 
 
-def always(gram: Any) -> bool:
+def always(gramian: Any) -> bool:
     """A condition that is met in every step."""
     return True
+
+
+def cost_with(trigger: Any = None, **options: Any) -> COST:
+    """A COST from flat options, each of which goes to the group that has it; ``guard`` and ``formulation`` as in text."""
+    own = {name: options.pop(name) for name in ("delta", "history", "seed") if name in options}
+    formulation = options.pop("formulation", "pareto")
+    sought = {name: options.pop(name) for name in ("gamma", "radius", "invariance", "descent") if name in options}
+    if isinstance(formulation, str):
+        formulation = dataclasses.replace(as_formulation(formulation), **sought)  # type: ignore[type-var]
+    guard = options.pop("guard", "losses")
+    tolerance = options.pop("tolerance", None)
+    options["formulation"] = formulation
+    groups: dict[str, Any] = {"guard": Guard(tolerance, conflict=guard is True) if guard else None}
+    for name, kind in (("search", Search), ("schedule", Schedule), ("probes", Probes)):
+        fields = [field.name for field in dataclasses.fields(kind) if field.name in options]
+        groups[name] = kind(**{field: options.pop(field) for field in fields})
+    assert not options, options
+    return COST(trigger, **groups, **own)
 
 
 def eager_cost(trigger: Any = always, **options: Any) -> COST:
@@ -35,7 +55,7 @@ def eager_cost(trigger: Any = always, **options: Any) -> COST:
         "check_every": 1,
         "seed": 0,
     }
-    return COST(trigger, **(settings | options))
+    return cost_with(trigger, **(settings | options))
 
 
 def train(mtl: eq.MultiTaskOptimizer, steps: Iterable[int] = range(6), micro_batches: int = 1, tasks: int = 3) -> None:
@@ -72,13 +92,13 @@ def shared_names(mtl: eq.MultiTaskOptimizer) -> list[str]:
     return [name for name, parameter in mtl.objective.model.named_parameters() if id(parameter) in ids]
 
 
-def timeless(history: Iterable[TeleportReport]) -> str:
-    """A history without what differs from run to run; as text, for NaN is not equal to itself."""
-    return repr([{name: entry for name, entry in report.as_dict().items() if name != "seconds"} for report in history])
+def timeless(attempts: Iterable[TeleportReport]) -> str:
+    """Attempts without what differs from run to run; as text, for NaN is not equal to itself."""
+    return repr([{name: entry for name, entry in report.as_dict().items() if name != "seconds"} for report in attempts])
 
 
 def task_gradients(losses: dict[str, Tensor], parameters: Sequence[Tensor]) -> Tensor:
-    """A row a task, ``[K, P]`` in float64, by plain differentiation."""
+    """A row per task, ``[K, P]`` in float64, by plain differentiation."""
     rows = []
     for loss in losses.values():
         gradients = torch.autograd.grad(loss, list(parameters), retain_graph=True, allow_unused=True)

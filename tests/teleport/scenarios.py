@@ -30,7 +30,7 @@ def cost_of(delta: str, options: dict[str, Any]) -> COST:
 
 
 def answer(mtl: eq.MultiTaskOptimizer, cost: COST) -> Answer:
-    return state(mtl.objective.model), [report.as_dict() for report in cost.history], timeless(cost.history)
+    return state(mtl.objective.model), [report.as_dict() for report in cost.attempts], timeless(cost.attempts)
 
 
 def plain(
@@ -70,7 +70,7 @@ def cliff(rank: int, count: int) -> tuple[State, State, list[tuple[bool, str]]]:
     model = model_of(0)
     kept: State = {}
 
-    def note(gram: Any) -> bool:
+    def note(gramian: Any) -> bool:
         kept.update(state(model))
         return True
 
@@ -89,7 +89,7 @@ def cliff(rank: int, count: int) -> tuple[State, State, list[tuple[bool, str]]]:
         warnings.simplefilter("ignore")
         for step in range(2):
             mtl.step(share(problems.batch(16, seed=step), rank, count))
-    return state(model), dict(kept), [(report.accepted, report.reason) for report in cost.history]
+    return state(model), dict(kept), [(report.accepted, report.reason) for report in cost.attempts]
 
 
 def default_inner(rank: int, count: int, method: str, history: str) -> Answer:

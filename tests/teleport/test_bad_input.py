@@ -13,23 +13,22 @@ from torch import Tensor, nn
 import equipoise as eq
 from equipoise.teleport import COST, OFT, Dense, LoHa, LowRank, PaperFormulation, Released
 from tests import problems
-from tests.teleport.helpers import always, eager_cost, optimizer_with, train
+from tests.teleport.helpers import always, cost_with, eager_cost, optimizer_with, train
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"delta": "lora"}, r"delta must be LowRank\(\), LoHa\(\), OFT\(\) or Dense\(\); got str"),
-        ({"delta": LowRank}, "delta must be LowRank"),
+        ({"delta": "lora"}, r'there is no delta "lora"\. Did you mean "loha"'),
+        ({"delta": LowRank}, "delta must be a Delta or one of lowrank, loha, oft, dense; got the class LowRank"),
         ({"formulation": "papers"}, r'there is no formulation "papers"\. Did you mean "paper"'),
         ({"formulation": "pareto", "seek": "mean"}, 'seek="mean" is rewarded with the factor gamma, which is 0'),
-        ({"guard": "maybe"}, 'guard must be True, False or "losses"'),
         ({"optimizer": "adam"}, "optimizer must make a torch optimizer from factors and lr"),
         ({"lr": math.inf}, "lr must be a positive step size"),
         ({"lr": "x"}, "lr must be a positive step size"),
         ({"budget": "x"}, "budget must be a positive share"),
         ({"seed": "x"}, "seed must be a whole number"),
-        ({"formulation": PaperFormulation(), "gamma": 0.2}, "gamma, radius, invariance and descent belong to the formulation"),
+        ({"formulation": PaperFormulation}, "formulation must be a Formulation or one of .*; got the class PaperFormulation"),
         ({"gamma": -1.0}, "gamma must be at least 0; got -1"),
         ({"radius": 0.0}, "radius must be positive; got 0"),
         ({"samples": 0}, "samples must be a whole number from 1 on; got 0"),
@@ -38,17 +37,18 @@ from tests.teleport.helpers import always, eager_cost, optimizer_with, train
         ({"check_every": 0}, "check_every must be a whole number from 1 on; got 0"),
         ({"lr": 0.0}, "lr must be a positive step size of the inner optimizer; got 0"),
         ({"lr": math.nan}, "lr must be a positive step size"),
-        ({"scaling": "log"}, 'scaling must be "relative" or "none"; got "log"'),
-        ({"history": "drop"}, 'history must be one of .*; got "drop"'),
+        ({"scaling": "log"}, 'scaling must be "relative" or "none"; got \'log\''),
+        ({"history": "drop"}, 'there is no history "drop"'),
+        ({"history": 3}, "history must be a History or one of keep, .*; got int"),
         ({"trigger": "conflicts"}, 'there is no trigger "conflicts"'),
-        ({"seek": "sharpnes"}, "sharpnes"),
+        ({"seek": "sharpnes"}, "seek must be one of sharpness, mean, smallest, pairwise; got 'sharpnes'"),
         ({"tolerance": 0.0}, "tolerance must be a positive relative loss change"),
     ],
     ids=str,
 )
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(eq.InputError, match=message) as caught:
-        COST(**options)
+        cost_with(**options)
     assert "\n" not in str(caught.value)
 
 
@@ -75,7 +75,7 @@ def test_a_toy_problem_with_a_dense_delta() -> None:
     cost = eager_cost(delta=Dense(), probe="current")
     mtl = optimizer_with(cost, "ls", Vector(), toy)
     mtl.step(None)
-    assert cost.history[0].accepted
+    assert cost.attempts[0].accepted
 
 
 @pytest.mark.parametrize("kind", [LowRank, LoHa])
@@ -134,7 +134,7 @@ def on_a_cliff(cliff: Cliff, **options: Any) -> tuple[COST, eq.MultiTaskOptimize
     model = problems.Heads()
     kept: dict[str, Tensor] = {}
 
-    def note(gram: Any) -> bool:
+    def note(gramian: Any) -> bool:
         cliff.centre = model.encoder[0].weight.detach().clone()
         kept.update(problems.parameters_of(model))
         return True
@@ -160,8 +160,8 @@ def test_a_search_that_meets_what_is_not_finite_is_given_up(value: float, guard:
     cost, mtl, kept = on_a_cliff(cliff, guard=guard)
     warned = steps(mtl, range(2), cliff)
     assert problems.same(problems.parameters_of(mtl.objective.model), kept)
-    assert len(cost.history) == 1
-    report = cost.history[0]
+    assert len(cost.attempts) == 1
+    report = cost.attempts[0]
     assert not report.accepted
     assert report.reason == "the loss of t1 became non-finite"
     assert report.losses_after == report.cosines_after == report.norms_after == ()
@@ -170,7 +170,7 @@ def test_a_search_that_meets_what_is_not_finite_is_given_up(value: float, guard:
     assert warned == ["a teleport was given up and the model stays where it was: the loss of t1 became non-finite"]
     # Counted and backed off like any refusal, and not warned of again.
     assert steps(mtl, range(2, 20), cliff) == []
-    assert [report.step for report in cost.history] == [1, 3, 7, 15]
+    assert [report.step for report in cost.attempts] == [1, 3, 7, 15]
 
 
 @pytest.mark.parametrize("guard", [True, False])
@@ -180,7 +180,7 @@ def test_a_landing_where_a_held_out_loss_is_not_finite_is_refused(value: float, 
     cost, mtl, kept = on_a_cliff(cliff, guard=guard, probe_batches=1, held_out_batches=1)
     steps(mtl, range(2), cliff)
     assert problems.same(problems.parameters_of(mtl.objective.model), kept)
-    assert [(report.accepted, report.reason) for report in cost.history] == [(False, "a loss or gradient is not finite there")]
+    assert [(report.accepted, report.reason) for report in cost.attempts] == [(False, "a loss or gradient is not finite there")]
     steps(mtl, range(2, 6), cliff)
 
 
@@ -190,7 +190,7 @@ def test_a_landing_that_is_not_finite_is_refused_without_checks_as_well() -> Non
     mtl._balancing.context.check_finite = False
     steps(mtl, range(2), cliff)
     assert problems.same(problems.parameters_of(mtl.objective.model), kept)
-    assert [(report.accepted, report.reason) for report in cost.history] == [(False, "a loss or gradient is not finite there")]
+    assert [(report.accepted, report.reason) for report in cost.attempts] == [(False, "a loss or gradient is not finite there")]
 
 
 def test_after_a_loss_that_was_not_finite_teleports_go_on() -> None:
@@ -202,11 +202,11 @@ def test_after_a_loss_that_was_not_finite_teleports_go_on() -> None:
     mtl = optimizer_with(cost)
     with pytest.warns(UserWarning, match="given up"):
         train(mtl, range(1))
-    cost._probes._held.clear()
-    cost._probes._held.extend([(problems.batch(seed=51),), (problems.batch(seed=52),)])
+    cost._held._held.clear()
+    cost._held._held.extend([(problems.batch(seed=51),), (problems.batch(seed=52),)])
     train(mtl, range(1, 6))
-    assert cost.history[-1].accepted
-    assert cost.history[-1].distance > 1e-3
+    assert cost.attempts[-1].accepted
+    assert cost.attempts[-1].distance > 1e-3
 
 
 def test_an_error_in_a_probe_leaves_the_model_and_the_next_step_fine() -> None:
@@ -215,7 +215,7 @@ def test_an_error_in_a_probe_leaves_the_model_and_the_next_step_fine() -> None:
     model = problems.Heads()
     kept: dict[str, Tensor] = {}
 
-    def note(gram: Any) -> bool:
+    def note(gramian: Any) -> bool:
         kept.update(problems.parameters_of(model))
         return True
 
@@ -242,7 +242,7 @@ def test_an_inner_optimizer_that_goes_astray_is_refused() -> None:
     train(plain, range(2))
     train(mtl, range(2))
     assert problems.same(problems.parameters_of(mtl.objective.model), problems.parameters_of(plain.objective.model))
-    assert [report.accepted for report in cost.history] == [False]
+    assert [report.accepted for report in cost.attempts] == [False]
 
 
 @pytest.mark.parametrize("teleport", [COST, "cost"])
@@ -262,22 +262,22 @@ def test_the_default_rank_fits_where_the_shared_parameters_are_found_by_the_firs
         features = model["encoder"](batch)
         return {name: (model[name](features) - shift).square().mean() for name, shift in (("a", 1.0), ("b", -1.0))}
 
-    cost = COST(lambda gram: True, budget=None, cooldown=1, check_every=1, probe_batches=1)
+    cost = cost_with(always, budget=None, cooldown=1, check_every=1, probe_batches=1)
     mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), torch.optim.SGD(model.parameters(), lr=0.01), "ls", teleport=cost)
     for seed in range(3):
         mtl.step(torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)))
-    assert cost.history
-    assert cost.history[-1].distance > 0
+    assert cost.attempts
+    assert cost.attempts[-1].distance > 0
 
 
 def test_a_trigger_of_ones_own_needs_no_name() -> None:
     class Always(Released):
-        def __call__(self, gram: Any) -> bool:
+        def __call__(self, gramian: Any) -> bool:
             return True
 
     cost = eager_cost(Always(), delta=Dense())
     train(optimizer_with(cost), range(3))
-    assert {report.trigger for report in cost.history} == {"Always"}
+    assert {report.trigger for report in cost.attempts} == {"Always"}
 
 
 def test_gramians_under_a_gradient_scaler_do_not_vanish() -> None:

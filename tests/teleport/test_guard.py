@@ -9,15 +9,14 @@ import pytest
 import torch
 
 import equipoise as eq
-from equipoise.teleport import COST
-from equipoise.teleport.guard import Guard
+from equipoise.teleport import Guard, PaperFormulation, ParetoFormulation, ReleasedFormulation
 from equipoise.teleport.history import similarity
 from equipoise.teleport.report import TeleportReport
 
 
 def objection(after: list[float], measures: tuple[float, float] = (0.2, 0.1), tolerance: float = 0.05) -> str:
     before, sizes = np.array([1.0, 10.0]), np.array([1.0, 10.0])
-    return Guard(tolerance).objection(before, np.array(after), sizes, *measures)
+    return Guard(tolerance, conflict=True).objection(before, np.array(after), sizes, *measures, PaperFormulation())
 
 
 def test_equal_losses_and_less_conflict_pass() -> None:
@@ -36,17 +35,29 @@ def test_the_mean_relative_change_counts_in_both_directions() -> None:
 
 
 def test_where_losses_may_fall_the_largest_rise_counts() -> None:
-    guard = Guard(0.05, losses_may_fall=True)
+    guard, pareto = Guard(0.05), ParetoFormulation()
     before = sizes = np.array([1.0, 10.0])
-    assert guard.objection(before, np.array([0.2, 10.4]), sizes, 0.2, 0.1) == ""
-    found = guard.objection(before, np.array([0.2, 10.6]), sizes, 0.2, 0.1)
+    assert guard.objection(before, np.array([0.2, 10.4]), sizes, 0.2, 0.1, pareto) == ""
+    found = guard.objection(before, np.array([0.2, 10.6]), sizes, 0.2, 0.1, pareto)
     assert "the losses change for the worse by 6.0% on held-out batches" in found
 
 
 def test_the_conflict_can_be_left_out() -> None:
     before = sizes = np.array([1.0, 10.0])
-    assert Guard(conflict=False).objection(before, before, sizes, 0.2, 0.9) == ""
-    assert "not finite" in Guard(conflict=False).objection(before, before, sizes, 0.2, math.nan)
+    assert Guard().objection(before, before, sizes, 0.2, 0.9, PaperFormulation()) == ""
+    assert "not finite" in Guard().objection(before, before, sizes, 0.2, math.nan, PaperFormulation())
+
+
+def test_left_out_the_tolerance_is_that_of_the_formulation() -> None:
+    assert [Guard().tolerance_for(kind()) for kind in (ParetoFormulation, PaperFormulation, ReleasedFormulation)] == [
+        0.02,
+        0.05,
+        0.05,
+    ]
+    before = sizes = np.array([1.0, 10.0])
+    after = np.array([1.03, 10.0])
+    assert "tolerance of 2.0%" in Guard().objection(before, after, sizes, 0.2, 0.1, ParetoFormulation())
+    assert Guard().objection(before, after, sizes, 0.2, 0.1, PaperFormulation()) == ""
 
 
 def test_more_conflict_is_refused() -> None:
@@ -66,8 +77,6 @@ def test_wrong_tolerances() -> None:
     for tolerance in (0.0, -0.1, math.nan):
         with pytest.raises(eq.InputError, match="tolerance must be a positive relative loss change"):
             Guard(tolerance)
-        with pytest.raises(eq.InputError, match="tolerance must be a positive relative loss change"):
-            COST(tolerance=tolerance)
 
 
 def test_similarity_is_the_cosine_of_all_pairs_together() -> None:

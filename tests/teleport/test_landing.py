@@ -38,8 +38,8 @@ def test_parameters_stay_the_same_objects(delta: Any) -> None:
     cost = eager_cost(delta=delta)
     mtl = optimizer_with(cost, "mgda", model, make=torch.optim.Adam)
     train(mtl)
-    assert [report.accepted for report in cost.history] == [True] * 5
-    assert all(report.distance > 0 for report in cost.history)
+    assert [report.accepted for report in cost.attempts] == [True] * 5
+    assert all(report.distance > 0 for report in cost.attempts)
     assert all(parameter is named[name] for name, parameter in model.named_parameters())
     assert list(model.state_dict()) == keys
     assert {name: parameter.data_ptr() for name, parameter in named.items()} == memory
@@ -52,7 +52,7 @@ def test_parameters_stay_the_same_objects(delta: Any) -> None:
 def test_an_attempt_moves_shared_parameters_only(formulation: str, guard: bool) -> None:
     before: dict[str, Any] = {}
 
-    def note(gram: Any) -> bool:
+    def note(gramian: Any) -> bool:
         before.update(everything(mtl), random=torch.get_rng_state(), mode=mtl.objective.model.training)
         before["gradients"] = [parameter.grad.clone() for parameter in mtl.objective.model.parameters()]
         return True
@@ -65,13 +65,13 @@ def test_an_attempt_moves_shared_parameters_only(formulation: str, guard: bool) 
             continue
         after = everything(mtl)
         moved = {name for name in after if not torch.equal(after[name], before[name])}
-        expected = {"encoder.0.weight", "encoder.4.weight"} if cost.history[-1].accepted else set()
+        expected = {"encoder.0.weight", "encoder.4.weight"} if cost.attempts[-1].accepted else set()
         assert moved == expected
         assert torch.equal(torch.get_rng_state(), before["random"])
         gradients = [parameter.grad for parameter in mtl.objective.model.parameters()]
         assert all(torch.equal(a, b) for a, b in zip(gradients, before["gradients"], strict=True))
         assert mtl.objective.model.training == before["mode"]
-    assert len(cost.history) >= 2
+    assert len(cost.attempts) >= 2
 
 
 @pytest.mark.parametrize("history", ["keep", "reuse", "mass", "reset"])
@@ -87,9 +87,9 @@ def test_training_with_a_teleport_that_never_lands_is_as_without(balancer: str, 
             if step % 5 == 4:
                 mtl.end_epoch()
         runs.append(everything(mtl) | {"random": torch.get_rng_state()})
-    assert len(cost.history) >= 3
-    assert not any(report.accepted for report in cost.history)
-    assert all(report.distance > 0 for report in cost.history)
+    assert len(cost.attempts) >= 3
+    assert not any(report.accepted for report in cost.attempts)
+    assert all(report.distance > 0 for report in cost.attempts)
     assert [name for name in runs[0] if not torch.equal(runs[0][name], runs[1][name])] == []
 
 
@@ -98,7 +98,7 @@ def test_a_refused_landing_gives_back_every_bit(dtype: torch.dtype) -> None:
     """Also where θ + Δθ - Δθ is not θ."""
     before: dict[str, Tensor] = {}
 
-    def note(gram: Any) -> bool:
+    def note(gramian: Any) -> bool:
         before.update(problems.parameters_of(mtl.objective.model))
         return True
 
@@ -107,8 +107,8 @@ def test_a_refused_landing_gives_back_every_bit(dtype: torch.dtype) -> None:
     mtl = optimizer_with(cost, "mgda", problems.Heads().to(dtype))
     for step in range(4):
         mtl.step(tuple(tensor.to(dtype) for tensor in problems.batch(seed=step)))
-    assert cost.history[-1].distance > 1
-    assert not cost.history[-1].accepted
+    assert cost.attempts[-1].distance > 1
+    assert not cost.attempts[-1].accepted
     assert problems.same(problems.parameters_of(mtl.objective.model), before)
 
 
@@ -117,7 +117,7 @@ def test_the_guard_lets_pass_what_it_should() -> None:
     cost = eager_cost(guard=True, tolerance=0.02, delta=Dense(), lr=0.03, steps=5, scaling="none")
     train(optimizer_with(cost), range(40))
     kinds = set()
-    for report in cost.history:
+    for report in cost.attempts:
         change = sum(map(abs, report.changes)) / len(report.changes)
         fine = change <= 0.02 and report.measure_after <= report.measure_before
         assert report.accepted == fine, report
@@ -129,8 +129,8 @@ def test_the_guard_lets_pass_what_it_should() -> None:
 def test_without_a_guard_everything_finite_lands() -> None:
     cost = eager_cost(guard=False, delta=Dense(), lr=0.5, tolerance=1e-12)
     train(optimizer_with(cost), range(6))
-    assert [(report.accepted, report.reason) for report in cost.history] == [(True, "not guarded")] * 5
-    assert max(abs(change) for report in cost.history for change in report.changes) > 0.1
+    assert [(report.accepted, report.reason) for report in cost.attempts] == [(True, "not guarded")] * 5
+    assert max(abs(change) for report in cost.attempts for change in report.changes) > 0.1
 
 
 def test_the_released_mode_is_left_again() -> None:

@@ -13,19 +13,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import equipoise as eq
-from equipoise.teleport import COST
-from equipoise.teleport.probe import Probes
+from equipoise.teleport.probes import HeldBatches, Probes
 from tests import problems
 from tests.states import assert_same_state
 from tests.teleport.helpers import eager_cost, optimizer_with, train
 
 
-def held(probes: Probes) -> tuple[list[Any], list[Any]]:
+def held(probes: HeldBatches) -> tuple[list[Any], list[Any]]:
     return probes.batches()
 
 
 def test_recent_steps_the_newest_for_the_search() -> None:
-    probes = Probes("recent", 2, 3)
+    probes = HeldBatches(Probes("recent", 2, 3))
     for step in range(8):
         assert probes.ready == (step >= 5)
         probes.remember((step,))
@@ -34,14 +33,14 @@ def test_recent_steps_the_newest_for_the_search() -> None:
 
 
 def test_recent_steps_of_micro_batches() -> None:
-    probes = Probes("recent", 1, 1)
+    probes = HeldBatches(Probes("recent", 1, 1))
     probes.remember(("a", "b"))
     probes.remember(("c", "d"))
     assert held(probes) == (["c", "d"], ["a", "b"])
 
 
 def test_no_others_held_out() -> None:
-    probes = Probes("recent", 2, 0)
+    probes = HeldBatches(Probes("recent", 2, 0))
     probes.remember((1,))
     probes.remember((2,))
     assert held(probes) == ([2, 1], [2, 1])
@@ -49,7 +48,7 @@ def test_no_others_held_out() -> None:
 
 
 def test_the_current_batch() -> None:
-    probes = Probes("current", 2, 2)
+    probes = HeldBatches(Probes("current", 2, 2))
     for step in range(3):
         probes.remember((step, step + 0.5))
         assert probes.ready
@@ -69,7 +68,7 @@ def test_a_loader_is_drawn_from_once() -> None:
         def __iter__(self) -> Iterator[int]:
             return batches()
 
-    probes = Probes(Loader(), 2, 3)
+    probes = HeldBatches(Probes(Loader(), 2, 3))
     assert probes.ready
     assert drawn == []  # only when it is needed
     probes.remember(("not these",))
@@ -81,7 +80,7 @@ def test_a_loader_is_drawn_from_once() -> None:
 
 
 def test_state() -> None:
-    probes, other = Probes("recent", 1, 2), Probes("recent", 1, 2)
+    probes, other = HeldBatches(Probes("recent", 1, 2)), HeldBatches(Probes("recent", 1, 2))
     for step in range(5):
         probes.remember((step, -step))
     other.load_state_dict(probes.state_dict())
@@ -93,20 +92,20 @@ def test_state() -> None:
 
 def test_a_loader_that_is_too_short() -> None:
     with pytest.raises(eq.InputError, match=r"the probe loader gave 2 batches; 5 are needed \(2 to search on, 3 held out"):
-        held(Probes([1, 2], 2, 3))
+        held(HeldBatches(Probes([1, 2], 2, 3)))
     with pytest.raises(eq.InputError, match="the probe loader gave 0 batches; 1 are needed"):
-        held(Probes([], 1, 0))
+        held(HeldBatches(Probes([], 1, 0)))
 
 
 def test_wrong_sources() -> None:
     with pytest.raises(eq.InputError, match='probe must be "recent", "current" or a loader of batches; got "recnt"'):
-        COST(probe="recnt")
+        Probes(probe="recnt")
     with pytest.raises(eq.InputError, match="or a loader of batches; got int"):
-        COST(probe=3)  # type: ignore[arg-type]
+        Probes(probe=3)  # type: ignore[arg-type]
     with pytest.raises(eq.InputError, match="probe_batches must be a whole number from 1 on; got 0"):
-        COST(probe_batches=0)
+        Probes(probe_batches=0)
     with pytest.raises(eq.InputError, match="held_out_batches must be a whole number from 0 on; got -1"):
-        COST(held_out_batches=-1)
+        Probes(held_out_batches=-1)
 
 
 # -- with torch's loaders
@@ -139,7 +138,7 @@ def test_drawing_disturbs_no_random_numbers(monkeypatch: pytest.MonkeyPatch) -> 
     # Seeding torch as a whole would seed the generators of all other devices as well.
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
     before = global_states()
-    held(Probes(DataLoader(Augmented(), batch_size=8, shuffle=True), 2, 2))
+    held(HeldBatches(Probes(DataLoader(Augmented(), batch_size=8, shuffle=True), 2, 2)))
     assert_same_state(global_states(), before)
     assert seeded == []
 
@@ -150,7 +149,7 @@ def test_drawing_from_the_training_loader_does_not_change_its_order() -> None:
 
     plain, probed = loader(), loader()
     first = [batch[0] for batch in plain]
-    held(Probes(probed, 2, 2))
+    held(HeldBatches(Probes(probed, 2, 2)))
     again = [batch[0] for batch in probed]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
@@ -158,7 +157,7 @@ def test_drawing_from_the_training_loader_does_not_change_its_order() -> None:
 def test_drawing_does_not_restart_an_epoch_under_way() -> None:
     """A loader whose workers persist has a single iterator."""
     loader = DataLoader(data(), batch_size=8, num_workers=1, persistent_workers=True)
-    probes = Probes(loader, 1, 1)
+    probes = HeldBatches(Probes(loader, 1, 1))
     seen = []
     for number, batch in enumerate(loader):
         seen.append(batch[0])
@@ -169,7 +168,7 @@ def test_drawing_does_not_restart_an_epoch_under_way() -> None:
 
 
 def test_every_start_draws_the_same_batches() -> None:
-    first, second = (held(Probes(DataLoader(data(), batch_size=8, shuffle=True), 2, 0))[0] for _ in range(2))
+    first, second = (held(HeldBatches(Probes(DataLoader(data(), batch_size=8, shuffle=True), 2, 0)))[0] for _ in range(2))
     assert all(torch.equal(a[0], b[0]) for a, b in zip(first, second, strict=True))
 
 
@@ -177,8 +176,8 @@ def test_a_training_run_with_a_loader() -> None:
     loader = DataLoader(data(), batch_size=8, shuffle=True)
     cost = eager_cost(probe=loader, probe_batches=2, held_out_batches=2)
     train(optimizer_with(cost), range(3))
-    assert [report.step for report in cost.history] == [0, 1, 2]  # there is no need to wait for batches
-    assert all(report.accepted for report in cost.history)
+    assert [report.step for report in cost.attempts] == [0, 1, 2]  # there is no need to wait for batches
+    assert all(report.accepted for report in cost.attempts)
     with pytest.raises(eq.InputError, match="the probe loader gave 3 batches"):
         train(optimizer_with(eager_cost(probe=list(loader)[:3], probe_batches=2, held_out_batches=2)), range(1))
 
@@ -187,4 +186,4 @@ def test_a_training_run_with_a_loader() -> None:
 def test_a_training_run_with_its_own_batches(probe: str) -> None:
     cost = eager_cost(probe=probe, held_out_batches=1)
     train(optimizer_with(cost), range(4))
-    assert [report.step for report in cost.history] == ([0, 1, 2, 3] if probe == "current" else [1, 2, 3])
+    assert [report.step for report in cost.attempts] == ([0, 1, 2, 3] if probe == "current" else [1, 2, 3])

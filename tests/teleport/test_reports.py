@@ -40,7 +40,7 @@ def looked_at(model: torch.nn.Module, values: dict[str, Tensor], shared: list[st
 def test_every_number_of_an_attempt(balancer: str, held_out: int, micro_batches: int, delta: Any) -> None:
     before: dict[str, Tensor] = {}
 
-    def note(gram: Any) -> bool:
+    def note(gramian: Any) -> bool:
         before.update(problems.parameters_of(mtl.objective.model))
         return True
 
@@ -50,11 +50,11 @@ def test_every_number_of_an_attempt(balancer: str, held_out: int, micro_batches:
     for number, batches in enumerate(steps):
         mtl.step(*batches)
         assert mtl.last is not None
-        assert mtl.last.teleport is (cost.history[-1] if cost.history else None)
+        assert mtl.last.teleport is (cost.attempts[-1] if cost.attempts else None)
         if number < 1 + held_out:
-            assert cost.history == []
+            assert cost.attempts == []
             continue
-        report, model = cost.history[-1], mtl.objective.model
+        report, model = cost.attempts[-1], mtl.objective.model
         after = problems.parameters_of(model)
         newest_first = steps[number::-1]
         judged = newest_first[2 : 2 + held_out] or newest_first[:2]
@@ -76,14 +76,14 @@ def test_every_number_of_an_attempt(balancer: str, held_out: int, micro_batches:
         assert len(report.invariance) == len(report.reward) == 4
         assert report.invariance[0] == 0.0
         assert report.seconds > 0
-    assert len(cost.history) == 6 - 1 - held_out
+    assert len(cost.attempts) == 6 - 1 - held_out
 
 
 @pytest.mark.parametrize("name", ["dominated", "weak", "majority", "released"])
 def test_the_trigger_is_named_and_gives_the_measure(name: str) -> None:
     cost = eager_cost(name, delta=Dense())
     train_until_attempted(cost)
-    report = cost.history[-1]
+    report = cost.attempts[-1]
     assert report.trigger == name
     cosines = report.cosines_before
     if name == "dominated":
@@ -99,7 +99,7 @@ def train_until_attempted(cost: Any, tasks: int = 3) -> None:
     mtl = optimizer_with(cost, "mgda", problems.Heads(tasks))
     for step in range(60):
         mtl.step(problems.batch(tasks=tasks, seed=step))
-        if cost.history:
+        if cost.attempts:
             return
     raise AssertionError("no conflict in sixty steps")
 
@@ -108,23 +108,23 @@ def train_until_attempted(cost: Any, tasks: int = 3) -> None:
 def test_the_default_trigger(tasks: int, name: str) -> None:
     cost = eager_cost(None, delta=Dense())
     train_until_attempted(cost, tasks)
-    assert cost.history[-1].trigger == name
+    assert cost.attempts[-1].trigger == name
 
 
 def test_the_released_formulation_brings_its_trigger_unless_another_is_given() -> None:
     cost = eager_cost(None, formulation="released", delta=Dense())
     train_until_attempted(cost)
-    assert cost.history[-1].trigger == "released"
+    assert cost.attempts[-1].trigger == "released"
     cost = eager_cost("weak", formulation="released", delta=Dense())
     train_until_attempted(cost)
-    assert cost.history[-1].trigger == "weak"
+    assert cost.attempts[-1].trigger == "weak"
 
 
 def test_the_trigger_sees_the_gramian_of_the_step() -> None:
     seen: list[Any] = []
 
-    def note(gram: Any) -> bool:
-        seen.append(gram.copy())
+    def note(gramian: Any) -> bool:
+        seen.append(gramian.copy())
         return False
 
     mtl = optimizer_with(eager_cost(note), "mgda")
@@ -139,7 +139,7 @@ def test_the_trigger_sees_the_gramian_of_the_step() -> None:
 
 def test_conflicts_of_loss_based_balancers_are_those_at_the_present_parameters() -> None:
     seen: list[Any] = []
-    mtl = optimizer_with(eager_cost(lambda gram: seen.append(gram.copy())), "ls")
+    mtl = optimizer_with(eager_cost(lambda gramian: seen.append(gramian.copy())), "ls")
     for step in range(4):
         mtl.step(problems.batch(seed=step))
         if step:
@@ -151,7 +151,7 @@ def test_the_history_is_a_list_of_reports_with_a_short_description() -> None:
     mtl = optimizer_with(cost)
     for step in range(3):
         mtl.step(problems.batch(seed=step))
-    assert all(isinstance(report, TeleportReport) for report in cost.history)
-    assert [TeleportReport.from_dict(report.as_dict()) for report in cost.history] == cost.history
+    assert all(isinstance(report, TeleportReport) for report in cost.attempts)
+    assert [TeleportReport.from_dict(report.as_dict()) for report in cost.attempts] == cost.attempts
     assert "2 attempts" in repr(cost)
-    assert all(math.isfinite(number) for number in cost.history[-1].reward)
+    assert all(math.isfinite(number) for number in cost.attempts[-1].reward)

@@ -9,68 +9,68 @@ import pytest
 
 import equipoise as eq
 from equipoise.teleport import COST
-from equipoise.teleport.schedule import Limits, Schedule
+from equipoise.teleport.schedule import Counters, Schedule
 from tests import problems
 from tests.teleport.helpers import eager_cost, optimizer_with
 
 
-def attempts(limits: Limits, steps: range, *, accepted: Any = lambda step: True, epoch_of: int = 10**9) -> list[int]:
+def attempts(schedule: Schedule, steps: range, *, accepted: Any = lambda step: True, epoch_of: int = 10**9) -> list[int]:
     """After which steps a conflict that is always there leads to an attempt, a step costing 1 and an attempt 10."""
-    schedule, found = Schedule(limits), []
+    counters, found = Counters(schedule), []
     for step in steps:
-        schedule.count_step(1.0)
-        if schedule.due(step, 10.0):
-            schedule.spent += 10.0
-            schedule.count_attempt(step, accepted=accepted(step))
+        counters.count_step(1.0)
+        if counters.due(step, 10.0):
+            counters.spent += 10.0
+            counters.count_attempt(step, accepted=accepted(step))
             found.append(step)
         if step % epoch_of == epoch_of - 1:
-            schedule.end_epoch()
+            counters.end_epoch()
     return found
 
 
 def test_no_limits() -> None:
-    assert attempts(Limits(cooldown=1, budget=None), range(5)) == [0, 1, 2, 3, 4]
+    assert attempts(Schedule(cooldown=1, budget=None), range(5)) == [0, 1, 2, 3, 4]
 
 
 def test_cooldown() -> None:
-    assert attempts(Limits(cooldown=4, budget=None), range(13)) == [0, 4, 8, 12]
+    assert attempts(Schedule(cooldown=4, budget=None), range(13)) == [0, 4, 8, 12]
 
 
 def test_start_and_stop_in_epochs() -> None:
-    limits = Limits(start=1, stop=3, cooldown=1, budget=None)
-    assert attempts(limits, range(12), epoch_of=3) == [3, 4, 5, 6, 7, 8]
+    schedule = Schedule(start=1, stop=3, cooldown=1, budget=None)
+    assert attempts(schedule, range(12), epoch_of=3) == [3, 4, 5, 6, 7, 8]
 
 
 def test_start_and_stop_in_steps() -> None:
-    assert attempts(Limits(start_step=3, stop_step=6, cooldown=1, budget=None), range(12)) == [3, 4, 5]
+    assert attempts(Schedule(start_step=3, stop_step=6, cooldown=1, budget=None), range(12)) == [3, 4, 5]
 
 
 def test_attempts_an_epoch() -> None:
-    limits = Limits(per_epoch=2, cooldown=1, budget=None)
-    assert attempts(limits, range(12), epoch_of=5) == [0, 1, 5, 6, 10, 11]
+    schedule = Schedule(per_epoch=2, cooldown=1, budget=None)
+    assert attempts(schedule, range(12), epoch_of=5) == [0, 1, 5, 6, 10, 11]
     # Refused ones count as well.
-    refused = attempts(Limits(per_epoch=2, cooldown=1, budget=None), range(4), accepted=lambda step: False, epoch_of=10)
+    refused = attempts(Schedule(per_epoch=2, cooldown=1, budget=None), range(4), accepted=lambda step: False, epoch_of=10)
     assert refused == [0, 2]
 
 
 def test_refusals_in_a_row_double_the_wait() -> None:
-    assert attempts(Limits(cooldown=3, budget=None), range(100), accepted=lambda step: False) == [0, 6, 18, 42, 90]
+    assert attempts(Schedule(cooldown=3, budget=None), range(100), accepted=lambda step: False) == [0, 6, 18, 42, 90]
     # One that lands brings back the plain cool-down.
-    found = attempts(Limits(cooldown=3, budget=None), range(40), accepted=lambda step: step == 18)
+    found = attempts(Schedule(cooldown=3, budget=None), range(40), accepted=lambda step: step == 18)
     assert found[:4] == [0, 6, 18, 21]
     assert found[4] == 27
 
 
 def test_the_wait_does_not_grow_for_ever() -> None:
-    found = attempts(Limits(cooldown=1, budget=None), range(1000), accepted=lambda step: False)
+    found = attempts(Schedule(cooldown=1, budget=None), range(1000), accepted=lambda step: False)
     assert {later - earlier for earlier, later in pairwise(found[6:])} == {64}
 
 
 def test_budget() -> None:
     """A tenth of the cost of training: attempts that cost ten steps come every hundred steps, and never earlier."""
-    assert attempts(Limits(cooldown=1, budget=0.1), range(350)) == [99, 199, 299]
+    assert attempts(Schedule(cooldown=1, budget=0.1), range(350)) == [99, 199, 299]
     for share in (0.03, 0.5, 2.0):
-        found = attempts(Limits(cooldown=1, budget=share), range(2000))
+        found = attempts(Schedule(cooldown=1, budget=share), range(2000))
         for number, step in enumerate(found, 1):
             assert number * 10.0 <= share * (step + 1)
             assert number * 10.0 > share * step, "and never later than that"
@@ -78,19 +78,19 @@ def test_budget() -> None:
 
 
 def test_state() -> None:
-    def fresh() -> Schedule:
-        return Schedule(Limits(per_epoch=3, cooldown=2, budget=0.9))
+    def fresh() -> Counters:
+        return Counters(Schedule(per_epoch=3, cooldown=2, budget=0.9))
 
-    def run(schedule: Schedule, steps: range) -> list[int]:
+    def run(counters: Counters, steps: range) -> list[int]:
         found = []
         for step in steps:
-            schedule.count_step(20.0)
-            if schedule.due(step, 10.0):
-                schedule.spent += 10.0
-                schedule.count_attempt(step, accepted=step % 5 == 0)
+            counters.count_step(20.0)
+            if counters.due(step, 10.0):
+                counters.spent += 10.0
+                counters.count_attempt(step, accepted=step % 5 == 0)
                 found.append(step)
             if step % 17 == 16:
-                schedule.end_epoch()
+                counters.end_epoch()
         return found
 
     straight, stopped, resumed = fresh(), fresh(), fresh()
@@ -117,14 +117,14 @@ def test_state() -> None:
 )
 def test_wrong_limits(options: dict[str, Any], message: str) -> None:
     with pytest.raises(eq.InputError, match=message):
-        COST(**options)
+        Schedule(**options)
 
 
 # -- in a training run
 
 
 def steps_of(cost: COST) -> list[int]:
-    return [report.step for report in cost.history]
+    return [report.step for report in cost.attempts]
 
 
 def run(cost: COST, balancer: Any = "mgda", steps: int = 12, epoch_of: int = 4) -> eq.MultiTaskOptimizer:
@@ -153,7 +153,7 @@ def test_attempts_come_when_they_are_due(options: dict[str, Any], expected: list
     cost = eager_cost(**options)
     run(cost, balancer)
     assert steps_of(cost) == expected
-    assert [report.epoch for report in cost.history] == [step // 4 for step in expected]
+    assert [report.epoch for report in cost.attempts] == [step // 4 for step in expected]
 
 
 def test_loss_based_balancers_are_looked_at_now_and_then() -> None:
@@ -206,14 +206,14 @@ def test_nothing_is_formed_where_nothing_is_due(
 def test_a_conflict_that_is_not_there_costs_no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = Counted(monkeypatch)
     asked = []
-    cost = eager_cost(lambda gram: asked.append(gram))
+    cost = eager_cost(lambda gramian: asked.append(gramian))
     mtl = optimizer_with(cost, "mgda", losses=counted.losses)
     for step in range(5):
         mtl.step(problems.batch(seed=step))
     assert len(asked) == 4
     assert counted.gramians == 0
     assert counted.evaluations == 5
-    assert cost.history == []
+    assert cost.attempts == []
 
 
 @pytest.mark.parametrize("balancer", ["ls", "mgda"])
@@ -224,8 +224,8 @@ def test_the_budget_is_kept(balancer: str, monkeypatch: pytest.MonkeyPatch) -> N
     mtl = optimizer_with(cost, balancer, losses=counted.losses)
     for step in range(120):
         mtl.step(problems.batch(seed=step))
-    assert len(cost.history) >= 2
-    assert cost._schedule.spent <= 0.5 * cost._schedule.trained
+    assert len(cost.attempts) >= 2
+    assert cost._counters.spent <= 0.5 * cost._counters.trained
     # Forward evaluations are about a third of what is counted for equal weighting, a seventh for a Gramian of three tasks.
     assert counted.evaluations - 120 <= 120 * (1 + 2 * (1 if balancer == "ls" else 3)) * 0.5
 
@@ -233,7 +233,7 @@ def test_the_budget_is_kept(balancer: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_looks_that_find_no_conflict_cost_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look takes a forward pass and three backward ones, which count for seven evaluations; a training step for three."""
     counted = Counted(monkeypatch)
-    mtl = optimizer_with(eager_cost(lambda gram: False, budget=0.5, check_every=1, samples=1, steps=1), "ls")
+    mtl = optimizer_with(eager_cost(lambda gramian: False, budget=0.5, check_every=1, samples=1, steps=1), "ls")
     for step in range(60):
         mtl.step(problems.batch(seed=step))
     assert 1 <= counted.gramians <= 0.5 * 3 * 60 / 7

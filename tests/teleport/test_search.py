@@ -65,7 +65,7 @@ class Searched:
             self.inner.points, self.inner.gradients = [], []
             return self.inner
 
-        def conflict(gram: Any) -> bool:
+        def conflict(gramian: Any) -> bool:
             self.theta = problems.parameters_of(self.model)
             self.random = torch.get_rng_state()
             return True
@@ -87,7 +87,7 @@ class Searched:
         given = [tuple(tensor.double() for tensor in problems.batch(seed=step)) for step in range(batches + 1)]
         for batch in given:
             mtl.step(batch)
-        self.report = cost.history[-1]
+        self.report = cost.attempts[-1]
         self.search, self.judge = given[:0:-1], given[0]
         self.shared = [name for name in self.theta if name.startswith("encoder")]
 
@@ -185,6 +185,6 @@ def test_the_search_leaves_the_model_alone() -> None:
     mtl = optimizer_with(cost, "mgda", model, losses)
     for step in range(3):
         mtl.step(problems.batch(seed=step))
-    assert len(cost.history) == 2
+    assert len(cost.attempts) == 2
     assert [module.training for module in model.modules()] == modes
     assert all(parameter.requires_grad for parameter in model.parameters())

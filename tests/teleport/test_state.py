@@ -83,14 +83,14 @@ def check(balancer: str, options: dict[str, Any], stops: list[int], **settings: 
         expected = outcome(straight)
         for found in [outcome(resumed)] + ([outcome(stopped)] if stop == stops[-1] else []):
             assert [name for name in expected if not torch.equal(expected[name], found[name])] == [], stop
-        assert timeless(resumed_cost.history) == timeless(straight_cost.history), stop
+        assert timeless(resumed_cost.attempts) == timeless(straight_cost.attempts), stop
     return straight_cost
 
 
 @pytest.mark.parametrize("balancer", BALANCERS)
 def test_every_moment_to_stop(balancer: str) -> None:
     cost = check(balancer, {"history": "reuse"}, STOPS)
-    assert len(cost.history) >= 3
+    assert len(cost.attempts) >= 3
 
 
 @pytest.mark.parametrize("history", ["keep", "mass", "reset", "released"])
@@ -135,7 +135,7 @@ def test_other_optimizers(make: Any, history: str) -> None:
 def test_between_two_looks_of_a_loss_based_balancer() -> None:
     """When to look next depends on when that was done last, not on when the last attempt was."""
     cost = check("ls", {"check_every": 4, "cooldown": 1, "per_epoch": 9}, [3, 4, 5])
-    assert [report.step for report in cost.history] == [2, 6, 10]
+    assert [report.step for report in cost.attempts] == [2, 6, 10]
 
 
 def test_losses_that_have_become_small() -> None:
@@ -213,12 +213,12 @@ def test_a_cost_can_be_copied_and_pickled() -> None:
     run(build("mgda", cost), range(6))
     for copied in (copy.deepcopy(cost), pickle.loads(pickle.dumps(cost))):
         assert repr(copied) == repr(cost)
-        assert timeless(copied.history) == timeless(cost.history)
+        assert timeless(copied.attempts) == timeless(cost.attempts)
         assert_same_state(copied.state_dict(), cost.state_dict())
 
 
 def test_states_of_something_else() -> None:
-    with pytest.raises(eq.InputError, match="this is no state of a COST: it lacks generator, history"):
+    with pytest.raises(eq.InputError, match="this is no state of a COST: it lacks attempts, generator"):
         cost_of().load_state_dict({"schedule": {}})
     plain = optimizer_with(None, "mgda")
     plain.step(problems.batch())

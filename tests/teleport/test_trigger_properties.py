@@ -62,13 +62,13 @@ def clear(gradients: Array) -> bool:
 @given(gradients=task_gradients())
 def test_measures_agree_with_the_gradients(trigger: Trigger, gradients: Array) -> None:
     assume(clear(gradients))
-    gram = gradients @ gradients.T
+    gramian = gradients @ gradients.T
     expected = direct(trigger, gradients)
-    assert_allclose(trigger.measure(gram), expected, atol=1e-7)
+    assert_allclose(trigger.measure(gramian), expected, atol=1e-7)
     if len(gradients) == 1:
-        assert not trigger(gram)
+        assert not trigger(gramian)
     elif abs(expected) > 1e-6:  # nearer to the threshold, rounding decides
-        assert trigger(gram) == (expected > 0)
+        assert trigger(gramian) == (expected > 0)
 
 
 @by_name
@@ -77,9 +77,9 @@ def test_measures_agree_with_the_gradients(trigger: Trigger, gradients: Array) -
 def test_scale_does_not_matter(trigger: Trigger, gradients: Array, exponent: int) -> None:
     # A power of two scales without rounding.
     scaled = gradients * 2.0 ** round(exponent * math.log2(10))
-    gram, large = gradients @ gradients.T, scaled @ scaled.T
-    assert trigger.measure(large) == trigger.measure(gram)
-    assert trigger(large) == trigger(gram)
+    gramian, large = gradients @ gradients.T, scaled @ scaled.T
+    assert trigger.measure(large) == trigger.measure(gramian)
+    assert trigger(large) == trigger(gramian)
 
 
 @by_name
@@ -89,8 +89,8 @@ def test_the_order_of_the_tasks_does_not_matter(trigger: Trigger, gradients: Arr
     # What is left of a mean near 0 is rounding, which depends on the order.
     assume(np.linalg.norm(gradients.mean(0)) > 1e-6)
     order = np.random.default_rng(seed).permutation(len(gradients))
-    gram = gradients @ gradients.T
-    assert_allclose(trigger.measure(gram[np.ix_(order, order)]), trigger.measure(gram), atol=1e-7)
+    gramian = gradients @ gradients.T
+    assert_allclose(trigger.measure(gramian[np.ix_(order, order)]), trigger.measure(gramian), atol=1e-7)
 
 
 @by_name
@@ -121,8 +121,8 @@ def test_several_gramians_at_once(trigger: Trigger) -> None:
 @given(gradients=task_gradients(least=2))
 def test_a_task_given_twice_keeps_the_bounds(trigger: Trigger, gradients: Array) -> None:
     twice = np.concatenate([gradients, gradients])
-    gram = twice @ twice.T
-    measure = float(trigger.measure(gram))
+    gramian = twice @ twice.T
+    measure = float(trigger.measure(gramian))
     assert -1.0 <= measure <= 1.0
     if isinstance(trigger, Dominated | Released) and clear(gradients):
         # The mean is the same, so are all cosines with it.
@@ -132,7 +132,7 @@ def test_a_task_given_twice_keeps_the_bounds(trigger: Trigger, gradients: Array)
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(gradients=task_gradients(least=2))
 def test_larger_fractions_ask_for_more_conflict(gradients: Array) -> None:
-    gram = gradients @ gradients.T
-    measures = [float(Majority(fraction).measure(gram)) for fraction in (0.01, 0.25, 0.5, 0.75, 1.0)]
+    gramian = gradients @ gradients.T
+    measures = [float(Majority(fraction).measure(gramian)) for fraction in (0.01, 0.25, 0.5, 0.75, 1.0)]
     assert measures == sorted(measures, reverse=True)
-    assert measures[0] == float(Released().measure(gram))
+    assert measures[0] == float(Released().measure(gramian))

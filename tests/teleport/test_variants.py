@@ -32,7 +32,7 @@ def test_losses_given_as_callables(balancer: str) -> None:
         cost = eager_cost(delta=Dense(), optimizer=torch.optim.SGD, lr=1.0)
         mtl = optimizer_with(cost, balancer, losses=losses)
         train(mtl)
-        assert [report.distance > 1e-3 for report in cost.history] == [True] * 5
+        assert [report.distance > 1e-3 for report in cost.attempts] == [True] * 5
         found.append(outcome(mtl))
     assert problems.same(*found, atol=1e-5)
 
@@ -52,8 +52,8 @@ def test_batches_that_lack_tasks(balancer: str, formulation: str) -> None:
     mtl = optimizer_with(cost, balancer, losses=partly, tasks=["t0", "t1", "t2"], make=torch.optim.Adam)
     for step in range(18):
         mtl.step((*problems.batch(seed=step), LABELS[step % 6]))
-    assert len(cost.history) >= 3
-    for report in cost.history:
+    assert len(cost.attempts) >= 3
+    for report in cost.attempts:
         assert set(report.tasks) == {name for step in (report.step - 2, report.step - 3) for name in LABELS[step % 6]}
         assert len(report.losses_before) == len(report.norms_before) == len(report.tasks)
         assert all(map(torch.isfinite, map(torch.tensor, report.reward)))
@@ -63,14 +63,12 @@ def test_a_task_that_only_the_judging_batches_hold_does_not_decide_the_weights(m
     """Its loss was never measured by the search, so its size must come from elsewhere than from nothing."""
     seen: list[Any] = []
     cost = eager_cost(delta=Dense())
-    balance = type(cost.search.formulation).balance
-    monkeypatch.setattr(
-        type(cost.search.formulation), "balance", lambda self, norms: seen.append(norms) or balance(self, norms)
-    )
+    balance = type(cost.search.sought).balance
+    monkeypatch.setattr(type(cost.search.sought), "balance", lambda self, norms: seen.append(norms) or balance(self, norms))
     mtl = optimizer_with(cost, losses=partly, tasks=["t0", "t1", "t2"])
     mtl.step((*problems.batch(seed=0), ("t0", "t1", "t2")))
     mtl.step((*problems.batch(seed=1), ("t0", "t1")))
-    assert len(cost.history) == 1
+    assert len(cost.attempts) == 1
     assert max(seen[0]) < 1e6
 
 
@@ -88,7 +86,7 @@ def test_frozen_parameters_stay() -> None:
     frozen = model.encoder[2].bias.detach().clone()
     again = eager_cost(delta=Dense())
     train(optimizer_with(again, "mgda", model), range(3, 6))
-    assert len(cost.history) == len(again.history) == 2
+    assert len(cost.attempts) == len(again.attempts) == 2
     after = problems.parameters_of(model)
     for name in ("encoder.0.weight", "encoder.0.bias"):
         assert torch.equal(before[name], after[name])
@@ -102,7 +100,7 @@ def test_only_the_parameters_given_as_shared_are_teleported(balancer: str) -> No
     model = problems.Heads()
     before: dict[str, Tensor] = {}
 
-    def note(gram: Any) -> bool:
+    def note(gramian: Any) -> bool:
         before.update(problems.parameters_of(model))
         return True
 
@@ -135,12 +133,12 @@ def test_tied_weights_stay_tied(delta: Any) -> None:
     mtl = optimizer_with(cost, "mgda", model)
     train(mtl, range(4))
     assert model.first.weight is model.second.weight
-    assert all(report.accepted and report.distance > 0 for report in cost.history)
+    assert all(report.accepted and report.distance > 0 for report in cost.attempts)
     # L_t of the second inner step was measured with both uses replaced: landing there gives the loss that was found.
     current = eager_cost(delta=delta, steps=1, probe="current")
     train(optimizer_with(current, "mgda", model), range(1))
     again = {name: float(loss.detach()) for name, loss in mtl.objective(problems.batch(seed=0)).items()}
-    assert current.history[-1].losses_after == pytest.approx(list(again.values()), rel=1e-5)
+    assert current.attempts[-1].losses_after == pytest.approx(list(again.values()), rel=1e-5)
 
 
 class Convolutions(nn.Module):
@@ -174,7 +172,7 @@ def test_channels_last(delta: Any) -> None:
             inputs, targets = images(step)
             mtl.step((inputs.to(memory_format=layout), targets))
         assert {name: parameter.stride() for name, parameter in model.named_parameters()} == strides
-        assert len(cost.history) == 3
+        assert len(cost.attempts) == 3
         found.append(outcome(mtl))
     # Perturbations are drawn in the order of the memory, so that only one of the layouts is searched in the same way.
     assert found[0].keys() == found[1].keys()
@@ -197,7 +195,7 @@ def test_recurrent_weights() -> None:
     model = Recurrent()
     before = {}
 
-    def note(gram: Any) -> bool:
+    def note(gramian: Any) -> bool:
         before.update(problems.parameters_of(model))
         return True
 
@@ -219,8 +217,8 @@ def test_parameters_of_other_precisions(delta: Any, dtype: torch.dtype) -> None:
     mtl = optimizer_with(cost, "mgda", problems.Heads().to(dtype))
     for step in range(4):
         mtl.step(tuple(tensor.to(dtype) for tensor in problems.batch(seed=step)))
-    assert len(cost.history) == 3
-    assert all(report.accepted and report.distance > 0 for report in cost.history)
+    assert len(cost.attempts) == 3
+    assert all(report.accepted and report.distance > 0 for report in cost.attempts)
     assert {parameter.dtype for parameter in mtl.objective.model.parameters()} == {dtype}
 
 
@@ -233,8 +231,8 @@ def test_features() -> None:
     cost = eager_cost(delta=Dense())
     mtl = optimizer_with(cost, "mgda", model, gradients="features", features=model.encoder)
     train(mtl)
-    assert [report.step for report in cost.history] == [1, 2, 3, 4, 5]
-    assert all(report.distance > 0 for report in cost.history)
+    assert [report.step for report in cost.attempts] == [1, 2, 3, 4, 5]
+    assert all(report.distance > 0 for report in cost.attempts)
 
 
 @pytest.mark.parametrize("balancer", ["mgda", "ls", "pcgrad", "nash-mtl", "uw", "famo"])
@@ -242,14 +240,14 @@ def test_micro_batches(balancer: str) -> None:
     cost = eager_cost(delta=Dense())
     mtl = optimizer_with(cost, balancer)
     train(mtl, micro_batches=3)
-    assert len(cost.history) == 5
-    assert all(report.accepted and report.distance > 0 for report in cost.history)
+    assert len(cost.attempts) == 5
+    assert all(report.accepted and report.distance > 0 for report in cost.attempts)
 
 
 def test_a_balancer_that_forms_its_gramian_now_and_then() -> None:
     cost = eager_cost(check_every=1000, delta=Dense())
     train(optimizer_with(cost, eq.NashMTL(update_every=3)), range(10))
-    formed = [report.step for report in cost.history]
+    formed = [report.step for report in cost.attempts]
     assert formed
     assert set(formed) <= {1, *range(0, 10, 3)}
 
@@ -281,7 +279,7 @@ def test_autocast_around_the_steps_is_as_around_the_losses(balancer: str, delta:
             train(mtl)
         found.append(outcome(mtl))
         costs.append(cost)
-    assert all(report.distance > 0 for cost in costs for report in cost.history)
+    assert all(report.distance > 0 for cost in costs for report in cost.attempts)
     assert problems.same(*found)
 
 
@@ -294,8 +292,8 @@ def test_casts_made_at_a_point_that_was_refused_are_forgotten(balancer: str) -> 
         with torch.autocast("cpu", torch.bfloat16):
             train(mtl, range(10))
         found.append(outcome(mtl))
-    assert len(cost.history) >= 3
-    assert all(report.distance > 0.1 and not report.accepted for report in cost.history)
+    assert len(cost.attempts) >= 3
+    assert all(report.distance > 0.1 and not report.accepted for report in cost.attempts)
     assert problems.same(*found)
 
 
@@ -306,7 +304,7 @@ def test_a_gradient_scaler_changes_nothing_but_rounding(history: str) -> None:
         cost = eager_cost(delta=Dense(), history=history)
         mtl = optimizer_with(cost, make=torch.optim.Adam, lr=0.001, scaler=scaler)
         train(mtl)
-        assert len(cost.history) == 5
+        assert len(cost.attempts) == 5
         found.append(outcome(mtl))
     assert problems.same(*found, atol=2e-4)
 
@@ -336,7 +334,7 @@ def test_an_overflow_leaves_the_blend_for_the_step_that_is_taken(where: str) -> 
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     mtl = optimizer_with(cost, "ls", model, losses, make=torch.optim.Adam, scaler=scaler)
     train(mtl, range(4))
-    assert [report.accepted for report in cost.history] == [True]
+    assert [report.accepted for report in cost.attempts] == [True]
     weight = model.encoder[0].weight
     before = {name: tensor.clone() for name, tensor in mtl.optimizer.state[weight].items()}
     overflow = True
@@ -348,7 +346,7 @@ def test_an_overflow_leaves_the_blend_for_the_step_that_is_taken(where: str) -> 
     train(mtl, range(5, 6))
     assert not mtl.last.skipped
     assert weight.grad is not None
-    sigma = max(cost.history[0].sigma, 0.0)
+    sigma = max(cost.attempts[0].sigma, 0.0)
     expected = 0.9 * sigma * before["exp_avg"] + (1 - 0.9 * sigma) * weight.grad
     torch.testing.assert_close(mtl.optimizer.state[weight]["exp_avg"], expected, rtol=1e-4, atol=1e-8)
 
@@ -357,4 +355,4 @@ def test_inner_optimizers() -> None:
     for inner in (torch.optim.SGD, torch.optim.Adam, lambda factors, lr: torch.optim.SGD(factors, lr, momentum=0.9)):
         cost = eager_cost(always, delta=Dense(), optimizer=inner)
         train(optimizer_with(cost), range(3))
-        assert all(report.distance > 0 for report in cost.history)
+        assert all(report.distance > 0 for report in cost.attempts)

@@ -10,7 +10,7 @@ from torch import nn
 import equipoise as eq
 from equipoise.objective import Objective
 from equipoise.study.methods import parse_method
-from equipoise.teleport import COST, Dense
+from equipoise.teleport import COST, Dense, Guard, PaperFormulation, Probes, Schedule, Search
 from equipoise_papers.figures.cost_toy.run import run
 from equipoise_papers.figures.cost_toy.search import directions, search
 from equipoise_papers.figures.cost_toy.settings import BALANCERS, Settings, Teleporting
@@ -43,22 +43,23 @@ def library_cost(settings: Teleporting, seed: int) -> COST:
     return COST(
         "dominated",
         delta=Dense(),
-        formulation="paper",
-        gamma=settings.gamma,
-        radius=settings.radius,
-        samples=settings.samples,
-        steps=settings.inner_steps,
-        lr=settings.inner_lr,
-        scaling="relative" if settings.relative else "none",
-        probe="current",
-        guard=settings.guard,
-        tolerance=settings.tolerance,
+        search=Search(
+            formulation=PaperFormulation(settings.gamma, settings.radius),
+            samples=settings.samples,
+            steps=settings.inner_steps,
+            lr=settings.inner_lr,
+            scaling="relative" if settings.relative else "none",
+        ),
+        probes=Probes(probe="current"),
+        guard=Guard(settings.tolerance, conflict=True) if settings.guard else None,
         history=settings.history,
-        start_step=settings.start_step,
-        stop_step=settings.stop_step,
-        cooldown=settings.cooldown,
-        budget=None,
-        check_every=settings.check_every,
+        schedule=Schedule(
+            start_step=settings.start_step,
+            stop_step=settings.stop_step,
+            cooldown=settings.cooldown,
+            budget=None,
+            check_every=settings.check_every,
+        ),
         seed=seed,
     )
 
@@ -113,9 +114,9 @@ def test_with_cost_the_same_teleports_and_the_same_path(options: dict[str, Any])
             np.testing.assert_allclose(trajectories.positions[:, row], expected, **CLOSE)
             own = [attempt for attempt in trajectories.attempts if attempt.row == row]
             assert [(attempt.step, attempt.accepted) for attempt in own] == [
-                (report.step, report.accepted) for report in teleport.history
+                (report.step, report.accepted) for report in teleport.attempts
             ]
-            for attempt, report in zip(own, teleport.history, strict=True):
+            for attempt, report in zip(own, teleport.attempts, strict=True):
                 distance = np.linalg.norm(np.subtract(attempt.landing, attempt.origin))
                 assert distance == pytest.approx(report.distance, abs=1e-6)
                 assert attempt.measure_before == pytest.approx(report.measure_before, abs=1e-6)

@@ -109,7 +109,7 @@ def train(
         "versions": versions(),
         "history": history,
         "points": watch.points.summary(),
-        "teleports": rounded([report.as_dict() for report in getattr(mtl.teleport, "history", [])]),
+        "teleports": rounded([report.as_dict() for report in getattr(mtl.teleport, "attempts", [])]),
         "complete": True,
     }
 

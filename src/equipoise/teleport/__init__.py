@@ -1,30 +1,97 @@
 """COST: teleport the shared parameters to a loss-equivalent point with less conflict, on top of any balancer.
 
-``COST`` is the policy; a trigger says when, a delta says along which directions, a formulation says what is sought, a guard
-says whether to land, and the history room says what becomes of the optimizer's memory.
+:class:`COST` is the policy. A trigger says when, a delta says along which directions, a search says what is sought there
+(its formulation) and how, a guard says whether to land, a schedule and probes say how often and on which batches, and a
+history policy says what becomes of the optimizer's memory. For a delta, a trigger, a formulation or a history policy of your
+own, derive from :class:`Delta` and :class:`Difference`, :class:`Trigger`, :class:`Formulation` or :class:`History`.
 """
 
 from equipoise.teleport.cost import COST
-from equipoise.teleport.deltas import OFT, Delta, Dense, LoHa, LowRank
-from equipoise.teleport.formulation import Formulation, PaperFormulation, ParetoFormulation, ReleasedFormulation
+from equipoise.teleport.deltas import (
+    OFT,
+    Delta,
+    Dense,
+    DenseDifference,
+    Difference,
+    LoHa,
+    LowRank,
+    RankedDelta,
+    matrix_shape,
+    uniform_factor,
+    zero_factor,
+)
+from equipoise.teleport.formulations import (
+    Formulation,
+    PaperFormulation,
+    ParetoFormulation,
+    ReleasedFormulation,
+    Terms,
+)
+from equipoise.teleport.guard import Guard
+from equipoise.teleport.history import (
+    History,
+    KeepHistory,
+    MassHistory,
+    ReleasedHistory,
+    ResetHistory,
+    ReuseHistory,
+    blend,
+    discount,
+    reset,
+)
+from equipoise.teleport.probes import Probes
 from equipoise.teleport.report import TeleportReport
-from equipoise.teleport.triggers import Dominated, Majority, Released, Trigger, Weak
+from equipoise.teleport.schedule import Schedule
+from equipoise.teleport.search import Search
+from equipoise.teleport.triggers import (
+    Dominated,
+    Majority,
+    Released,
+    Trigger,
+    Weak,
+    mean_cosines,
+    norms,
+    pairwise_cosines,
+)
 
 __all__ = [
     "COST",
     "OFT",
     "Delta",
     "Dense",
+    "DenseDifference",
+    "Difference",
     "Dominated",
     "Formulation",
+    "Guard",
+    "History",
+    "KeepHistory",
     "LoHa",
     "LowRank",
     "Majority",
+    "MassHistory",
     "PaperFormulation",
     "ParetoFormulation",
+    "Probes",
+    "RankedDelta",
     "Released",
     "ReleasedFormulation",
+    "ReleasedHistory",
+    "ResetHistory",
+    "ReuseHistory",
+    "Schedule",
+    "Search",
     "TeleportReport",
+    "Terms",
     "Trigger",
     "Weak",
+    "blend",
+    "discount",
+    "matrix_shape",
+    "mean_cosines",
+    "norms",
+    "pairwise_cosines",
+    "reset",
+    "uniform_factor",
+    "zero_factor",
 ]

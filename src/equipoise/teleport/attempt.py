@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
+from equipoise.errors import InputError
 from equipoise.teleport.deltas import Delta
 from equipoise.teleport.guard import Guard
-from equipoise.teleport.joint import Array, JointLosses
-from equipoise.teleport.parameters import gradient_similarity, move, restore, shared_by_name
-from equipoise.teleport.probe import Probes
+from equipoise.teleport.history import similarity
+from equipoise.teleport.measure import Array, JointLosses, LossSizes, View, look
+from equipoise.teleport.probes import HeldBatches
 from equipoise.teleport.report import TeleportReport
 from equipoise.teleport.search import Found, Search
-from equipoise.teleport.sizes import LossSizes
 from equipoise.teleport.triggers import Trigger, mean_cosines, norms
-from equipoise.teleport.view import View, look
 
 if TYPE_CHECKING:
     from equipoise.optimizer import MultiTaskOptimizer
 
-__all__ = ["Attempt", "Outcome", "attempt_cost"]
+__all__ = ["Attempt", "Outcome", "attempt_cost", "gradient_similarity", "move", "restore", "shared_by_name"]
 
 _NOT_FINITE = "a loss or gradient is not finite"
 
@@ -43,7 +44,7 @@ class Outcome:
     failure: str
 
 
-def attempt_cost(search: Search, probes: Probes, tasks: int) -> float:
+def attempt_cost(search: Search, probes: HeldBatches, tasks: int) -> float:
     """Evaluations that an attempt needs, a backward pass counted as two."""
     searched, judged = probes.sizes
     return search.cost(tasks) + searched + 2.0 * judged * (2.0 + 2.0 * tasks)
@@ -64,7 +65,7 @@ class Attempt:
     delta: Delta
     search: Search
     guard: Guard | None
-    probes: Probes
+    probes: HeldBatches
     sizes: LossSizes
 
     def make(self, mtl: MultiTaskOptimizer, trigger: Trigger, seed: int, epoch: int) -> Outcome:
@@ -98,7 +99,7 @@ class Attempt:
                 shared,
                 search_batches,
                 joint,
-                gram=before.gramian,
+                gramian=before.gramian,
                 tasks=before.names,
                 sizes=self.sizes,
                 judged=before.all_losses,
@@ -127,7 +128,7 @@ class Attempt:
             trigger=trigger.name,
             tasks=before.names,
             accepted=not objection,
-            reason=objection or ("nothing speaks against it" if self.guard else "not guarded"),
+            reason=objection or ("all checks passed" if self.guard else "not guarded"),
             sigma=sigma,
             distance=distance,
             invariance=tuple(found.invariance),
@@ -147,7 +148,7 @@ class Attempt:
         # A change is relative even where the search takes the losses as they are.
         sizes = self.sizes.of(before.all_losses)[positions]
         measures = float(trigger.measure(before.gramian)), float(trigger.measure(after.gramian))
-        return self.guard.objection(before.losses, after.losses, sizes, *measures)
+        return self.guard.objection(before.losses, after.losses, sizes, *measures, self.search.sought)
 
 
 def _seen(when: str, view: View | None, trigger: Trigger) -> dict[str, Any]:
@@ -164,3 +165,47 @@ def _seen(when: str, view: View | None, trigger: Trigger) -> dict[str, Any]:
 
 def _tuple(values: Array | tuple[()]) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
+
+
+def shared_by_name(mtl: MultiTaskOptimizer) -> dict[str, Tensor]:
+    """The shared parameters that are trained, by their names in the model.
+
+    One that the torch optimizer does not hold has been frozen that way, and is not teleported either.
+
+    Raises:
+        InputError: there are none.
+    """
+    trained = {id(parameter) for group in mtl.optimizer.param_groups for parameter in group["params"]}
+    ids = {id(parameter) for parameter in mtl.shared if parameter.requires_grad} & trained
+    named = mtl.objective.model.named_parameters()
+    found: dict[str, Tensor] = {name: parameter for name, parameter in named if id(parameter) in ids}
+    if not found:
+        raise InputError(
+            "none of the shared parameters belongs to the objective's model and is trained, so there is nothing to teleport; "
+            "make the objective with the module that holds them"
+        )
+    return found
+
+
+@torch.no_grad()
+def move(shared: Mapping[str, Tensor], deltas: Mapping[str, Tensor]) -> None:
+    """Adds Δθ in place."""
+    for name, delta in deltas.items():
+        shared[name].add_(delta)
+    torch.clear_autocast_cache()  # casts made of other values must not be met again
+
+
+@torch.no_grad()
+def restore(shared: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Puts values back, to the bit."""
+    for name, value in values.items():
+        shared[name].copy_(value)
+    torch.clear_autocast_cache()
+
+
+def gradient_similarity(shared: Mapping[str, Tensor], deltas: Mapping[str, Tensor]) -> float:
+    """σ of eq. 12 over all shared parameters; one that is not adapted has moved by zero."""
+    grads = {name: parameter.grad for name, parameter in shared.items() if parameter.grad is not None}
+    return similarity(
+        (deltas[name] if name in deltas else grad.new_zeros(()).expand(grad.shape), grad) for name, grad in grads.items()
+    )

@@ -10,7 +10,7 @@ __all__ = ["TeleportReport"]
 
 @dataclass(frozen=True)
 class TeleportReport:
-    """One attempt. Vectors have one entry a task, in the order of ``tasks``.
+    """One attempt. Vectors have one entry per task, in the order of ``tasks``.
 
     What is called *before* and *after* was measured at θ and at θ + Δθ on the held-out batches (on the search's own where
     none are held out).

@@ -6,28 +6,38 @@ from dataclasses import dataclass
 from typing import Any
 
 from equipoise.errors import InputError
-from equipoise.teleport.checks import check_whole
+from equipoise.teleport.checks import check_number, check_whole
 
-__all__ = ["Limits", "Schedule"]
+__all__ = ["Counters", "Schedule"]
 
 _LONGEST_BACK_OFF = 6  # doublings: a teleport that is always refused is tried at least every 64 cool-downs
 
 
 @dataclass(frozen=True)
-class Limits:
-    """The limits that a user sets (appendix A.6 of the COST paper, and a budget).
+class Schedule:
+    """When COST may attempt a teleport, and what all attempts may cost (appendix A.6 of the COST paper, and a budget).
 
-    Attributes:
+    Epochs are counted by your calls of ``end_epoch()``. Cost is counted in evaluations of the model's losses; a backward pass
+    counts as two.
+
+    Args:
         start: first epoch in which to teleport, counted from 0.
-        stop: first epoch in which not to any more; ``None`` for no end.
+        stop: first epoch in which to teleport no more; ``None`` for no end.
         start_step: first step after which to teleport, counted from 0.
-        stop_step: first step after which not to any more.
-        per_epoch: attempts an epoch; ``None`` for any number.
-        cooldown: steps from one attempt to the next at least; doubled with each refused attempt in a row.
-        budget: the most that all teleporting may cost, as a share of what training cost so far; ``None`` for no limit.
+        stop_step: first step after which to teleport no more; ``None`` for no end.
+        per_epoch: the most attempts per epoch; ``None`` for any number.
+        cooldown: the least number of steps from one attempt to the next; each refusal in a row doubles it, up to 64 times as
+            many.
+        budget: the most that all teleporting may cost, as a share of what training has cost so far; ``None`` for no limit.
+        check_every: with balancers that form no Gramian, one is formed for the trigger at most once in so many steps, and only
+            while a teleport would be due.
 
     Raises:
-        InputError: a number that is out of range.
+        InputError: a number that is out of range, or an end that comes before its start.
+
+    Example:
+        >>> Schedule(start=3, per_epoch=2, budget=None).cooldown
+        10
     """
 
     start: int = 0
@@ -37,34 +47,34 @@ class Limits:
     per_epoch: int | None = None
     cooldown: int = 10
     budget: float | None = 0.1
+    check_every: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("start", "stop", "start_step", "stop_step", "per_epoch", "cooldown"):
-            value = getattr(self, name)
-            if value is not None:
-                check_whole(name, value, 1 if name in ("per_epoch", "cooldown") else 0)
+        for name, least in (("start", 0), ("start_step", 0), ("cooldown", 1), ("check_every", 1)):
+            check_whole(name, getattr(self, name), least)
+        for name, least in (("stop", 0), ("stop_step", 0), ("per_epoch", 1)):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), least)
         for first, last in (("start", "stop"), ("start_step", "stop_step")):
             end = getattr(self, last)
             if end is not None and end <= getattr(self, first):
                 raise InputError(f"{last}={end} leaves nothing after {first}={getattr(self, first)}")
-        if self.budget is not None and (
-            isinstance(self.budget, bool) or not isinstance(self.budget, int | float) or not self.budget > 0
-        ):
-            raise InputError(f"budget must be a positive share of the training's cost, such as 0.1; got {self.budget!r}")
+        if self.budget is not None:
+            check_number("budget", self.budget, "a positive share of the training's cost, such as 0.1, or None")
 
 
-class Schedule:
+class Counters:
     """Counts steps, epochs and cost, and says when an attempt is due.
 
     Cost is counted in evaluations of the model's losses, a backward pass for two: unlike seconds, that is the same in every
     run and on every process.
 
     Args:
-        limits: what the user allows.
+        schedule: what the user allows.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
         self.epoch = 0
         self.in_epoch = 0
         self.last_attempt: int | None = None
@@ -83,21 +93,21 @@ class Schedule:
             step: index of the step just taken.
             expected: what the attempt would cost.
         """
-        limits = self.limits
+        schedule = self.schedule
         return (
-            limits.start <= self.epoch
-            and (limits.stop is None or self.epoch < limits.stop)
-            and limits.start_step <= step
-            and (limits.stop_step is None or step < limits.stop_step)
-            and (limits.per_epoch is None or self.in_epoch < limits.per_epoch)
+            schedule.start <= self.epoch
+            and (schedule.stop is None or self.epoch < schedule.stop)
+            and schedule.start_step <= step
+            and (schedule.stop_step is None or step < schedule.stop_step)
+            and (schedule.per_epoch is None or self.in_epoch < schedule.per_epoch)
             and (self.last_attempt is None or step - self.last_attempt >= self.wait or step < self.last_attempt)
-            and (limits.budget is None or self.spent + expected <= limits.budget * self.trained)
+            and (schedule.budget is None or self.spent + expected <= schedule.budget * self.trained)
         )
 
     @property
     def wait(self) -> int:
         """Steps from the last attempt to the next."""
-        return self.limits.cooldown << min(self.refused_in_a_row, _LONGEST_BACK_OFF)
+        return self.schedule.cooldown << min(self.refused_in_a_row, _LONGEST_BACK_OFF)
 
     def count_attempt(self, step: int, *, accepted: bool) -> None:
         """Counts an attempt."""
@@ -112,7 +122,7 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """All counters."""
-        return {name: value for name, value in vars(self).items() if name != "limits"}
+        return {name: value for name, value in vars(self).items() if name != "schedule"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from saved counters."""

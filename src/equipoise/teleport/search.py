@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -14,17 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from equipoise.autocast import without_autocast
+from equipoise.errors import InputError
 from equipoise.objective import Objective
 from equipoise.randomness import RandomState
-from equipoise.teleport.agreement import Agreement, agreement
+from equipoise.teleport.checks import check_number, check_whole
 from equipoise.teleport.deltas import Adaptation
-from equipoise.teleport.formulation import Formulation
-from equipoise.teleport.joint import Array, JointLosses
-from equipoise.teleport.view import evaluated
+from equipoise.teleport.formulations import Formulation, FormulationLike, as_formulation
+from equipoise.teleport.measure import Array, JointLosses, evaluated
 
-__all__ = ["Found", "InnerOptimizer", "Search"]
+__all__ = ["Agreement", "Found", "InnerOptimizer", "Search", "agreement"]
 
-InnerOptimizer = Callable[..., torch.optim.Optimizer]
+InnerOptimizer: TypeAlias = Callable[..., torch.optim.Optimizer]
+Agreement: TypeAlias = Literal["mean", "smallest", "pairwise"]
 
 
 @dataclass
@@ -54,39 +55,85 @@ class _Probe:
 
 @dataclass(frozen=True)
 class Search:
-    """One kind of inner optimisation.
+    """The inner optimization: what is sought at the other point, and how.
 
-    Attributes:
-        formulation: what is sought.
-        samples: ñ, how many perturbations are tried in a step.
-        seek: ``None`` for sharpness, or the kind of agreement to reward.
+    Args:
+        formulation: what is sought: ``"pareto"`` (no loss may rise, the neglected tasks' are to fall), ``"paper"`` (eq. 7 to
+            11 of the COST paper), ``"released"``, or a :class:`~equipoise.teleport.Formulation`, such as
+            ``PaperFormulation(gamma=0.2)``.
+        samples: ñ of eq. 9, perturbations per inner step.
+        seek: ``"sharpness"`` (eq. 9), or reward agreement of the task gradients instead, by second derivatives: the ``"mean"``
+            cosine with the mean gradient, the ``"smallest"`` of these, or the mean ``"pairwise"`` cosine.
         steps: inner steps.
-        learning_rate: of the inner optimizer.
-        optimizer: makes the inner optimizer from factors and ``lr``.
+        lr: step size of the inner optimizer.
+        optimizer: makes the inner optimizer; called as ``optimizer(factors, lr=lr)``.
+        scaling: ``"relative"`` divides each loss by its size before eq. 7 to 11, so that γ means the same for all tasks;
+            ``"none"`` takes losses as they are. Left out, what the formulation prefers: ``"none"`` for the released one, else
+            ``"relative"``.
+
+    Raises:
+        InputError: an option that cannot be used.
+
+    Example:
+        >>> search = Search(formulation="paper", steps=5)
+        >>> search.sought, search.relative
+        (PaperFormulation(gamma=0.1, radius=0.1, invariance=1.0), True)
     """
 
-    formulation: Formulation
-    samples: int
-    seek: Agreement | None
-    steps: int
-    learning_rate: float
-    optimizer: InnerOptimizer
+    formulation: FormulationLike = "pareto"
+    samples: int = 5
+    seek: Literal["sharpness"] | Agreement = "sharpness"
+    steps: int = 20
+    lr: float = 0.003
+    optimizer: InnerOptimizer = torch.optim.Adam
+    scaling: Literal["relative", "none"] | None = None
+
+    def __post_init__(self) -> None:
+        # Kept as an object, so that "paper" and PaperFormulation() make equal searches.
+        object.__setattr__(self, "formulation", as_formulation(self.formulation))
+        check_whole("samples", self.samples, 1)
+        check_whole("steps", self.steps, 1)
+        check_number("lr", self.lr, "a positive step size of the inner optimizer")
+        if not callable(self.optimizer) or self.optimizer is torch.optim.LBFGS:
+            raise InputError(
+                f"optimizer must make a torch optimizer from factors and lr, as torch.optim.Adam; got {self.optimizer!r}"
+                f"{' (which needs a closure)' if callable(self.optimizer) else ''}"
+            )
+        if self.scaling not in (None, "relative", "none"):
+            raise InputError(f'scaling must be "relative" or "none"; got {self.scaling!r}')
+        if self.seek not in ("sharpness", *get_args(Agreement)):
+            raise InputError(f"seek must be one of sharpness, {', '.join(get_args(Agreement))}; got {self.seek!r}")
+        if self.seek != "sharpness" and self.sought.gamma == 0:
+            raise InputError(
+                f'seek="{self.seek}" is rewarded with the factor gamma, which is 0; give the formulation a positive gamma'
+            )
+
+    @property
+    def sought(self) -> Formulation:
+        """The formulation."""
+        assert isinstance(self.formulation, Formulation)
+        return self.formulation
+
+    @property
+    def relative(self) -> bool:
+        """Whether losses are divided by their sizes."""
+        return self.sought.relative if self.scaling is None else self.scaling == "relative"
 
     def cost(self, tasks: int) -> float:
         """Evaluations that a search needs, a backward pass counted as two."""
-        if self.seek is not None:
+        if self.seek != "sharpness":
             # K first derivatives, and as many second ones at about twice the price.
             return self.steps * (3.0 + 6.0 * tasks)
-        samples = self.formulation_samples
+        samples = self.perturbations
         if samples < 2:
             return self.steps * (3.0 + 3.0 * samples)
         # All perturbations without a graph, and once more those that turn out to matter.
-        return self.steps * (3.0 + samples + 3.0 * self.formulation.differentiated(samples, tasks))
+        return self.steps * (3.0 + samples + 3.0 * self.sought.differentiated(samples, tasks))
 
     @property
-    def formulation_samples(self) -> int:
-        """Perturbations that are really needed."""
-        return 0 if self.seek is not None or self.formulation.gamma == 0 else self.samples
+    def perturbations(self) -> int:
+        """Perturbations per inner step that are needed."""
+        return 0 if self.seek != "sharpness" or self.sought.gamma == 0 else self.samples
 
     def run(
         self,
@@ -96,7 +143,7 @@ class Search:
         batches: Sequence[Any],
         joint: JointLosses,
         *,
-        gram: Array,
+        gramian: Array,
         tasks: Sequence[str],
         sizes: Callable[[Array], Array],
         judged: Array,
@@ -109,9 +156,9 @@ class Search:
             objective: the losses; evaluated by substitution only.
             adaptation: the factors, which end where the search ends.
             shared: all shared parameters by name; they are perturbed, adapted or not.
-            batches: gone round, one an inner step.
+            batches: taken in turn, one per inner step.
             joint: averages losses over processes.
-            gram: Gramian of the task gradients ``[k, k]``, for R.
+            gramian: Gramian of the task gradients ``[k, k]``, for R.
             tasks: names of its tasks.
             sizes: from losses ``[K]`` to what they are divided by.
             judged: losses ``[K]`` on the batches that a landing is judged on, for tasks that the search's batches lack.
@@ -119,15 +166,15 @@ class Search:
             loss_scale: of a gradient scaler.
         """
         found = Found()
-        inner = self.optimizer(adaptation.factors, lr=self.learning_rate)
+        inner = self.optimizer(adaptation.factors, lr=self.lr)
         balance = np.zeros(len(joint.tasks))
-        with _mode(objective.model, self.formulation.evaluation_mode):
+        with _mode(objective.model, self.sought.evaluation_mode):
             probes = self._probes(objective, batches, joint)
             pooled = _pooled(probes)
             scales = sizes(np.where(_anywhere(probes), pooled, judged))
-            norms = np.sqrt(np.diagonal(gram).clip(min=0.0))
+            norms = np.sqrt(np.diagonal(gramian).clip(min=0.0))
             positions = joint.tasks.positions(tasks)
-            balance[positions] = self.formulation.balance(norms / scales[positions])
+            balance[positions] = self.sought.balance(norms / scales[positions])
             frozen = {name: tensor.detach() for name, tensor in shared.items()}
             for step in range(self.steps):
                 probe = probes[step % len(probes)]
@@ -150,7 +197,7 @@ class Search:
             random_state = objective.random_state()
             values, counts = joint.means([evaluated(objective, batch, random_state)])
             probes.append(_Probe(batch, random_state, values[0], counts))
-        if self.formulation.pooled_reference:
+        if self.sought.pooled_reference:
             pooled = _pooled(probes)
             probes = [_Probe(probe.batch, probe.random_state, pooled, probe.present) for probe in probes]
         return probes
@@ -171,8 +218,8 @@ class Search:
         """Gradients of the factors in one inner step; ``None`` if something is not finite."""
         point = adaptation.elsewhere()
         losses = objective.at(point, probe.batch, random_state=probe.random_state)
-        samples = self.formulation_samples
-        noises = [self.formulation.noise(shared, generator) for _ in range(samples)]
+        samples = self.perturbations
+        noises = [self.sought.noise(shared, generator) for _ in range(samples)]
 
         def perturbed(noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
             moved = {name: point.get(name, shared[name]) + noise[name] for name in shared}
@@ -189,19 +236,19 @@ class Search:
             return None
         present = counts > 0
         scaled = values[:, present] / sizes[present]
-        terms = self.formulation.terms(scaled[0], scaled[1:], probe.reference[present] / sizes[present], balance[present])
+        terms = self.sought.terms(scaled[0], scaled[1:], probe.reference[present] / sizes[present], balance[present])
         total = self._weighted(losses, terms.at_point, present, counts, sizes, joint)
         for number, row in enumerate(terms.at_samples):
             if row.any():
                 sample = tried[number] if samples == 1 else perturbed(noises[number])
                 total = total + self._weighted(sample, row, present, counts, sizes, joint)
         reward = terms.reward
-        if self.seek is not None:
+        if self.seek != "sharpness":
             others = [tensor for name, tensor in objective.model.named_parameters() if name in shared and name not in point]
             measure = agreement(losses, [*point.values(), *others], self.seek)
             agreed = joint.processes.sum(measure.detach().double().clone()) / joint.processes.count
             reward = float(agreed)
-            total = total - self.formulation.gamma * measure / joint.processes.count
+            total = total - self.sought.gamma * measure / joint.processes.count
         found.invariance.append(terms.invariance)
         found.reward.append(reward)
         with without_autocast(total.device):
@@ -233,6 +280,50 @@ class Search:
         parts = [losses[name] * coefficient for name, coefficient in zip(names, own, strict=True)]
         total: Tensor = functools.reduce(torch.add, parts)
         return total
+
+
+def agreement(losses: Mapping[str, Tensor], parameters: Sequence[Tensor], kind: Agreement) -> Tensor:
+    """How well the task gradients agree, differentiable once more.
+
+    Sharpness is a stand-in for the gradient norm that needs first derivatives only. What a teleport is for is less conflict,
+    and that can be rewarded directly, for second derivatives of the losses.
+
+    Args:
+        losses: task → loss, with their graphs.
+        parameters: with respect to which the losses are differentiated: the shared ones.
+        kind: ``"mean"`` cosine of the tasks with the mean gradient, the ``"smallest"`` of these cosines, or the mean
+            ``"pairwise"`` cosine.
+
+    Returns:
+        A scalar from -1 to 1.
+
+    Example:
+        >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> losses = {"a": (x**2).sum(), "b": (x**3).sum()}
+        >>> round(float(agreement(losses, [x], "pairwise").detach()), 3)
+        0.976
+    """
+    rows = []
+    for loss in losses.values():
+        gradients = torch.autograd.grad(loss, list(parameters), create_graph=True, allow_unused=True)
+        rows.append(
+            torch.cat(
+                [
+                    (torch.zeros_like(parameter) if gradient is None else gradient).flatten()
+                    for gradient, parameter in zip(gradients, parameters, strict=True)
+                ]
+            )
+        )
+    stacked = torch.stack(rows)
+    gramian = stacked @ stacked.T
+    # The root of a vanishing square has no derivative; such a task agrees with nobody.
+    norms = gramian.diagonal().clamp(min=1e-30).sqrt()
+    if kind == "pairwise":
+        cosines = gramian / torch.outer(norms, norms)
+        tasks = len(rows)
+        return (cosines.sum() - cosines.diagonal().sum()) / max(tasks * (tasks - 1), 1)
+    cosines = gramian.mean(1) / (norms * gramian.mean().clamp(min=1e-30).sqrt())
+    return cosines.min() if kind == "smallest" else cosines.mean()
 
 
 def _anywhere(probes: Sequence[_Probe]) -> NDArray[np.bool_]:

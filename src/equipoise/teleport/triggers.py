@@ -1,7 +1,10 @@
 """When to teleport: conditions on the Gramian of the task gradients, and nothing else.
 
-With ``g₀`` the mean gradient, ``cos φ_i0 = (mean_j Q_ij) / √(Q_ii · mean_jl Q_jl)``. Every condition here has the form
-"some cosine is below zero", and that cosine, negated, is its *measure*: what a landing must not make worse.
+A trigger sees ``Q = G Gᵀ``, the inner products of the task gradients of the step just taken, as a NumPy array ``[K, K]`` in
+float64; row k belongs to the k-th of the tasks that the batch holds.
+
+With ``g₀`` the mean gradient, ``cos φ_i0 = (mean_j Q_ij) / √(Q_ii · mean_jl Q_jl)``. Every condition here has the form "some
+cosine is below zero", and that cosine, negated, is its *measure*: what a landing must not make worse.
 """
 
 from __future__ import annotations
@@ -15,9 +18,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.errors import InputError, near_misses
+from equipoise.errors import InputError
+from equipoise.registry import Registry
+from equipoise.teleport.checks import check_number, chosen
 
 __all__ = [
+    "TRIGGERS",
     "Custom",
     "Dominated",
     "Majority",
@@ -37,34 +43,37 @@ MANY_TASKS = 10
 """From so many tasks on, a dominated conflict is nearly always there (97 % of the steps on CelebA), and eq. 4 is used."""
 
 
-def norms(gram: Array) -> Array:
-    """Norms of the task gradients, ``[..., K]``, from ``gram [..., K, K]``."""
-    squares: Array = np.diagonal(gram, axis1=-2, axis2=-1).clip(min=0.0)
+def norms(gramian: Array) -> Array:
+    """Norms of the task gradients, ``[..., K]``, from ``gramian [..., K, K]``."""
+    squares: Array = np.diagonal(gramian, axis1=-2, axis2=-1).clip(min=0.0)
     return np.sqrt(squares)
 
 
-def mean_cosines(gram: Array) -> Array:
+def mean_cosines(gramian: Array) -> Array:
     """Cosine of each task gradient with the mean gradient, ``[..., K]``; 0 where either of them vanishes.
 
     Args:
-        gram: inner products of the task gradients ``[..., K, K]``.
+        gramian: inner products of the task gradients ``[..., K, K]``.
 
     Example:
         >>> mean_cosines(np.array([[4.0, 0.0], [0.0, 4.0]])).round(3)
         array([0.707, 0.707])
     """
-    mean_norm = np.sqrt(gram.mean(axis=(-2, -1)).clip(min=0.0))
-    return _ratio(gram.mean(axis=-1), norms(gram) * mean_norm[..., None])
+    mean_norm = np.sqrt(gramian.mean(axis=(-2, -1)).clip(min=0.0))
+    return _ratio(gramian.mean(axis=-1), norms(gramian) * mean_norm[..., None])
 
 
-def pairwise_cosines(gram: Array) -> Array:
+def pairwise_cosines(gramian: Array) -> Array:
     """Cosines between the task gradients, ``[..., K, K]``; 0 where one of them vanishes."""
-    own = norms(gram)
-    return _ratio(gram, own[..., :, None] * own[..., None, :])
+    own = norms(gramian)
+    return _ratio(gramian, own[..., :, None] * own[..., None, :])
 
 
 class Trigger(ABC):
     """A condition under which to look for another point.
+
+    A trigger of your own needs the method :meth:`measure`; it fires where the measure is above zero. Derive from this class as
+    a frozen dataclass, so that its fields are its options.
 
     Attributes:
         name: in reports; the name of the class unless it says another.
@@ -78,12 +87,21 @@ class Trigger(ABC):
             cls.name = cls.__name__
 
     @abstractmethod
-    def measure(self, gram: Array) -> Array | float:
-        """How much conflict there is, from -1 (none) to 1, for Gramians ``[..., K, K]``."""
+    def measure(self, gramian: Array) -> Array | float:
+        """How much conflict there is, from -1 (none) to 1.
 
-    def __call__(self, gram: Array) -> bool:
+        A guard with ``conflict=True`` refuses a landing where it has grown.
+
+        Args:
+            gramian: ``[..., K, K]``, one Gramian or several.
+
+        Returns:
+            One number per Gramian, ``[...]``.
+        """
+
+    def __call__(self, gramian: Array) -> bool:
         """Whether one Gramian ``[K, K]`` asks for a teleport."""
-        return gram.shape[-1] > 1 and bool(self.measure(gram) > 0.0)
+        return gramian.shape[-1] > 1 and bool(self.measure(gramian) > 0.0)
 
 
 @dataclass(frozen=True)
@@ -97,12 +115,12 @@ class Dominated(Trigger):
 
     name = "dominated"
 
-    def measure(self, gram: Array) -> Array | float:
+    def measure(self, gramian: Array) -> Array | float:
         """Minus the cosine between the smallest gradient and the mean gradient; of several that are smallest, the lowest."""
-        own = norms(gram)
+        own = norms(gramian)
         # Taking the first of several would make the answer depend on the order of the tasks.
         smallest = own == own.min(axis=-1, keepdims=True)
-        taken: Array = np.where(smallest, mean_cosines(gram), np.inf).min(axis=-1)
+        taken: Array = np.where(smallest, mean_cosines(gramian), np.inf).min(axis=-1)
         return -taken
 
 
@@ -112,10 +130,10 @@ class Weak(Trigger):
 
     name = "weak"
 
-    def measure(self, gram: Array) -> Array | float:
+    def measure(self, gramian: Array) -> Array | float:
         """Minus the smallest cosine between two tasks' gradients."""
-        tasks = gram.shape[-1]
-        cosines = pairwise_cosines(gram) + 2.0 * np.eye(tasks)  # the diagonal does not count
+        tasks = gramian.shape[-1]
+        cosines = pairwise_cosines(gramian) + 2.0 * np.eye(tasks)  # the diagonal does not count
         smallest: Array = cosines.min(axis=(-2, -1)).clip(max=1.0)
         return -smallest
 
@@ -135,14 +153,15 @@ class Majority(Trigger):
     name = "majority"
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.fraction <= 1.0:
-            raise InputError(f"fraction must be above 0 and at most 1; got {self.fraction}")
+        check_number("fraction", self.fraction, "above 0 and at most 1")
+        if self.fraction > 1.0:
+            raise InputError(f"fraction must be above 0 and at most 1; got {self.fraction!r}")
 
-    def measure(self, gram: Array) -> Array | float:
+    def measure(self, gramian: Array) -> Array | float:
         """Minus the ⌈fraction · K⌉-th smallest cosine with the mean gradient: it is positive where so many conflict."""
-        tasks = gram.shape[-1]
+        tasks = gramian.shape[-1]
         needed = min(max(math.ceil(self.fraction * tasks - 1e-9), 1), tasks)
-        own: Array = np.partition(mean_cosines(gram), needed - 1, axis=-1)[..., needed - 1]
+        own: Array = np.partition(mean_cosines(gramian), needed - 1, axis=-1)[..., needed - 1]
         return -own
 
 
@@ -152,14 +171,14 @@ class Released(Trigger):
 
     name = "released"
 
-    def measure(self, gram: Array) -> Array | float:
+    def measure(self, gramian: Array) -> Array | float:
         """Minus the smallest cosine with the mean gradient."""
-        smallest: Array = mean_cosines(gram).min(axis=-1)
+        smallest: Array = mean_cosines(gramian).min(axis=-1)
         return -smallest
 
-    def __call__(self, gram: Array) -> bool:
+    def __call__(self, gramian: Array) -> bool:
         """Whether it is at most zero; a task without gradient counts, as it does there."""
-        return gram.shape[-1] > 1 and bool(self.measure(gram) >= 0.0)
+        return gramian.shape[-1] > 1 and bool(self.measure(gramian) >= 0.0)
 
 
 class Custom(Trigger):
@@ -173,25 +192,22 @@ class Custom(Trigger):
         self.condition = condition
         self.name = getattr(condition, "__name__", type(condition).__name__)
 
-    def measure(self, gram: Array) -> Array | float:
+    def measure(self, gramian: Array) -> Array | float:
         """Minus the smallest cosine with the mean gradient."""
-        return Released().measure(gram)
+        return Released().measure(gramian)
 
-    def __call__(self, gram: Array) -> bool:
+    def __call__(self, gramian: Array) -> bool:
         """What the user's condition says."""
-        return bool(self.condition(gram))
+        return bool(self.condition(gramian))
 
     def __repr__(self) -> str:
         return f"Custom({self.name})"
 
 
 TriggerLike: TypeAlias = "str | Trigger | Callable[[Array], Any] | None"
-_NAMES: dict[str, Callable[[], Trigger]] = {
-    "dominated": Dominated,
-    "weak": Weak,
-    "majority": Majority,
-    "released": Released,
-}
+TRIGGERS: Registry[type[Trigger]] = Registry("trigger", error=InputError)
+for _kind in (Dominated, Weak, Majority, Released):
+    TRIGGERS.add(_kind.name, _kind)
 
 
 def as_trigger(trigger: TriggerLike) -> Trigger | None:
@@ -209,16 +225,9 @@ def as_trigger(trigger: TriggerLike) -> Trigger | None:
     """
     if trigger is None or isinstance(trigger, Trigger):
         return trigger
-    if isinstance(trigger, str):
-        if trigger not in _NAMES:
-            raise InputError(
-                f'there is no trigger "{trigger}".{near_misses(trigger, _NAMES)} '
-                f"Known: {', '.join(_NAMES)}; or pass a function of the Gramian"
-            )
-        return _NAMES[trigger]()
-    if callable(trigger):
+    if callable(trigger) and not isinstance(trigger, type):
         return Custom(trigger)
-    raise InputError(f"trigger must be a name, a trigger or a function of the Gramian; got {type(trigger).__name__}")
+    return chosen(TRIGGERS, trigger, Trigger, ", a function of the Gramian")  # type: ignore[type-abstract]
 
 
 def default_trigger(tasks: int) -> Trigger:

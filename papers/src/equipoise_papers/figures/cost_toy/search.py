@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.teleport.formulation import PaperFormulation
+from equipoise.teleport import PaperFormulation
 from equipoise.teleport.triggers import norms
 from equipoise_papers.figures.cost_toy.adam import Adam
 from equipoise_papers.figures.cost_toy.settings import Teleporting

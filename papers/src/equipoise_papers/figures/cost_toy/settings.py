@@ -6,10 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
 from equipoise.errors import InputError
-from equipoise.teleport.formulation import PaperFormulation
-from equipoise.teleport.guard import Guard
-from equipoise.teleport.schedule import Limits
-from equipoise.teleport.triggers import Dominated, Trigger
+from equipoise.teleport import Dominated, Guard, PaperFormulation, Schedule, Trigger
 from equipoise_papers.toys import STARTS, Sign
 
 __all__ = ["BALANCERS", "History", "Settings", "Teleporting"]
@@ -60,7 +57,7 @@ class Teleporting:
 
     def __post_init__(self) -> None:
         PaperFormulation(self.gamma, self.radius)
-        Limits(start_step=self.start_step, stop_step=self.stop_step, cooldown=self.cooldown)
+        Schedule(start_step=self.start_step, stop_step=self.stop_step, cooldown=self.cooldown)
         Guard(self.tolerance)
         if not self.inner_lr > 0:
             raise InputError(f"inner_lr must be a positive step size; got {self.inner_lr}")

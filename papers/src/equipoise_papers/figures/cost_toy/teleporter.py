@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.teleport.guard import Guard
+from equipoise.teleport import Guard, PaperFormulation, Schedule
 from equipoise.teleport.history import similarity
-from equipoise.teleport.schedule import Limits, Schedule
+from equipoise.teleport.schedule import Counters
 from equipoise_papers.figures.cost_toy.adam import Adam
 from equipoise_papers.figures.cost_toy.search import directions, search
 from equipoise_papers.figures.cost_toy.settings import Teleporting
@@ -73,12 +73,14 @@ class Teleporter:
         self.rows = np.asarray(rows, dtype=np.intp)
         self.attempts: list[Attempt] = []
         self._formed = np.asarray(formed, dtype=np.bool_)
-        limits = Limits(start_step=settings.start_step, stop_step=settings.stop_step, cooldown=settings.cooldown, budget=None)
-        self._schedules = [Schedule(limits) for _ in rows]
+        schedule = Schedule(
+            start_step=settings.start_step, stop_step=settings.stop_step, cooldown=settings.cooldown, budget=None
+        )
+        self._counters = [Counters(schedule) for _ in rows]
         self._next = np.full(len(rows), settings.start_step)
         self._last_check = np.full(len(rows), -settings.check_every)
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._guard = Guard(settings.tolerance) if settings.guard else None
+        self._guard = Guard(settings.tolerance, conflict=True) if settings.guard else None
         self._largest: dict[int, Array] = {}
         self._pending: dict[int, float] = {}
 
@@ -140,10 +142,15 @@ class Teleporter:
             elif self._guard is not None:
                 judged = sizes[number] if settings.relative else np.abs(losses[number]).clip(min=1e-30)
                 objection = self._guard.objection(
-                    losses[number], losses_after[number], judged, float(before[number]), float(after[number])
+                    losses[number],
+                    losses_after[number],
+                    judged,
+                    float(before[number]),
+                    float(after[number]),
+                    PaperFormulation(),
                 )
-            self._schedules[place].count_attempt(step, accepted=not objection)
-            self._next[place] = step + self._schedules[place].wait
+            self._counters[place].count_attempt(step, accepted=not objection)
+            self._next[place] = step + self._counters[place].wait
             if not objection:
                 adam.points[row] = landings[number]
                 self._settle_history(row, adam, deltas[number], gradients[row])

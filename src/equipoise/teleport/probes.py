@@ -7,6 +7,7 @@ import random
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -16,37 +17,56 @@ import torch
 from equipoise.errors import InputError
 from equipoise.teleport.checks import check_whole
 
-__all__ = ["ProbeLike", "Probes"]
+__all__ = ["HeldBatches", "ProbeLike", "Probes"]
 
 ProbeLike: TypeAlias = "str | Iterable[Any]"
 Step: TypeAlias = tuple[Any, ...]
 """The micro-batches of one step."""
 
 
+@dataclass(frozen=True)
 class Probes:
-    """Holds a few batches.
+    """The batches on which COST searches, and those on which it judges a landing.
 
     Args:
-        source: ``"recent"``: the batches of the last steps, the newest for the search and older ones to judge; ``"current"``:
-            this step's batch for both; or a loader (any iterable of batches), of which the first few are held.
-        search: how many batches the search goes round.
-        held_out: how many others a landing is judged on.
+        probe: ``"recent"``: the batches of the last steps, the newest for the search and older ones to judge; ``"current"``:
+            the batch of this step for both; or a loader (any iterable of batches), of which the first few are held.
+        probe_batches: how many batches the search takes in turn, one per inner step.
+        held_out_batches: how many others a landing is judged on; with 0, those of the search.
 
     Raises:
-        InputError: an unknown source, or fewer than one batch for the search.
+        InputError: an unknown word, something that is not iterable, or fewer than one batch for the search.
+
+    Example:
+        >>> Probes(probe_batches=4)
+        Probes(probe='recent', probe_batches=4, held_out_batches=1)
     """
 
-    def __init__(self, source: ProbeLike, search: int, held_out: int) -> None:
-        if isinstance(source, str) and source not in ("recent", "current"):
-            raise InputError(f'probe must be "recent", "current" or a loader of batches; got "{source}"')
-        if not isinstance(source, str) and not isinstance(source, Iterable):
-            raise InputError(f'probe must be "recent", "current" or a loader of batches; got {type(source).__name__}')
-        for name, value, least in (("probe_batches", search, 1), ("held_out_batches", held_out, 0)):
-            check_whole(name, value, least)
-        self._source = source
-        self._search = search
-        self._held_out = held_out
-        self._held: deque[Step] = deque(maxlen=search + held_out)
+    probe: ProbeLike = "recent"
+    probe_batches: int = 8
+    held_out_batches: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.probe, str) and self.probe not in ("recent", "current"):
+            raise InputError(f'probe must be "recent", "current" or a loader of batches; got "{self.probe}"')
+        if not isinstance(self.probe, Iterable):
+            raise InputError(f'probe must be "recent", "current" or a loader of batches; got {type(self.probe).__name__}')
+        check_whole("probe_batches", self.probe_batches, 1)
+        check_whole("held_out_batches", self.held_out_batches, 0)
+
+
+class HeldBatches:
+    """Holds a few batches, as :class:`Probes` says.
+
+    Args:
+        probes: which, and how many.
+    """
+
+    def __init__(self, probes: Probes) -> None:
+        self._source = probes.probe
+        self._search = probes.probe_batches
+        self._held_out = probes.held_out_batches
+        self._held: deque[Step] = deque(maxlen=self._search + self._held_out)
 
     def remember(self, batches: Step) -> None:
         """Takes note of the batches of a step."""

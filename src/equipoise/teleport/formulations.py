@@ -7,8 +7,6 @@ coefficients on every process.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,16 +17,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.errors import InputError, UnknownOptionError, near_misses
+from equipoise.errors import InputError
+from equipoise.registry import Registry
+from equipoise.teleport.checks import check_number, chosen
 
 __all__ = [
     "FORMULATIONS",
     "Formulation",
+    "FormulationLike",
     "PaperFormulation",
     "ParetoFormulation",
     "ReleasedFormulation",
     "Terms",
-    "formulation_named",
+    "as_formulation",
 ]
 
 Array: TypeAlias = NDArray[np.float64]
@@ -53,7 +54,9 @@ class Terms:
 
 
 class Formulation(ABC):
-    """How the terms are made.
+    """What the search minimizes: two functions of the task losses, and what goes with them.
+
+    A formulation of your own is a frozen dataclass with the fields ``gamma`` and ``radius`` and the three methods below.
 
     Attributes:
         name: how it is asked for.
@@ -63,6 +66,8 @@ class Formulation(ABC):
         default_trigger: the name of the trigger that belongs to it; ``None`` where the number of tasks decides.
         losses_may_fall: whether a loss that falls keeps to the formulation; a guard then looks at rises only.
         tolerance: the relative loss change that a guard allows unless told otherwise.
+        relative: whether losses are divided by their sizes unless the search says otherwise.
+        history: the name of the history policy unless told otherwise.
         gamma: factor of L_g, or of the agreement that is sought in its place.
     """
 
@@ -72,6 +77,8 @@ class Formulation(ABC):
     default_trigger: ClassVar[str | None] = None
     losses_may_fall: ClassVar[bool] = False
     tolerance: ClassVar[float] = 0.05
+    relative: ClassVar[bool] = True
+    history: ClassVar[str] = "keep"
     gamma: float
     radius: float
 
@@ -197,6 +204,8 @@ class ReleasedFormulation(Formulation):
     evaluation_mode = True
     pooled_reference = True
     default_trigger = "released"
+    relative = False
+    history = "released"
 
     def __post_init__(self) -> None:
         _check(self.gamma, self.radius, self.invariance)
@@ -232,33 +241,26 @@ class ReleasedFormulation(Formulation):
         return Terms(float(np.abs(gaps).mean()), reward, at_point, at_samples)
 
 
-FORMULATIONS: dict[str, type[PaperFormulation] | type[ReleasedFormulation]] = {
-    "paper": PaperFormulation,
-    "released": ReleasedFormulation,
-    "pareto": ParetoFormulation,
-}
+FORMULATIONS: Registry[type[Formulation]] = Registry("formulation", error=InputError)
+for _kind in (ParetoFormulation, PaperFormulation, ReleasedFormulation):
+    FORMULATIONS.add(_kind.name, _kind)
+FormulationLike: TypeAlias = "str | Formulation"
 
 
-def formulation_named(name: str, **options: float | None) -> Formulation:
-    """Makes a formulation; options that are ``None`` keep its own default.
+def as_formulation(formulation: FormulationLike) -> Formulation:
+    """Reads a formulation.
+
+    Args:
+        formulation: a formulation, or the name of one, which is then made with its defaults.
 
     Raises:
-        InputError: there is no such formulation, it has no such option, or a number is out of range.
+        InputError: neither of these, or an unknown name.
 
     Example:
-        >>> formulation_named("paper", gamma=0.2, radius=None)
-        PaperFormulation(gamma=0.2, radius=0.1, invariance=1.0)
+        >>> as_formulation("paper")
+        PaperFormulation(gamma=0.1, radius=0.1, invariance=1.0)
     """
-    if name not in FORMULATIONS:
-        raise InputError(
-            f'there is no formulation "{name}".{near_misses(str(name), FORMULATIONS)} Known: {", ".join(FORMULATIONS)}'
-        )
-    given = {key: value for key, value in options.items() if value is not None}
-    known = [field.name for field in dataclasses.fields(FORMULATIONS[name])]
-    for key in given:
-        if key not in known:
-            raise UnknownOptionError(f'formulation "{name}" has no option "{key}"; it has {", ".join(known)}')
-    return FORMULATIONS[name](**given)
+    return chosen(FORMULATIONS, formulation, Formulation)  # type: ignore[type-abstract]
 
 
 def _sharpness(point: Array, samples: Array, balance: Array, gamma: float) -> tuple[float, Array, Array]:
@@ -274,11 +276,9 @@ def _sharpness(point: Array, samples: Array, balance: Array, gamma: float) -> tu
 
 
 def _check(gamma: float, radius: float, invariance: float, descent: float = 0.0) -> None:
-    for name, value in (("gamma", gamma), ("radius", radius), ("invariance", invariance), ("descent", descent)):
-        least = "positive" if name == "radius" else "at least 0"
-        fine = not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value < math.inf
-        if not fine or (name == "radius" and value == 0):
-            raise InputError(f"{name} must be {least}; got {value!r}")
+    check_number("radius", radius, "positive")
+    for name, value in (("gamma", gamma), ("invariance", invariance), ("descent", descent)):
+        check_number(name, value, "at least 0", positive=False)
 
 
 def _gaussian(parameters: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:

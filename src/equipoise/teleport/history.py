@@ -1,0 +1,383 @@
+"""What becomes of the optimizer's memory after a teleport.
+
+An optimizer such as Adam remembers gradients of the trajectory so far. After a teleport that memory is of another place. A
+:class:`History` says what to do with it; COST keeps a share σ of it (eq. 12 and 13 of its paper). :func:`remembered` knows what
+each torch optimizer keeps, under which name; :func:`blend`, :func:`discount` and :func:`reset` each do one thing with it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+from torch import Tensor
+
+from equipoise.errors import InputError
+from equipoise.registry import Registry
+from equipoise.teleport.checks import chosen
+
+__all__ = [
+    "HISTORIES",
+    "History",
+    "HistoryLike",
+    "KeepHistory",
+    "Kind",
+    "MassHistory",
+    "ReleasedHistory",
+    "ResetHistory",
+    "ReuseHistory",
+    "as_history",
+    "blend",
+    "discount",
+    "gradient_seen",
+    "remembered",
+    "reset",
+    "similarity",
+]
+
+
+class History(ABC):
+    """What becomes of the optimizer's memory of the parameters that were teleported.
+
+    Attributes:
+        name: how it is asked for.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def settle(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], sigma: float) -> float | None:
+        """Does what can be done at once, right after a landing.
+
+        Args:
+            optimizer: whose state may be changed in place.
+            parameters: those that were moved.
+            sigma: σ = cos(Δθ, g') of eq. 12, from -1 to 1.
+
+        Returns:
+            ``None``, or a share of the memory that :func:`blend` is to keep as soon as the next step has brought its
+            gradients.
+        """
+
+
+@dataclass(frozen=True)
+class KeepHistory(History):
+    """All of it is kept, as it is: the moving averages of the trajectory before."""
+
+    name = "keep"
+
+    def settle(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], sigma: float) -> float | None:
+        """Does nothing."""
+        return None
+
+
+@dataclass(frozen=True)
+class ReuseHistory(History):
+    """Eq. 13 of the COST paper: the next step's decays are scaled by σ, so that a share σ of the memory is reused."""
+
+    name = "reuse"
+
+    def settle(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], sigma: float) -> float | None:
+        """Leaves it to the next step, whose gradients it needs."""
+        return sigma
+
+
+@dataclass(frozen=True)
+class MassHistory(History):
+    """A share σ of the memory's mass is kept: averages stay what they are, and new gradients soon outweigh them."""
+
+    name = "mass"
+
+    def settle(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], sigma: float) -> float | None:
+        """Calls :func:`discount`."""
+        discount(optimizer, parameters, sigma)
+        return None
+
+
+@dataclass(frozen=True)
+class ResetHistory(History):
+    """All of it is forgotten."""
+
+    name = "reset"
+
+    def settle(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], sigma: float) -> float | None:
+        """Calls :func:`reset`."""
+        reset(optimizer, parameters)
+        return None
+
+
+@dataclass(frozen=True)
+class ReleasedHistory(History):
+    """What COST's released code does: reset where σ ≤ 0, else as :class:`ReuseHistory`.
+
+    (There, a reset is one of the whole optimizer; here, of the parameters that were moved.)
+    """
+
+    name = "released"
+
+    def settle(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], sigma: float) -> float | None:
+        """One or the other."""
+        if sigma > 0:
+            return sigma
+        reset(optimizer, parameters)
+        return None
+
+
+HISTORIES: Registry[type[History]] = Registry("history", error=InputError)
+for _kind in (KeepHistory, ReuseHistory, MassHistory, ResetHistory, ReleasedHistory):
+    HISTORIES.add(_kind.name, _kind)
+HistoryLike: TypeAlias = "str | History"
+
+
+def as_history(history: HistoryLike) -> History:
+    """Reads a history policy.
+
+    Args:
+        history: a policy, or the name of one.
+
+    Raises:
+        InputError: neither of these, or an unknown name.
+
+    Example:
+        >>> as_history("mass")
+        MassHistory()
+    """
+    return chosen(HISTORIES, history, History)  # type: ignore[type-abstract]
+
+
+def similarity(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Eq. 12 of the COST paper: σ = cos(Δθ, g'), over all pairs taken as one long vector.
+
+    The sign is the paper's and the released code's: positive where the teleport goes *up* the last update's gradient.
+
+    Args:
+        pairs: Δθ and the combined gradient before the teleport, for each shared parameter that has a gradient.
+
+    Returns:
+        From -1 to 1; 0 where either of them vanishes.
+
+    Example:
+        >>> import torch
+        >>> similarity([(torch.tensor([1.0, 0.0]), torch.tensor([3.0, 4.0]))])
+        0.6
+    """
+    product = moved = gradient = 0.0
+    for delta, grad in pairs:
+        grad = grad.to_dense() if grad.is_sparse else grad
+        own, other = delta.detach().to(grad.device).double().flatten(), grad.detach().double().flatten()
+        # Added up as Python numbers in float64: the same on every process and every run.
+        product += float(own @ other)
+        moved += float(own @ own)
+        gradient += float(other @ other)
+    scale = (moved * gradient) ** 0.5
+    return max(-1.0, min(1.0, product / scale)) if 0.0 < scale < float("inf") else 0.0
+
+
+class Kind(Enum):
+    """How a new gradient g enters a buffer b, with decay β."""
+
+    MEAN = "b ← β b + (1-β) g"
+    MEAN_SQUARE = "b ← β b + (1-β) g²"
+    MAXIMUM = "b ← max(β b, |g|)"
+    CENTRE = "b ← β b + (1-β) g, whose square is taken off the mean of squares"
+    ACCUMULATOR = "b ← β b + what g contributes"
+    PEAK = "b ← max(b, mean of squares)"
+
+
+_ADAM = {"exp_avg": Kind.MEAN, "exp_avg_sq": Kind.MEAN_SQUARE, "max_exp_avg_sq": Kind.PEAK}
+_BY_CLASS: tuple[tuple[str, Mapping[str, Kind]], ...] = (
+    ("Adamax", {"exp_avg": Kind.MEAN, "exp_inf": Kind.MAXIMUM}),
+    ("RMSprop", {"square_avg": Kind.MEAN_SQUARE, "grad_avg": Kind.CENTRE, "momentum_buffer": Kind.ACCUMULATOR}),
+    # The second average, of squared steps, is left alone: the step that would enter it is not known beforehand.
+    ("Adadelta", {"square_avg": Kind.MEAN_SQUARE}),
+    ("SGD", {"momentum_buffer": Kind.ACCUMULATOR}),
+    ("Muon", {"momentum_buffer": Kind.MEAN}),
+)
+
+
+def remembered(optimizer: torch.optim.Optimizer) -> Mapping[str, Kind]:
+    """Buffers of an optimizer's state that hold moving averages, by name.
+
+    An optimizer derived from one of torch's counts as that one. Any other that keeps ``exp_avg`` or ``exp_avg_sq``, as most
+    relatives of Adam do, is taken for a relative of Adam. Nothing is known of the rest (Adagrad, whose sums never fade, Rprop,
+    ASGD, Adafactor): for them the mapping is empty and their state is left as it is.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9)
+        >>> list(remembered(optimizer)), dict(remembered(torch.optim.Adagrad([torch.zeros(1, requires_grad=True)])))
+        (['momentum_buffer'], {})
+    """
+    for name, buffers in _BY_CLASS:
+        known = getattr(torch.optim, name, None)
+        if known is not None and isinstance(optimizer, known):
+            return buffers
+    if any("exp_avg" in state or "exp_avg_sq" in state for state in optimizer.state.values()):
+        return _ADAM
+    return {}
+
+
+def gradient_seen(optimizer: torch.optim.Optimizer, group: Mapping[str, Any], parameter: torch.Tensor) -> torch.Tensor:
+    """The gradient as it enters the moving averages: with coupled weight decay added, and negated if maximising."""
+    assert parameter.grad is not None
+    gradient = parameter.grad.detach()
+    if gradient.is_sparse:
+        gradient = gradient.to_dense()
+    if group.get("maximize", False):
+        gradient = -gradient
+    decay = float(group.get("weight_decay", 0.0) or 0.0)
+    decoupled = group.get("decoupled_weight_decay", False) or isinstance(
+        optimizer, tuple(filter(None, (torch.optim.AdamW, getattr(torch.optim, "Muon", None))))
+    )
+    return gradient if decoupled or not decay else gradient + decay * parameter.detach()
+
+
+@torch.no_grad()
+def blend(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], sigma: float) -> int:
+    """Makes the optimizer's next step the one of eq. 13 of the COST paper, for some parameters only.
+
+    One step with decays scaled by σ, ``m ← σβ m + (1 - σβ) g``, is an ordinary step after ``m ← σ m + (1 - σ) g``. A running
+    maximum (Adamax) and a momentum buffer that is no mean (SGD, RMSprop) are scaled by σ, which does the same for them. The
+    peak that ``amsgrad`` keeps is no moving average and stays. Step counters stay as well. The mean that centred RMSprop takes
+    off its mean of squares is scaled by σ only: with the new gradient in both, as σ nears 0 the step would be divided by the
+    variance of a single gradient, which is zero.
+
+    Args:
+        optimizer: whose state is changed in place; parameters without state are passed over.
+        parameters: those that were teleported, with the gradient of the step to come in ``.grad``.
+        sigma: share of the history to keep, from 0 to 1; below 0 counts as 0.
+
+    Returns:
+        How many buffers were changed.
+    """
+    sigma = min(max(sigma, 0.0), 1.0)
+    kinds = remembered(optimizer)
+    chosen = {id(parameter) for parameter in parameters}
+    changed = 0
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter)
+            if id(parameter) not in chosen or not state or parameter.grad is None:
+                continue
+            touched = None
+            if isinstance(optimizer, torch.optim.SparseAdam):
+                # A step of it lets only those entries fade that the gradient holds.
+                held = parameter.grad.coalesce()
+                touched, gradient = tuple(held.indices()), held.values()
+                gradient = -gradient if group.get("maximize", False) else gradient
+            else:
+                gradient = gradient_seen(optimizer, group, parameter)
+            for name, kind in kinds.items():
+                buffer = state.get(name)
+                if not isinstance(buffer, Tensor) or kind is Kind.PEAK:
+                    continue
+                part = buffer if touched is None else buffer[touched]
+                part.mul_(sigma)
+                if kind is Kind.MEAN:
+                    part.add_(gradient.to(buffer.dtype), alpha=1.0 - sigma)
+                elif kind is Kind.MEAN_SQUARE:
+                    part.add_(gradient.to(buffer.dtype).square(), alpha=1.0 - sigma)
+                if touched is not None:
+                    buffer[touched] = part
+                changed += 1
+    return changed
+
+
+@torch.no_grad()
+def reset(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
+    """Forgets everything the optimizer remembers of some parameters; their next step is like the very first.
+
+    Two optimizers need their state to stay where it is, so it is set back in place: Adagrad (not every version makes it anew)
+    and fused SGD, whose kernel takes momentum for all parameters or for none; with ``dampening``, its next step differs from
+    a first one by that factor.
+    """
+    chosen = {id(parameter) for parameter in parameters}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if id(parameter) not in chosen or not optimizer.state.get(parameter):
+                continue
+            state = optimizer.state[parameter]
+            if isinstance(optimizer, torch.optim.Adagrad):
+                state["sum"].fill_(optimizer.defaults["initial_accumulator_value"])
+                state["step"].zero_()
+            elif isinstance(optimizer, torch.optim.SGD) and group.get("fused"):
+                if isinstance(state.get("momentum_buffer"), torch.Tensor):
+                    state["momentum_buffer"].zero_()
+            else:
+                optimizer.state.pop(parameter)
+
+
+@torch.no_grad()
+def discount(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], sigma: float) -> None:
+    """Keeps a share σ of the history's mass: untouched at σ = 1, a fresh optimizer at σ = 0.
+
+    After t steps a mean with decay β holds weights that add up to its mass 1 - βᵗ, by which optimizers of Adam's family
+    divide (bias correction). Here the mean of squares, whose memory is the longest, keeps σ of its mass: the step counter
+    is lowered to the t' with 1 - β₂^t' = σ (1 - β₂ᵗ), rounded down, and every moment is scaled to the mass that belongs to t'.
+    So the averages stay what they were, yet new gradients weigh as much as after t' steps. Optimizers without bias correction
+    divide by no mass; their momentum buffers are scaled by σ, and their means are left alone.
+
+    Args:
+        optimizer: whose state is changed in place; parameters without state are passed over.
+        parameters: those that were teleported.
+        sigma: share to keep, from 0 to 1; below 0 counts as 0.
+    """
+    sigma = min(max(sigma, 0.0), 1.0)
+    if sigma == 1.0:
+        return
+    kinds = remembered(optimizer)
+    chosen = {id(parameter) for parameter in parameters}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter)
+            if id(parameter) not in chosen or not state:
+                continue
+            if not (kinds and "betas" in group and "step" in state):
+                for name, kind in kinds.items():
+                    if kind is Kind.ACCUMULATOR and isinstance(state.get(name), Tensor):
+                        state[name].mul_(sigma)
+                continue
+            if not _lower(state, group, kinds, sigma):
+                optimizer.state.pop(parameter)
+
+
+def _lower(state: dict[str, Any], group: Mapping[str, Any], kinds: Mapping[str, Kind], sigma: float) -> bool:
+    """Lowers the counter and the moments; says whether anything is left."""
+    first, second = (float(beta) for beta in group["betas"])
+    steps = float(state["step"])
+    lowered = _steps_of_mass(sigma * _mass(second, steps), second)
+    if lowered < 1 or steps < 1:
+        return False
+    for name, kind in kinds.items():
+        buffer = state.get(name)
+        if not isinstance(buffer, Tensor):
+            continue
+        if kind is Kind.MAXIMUM:
+            continue  # a maximum has no mass
+        beta = first if kind is Kind.MEAN else second
+        buffer.mul_(_mass(beta, lowered) / _mass(beta, steps))
+    if isinstance(state["step"], Tensor):
+        state["step"].fill_(lowered)
+    else:
+        state["step"] = lowered
+    if "mu_product" in state:
+        # NAdam: the product of its momentum schedule so far, which takes the place of β₁ᵗ.
+        decay = float(group.get("momentum_decay", 0.0))
+        product = math.prod(first * (1.0 - 0.5 * 0.96 ** (step * decay)) for step in range(1, int(lowered) + 1))
+        state["mu_product"].fill_(product)
+    return True
+
+
+def _mass(beta: float, steps: float) -> float:
+    return 1.0 - float(beta**steps)
+
+
+def _steps_of_mass(mass: float, beta: float) -> int:
+    """The largest whole number of steps whose mass is not above the one given."""
+    if beta <= 0.0 or mass >= 1.0:
+        return int(mass >= 1.0)
+    return math.floor(math.log1p(-mass) / math.log(beta) + 1e-9)
