@@ -8,7 +8,7 @@ import math
 import numbers
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 __all__ = [
     "MethodSpec",
     "Nested",
+    "as_teleport",
     "divided",
     "make_teleport",
     "read_options",
     "read_value",
     "resolved",
+    "seeded",
     "settled",
     "split_outside",
     "written",
@@ -105,7 +107,7 @@ class Nested:
         return self.name, self.options.key
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class MethodSpec:
     """A method as a value: a balancer's name and options, and the teleport on top of it.
 
@@ -117,7 +119,7 @@ class MethodSpec:
     Attributes:
         name: of the balancer; case does not matter, nor whether words are joined by ``-`` or ``_``.
         options: those that are given, by name; order makes no difference.
-        teleport: its name and options, or ``None``. Text is read.
+        teleport: its name and options, or ``None``; given as text, it is read.
 
     Raises:
         InputError: a name or a value that cannot be written as text.
@@ -133,16 +135,15 @@ class MethodSpec:
     """
 
     name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    teleport: Nested | None = None
+    options: Mapping[str, Any]
+    teleport: Nested | None
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip() or re.search(r"""[,:+=|()\[\]{}'"\n]""", self.name):
-            raise InputError(f"{self.name!r} is no name of a method; a name is a word such as fairgrad")
-        object.__setattr__(self, "name", folded(self.name))
-        object.__setattr__(self, "options", _Options(self.options, self.name))
-        if self.teleport is not None:
-            object.__setattr__(self, "teleport", _teleport(self.teleport))
+    def __init__(self, name: str, options: Mapping[str, Any] | None = None, teleport: Nested | str | None = None) -> None:
+        if not isinstance(name, str) or not name.strip() or re.search(r"""[,:+=|()\[\]{}'"\n]""", name):
+            raise InputError(f"{name!r} is no name of a method; a name is a word such as fairgrad")
+        object.__setattr__(self, "name", folded(name))
+        object.__setattr__(self, "options", _Options({} if options is None else options, name))
+        object.__setattr__(self, "teleport", None if teleport is None else as_teleport(teleport))
 
     @classmethod
     def parse(cls, text: str | MethodSpec) -> MethodSpec:
@@ -225,9 +226,21 @@ class MethodSpec:
         from equipoise.balance.registry import method
 
         info = method(self.name)
-        seeded = {} if seed is None or "seed" not in info.options or "seed" in self.options else {"seed": seed}
         teleport = None if self.teleport is None else make_teleport(self.teleport, seed)
-        return info.make(**settled(self.options), **seeded), teleport
+        return info.make(**seeded(settled(self.options), info.options, seed)), teleport
+
+
+def as_teleport(teleport: Nested | str) -> Nested:
+    """Reads ``"cost(start=3)"``; what is read already stays as it is.
+
+    Raises:
+        InputError: text of another form, or none of the two.
+    """
+    if isinstance(teleport, str):
+        teleport = Nested(*_read_call(teleport, teleport))
+    if not isinstance(teleport, Nested):
+        raise InputError(f'the teleport of a method is a text such as "cost(start=3)"; got {teleport!r}')
+    return Nested(folded(teleport.name), teleport.options)
 
 
 def make_teleport(teleport: Nested, seed: int | None = None) -> Teleport:
@@ -249,7 +262,7 @@ def make_teleport(teleport: Nested, seed: int | None = None) -> Teleport:
             f'there is no teleport "{teleport.name}".{near_misses(teleport.name, ["cost"])} Only "cost" can stand before a '
             '"+", as in "cost+fairgrad"'
         )
-    return cost_of(({} if seed is None else {"seed": seed}) | settled(teleport.options))
+    return cost_of(seeded(settled(teleport.options), ("seed",), seed))
 
 
 def resolved(method: Any, teleport: Teleport | None = None) -> tuple[Balancer, Teleport | None]:
@@ -282,6 +295,11 @@ def settled(options: Mapping[str, Any]) -> dict[str, Any]:
         else:
             made[name] = None if isinstance(value, str) and value.lower() == "none" else value
     return made
+
+
+def seeded(given: Mapping[str, Any], known: Container[str], seed: int | None) -> dict[str, Any]:
+    """Options with the run's seed, where there is such an option and nobody set it."""
+    return dict(given) if seed is None or "seed" in given or "seed" not in known else {**given, "seed": seed}
 
 
 # -- text
@@ -448,7 +466,13 @@ def _frozen(value: Any, name: str) -> Any:
     if isinstance(value, Nested):
         return value if value.options else value.name
     # NumPy's numbers, and members of enumerations, are printed otherwise than what they are equal to.
-    for kind, plain in ((bool, bool), (numbers.Integral, int), (numbers.Real, float), (str, str)):
+    kinds: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+        (bool, bool),
+        (numbers.Integral, int),
+        (numbers.Real, float),
+        (str, str),
+    )
+    for kind, plain in kinds:
         if isinstance(value, kind):
             value = plain(value)
             break
@@ -463,11 +487,3 @@ def _read_call(text: str, whole: str) -> tuple[str, dict[str, Any]]:
     if match is None or not _balanced(match[2] or ""):
         raise InputError(f'"{whole}" cannot be read; write "cost" or "cost(option=value,option=value)" before the "+"')
     return folded(match[1]), read_options(match[2] or "", whole)
-
-
-def _teleport(teleport: Any) -> Nested:
-    if isinstance(teleport, str):
-        teleport = Nested(*_read_call(teleport, teleport))
-    if not isinstance(teleport, Nested):
-        raise InputError(f'the teleport of a method is a text such as "cost(start=3)"; got {teleport!r}')
-    return Nested(folded(teleport.name), teleport.options)

@@ -12,13 +12,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from equipoise.balance.base import Balancer
-from equipoise.balance.coerce import as_balancer
 from equipoise.balance.double_sampling import further_batches
 from equipoise.balance.mixins import Attached, Elsewhere, OnFeatures
 from equipoise.compiled import not_compiled
 from equipoise.distributed import Processes
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
+from equipoise.method import MethodSpec, resolved
 from equipoise.objective import Objective
 from equipoise.step.balancing import Balancing
 from equipoise.step.elsewhere import SubstitutedLosses
@@ -105,13 +105,14 @@ class MultiTaskOptimizer:
     Args:
         objective: model and losses.
         optimizer: any torch optimizer that steps without a closure.
-        balancer: how the tasks combine: a balancer, the name of one, or a TorchJD aggregator or weighting.
+        balancer: how the tasks combine: a balancer, a TorchJD aggregator or weighting, or a method by name, as text
+            (``"fairgrad:alpha=2"``, ``"cost(start=3)+fairgrad"``) or as a :class:`~equipoise.MethodSpec`.
         shared: a module or parameters; left out, the parameters that two or more losses reach, found in the first step.
         gradients: ``"parameters"``, or ``"features"`` to take the Gramian at the output of ``features`` (Sener and Koltun,
             2018, section 3.3): the encoder is then differentiated once, whatever K.
         features: the module whose output all tasks start from; only with ``gradients="features"``.
         clip: clip the norm of all gradients together to this before the step.
-        teleport: moves the shared parameters between steps.
+        teleport: moves the shared parameters between steps; left out where the method's text has one.
         scaler: a ``torch.amp.GradScaler`` for half precision; scaling, skipped steps and its update are taken care of.
         batched: differentiate this many tasks at once with ``vmap`` (0 for all): faster on GPUs with small models, slower
             on CPUs. Left out, one task after the other.
@@ -145,7 +146,7 @@ class MultiTaskOptimizer:
         self,
         objective: Objective,
         optimizer: torch.optim.Optimizer,
-        balancer: Balancer | Any,
+        balancer: Balancer | MethodSpec | str | Any,
         shared: nn.Module | Iterable[Tensor] | None = None,
         gradients: Literal["parameters", "features"] = "parameters",
         clip: float | None = None,
@@ -178,7 +179,7 @@ class MultiTaskOptimizer:
         _check_belongs(objective, optimizer)
         self.objective = objective
         self.optimizer = optimizer
-        self.balancer = as_balancer(balancer)
+        self.balancer, teleport = resolved(balancer, teleport)
         if isinstance(self.balancer, Attached):
             self.balancer.attach(objective)
         own = self.balancer.features_module if isinstance(self.balancer, OnFeatures) else None

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equipoise.errors import InputError
+import equipoise as eq
+from equipoise.errors import InputError, UnknownMethodError, UnknownOptionError
 from equipoise.method import MethodSpec, Nested, read_value, written_value
+from tests.problems import Heads, batch, losses
 
 PARSED = {
     "ls": MethodSpec("ls"),
@@ -184,3 +187,91 @@ def test_what_cannot_be_a_value(make: Any, said: str) -> None:
     with pytest.raises(InputError) as caught:
         make()
     assert said in str(caught.value)
+
+
+# -- wherever a method is named
+
+
+def mtl_of(method: Any, **options: Any) -> eq.MultiTaskOptimizer:
+    model = Heads()
+    return eq.MultiTaskOptimizer(eq.Objective(model, losses), torch.optim.SGD(model.parameters(), 0.1), method, **options)
+
+
+def test_options_in_the_text_of_a_balancer() -> None:
+    for made in (
+        eq.balancer("fairgrad:alpha=2"),
+        eq.balancer(MethodSpec("fairgrad", {"alpha": 2})),
+        eq.balance.as_balancer("FairGrad: alpha=2"),
+        mtl_of("fairgrad:alpha=2").balancer,
+        mtl_of(MethodSpec("fairgrad", {"alpha": 2})).balancer,
+    ):
+        assert isinstance(made, eq.FairGrad)
+        assert made.alpha == 2
+    assert eq.balancer("cagrad:c=0.2", rescale=True).rescale
+    with pytest.raises(InputError, match=r'the option "c" is given twice: in "cagrad:c=0.2" and as c=0.3'):
+        eq.balancer("cagrad:c=0.2", c=0.3)
+    with pytest.raises(UnknownOptionError, match=r'"fairgrad" has no option "alfa".* "alpha"'):
+        mtl_of("fairgrad:alfa=2")
+    with pytest.raises(UnknownMethodError, match=r'no method "fairgard". Did you mean "fairgrad"'):
+        eq.backward(losses(Heads(), batch()), "fairgard:alpha=2")
+
+
+def test_backward_takes_options_and_refuses_teleports_and_memories() -> None:
+    def gradient(balancer: Any) -> Any:
+        torch.manual_seed(0)
+        model = Heads()
+        eq.backward(losses(model, batch()), balancer)
+        return model.encoder[0].weight.grad
+
+    assert torch.equal(gradient("fairgrad:alpha=2"), gradient(eq.FairGrad(alpha=2.0)))
+    assert torch.equal(gradient(MethodSpec("fairgrad", {"alpha": 2})), gradient(eq.FairGrad(alpha=2.0)))
+    assert not torch.equal(gradient("fairgrad:alpha=2"), gradient("fairgrad"))
+    for name in (eq.balancer, gradient):
+        with pytest.raises(InputError, match=r'^"cost\+ls" has a teleport, which takes more than a balancer') as caught:
+            name("cost+ls")
+        assert 'leave out "cost+"' in str(caught.value)
+    with pytest.raises(InputError, match="has a memory"):
+        gradient(MethodSpec("uw"))
+
+
+def test_an_optimizer_teleports_by_text() -> None:
+    mtl = mtl_of("cost(start=3,delta=oft(blocks=2),history=keep)+fairgrad:alpha=2")
+    assert isinstance(mtl.balancer, eq.FairGrad)
+    assert isinstance(mtl.teleport, eq.COST)
+    assert mtl.teleport.schedule.start == 3
+    assert mtl.teleport.delta == eq.teleport.OFT(blocks=2)
+    assert mtl_of("fairgrad").teleport is None
+    own = eq.COST()
+    assert mtl_of("fairgrad:alpha=2", teleport=own).teleport is own
+    with pytest.raises(InputError, match=r'^"cost\+fairgrad" has a teleport, and teleport= gives another'):
+        mtl_of("cost+fairgrad", teleport=own)
+    with pytest.raises(UnknownOptionError, match=r'COST has no option "strat". Did you mean "start"'):
+        mtl_of("cost(strat=3)+fairgrad")
+    with pytest.raises(UnknownMethodError, match=r'no teleport "cots". Did you mean "cost"'):
+        mtl_of("cots+fairgrad")
+
+
+def test_nested_options() -> None:
+    nested = MethodSpec.parse(
+        "cost(trigger=majority(fraction=0.6),optimizer=sgd(momentum=0.9))+consmtl:aggregator=cagrad(c=0.2)"
+    )
+    balancer, cost = nested.make()
+    assert balancer.aggregator.c == 0.2
+    assert cost.trigger.fraction == 0.6
+    with pytest.raises(UnknownOptionError, match='"cagrad" has no option "d"'):
+        eq.balancer("consmtl:aggregator=cagrad(d=0.2)")
+
+
+def test_seeds() -> None:
+    def seeds(text: str, seed: int | None) -> tuple[int, int]:
+        balancer, cost = MethodSpec.parse(text).make(seed)
+        return balancer.seed, cost.seed
+
+    assert seeds("cost+rlw", 5) == (5, 5)
+    assert seeds("cost(seed=1)+rlw:seed=2", 5) == (1, 2)[::-1]
+    assert seeds("cost+rlw", None) == (0, 0)
+
+
+def test_the_word_none_is_none_in_options() -> None:
+    assert eq.balancer("dwa:steps_per_epoch=none").steps_per_epoch is None
+    assert MethodSpec.parse("cost(scaling=none)+ls").make()[1].search.relative is False

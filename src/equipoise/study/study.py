@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 
-from equipoise.balance.mixins import OnFeatures
 from equipoise.errors import InputError
 from equipoise.study.folder import Folder
 from equipoise.study.methods import MethodLike, parse_methods
@@ -19,6 +18,7 @@ from equipoise.study.problems import find_problem
 from equipoise.study.processes.pool import execute
 from equipoise.study.progress import duration, progress
 from equipoise.study.results import Results
+from equipoise.study.serves import serves
 
 __all__ = ["Study"]
 
@@ -71,20 +71,8 @@ class Study:
         self.problem = find_problem(problem) if isinstance(problem, str) else problem
         self.methods = parse_methods(methods)
         for method in self.methods:
-            made = method.make(0) if method.name else None
-            if not isinstance(made, OnFeatures) or not made.lacks_parts:
-                continue
-            if self.problem.parts is None:
-                raise InputError(
-                    f'method "{method.label}" acts on parts of the model, and problem "{self.problem.name}" does not say which '
-                    'they are; give it parts=lambda model: {"features": module, "heads": {task: module}}'
-                )
-            if self.problem.targets is None and made.needs_targets:
-                raise InputError(
-                    f'method "{method.label}" applies to linear heads whose targets it knows, and problem '
-                    f'"{self.problem.name}" does not give them; if its heads are nn.Linear on the features, give it '
-                    "targets=lambda batch: {task: tensor}"
-                )
+            if reason := serves(self.problem, method):
+                raise InputError(reason)
         self.seeds = parse_seeds(seeds)
         self.epochs = self.problem.epochs if epochs is None else epochs
         self.jobs = _processors() if jobs is None else jobs

@@ -132,7 +132,7 @@ def _ldc_gradient_norms(
     options: Annotated[str, typer.Option(help='Further options of LDC-MTL, such as "penalty=1,formulation=released".')] = "",
 ) -> None:
     """Figures 3 and 7 of LDC-MTL, on digits: the gradient that the single loop drops, next to the one it keeps."""
-    from equipoise.study.options import read_options
+    from equipoise.method import read_options
     from equipoise_papers.figures.ldc_gradient_norms import Settings, make
 
     settings = Settings(epochs, inner_steps, inner_lr, seed, read_options(options, options))

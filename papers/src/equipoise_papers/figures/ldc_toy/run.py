@@ -12,7 +12,7 @@ from torch import Tensor
 
 from equipoise.balance.base import Balancer, GramianBalancer, LossBalancer, Observation
 from equipoise.errors import InputError
-from equipoise.study.methods import parse_method
+from equipoise.method import MethodSpec
 from equipoise_papers.figures.cost_toy.adam import Adam
 from equipoise_papers.figures.ldc_toy.settings import Settings
 
@@ -115,8 +115,8 @@ class _Crew:
 
 
 def _crew(text: str, count: int) -> _Crew:
-    method = parse_method(text)
-    balancers = tuple(method.make(0) for _ in range(count))
-    if method.teleport is not None or not isinstance(balancers[0], LossBalancer | GramianBalancer):
+    spec = MethodSpec.parse(text)
+    balancers = tuple(spec.balancer.make(0)[0] for _ in range(count))
+    if spec.teleport is not None or not isinstance(balancers[0], LossBalancer | GramianBalancer):
         raise InputError(f'"{text}" cannot be run here: only balancers that look at losses or the Gramian, without a teleport')
     return _Crew(balancers)
