@@ -19,8 +19,7 @@ from equipoise.blackbox.prompts import (
 )
 from equipoise.errors import InputError
 from equipoise_papers.figures.asmg_prompt import Settings, make
-from equipoise_papers.figures.asmg_prompt.small_clip import small_clip, tokenizer
-from equipoise_papers.figures.asmg_prompt.sources import sources
+from equipoise_papers.figures.asmg_prompt.clip import small_clip, sources, tokenizer
 
 
 @pytest.fixture(scope="module")

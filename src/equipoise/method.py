@@ -18,6 +18,7 @@ from equipoise.registry import folded
 if TYPE_CHECKING:
     from equipoise.balance.base import Balancer
     from equipoise.optimizer import Teleport
+    from equipoise.teleport import COST
 
 __all__ = [
     "MethodSpec",
@@ -243,7 +244,7 @@ def as_teleport(teleport: Nested | str) -> Nested:
     return Nested(folded(teleport.name), teleport.options)
 
 
-def make_teleport(teleport: Nested, seed: int | None = None) -> Teleport:
+def make_teleport(teleport: Nested, seed: int | None = None) -> COST:
     """A fresh teleport.
 
     Args:

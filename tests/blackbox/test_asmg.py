@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from equipoise.blackbox import ASMG, OPTIMIZERS, make_optimizer
 from equipoise.errors import InputError, UnknownMethodError, UnknownOptionError
 from equipoise.solvers import simplex_quadratic_program
-from equipoise_papers.figures.asmg.problems import problem
+from equipoise_papers.figures.asmg.run import problem
 
 
 def quadratics(x):

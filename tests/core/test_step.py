@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import equipoise as eq
-from tests.problems import METHODS, Heads, batch, losses, optimizer_of, parameters_of, same
+from tests.problems import METHODS, Heads, balancer_of, batch, losses, optimizer_of, parameters_of, same
 
 EVERY_METHOD = [info.name for info in eq.methods()]
 
@@ -87,7 +87,7 @@ def test_callables_give_the_same_step(name: str) -> None:
     eager = optimizer_of(name, lr=0.005)
     torch.manual_seed(0)
     model = Heads()
-    late = eq.MultiTaskOptimizer(eq.Objective(model, lazy), torch.optim.SGD(model.parameters(), lr=0.005), name)
+    late = eq.MultiTaskOptimizer(eq.Objective(model, lazy), torch.optim.SGD(model.parameters(), lr=0.005), balancer_of(name))
     for step in range(4):
         assert eager.step(batch(seed=step)).keys() == late.step(batch(seed=step)).keys()
         eager.end_epoch()

@@ -46,7 +46,8 @@ def state(model: nn.Module) -> State:
 def plain(rank: int, count: int, method: str, micro_batches: int = 1, options: dict[str, Any] | None = None) -> State:
     """Twenty steps with every task everywhere; the method as studies write it."""
     model = model_of(rank)
-    mtl = problems.optimizer_of(parse_methods(method)[0].make(0), model, lr=0.01, **(options or {}))
+    balancer = parse_methods(method)[0].make(0) if ":" in method else problems.balancer_of(method)
+    mtl = problems.optimizer_of(balancer, model, lr=0.01, **(options or {}))
     for step in range(STEPS):
         batches = [share(problems.batch(16, seed=100 * step + m), rank, count) for m in range(micro_batches)]
         mtl.step(*batches)

@@ -188,7 +188,7 @@ def test_mixtures(method: str, micro_batches: int) -> None:
         model = problems.Heads()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         objective = eq.Objective(model, losses, batches=problems.further_batches(model))
-        mtl = eq.MultiTaskOptimizer(objective, optimizer, eq.balancer(method))
+        mtl = eq.MultiTaskOptimizer(objective, optimizer, problems.balancer_of(method, tasks=4))
         for step in range(4):
             mtl.step(*(problems.batch(seed=10 * step + part) for part in range(micro_batches)))
         return problems.parameters_of(model)

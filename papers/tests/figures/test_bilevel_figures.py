@@ -15,12 +15,10 @@ from equipoise.errors import InputError
 from equipoise_papers.figures.forum_cost import Settings as CostSettings
 from equipoise_papers.figures.forum_cost.measure import measured
 from equipoise_papers.figures.forum_synthetic import Settings
-from equipoise_papers.figures.forum_synthetic.problem import Synthetic
-from equipoise_papers.figures.forum_synthetic.run import run
+from equipoise_papers.figures.forum_synthetic.run import Synthetic, run
 from equipoise_papers.figures.hyper_cleaning import DIGITS
 from equipoise_papers.figures.hyper_cleaning import MNIST as THESIS
-from equipoise_papers.figures.hyper_cleaning.data import load
-from equipoise_papers.figures.hyper_cleaning.train import train
+from equipoise_papers.figures.hyper_cleaning.train import load, train
 
 SMALL = replace(DIGITS, samples=(400, 100, 100, 200), steps=40, lower_steps=4, evaluate_every=10, seeds=(0,))
 

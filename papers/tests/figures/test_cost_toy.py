@@ -8,9 +8,8 @@ from matplotlib.image import imread
 from equipoise.cli import main
 from equipoise.errors import InputError
 from equipoise_papers.figures.cost_toy import Settings, Teleporting, make, outcomes, run
-from equipoise_papers.figures.cost_toy.outcome import settled
-from equipoise_papers.figures.cost_toy.paths import path
-from equipoise_papers.figures.cost_toy.run import Trajectories, Trajectory
+from equipoise_papers.figures.cost_toy.pictures import path
+from equipoise_papers.figures.cost_toy.run import Trajectories, Trajectory, settled
 from equipoise_papers.figures.cost_toy.teleporter import Attempt
 from equipoise_papers.toys import ParetoSet, TwoTasks
 

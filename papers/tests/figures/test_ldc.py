@@ -15,8 +15,7 @@ from equipoise.cli import main
 from equipoise.study.methods import parse_method
 from equipoise_papers.figures.ldc_gradient_norms import Settings as NormSettings
 from equipoise_papers.figures.ldc_toy import METHODS, Settings, outcomes, run
-from equipoise_papers.figures.ldc_toy.outcome import spread
-from equipoise_papers.figures.ldc_toy.run import shifted
+from equipoise_papers.figures.ldc_toy.run import shifted, spread
 
 
 class Point(nn.Module):

@@ -18,9 +18,8 @@ from equipoise.nets import NORMAL, DigitsNet
 from equipoise.study.problem import Problem, Splits
 from equipoise.study.problems.find import find_problem
 from equipoise_papers.figures.normal_digits import Settings, make
-from equipoise_papers.figures.normal_digits.networks import NETWORKS, build
-from equipoise_papers.figures.normal_digits.run import train
-from equipoise_papers.figures.normal_digits.settings import Run
+from equipoise_papers.figures.normal_digits.run import build, train
+from equipoise_papers.figures.normal_digits.settings import NETWORKS, Run
 
 BATCHES = 6
 

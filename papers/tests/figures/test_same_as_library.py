@@ -12,8 +12,8 @@ from equipoise.objective import Objective
 from equipoise.study.methods import parse_method
 from equipoise.teleport import COST, Dense, Guard, PaperFormulation, Probes, Schedule, Search
 from equipoise_papers.figures.cost_toy.run import run
-from equipoise_papers.figures.cost_toy.search import directions, search
 from equipoise_papers.figures.cost_toy.settings import BALANCERS, Settings, Teleporting
+from equipoise_papers.figures.cost_toy.teleporter import directions, search
 from equipoise_papers.toys import TwoTasks
 
 CLOSE = {"rtol": 0.0, "atol": 1e-6}

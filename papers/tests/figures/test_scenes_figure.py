@@ -1,4 +1,4 @@
-"""The pictures of scenes: colours that say what they should, files that are promised."""
+"""The pictures of scenes: colors that say what they should, files that are promised."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import pytest
 
 from equipoise.cli import main
 from equipoise_papers.figures.scenes import Settings, make
-from equipoise_papers.figures.scenes.colours import CLASS_COLOURS, of_depth, of_labels, of_normals
+from equipoise_papers.figures.scenes.make import CLASS_COLORS, of_depth, of_labels, of_normals
 from equipoise_papers.problems.scenes import scenes_problem
 from equipoise_papers.scenes import ROOM_CLASSES, STREET_CLASSES
 
 
-def test_every_class_has_a_colour_of_its_own():
+def test_every_class_has_a_color_of_its_own():
     for kind, names in (("rooms", ROOM_CLASSES), ("streets", STREET_CLASSES)):
-        assert len(CLASS_COLOURS[kind]) == len(names)
-        colours = of_labels(np.arange(-1, len(names))[None], kind)[0]
-        assert len(np.unique(colours, axis=0)) == len(names) + 1
-        assert colours[0].tolist() == [1, 1, 1]  # void
+        assert len(CLASS_COLORS[kind]) == len(names)
+        colors = of_labels(np.arange(-1, len(names))[None], kind)[0]
+        assert len(np.unique(colors, axis=0)) == len(names) + 1
+        assert colors[0].tolist() == [1, 1, 1]  # void
 
 
 def test_near_is_bright_and_nothing_is_white():
-    colours = of_depth(np.array([[0.0, 0.5, 1.0, 0.7]]), 0.0, 1.0, np.array([[True, True, True, False]]))[0]
-    assert colours[0].sum() < colours[1].sum() < colours[2].sum()
-    assert colours[3].tolist() == [1, 1, 1]
+    colors = of_depth(np.array([[0.0, 0.5, 1.0, 0.7]]), 0.0, 1.0, np.array([[True, True, True, False]]))[0]
+    assert colors[0].sum() < colors[1].sum() < colors[2].sum()
+    assert colors[3].tolist() == [1, 1, 1]
     facing, none = of_normals(np.array([[[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]]))[0]
     assert facing.tolist() == [0.5, 0.5, 1]
     assert none.tolist() == [1, 1, 1]

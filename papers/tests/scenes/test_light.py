@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 
 from equipoise_papers.scenes import KINDS, make_scene
-from equipoise_papers.scenes.camera import Camera
-from equipoise_papers.scenes.material import Material
-from equipoise_papers.scenes.parts import ball, block
+from equipoise_papers.scenes.camera import Camera, photograph
 from equipoise_papers.scenes.rendering import Light, Surroundings, render, visible
 from equipoise_papers.scenes.rendering.shadows import ambient, block_mean, lit, pattern
-from equipoise_papers.scenes.rendering.tiles import tiled
-from equipoise_papers.scenes.sensor import photograph
-from equipoise_papers.scenes.solid import Solid
+from equipoise_papers.scenes.rendering.visible import tiled
+from equipoise_papers.scenes.solid import Material, Solid, ball, block
 from equipoise_papers.scenes.textures import plain
 
 GREY = Material(plain(np.full(3, 0.5)))
@@ -84,7 +81,7 @@ def test_light_falls_off_with_the_square_of_the_distance_and_with_the_cosine():
     rendered = render([block((-9, 9), (-1, 0), (-9, 9), 4, GREY)], camera, [lamp], dark, HEIGHT, WIDTH)
     ground = rendered.seen.solid == 0
     away = lamp.position[:, None] - rendered.seen.points[:, ground.ravel()]
-    expected = 0.5 * lamp.colour[:, None] * away[1] / np.linalg.norm(away, axis=0) ** 3
+    expected = 0.5 * lamp.color[:, None] * away[1] / np.linalg.norm(away, axis=0) ** 3
     np.testing.assert_allclose(rendered.radiance[:, ground], expected, rtol=1e-4)
     assert (rendered.radiance[:, ~ground] == 0).all()
 
@@ -123,7 +120,7 @@ def test_a_photograph_keeps_order_and_range():
     assert (np.diff(means.reshape(16, 4).mean(1)) > 0).all()
 
 
-def test_no_texture_leaves_the_range_of_colours():
+def test_no_texture_leaves_the_range_of_colors():
     for kind in KINDS:
         for number in range(2):
             setting = KINDS[kind](np.random.default_rng([5, number]))
@@ -131,11 +128,11 @@ def test_no_texture_leaves_the_range_of_colours():
             for normal in np.eye(3):
                 normals = np.broadcast_to(normal[:, None], (3, 40))
                 for material in {solid.material for solid in setting.solids}:
-                    colours = material.texture(points, normals, np.full(40, 0.01))
-                    assert colours.shape == (3, 40)
-                    assert np.isfinite(colours).all()
-                    assert colours.min() >= 0
-                    assert colours.max() < 1.6
+                    colors = material.texture(points, normals, np.full(40, 0.01))
+                    assert colors.shape == (3, 40)
+                    assert np.isfinite(colors).all()
+                    assert colors.min() >= 0
+                    assert colors.max() < 1.6
 
 
 def test_noise_of_the_sensor_does_not_touch_the_truth():

@@ -8,9 +8,8 @@ import pytest
 from equipoise.errors import InputError
 from equipoise_papers.scenes import KINDS, ROOM_CLASSES, STREET_CLASSES, VOID, make_scene
 from equipoise_papers.scenes.camera import Camera
-from equipoise_papers.scenes.material import Material
-from equipoise_papers.scenes.parts import ball, block, limb, rod
 from equipoise_papers.scenes.rendering import visible
+from equipoise_papers.scenes.solid import Material, ball, block, limb, rod
 from equipoise_papers.scenes.textures import plain
 
 GREY = Material(plain(np.full(3, 0.5)))
@@ -27,7 +26,7 @@ def test_depth_of_a_plane_is_its_equation():
     seen = visible([block((-50, 50), (-1, 0), (-50, 50), 4, GREY)], camera, *SIZE)
     across, upwards, back = camera.axes
     for row, column in ((59, 0), (50, 40), (45, 79)):
-        # The ray written out by hand: right, up and forward of the pixel's centre, in units of the focal length.
+        # The ray written out by hand: right, up and forward of the pixel's center, in units of the focal length.
         focal = 40 / np.tan(np.deg2rad(35))
         ray = across * (column + 0.5 - 40) / focal + upwards * (30 - row - 0.5) / focal - back
         assert seen.depth[row, column] == pytest.approx(-1.7 / ray[1], rel=1e-12)
@@ -42,7 +41,7 @@ def test_depth_and_normals_of_a_sphere_are_its_equation():
     seen = visible([ball((0, 0, distance), radius, 6, GREY)], camera, *SIZE)
     x, y, _ = camera.plane(*SIZE)
     square = 1 + x**2 + y**2
-    # |t·ray − centre|² = radius², ray of depth 1: a quadratic equation in the depth t.
+    # |t·ray − center|² = radius², ray of depth 1: a quadratic equation in the depth t.
     root = distance**2 - square * (distance**2 - radius**2)
     hit = seen.solid == 0
     assert (hit == (root > 0)).all()
@@ -157,7 +156,7 @@ def test_streets_show_all_classes():
 
 def test_the_size_changes_the_pixels_and_not_the_scene():
     small, large = (make_scene("rooms", size, number=2) for size in ((16, 24), (48, 72)))
-    # The centres of the small image's pixels are those of every third pixel of the large one.
+    # The centers of the small image's pixels are those of every third pixel of the large one.
     np.testing.assert_allclose(large.depth[1::3, 1::3], small.depth, rtol=1e-5)
     np.testing.assert_array_equal(large.label[1::3, 1::3], small.label)
     np.testing.assert_allclose(large.normal[1::3, 1::3], small.normal, atol=1e-5)

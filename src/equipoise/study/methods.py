@@ -16,7 +16,7 @@ from equipoise.optimizer import Teleport
 from equipoise.study.shelf import find
 from equipoise.study.task_weights import TaskWeightsInfo
 from equipoise.study.trainers import Made, Stage, Trained, trained
-from equipoise.teleport.text import cost_of, options_of, shortest
+from equipoise.teleport.text import options_of, shortest
 
 __all__ = ["Method", "MethodLike", "parse_method", "parse_methods"]
 
@@ -135,12 +135,13 @@ def parse_methods(methods: str | Iterable[MethodLike] | Mapping[str, Any]) -> tu
 
 def _teleport(teleport: Nested) -> tuple[Nested, dict[str, Any], Callable[[int], Teleport]]:
     """The shortest form, all options with the values in force, and what makes it for the run of a seed."""
-    make_teleport(teleport)  # refuses bad values now, before anything runs
+    cost = make_teleport(teleport)  # refuses bad values now, before anything runs
     given = settled(teleport.options)
-    in_force = options_of(cost_of(given))
+    in_force = options_of(cost)
     if "seed" not in given:
         del in_force["seed"]
-    return Nested(teleport.name, shortest(given)), in_force, lambda seed: make_teleport(teleport, seed)
+    # From this one, and not from its text: what a user registered is not known in the processes that runs are carried out in.
+    return Nested(teleport.name, shortest(given)), in_force, lambda seed: cost.fresh(given.get("seed", seed))
 
 
 def _refuse_teleport(name: str, label: str) -> None:

@@ -71,7 +71,7 @@ def _architecture_search(
     """Architecture search (thesis, eq. 3.35 to 3.37) on digits: accuracy, robustness and number of parameters."""
     from equipoise.study.plan import parse_seeds
     from equipoise_papers.applications.architecture_search import Settings, run, show
-    from equipoise_papers.figures.numbers import whole_numbers
+    from equipoise_papers.options import whole_numbers
 
     wished = whole_numbers(sizes, "sizes", least=0)
     if quick:
@@ -97,7 +97,7 @@ def _actor_critic(
     """Multi-task soft actor-critic (thesis, eq. 3.38 to 3.40) on Gymnasium's pendulum under several gravities."""
     from equipoise.study.plan import parse_seeds
     from equipoise_papers.applications.actor_critic import Settings, pendulums, run, show
-    from equipoise_papers.figures.numbers import whole_numbers
+    from equipoise_papers.options import whole_numbers
 
     environments = pendulums(whole_numbers(gravities, "gravities"))
     settings = Settings(steps=1000 if quick else steps)

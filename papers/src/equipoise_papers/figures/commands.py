@@ -188,7 +188,7 @@ def _asmg(
     """Figures 4.1 to 4.4 of the thesis: ASMG and its peers on problems (4.21) to (4.23)."""
     from equipoise.study.plan import parse_seeds
     from equipoise_papers.figures.asmg import Settings, make
-    from equipoise_papers.figures.numbers import whole_numbers
+    from equipoise_papers.options import whole_numbers
 
     settings = Settings(
         methods=tuple(methods.split(",")),
@@ -263,7 +263,7 @@ def _forum_cost(
 ) -> None:
     """Figure 3.1 of the thesis: seconds and memory of a bilevel step against T and against p."""
     from equipoise_papers.figures.forum_cost import Settings, make
-    from equipoise_papers.figures.numbers import whole_numbers
+    from equipoise_papers.options import whole_numbers
 
     settings = Settings(
         lower_steps=whole_numbers(lower_steps, "lower_steps"),

@@ -9,7 +9,7 @@ from equipoise.study.methods import Method
 __all__ = ["OVERHEAD", "THROUGHPUT", "Workload", "hours", "in_words"]
 
 THROUGHPUT = 20e12
-"""Operations a second that are assumed: what a data-centre GPU of the 2020s sustains in mixed 32-bit training of convolutions,
+"""Operations a second that are assumed: what a data-center GPU of the 2020s sustains in mixed 32-bit training of convolutions,
 a fraction of its peak."""
 OVERHEAD = 0.03
 """Seconds a step that are assumed on top, for launching kernels and moving the batch."""

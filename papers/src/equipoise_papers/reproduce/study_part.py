@@ -17,8 +17,8 @@ from equipoise.study.results import Results
 from equipoise.study.study import Study
 from equipoise.study.training import train
 from equipoise_papers.published import find_table
+from equipoise_papers.reproduce.batches import First
 from equipoise_papers.reproduce.cost import Workload, hours
-from equipoise_papers.reproduce.first import First
 from equipoise_papers.reproduce.recipe import Asked, Found, Part, Row, Setting
 
 __all__ = ["StudyPart"]

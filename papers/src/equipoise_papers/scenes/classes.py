@@ -1,4 +1,4 @@
-"""Names and order of the classes of both kinds of scene, and their colours in pictures."""
+"""Names and order of the classes of both kinds of scene, and their colors in pictures."""
 
 from __future__ import annotations
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from equipoise.errors import InputError, near_misses
-from equipoise_papers.scenes.arrays import Array
-from equipoise_papers.scenes.camera import Camera
+from equipoise_papers.scenes.camera import Camera, photograph
 from equipoise_papers.scenes.classes import VOID, Street
 from equipoise_papers.scenes.rendering import render
 from equipoise_papers.scenes.rooms import room
-from equipoise_papers.scenes.sensor import photograph
+from equipoise_papers.scenes.shapes import Array
 from equipoise_papers.scenes.streets import street
 
 __all__ = ["KINDS", "SPLITS", "Scene", "check_size", "make_scene"]
@@ -23,7 +22,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Scene:
-    """An image and what is exactly true about each of its pixels' centres.
+    """An image and what is exactly true about each of its pixels' centers.
 
     Attributes:
         image: ``[H, W, 3]`` float32, 0 to 1.

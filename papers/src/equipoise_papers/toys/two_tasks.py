@@ -67,8 +67,8 @@ class TwoTasks:
             (0.5 * (-first - 7.0) - bend, 0.5 * (-first + 3.0) + (bend if self.sign == "released" else -bend) + 2.0), -1
         )
         upper = valleys.abs().clamp(min=_SMALLEST_DISTANCE).log() + 6.0
-        centres = points.new_tensor([7.0, -7.0])
-        lower = ((centres - first[..., None]).square() + 0.1 * (second[..., None] + 8.0).square()) / 10.0 - 20.0
+        centers = points.new_tensor([7.0, -7.0])
+        lower = ((centers - first[..., None]).square() + 0.1 * (second[..., None] + 8.0).square()) / 10.0 - 20.0
         blend = torch.tanh(0.5 * second)[..., None]
         values = blend.clamp(min=0.0) * upper + (-blend).clamp(min=0.0) * lower
         return values * points.new_tensor([0.1, 1.0]) if self.factor else values

@@ -4,14 +4,10 @@
 policy's losses. A balancer combines the critic's m gradients where one critic alone would follow their sum.
 """
 
-from equipoise_papers.applications.actor_critic.alternating import AlternatingUpdate
-from equipoise_papers.applications.actor_critic.learner import problem
-from equipoise_papers.applications.actor_critic.networks import Critic, Policy
-from equipoise_papers.applications.actor_critic.replay import Replay, Transitions
-from equipoise_papers.applications.actor_critic.run import Outcome, evaluate, run
+from equipoise_papers.applications.actor_critic.environments import Replay, Shape, Transitions, pendulums, shape_of
+from equipoise_papers.applications.actor_critic.learner import AlternatingUpdate, Critic, Policy, problem
+from equipoise_papers.applications.actor_critic.run import Outcome, evaluate, run, show
 from equipoise_papers.applications.actor_critic.settings import Settings
-from equipoise_papers.applications.actor_critic.show import show
-from equipoise_papers.applications.actor_critic.tasks import Shape, pendulums, shape_of
 
 __all__ = [
     "AlternatingUpdate",

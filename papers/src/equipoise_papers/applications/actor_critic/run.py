@@ -1,9 +1,9 @@
-"""One run: critic and policy learn in all tasks at once."""
+"""One run, in which critic and policy learn in all tasks at once, and the table of all runs."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from equipoise_papers.applications.actor_critic.alternating import AlternatingUpdate
-from equipoise_papers.applications.actor_critic.learner import problem
-from equipoise_papers.applications.actor_critic.networks import Critic, Policy
-from equipoise_papers.applications.actor_critic.replay import Replay
+from equipoise_papers.applications.actor_critic.environments import Environments, Replay, Shape, pendulums, shape_of
+from equipoise_papers.applications.actor_critic.learner import AlternatingUpdate, Critic, Policy, problem
 from equipoise_papers.applications.actor_critic.settings import Settings
-from equipoise_papers.applications.actor_critic.tasks import Environments, Shape, pendulums, shape_of
+from equipoise_papers.applications.tables import mean_and_spread, table
 
-__all__ = ["Outcome", "evaluate", "run"]
+__all__ = ["Outcome", "evaluate", "run", "show"]
 
 _TEST_SEED = 1_000_000
 
@@ -155,3 +153,42 @@ def evaluate(policy: nn.Module, made: dict[str, Any], shape: Shape, settings: Se
 
 def _stacked(observations: list[Any]) -> Tensor:
     return torch.from_numpy(np.stack(observations).astype(np.float32))
+
+
+def show(outcomes: Sequence[Outcome], settings: Settings) -> str:
+    """A row a balancer and task, means over the seeds (± standard deviation), and the mean of the tasks."""
+    rows = []
+    for balancer in dict.fromkeys(outcome.balancer for outcome in outcomes):
+        own = [outcome for outcome in outcomes if outcome.balancer == balancer]
+        tasks = list(own[0].after)
+        for task in tasks:
+            shares = [outcome.weights[task] for outcome in own if outcome.weights]
+            rows.append(
+                [
+                    balancer,
+                    task,
+                    mean_and_spread([outcome.before[task] for outcome in own], 0),
+                    mean_and_spread([outcome.after[task] for outcome in own], 0),
+                    mean_and_spread([outcome.residuals[task] for outcome in own], 4),
+                    mean_and_spread(shares, 2) if shares else "",
+                ]
+            )
+        rows.append(
+            [
+                balancer,
+                "mean",
+                mean_and_spread([sum(outcome.before.values()) / len(tasks) for outcome in own], 0),
+                mean_and_spread([sum(outcome.after.values()) / len(tasks) for outcome in own], 0),
+                mean_and_spread([sum(outcome.residuals.values()) / len(tasks) for outcome in own], 4),
+                "",
+            ]
+        )
+    seeds = len({outcome.seed for outcome in outcomes})
+    return "\n".join(
+        [
+            f"soft actor-critic, {settings.steps} steps a task, {seeds} seed{'s' * (seeds > 1)}, "
+            f"returns over {settings.test_episodes} episodes",
+            "",
+            table(["balancer", "task", "return before", "return after", "Bellman residual", "weight"], rows),
+        ]
+    )

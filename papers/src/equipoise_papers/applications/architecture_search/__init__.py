@@ -5,13 +5,21 @@ training images; the upper level looks at validation loss, loss on attacked vali
 number of parameters from L. With the first objective alone this is DARTS (Liu et al., 2019).
 """
 
-from equipoise_papers.applications.architecture_search.cell import FoundNetwork, SearchNetwork, chosen, edges
-from equipoise_papers.applications.architecture_search.operations import OPERATIONS, operation, parameter_counts
-from equipoise_papers.applications.architecture_search.run import METHODS, Outcome, run
+from equipoise_papers.applications.architecture_search.cell import (
+    OPERATIONS,
+    FoundNetwork,
+    SearchNetwork,
+    chosen,
+    edges,
+    expected_parameters,
+    number_of_parameters,
+    operation,
+    parameter_counts,
+    size_loss,
+)
+from equipoise_papers.applications.architecture_search.run import METHODS, Outcome, run, show
 from equipoise_papers.applications.architecture_search.search import Split, problem, search, split_digits
 from equipoise_papers.applications.architecture_search.settings import Settings
-from equipoise_papers.applications.architecture_search.show import show
-from equipoise_papers.applications.architecture_search.size import expected_parameters, number_of_parameters, size_loss
 
 __all__ = [
     "METHODS",

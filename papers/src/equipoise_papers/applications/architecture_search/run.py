@@ -1,7 +1,8 @@
-"""One run: search, then train what was found from scratch and test it."""
+"""One run, which searches, trains what was found from scratch and tests it, and the tables of all runs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,14 +10,22 @@ import torch.nn.functional as F
 from torch import nn
 
 from equipoise.errors import InputError
-from equipoise_papers.applications.architecture_search.cell import FoundNetwork, SearchNetwork, chosen, edges
-from equipoise_papers.applications.architecture_search.operations import OPERATIONS, parameter_counts
+from equipoise_papers.applications.architecture_search.cell import (
+    OPERATIONS,
+    FoundNetwork,
+    SearchNetwork,
+    chosen,
+    edges,
+    expected_parameters,
+    number_of_parameters,
+    parameter_counts,
+)
 from equipoise_papers.applications.architecture_search.search import OBJECTIVES, Split, search, split_digits
 from equipoise_papers.applications.architecture_search.settings import Settings
-from equipoise_papers.applications.architecture_search.size import expected_parameters, number_of_parameters
 from equipoise_papers.applications.attack import PGD
+from equipoise_papers.applications.tables import mean_and_spread, table
 
-__all__ = ["METHODS", "Outcome", "run"]
+__all__ = ["METHODS", "Outcome", "run", "show"]
 
 METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "darts": ("moml", ("clean",)),
@@ -100,3 +109,38 @@ def _judge(architecture: tuple[str, ...], split: Split, settings: Settings, seed
             for images in (split.test.pixels, perturbed)
         )
     return clean, robust
+
+
+def show(outcomes: Sequence[Outcome], settings: Settings) -> str:
+    """A row a method and L, means over the seeds (± standard deviation), then the architectures of the first seed."""
+    groups: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        wished = "none" if outcome.method == "darts" else f"{outcome.wished:g}"
+        groups.setdefault((outcome.method, wished), []).append(outcome)
+    rows = [
+        [
+            method,
+            wished,
+            mean_and_spread([outcome.expected for outcome in own], 0),
+            mean_and_spread([outcome.parameters for outcome in own], 0),
+            mean_and_spread([outcome.accuracy for outcome in own]),
+            mean_and_spread([outcome.robust_accuracy for outcome in own]),
+        ]
+        for (method, wished), own in groups.items()
+    ]
+    first = outcomes[0].seed
+    names = [f"{source}→{target}" for source, target in edges(settings.nodes)]
+    found = [[method, wished, *own[0].architecture] for (method, wished), own in groups.items() if own[0].seed == first]
+    seeds = len({outcome.seed for outcome in outcomes})
+    return "\n".join(
+        [
+            f"cells of {settings.nodes} nodes and {settings.channels} channels, {settings.steps} steps, attacks within "
+            f"{settings.radius:g}, {seeds} seed{'s' * (seeds > 1)}; parameters of the cell's operations",
+            "",
+            table(["method", "L", "expected (3.36)", "found", "accuracy %", "robust %"], rows),
+            "",
+            f"found with seed {first}:",
+            "",
+            table(["method", "L", *names], found),
+        ]
+    )

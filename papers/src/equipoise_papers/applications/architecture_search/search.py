@@ -14,9 +14,8 @@ from equipoise.bilevel.forum import FORUM
 from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import BilevelProblem
 from equipoise.errors import InputError
-from equipoise_papers.applications.architecture_search.operations import parameter_counts
+from equipoise_papers.applications.architecture_search.cell import parameter_counts, size_loss
 from equipoise_papers.applications.architecture_search.settings import Settings
-from equipoise_papers.applications.architecture_search.size import size_loss
 from equipoise_papers.applications.attack import PGD
 from equipoise_papers.applications.digit_images import Images, digit_images
 

@@ -5,11 +5,9 @@ on clean and on perturbed query images, are differentiated through its steps. Th
 episode is another lower-level problem that starts anew, whereas FORUM follows one ω from outer step to outer step.
 """
 
-from equipoise_papers.applications.few_shot.episodes import Episode, Episodes, split_classes
-from equipoise_papers.applications.few_shot.learner import Encoder, head, problem
-from equipoise_papers.applications.few_shot.run import METHODS, Outcome, evaluate, run, train
+from equipoise_papers.applications.few_shot.learner import Encoder, Episode, Episodes, head, problem, split_classes
+from equipoise_papers.applications.few_shot.run import METHODS, Outcome, evaluate, run, show, train
 from equipoise_papers.applications.few_shot.settings import Settings
-from equipoise_papers.applications.few_shot.show import show
 
 __all__ = [
     "METHODS",

@@ -1,8 +1,8 @@
-"""One run: an encoder learned on episodes of the base classes, judged on episodes of the novel ones."""
+"""One run, an encoder learned on episodes of base classes and judged on novel ones, and the table of all runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,11 +15,11 @@ from equipoise.bilevel.problem import BilevelProblem
 from equipoise.errors import InputError
 from equipoise_papers.applications.attack import PGD
 from equipoise_papers.applications.digit_images import Images, digit_images
-from equipoise_papers.applications.few_shot.episodes import Episodes, split_classes
-from equipoise_papers.applications.few_shot.learner import Encoder, head, problem
+from equipoise_papers.applications.few_shot.learner import Encoder, Episodes, head, problem, split_classes
 from equipoise_papers.applications.few_shot.settings import Settings
+from equipoise_papers.applications.tables import mean_and_spread, table
 
-__all__ = ["METHODS", "Outcome", "evaluate", "run", "train"]
+__all__ = ["METHODS", "Outcome", "evaluate", "run", "show", "train"]
 
 METHODS: dict[str, tuple[tuple[str, ...], str]] = {
     "untrained": ((), ""),
@@ -151,3 +151,31 @@ def evaluate(encoder: nn.Module, episodes: Episodes, settings: Settings) -> tupl
             sums[row, 1] += F.cross_entropy(logits, episode.query.labels)
     (clean, clean_loss), (robust, robust_loss) = (sums / settings.test_episodes).tolist()
     return (clean, clean_loss), (robust, robust_loss)
+
+
+def show(outcomes: Sequence[Outcome], settings: Settings) -> str:
+    """A row a method, means over the seeds (± standard deviation)."""
+    rows = []
+    for method in dict.fromkeys(outcome.method for outcome in outcomes):
+        own = [outcome for outcome in outcomes if outcome.method == method]
+        shares = [outcome.share for outcome in own if outcome.share is not None]
+        rows.append(
+            [
+                method,
+                mean_and_spread([outcome.clean_accuracy for outcome in own]),
+                mean_and_spread([outcome.robust_accuracy for outcome in own]),
+                mean_and_spread([outcome.clean_loss for outcome in own], 3),
+                mean_and_spread([outcome.robust_loss for outcome in own], 3),
+                mean_and_spread(shares, 2) if shares else "",
+            ]
+        )
+    seeds = sorted({outcome.seed for outcome in outcomes})
+    return "\n".join(
+        [
+            f"{settings.ways}-way {settings.shots}-shot on novel digits, PGD within {settings.radius:g}; {settings.steps} "
+            f"meta-training episodes, {len(seeds)} seed{'s' * (len(seeds) > 1)} (each with other novel classes); chance is "
+            f"{100 / settings.ways:.1f} %",
+            "",
+            table(["method", "clean %", "robust %", "clean loss", "robust loss", "weight of robust"], rows),
+        ]
+    )

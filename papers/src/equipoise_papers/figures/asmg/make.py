@@ -1,19 +1,24 @@
-"""Makes the figures: runs what is missing, then draws and tabulates what is there."""
+"""Runs what is missing, then draws and tabulates what is there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+
 from equipoise.errors import InputError
 from equipoise.study.files import plain, read_json, write_json, write_whole
-from equipoise_papers.figures.asmg.settings import Run, Settings
-from equipoise_papers.figures.asmg.table import table
-from equipoise_papers.figures.asmg.trajectory import trajectory
+from equipoise.study.pictures.style import COLOURS, GREY, grid
+from equipoise_papers.figures.asmg.run import problem, trajectory
+from equipoise_papers.figures.asmg.settings import Cell, Run, Settings
 
-__all__ = ["make"]
+__all__ = ["make", "picture", "table"]
 
 Told = Callable[[str], object]
 
@@ -48,11 +53,11 @@ def make(settings: Settings, folder: Path, told: Told) -> str:
             result = plain(trajectory(run, settings))
             write_json(path, result)
             told(
-                f"[{number}/{len(runs)}] {run.cell}, {run.method}, seed {run.seed}: ℰ = {_number(result['final'])} after "
+                f"[{number}/{len(runs)}] {run.cell}, {run.method}, seed {run.seed}: ℰ = {_in_words(result['final'])} after "
                 f"{result['iterations'][-1]} iterations, {result['seconds']:.1f} s"
             )
         results[run] = result
-    from equipoise_papers.figures.asmg.picture import picture
+    from equipoise_papers.figures.asmg.make import picture
 
     picture(settings.by_samples(), results, settings, columns=len(settings.problems)).savefig(
         folder / "by-samples.png", dpi=130
@@ -63,5 +68,80 @@ def make(settings: Settings, folder: Path, told: Told) -> str:
     return text
 
 
-def _number(value: float | None) -> str:
+def _in_words(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.1e}"
+
+
+_NAMES = {"asmg": "ASMG", "asmg-ew": "ASMG-EW", "cma-es": "CMA-ES", "mmes": "MMES", "es": "ES", "bes": "BES"}
+
+
+def picture(cells: Sequence[Cell], results: Mapping[Run, dict[str, Any]], settings: Settings, *, columns: int) -> Figure:
+    """Median over seeds; a run that was stopped keeps its last value, marked by the end of the solid line.
+
+    Args:
+        cells: the panels.
+        results: of all runs.
+        settings: with the methods and seeds.
+        columns: panels side by side.
+    """
+    figure, panels = grid(len(cells), columns=columns, width=3.3, height=2.6, sharey=True, sharex=True)
+    floor = settings.target / 3
+    for position, (cell, axes) in enumerate(zip(cells, panels, strict=True)):
+        # Marks no method but the aim that the thesis speaks of.
+        axes.axhline(1e-4, color=GREY, linewidth=1.0, linestyle=":")
+        for place, method in enumerate(settings.methods):
+            runs = [results[Run(cell, method, seed)] for seed in settings.seeds]
+            ends = max(run["iterations"][-1] for run in runs)
+            where = np.unique(np.concatenate([run["iterations"] for run in runs]))
+            curves = []
+            for run in runs:
+                values = np.array([np.nan if value is None else value for value in run["distances"]])
+                curves.append(np.interp(where, run["iterations"], np.log(np.maximum(values, floor))))
+            axes.plot(
+                where,
+                np.exp(np.median(curves, axis=0)),
+                color=COLOURS[place % len(COLOURS)],
+                linewidth=2.0 if method.startswith("asmg") else 1.4,
+                label=_NAMES.get(method, method),
+                zorder=4 if method.startswith("asmg") else 3,
+            )
+            if ends < settings.iterations:
+                axes.plot(ends, np.exp(np.median(curves, axis=0)[-1]), ".", color=COLOURS[place % len(COLOURS)], zorder=5)
+        axes.set_yscale("log")
+        # BES diverges beyond every other curve.
+        axes.set_ylim(floor / 2, 1e3)
+        axes.yaxis.set_major_locator(LogLocator(numticks=8))
+        title = problem(cell.problem, cell.dimension).title
+        axes.set_title(f"{title}\nd = {cell.dimension}, N = {cell.samples}", loc="left", fontsize=9)
+        if position + columns >= len(cells):
+            axes.set_xlabel("iteration")
+        if position % columns == 0:
+            axes.set_ylabel("distance ℰ")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=9)
+    return figure
+
+
+def table(settings: Settings, results: Mapping[Run, dict[str, Any]]) -> str:
+    """A row a panel, a column a method: median of the final ℰ over the seeds, or when the last of them fell below 1e-4."""
+    lines = [
+        "| problem | d | N | " + " | ".join(settings.methods) + " |",
+        "| :-- | --: | --: |" + " --: |" * len(settings.methods),
+    ]
+    for cell in settings.by_samples() + settings.by_dimension():
+        cells = [_cell([results[Run(cell, method, seed)] for seed in settings.seeds]) for method in settings.methods]
+        lines.append(f"| {cell.problem} | {cell.dimension} | {cell.samples} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(runs: list[dict[str, Any]]) -> str:
+    reached = [run["reached"] for run in runs if run["reached"] is not None]
+    if len(reached) == len(runs):
+        return f"**< 1e-4** at {max(reached)}"
+    finals = [run["final"] for run in runs]
+    if any(value is None for value in finals):
+        return "not finite"
+    middle = statistics.median(finals)
+    last = min(run["iterations"][-1] for run in runs)
+    stopped = f", stopped at {last}" if any(run["ended"] == "seconds" for run in runs) else ""
+    return f"{middle:.1e}{stopped}"

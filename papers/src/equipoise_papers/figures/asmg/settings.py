@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from equipoise.blackbox import OPTIMIZERS
 from equipoise.errors import InputError, near_misses
-from equipoise_papers.figures.asmg.problems import PROBLEMS
 
-__all__ = ["Cell", "Run", "Settings"]
+__all__ = ["PROBLEMS", "Cell", "Run", "Settings"]
+
+PROBLEMS = ("shift-l1", "shift-half", "mixed")
+"""Names of problems (4.21) to (4.23)."""
 
 
 @dataclass(frozen=True, order=True)
@@ -60,7 +62,7 @@ class Settings:
     samples: tuple[int, ...] = (10, 50, 100)
     dimension: int = 100
     dimensions: tuple[int, ...] = (200, 500, 1000)
-    problems: tuple[str, ...] = field(default=tuple(PROBLEMS))
+    problems: tuple[str, ...] = PROBLEMS
 
     def __post_init__(self) -> None:
         for method in self.methods:

@@ -13,8 +13,7 @@ from equipoise.blackbox import minimize
 from equipoise.blackbox.prompts import BlackBoxPrompt, Clip, PromptTask, cached_features
 from equipoise.errors import InputError
 from equipoise.study.files import write_json, write_whole
-from equipoise_papers.figures.asmg_prompt.small_clip import small_clip, tokenizer
-from equipoise_papers.figures.asmg_prompt.sources import CLASSES, sources
+from equipoise_papers.figures.asmg_prompt.clip import CLASSES, small_clip, sources, tokenizer
 
 __all__ = ["Settings", "make"]
 

@@ -5,8 +5,7 @@ what is computed in each row is what :class:`~equipoise.MultiTaskOptimizer` with
 """
 
 from equipoise_papers.figures.cost_toy.make import Made, make
-from equipoise_papers.figures.cost_toy.outcome import Outcome, outcomes
-from equipoise_papers.figures.cost_toy.run import Trajectories, run
+from equipoise_papers.figures.cost_toy.run import Outcome, Trajectories, outcomes, run
 from equipoise_papers.figures.cost_toy.settings import BALANCERS, Settings, Teleporting
 
 __all__ = ["BALANCERS", "Made", "Outcome", "Settings", "Teleporting", "Trajectories", "make", "outcomes", "run"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from equipoise_papers.figures.cost_toy.make import Made
-from equipoise_papers.figures.cost_toy.table import HEADER, cells, totals
+from equipoise_papers.figures.cost_toy.make import HEADER, Made, cells, totals
 
 __all__ = ["show"]
 

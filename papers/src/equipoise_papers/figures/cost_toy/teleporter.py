@@ -1,4 +1,4 @@
-"""When and where each of many trajectories teleports: what COST does after a step, for all of them together."""
+"""COST for many trajectories at once: Adam row by row, the inner search, and when and where each row teleports."""
 
 from __future__ import annotations
 
@@ -13,14 +13,109 @@ from torch import Tensor
 from equipoise.teleport import Guard, PaperFormulation, Schedule
 from equipoise.teleport.history import similarity
 from equipoise.teleport.schedule import Counters
-from equipoise_papers.figures.cost_toy.adam import Adam
-from equipoise_papers.figures.cost_toy.search import directions, search
+from equipoise.teleport.triggers import norms
 from equipoise_papers.figures.cost_toy.settings import Teleporting
 from equipoise_papers.toys import TwoTasks
 
-__all__ = ["Attempt", "Teleporter"]
+__all__ = ["Adam", "Attempt", "Teleporter", "directions", "search"]
+
+_FIRST, _SECOND, _EPSILON = 0.9, 0.999, 1e-8
+
+
+class Adam:
+    """``torch.optim.Adam`` with its default betas, row by row; every row may forget its history alone.
+
+    Args:
+        points: where the trajectories are, ``[n, 2]``; moved in place.
+        lr: learning rate.
+    """
+
+    def __init__(self, points: Tensor, lr: float) -> None:
+        self.points = points
+        self.lr = lr
+        self.first = torch.zeros_like(points)
+        self.second = torch.zeros_like(points)
+        self.steps = torch.zeros(len(points), 1, dtype=torch.float64)
+
+    def step(self, gradients: Tensor) -> None:
+        """Takes a step with gradients ``[n, 2]``."""
+        self.steps += 1.0
+        self.first.lerp_(gradients, 1.0 - _FIRST)
+        self.second.mul_(_SECOND).addcmul_(gradients, gradients, value=1.0 - _SECOND)
+        size = self.lr / (1.0 - _FIRST**self.steps)
+        root = (self.second.sqrt() / (1.0 - _SECOND**self.steps).sqrt()).add_(_EPSILON)
+        self.points -= size * self.first / root
+
+    def forget(self, row: int) -> None:
+        """Begins a row's history afresh."""
+        for buffer in (self.first, self.second, self.steps):
+            buffer[row] = 0.0
+
+    def blend(self, row: int, gradient: Tensor, sigma: float) -> None:
+        """Eq. 13 of the COST paper for one row, just before the step with its ``gradient`` ``[2]``.
+
+        See :func:`equipoise.teleport.history.blend`.
+        """
+        sigma = min(max(sigma, 0.0), 1.0)
+        self.first[row] = sigma * self.first[row] + (1.0 - sigma) * gradient
+        self.second[row] = sigma * self.second[row] + (1.0 - sigma) * gradient.square()
+
 
 Array = NDArray[np.float64]
+_TINY = 1e-30
+
+
+def directions(seeds: Sequence[int], count: int, dtype: torch.dtype) -> Tensor:
+    """Unit vectors, uniform on the circle, ``[count, len(seeds), 2]``.
+
+    Each is drawn as :class:`~equipoise.teleport.COST` draws the perturbation of a parameter of two entries, one call after
+    the other, so that the same seed gives the same numbers here and there.
+    """
+    drawn = torch.empty(count, len(seeds), 2, dtype=dtype)
+    for row, seed in enumerate(seeds):
+        generator = torch.Generator().manual_seed(seed)
+        for number in range(count):
+            drawn[number, row] = torch.randn(2, generator=generator, dtype=dtype)
+    unit: Tensor = drawn / drawn.norm(dim=-1, keepdim=True).clamp(min=_TINY)
+    return unit
+
+
+def search(problem: TwoTasks, points: Tensor, settings: Teleporting, gram: Array, sizes: Tensor, noise: Tensor) -> Tensor:
+    """Minimises ``L_t - γ L_g`` (eq. 7 to 11) over Δθ with Adam, for each point by itself.
+
+    Args:
+        problem: the losses.
+        points: θ, ``[n, 2]``.
+        settings: γ, δ, inner steps and their learning rate.
+        gram: Gramians of the task gradients there ``[n, 2, 2]``, for R (eq. 10).
+        sizes: what the losses are divided by, ``[n, 2]``.
+        noise: unit vectors ``[inner steps, samples, n, 2]``.
+
+    Returns:
+        Δθ, ``[n, 2]``.
+    """
+    formulation = PaperFormulation(settings.gamma, settings.radius)
+    balance = points.new_tensor(np.stack([formulation.balance(row) for row in norms(gram) / sizes.numpy()]))
+    reference = problem.losses(points) / sizes
+    still = torch.zeros(1, *points.shape, dtype=points.dtype)
+    delta = torch.zeros_like(points)
+    inner = Adam(delta, settings.inner_lr)
+    rows = torch.arange(len(points))
+    for directions_now in noise:
+        moving = delta.clone().requires_grad_()
+        evaluated = problem.losses(points + moving + torch.cat((still, settings.radius * directions_now)))
+        evaluated = evaluated / sizes
+        invariance = (evaluated[0] - reference).abs().mean(-1)
+        rises = (balance * (evaluated[1:] - evaluated[0])).mean(-1)
+        with torch.no_grad():
+            largest = rises.abs().argmax(0)
+        objective = invariance - settings.gamma * rises[largest, rows].abs()
+        # Rows do not touch each other, so the gradient of the sum is every row's own.
+        (gradients,) = torch.autograd.grad(objective.sum(), moving)
+        inner.step(gradients)
+    return delta
+
+
 _SMALLEST_SIZE = 1e-3  # a loss near zero is divided by this share of the largest it ever was, as in COST
 
 

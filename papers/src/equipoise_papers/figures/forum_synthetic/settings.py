@@ -8,9 +8,9 @@ from typing import get_args
 from equipoise.bilevel.base import Start
 from equipoise.errors import InputError
 
-__all__ = ["INITIALISATIONS", "METHODS", "Settings"]
+__all__ = ["INITIALIZATIONS", "METHODS", "Settings"]
 
-INITIALISATIONS = tuple((alpha, omega) for alpha in (0.0, 2.0) for omega in ((0.0, 3.0), (3.0, 3.0)))
+INITIALIZATIONS = tuple((alpha, omega) for alpha in (0.0, 2.0) for omega in ((0.0, 3.0), (3.0, 3.0)))
 METHODS = ("moml", "moco", "forum")
 
 

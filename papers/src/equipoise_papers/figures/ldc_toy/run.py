@@ -1,22 +1,27 @@
-"""All trajectories of the figure; losses and gradients of all of them at once, each with a balancer of its own."""
+"""All trajectories of the figure, where each ended, and what a step of real training costs with each method."""
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from equipoise.balance.base import Balancer, GramianBalancer, LossBalancer, Observation
 from equipoise.errors import InputError
 from equipoise.method import MethodSpec
-from equipoise_papers.figures.cost_toy.adam import Adam
+from equipoise.objective import Objective
+from equipoise.optimizer import MultiTaskOptimizer
+from equipoise_papers.figures.cost_toy.teleporter import Adam
 from equipoise_papers.figures.ldc_toy.settings import Settings
+from equipoise_papers.toys import TOLERANCE, ParetoSet
 
-__all__ = ["FLOOR", "Trajectories", "run", "shifted"]
+__all__ = ["FLOOR", "Outcome", "Trajectories", "outcomes", "run", "seconds_a_step", "shifted", "spread"]
 
 Array = NDArray[np.float64]
 
@@ -120,3 +125,92 @@ def _crew(text: str, count: int) -> _Crew:
     if spec.teleport is not None or not isinstance(balancers[0], LossBalancer | GramianBalancer):
         raise InputError(f'"{text}" cannot be run here: only balancers that look at losses or the Gramian, without a teleport')
     return _Crew(balancers)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One method from one starting point.
+
+    Attributes:
+        method: its name.
+        start: the starting point.
+        end: where it ended.
+        losses: there, not shifted.
+        pareto: whether that is on the Pareto set.
+        steps: after how many steps it was there for good; ``None`` if it is not.
+        gap: |10 L_1 − L_2| there: how far the losses are from balance once the factor 0.1 is taken off.
+    """
+
+    method: str
+    start: tuple[float, float]
+    end: tuple[float, float]
+    losses: tuple[float, float]
+    pareto: bool
+    steps: int | None
+    gap: float
+
+
+def outcomes(trajectories: Trajectories, tolerance: float = TOLERANCE) -> list[Outcome]:
+    """The rows of the table, method by method."""
+    settings = trajectories.settings
+    inside = ParetoSet(settings.problem).contains(trajectories.positions.reshape(-1, 2), tolerance)
+    inside = inside.reshape(trajectories.positions.shape[:-1])
+    table = []
+    for number, method in enumerate(settings.methods):
+        for place, start in enumerate(settings.starts):
+            outside = np.flatnonzero(~inside[:, number, place])
+            first = int(outside[-1]) + 1 if outside.size else 0
+            end, losses = trajectories.positions[-1, number, place], trajectories.losses[-1, number, place]
+            there = first < len(inside)
+            table.append(
+                Outcome(
+                    method,
+                    start,
+                    (float(end[0]), float(end[1])),
+                    (float(losses[0]), float(losses[1])),
+                    there,
+                    int(trajectories.steps[first]) if there else None,
+                    abs(10.0 * float(losses[0]) - float(losses[1])),
+                )
+            )
+    return table
+
+
+def spread(table: list[Outcome], method: str) -> float:
+    """The largest distance between the ends of a method's trajectories."""
+    ends = np.array([outcome.end for outcome in table if outcome.method == method])
+    return float(np.linalg.norm(ends[:, None] - ends[None], axis=-1).max())
+
+
+class _Point(nn.Module):
+    def __init__(self, start: tuple[float, float]) -> None:
+        super().__init__()
+        self.at = nn.Parameter(torch.tensor(start, dtype=torch.float64))
+
+
+def seconds_a_step(settings: Settings) -> dict[str, float]:
+    """Median over the repeats of the mean seconds a step, by method.
+
+    The methods take turns, so that whatever else the machine does falls on all of them.
+    """
+    taken: dict[str, list[float]] = {method: [] for method in settings.methods}
+    for repeat in range(settings.repeats + 1):
+        for method in settings.methods:
+            seconds = _seconds(settings, method)
+            if repeat:  # the first round warms up
+                taken[method].append(seconds)
+    return {method: statistics.median(own) for method, own in taken.items()}
+
+
+def _seconds(settings: Settings, method: str) -> float:
+    model, problem = _Point(settings.starts[0]), settings.problem
+
+    def losses(model: nn.Module, batch: None) -> Tensor:
+        return shifted(problem.losses(model.at))  # type: ignore[arg-type]
+
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr)
+    mtl = MultiTaskOptimizer(Objective(model, losses), optimizer, method, shared=model)
+    began = time.perf_counter()
+    for _ in range(settings.timed_steps):
+        mtl.step(None)
+    return (time.perf_counter() - began) / settings.timed_steps

@@ -8,9 +8,20 @@ from dataclasses import dataclass
 from equipoise.errors import InputError, near_misses
 from equipoise.nets import Solver
 from equipoise.study.methods import parse_method
-from equipoise_papers.figures.normal_digits.networks import NETWORKS
 
-__all__ = ["Run", "Settings"]
+__all__ = ["NETWORKS", "Run", "Settings"]
+
+NETWORKS = {
+    "hps": "hard parameter sharing",
+    "normal": "NORMAL",
+    "equal": "constant and identical positions",
+    "different": "constant but different positions",
+    "positive": "positive positions, p = exp(v)",
+    "first-order": "first-order flow",
+    "shared-layers": "added task-shared layers",
+    "task-layers": "added task-specific layers",
+}
+"""Short name → what it is."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +29,7 @@ class Run:
     """One training.
 
     Attributes:
-        network: which, of :data:`~equipoise_papers.figures.normal_digits.networks.NETWORKS`.
+        network: which, of :data:`~equipoise_papers.figures.normal_digits.settings.NETWORKS`.
         seed: of parameters and order of the data.
         positions: where tasks are fixed at different positions, these.
     """

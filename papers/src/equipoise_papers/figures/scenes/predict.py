@@ -15,7 +15,7 @@ from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.study.machine import seed_process
 from equipoise.study.methods import parse_methods
 from equipoise.study.problem import Problem
-from equipoise_papers.figures.scenes.picture import Row
+from equipoise_papers.figures.scenes.make import Row
 from equipoise_papers.figures.scenes.settings import Settings
 from equipoise_papers.problems.scenes import scenes_problem
 

@@ -15,8 +15,8 @@ from equipoise.nets import CELEBA_ATTRIBUTES, CelebANet
 from equipoise.study.problem import Built, Problem, Splits
 from equipoise.study.reported import BestEpoch
 from equipoise.study.results import Results
+from equipoise_papers.reproduce.batches import moved
 from equipoise_papers.reproduce.cost import Workload
-from equipoise_papers.reproduce.device import moved
 from equipoise_papers.reproduce.families.common import MTAN_LINE, cost, highest_mean, ldc, rows
 from equipoise_papers.reproduce.recipe import Recipe, Row, Setting, hyper
 from equipoise_papers.reproduce.study_part import StudyPart

@@ -14,7 +14,7 @@ from equipoise.metrics import DepthTally, Evaluation, NormalTally, SegmentationT
 from equipoise.nets import CITYSCAPES, NYUV2, Output, SegNetMTAN
 from equipoise.study.problem import Built, Problem, Splits
 from equipoise.study.reported import LastEpochs
-from equipoise_papers.reproduce.device import moved
+from equipoise_papers.reproduce.batches import moved
 from equipoise_papers.reproduce.recipe import Setting
 
 __all__ = ["JointMTAN", "dense_problem", "losses", "mtan"]

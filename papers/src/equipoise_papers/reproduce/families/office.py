@@ -15,8 +15,8 @@ from equipoise.metrics import ClassTally, Evaluation
 from equipoise.nets import HardSharing, ResNet, load_weights
 from equipoise.study.problem import Built, Problem, Splits
 from equipoise.study.reported import BestEpoch
+from equipoise_papers.reproduce.batches import moved
 from equipoise_papers.reproduce.cost import Workload
-from equipoise_papers.reproduce.device import moved
 from equipoise_papers.reproduce.families.common import BILEVEL_OPEN, LIBMTL, bilevel, highest_mean, rows
 from equipoise_papers.reproduce.recipe import Recipe, Row, Setting, hyper
 from equipoise_papers.reproduce.study_part import StudyPart

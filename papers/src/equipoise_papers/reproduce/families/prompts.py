@@ -87,8 +87,7 @@ def _prepared(kind: str, data: Path, source: str, smoke: bool, folder: Path) -> 
     found = read_office(data, SOURCES[kind])
     classes = [name.replace("_", " ") for name in found[0].classes]
     if smoke:
-        from equipoise_papers.figures.asmg_prompt.small_clip import small_clip, tokenizer
-        from equipoise_papers.figures.asmg_prompt.sources import sources
+        from equipoise_papers.figures.asmg_prompt.clip import small_clip, sources, tokenizer
 
         clip, size = Clip(small_clip(sources(), steps=1), tokenizer(), ["one", "two"]), 16
     elif not source:

@@ -16,8 +16,8 @@ from equipoise.metrics import ErrorTally, Evaluation, Metric
 from equipoise.nets import QM9_TASKS, QM9Net
 from equipoise.study.problem import Built, Problem, Splits
 from equipoise.study.reported import BestEpoch
+from equipoise_papers.reproduce.batches import moved
 from equipoise_papers.reproduce.cost import Workload
-from equipoise_papers.reproduce.device import moved
 from equipoise_papers.reproduce.families.celeba import COST_PART as CELEBA_PART
 from equipoise_papers.reproduce.families.celeba import DATA as CELEBA
 from equipoise_papers.reproduce.families.common import BILEVEL_OPEN, LIBMTL, MTAN_LINE, bilevel, cost, ldc, relative_to, rows

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from equipoise_papers.scenes.arrays import Array, dot
 from equipoise_papers.scenes.camera import Camera
 from equipoise_papers.scenes.rendering.lights import Light, Surroundings
 from equipoise_papers.scenes.rendering.shadows import ambient, block_mean, lit, pattern
-from equipoise_papers.scenes.rendering.tiles import tiled
-from equipoise_papers.scenes.rendering.visible import Visible, visible
+from equipoise_papers.scenes.rendering.visible import Visible, tiled, visible
+from equipoise_papers.scenes.shapes import Array, dot
 from equipoise_papers.scenes.solid import Solid
 
 __all__ = ["Rendered", "render"]
@@ -52,7 +51,7 @@ def render(
         return block_mean(flags.reshape(height, width), surface).ravel()
 
     upwards = normals[1] / 2 + np.float32(0.5)
-    above, below = (np.asarray(colour, np.float32)[:, None] for colour in (around.above, around.below))
+    above, below = (np.asarray(color, np.float32)[:, None] for color in (around.above, around.below))
     openness = share(ambient(solids, raised, normals, hit, samples, tiles, around.reach))
     light = (below + (above - below) * upwards) * openness
     shine = np.zeros_like(light)
@@ -62,7 +61,7 @@ def render(
         strength *= facing > 0
         # Where the lamp is behind the surface no ray is sent, which is no shadow: the cosine alone makes it dark.
         strength *= share(lit(solids, lamp, raised, strength > 0, samples, tiles))
-        arrives = strength * np.asarray(lamp.colour, np.float32)[:, None]
+        arrives = strength * np.asarray(lamp.color, np.float32)[:, None]
         light += arrives * facing
         half = towards - rays
         half /= np.maximum(np.sqrt(dot(half, half)), 1e-6)
@@ -71,14 +70,14 @@ def render(
     radiance = albedo * (light + glow) + shine
     if around.haze:
         clear = np.exp(-np.where(hit, seen.depth.ravel(), 0).astype(np.float32) / np.float32(around.haze))
-        radiance = radiance * clear + np.asarray(around.haze_colour, np.float32)[:, None] * (1 - clear)
+        radiance = radiance * clear + np.asarray(around.haze_color, np.float32)[:, None] * (1 - clear)
     if around.sky is not None:
         radiance[:, ~hit] = around.sky(rays[:, ~hit])
     return Rendered(radiance.reshape(3, height, width), seen)
 
 
 def _surfaces(solids: Sequence[Solid], seen: Visible, camera: Camera, width: int) -> tuple[Array, Array, Array, Array]:
-    """Colour ``[3, N]``, gloss, sheen and glow ``[N]`` of what every pixel sees."""
+    """Color ``[3, N]``, gloss, sheen and glow ``[N]`` of what every pixel sees."""
     albedo = np.zeros((3, seen.depth.size), np.float32)
     gloss, sheen, glow = (np.zeros(seen.depth.size, np.float32) for _ in range(3))
     edge = (seen.depth / camera.focal(width)).ravel()
@@ -86,7 +85,7 @@ def _surfaces(solids: Sequence[Solid], seen: Visible, camera: Camera, width: int
         solid, material = solids[number], solids[number].material
         local = solid.local(seen.points[:, own])
         if solid.anchor is not None:
-            local -= (solid.axes @ (solid.anchor - solid.centre))[:, None]
+            local -= (solid.axes @ (solid.anchor - solid.center))[:, None]
         albedo[:, own] = material.texture(local, solid.axes @ seen.normals[:, own], edge[own])
         gloss[own], sheen[own], glow[own] = material.gloss, material.sheen, material.glow
     return albedo, gloss, sheen, glow

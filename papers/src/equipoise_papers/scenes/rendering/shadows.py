@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from equipoise_papers.scenes.arrays import Array
 from equipoise_papers.scenes.rendering.lights import Light
-from equipoise_papers.scenes.rendering.tiles import Tiles
+from equipoise_papers.scenes.rendering.visible import Tiles
+from equipoise_papers.scenes.shapes import Array
 from equipoise_papers.scenes.solid import Solid
 
 __all__ = ["BLOCK", "ambient", "block_mean", "lit", "pattern"]
@@ -76,13 +76,13 @@ def _free(solids: Sequence[Solid], near: Near, points: Array, towards: Array, as
 
 
 def _between_lamp(solids: Sequence[Solid], light: Light, tiles: Tiles) -> Near:
-    away = tiles.centre - light.position[:, None]
+    away = tiles.center - light.position[:, None]
     distance = np.sqrt(np.square(away).sum(0))
     away = away / np.maximum(distance, 1e-6)
     blur = tiles.radius + float(np.linalg.norm(light.size))
     # Seen from the lamp, a block is behind the sphere around a solid, both made larger by what a block is wide.
     spheres = _spheres(solids)
-    to = spheres.centre - light.position
+    to = spheres.center - light.position
     length = np.maximum(np.sqrt(np.square(to).sum(1)), 1e-6)[:, None]
     radius = spheres.radius[:, None] + blur
     behind = (to @ away) / length > np.sqrt(np.maximum(1 - np.square(radius / length), 0))
@@ -99,7 +99,7 @@ def _between_sun(solids: Sequence[Solid], light: Light, tiles: Tiles) -> Near:
     blur = tiles.radius + 60 * float(np.linalg.norm(light.size) / np.linalg.norm(light.position))
     spheres = _spheres(solids)
     # Seen from the sun, a block and the sphere around a solid overlap, and the block is not in front.
-    (x, y, z), flat = (frame @ spheres.centre.T)[:, :, None], frame @ tiles.centre
+    (x, y, z), flat = (frame @ spheres.center.T)[:, :, None], frame @ tiles.center
     radius = spheres.radius[:, None] + blur
     overlap = np.square(flat[0] - x) + np.square(flat[1] - y) < np.square(radius)
     perhaps = spheres.casts[:, None] & (radius > 0) & overlap & (flat[2] < z + radius)
@@ -107,16 +107,16 @@ def _between_sun(solids: Sequence[Solid], light: Light, tiles: Tiles) -> Near:
 
 
 class _Spheres(NamedTuple):
-    """Spheres around S solids: ``centre`` [S, 3], ``radius`` [S], and which of them cast shadows, ``casts`` [S]."""
+    """Spheres around S solids: ``center`` [S, 3], ``radius`` [S], and which of them cast shadows, ``casts`` [S]."""
 
-    centre: Array
+    center: Array
     radius: Array
     casts: Array
 
 
 def _spheres(solids: Sequence[Solid]) -> _Spheres:
     return _Spheres(
-        np.stack([solid.centre for solid in solids]),
+        np.stack([solid.center for solid in solids]),
         np.array([solid.shape.radius for solid in solids]),
         np.array([solid.casts for solid in solids]),
     )
@@ -131,11 +131,11 @@ def _in_the_way(solid: Solid, light: Light, tiles: Tiles, blur: Array, perhaps: 
     blocks = np.flatnonzero(perhaps)
     if not blocks.size:
         return perhaps
-    middle = tiles.centre[:, blocks]
+    middle = tiles.center[:, blocks]
     start, along = solid.local(middle), solid.axes @ (light.position[:, None] - middle)
     slope = 1 / np.where(along == 0, 1e-12, along)
-    centre, reach = -start * slope, (solid.shape.extent[:, None] + blur[blocks]) * np.abs(slope)
-    enter, leave = (centre - reach).max(0), (centre + reach).min(0)
+    center, reach = -start * slope, (solid.shape.extent[:, None] + blur[blocks]) * np.abs(slope)
+    enter, leave = (center - reach).max(0), (center + reach).min(0)
     perhaps[blocks] = (enter < leave) & (leave > 0) & (enter < 1)
     return perhaps
 
@@ -164,7 +164,7 @@ def ambient(
     low, high = corners.min(2), corners.max(2)
     square = np.zeros((len(solids), len(slack)))
     for axis in range(3):
-        middle = tiles.centre[axis]
+        middle = tiles.center[axis]
         square += np.square(np.maximum(np.maximum(low[:, axis, None] - middle, middle - high[:, axis, None]), 0))
     perhaps = (slack > 0) & (square < np.square(slack))
     return _free(solids, perhaps.__getitem__, points, towards, asked, tiles)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise_papers.scenes.arrays import Array
-from equipoise_papers.scenes.material import Material, Texture
+from equipoise_papers.scenes.shapes import Array
+from equipoise_papers.scenes.solid import Material, Texture
 from equipoise_papers.scenes.textures import checks, grain, hue, mixed, plain, planks, stripes, tiles, weave
 
 __all__ = ["ceramic", "cloth", "floor", "metal", "painted", "wallpaper", "white", "wood"]
@@ -28,9 +28,9 @@ def wood(generator: np.random.Generator, *, along: int = 0) -> Material:
     return Material(planks(generator, tone, width=0.25, length=3.0, along=along, seams=0.15), gloss=0.06, sheen=20)
 
 
-def painted(generator: np.random.Generator, colour: Array | None = None) -> Material:
-    """One smooth colour."""
-    return Material(plain(hue(generator) if colour is None else colour), gloss=0.05, sheen=25)
+def painted(generator: np.random.Generator, color: Array | None = None) -> Material:
+    """One smooth color."""
+    return Material(plain(hue(generator) if color is None else color), gloss=0.05, sheen=25)
 
 
 def white(value: float = 0.75) -> Material:
@@ -44,13 +44,13 @@ def metal(value: float = 0.25) -> Material:
 
 
 def ceramic(generator: np.random.Generator) -> Material:
-    """Glazed, of any colour."""
+    """Glazed, of any color."""
     return Material(plain(hue(generator, saturations=(0.1, 0.75), values=(0.3, 0.95))), gloss=0.3, sheen=50)
 
 
-def cloth(generator: np.random.Generator, colour: Array | None = None, *, patterned: float = 0.25) -> Material:
-    """Woven, of one colour; or, with probability ``patterned``, striped or chequered."""
-    own = hue(generator, saturations=(0.08, 0.6), values=(0.25, 0.85)) if colour is None else colour
+def cloth(generator: np.random.Generator, color: Array | None = None, *, patterned: float = 0.25) -> Material:
+    """Woven, of one color; or, with probability ``patterned``, striped or chequered."""
+    own = hue(generator, saturations=(0.08, 0.6), values=(0.25, 0.85)) if color is None else color
     if generator.random() >= patterned:
         return Material(weave(generator, own))
     other = hue(generator, saturations=(0.05, 0.6), values=(0.3, 0.95))
@@ -74,7 +74,7 @@ def floor(generator: np.random.Generator) -> Material:
 
 
 def wallpaper(generator: np.random.Generator) -> Material:
-    """Mostly pale plaster; sometimes a strong colour, stripes or bricks."""
+    """Mostly pale plaster; sometimes a strong color, stripes or bricks."""
     pale = hue(generator, (0.0, 0.65), (0.02, 0.25), (0.75, 0.98))
     kind = generator.random()
     if kind < 0.6:

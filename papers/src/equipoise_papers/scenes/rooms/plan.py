@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from equipoise_papers.scenes.arrays import Array
 from equipoise_papers.scenes.camera import Camera
-from equipoise_papers.scenes.rooms.thing import Thing
+from equipoise_papers.scenes.rooms.things import Thing
+from equipoise_papers.scenes.shapes import Array
 from equipoise_papers.scenes.solid import Solid, turn
 
 __all__ = ["Plan", "Spot"]
@@ -119,7 +119,7 @@ class Plan:
         """Where a person with a camera stands: near a wall, away from all things, looking across the room."""
         boxes = [(corners.min(1), corners.max(1)) for corners in (solid.corners for solid in solids if solid.casts)]
         lows, highs = np.array([low for low, _ in boxes]), np.array([high for _, high in boxes])
-        centres = np.array([(rectangle[:2] + rectangle[2:]) / 2 for rectangle in self._floor])
+        centers = np.array([(rectangle[:2] + rectangle[2:]) / 2 for rectangle in self._floor])
         best, best_score = None, -np.inf
         for _ in range(40):
             height = generator.uniform(1.15, 1.75)
@@ -127,8 +127,8 @@ class Plan:
             position = np.array([x, height, z])
             gap = np.linalg.norm(np.maximum(np.maximum(lows - position, position - highs), 0), axis=1).min()
             # Look at where the furniture is, seen from here, a little below eye level.
-            away = centres - position[[0, 2]]
-            chosen = centres[generator.integers(len(centres))] * 0.6 + 0.4 * self.size[[0, 2]] / 2
+            away = centers - position[[0, 2]]
+            chosen = centers[generator.integers(len(centers))] * 0.6 + 0.4 * self.size[[0, 2]] / 2
             distance = np.linalg.norm(chosen - position[[0, 2]])
             target = np.array([chosen[0], height - distance * np.tan(generator.uniform(0.05, 0.3)), chosen[1]])
             sight = (target - position)[[0, 2]] / max(distance, 1e-6)

@@ -7,23 +7,28 @@ from dataclasses import replace
 
 import numpy as np
 
-from equipoise_papers.scenes.arrays import Array
 from equipoise_papers.scenes.classes import Room
-from equipoise_papers.scenes.material import Material
-from equipoise_papers.scenes.parts import ball, block, rod
 from equipoise_papers.scenes.rendering import Light, Surroundings
-from equipoise_papers.scenes.rooms.beds import bed, nightstand
-from equipoise_papers.scenes.rooms.lamps import floor_lamp
+from equipoise_papers.scenes.rendering.lights import Setting
+from equipoise_papers.scenes.rooms.furniture import (
+    armchair,
+    bed,
+    bookcase,
+    chair,
+    coffee_table,
+    cupboard,
+    desk,
+    dining,
+    nightstand,
+    sofa,
+    tv_stand,
+)
 from equipoise_papers.scenes.rooms.materials import cloth, metal
 from equipoise_papers.scenes.rooms.plan import Plan, Spot
-from equipoise_papers.scenes.rooms.seating import armchair, chair, sofa
-from equipoise_papers.scenes.rooms.small import clutter, plant
-from equipoise_papers.scenes.rooms.storage import bookcase, cupboard, tv_stand
-from equipoise_papers.scenes.rooms.tables import coffee_table, desk, dining
-from equipoise_papers.scenes.rooms.thing import Thing
+from equipoise_papers.scenes.rooms.things import Thing, clutter, floor_lamp, plant
 from equipoise_papers.scenes.rooms.walls import door, picture, shell, window
-from equipoise_papers.scenes.setting import Setting
-from equipoise_papers.scenes.solid import Solid, placed
+from equipoise_papers.scenes.shapes import Array
+from equipoise_papers.scenes.solid import Material, Solid, ball, block, placed, rod
 from equipoise_papers.scenes.textures import hue, plain
 
 __all__ = ["room"]
@@ -80,7 +85,7 @@ def room(generator: np.random.Generator) -> Setting:
     solids += _ceiling_lamp(generator, size, lights)
     camera = plan.viewpoint(generator, solids)
     # Every lamp costs a pass of shadow rays; three of the strongest are what an eye notices.
-    lights.sort(key=lambda lamp: -float(lamp.colour.sum()))
+    lights.sort(key=lambda lamp: -float(lamp.color.sum()))
     level = generator.uniform(0.16, 0.34)
     tint = hue(generator, (0.06, 0.14), (0.0, 0.2), (1.0, 1.0))
     around = Surroundings(above=level * tint, below=level * generator.uniform(0.45, 0.7) * tint, reach=0.8)
@@ -123,8 +128,8 @@ def _ceiling_lamp(generator: np.random.Generator, size: Array, lights: list[Ligh
     """A round lamp under the ceiling, or one that hangs; it may be off."""
     x, z = size[0] * generator.uniform(0.4, 0.6), size[2] * generator.uniform(0.4, 0.6)
     on = generator.random() < 0.85
-    colour = hue(generator, (0.08, 0.14), (0.05, 0.3), (1.0, 1.0))
-    shining = Material(plain(colour), glow=2.5 if on else 0.0)
+    color = hue(generator, (0.08, 0.14), (0.05, 0.3), (1.0, 1.0))
+    shining = Material(plain(color), glow=2.5 if on else 0.0)
     hanging = generator.random() < 0.4
     y = size[1] - (generator.uniform(0.45, 0.7) if hanging else 0.08)
     if hanging:
@@ -136,5 +141,5 @@ def _ceiling_lamp(generator: np.random.Generator, size: Array, lights: list[Ligh
         solids = [rod(x, z, (size[1] - 0.08, size[1]), 0.2, Room.OBJECTS, shining, top=0.22)]
     if on:
         power = generator.uniform(2.0, 4.0)
-        lights.append(Light(np.array([x, y - 0.1, z]), colour * power, np.array([0.18, 0.04, 0.18])))
+        lights.append(Light(np.array([x, y - 0.1, z]), color * power, np.array([0.18, 0.04, 0.18])))
     return [replace(solid, casts=False) for solid in solids]

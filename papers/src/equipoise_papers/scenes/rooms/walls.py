@@ -6,13 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from equipoise_papers.scenes.arrays import Array
 from equipoise_papers.scenes.classes import Room
-from equipoise_papers.scenes.material import Material
-from equipoise_papers.scenes.parts import ball, block, rod
 from equipoise_papers.scenes.rendering import Light
 from equipoise_papers.scenes.rooms.materials import cloth, floor, metal, painted, wallpaper, white, wood
-from equipoise_papers.scenes.solid import Solid
+from equipoise_papers.scenes.shapes import Array
+from equipoise_papers.scenes.solid import Material, Solid, ball, block, rod
 from equipoise_papers.scenes.textures import grain, hue, painting, view
 
 __all__ = ["door", "picture", "shell", "window"]

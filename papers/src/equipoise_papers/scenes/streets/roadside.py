@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise_papers.scenes.arrays import Array
 from equipoise_papers.scenes.classes import VOID, Street
-from equipoise_papers.scenes.material import Material, Texture
-from equipoise_papers.scenes.parts import ball, block, limb, rod
-from equipoise_papers.scenes.solid import Solid
+from equipoise_papers.scenes.shapes import Array
+from equipoise_papers.scenes.solid import Material, Solid, Texture, ball, block, limb, rod
 from equipoise_papers.scenes.textures import grain, hue, leaves, mixed, plain
 
 __all__ = ["bin_", "bollard", "bush", "fir", "hedge", "lamp_post", "sign", "traffic_light", "tree"]
@@ -29,9 +27,9 @@ def tree(generator: np.random.Generator) -> list[Solid]:
         angle, out, up = generator.uniform(0, 2 * np.pi), np.sqrt(generator.random()), generator.uniform(0.15, 0.95)
         # The crown is widest somewhat below its middle.
         reach = wide * out * np.sqrt(np.sin(np.pi * up**0.8))
-        centre = (reach * np.cos(angle), foot + (tall - foot) * up, reach * np.sin(angle))
+        center = (reach * np.cos(angle), foot + (tall - foot) * up, reach * np.sin(angle))
         radius = wide * generator.uniform(0.28, 0.5)
-        solids.append(ball(centre, (radius, radius * 0.8, radius), Street.NATURE, green))
+        solids.append(ball(center, (radius, radius * 0.8, radius), Street.NATURE, green))
     return solids
 
 
@@ -118,8 +116,8 @@ def traffic_light(generator: np.random.Generator) -> list[Solid]:
         rod(0, 0, (0, tall), 0.06, Street.OBJECT, Material(plain(np.full(3, 0.15)))),
         block((-0.16, 0.16), (tall - 0.1, tall + 0.8), (-0.2, 0.1), Street.OBJECT, dark),
     ]
-    for number, colour in enumerate(((0.02, 0.8, 0.2), (0.9, 0.5, 0.02), (0.9, 0.03, 0.03))):
-        lamp = Material(plain(np.array(colour)), glow=3.0 if number == on else 0.0)
+    for number, color in enumerate(((0.02, 0.8, 0.2), (0.9, 0.5, 0.02), (0.9, 0.03, 0.03))):
+        lamp = Material(plain(np.array(color)), glow=3.0 if number == on else 0.0)
         solids.append(ball((0, tall + 0.06 + 0.29 * number, -0.2), (0.1, 0.1, 0.05), Street.OBJECT, lamp))
     return solids
 
@@ -132,10 +130,10 @@ def bollard(generator: np.random.Generator) -> list[Solid]:
 
 def bin_(generator: np.random.Generator) -> list[Solid]:
     """A wheeled bin or sacks: without a class, as in hand-labelled data."""
-    colour = Material(plain(hue(generator, saturations=(0.3, 0.8), values=(0.15, 0.5))))
+    color = Material(plain(hue(generator, saturations=(0.3, 0.8), values=(0.15, 0.5))))
     if generator.random() < 0.6:
         return [
-            block((-0.3, 0.3), (0.05, 1.0), (-0.35, 0.35), VOID, colour),
-            block((-0.32, 0.32), (1.0, 1.07), (-0.38, 0.38), VOID, colour),
+            block((-0.3, 0.3), (0.05, 1.0), (-0.35, 0.35), VOID, color),
+            block((-0.32, 0.32), (1.0, 1.07), (-0.38, 0.38), VOID, color),
         ]
-    return [ball((x, 0.3, z), (0.35, 0.32, 0.3), VOID, colour) for x, z in ((-0.3, 0.0), (0.3, 0.1))]
+    return [ball((x, 0.3, z), (0.35, 0.32, 0.3), VOID, color) for x, z in ((-0.3, 0.0), (0.3, 0.1))]

@@ -6,16 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from equipoise_papers.scenes.arrays import Array
 from equipoise_papers.scenes.camera import Camera
 from equipoise_papers.scenes.rendering import Light, Surroundings
-from equipoise_papers.scenes.setting import Setting
+from equipoise_papers.scenes.rendering.lights import Setting
+from equipoise_papers.scenes.shapes import Array
 from equipoise_papers.scenes.solid import Solid, placed
-from equipoise_papers.scenes.streets.ground import FAR, KERB, ground
-from equipoise_papers.scenes.streets.houses import house, wall
-from equipoise_papers.scenes.streets.people import person
 from equipoise_papers.scenes.streets.roadside import bin_, bollard, bush, fir, hedge, lamp_post, sign, traffic_light, tree
-from equipoise_papers.scenes.streets.vehicles import bus, car
+from equipoise_papers.scenes.streets.surroundings import FAR, KERB, ground, house, wall
+from equipoise_papers.scenes.streets.traffic import bus, car, person
 from equipoise_papers.scenes.textures import clouds, hue, mixed
 
 __all__ = ["street"]
@@ -153,12 +151,12 @@ def _weather(generator: np.random.Generator) -> tuple[list[Light], Surroundings]
 
     def sky(rays: Array) -> Array:
         up = np.maximum(rays[1], 0.0)
-        colour = mixed(horizon, zenith, np.sqrt(up))
+        color = mixed(horizon, zenith, np.sqrt(up))
         flat = rays / np.maximum(up + 0.12, 0.05)
         amount = np.clip((clouds(flat[0] * 1.2 + offset[0], flat[2] * 1.2 + offset[1], 4) - 1 + cover) * 3.5, 0, 1)
-        return mixed(colour, np.full(3, 1.0 - 0.3 * overcast), amount * np.clip(up * 8, 0, 1))
+        return mixed(color, np.full(3, 1.0 - 0.3 * overcast), amount * np.clip(up * 8, 0, 1))
 
     level = 0.5 + 0.35 * overcast
     haze = generator.uniform(180, 900)
     above = (zenith + 0.4) * level
-    return [sun], Surroundings(above, np.full(3, 0.22) * level, reach=2.0, sky=sky, haze=haze, haze_colour=horizon)
+    return [sun], Surroundings(above, np.full(3, 0.22) * level, reach=2.0, sky=sky, haze=haze, haze_color=horizon)

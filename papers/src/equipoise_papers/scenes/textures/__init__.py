@@ -1,9 +1,21 @@
-"""Procedural colours of surfaces."""
+"""Procedural colors of surfaces."""
 
-from equipoise_papers.scenes.textures.colours import hue, mixed, pick, shade
+from equipoise_papers.scenes.textures.colors import hue, mixed, pick, shade
 from equipoise_papers.scenes.textures.images import facade, painting, screen, view
-from equipoise_papers.scenes.textures.noise import clouds, noise, noise3
-from equipoise_papers.scenes.textures.patterns import checks, grain, leaves, plain, planks, spines, stripes, tiles, weave
+from equipoise_papers.scenes.textures.patterns import (
+    checks,
+    clouds,
+    grain,
+    leaves,
+    noise,
+    noise3,
+    plain,
+    planks,
+    spines,
+    stripes,
+    tiles,
+    weave,
+)
 
 __all__ = [
     "checks",

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise_papers.scenes.arrays import Array
-from equipoise_papers.scenes.material import Texture
-from equipoise_papers.scenes.textures.colours import hue, mixed
-from equipoise_papers.scenes.textures.noise import clouds, noise
-from equipoise_papers.scenes.textures.patterns import on_face
+from equipoise_papers.scenes.shapes import Array
+from equipoise_papers.scenes.solid import Texture
+from equipoise_papers.scenes.textures.colors import hue, mixed
+from equipoise_papers.scenes.textures.patterns import clouds, noise, on_face
 
 __all__ = ["facade", "painting", "screen", "view"]
 
 
 def painting(generator: np.random.Generator, width: float, height: float) -> Texture:
-    """A landscape, blots, or coloured fields, with a pale margin."""
+    """A landscape, blots, or colored fields, with a pale margin."""
     kind = generator.integers(3)
-    colours = [hue(generator, saturations=(0.2, 0.7), values=(0.3, 0.95)) for _ in range(4)]
+    colors = [hue(generator, saturations=(0.2, 0.7), values=(0.3, 0.95)) for _ in range(4)]
     offset = generator.uniform(0, 100, 2)
     margin = generator.choice([0.0, 0.12])
     cuts = generator.uniform(-0.6, 0.6, 2)
@@ -27,17 +26,17 @@ def painting(generator: np.random.Generator, width: float, height: float) -> Tex
     def texture(points: Array, normals: Array, pixel: Array) -> Array:
         u, v = points[0] / (width / 2), points[1] / (height / 2)
         if kind == 0:
-            sky = mixed(colours[0], np.array([0.8, 0.85, 0.9]), v / 2 + 0.5)
+            sky = mixed(colors[0], np.array([0.8, 0.85, 0.9]), v / 2 + 0.5)
             hills = cuts[0] + 0.5 * clouds(u * 2 + offset[0], np.zeros_like(u)) - 0.25
             near = cuts[0] - 0.5 + 0.6 * clouds(u * 3 + offset[1], np.ones_like(u)) - 0.3
-            out = np.where(v < near, mixed(colours[2], colours[3], clouds(u * 6, v * 6)), mixed(colours[1], sky, 0.3))
+            out = np.where(v < near, mixed(colors[2], colors[3], clouds(u * 6, v * 6)), mixed(colors[1], sky, 0.3))
             out = np.where((v > hills) & (v > near), sky, out)
         elif kind == 1:
             blots = clouds(u * 2 + offset[0], v * 2 + offset[1])
-            out = mixed(mixed(colours[0], colours[1], np.clip(blots * 3 - 1, 0, 1)), colours[2], noise(u * 3, v * 3) > 0.7)
+            out = mixed(mixed(colors[0], colors[1], np.clip(blots * 3 - 1, 0, 1)), colors[2], noise(u * 3, v * 3) > 0.7)
         else:
             out = np.where(u < cuts[0], np.where(v < cuts[1], 0, 1), np.where(v < -cuts[1], 2, 3))
-            out = np.stack(colours, axis=1)[:, out]
+            out = np.stack(colors, axis=1)[:, out]
         inside = np.maximum(np.abs(u), np.abs(v)) < 1 - margin
         return mixed(np.array([0.8, 0.78, 0.72]), out, inside)
 
@@ -46,7 +45,7 @@ def painting(generator: np.random.Generator, width: float, height: float) -> Tex
 
 def screen(generator: np.random.Generator, on: bool) -> Texture:
     """Of a television: dark, or showing something with a bluish light."""
-    colours = [hue(generator, saturations=(0.2, 0.65), values=(0.3, 0.95)) for _ in range(3)]
+    colors = [hue(generator, saturations=(0.2, 0.65), values=(0.3, 0.95)) for _ in range(3)]
     offset = generator.uniform(0, 100, 2)
 
     def texture(points: Array, normals: Array, pixel: Array) -> Array:
@@ -54,7 +53,7 @@ def screen(generator: np.random.Generator, on: bool) -> Texture:
         if not on:
             return mixed(np.full(3, 0.012), np.full(3, 0.02), front)
         shown = clouds(points[0] * 4 + offset[0], points[1] * 4 + offset[1])
-        scene = mixed(mixed(colours[0], colours[1], np.clip(shown * 3 - 1, 0, 1)), colours[2], points[1] < 0.15 * shown - 0.1)
+        scene = mixed(mixed(colors[0], colors[1], np.clip(shown * 3 - 1, 0, 1)), colors[2], points[1] < 0.15 * shown - 0.1)
         return mixed(np.full(3, 0.012), scene, front)
 
     return texture

@@ -1,19 +1,91 @@
-"""Materials that repeat: wood, tiles, cloth, the spines of books, leaves.
-
-Each function draws its details once and returns a texture. Detail that is finer than a pixel fades into its mean, so that
-distant floors do not flicker.
-"""
+"""Patterns of surfaces, and the smooth noise that roughens them."""
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
-from equipoise_papers.scenes.arrays import Array
-from equipoise_papers.scenes.material import Texture
-from equipoise_papers.scenes.textures.colours import hue, mixed, shade
-from equipoise_papers.scenes.textures.noise import noise, noise3
+from equipoise_papers.scenes.shapes import Array
+from equipoise_papers.scenes.solid import Texture
+from equipoise_papers.scenes.textures.colors import hue, mixed, shade
 
-__all__ = ["checks", "grain", "leaves", "on_face", "plain", "planks", "spines", "stripes", "tiles", "weave"]
+__all__ = [
+    "checks",
+    "clouds",
+    "grain",
+    "leaves",
+    "noise",
+    "noise3",
+    "on_face",
+    "plain",
+    "planks",
+    "spines",
+    "stripes",
+    "tiles",
+    "weave",
+]
+
+_EDGE = 256  # of the plane's lattice
+_EDGE3 = 64  # of the space's lattice
+
+
+@cache
+def _lattice(edge: int, dimensions: int) -> Array:
+    # Part of the definition of the textures; what differs from scene to scene is where in the lattice they lie.
+    return np.random.default_rng(7).random((edge,) * dimensions, dtype=np.float32).ravel()
+
+
+def _cell(x: Array) -> tuple[Array, Array]:
+    low = np.floor(x)
+    part = (x - low).astype(np.float32)
+    return low.astype(np.int64), part * part * (3 - 2 * part)
+
+
+def noise(x: Array, y: Array) -> Array:
+    """Noise in the plane with features of about one unit.
+
+    Args:
+        x: ``[N]``.
+        y: ``[N]``.
+
+    Returns:
+        ``[N]`` float32, 0 to 1.
+    """
+    table = _lattice(_EDGE, 2)
+    (i, u), (j, v) = _cell(x), _cell(y)
+    i0, i1, j0, j1 = (i % _EDGE) * _EDGE, ((i + 1) % _EDGE) * _EDGE, j % _EDGE, (j + 1) % _EDGE
+    low = table[i0 + j0] * (1 - u) + table[i1 + j0] * u
+    high = table[i0 + j1] * (1 - u) + table[i1 + j1] * u
+    mixed: Array = low * (1 - v) + high * v
+    return mixed
+
+
+def noise3(points: Array) -> Array:
+    """Noise in space with features of about one unit: ``[3, N]`` → ``[N]`` float32, 0 to 1."""
+    table = _lattice(_EDGE3, 3)
+    cells, parts = _cell(points)
+    low = (cells % _EDGE3) * np.array([[_EDGE3 * _EDGE3], [_EDGE3], [1]])
+    high = ((cells + 1) % _EDGE3) * np.array([[_EDGE3 * _EDGE3], [_EDGE3], [1]])
+    u, v, w = parts
+
+    def along(j: Array, k: Array) -> Array:
+        mixed: Array = table[low[0] + j + k] * (1 - u) + table[high[0] + j + k] * u
+        return mixed
+
+    front = along(low[1], low[2]) * (1 - v) + along(high[1], low[2]) * v
+    back = along(low[1], high[2]) * (1 - v) + along(high[1], high[2]) * v
+    mixed: Array = front * (1 - w) + back * w
+    return mixed
+
+
+def clouds(x: Array, y: Array, octaves: int = 3) -> Array:
+    """Noise of several scales on top of each other, each half as large and half as strong; ``[N]``, 0 to 1."""
+    total = np.zeros(x.shape, np.float32)
+    for octave in range(octaves):
+        # The odd shift keeps the octaves' lattice points, where noise is flat, from lying on each other.
+        total += noise(x * 2**octave + 17.3 * octave, y * 2**octave + 5.1 * octave) / 2**octave
+    return total / np.float32(2 - 2.0 ** (1 - octaves))
 
 
 def on_face(points: Array, normals: Array) -> tuple[Array, Array]:
@@ -29,29 +101,29 @@ def fading(pixel: Array, detail: float) -> Array:
     return faded
 
 
-def plain(colour: Array) -> Texture:
-    """One colour."""
+def plain(color: Array) -> Texture:
+    """One color."""
 
     def texture(points: Array, normals: Array, pixel: Array) -> Array:
-        return shade(colour, np.ones(points.shape[1], np.float32))
+        return shade(color, np.ones(points.shape[1], np.float32))
 
     return texture
 
 
-def grain(generator: np.random.Generator, colour: Array, *, size: float = 0.05, depth: float = 0.15) -> Texture:
-    """One colour with soft spots, ``size`` metres wide and ``depth`` deep: plaster, stone, cloth from afar."""
+def grain(generator: np.random.Generator, color: Array, *, size: float = 0.05, depth: float = 0.15) -> Texture:
+    """One color with soft spots, ``size`` metres wide and ``depth`` deep: plaster, stone, cloth from afar."""
     offset = generator.uniform(0, 64, (3, 1))
 
     def texture(points: Array, normals: Array, pixel: Array) -> Array:
         spots = noise3(points / size + offset) - 0.5
-        return shade(colour, 1 + 2 * depth * spots * fading(pixel, size))
+        return shade(color, 1 + 2 * depth * spots * fading(pixel, size))
 
     return texture
 
 
 def planks(
     generator: np.random.Generator,
-    colour: Array,
+    color: Array,
     *,
     width: float = 0.12,
     length: float = 1.2,
@@ -75,12 +147,12 @@ def planks(
         value = 0.8 + 0.35 * (tone - 0.5) + 0.3 * (veins - 0.5) * fading(pixel, 0.02)
         edge = np.minimum(width_wise / width - row, (shifted - board) * length / width)
         seam = np.clip(1 - edge * width / np.maximum(0.004, pixel), 0, 1) * np.clip(0.008 / pixel, 0, 1)
-        return shade(colour, value * (1 - seams * seam))
+        return shade(color, value * (1 - seams * seam))
 
     return texture
 
 
-def tiles(generator: np.random.Generator, colour: Array, joint: Array, *, size: float = 0.3) -> Texture:
+def tiles(generator: np.random.Generator, color: Array, joint: Array, *, size: float = 0.3) -> Texture:
     """Square tiles with joints, each tile of a slightly different tone."""
     offset = generator.uniform(0, 64, 2)
 
@@ -90,13 +162,13 @@ def tiles(generator: np.random.Generator, colour: Array, joint: Array, *, size: 
         tone = 0.9 + 0.25 * (noise(i * 7.3 + offset[0], j * 3.1 + offset[1]) - 0.5)
         edge = np.minimum(np.minimum(u - i, i + 1 - u), np.minimum(v - j, j + 1 - v)) * size
         share = np.clip(1.2 - edge / np.maximum(0.004, pixel), 0, 1) * np.clip(0.01 / pixel, 0, 1)
-        return mixed(shade(colour, tone), joint, share)
+        return mixed(shade(color, tone), joint, share)
 
     return texture
 
 
 def checks(first: Array, second: Array, *, size: float = 0.1) -> Texture:
-    """Squares of two colours."""
+    """Squares of two colors."""
 
     def texture(points: Array, normals: Array, pixel: Array) -> Array:
         u, v = on_face(points, normals)
@@ -107,7 +179,7 @@ def checks(first: Array, second: Array, *, size: float = 0.1) -> Texture:
 
 
 def stripes(first: Array, second: Array, *, size: float = 0.06, axis: int = 0) -> Texture:
-    """Stripes of two colours, side by side along an axis."""
+    """Stripes of two colors, side by side along an axis."""
 
     def texture(points: Array, normals: Array, pixel: Array) -> Array:
         odd = np.floor(points[axis] / size) % 2
@@ -116,14 +188,14 @@ def stripes(first: Array, second: Array, *, size: float = 0.06, axis: int = 0) -
     return texture
 
 
-def weave(generator: np.random.Generator, colour: Array, *, depth: float = 0.12) -> Texture:
+def weave(generator: np.random.Generator, color: Array, *, depth: float = 0.12) -> Texture:
     """Cloth: soft folds and a fine weave."""
     offset = generator.uniform(0, 64, (3, 1))
 
     def texture(points: Array, normals: Array, pixel: Array) -> Array:
         folds = noise3(points / 0.22 + offset) - 0.5
         threads = noise3(points / 0.012 + offset) - 0.5
-        return shade(colour, 1 + depth * (2 * folds + 1.5 * threads * fading(pixel, 0.015)))
+        return shade(color, 1 + depth * (2 * folds + 1.5 * threads * fading(pixel, 0.015)))
 
     return texture
 
@@ -131,7 +203,7 @@ def weave(generator: np.random.Generator, colour: Array, *, depth: float = 0.12)
 def spines(generator: np.random.Generator, width: float, *, axis: int = 0) -> Texture:
     """The backs of books standing side by side along an axis, ``width`` metres of them."""
     edges = np.cumsum(generator.uniform(0.016, 0.05, int(width / 0.016) + 2)) - width / 2
-    colours = np.stack([hue(generator, saturations=(0.1, 0.8), values=(0.2, 0.9)) for _ in edges], axis=1)
+    colors = np.stack([hue(generator, saturations=(0.1, 0.8), values=(0.2, 0.9)) for _ in edges], axis=1)
     bands = generator.uniform(-0.1, 0.1, len(edges))
 
     def texture(points: Array, normals: Array, pixel: Array) -> Array:
@@ -139,17 +211,17 @@ def spines(generator: np.random.Generator, width: float, *, axis: int = 0) -> Te
         gap = np.abs(points[axis] - edges[np.maximum(book - 1, 0)])
         value = np.where((gap < 0.003) & (pixel < 0.006), 0.35, 1.0)
         title = np.abs(points[1] - bands[book]) < 0.02
-        return shade_each(colours[:, book], np.where(title, 1.5, 1.0) * value)
+        return shade_each(colors[:, book], np.where(title, 1.5, 1.0) * value)
 
     return texture
 
 
-def shade_each(colours: Array, factor: Array) -> Array:
-    """Colours ``[3, N]`` made darker or brighter by ``[N]``, cut at 1."""
-    return np.minimum(colours.astype(np.float32) * factor.astype(np.float32), 1)
+def shade_each(colors: Array, factor: Array) -> Array:
+    """Colors ``[3, N]`` made darker or brighter by ``[N]``, cut at 1."""
+    return np.minimum(colors.astype(np.float32) * factor.astype(np.float32), 1)
 
 
-def leaves(generator: np.random.Generator, colour: Array, *, size: float = 0.25) -> Texture:
+def leaves(generator: np.random.Generator, color: Array, *, size: float = 0.25) -> Texture:
     """Foliage: clumps of light and dark green."""
     offset = generator.uniform(0, 64, (3, 1))
 
@@ -157,6 +229,6 @@ def leaves(generator: np.random.Generator, colour: Array, *, size: float = 0.25)
         clumps = noise3(points / size + offset)
         fine = noise3(points / (size / 4) + offset)
         value = 0.35 + 0.9 * clumps + 0.6 * (fine - 0.5) * fading(pixel, size / 4)
-        return shade(colour, np.maximum(value, 0.08))
+        return shade(color, np.maximum(value, 0.08))
 
     return texture
