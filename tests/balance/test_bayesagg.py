@@ -24,7 +24,7 @@ from equipoise.balance.bayesagg.likelihoods import BinaryCrossEntropy, CrossEntr
 from equipoise.balance.bayesagg.moments import drawn_moments, squared_error_moments
 from equipoise.study import Problem, Splits, Study, parse_methods
 from equipoise.study.plan import Run
-from equipoise.study.problems.digits import digits_problem
+from equipoise.study.problems import digits_problem
 from equipoise.study.training import train
 from tests.problems import Heads, batch, losses, optimizer_of, parameters_of, same, targets
 from tests.states import assert_same_state, kept
@@ -856,7 +856,7 @@ def test_targets_that_are_missing() -> None:
 
 def test_what_a_step_cannot_do() -> None:
     mtl = mixed()
-    with pytest.raises(eq.InputError, match="takes one batch a step"):
+    with pytest.raises(eq.InputError, match="takes one batch per step"):
         mtl.step(mixed_batch(), mixed_batch(1))
     with pytest.raises(eq.InputError, match="losses given as callables have inputs of their own"):
         mixed(function=lambda model, data: {"one": lambda: mixed_losses(model, data)["one"]}).step(mixed_batch())

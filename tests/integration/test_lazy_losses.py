@@ -148,7 +148,7 @@ def test_graphs_go_with_a_step_that_failed(method: str, features: bool) -> None:
             found["t1"] = found["t1"] * float("inf")
         return found
 
-    options: dict[str, Any] = {"gradients": "features", "features": model.encoder} if features else {}
+    options: dict[str, Any] = {"features": model.encoder} if features else {}
     mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), torch.optim.SGD(model.parameters(), lr=0.02), method, **options)
     mtl.step((problems.batch(), ""))
     for what, error in (("raise", RuntimeError), ("infinite", eq.NonFiniteError)):

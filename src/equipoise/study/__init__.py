@@ -9,7 +9,7 @@ Rooms, in the order in which a study passes through them:
 
 =================  =====================================================================================
 ``problem.py``     what is trained and how it is judged; ``reported.py``: by which of its epochs
-``problems/``      the problems that come with the library; finding one by name or in a user's file
+``problems.py``    the embedded problem; finding one by name or in a user's file
 ``methods.py``     "cost(gamma=0.2)+cagrad:c=0.2" → a method to compare; ``serves.py`` which problem can be trained with it
 ``shelf.py``       every method that is known by name; ``task_weights.py`` those that learn weights on validation data
 ``trainers.py``    what a method makes for a run: what takes the steps, and on which batches
@@ -23,7 +23,7 @@ Rooms, in the order in which a study passes through them:
 ``study.py``       all of it together
 ``results.py``     the records of a folder, as numbers over seeds
 ``report/``        terminal table, Markdown, HTML
-``pictures/``      one file a picture
+``pictures/``      the pictures of a report
 =================  =====================================================================================
 """
 
