@@ -116,7 +116,7 @@ class MultiTaskOptimizer:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise InputError(f"optimizer must be a torch optimizer; got {type(optimizer).__name__}")
         if isinstance(optimizer, torch.optim.LBFGS):
-            raise InputError("LBFGS evaluates the loss several times a step, which balanced gradients cannot follow")
+            raise InputError("LBFGS evaluates the loss several times per step, which balanced gradients cannot follow")
         if isinstance(features, str):
             features = find_module(objective.model, features)
         elif features is not None and not isinstance(features, nn.Module):
