@@ -303,7 +303,7 @@ class MultiTaskOptimizer:
         if given is None:
             if self.objective.further is None:
                 raise InputError(
-                    f"{type(self.balancer).__name__} looks at {count} further batches a step: give a loader of them, "
+                    f"{type(self.balancer).__name__} looks at {count} further batches per step: give a loader of them, "
                     f"Objective(..., batches=loader), or the batches themselves, step(batch, further=(first, second))"
                 )
             given = self.objective.further.draw(count * micro_batches)

@@ -40,7 +40,7 @@ class ConFIG(PreferenceBalancer):
             batch that lacks tasks uses the numbers of those it holds.
 
     Raises:
-        InputError: negative, non-finite, or not one preference a task.
+        InputError: negative, non-finite, or not one preference per task.
 
     Example:
         >>> import torch

@@ -133,7 +133,7 @@ def teleport_changes_picture(results: Results) -> Figure | None:
         _cosines(cosines, reports, colours)
         _norms(norms, reports, colours)
     few = len(set(colours.values())) == len(colours)
-    tasks = [(task, colour) for task, colour in colours.items()] if few else [("accepted, one mark a task", COLOURS[0])]
+    tasks = [(task, colour) for task, colour in colours.items()] if few else [("accepted, one mark per task", COLOURS[0])]
     legend_of(
         figure,
         [
