@@ -117,7 +117,7 @@ class MultiTaskOptimizer:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise InputError(f"optimizer must be a torch optimizer; got {type(optimizer).__name__}")
         if isinstance(optimizer, torch.optim.LBFGS):
-            raise InputError("LBFGS evaluates the loss several times a step, which balanced gradients cannot follow")
+            raise InputError("LBFGS evaluates the loss several times per step, which balanced gradients cannot follow")
         if isinstance(features, str):
             features = find_module(objective.model, features)
         elif features is not None and not isinstance(features, nn.Module):
@@ -304,7 +304,7 @@ class MultiTaskOptimizer:
         if given is None:
             if self.objective.further is None:
                 raise InputError(
-                    f"{type(self.balancer).__name__} looks at {count} further batches a step: give a loader of them, "
+                    f"{type(self.balancer).__name__} looks at {count} further batches per step: give a loader of them, "
                     f"Objective(..., batches=loader), or the batches themselves, step(batch, further=(first, second))"
                 )
             given = self.objective.further.draw(count * micro_batches)

@@ -29,7 +29,7 @@ class MethodInfo:
         summary: one line on what it does.
         paper: authors, title and year.
         cost: what it looks at, and so what a step costs: ``"losses"`` (one backward), ``"gramian"`` or ``"gradients"``
-            (a backward a task).
+            (one backward pass per task).
         aliases: other names it answers to.
         options: the constructor's options with their defaults.
         price: what a step costs, in words.

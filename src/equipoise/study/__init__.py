@@ -1,7 +1,7 @@
 """Studies: compare balancing methods over seeds on one problem, with single-task training as the baseline.
 
 A :class:`Problem` says how to build the model and its losses, where the batches come from and how the result is judged.
-A :class:`Study` trains it with every method and every seed, each run in a process of its own, and keeps one JSON file a run
+A :class:`Study` trains it with every method and every seed, each run in a process of its own, and keeps one JSON file per run
 in its folder. Killed at any moment, it goes on where it was; :meth:`Study.report` turns the folder into tables and
 pictures.
 

@@ -60,7 +60,7 @@ def plan(tasks: Sequence[str], methods: Iterable[Method], seeds: Iterable[int], 
     """All runs of a study.
 
     Args:
-        tasks: each gets a single-task baseline a seed, shared by all methods.
+        tasks: each gets one single-task baseline per seed, shared by all methods.
         methods: what is compared.
         seeds: one run a method and seed.
         baselines: whether there are single-task baselines.

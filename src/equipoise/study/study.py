@@ -26,7 +26,7 @@ __all__ = ["Study"]
 class Study:
     """Compares methods over seeds on one problem, and remembers everything in a folder.
 
-    Every method is trained once a seed, and every task alone once a seed as the baseline; each run is a process of its
+    Every method is trained once per seed, and every task alone once per seed as the baseline; each run is a process of its
     own with one thread. What is complete in the folder is not run again, so a study that was killed goes on where it
     was, and methods or seeds can be added later.
 
@@ -141,7 +141,7 @@ class Study:
         methods, seeds, tasks = len(self.methods), len(self.seeds), len(self.problem.tasks) if self.baselines else 0
         return (
             f"{self.problem.name}: {methods} method{'s' * (methods > 1)} × {seeds} seed{'s' * (seeds > 1)} "
-            + (f"+ {tasks} single-task baselines a seed " if tasks else "")
+            + (f"+ {tasks} single-task baselines per seed " if tasks else "")
             + f"= {(methods + tasks) * seeds} runs of {self.epochs} epochs"
         )
 

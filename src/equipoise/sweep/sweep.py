@@ -37,7 +37,7 @@ __all__ = ["Sweep"]
 class Sweep:
     """Tries many weights, or many values of a method's options, and holds the best against other methods.
 
-    1. Single-task baselines, once a seed, as in any study.
+    1. Single-task baselines, once per seed, as in any study.
     2. The search: ``budget`` trials of one seed of their own, judged on the *validation* split.
     3. The best trials (``confirm`` of them: the best by the first objective, then those that span the validation Pareto front
        of the two ``front`` metrics) and the compared methods are trained on the same ``seeds``, none of which the search saw.
