@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from equipoise.blackbox import OPTIMIZERS
-from equipoise.errors import InputError, near_misses
+from equipoise.errors import InputError
 
 __all__ = ["PROBLEMS", "Cell", "Run", "Settings"]
 
@@ -66,11 +66,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for method in self.methods:
-            if method not in OPTIMIZERS:
-                raise InputError(
-                    f'there is no black-box optimizer "{method}"; there are {", ".join(OPTIMIZERS)}.'
-                    f"{near_misses(method, OPTIMIZERS)}"
-                )
+            OPTIMIZERS.find(method)  # refuses unknown names
         if self.iterations < 1 or self.seconds <= 0 or not self.seeds:
             raise InputError(
                 f"iterations is {self.iterations}, seconds {self.seconds}, {len(self.seeds)} seeds; all have to be positive"
