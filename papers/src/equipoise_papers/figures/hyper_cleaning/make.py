@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from equipoise.errors import InputError
 from equipoise.study.files import write_json
-from equipoise.study.pictures.style import COLOURS, GREY, STYLES, grid
+from equipoise.study.pictures.style import COLORS, GREY, STYLES, grid
 from equipoise_papers.figures.folder import made_folder
 from equipoise_papers.figures.hyper_cleaning.settings import METHODS, Settings
 from equipoise_papers.figures.hyper_cleaning.train import Outcome, train
@@ -167,7 +167,7 @@ def picture(outcomes: Sequence[Outcome], settings: Settings) -> Figure:
     tasks = list(outcomes[0].accuracy)
     for position, method in enumerate(settings.methods):
         own = [outcome for outcome in outcomes if outcome.method == method]
-        color = GREY if method == "noisy" else COLOURS[position - 1]
+        color = GREY if method == "noisy" else COLORS[position - 1]
         for place, task in enumerate(tasks):
             values = [outcome.accuracy[task] for outcome in own]
             at = place + (position - (len(settings.methods) - 1) / 2) * 0.18
