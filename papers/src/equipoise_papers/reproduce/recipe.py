@@ -13,9 +13,9 @@ from rich.console import Console
 from equipoise.errors import InputError, near_misses
 from equipoise_papers.reproduce.cost import Workload, hours
 
-__all__ = ["Asked", "Found", "Part", "Recipe", "Row", "Setting"]
+__all__ = ["Asked", "FoundRows", "Part", "Recipe", "Row", "Setting"]
 
-Found: TypeAlias = Mapping[str, Mapping[str, Sequence[float]]]
+FoundRows: TypeAlias = Mapping[str, Mapping[str, Sequence[float]]]
 """Published row → column → our values, one a seed."""
 
 
@@ -140,7 +140,7 @@ class Part(ABC):
         """Trains what the folder lacks."""
 
     @abstractmethod
-    def collect(self, folder: Path) -> Found:
+    def collect(self, folder: Path) -> FoundRows:
         """What the folder holds; nothing if there is none."""
 
     def departures(self, folder: Path) -> tuple[str, ...]:
@@ -148,7 +148,7 @@ class Part(ABC):
         return ()
 
     @abstractmethod
-    def smoke(self, sample: Path, rows: Sequence[str] | None = None, steps: int = 2) -> Found:
+    def smoke(self, sample: Path, rows: Sequence[str] | None = None, steps: int = 2) -> FoundRows:
         """A few steps of each row, or of those named, on a sample, with a narrow network, in this process."""
 
     @abstractmethod

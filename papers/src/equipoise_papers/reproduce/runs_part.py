@@ -12,7 +12,7 @@ from equipoise.study.files import read_json, write_json
 from equipoise.study.plan import Run
 from equipoise.study.progress import duration
 from equipoise_papers.published import find_table
-from equipoise_papers.reproduce.recipe import Asked, Found, Part, Row, Setting
+from equipoise_papers.reproduce.recipe import Asked, FoundRows, Part, Row, Setting
 
 __all__ = ["RunsPart"]
 
@@ -58,7 +58,7 @@ class RunsPart(Part):
             )
             self._say(asked, f"{row.name}, seed {seed}: {duration(took)}")
 
-    def collect(self, folder: Path) -> Found:
+    def collect(self, folder: Path) -> FoundRows:
         """Values of every row, one a seed, with summaries of the table's metrics."""
         table = find_table(self.table)
         found: dict[str, dict[str, list[float]]] = {}
@@ -80,7 +80,7 @@ class RunsPart(Part):
         said = [f"{self.name}: {own} iterations instead of {self.workload.epochs}." for own in sorted(epochs)]
         return (*said, *([f"{self.name}: a small model on a few rows."] if small else []))
 
-    def smoke(self, sample: Path, rows: Sequence[str] | None = None, steps: int = 2) -> Found:
+    def smoke(self, sample: Path, rows: Sequence[str] | None = None, steps: int = 2) -> FoundRows:
         setting = Setting(data=sample, smoke=True)
         return {
             row.name: {name: [float(value)] for name, value in self.run(setting, row, 0, steps, sample / "work").items()}

@@ -19,7 +19,7 @@ from equipoise.study.training import train
 from equipoise_papers.published import find_table
 from equipoise_papers.reproduce.batches import First
 from equipoise_papers.reproduce.cost import Workload, hours
-from equipoise_papers.reproduce.recipe import Asked, Found, Part, Row, Setting
+from equipoise_papers.reproduce.recipe import Asked, FoundRows, Part, Row, Setting
 
 __all__ = ["StudyPart"]
 
@@ -91,7 +91,7 @@ class StudyPart(Part):
         study.run()
         study.report()
 
-    def collect(self, folder: Path) -> Found:
+    def collect(self, folder: Path) -> FoundRows:
         """Metrics and summaries of every row, one value a seed; Δ against the table's own baseline row."""
         if not (folder / "study.json").exists():
             return {}
@@ -136,7 +136,7 @@ class StudyPart(Part):
             said.append(f"{self.name}: without ImageNet weights.")
         return tuple(said)
 
-    def smoke(self, sample: Path, rows: Sequence[str] | None = None, steps: int = 2) -> Found:
+    def smoke(self, sample: Path, rows: Sequence[str] | None = None, steps: int = 2) -> FoundRows:
         """Trains one epoch of a few steps and evaluates on as few batches, through the study's own loop."""
         setting = Setting(data=sample, smoke=True)
         problem = _shortened(self.problem(setting), steps)

@@ -17,7 +17,7 @@ from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import BilevelProblem
 from equipoise.errors import InputError
 from equipoise_papers.applications.actor_critic.environments import Transitions
-from equipoise_papers.applications.actor_critic.settings import Settings
+from equipoise_papers.applications.actor_critic.settings import ActorCriticSettings
 
 __all__ = ["AlternatingUpdate", "Critic", "Policy", "problem"]
 
@@ -78,7 +78,7 @@ class Policy(nn.Module):
 
 
 def problem(
-    critic: nn.Module, policy: nn.Module, average: nn.Module, tasks: Sequence[str], settings: Settings
+    critic: nn.Module, policy: nn.Module, average: nn.Module, tasks: Sequence[str], settings: ActorCriticSettings
 ) -> BilevelProblem:
     """Eq. 3.38: min over the critic of every task's soft Bellman residual, where the policy minimises the sum of its losses.
 

@@ -15,7 +15,7 @@ from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import BilevelProblem
 from equipoise.errors import InputError
 from equipoise_papers.applications.architecture_search.cell import parameter_counts, size_loss
-from equipoise_papers.applications.architecture_search.settings import Settings
+from equipoise_papers.applications.architecture_search.settings import ArchitectureSearchSettings
 from equipoise_papers.applications.attack import PGD
 from equipoise_papers.applications.digit_images import Images, digit_images
 
@@ -47,7 +47,7 @@ def split_digits(seed: int, images: Images | None = None) -> Split:
 def problem(
     logits: Tensor,
     network: nn.Module,
-    settings: Settings,
+    settings: ArchitectureSearchSettings,
     wished: float,
     objectives: Sequence[str] = OBJECTIVES,
 ) -> BilevelProblem:
@@ -91,7 +91,7 @@ def search(
     logits: Tensor,
     network: nn.Module,
     split: Split,
-    settings: Settings,
+    settings: ArchitectureSearchSettings,
     wished: float,
     *,
     solver: str = "moml",
@@ -117,17 +117,17 @@ def search(
         InputError: an unknown solver or objective.
     """
     posed = problem(logits, network, settings, wished, objectives)
-    of_logits = torch.optim.Adam([logits], settings.logits_step_size)
+    of_logits = torch.optim.Adam([logits], settings.logits_lr)
     made: BilevelSolver
     if solver == "moml":
-        made = MOML(posed, of_logits, lower_steps=settings.lower_steps, lower_step_size=settings.lower_step_size)
+        made = MOML(posed, of_logits, lower_steps=settings.lower_steps, lower_step_size=settings.lower_lr)
     elif solver == "forum":
-        of_weights = torch.optim.SGD(network.parameters(), settings.weights_step_size)
+        of_weights = torch.optim.SGD(network.parameters(), settings.weights_lr)
         made = FORUM(
             posed,
             [of_logits, of_weights],
             lower_steps=settings.lower_steps,
-            lower_step_size=settings.lower_step_size,
+            lower_step_size=settings.lower_lr,
             rho=settings.rho,
         )
     else:

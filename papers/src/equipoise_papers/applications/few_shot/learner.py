@@ -13,7 +13,7 @@ from equipoise.bilevel.problem import BilevelProblem
 from equipoise.errors import InputError
 from equipoise_papers.applications.attack import PGD
 from equipoise_papers.applications.digit_images import Images
-from equipoise_papers.applications.few_shot.settings import Settings
+from equipoise_papers.applications.few_shot.settings import FewShotSettings
 
 __all__ = ["Encoder", "Episode", "Episodes", "head", "problem", "split_classes"]
 
@@ -136,7 +136,7 @@ def head(ways: int) -> nn.Linear:
 
 
 def problem(
-    encoder: nn.Module, classifier: nn.Module, settings: Settings, objectives: Sequence[str] = ("clean", "robust")
+    encoder: nn.Module, classifier: nn.Module, settings: FewShotSettings, objectives: Sequence[str] = ("clean", "robust")
 ) -> BilevelProblem:
     """Eq. 3.34: min over the encoder of (clean, robust) query loss, where the head minimises the support loss.
 

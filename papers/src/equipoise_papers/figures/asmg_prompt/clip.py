@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from equipoise.blackbox.prompts import split_indices
 from equipoise.errors import require
+from equipoise_papers.commands import Told, silent
 
 __all__ = ["CLASSES", "SOURCES", "Source", "small_clip", "sources", "tokenizer"]
 
@@ -84,7 +84,7 @@ def tokenizer() -> Any:
     return transformers.CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[])
 
 
-def small_clip(sources: list[Source], *, seed: int = 0, steps: int = 400, told: Callable[[str], object] = print) -> Any:
+def small_clip(sources: list[Source], *, seed: int = 0, steps: int = 400, told: Told = silent) -> Any:
     """Trains the model by CLIP's contrastive loss on random captions of random images of the pretraining part.
 
     Args:

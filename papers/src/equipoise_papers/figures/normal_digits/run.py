@@ -26,7 +26,7 @@ from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.study.methods import parse_method
 from equipoise.study.problem import Splits
 from equipoise.study.problems.find import find_problem
-from equipoise_papers.figures.normal_digits.settings import Run, Settings
+from equipoise_papers.figures.normal_digits.settings import NormalDigitsRun, NormalDigitsSettings
 
 __all__ = ["build", "train"]
 
@@ -86,7 +86,7 @@ def build(
 _EVERY = 5  # steps from one record of the positions to the next
 
 
-def train(run: Run, settings: Settings) -> dict[str, Any]:
+def train(run: NormalDigitsRun, settings: NormalDigitsSettings) -> dict[str, Any]:
     """Trains a network on ``digits``.
 
     Returns:

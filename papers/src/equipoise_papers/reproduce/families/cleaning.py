@@ -43,10 +43,10 @@ class CleaningPart(RunsPart):
 
     def run(self, setting: Setting, row: Row, seed: int, epochs: int | None, folder: Path) -> dict[str, float]:
         """Solves the bilevel problem; ``epochs`` are its outer steps, 1200 in the thesis."""
-        settings = _SMALL if setting.smoke else MNIST
+        settings = replace(_SMALL if setting.smoke else MNIST, folder=setting.folder())
         if epochs is not None:
             settings = replace(settings, steps=epochs)
-        outcome = train(row.method, seed, settings, "mnist", setting.folder())
+        outcome = train(row.method, seed, settings)
         judged = {"accuracy": outcome.accuracy, "F1": outcome.f1}
         return {f"{task} {name}": value for name, own in judged.items() for task, value in own.items()}
 
