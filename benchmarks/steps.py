@@ -68,7 +68,7 @@ def _engines(say: Say, budget: float) -> None:
     say(
         "### Gradient engines\n\n"
         "`ideal`: one forward and K backward passes into `.grad`, without balancing. `ours on features`: "
-        '`gradients="features"`, which differentiates the encoder once.\n\n'
+        "`features=`, which differentiates the encoder once.\n\n"
         + table(head, rows)
         + f"\n\nHalf the range between the quartiles of ours / ideal is at most {100 * worst:.0f} %."
     )

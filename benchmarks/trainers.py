@@ -87,7 +87,7 @@ def equipoise_optimizer(problem: Problem, tasks: int, method: str, **options: An
     """A network with Adam and a balancer."""
     model = problem.network(tasks)
     if options.pop("features", False):
-        options |= {"gradients": "features", "features": model.encoder}
+        options |= {"features": model.encoder}
     balancer = eq.balancer(method)
     if isinstance(balancer, OnFeatures) and balancer.lacks_parts:
         balancer.take_parts(model.encoder, model.heads)

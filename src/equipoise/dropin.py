@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,44 +17,16 @@ from equipoise.balance.mixins import OnFeatures
 from equipoise.engine.graph import leaves_of_all
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
-from equipoise.randomness import RandomState
 from equipoise.step.balancing import Balancing
 from equipoise.step.report import StepReport
-from equipoise.tasks import Loss, Losses, Tasks, as_losses
+from equipoise.step.source import Given
+from equipoise.tasks import Losses, Tasks, as_losses
 
 __all__ = ["backward"]
 
 # A balancer that is used again keeps its tasks and its buffer; both go when the balancer goes. Balancers are told apart by
 # identity, for a user's own may be equal to another, or have no hash.
 _known: dict[int, Balancing] = {}
-
-
-class _Given:
-    """Losses that exist already."""
-
-    micro_batches = 1
-
-    def __init__(self, losses: dict[str, Loss]) -> None:
-        self._losses = losses
-
-    def losses(self, micro_batch: int) -> dict[str, Loss]:
-        return dict(self._losses)
-
-    def apart(self) -> AbstractContextManager[None]:
-        return nullcontext()  # they are evaluated already
-
-    def rehearse(self, micro_batch: int) -> dict[str, Loss]:
-        return dict(self._losses)
-
-    def rehearsal(self) -> AbstractContextManager[None]:
-        tensors = [loss for loss in self._losses.values() if isinstance(loss, Tensor)]
-        return RandomState.capture(tensors).replayed()
-
-    def batch(self, micro_batch: int) -> None:
-        return None
-
-    def elsewhere(self) -> None:
-        return None
 
 
 def backward(
@@ -136,8 +108,8 @@ def backward(
             )
     if shared is not None or context.shared.declared:
         context.shared = SharedParameters(shared)
-    source = _Given(as_losses(losses, context.tasks.names or None))
-    samples = [_Given(as_losses(sample, context.tasks.names or None)) for sample in further or ()]
+    source = Given(as_losses(losses, context.tasks.names or None))
+    samples = [Given(as_losses(sample, context.tasks.names or None)) for sample in further or ()]
     scale = None
     if scaler is not None and scaler.is_enabled():
         device = next((loss.device for loss in source.losses(0).values() if isinstance(loss, Tensor)), None)
@@ -152,7 +124,7 @@ def backward(
 
 
 @contextmanager
-def _set_aside(source: _Given, processes: int) -> Iterator[None]:
+def _set_aside(source: Given, processes: int) -> Iterator[None]:
     """Keeps what ``.grad`` holds already from being averaged over the processes a second time."""
     if processes == 1:
         yield

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -14,18 +13,18 @@ from torch import Tensor, nn
 from equipoise.balance.base import Balancer
 from equipoise.balance.coerce import as_balancer
 from equipoise.balance.double_sampling import further_batches
-from equipoise.balance.mixins import Attached, Elsewhere, OnFeatures
-from equipoise.compiled import not_compiled
+from equipoise.balance.mixins import Attached, OnFeatures
 from equipoise.distributed import Processes
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
+from equipoise.modules import find_module
 from equipoise.objective import Objective
 from equipoise.step.balancing import Balancing
-from equipoise.step.elsewhere import SubstitutedLosses
 from equipoise.step.report import StepReport
 from equipoise.step.seen import SeenLosses
+from equipoise.step.source import Batches, FurtherBatch
 from equipoise.step.statistics import RunningStatistics
-from equipoise.tasks import Loss, scalar
+from equipoise.tasks import scalar
 
 __all__ = ["MultiTaskOptimizer", "Teleport"]
 
@@ -52,49 +51,6 @@ class Teleport(Protocol):
         """Goes on from a saved state."""
 
 
-class _Batches:
-    """The micro-batches of one step."""
-
-    def __init__(self, objective: Objective, batches: tuple[Any, ...], processes: Processes) -> None:
-        self._objective = objective
-        self._processes = processes
-        self._batches = batches
-        self.micro_batches = len(batches)
-
-    def losses(self, micro_batch: int) -> dict[str, Loss]:
-        return self._objective.pending(self._batches[micro_batch])
-
-    def rehearse(self, micro_batch: int) -> dict[str, Loss]:
-        return self._objective.pending_at({}, self._batches[micro_batch])
-
-    def rehearsal(self) -> AbstractContextManager[None]:
-        return self._objective.random_state().replayed()
-
-    def batch(self, micro_batch: int) -> Any:
-        return self._batches[micro_batch]
-
-    def elsewhere(self) -> Elsewhere:
-        return SubstitutedLosses(self._objective, self._batches, self._processes)
-
-
-class _FurtherBatches(_Batches):
-    """The micro-batches of a further batch, which leave no trace; its random numbers are independent of the others'."""
-
-    def __init__(self, objective: Objective, batches: tuple[Any, ...], processes: Processes, place: int) -> None:
-        super().__init__(objective, batches, processes)
-        self._place = place
-        self._buffers = next(objective.model.buffers(), None) is not None
-
-    def losses(self, micro_batch: int) -> dict[str, Loss]:
-        return self.rehearse(micro_batch) if self._buffers else super().losses(micro_batch)
-
-    @contextmanager
-    def apart(self) -> Iterator[None]:
-        # With buffers they are evaluated on copies of these, which compiled functions would take for a new model each time.
-        with self._objective.random_state().apart(self._place), not_compiled() if self._buffers else nullcontext():
-            yield
-
-
 class MultiTaskOptimizer:
     """Takes balanced steps on an objective with any torch optimizer.
 
@@ -107,9 +63,8 @@ class MultiTaskOptimizer:
         optimizer: any torch optimizer that steps without a closure.
         balancer: how the tasks combine: a balancer, the name of one, or a TorchJD aggregator or weighting.
         shared: a module or parameters; left out, the parameters that two or more losses reach, found in the first step.
-        gradients: ``"parameters"``, or ``"features"`` to take the Gramian at the output of ``features`` (Sener and Koltun,
-            2018, section 3.3): the encoder is then differentiated once, whatever K.
-        features: the module whose output all tasks start from; only with ``gradients="features"``.
+        features: the module whose output all tasks start from, or its dotted name in the model. The Gramian is then taken at
+            its output (Sener and Koltun, 2018, section 3.3), and what lies below is differentiated once, whatever K.
         clip: clip the norm of all gradients together to this before the step.
         teleport: moves the shared parameters between steps.
         scaler: a ``torch.amp.GradScaler`` for half precision; scaling, skipped steps and its update are taken care of.
@@ -147,11 +102,10 @@ class MultiTaskOptimizer:
         optimizer: torch.optim.Optimizer,
         balancer: Balancer | Any,
         shared: nn.Module | Iterable[Tensor] | None = None,
-        gradients: Literal["parameters", "features"] = "parameters",
+        features: nn.Module | str | None = None,
         clip: float | None = None,
         teleport: Teleport | None = None,
         *,
-        features: nn.Module | None = None,
         scaler: torch.amp.GradScaler | None = None,
         batched: int | None = None,
         check_finite: bool = True,
@@ -163,12 +117,10 @@ class MultiTaskOptimizer:
             raise InputError(f"optimizer must be a torch optimizer; got {type(optimizer).__name__}")
         if isinstance(optimizer, torch.optim.LBFGS):
             raise InputError("LBFGS evaluates the loss several times a step, which balanced gradients cannot follow")
-        if gradients not in ("parameters", "features"):
-            raise InputError(f'gradients must be "parameters" or "features"; got "{gradients}"')
-        if (gradients == "features") != (features is not None):
-            raise InputError('gradients="features" and features=<module> belong together; give both or neither')
-        if features is not None and not isinstance(features, nn.Module):
-            raise InputError(f"features must be a module of the model; got {type(features).__name__}")
+        if isinstance(features, str):
+            features = find_module(objective.model, features)
+        elif features is not None and not isinstance(features, nn.Module):
+            raise InputError(f"features must be a module of the model or its name; got {type(features).__name__}")
         if clip is not None and not clip > 0:
             raise InputError(f"clip must be a positive norm; got {clip}")
         if batched is not None and batched < 0:
@@ -183,7 +135,7 @@ class MultiTaskOptimizer:
             self.balancer.attach(objective)
         own = self.balancer.features_module if isinstance(self.balancer, OnFeatures) else None
         if own is not None and features is not None and own is not features:
-            raise InputError(f"{self.balancer!r} takes gradients at features of its own; leave features and gradients out")
+            raise InputError(f"{self.balancer!r} takes gradients at features of its own; leave features= out")
         self.clip = clip
         self.teleport = teleport
         self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
@@ -230,7 +182,7 @@ class MultiTaskOptimizer:
         """
         if not batches:
             raise InputError("step() needs a batch; it got none")
-        source = _Batches(self.objective, batches, self.processes)
+        source = Batches(self.objective, batches, self.processes)
         samples = self._further(further, len(batches))
         watching = self.objective.random_state() if self.balancer.watches else None
         if isinstance(self.balancer, Attached):
@@ -286,7 +238,7 @@ class MultiTaskOptimizer:
             raise InputError("gramian() needs a batch; it got none")
         self._refresh()
         with self.objective.random_state().replayed():
-            return self._balancing.gramian(self.balancer, _Batches(self.objective, batches, self.processes), self._scale())
+            return self._balancing.gramian(self.balancer, Batches(self.objective, batches, self.processes), self._scale())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how training goes on: model, optimizer, balancer, scaler, teleport, tasks and step count.
@@ -341,7 +293,7 @@ class MultiTaskOptimizer:
             self.objective.further.load_state_dict(state["further"])
         self.steps = int(state["steps"])
 
-    def _further(self, given: Sequence[Any] | None, micro_batches: int) -> list[_FurtherBatches]:
+    def _further(self, given: Sequence[Any] | None, micro_batches: int) -> list[FurtherBatch]:
         """The further batches of a step, each as a source of losses."""
         count = further_batches(self.balancer)
         if not count:
@@ -360,7 +312,7 @@ class MultiTaskOptimizer:
             raise InputError(f"further must be a tuple of {count} batches, or of a multiple of {count}; got {what}")
         size = len(given) // count
         parts = [tuple(given[start : start + size]) for start in range(0, len(given), size)]
-        return [_FurtherBatches(self.objective, part, self.processes, place) for place, part in enumerate(parts)]
+        return [FurtherBatch(self.objective, part, self.processes, place) for place, part in enumerate(parts)]
 
     def _move(self) -> bool:
         """Clips and steps; says whether a step was taken."""
@@ -391,7 +343,7 @@ class MultiTaskOptimizer:
         scale: Tensor = self.scaler.scale(torch.ones((), device=device))
         return scale
 
-    def _watch(self, source: _Batches, report: StepReport) -> None:
+    def _watch(self, source: Batches, report: StepReport) -> None:
         """Shows the balancer the same batches' losses after the step."""
         seen = SeenLosses()
         with torch.no_grad():

@@ -856,7 +856,7 @@ def test_targets_that_are_missing() -> None:
 
 def test_what_a_step_cannot_do() -> None:
     mtl = mixed()
-    with pytest.raises(eq.InputError, match="takes one batch a step"):
+    with pytest.raises(eq.InputError, match="takes one batch per step"):
         mtl.step(mixed_batch(), mixed_batch(1))
     with pytest.raises(eq.InputError, match="losses given as callables have inputs of their own"):
         mixed(function=lambda model, data: {"one": lambda: mixed_losses(model, data)["one"]}).step(mixed_batch())

@@ -261,6 +261,6 @@ def test_bad_input() -> None:
     model = problems.Heads()
     with pytest.raises(eq.InputError, match=r"needs MultiTaskOptimizer, not backward\(\)"):
         eq.backward(problems.losses(model, problems.batch()), eq.ConsMTL(features=model.encoder))
-    mtl = problems.optimizer_of(eq.ConsMTL(), model, gradients="features", features=model.encoder)
+    mtl = problems.optimizer_of(eq.ConsMTL(), model, features=model.encoder)
     with pytest.raises(eq.InputError, match="an option features= of its own"):
         mtl.step(problems.batch())

@@ -509,9 +509,7 @@ def test_bad_input() -> None:
         eq.Objective(model, losses, batches=iter([batch()]))
     with pytest.raises(eq.InputError, match="gave no batch in a whole pass"):
         eq.further.FurtherBatches([]).draw(1)
-    features = eq.MultiTaskOptimizer(
-        eq.Objective(model, losses, batches=[batch()]), sgd, "modo", gradients="features", features=model.encoder
-    )
+    features = eq.MultiTaskOptimizer(eq.Objective(model, losses, batches=[batch()]), sgd, "modo", features=model.encoder)
     with pytest.raises(eq.InputError, match="looks at further ones"):
         features.step(batch())
     for name, options, message in [

@@ -443,9 +443,8 @@ def test_bad_parts() -> None:
     model = Heads()
     refused(
         eq.RotoGrad("encoder", heads),
-        "leave features and gradients out",
+        "takes gradients at features of its own; leave features= out",
         model,
-        gradients="features",
         features=model.heads[0],
     )
     refused(eq.RotoGrad("encoder", heads), "is rotated already", made().objective.model)
@@ -482,7 +481,7 @@ def test_what_a_step_cannot_do() -> None:
     step(without_the_head, "ran 2 times")
     step(skipping, 'nothing was rotated for task "t1"')
     step(losses, 'no rotation for task "t1"', eq.RotoGrad("encoder", {"t0": "heads.0"}))
-    step(losses, "takes one batch a step", batches=2)
+    step(losses, "takes one batch per step", batches=2)
     step(lambda m, b: {task: lambda task=task: losses(m, b)[task] for task in TASKS}, "losses given as callables")
     step(losses, "rotations are of 9 channels; the features have 8", eq.RotoGrad("encoder", heads, size=9))
     with pytest.raises(eq.InputError, match="use MultiTaskOptimizer"):

@@ -86,7 +86,7 @@ def test_features_that_are_not_finite() -> None:
     model = Heads()
     mtl = eq.MultiTaskOptimizer(
         eq.Objective(model, _spoilt(lambda loss: loss * float("inf"), 0)),
-        torch.optim.SGD(model.parameters(), lr=0.1), "mgda", gradients="features", features=model.encoder,
+        torch.optim.SGD(model.parameters(), lr=0.1), "mgda", features=model.encoder,
     )  # fmt: skip
     with pytest.raises(eq.NonFiniteError, match='loss of task "t1"'):
         mtl.step(batch())
@@ -158,9 +158,8 @@ def test_arguments_of_the_optimizer() -> None:
         ((objective, sgd, eq.FairGrad), {}, r"got the class FairGrad, so write FairGrad\(\)"),
         ((objective, sgd, 3), {}, "balancer must be a balancer such as"),
         ((objective, sgd, "fairgard"), {}, 'Did you mean "fairgrad"'),
-        ((objective, sgd, "ls"), {"gradients": "weights"}, '"parameters" or "features"'),
-        ((objective, sgd, "ls"), {"gradients": "features"}, "belong together"),
-        ((objective, sgd, "ls"), {"features": model.encoder}, "belong together"),
+        ((objective, sgd, "ls"), {"features": 3}, "features must be a module of the model or its name; got int"),
+        ((objective, sgd, "ls"), {"features": "encodr"}, r'^the model has no module "encodr"\. Did you mean "encoder"'),
         ((objective, sgd, "ls"), {"clip": 0.0}, "positive norm"),
         ((objective, sgd, "ls"), {"batched": -1}, "batched"),
     ]
@@ -190,15 +189,24 @@ def test_states_of_something_else() -> None:
 
 def test_features_that_run_twice_or_not_at_all() -> None:
     model = Heads()
-    mtl = optimizer_of("mgda", model, gradients="features", features=model.heads[0])
+    mtl = optimizer_of("mgda", model, features=model.heads[0])
     mtl.objective.losses = lambda m, d: {"a": m(d[0])[0].mean(), "b": m(d[0])[0].square().mean()}
     with pytest.raises(eq.InputError, match="ran 2 times"):
         mtl.step(batch())
-    mtl = optimizer_of("mgda", Heads(), gradients="features", features=nn.Linear(1, 1))
+    mtl = optimizer_of("mgda", Heads(), features=nn.Linear(1, 1))
     with pytest.raises(eq.InputError, match="ran 0 times"):
         mtl.step(batch())
-    with pytest.raises(eq.InputError, match="one batch a step"):
-        optimizer_of("mgda", model, gradients="features", features=model.encoder).step(batch(), batch())
+    with pytest.raises(eq.InputError, match="one batch per step"):
+        optimizer_of("mgda", model, features=model.encoder).step(batch(), batch())
+
+
+def test_features_by_name() -> None:
+    model = Heads()
+    mtl = optimizer_of("mgda", model, lr=0.0, features=model.encoder)
+    named = optimizer_of("mgda", model, lr=0.0, features="encoder")
+    mtl.step(batch())
+    named.step(batch())
+    assert torch.equal(mtl.last.gramian, named.last.gramian)
 
 
 def test_answers_of_the_wrong_shape() -> None:

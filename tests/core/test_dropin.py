@@ -10,7 +10,7 @@ import torch
 
 import equipoise as eq
 from equipoise.dropin import _known
-from tests.problems import METHODS, Heads, batch, losses, optimizer_of, parameters_of, same
+from tests.problems import METHODS, Heads, balancer_of, batch, losses, optimizer_of, parameters_of, same
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -21,7 +21,7 @@ def test_a_loop_of_ones_own_takes_the_same_steps(name: str, declared: bool) -> N
     mtl = optimizer_of(name, lr=0.005)
     torch.manual_seed(0)
     model = Heads()
-    sgd, balancer = torch.optim.SGD(model.parameters(), lr=0.005), eq.balancer(name)
+    sgd, balancer = torch.optim.SGD(model.parameters(), lr=0.005), balancer_of(name)
     for step in range(5):
         mtl.step(batch(seed=step))
         sgd.zero_grad()

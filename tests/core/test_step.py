@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import equipoise as eq
-from tests.problems import METHODS, Heads, batch, losses, optimizer_of, parameters_of, same
+from tests.problems import METHODS, Heads, balancer_of, batch, losses, optimizer_of, parameters_of, same
 
 EVERY_METHOD = [info.name for info in eq.methods()]
 
@@ -87,7 +87,7 @@ def test_callables_give_the_same_step(name: str) -> None:
     eager = optimizer_of(name, lr=0.005)
     torch.manual_seed(0)
     model = Heads()
-    late = eq.MultiTaskOptimizer(eq.Objective(model, lazy), torch.optim.SGD(model.parameters(), lr=0.005), name)
+    late = eq.MultiTaskOptimizer(eq.Objective(model, lazy), torch.optim.SGD(model.parameters(), lr=0.005), balancer_of(name))
     for step in range(4):
         assert eager.step(batch(seed=step)).keys() == late.step(batch(seed=step)).keys()
         eager.end_epoch()
@@ -169,7 +169,7 @@ def test_tasks_are_fixed_by_the_first_step() -> None:
 @pytest.mark.parametrize("name", ["mgda", "nash-mtl", "cagrad"])
 def test_gradients_of_features(name: str) -> None:
     model = Heads()
-    mtl = optimizer_of(name, model, lr=0.0, gradients="features", features=model.encoder)
+    mtl = optimizer_of(name, model, lr=0.0, features=model.encoder)
     mtl.step(batch())
     inputs, _ = batch()
     features = model.encoder(inputs)
@@ -222,8 +222,7 @@ def _backward_passes(mtl: eq.MultiTaskOptimizer, data: object) -> int:
 
 def test_features_differentiate_the_encoder_once() -> None:
     assert _backward_passes(optimizer_of("mgda", _Counted()), batch()) == 3
-    model = _Counted()
-    assert _backward_passes(optimizer_of("mgda", model, gradients="features", features=model.body), batch()) == 1
+    assert _backward_passes(optimizer_of("mgda", _Counted(), features="body"), batch()) == 1
 
 
 def test_parameters_above_the_features_that_tasks_share_are_combined() -> None:
@@ -237,7 +236,7 @@ def test_parameters_above_the_features_that_tasks_share_are_combined() -> None:
             return [head(features).squeeze(-1) for head in self.heads]
 
     model = Tall()
-    mtl = optimizer_of("mgda", model, lr=0.0, gradients="features", features=model.encoder)
+    mtl = optimizer_of("mgda", model, lr=0.0, features=model.encoder)
     mtl.step(batch())
     values = list(losses(model, batch()).values())
     gradients = [torch.autograd.grad(v, model.neck.weight, retain_graph=True)[0] for v in values]

@@ -46,7 +46,8 @@ def state(model: nn.Module) -> State:
 def plain(rank: int, count: int, method: str, micro_batches: int = 1, options: dict[str, Any] | None = None) -> State:
     """Twenty steps with every task everywhere; the method as studies write it."""
     model = model_of(rank)
-    mtl = problems.optimizer_of(parse_methods(method)[0].make(0), model, lr=0.01, **(options or {}))
+    balancer = parse_methods(method)[0].make(0) if ":" in method else problems.balancer_of(method)
+    mtl = problems.optimizer_of(balancer, model, lr=0.01, **(options or {}))
     for step in range(STEPS):
         batches = [share(problems.batch(16, seed=100 * step + m), rank, count) for m in range(micro_batches)]
         mtl.step(*batches)
@@ -59,7 +60,7 @@ def features(rank: int, count: int, method: str) -> State:
     """Twenty steps on the Gramian of the encoder's output."""
     model = model_of(rank)
     assert isinstance(model, problems.Heads)
-    mtl = problems.optimizer_of(eq.balancer(method), model, lr=0.01, gradients="features", features=model.encoder)
+    mtl = problems.optimizer_of(eq.balancer(method), model, lr=0.01, features=model.encoder)
     for step in range(STEPS):
         mtl.step(share(problems.batch(16, seed=step), rank, count))
     return state(model)
@@ -209,7 +210,7 @@ def non_finite(rank: int, count: int, method: str, mode: str, where: str) -> tup
             found["t1"] = found["t1"] + (found["t1"] - found["t1"]).sqrt()
         return found
 
-    options: dict[str, Any] = {"features": model.encoder, "gradients": "features"} if mode == "features" else {}
+    options: dict[str, Any] = {"features": model.encoder} if mode == "features" else {}
     mtl = eq.MultiTaskOptimizer(
         eq.Objective(model, losses), torch.optim.Adam(model.parameters(), lr=0.01), eq.balancer(method), **options
     )

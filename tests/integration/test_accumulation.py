@@ -17,7 +17,7 @@ PARTS = 4
 
 
 def made(method: str) -> eq.balance.Balancer:
-    return eq.balancer(method)
+    return problems.balancer_of(method)
 
 
 def parts_of(batch: problems.Batch) -> list[problems.Batch]:

@@ -148,7 +148,7 @@ def test_graphs_go_with_a_step_that_failed(method: str, features: bool) -> None:
             found["t1"] = found["t1"] * float("inf")
         return found
 
-    options: dict[str, Any] = {"gradients": "features", "features": model.encoder} if features else {}
+    options: dict[str, Any] = {"features": model.encoder} if features else {}
     mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), torch.optim.SGD(model.parameters(), lr=0.02), method, **options)
     mtl.step((problems.batch(), ""))
     for what, error in (("raise", RuntimeError), ("infinite", eq.NonFiniteError)):
@@ -188,7 +188,7 @@ def test_mixtures(method: str, micro_batches: int) -> None:
         model = problems.Heads()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         objective = eq.Objective(model, losses, batches=problems.further_batches(model))
-        mtl = eq.MultiTaskOptimizer(objective, optimizer, eq.balancer(method))
+        mtl = eq.MultiTaskOptimizer(objective, optimizer, problems.balancer_of(method, tasks=4))
         for step in range(4):
             mtl.step(*(problems.batch(seed=10 * step + part) for part in range(micro_batches)))
         return problems.parameters_of(model)

@@ -81,7 +81,6 @@ def test_autocast_with_features() -> None:
             eq.Objective(model, losses),
             torch.optim.SGD(model.parameters(), lr=0.01),
             "mgda",
-            gradients="features",
             features=model.encoder,
         )
         with torch.autocast("cpu", torch.bfloat16, enabled=around):
@@ -112,7 +111,7 @@ def test_scaling_with_features() -> None:
     def trained(**options: Any) -> dict[str, Tensor]:
         torch.manual_seed(0)
         model = problems.Heads()
-        mtl = problems.optimizer_of("mgda", model, lr=0.02, gradients="features", features=model.encoder, **options)
+        mtl = problems.optimizer_of("mgda", model, lr=0.02, features=model.encoder, **options)
         return train(mtl)
 
     assert problems.same(trained(), trained(scaler=scaler_of()), atol=2e-5)

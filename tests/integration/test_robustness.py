@@ -96,7 +96,6 @@ def test_after_a_failure_with_features() -> None:
         eq.Objective(model, losses),
         torch.optim.SGD(model.parameters(), lr=0.01),
         "mgda",
-        gradients="features",
         features=model.encoder,
     )
     mtl.step(problems.batch())

@@ -296,7 +296,7 @@ def test_a_parameter_that_nobody_uses_stays(method: str, given: bool, features: 
     model = problems.Heads()
     model.encoder.register_parameter("idle", nn.Parameter(torch.ones(3)))
     model.register_parameter("idle", nn.Parameter(torch.ones(3)))
-    options: dict[str, Any] = {"gradients": "features", "features": model.encoder} if features else {}
+    options: dict[str, Any] = {"features": model.encoder} if features else {}
     mtl = problems.optimizer_of(
         method,
         model,
@@ -411,7 +411,7 @@ def test_inputs_that_require_grad_are_no_parameters() -> None:
 def test_features_equal_gradients_of_the_features_by_hand(method: str) -> None:
     torch.manual_seed(0)
     model = problems.Heads()
-    mtl = problems.optimizer_of(method, model, lr=0.0, gradients="features", features=model.encoder)
+    mtl = problems.optimizer_of(method, model, lr=0.0, features=model.encoder)
     mtl.step(problems.batch())
     inputs, targets = problems.batch()
     features = model.encoder(inputs)
@@ -446,7 +446,6 @@ def test_losses_that_reach_the_encoder_past_the_features_are_refused() -> None:
         eq.Objective(model, losses),
         torch.optim.SGD(model.parameters(), lr=0.01),
         "mgda",
-        gradients="features",
         features=model.encoder,
     )
     with pytest.raises(eq.InputError, match="past the features"):

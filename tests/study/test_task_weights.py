@@ -103,7 +103,7 @@ def test_halves_of_batches(tiny):
 def test_clipping_reaches_it_and_a_scaler_is_refused(tiny):
     crawling = dataclasses.replace(
         tiny,
-        stepping=lambda model: {"clip": 1e-9, "gradients": "features", "features": model[0]},
+        stepping=lambda model: {"clip": 1e-9, "features": model[0]},
         optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
     )
     for method in ("forum", "moml"):

@@ -13,7 +13,7 @@ from equipoise.study import Study, parse_method, parse_methods
 from equipoise.study.folder import Folder
 from equipoise.study.plan import Run
 from equipoise.study.teleports import parse_teleport
-from equipoise.teleport import COST, OFT, Dense, LoHa, LowRank, PaperFormulation, ReleasedFormulation, Schedule, Search
+from equipoise.teleport import COST, DELTAS, OFT, Dense, LoHa, LowRank, PaperFormulation, ReleasedFormulation, Schedule, Search
 
 
 def label(text):
@@ -226,3 +226,17 @@ def test_files_of_runs_can_be_told_apart():
 def test_a_study_takes_them(tiny, tmp_path):
     study = Study(tiny, "ls,cost+ls", 1, folder=tmp_path / "study")
     assert [str(run) for run in study.missing()][-2:] == ["ls seed 0", "cost+ls seed 0"]
+
+
+def test_a_delta_of_ones_own_reaches_a_process_that_has_not_registered_it():
+    @dataclasses.dataclass(frozen=True)
+    class Own(Dense):
+        size: float = 1.0
+
+    DELTAS.add("own", Own)
+    try:
+        sent = cloudpickle.dumps(parse_method("cost(delta=own,size=2.0)+ls"))
+    finally:
+        DELTAS.remove("own")
+    delta = pickle.loads(sent).teleport(0).delta
+    assert (type(delta).__name__, delta.size) == ("Own", 2.0)

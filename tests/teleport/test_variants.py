@@ -229,7 +229,7 @@ def test_features() -> None:
     torch.manual_seed(0)
     model = problems.Heads()
     cost = eager_cost(delta=Dense())
-    mtl = optimizer_with(cost, "mgda", model, gradients="features", features=model.encoder)
+    mtl = optimizer_with(cost, "mgda", model, features=model.encoder)
     train(mtl)
     assert [report.step for report in cost.attempts] == [1, 2, 3, 4, 5]
     assert all(report.distance > 0 for report in cost.attempts)

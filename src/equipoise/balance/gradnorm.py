@@ -39,7 +39,7 @@ class GradNorm(GramianBalancer):
     Where this departs from the paper:
 
     - the norms there are of the last shared layer alone, here of all shared parameters; ``shared=`` of a step narrows them,
-      and the balanced gradients with them, and ``gradients="features"`` takes those of a module's output;
+      and the balanced gradients with them, and ``features=`` takes those of a module's output;
     - w has an Adam of its own, because the optimizer stays the user's. Its step does not depend on the units of the norms;
     - a weight that a step would take below 0 becomes 0, from where it is bound to rise again;
     - task-specific parameters get their own task's gradient with weight 1, as everywhere where gradients are balanced.

@@ -19,26 +19,19 @@ from equipoise.engine.graph import divide_leaves, leaves, leaves_of_all
 from equipoise.engine.origin import origins
 from equipoise.errors import InputError
 
-__all__ = ["FeatureGradients", "tensors_in"]
+__all__ = ["FeatureGradients", "Recorder"]
 
 
-class FeatureGradients:
-    """Records the output of a module and differentiates tasks down to it.
+class Recorder:
+    """Keeps what a module gives while losses are evaluated.
 
     Args:
-        module: the part of the model whose output all tasks start from. It must run exactly once in an evaluation.
+        module: the part of the model whose output all tasks start from.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self._storage = torch.zeros(0)
-        self.rows = self._storage.view(0, 0)
         self._calls: list[Any] = []
-        self._features: list[Tensor] = []
-        self._above: dict[int, list[Tensor]] = {}
-        self._harmless: frozenset[int] = frozenset()
-        self._contested: list[Tensor] = []
-        self._contested_gradients: dict[int, list[Tensor | None]] = {}
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -50,20 +43,51 @@ class FeatureGradients:
         finally:
             handle.remove()
 
+    def take(self) -> list[Tensor]:
+        """The tensors recorded that require grad, which are then forgotten.
+
+        Raises:
+            InputError: the module did not run exactly once, or its output carries no graph.
+        """
+        calls, self._calls = self._calls, []
+        if len(calls) != 1:
+            raise InputError(
+                f"the features module must run exactly once in an evaluation of the losses; it ran {len(calls)} times. "
+                f"Give another one, or leave features= out"
+            )
+        features = [tensor for tensor in _tensors_in(calls[0]) if tensor.requires_grad]
+        if not features:
+            raise InputError("the output of the features module does not require grad: nothing below it can be trained")
+        return features
+
+
+class FeatureGradients:
+    """Records the output of a module and differentiates tasks down to it.
+
+    Args:
+        module: the part of the model whose output all tasks start from. It must run exactly once in an evaluation.
+
+    Attributes:
+        recorder: records the module's output; to be on while the losses are evaluated.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.recorder = Recorder(module)
+        self._storage = torch.zeros(0)
+        self.rows = self._storage.view(0, 0)
+        self._features: list[Tensor] = []
+        self._above: dict[int, list[Tensor]] = {}
+        self._harmless: frozenset[int] = frozenset()
+        self._contested: list[Tensor] = []
+        self._contested_gradients: dict[int, list[Tensor | None]] = {}
+
     def begin(self, tasks: int) -> None:
         """Takes the recorded output as the features of this step, with a row for each of the tasks.
 
         Raises:
             InputError: the module did not run exactly once, or its output carries no graph.
         """
-        if len(self._calls) != 1:
-            raise InputError(
-                f"the features module ran {len(self._calls)} times in this evaluation; gradients with respect to its "
-                f'output need it to run exactly once. Use gradients="parameters" otherwise'
-            )
-        self._features = [tensor for tensor in tensors_in(self._calls.pop()) if tensor.requires_grad]
-        if not self._features:
-            raise InputError("the output of the features module does not require grad: nothing below it can be trained")
+        self._features = self.recorder.take()
         length = sum(tensor.numel() for tensor in self._features)
         first = self._features[0]
         storage, needed = self._storage, tasks * length
@@ -84,7 +108,7 @@ class FeatureGradients:
             if not below.isdisjoint(reached):
                 raise InputError(
                     "a loss reaches parameters below the features also past the features (a skip connection or a tied "
-                    'weight), so its gradient there is no function of theirs. Use gradients="parameters"'
+                    "weight), so its gradient there is no function of theirs. Leave features= out"
                 )
             self._harmless = reached
         self._contested, alone = divide_leaves(above)
@@ -151,12 +175,12 @@ def _accumulate(parameter: Tensor, gradient: Tensor | None) -> None:
     parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
 
-def tensors_in(output: Any) -> list[Tensor]:
+def _tensors_in(output: Any) -> list[Tensor]:
     """All tensors in a tensor, a mapping or a sequence, whatever the nesting."""
     if isinstance(output, Tensor):
         return [output]
     if isinstance(output, Mapping):
-        return [tensor for part in output.values() for tensor in tensors_in(part)]
+        return [tensor for part in output.values() for tensor in _tensors_in(part)]
     if isinstance(output, Sequence) and not isinstance(output, str):
-        return [tensor for part in output for tensor in tensors_in(part)]
+        return [tensor for part in output for tensor in _tensors_in(part)]
     return []

@@ -67,31 +67,30 @@ class ByFeatures:
         own = isinstance(turn.balancer, OnFeatures)
         if turn.balancer.needs == "gradients" and not own:
             raise InputError(
-                f'gradients="features" gives balancers the Gramian of the features; {turn.balancer!r} needs the gradients '
-                f'themselves. Use gradients="parameters"'
+                f"features= gives balancers the Gramian of the features; {turn.balancer!r} needs the gradients themselves. "
+                f"Leave features= out"
             )
         if isinstance(turn.balancer, DoubleSampling):
             raise InputError(
-                f'gradients="features" differentiates one batch a step; {turn.balancer!r} looks at further ones. '
-                f'Use gradients="parameters"'
+                f"features= differentiates one batch per step; {turn.balancer!r} looks at further ones. Leave features= out"
             )
         if isinstance(turn.balancer, PullsHeads) and turn.balancer.pulls:
             raise InputError(
-                f'{turn.balancer!r} weighs the gradients of the shared parameters, which gradients="features" does not take. '
-                f'Use gradients="parameters"; the balancer has an option features= of its own'
+                f"{turn.balancer!r} weighs the gradients of the shared parameters, which features= of the optimizer does not "
+                f"take; the balancer has an option features= of its own"
             )
-        what = repr(turn.balancer) if own else 'gradients="features"'
+        what = repr(turn.balancer) if own else "features="
         if turn.source.micro_batches > 1:
             raise InputError(
-                f"{what} takes one batch a step: the encoder is differentiated after the weights are known, so all "
-                f"micro-batches would have to be held" + ("" if own else '. Use gradients="parameters" to accumulate')
+                f"{what} takes one batch per step: the encoder is differentiated after the weights are known, so all "
+                f"micro-batches would have to be held" + ("" if own else ". Leave features= out to accumulate")
             )
-        with engine.recording():
+        with engine.recorder.recording():
             losses = context.named(turn.source.losses(0))
         if any(not isinstance(loss, Tensor) for loss in losses.values()):
             raise InputError(
                 f"{what} needs losses that start from one evaluation of the features; losses given as callables have inputs of "
-                "their own" + ("" if own else '. Use gradients="parameters"')
+                "their own" + ("" if own else ". Leave features= out")
             )
         values = {position: context.scalar(position, loss) for position, loss in losses.items()}
         seen = SeenLosses(values)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from typing import Any, TypeGuard
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from equipoise.autocast import without_autocast
 from equipoise.balance.base import Balancer
 from equipoise.balance.mixins import Pull, PullsHeads
 from equipoise.compiled import not_compiled
-from equipoise.engine.features import tensors_in
+from equipoise.engine.features import Recorder
 from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.graph import is_compiled
 from equipoise.engine.origin import origins
@@ -109,11 +109,17 @@ class Pulling:
         self._held = None
         if pull.features is not None and source.elsewhere() is None:
             raise InputError(f"{self.turn.balancer!r} looks at features, which needs MultiTaskOptimizer, not backward()")
+        recorder = None if pull.features is None else Recorder(pull.features)
         with self._again, not_compiled():
             for micro_batch in range(source.micro_batches):
-                with _recorded(pull.features) as calls:
+                with nullcontext() if recorder is None else recorder.recording():
                     losses = self.context.named(source.rehearse(micro_batch))
-                features = None if pull.features is None else _features(calls, losses)
+                if recorder is not None and any(not isinstance(loss, Tensor) for loss in losses.values()):
+                    raise InputError(
+                        f"{self.balancer!r} needs losses that start from one evaluation of the features; losses given as "
+                        f"callables have inputs of their own. Leave its features= out"
+                    )
+                features = None if recorder is None else recorder.take()
                 eager = [position for position, loss in losses.items() if isinstance(loss, Tensor)]
                 # In the order of the first evaluation, or other random numbers would be drawn.
                 lazy = [[position] for position, loss in losses.items() if not isinstance(loss, Tensor)]
@@ -197,29 +203,3 @@ def _norm(pieces: Any) -> Tensor:
         for p in pieces
     ]
     return torch.stack([square.cpu() for square in squares]).sum().sqrt() if squares else torch.zeros((), dtype=torch.float64)
-
-
-@contextmanager
-def _recorded(module: nn.Module | None) -> Iterator[list[Any]]:
-    """What the module gave in the body."""
-    calls: list[Any] = []
-    if module is None:
-        yield calls
-        return
-    handle = module.register_forward_hook(lambda _module, _inputs, output: calls.append(output))
-    try:
-        yield calls
-    finally:
-        handle.remove()
-
-
-def _features(calls: Sequence[Any], losses: Mapping[int, Loss]) -> list[Tensor]:
-    if len(calls) != 1 or any(not isinstance(loss, Tensor) for loss in losses.values()):
-        raise InputError(
-            f"the features module must run exactly once in an evaluation of all losses; it ran {len(calls)} times"
-            + ("" if len(calls) == 1 else "; leave features= out")
-        )
-    features = [tensor for tensor in tensors_in(calls[0]) if tensor.requires_grad]
-    if not features:
-        raise InputError("the output of the features module does not require grad: nothing below it can be trained")
-    return features

@@ -63,7 +63,7 @@ class Problem:
             ``ReduceLROnPlateau`` is given the ``score`` of the validation split.
         shared: ``shared(model)`` gives the shared parameters or module; left out, they are found from the graph.
         stepping: ``stepping(model)`` gives further arguments of :class:`~equipoise.MultiTaskOptimizer` by name, such as
-            ``{"clip": 1.0}`` or ``{"gradients": "features", "features": model.encoder}``.
+            ``{"clip": 1.0}`` or ``{"features": model.encoder}``.
         parts: ``parts(model)`` gives ``{"features": module, "heads": {task: module}}``, the module whose output all tasks
             start from and the heads that it is given to, for methods that act between them (``rotograd``).
         targets: ``targets(batch)`` gives what each task's head is to say, as a mapping task → tensor, for methods that apply

@@ -69,12 +69,13 @@ def parse_teleport(text: str) -> ParsedTeleport:
             f'as in "{_NAME}+fairgrad"'
         )
     given = read_options(match[2] or "", text)
-    options = options_of(cost_of(given))  # refuses bad values now, before anything runs
+    cost = cost_of(given)  # refuses bad values now, before anything runs
+    options = options_of(cost)
     if "seed" not in given:
         del options["seed"]
     changed = shortest(given).items()
 
     def make(seed: int) -> Any:
-        return cost_of({"seed": seed} | given)
+        return cost.fresh(given.get("seed", seed))
 
     return ParsedTeleport(_NAME + (f"({written(changed)})" if changed else ""), options, make)

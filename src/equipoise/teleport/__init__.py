@@ -8,6 +8,7 @@ own, derive from :class:`Delta` and :class:`Difference`, :class:`Trigger`, :clas
 
 from equipoise.teleport.cost import COST
 from equipoise.teleport.deltas import (
+    DELTAS,
     OFT,
     Delta,
     Dense,
@@ -21,6 +22,7 @@ from equipoise.teleport.deltas import (
     zero_factor,
 )
 from equipoise.teleport.formulations import (
+    FORMULATIONS,
     Formulation,
     PaperFormulation,
     ParetoFormulation,
@@ -29,6 +31,7 @@ from equipoise.teleport.formulations import (
 )
 from equipoise.teleport.guard import Guard
 from equipoise.teleport.history import (
+    HISTORIES,
     History,
     KeepHistory,
     MassHistory,
@@ -44,6 +47,7 @@ from equipoise.teleport.report import TeleportReport
 from equipoise.teleport.schedule import Schedule
 from equipoise.teleport.search import Search
 from equipoise.teleport.triggers import (
+    TRIGGERS,
     Dominated,
     Majority,
     Released,
@@ -56,7 +60,11 @@ from equipoise.teleport.triggers import (
 
 __all__ = [
     "COST",
+    "DELTAS",
+    "FORMULATIONS",
+    "HISTORIES",
     "OFT",
+    "TRIGGERS",
     "Delta",
     "Dense",
     "DenseDifference",

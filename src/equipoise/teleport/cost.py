@@ -169,6 +169,27 @@ class COST:
         """
         return cls(trigger, search=Search(formulation="released"), **settings)
 
+    def fresh(self, seed: int | None = None) -> Self:
+        """A COST with the same settings that has seen nothing yet.
+
+        Args:
+            seed: of its random numbers; left out, the seed of this one.
+
+        Example:
+            >>> COST("weak").fresh(seed=3)
+            COST(weak, LowRank(rank=5, alpha=8.0, vectors=False), pareto; 0 attempts)
+        """
+        return type(self)(
+            self.trigger,
+            delta=self.delta if self._delta_given else None,
+            search=self.search,
+            guard=self.guard,
+            schedule=self.schedule,
+            probes=self.probes,
+            history=self.history,
+            seed=self.seed if seed is None else seed,
+        )
+
     # -- what MultiTaskOptimizer calls
 
     def before_step(self, mtl: MultiTaskOptimizer) -> None:

@@ -184,7 +184,7 @@ class Kind(Enum):
     MEAN = "b ← β b + (1-β) g"
     MEAN_SQUARE = "b ← β b + (1-β) g²"
     MAXIMUM = "b ← max(β b, |g|)"
-    CENTRE = "b ← β b + (1-β) g, whose square is taken off the mean of squares"
+    CENTER = "b ← β b + (1-β) g, whose square is taken off the mean of squares"
     ACCUMULATOR = "b ← β b + what g contributes"
     PEAK = "b ← max(b, mean of squares)"
 
@@ -192,7 +192,7 @@ class Kind(Enum):
 _ADAM = {"exp_avg": Kind.MEAN, "exp_avg_sq": Kind.MEAN_SQUARE, "max_exp_avg_sq": Kind.PEAK}
 _BY_CLASS: tuple[tuple[str, Mapping[str, Kind]], ...] = (
     ("Adamax", {"exp_avg": Kind.MEAN, "exp_inf": Kind.MAXIMUM}),
-    ("RMSprop", {"square_avg": Kind.MEAN_SQUARE, "grad_avg": Kind.CENTRE, "momentum_buffer": Kind.ACCUMULATOR}),
+    ("RMSprop", {"square_avg": Kind.MEAN_SQUARE, "grad_avg": Kind.CENTER, "momentum_buffer": Kind.ACCUMULATOR}),
     # The second average, of squared steps, is left alone: the step that would enter it is not known beforehand.
     ("Adadelta", {"square_avg": Kind.MEAN_SQUARE}),
     ("SGD", {"momentum_buffer": Kind.ACCUMULATOR}),
@@ -222,7 +222,7 @@ def remembered(optimizer: torch.optim.Optimizer) -> Mapping[str, Kind]:
 
 
 def gradient_seen(optimizer: torch.optim.Optimizer, group: Mapping[str, Any], parameter: torch.Tensor) -> torch.Tensor:
-    """The gradient as it enters the moving averages: with coupled weight decay added, and negated if maximising."""
+    """The gradient as it enters the moving averages: with coupled weight decay added, and negated if it is maximized."""
     assert parameter.grad is not None
     gradient = parameter.grad.detach()
     if gradient.is_sparse:
@@ -256,12 +256,12 @@ def blend(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], sigma:
     """
     sigma = min(max(sigma, 0.0), 1.0)
     kinds = remembered(optimizer)
-    chosen = {id(parameter) for parameter in parameters}
+    ids = {id(parameter) for parameter in parameters}
     changed = 0
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state.get(parameter)
-            if id(parameter) not in chosen or not state or parameter.grad is None:
+            if id(parameter) not in ids or not state or parameter.grad is None:
                 continue
             touched = None
             if isinstance(optimizer, torch.optim.SparseAdam):
@@ -295,10 +295,10 @@ def reset(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> Non
     and fused SGD, whose kernel takes momentum for all parameters or for none; with ``dampening``, its next step differs from
     a first one by that factor.
     """
-    chosen = {id(parameter) for parameter in parameters}
+    ids = {id(parameter) for parameter in parameters}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            if id(parameter) not in chosen or not optimizer.state.get(parameter):
+            if id(parameter) not in ids or not optimizer.state.get(parameter):
                 continue
             state = optimizer.state[parameter]
             if isinstance(optimizer, torch.optim.Adagrad):
@@ -330,11 +330,11 @@ def discount(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], sig
     if sigma == 1.0:
         return
     kinds = remembered(optimizer)
-    chosen = {id(parameter) for parameter in parameters}
+    ids = {id(parameter) for parameter in parameters}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state.get(parameter)
-            if id(parameter) not in chosen or not state:
+            if id(parameter) not in ids or not state:
                 continue
             if not (kinds and "betas" in group and "step" in state):
                 for name, kind in kinds.items():

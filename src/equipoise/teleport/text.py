@@ -79,7 +79,7 @@ def cost_of(options: Mapping[str, Any]) -> COST:
     given = dict(options)
     known, made = list(_OPTIONS), {}
     for kind in _KINDS:
-        made[kind], own = _taken(kind, given)
+        made[kind], own = _taken(kind, given, known)
         known += own
     _refuse_rest(given, known)
     search = {name: given[name] for name in _SEARCH if name in given}
@@ -159,22 +159,22 @@ def shortest(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: flat[name] if isinstance(flat[name], Nested) else in_force[name] for name in changed}
 
 
-def _taken(kind: str, given: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
+def _taken(kind: str, given: dict[str, Any], known: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
     """What is chosen by name, made with its own options, all of which are taken out of ``given``, and their names.
 
     ``None`` in its place if nothing is said.
     """
-    known = _KINDS[kind]
+    kinds = _KINDS[kind]
     value = given.pop(kind, None)
     name, nested = (value.name, dict(value.options)) if isinstance(value, Nested) else (value, {})
     if name is None:
         name = {"delta": _DELTA, "formulation": _FORMULATION}.get(kind)
         if name is None:
             return None, ()
-    chosen = known.find(name)
+    chosen = kinds.find(name)
     own = _fields(chosen)
     for option in own:
-        if option in _OPTIONS:
+        if option in known:
             raise InputError(f'the {kind} "{name}" has an option "{option}", which COST has too; give it another name')
         if option in nested and option in given:
             raise InputError(f'the option "{option}" of the {kind} "{name}" is given twice')

@@ -49,7 +49,7 @@ class SegNetMTAN(nn.Module):
         width: w for channels (w, 2w, 4w, 8w, 8w), or the five numbers; the published networks have 64.
 
     Attributes:
-        features: the trunk, whose maps all tasks start from; for ``gradients="features"``.
+        features: the trunk, whose maps all tasks start from; for ``features=``.
         encoder_transfer, decoder_transfer: the convolutions f_j, shared, above the features.
         attention: task → its masks.
         heads: task → head; each is given maps of its own task, ``[N, w, H, W]``, so that nothing can act between the

@@ -37,7 +37,7 @@ class MMoE(nn.Module):
         gates: task → module ``x`` → ``[N, E]``, before the softmax; linear ones of the flattened input by default.
 
     Attributes:
-        features: the experts, whose stacked outputs ``[E, N, …]`` all tasks start from; for ``gradients="features"``. Each
+        features: the experts, whose stacked outputs ``[E, N, …]`` all tasks start from; for ``features=``. Each
             head is given a mixture of its own, so that nothing can act between the two for all tasks (``Problem.parts``).
         gates: task → gate.
         heads: task → head.

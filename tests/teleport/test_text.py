@@ -1,0 +1,235 @@
+"""COST from options as text has them, and back."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from equipoise.errors import InputError, UnknownOptionError
+from equipoise.teleport import (
+    COST,
+    DELTAS,
+    FORMULATIONS,
+    HISTORIES,
+    OFT,
+    TRIGGERS,
+    Delta,
+    DenseDifference,
+    Difference,
+    Guard,
+    LowRank,
+    Majority,
+    PaperFormulation,
+    Probes,
+    Schedule,
+    Search,
+)
+from equipoise.teleport.text import cost_of, options_of, shortest
+
+
+@dataclass(frozen=True)
+class Word:
+    """``name(option=value)``, as a parser gives it."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def test_options_reach_the_group_that_has_them() -> None:
+    cost = cost_of(
+        {
+            "steps": 3,
+            "lr": 0.1,
+            "tolerance": 0.5,
+            "guard": "conflict",
+            "start": 2,
+            "per_epoch": 4,
+            "probe": "current",
+            "seed": 7,
+        }
+        | {"formulation": "paper", "gamma": 0.3, "trigger": "majority", "fraction": 0.25, "delta": "oft", "blocks": 2}
+    )
+    assert cost.search == Search(formulation=PaperFormulation(gamma=0.3), steps=3, lr=0.1)
+    assert cost.guard == Guard(0.5, conflict=True)
+    assert cost.schedule == Schedule(start=2, per_epoch=4)
+    assert cost.probes == Probes(probe="current")
+    assert (cost.trigger, cost.delta, cost.seed) == (Majority(0.25), OFT(blocks=2), 7)
+
+
+@pytest.mark.parametrize(
+    ("nested", "flat"),
+    [
+        ({"delta": Word("oft", {"blocks": 2})}, {"delta": "oft", "blocks": 2}),
+        ({"trigger": Word("majority", {"fraction": 0.6})}, {"trigger": "majority", "fraction": 0.6}),
+        ({"formulation": Word("Paper", {"gamma": 0.2}), "radius": 0.3}, {"formulation": "paper", "gamma": 0.2, "radius": 0.3}),
+        ({"history": Word("keep")}, {"history": "keep"}),
+    ],
+)
+def test_options_in_brackets_are_the_same_as_flat_ones(nested: dict[str, Any], flat: dict[str, Any]) -> None:
+    assert options_of(cost_of(nested)) == options_of(cost_of(flat)) != {}
+    assert shortest(nested) == shortest(flat)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"formulation": "released", "trigger": "weak"},
+        {"formulation": "paper", "scaling": "none", "guard": "none", "history": "mass", "stop": 3},
+        {"seek": "pairwise", "gamma": 0.1, "delta": "loha", "rank": 2, "guard": True, "tolerance": 0.1, "seed": 4},
+        {"trigger": "majority", "optimizer": "sgd", "budget": None},
+    ],
+)
+def test_what_is_in_force_makes_the_same_again(options: dict[str, Any]) -> None:
+    cost = cost_of(options)
+    in_force = options_of(cost)
+    again = cost_of(in_force)
+    assert options_of(again) == in_force
+    assert options_of(cost_of(shortest(options))) == in_force
+    assert (again.search.sought, again.guard, again.schedule, again.probes, again.history, again.trigger) == (
+        cost.search.sought,
+        Guard(cost.guard.tolerance_for(cost.search.sought), conflict=cost.guard.conflict) if cost.guard else None,
+        cost.schedule,
+        cost.probes,
+        cost.history,
+        cost.trigger,
+    )
+    assert all(value is None or isinstance(value, bool | int | float | str) for value in in_force.values())
+
+
+def test_ready_settings_are_what_the_formulations_names_give() -> None:
+    assert options_of(COST()) == options_of(cost_of({}))
+    assert options_of(COST.paper()) == options_of(cost_of({"formulation": "paper"}))
+    assert options_of(COST.released()) == options_of(cost_of({"formulation": "released"}))
+    assert options_of(COST.paper("weak", guard=None)) == options_of(
+        cost_of({"formulation": "paper", "trigger": "weak", "guard": None})
+    )
+    differing = {name for name, value in options_of(COST()).items() if options_of(COST.released()).get(name) != value}
+    assert differing == {
+        "trigger",
+        "formulation",
+        "gamma",
+        "radius",
+        "invariance",
+        "descent",
+        "scaling",
+        "tolerance",
+        "history",
+    }
+
+
+def test_the_default_delta_is_the_default_however_it_is_said() -> None:
+    for options in ({}, {"delta": "lowrank"}, {"rank": LowRank().rank}):
+        assert not cost_of(options)._delta_given
+    assert cost_of({"rank": 3}).delta == LowRank(rank=3)
+    assert cost_of({"rank": 3})._delta_given
+
+
+def test_an_inner_optimizer_with_options_of_its_own() -> None:
+    cost = cost_of({"optimizer": Word("SGD", {"momentum": 0.9, "nesterov": True})})
+    inner = cost.search.optimizer([torch.zeros(2, requires_grad=True)], lr=0.1)
+    assert isinstance(inner, torch.optim.SGD)
+    assert (inner.defaults["lr"], inner.defaults["momentum"], inner.defaults["nesterov"]) == (0.1, 0.9, True)
+    assert options_of(cost)["optimizer"] == "sgd(momentum=0.9,nesterov=True)"
+    assert shortest({"optimizer": "adam"}) == {}
+    with pytest.raises(InputError, match='the optimizer "sgd" cannot be made'):
+        cost_of({"optimizer": Word("sgd", {"momentun": 0.9})})
+    with pytest.raises(InputError, match='torch has no optimizer "lbfgs"'):
+        cost_of({"optimizer": "lbfgs"})
+
+
+def test_a_seed_stays() -> None:
+    assert shortest({"seed": 0, "start": 0}) == {"seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"delta": Word("oft", {"block": 2})}, 'the delta "oft" has no option "block". Did you mean "blocks"'),
+        ({"delta": Word("dense", {"rank": 2})}, 'the delta "dense" has no option "rank". It has none'),
+        (
+            {"trigger": Word("majority", {"fraction": 0.1}), "fraction": 0.2},
+            'the option "fraction" of the trigger "majority" is given',
+        ),
+        ({"fractoin": 0.2, "trigger": "majority"}, 'COST has no option "fractoin". Did you mean "fraction"'),
+        ({"blocks": 2}, 'the option "blocks" belongs to delta=oft, which is not chosen here'),
+    ],
+)
+def test_options_that_do_not_exist(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        cost_of(options)
+    assert message in str(caught.value)
+    assert isinstance(caught.value, UnknownOptionError) or "twice" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cost", "part"),
+    [
+        (COST(lambda gramian: True), "trigger is Custom"),
+        (COST(probes=Probes(probe=[1, 2])), "probe is a loader"),
+        (COST(search=Search(optimizer=lambda factors, lr: torch.optim.SGD(factors, lr))), "inner optimizer is <function"),
+    ],
+)
+def test_what_cannot_be_written(cost: COST, part: str) -> None:
+    with pytest.raises(InputError, match=f"a COST whose {part}.*cannot be written in text"):
+        options_of(cost)
+
+
+@dataclass(frozen=True)
+class Own(Delta):
+    """A delta of a user's own."""
+
+    size: float = 1.0
+
+    def difference(self, parameter: Tensor, generator: torch.Generator) -> Difference | None:
+        return DenseDifference(parameter)
+
+
+@dataclass(frozen=True)
+class Colliding(Own):
+    """One whose option is COST's as well."""
+
+    lr: float = 1.0
+
+
+@pytest.fixture
+def added() -> Any:
+    yield DELTAS.add
+    for name in {"own", "colliding"} & set(DELTAS.names()):
+        DELTAS.remove(name)
+
+
+def test_no_two_groups_have_an_option_of_one_name() -> None:
+    groups = [{field.name for field in fields(group)} for group in (Search, Guard, Schedule, Probes)]
+    assert sum(map(len, groups)) == len(set().union(*groups))
+    # Each of the library's kinds can be chosen together with each other one.
+    for kinds in product(*(registry.names() for registry in (TRIGGERS, DELTAS, FORMULATIONS, HISTORIES))):
+        cost_of(dict(zip(("trigger", "delta", "formulation", "history"), kinds, strict=True)))
+
+
+def test_a_delta_of_ones_own(added: Any) -> None:
+    added("own", Own)
+    assert cost_of({"delta": "own", "size": 2.0}).delta == Own(2.0)
+    assert COST(delta="own").delta == Own()
+    assert shortest({"delta": "Own", "size": 1.0}) == {"delta": "own"}
+    added("colliding", Colliding)
+    with pytest.raises(InputError, match='the delta "colliding" has an option "lr", which COST has too'):
+        cost_of({"delta": "colliding"})
+    with pytest.raises(InputError, match='the delta name "oft" is taken'):
+        added("oft", Own)
+
+
+def test_a_fresh_one_has_the_same_settings_and_no_past() -> None:
+    cost = COST("weak", delta=OFT(blocks=2), search=Search(optimizer=functools.partial(torch.optim.SGD, momentum=0.9)), seed=3)
+    cost.end_epoch()
+    fresh = cost.fresh(5)
+    assert options_of(fresh) == options_of(cost) | {"seed": 5}
+    assert fresh.state_dict()["schedule"] == COST().state_dict()["schedule"] != cost.state_dict()["schedule"]
+    assert not COST().fresh()._delta_given
