@@ -169,8 +169,8 @@ class Commands:
             declared = typer.Option("--output", "-o", help="Folder that everything is written to.")
             parameters.insert(0, _parameter("output", Annotated[Path, declared], Path(self.output.format(command.name))))
         if command.quick:
-            told = ", ".join(f"{name.replace('_', ' ')} {found[name].text(value)}" for name, value in command.quick.items())
-            declared = typer.Option("--quick", help=f"In seconds: {told}.")
+            same = " ".join(f"--{name.replace('_', '-')} {found[name].text(value)}" for name, value in command.quick.items())
+            declared = typer.Option("--quick", help=f"A quick look: {same}.")
             parameters.append(_parameter("quick", Annotated[bool, declared], False))
 
         def call(**typed: Any) -> None:
@@ -312,8 +312,9 @@ def _said(settings: type) -> dict[str, str]:
 
 def _plain(text: str) -> str:
     """Without the marks of a docstring, as a sentence."""
-    text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", text).replace("``", "")
-    return text[:1].upper() + text[1:]
+    text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", text).replace("``None``", "none").replace("``", "")
+    # Greek letters are symbols and stay as they are.
+    return text[:1].upper() + text[1:] if text[:1].isascii() else text
 
 
 def _made(settings: type, values: Mapping[str, object]) -> Any:

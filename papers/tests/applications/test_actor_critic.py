@@ -220,7 +220,7 @@ def test_replay_forgets_the_oldest_and_keeps_tasks_apart() -> None:
 
 def test_without_gymnasium_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gymnasium", None)
-    with pytest.raises(MissingExtraError, match=r"equipoise\[control\]"):
+    with pytest.raises(MissingExtraError, match=r"equipoise-papers\[control\]"):
         pendulums()
 
 

@@ -11,7 +11,7 @@ from equipoise_papers.figures.cost_toy.make import make
 from equipoise_papers.figures.cost_toy.pictures import path
 from equipoise_papers.figures.cost_toy.run import CostToyTrajectories, Trajectory, outcomes, run, settled
 from equipoise_papers.figures.cost_toy.settings import CostToySettings, Teleporting
-from equipoise_papers.figures.cost_toy.teleporter import Attempt
+from equipoise_papers.figures.cost_toy.teleporter import CostToyAttempt
 from equipoise_papers.toys import ParetoSet, TwoTasks
 
 # On the set, in a valley, and on the set where the tasks always conflict.
@@ -76,7 +76,7 @@ def made_up(positions, attempts=(), seeds=(0, 1, 2), balancer="ls"):
 
 
 def attempt(row, step, accepted=True):
-    return Attempt(row, step, (0.0, 0.0), (1.0, 1.0), 0.0, 0.5, 0.1, "" if accepted else "no")
+    return CostToyAttempt(row, step, (0.0, 0.0), (1.0, 1.0), 0.0, 0.5, 0.1, "" if accepted else "no")
 
 
 def test_only_who_is_on_the_set_at_the_end_counts():

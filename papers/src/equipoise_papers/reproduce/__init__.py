@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 from equipoise.lazy import on_demand
 
 if TYPE_CHECKING:
-    from equipoise_papers.reproduce.recipe import Asked, Part, Recipe, Row, Setting
+    from equipoise_papers.reproduce.recipe import Asked, Part, Recipe, RecipeRow, Setting
     from equipoise_papers.reproduce.registry import find_recipe, recipes
 else:  # the command line imports this package to list its commands, and must not wait for torch
     __getattr__ = on_demand(
         __name__,
-        dict.fromkeys(("Asked", "Part", "Recipe", "Row", "Setting"), "recipe")
+        dict.fromkeys(("Asked", "Part", "Recipe", "RecipeRow", "Setting"), "recipe")
         | dict.fromkeys(("find_recipe", "recipes"), "registry"),
     )
 
-__all__ = ["Asked", "Part", "Recipe", "Row", "Setting", "find_recipe", "recipes"]
+__all__ = ["Asked", "Part", "Recipe", "RecipeRow", "Setting", "find_recipe", "recipes"]

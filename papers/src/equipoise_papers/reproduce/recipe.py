@@ -13,7 +13,7 @@ from rich.console import Console
 from equipoise.errors import InputError, near_misses
 from equipoise_papers.reproduce.cost import Workload, hours
 
-__all__ = ["Asked", "FoundRows", "Part", "Recipe", "Row", "Setting"]
+__all__ = ["Asked", "FoundRows", "Part", "Recipe", "RecipeRow", "Setting"]
 
 FoundRows: TypeAlias = Mapping[str, Mapping[str, Sequence[float]]]
 """Published row → column → our values, one a seed."""
@@ -82,7 +82,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Row:
+class RecipeRow:
     """A row of a published table and how it is made.
 
     Attributes:
@@ -114,7 +114,7 @@ class Part(ABC):
 
     name: str
     table: str
-    rows: tuple[Row, ...]
+    rows: tuple[RecipeRow, ...]
     workload: Workload
     network: str
     hyperparameters: Mapping[str, str]
@@ -123,15 +123,15 @@ class Part(ABC):
     pretrained: bool = False
     subfolder: str
 
-    def hours(self, row: Row, epochs: int | None = None) -> float:
+    def hours(self, row: RecipeRow, epochs: int | None = None) -> float:
         """Estimated hours of one run of a row on one modern GPU."""
         return hours(self.workload, None, epochs)
 
-    def obstacle(self, row: Row) -> str:
+    def obstacle(self, row: RecipeRow) -> str:
         """Why a row cannot be made, in words; empty if it can."""
         return row.missing
 
-    def made(self, rows: Sequence[str] | None = None) -> tuple[Row, ...]:
+    def made(self, rows: Sequence[str] | None = None) -> tuple[RecipeRow, ...]:
         """The rows that can be made, or those of them that are named."""
         return tuple(row for row in self.rows if (rows is None or row.name in rows) and not self.obstacle(row))
 
@@ -180,7 +180,7 @@ class Recipe:
     missing: tuple[str, ...] = ()
     family: str = ""
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[RecipeRow, ...]:
         """All rows of all parts."""
         return tuple(row for part in self.parts for row in part.rows)
 

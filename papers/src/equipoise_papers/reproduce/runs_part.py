@@ -12,7 +12,7 @@ from equipoise.study.files import read_json, write_json
 from equipoise.study.plan import Run
 from equipoise.study.progress import duration
 from equipoise_papers.published import find_table
-from equipoise_papers.reproduce.recipe import Asked, FoundRows, Part, Row, Setting
+from equipoise_papers.reproduce.recipe import Asked, FoundRows, Part, RecipeRow, Setting
 
 __all__ = ["RunsPart"]
 
@@ -21,7 +21,7 @@ class RunsPart(Part):
     """One JSON file a row and seed; what is complete is not run again."""
 
     @abstractmethod
-    def run(self, setting: Setting, row: Row, seed: int, epochs: int | None, folder: Path) -> Mapping[str, float]:
+    def run(self, setting: Setting, row: RecipeRow, seed: int, epochs: int | None, folder: Path) -> Mapping[str, float]:
         """One run: column → value.
 
         Args:
@@ -87,14 +87,14 @@ class RunsPart(Part):
             for row in self.made(rows)
         }
 
-    def _file(self, folder: Path, row: Row, seed: int) -> Path:
+    def _file(self, folder: Path, row: RecipeRow, seed: int) -> Path:
         # A run's key is made for file names; the label is the row's.
         return folder / "runs" / f"{Run(seed, task=row.name).key}.json"
 
     def _asked_for(self, asked: Asked) -> dict[str, Any]:
         return {"epochs": asked.epochs, "identity": self.identity(asked.setting)}
 
-    def _read(self, folder: Path, row: Row, seed: int, asked: Asked) -> dict[str, Any] | None:
+    def _read(self, folder: Path, row: RecipeRow, seed: int, asked: Asked) -> dict[str, Any] | None:
         record = read_json(self._file(folder, row, seed))
         same = isinstance(record, dict) and all(record.get(key) == value for key, value in self._asked_for(asked).items())
         return record if same else None

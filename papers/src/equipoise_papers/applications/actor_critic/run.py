@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from equipoise_papers.applications.actor_critic.environments import Environments, Replay, Shape, pendulums, shape_of
+from equipoise_papers.applications.actor_critic.environments import Environments, Replay, TasksShape, pendulums, shape_of
 from equipoise_papers.applications.actor_critic.learner import AlternatingUpdate, Critic, Policy, problem
 from equipoise_papers.applications.actor_critic.settings import ActorCriticSettings
 from equipoise_papers.commands import Told, silent
@@ -103,7 +103,7 @@ def run(
 class _World:
     """All tasks' environments, side by side."""
 
-    def __init__(self, made: dict[str, Any], shape: Shape, seed: int) -> None:
+    def __init__(self, made: dict[str, Any], shape: TasksShape, seed: int) -> None:
         self._environments = list(made.values())
         self._shape = shape
         self._generator = torch.Generator().manual_seed(seed + 1)
@@ -132,7 +132,7 @@ class _World:
         replay.add(observations, actions, torch.tensor(rewards), _stacked(followings), torch.tensor(ends))
 
 
-def evaluate(policy: nn.Module, made: dict[str, Any], shape: Shape, settings: ActorCriticSettings) -> dict[str, float]:
+def evaluate(policy: nn.Module, made: dict[str, Any], shape: TasksShape, settings: ActorCriticSettings) -> dict[str, float]:
     """Return without discount of the policy's most likely actions, by task, the mean over episodes.
 
     The episodes' starts are the same in every evaluation. The environments are left in the middle of an episode.

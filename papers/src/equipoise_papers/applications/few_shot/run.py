@@ -14,7 +14,7 @@ from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import BilevelProblem
 from equipoise.errors import InputError
 from equipoise_papers.applications.attack import PGD
-from equipoise_papers.applications.digit_images import Images, digit_images
+from equipoise_papers.applications.digit_images import DigitImages, digit_images
 from equipoise_papers.applications.few_shot.learner import Encoder, Episodes, head, problem, split_classes
 from equipoise_papers.applications.few_shot.settings import FewShotSettings
 from equipoise_papers.commands import Told, silent
@@ -55,7 +55,7 @@ class FewShotOutcome:
     share: float | None
 
 
-def run(method: str, seed: int, settings: FewShotSettings, images: Images | None = None) -> FewShotOutcome:
+def run(method: str, seed: int, settings: FewShotSettings, images: DigitImages | None = None) -> FewShotOutcome:
     """Trains on base classes and evaluates on novel ones; of one seed, all methods meet the same classes and episodes.
 
     Args:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from equipoise.errors import InputError
 from equipoise.study.methods import parse_method
 from equipoise_papers.figures.cost_toy.settings import CostToySettings
-from equipoise_papers.figures.cost_toy.teleporter import Attempt, RowwiseAdam, Teleporter
+from equipoise_papers.figures.cost_toy.teleporter import CostToyAttempt, RowwiseAdam, Teleporter
 from equipoise_papers.figures.cost_toy.weights import weights_of
 from equipoise_papers.toys import TOLERANCE, ParetoSet, TwoTasks
 
@@ -53,7 +53,7 @@ class CostToyTrajectories:
     rows: tuple[Trajectory, ...]
     steps: NDArray[np.int64]
     positions: Array
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[CostToyAttempt, ...]
 
     @property
     def problem(self) -> TwoTasks:

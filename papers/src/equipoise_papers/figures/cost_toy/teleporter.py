@@ -17,7 +17,7 @@ from equipoise.teleport.triggers import norms
 from equipoise_papers.figures.cost_toy.settings import Teleporting
 from equipoise_papers.toys import TwoTasks
 
-__all__ = ["Attempt", "RowwiseAdam", "Teleporter", "directions", "search"]
+__all__ = ["CostToyAttempt", "RowwiseAdam", "Teleporter", "directions", "search"]
 
 _FIRST, _SECOND, _EPSILON = 0.9, 0.999, 1e-8
 
@@ -120,7 +120,7 @@ _SMALLEST_SIZE = 1e-3  # a loss near zero is divided by this share of the larges
 
 
 @dataclass(frozen=True)
-class Attempt:
+class CostToyAttempt:
     """One attempt to teleport.
 
     Attributes:
@@ -166,7 +166,7 @@ class Teleporter:
         self.problem = problem
         self.settings = settings
         self.rows = np.asarray(rows, dtype=np.intp)
-        self.attempts: list[Attempt] = []
+        self.attempts: list[CostToyAttempt] = []
         self._formed = np.asarray(formed, dtype=np.bool_)
         schedule = Schedule(
             start_step=settings.start_step, stop_step=settings.stop_step, cooldown=settings.cooldown, budget=None
@@ -250,7 +250,7 @@ class Teleporter:
                 adam.points[row] = landings[number]
                 self._settle_history(row, adam, deltas[number], gradients[row])
             self.attempts.append(
-                Attempt(
+                CostToyAttempt(
                     row,
                     step,
                     _pair(points[number]),

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from equipoise.errors import InputError, near_misses
 from equipoise_papers.figures import figure
 
-__all__ = ["DIGITS", "METHODS", "MNIST", "HyperCleaningSettings", "Source"]
+__all__ = ["DIGITS", "METHODS", "MNIST", "CleaningSource", "HyperCleaningSettings"]
 
 METHODS = {
     "noisy": "training on the noisy labels",
@@ -19,7 +19,7 @@ METHODS = {
     "bome": "BOME",
     "bvfim": "BVFIM",
 }
-Source: TypeAlias = Literal["digits", "mnist"]
+CleaningSource: TypeAlias = Literal["digits", "mnist"]
 
 # What follows from the size of the data; for MNIST the thesis' numbers.
 _OWN: dict[str, dict[str, Any]] = {
@@ -41,15 +41,16 @@ class HyperCleaningSettings:
 
     Attributes:
         data: the bundled ``digits``, upright and turned, or ``mnist`` together with FashionMNIST.
-        folder: that holds the folders ``MNIST`` and ``FashionMNIST`` with their IDX files.
+        folder: where the folders ``MNIST`` and ``FashionMNIST`` with their IDX files are.
         methods: some of noisy, moml, moco, forum, bome, bvfim.
         seeds: of data, corruption, parameters and order.
-        samples: training, first validation, second validation and test samples of each data set.
+        samples: training, first validation, second validation and test samples of each data set; the data's
+            own if left out, and so are the next ones without a default.
         corrupted: share of training labels that are replaced by another class.
         sizes: pixels, and widths of the two shared layers.
         batch_size: samples of each data set in a batch, of both levels.
         steps: K, outer steps.
-        lower_steps: T.
+        lower_steps: T, steps of the lower level.
         lower_lr: η, SGD of the lower level.
         weights_lr: SGD of α.
         model_lr: SGD of ω in the outer step, for methods that have one.
@@ -63,7 +64,7 @@ class HyperCleaningSettings:
         InputError: a number that is out of range, or an unknown method.
     """
 
-    data: Source = "digits"
+    data: CleaningSource = "digits"
     folder: Path | None = None
     methods: tuple[str, ...] = ("noisy", "moml", "moco", "forum")
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -18,7 +18,7 @@ from equipoise.study.results import Results
 from equipoise_papers.reproduce.batches import moved
 from equipoise_papers.reproduce.cost import Workload
 from equipoise_papers.reproduce.families.common import MTAN_LINE, cost, highest_mean, ldc, rows
-from equipoise_papers.reproduce.recipe import Recipe, Row, Setting, hyper
+from equipoise_papers.reproduce.recipe import Recipe, RecipeRow, Setting, hyper
 from equipoise_papers.reproduce.study_part import StudyPart
 from equipoise_papers.samples import write_celeba_sample
 
@@ -112,7 +112,7 @@ def write_sample(folder: Any) -> Any:
 def part(
     name: str,
     table: str,
-    made: tuple[Row, ...],
+    made: tuple[RecipeRow, ...],
     *,
     lr: float = 3e-4,
     further: tuple[str, ...] = (),
@@ -150,9 +150,9 @@ _COST = (
 _LDC = ("λ is that of the released formulation, λ f + g, whose values the paper's tables have.",)
 
 
-def ldc_row(name: str, penalty: float = 0.01) -> Row:
+def ldc_row(name: str, penalty: float = 0.01) -> RecipeRow:
     """LDC-MTL with τ = σ(W), a free vector, and losses as they are."""
-    return Row(name, ldc(penalty, 1e-3, tau="weights", normalize="none"))
+    return RecipeRow(name, ldc(penalty, 1e-3, tau="weights", normalize="none"))
 
 
 RECIPES = (
@@ -176,7 +176,7 @@ RECIPES = (
             part(
                 "nine-layers",
                 "ldc-table3",
-                (Row("GO4Align", "go4align"), Row("FAMO", _LINE["FAMO"]), Row("LS", "ls")),
+                (RecipeRow("GO4Align", "go4align"), RecipeRow("FAMO", _LINE["FAMO"]), RecipeRow("LS", "ls")),
                 losses_too=True,
                 further=("Training losses, means over the last epoch; the paper does not say which losses.",),
             ),
@@ -190,7 +190,7 @@ RECIPES = (
         "LDC-MTL's λ, on CelebA",
         DATA,
         (
-            part("nine-layers", "ldc-table4", (Row("FairGrad", "fairgrad"),)),
+            part("nine-layers", "ldc-table4", (RecipeRow("FairGrad", "fairgrad"),)),
             part(
                 "ldc-mtl",
                 "ldc-table4",

@@ -15,7 +15,7 @@ from equipoise.blackbox.prompts import BlackBoxPrompt, Clip, office_tasks, read_
 from equipoise.errors import InputError
 from equipoise_papers.reproduce.cost import Workload
 from equipoise_papers.reproduce.families.office import DATA, SOURCES, write_sample
-from equipoise_papers.reproduce.recipe import Recipe, Row, Setting, hyper
+from equipoise_papers.reproduce.recipe import Recipe, RecipeRow, Setting, hyper
 from equipoise_papers.reproduce.runs_part import RunsPart
 
 __all__ = ["RECIPES", "PromptPart"]
@@ -40,7 +40,7 @@ class PromptPart(RunsPart):
     kind: str
     name: str
     table: str
-    rows: tuple[Row, ...]
+    rows: tuple[RecipeRow, ...]
     workload: Workload
     network: str
     hyperparameters: Mapping[str, str]
@@ -54,7 +54,7 @@ class PromptPart(RunsPart):
     def write_sample(self, folder: Path) -> Path:
         return write_sample(self.kind)(folder)
 
-    def run(self, setting: Setting, row: Row, seed: int, epochs: int | None, folder: Path) -> dict[str, float]:
+    def run(self, setting: Setting, row: RecipeRow, seed: int, epochs: int | None, folder: Path) -> dict[str, float]:
         """Tunes a prompt; ``epochs`` are mini-batches a task here, 200 in the thesis."""
         clip, tasks = _prepared(self.kind, setting.folder(), setting.extra.get("clip", ""), setting.smoke, folder)
         method, _, dimension = row.method.partition(":")
@@ -104,8 +104,8 @@ def _part(kind: str, name: str) -> PromptPart:
     table = f"thesis-table4.1-{kind}"
     classes, count = (31, 3) if kind == "office31" else (65, 4)
     made = (
-        Row("Zero-shot", "zero-shot"),
-        *(Row(f"{name} d={d}", f"{method}:{d}") for d in (256, 512, 1024) for name, method in _METHODS.items()),
+        RecipeRow("Zero-shot", "zero-shot"),
+        *(RecipeRow(f"{name} d={d}", f"{method}:{d}") for d in (256, 512, 1024) for name, method in _METHODS.items()),
     )
     return PromptPart(
         kind,
