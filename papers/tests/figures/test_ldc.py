@@ -67,7 +67,7 @@ def test_the_command_of_the_toy(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (tmp_path / "ldc-toy.md").read_text() in capsys.readouterr().out
     numbers = json.loads((tmp_path / "ldc-toy.json").read_text())
     assert len(numbers["ends"]) == 20
-    assert set(numbers["seconds a step"]) == set(METHODS)
+    assert set(numbers["seconds per step"]) == set(METHODS)
     assert main(["figure", "ldc-toy", "--methods", "graddrop", "--output", str(tmp_path)]) == 2
     assert "only balancers that look at losses or the Gramian" in capsys.readouterr().err
 

@@ -129,10 +129,10 @@ def test_the_search_of_one_row_does_not_depend_on_the_others():
     problem, cost = TwoTasks(), Teleporting(inner_steps=20)
     points = torch.tensor([[5.0, 3.0], [-5.0, 4.0], [1.0, -6.0]], dtype=torch.float64)
     _, jacobian = problem.gradients(points)
-    gram = (jacobian @ jacobian.mT).numpy()
+    gramian = (jacobian @ jacobian.mT).numpy()
     noise = directions([1, 2, 3], 100, torch.float64).view(20, 5, 3, 2)
-    together = search(problem, points, cost, gram, torch.ones_like(points), noise)
-    alone = search(problem, points[1:2], cost, gram[1:2], torch.ones(1, 2, dtype=torch.float64), noise[:, :, 1:2])
+    together = search(problem, points, cost, gramian, torch.ones_like(points), noise)
+    alone = search(problem, points[1:2], cost, gramian[1:2], torch.ones(1, 2, dtype=torch.float64), noise[:, :, 1:2])
     torch.testing.assert_close(together[1:2], alone, rtol=1e-9, atol=1e-9)
     assert float(together.norm(dim=1).min()) > 0.0
     torch.testing.assert_close(noise.norm(dim=-1), torch.ones(20, 5, 3, dtype=torch.float64))

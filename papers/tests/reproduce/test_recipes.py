@@ -170,7 +170,7 @@ def test_a_plan_says_whether_the_data_can_be_read(tmp_path: Path) -> None:
     assert f"data: {good} can be read" in "\n".join(planned(recipe, Asked(Setting(data=good))))
     (tmp_path / "empty").mkdir()
     assert "Cityscapes needs a folder" in "\n".join(planned(recipe, Asked(Setting(data=tmp_path / "empty"))))
-    assert "is no folder" in "\n".join(planned(recipe, Asked(Setting(data=tmp_path / "none"))))
+    assert "is not a folder" in "\n".join(planned(recipe, Asked(Setting(data=tmp_path / "none"))))
 
 
 def test_rows_that_need_what_is_not_there_are_listed() -> None:

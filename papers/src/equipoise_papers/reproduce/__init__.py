@@ -2,7 +2,7 @@
 
 ====================  =====================================================================================
 ``registry.py``       all recipes
-``families/``         a file a data set: networks, losses, hyper-parameters, rows
+``families/``         one file per data set: networks, losses, hyper-parameters, rows
 ``recipe.py``         what a recipe, a part of it and a row are
 ``study_part.py``     a part that is a study; ``runs_part.py``: a part with a loop of its own
 ``cost.py``           the expected time, from counted operations

@@ -46,7 +46,7 @@ class ComparedTable:
         columns: what is compared, in order.
         rows: those of which something is there.
         missing: names of rows that were not made.
-        departures: how ours were run otherwise than in the paper, a sentence each.
+        departures: how our runs differ from the paper's, one sentence each.
     """
 
     table: PublishedTable
@@ -150,7 +150,7 @@ def _markdown(recipe: Recipe, tables: Iterable[ComparedTable]) -> Iterable[str]:
             yield f"Not run: {', '.join(compared.missing)}."
         for departure in compared.departures:
             yield ""
-            yield f"Otherwise than in the paper: {departure}"
+            yield f"Different from the paper: {departure}"
         for note in compared.table.notes:
             yield ""
             yield note

@@ -16,7 +16,7 @@ from equipoise_papers.reproduce.cost import Workload, hours
 __all__ = ["Asked", "FoundRows", "Part", "Recipe", "RecipeRow", "Setting"]
 
 FoundRows: TypeAlias = Mapping[str, Mapping[str, Sequence[float]]]
-"""Published row → column → our values, one a seed."""
+"""Published row → column → our values, one per seed."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Setting:
     Attributes:
         data: the data set's folder; ``None`` where nothing is to be read yet.
         device: where models live, such as ``"cuda"``.
-        workers: processes a loader that read ahead.
+        workers: processes per loader that read ahead.
         cache: folder of decoded images and features; ``None`` to keep none.
         weights: file of ImageNet weights, where the network starts from such; ``None`` to start from random numbers.
         smoke: a narrow network and small batches, to see whether everything runs.
@@ -106,7 +106,7 @@ class Part(ABC):
         workload: how much there is to compute.
         network: in words.
         hyperparameters: name → value, in words, as the paper has them.
-        open_choices: what the paper leaves open or where this departs from it, a sentence each.
+        open_choices: what the paper leaves open or where this departs from it, one sentence each.
         baselines: whether the paper trained the single-task row itself, in the same way.
         pretrained: whether the encoder starts from ImageNet weights.
         subfolder: of ``--data`` that holds this part's data set, where a recipe needs several; empty for none.
@@ -144,7 +144,7 @@ class Part(ABC):
         """What the folder holds; nothing if there is none."""
 
     def departures(self, folder: Path) -> tuple[str, ...]:
-        """How what the folder holds was run otherwise than in the paper, a sentence each."""
+        """How the runs in the folder differ from the paper's, one sentence each."""
         return ()
 
     @abstractmethod
@@ -167,7 +167,7 @@ class Recipe:
         data: what ``--data`` has to hold, in words.
         parts: the rows, by how they are trained.
         seeds: how many, in the paper.
-        missing: what is not there yet, a sentence each; empty if the recipe is whole.
+        missing: what is not there yet, one sentence each; empty if the recipe is whole.
         family: of recipes that share their network and data.
     """
 
@@ -185,7 +185,7 @@ class Recipe:
         return tuple(row for part in self.parts for row in part.rows)
 
     def obstacles(self) -> tuple[str, ...]:
-        """What is missing, of the recipe and of its rows, a sentence each."""
+        """What is missing, of the recipe and of its rows, one sentence each."""
         of_rows: dict[str, list[str]] = {}
         for part in self.parts:
             for row in part.rows:

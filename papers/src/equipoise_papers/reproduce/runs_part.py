@@ -1,4 +1,4 @@
-"""A part whose runs are no training by balanced gradients: each is a function from a row and a seed to numbers."""
+"""A part whose runs do not train by balanced gradients: each is a function from a row and a seed to numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["RunsPart"]
 
 
 class RunsPart(Part):
-    """One JSON file a row and seed; what is complete is not run again."""
+    """One JSON file per row and seed; what is complete is not run again."""
 
     @abstractmethod
     def run(self, setting: Setting, row: RecipeRow, seed: int, epochs: int | None, folder: Path) -> Mapping[str, float]:
@@ -59,7 +59,7 @@ class RunsPart(Part):
             self._say(asked, f"{row.name}, seed {seed}: {duration(took)}")
 
     def collect(self, folder: Path) -> FoundRows:
-        """Values of every row, one a seed, with summaries of the table's metrics."""
+        """Values of every row, one per seed, with summaries of the table's metrics."""
         table = find_table(self.table)
         found: dict[str, dict[str, list[float]]] = {}
         for path in sorted((folder / "runs").glob("*.json")):

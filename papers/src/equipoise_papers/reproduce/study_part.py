@@ -92,7 +92,7 @@ class StudyPart(Part):
         study.report()
 
     def collect(self, folder: Path) -> FoundRows:
-        """Metrics and summaries of every row, one value a seed; Δ against the table's own baseline row."""
+        """Metrics and summaries of every row, one value per seed; Δ against the table's own baseline row."""
         if not (folder / "study.json").exists():
             return {}
         results = Results(folder)

@@ -43,7 +43,7 @@ def pendulums(gravities: Sequence[float] = (4.0, 8.0, 12.0)) -> Environments:
     """Swinging a pendulum up and holding it, under different gravities: the torque that suffices for one is weak for another.
 
     Args:
-        gravities: in m/s², one a task; Gymnasium's own is 10.
+        gravities: in m/s², one per task; Gymnasium's own is 10.
 
     Raises:
         InputError: no gravity, one named twice, or one that is not positive.
@@ -108,7 +108,7 @@ class Replay:
         tasks: m.
         observations: numbers in an observation.
         actions: numbers in an action.
-        capacity: transitions a task.
+        capacity: transitions per task.
         seed: of what is drawn.
     """
 

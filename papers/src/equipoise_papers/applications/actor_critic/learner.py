@@ -156,7 +156,7 @@ class AlternatingUpdate(MOML):
         *,
         balancer: Balancer | str | Any = None,
     ) -> None:
-        # One lower batch a step; the step size is the optimizer's.
+        # One lower batch per step; the step size is the optimizer's.
         super().__init__(problem, optimizer, lower_steps=1, lower_step_size=1.0, balancer=balancer)
 
     def _hypergradients(self, batches: list[Any], upper_batch: Any) -> Hypergradients:

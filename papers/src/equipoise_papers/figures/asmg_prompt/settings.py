@@ -31,11 +31,11 @@ class ASMGPromptSettings:
         methods: which; the step size of each, or its first standard deviation, is chosen of three.
         seeds: of A, mini-batches and samples; judged on the test split.
         tuning_seeds: others, by whose average accuracy on the validation split the choice is made.
-        iterations: "epochs" of the thesis, one mini-batch a task each.
+        iterations: "epochs" of the thesis, one mini-batch per task each.
         samples: N.
         dim: d.
         tokens: of the prompt.
-        batch_size: images a task.
+        batch_size: images per task.
         pretraining_steps: of the CLIP.
 
     Raises:

@@ -100,12 +100,12 @@ def run(settings: CostToySettings, told: Callable[[int], None] | None = None) ->
     recorded_at, recorded = [0], [points.numpy().copy()]
     for step in range(settings.steps):
         _, jacobian = problem.gradients(points)
-        gram = (jacobian @ jacobian.mT).numpy()
-        weights = np.concatenate([crew.weigh(gram[crew.rows]) for crew in crews.values()])
+        gramian = (jacobian @ jacobian.mT).numpy()
+        weights = np.concatenate([crew.weigh(gramian[crew.rows]) for crew in crews.values()])
         combined = (torch.from_numpy(weights)[:, :, None] * jacobian).sum(1)
         teleporter.before_step(adam, combined)
         adam.step(combined)
-        teleporter.after_step(step, adam, gram, combined)
+        teleporter.after_step(step, adam, gramian, combined)
         if (step + 1) % settings.record_every == 0 or step + 1 == settings.steps:
             recorded_at.append(step + 1)
             recorded.append(points.numpy().copy())

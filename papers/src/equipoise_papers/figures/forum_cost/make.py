@@ -123,10 +123,10 @@ def picture(found: Sequence[Measurement], settings: ForumCostSettings) -> Figure
     by_steps = [one for one in found if one.layers == settings.layers[0] and one.lower_steps in settings.lower_steps]
     by_size = [one for one in found if one.lower_steps == settings.fixed_lower_steps and one.layers in settings.layers]
     for axes, own, across, up, label in (
-        (panels[0], by_steps, _steps, _seconds, "seconds a step"),
-        (panels[1], by_size, _size, _seconds, "seconds a step"),
-        (panels[2], by_steps, _steps, _mebibytes, "memory of a step (MiB)"),
-        (panels[3], by_size, _size, _mebibytes, "memory of a step (MiB)"),
+        (panels[0], by_steps, _steps, _seconds, "seconds per step"),
+        (panels[1], by_size, _size, _seconds, "seconds per step"),
+        (panels[2], by_steps, _steps, _mebibytes, "memory per step (MiB)"),
+        (panels[3], by_size, _size, _mebibytes, "memory per step (MiB)"),
     ):
         _lines(axes, own, across, up, settings)
         axes.set_title(label)

@@ -83,7 +83,7 @@ _FLOOR = 1e-24
 
 
 def picture(curves: Sequence[Curves]) -> Figure:
-    """Four panels with ℰ, a panel each with 𝒦 and q of FORUM."""
+    """Four panels with ℰ, and one each with 𝒦 and q of FORUM."""
     figure, panels = grid(6, columns=3, width=3.4, height=2.9)
     gaps = [panels[0], panels[1], panels[3], panels[4]]
     for axes, start in zip(gaps, INITIALIZATIONS, strict=True):

@@ -123,7 +123,7 @@ def picture(outcomes: Sequence[HyperCleaningOutcome], settings: HyperCleaningSet
         looks = np.minimum(np.arange(1, curves.shape[1] + 1) * settings.evaluate_every, settings.steps)
         history.plot(looks, curves.mean(0), color=color, linewidth=1.5, label=METHODS[method])
     accuracy.set_xticks(range(len(tasks)), tasks)
-    accuracy.set_title("test accuracy (%), a point a seed")
+    accuracy.set_title("test accuracy (%), one point per seed")
     roc.plot([0, 1], [0, 1], color=GREY, linewidth=1.0, linestyle=":")
     roc.set_title("weights as a test for clean labels")
     roc.set_xlabel("corrupted labels passed")

@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Norms:
-    """What came out; one entry a step.
+    """What came out; one entry per step.
 
     Attributes:
         settings: what was asked for.

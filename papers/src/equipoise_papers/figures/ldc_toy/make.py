@@ -15,7 +15,7 @@ from equipoise.study.names import wrapped
 from equipoise.study.pictures.style import ACCENT, COLOURS, GREY, INK, grid, single
 from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.cost_toy.pictures import SPAN, mean_loss
-from equipoise_papers.figures.ldc_toy.run import LDCToyOutcome, LDCToyTrajectories, outcomes, run, seconds_a_step, spread
+from equipoise_papers.figures.ldc_toy.run import LDCToyOutcome, LDCToyTrajectories, outcomes, run, seconds_per_step, spread
 from equipoise_papers.figures.ldc_toy.settings import LDCToySettings
 from equipoise_papers.figures.outputs import made_folder, parts_told, write_outputs
 from equipoise_papers.tables import table as markdown
@@ -40,10 +40,10 @@ def make(settings: LDCToySettings, folder: Path, told: Told = silent) -> str:
     """
     made_folder(folder)
     trajectories = run(settings, parts_told(told, settings.steps))
-    seconds = seconds_a_step(settings)
+    seconds = seconds_per_step(settings)
     table = outcomes(trajectories)
     text = _markdown(table, seconds, settings)
-    numbers = {"settings": asdict(settings), "ends": [asdict(outcome) for outcome in table], "seconds a step": seconds}
+    numbers = {"settings": asdict(settings), "ends": [asdict(outcome) for outcome in table], "seconds per step": seconds}
     pictures = {"": trajectories_picture(trajectories), "-cost": cost_picture(seconds)}
     write_outputs(folder, "ldc-toy", pictures, text, numbers)
     return text
@@ -88,7 +88,7 @@ def _pair(values: tuple[float, float], digits: int) -> str:
 
 
 def trajectories_picture(trajectories: LDCToyTrajectories) -> Figure:
-    """Above the plane of the parameters, below that of the losses; a column a method."""
+    """Above the plane of the parameters, below that of the losses; one column per method."""
     methods = trajectories.settings.methods
     figure, panels = grid(2 * len(methods), columns=len(methods), width=3.0, height=2.9)
     pareto = ParetoSet(trajectories.settings.problem)
@@ -115,7 +115,7 @@ def trajectories_picture(trajectories: LDCToyTrajectories) -> Figure:
 
 
 def cost_picture(seconds: Mapping[str, float]) -> Figure:
-    """Seconds a step over those of the first method."""
+    """Seconds per step over those of the first method."""
     figure, axes = single(5.5, 0.5 + 0.35 * len(seconds))
     first = next(iter(seconds.values()))
     ratios = [value / first for value in seconds.values()]

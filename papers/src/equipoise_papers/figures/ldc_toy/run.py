@@ -21,7 +21,7 @@ from equipoise_papers.figures.cost_toy.teleporter import RowwiseAdam
 from equipoise_papers.figures.ldc_toy.settings import LDCToySettings
 from equipoise_papers.toys import TOLERANCE, ParetoSet
 
-__all__ = ["FLOOR", "LDCToyOutcome", "LDCToyTrajectories", "outcomes", "run", "seconds_a_step", "shifted", "spread"]
+__all__ = ["FLOOR", "LDCToyOutcome", "LDCToyTrajectories", "outcomes", "run", "seconds_per_step", "shifted", "spread"]
 
 Array = NDArray[np.float64]
 
@@ -80,9 +80,9 @@ def run(settings: LDCToySettings, told: Callable[[int], None] | None = None) -> 
             for number, crew in enumerate(crews):
                 part = slice(number * starts, (number + 1) * starts)
                 crew.observe(before[part], losses[part])
-        gram = jacobian @ jacobian.mT
+        gramian = jacobian @ jacobian.mT
         parts = [slice(number * starts, (number + 1) * starts) for number in range(len(crews))]
-        weights = torch.cat([crew.weigh(losses[part], gram[part], step) for crew, part in zip(crews, parts, strict=True)])
+        weights = torch.cat([crew.weigh(losses[part], gramian[part], step) for crew, part in zip(crews, parts, strict=True)])
         adam.step((weights[:, :, None] * jacobian).sum(1))
         before = losses
         if (step + 1) % settings.record_every == 0 or step + 1 == settings.steps:
@@ -102,12 +102,12 @@ class _Crew:
 
     balancers: tuple[Balancer, ...]
 
-    def weigh(self, losses: Tensor, gram: Tensor, step: int) -> Tensor:
+    def weigh(self, losses: Tensor, gramian: Tensor, step: int) -> Tensor:
         first = self.balancers[0]
         if isinstance(first, GramianBalancer) and not first.stateful:
-            return first.weights(gram)
+            return first.weights(gramian)
         rows = []
-        for balancer, own, q in zip(self.balancers, losses, gram, strict=True):
+        for balancer, own, q in zip(self.balancers, losses, gramian, strict=True):
             seen = Observation(_TASKS, (0, 1), own, q if balancer.needs == "gramian" else None, step=step)
             rows.append(balancer.decide(seen).double())
             balancer.update(seen)
@@ -188,8 +188,8 @@ class _Point(nn.Module):
         self.at = nn.Parameter(torch.tensor(start, dtype=torch.float64))
 
 
-def seconds_a_step(settings: LDCToySettings) -> dict[str, float]:
-    """Median over the repeats of the mean seconds a step, by method.
+def seconds_per_step(settings: LDCToySettings) -> dict[str, float]:
+    """Median over the repeats of the mean seconds per step, by method.
 
     The methods take turns, so that whatever else the machine does falls on all of them.
     """

@@ -89,7 +89,7 @@ Runs = Sequence[Mapping[str, Any]]
 
 
 def positions_picture(results: Mapping[str, Runs], tasks: Sequence[str]) -> Figure:
-    """A panel a network: positions over the steps, thin for each seed and thick for their median.
+    """One panel per network: positions over the steps, thin for each seed and thick for their median.
 
     Not the mean: seeds may end on different sides of 0, and nothing lies between.
     """

@@ -93,7 +93,7 @@ def train(run: NormalDigitsRun, settings: NormalDigitsSettings) -> dict[str, Any
         ``test`` and ``validation``: metrics after the last epoch, by name. ``steps``: at which positions were recorded, and
         ``positions``: by task, there. ``gamma``: γ after the last step. ``cosines``: mean cosines of the tasks' gradients by
         the encoder's parameters over a last pass of the training data, in which nothing is trained. ``parameters``: how many.
-        ``seconds``: of processor time a step.
+        ``seconds``: of processor time per step.
     """
     problem = find_problem("digits")
     torch.manual_seed(run.seed)

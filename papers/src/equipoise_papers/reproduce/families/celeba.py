@@ -26,7 +26,9 @@ __all__ = ["DATA", "RECIPES", "celeba_problem", "part", "write_sample"]
 
 DATA = "CelebA as it is distributed: img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt"
 WORK = Workload(gigaflops=1.37, batch=256, steps=636, epochs=15, tasks=40, evaluated=39829)
-MISSING_ROW = "The papers print no F1 scores of single-task training, so that Δm takes --stl, which trains 40 networks a seed."
+MISSING_ROW = (
+    "The papers print no F1 scores of single-task training, so that Δm takes --stl, which trains 40 networks per seed."
+)
 START = 4
 
 
@@ -128,7 +130,7 @@ def part(
         table=table,
         rows=made,
         workload=WORK,
-        network="seven convolutions and two linear layers, a linear head an attribute, 5.2 million parameters; images 64×64",
+        network="seven convolutions and two linear layers, one linear head per attribute, 5.2 million parameters; images 64×64",
         hyperparameters=hyper(
             optimizer="Adam", learning_rate=f"{lr:g}", batch=256, epochs=15, reported="best epoch on validation, by mean F1"
         ),

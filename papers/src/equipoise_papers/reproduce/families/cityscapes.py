@@ -27,8 +27,8 @@ OPEN = (
     "Depth errors are averaged over batches, as in the released code.",
 )
 COST_OPEN = (
-    "COST is taken by the letter of the paper: eq. 7 to 13, one teleport an epoch, unguarded; inner step size, inner steps and "
-    "perturbations are not printed and are the library's.",
+    "COST is taken by the letter of the paper: eq. 7 to 13, one teleport per epoch, unguarded; inner step size, inner steps "
+    "and perturbations are not printed and are the library's.",
     "Teleporting starts after 50 epochs, as in the released scripts; the paper names no number.",
     "FairGrad has α = 1, as the paper says; the released scripts have α = 2.",
 )

@@ -21,7 +21,7 @@ _SMALL = replace(MNIST, samples=(40, 10, 10, 20), batch_size=10, lower_steps=2)
 
 @dataclass(frozen=True)
 class CleaningPart(RunsPart):
-    """A run of :mod:`equipoise_papers.figures.hyper_cleaning` a row and seed, in the thesis' setting."""
+    """One run of :mod:`equipoise_papers.figures.hyper_cleaning` per row and seed, in the thesis' setting."""
 
     name: str
     table: str

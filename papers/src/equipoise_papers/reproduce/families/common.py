@@ -79,7 +79,7 @@ BILEVEL_OPEN = (
 
 
 def cost(balancer: str = "fairgrad", **options: object) -> str:
-    """COST to the letter of the paper, on top of a balancer: eq. 7 to 13, one teleport an epoch."""
+    """COST to the letter of the paper, on top of a balancer: eq. 7 to 13, one teleport per epoch."""
     merged = {**_PAPER, "history": "reuse", **options}
     return f"cost({','.join(f'{name}={value}' for name, value in merged.items())})+{balancer}"
 

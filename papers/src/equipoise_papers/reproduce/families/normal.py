@@ -194,7 +194,7 @@ class _Columns(nn.Module):
 
 
 def _celeba(name: str, made: tuple[RecipeRow, ...], flow: bool) -> StudyPart:
-    network = "ResNet-18 with average pooling, a linear head an attribute" + ("; NORMAL's flow between" if flow else "")
+    network = "ResNet-18 with average pooling, one linear head per attribute" + ("; NORMAL's flow between" if flow else "")
     return StudyPart(
         name=name,
         table="thesis-table5.3",

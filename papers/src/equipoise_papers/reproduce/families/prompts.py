@@ -55,7 +55,7 @@ class PromptPart(RunsPart):
         return write_sample(self.kind)(folder)
 
     def run(self, setting: Setting, row: RecipeRow, seed: int, epochs: int | None, folder: Path) -> dict[str, float]:
-        """Tunes a prompt; ``epochs`` are mini-batches a task here, 200 in the thesis."""
+        """Tunes a prompt; ``epochs`` are mini-batches per task here, 200 in the thesis."""
         clip, tasks = _prepared(self.kind, setting.folder(), setting.extra.get("clip", ""), setting.smoke, folder)
         method, _, dimension = row.method.partition(":")
         if method == "zero-shot":
@@ -116,7 +116,7 @@ def _part(kind: str, name: str) -> PromptPart:
         Workload(gigaflops=6.0, batch=classes * _SAMPLES[kind], steps=1, epochs=200, tasks=count, evaluated=0, forward=True),
         "a frozen CLIP, a prompt of 4 tokens p = A v",
         hyper(
-            iterations="200, a mini-batch of 64 images a task in each",
+            iterations="200, in each a mini-batch of 64 images per task",
             population=_SAMPLES[kind],
             step_size="0.5 for ASMG and ASMG-EW, 0.01 for ES and BES",
             initial="μ = 0, Σ = I",
@@ -127,7 +127,7 @@ def _part(kind: str, name: str) -> PromptPart:
             "given, and the accuracies of another one are not comparable.",
             "BES' step size was chosen from 0.5, 0.1 and 0.01, and which one is not said; here it is 0.01.",
             "The split is 60/20/20 at random.",
-            "An epoch of --epochs is an iteration: a mini-batch a task, and a population of prompts.",
+            "An epoch of --epochs is an iteration: a mini-batch per task, and a population of prompts.",
         ),
         subfolder=kind,
     )
