@@ -24,7 +24,7 @@ from equipoise.balance.bayesagg.likelihoods import BinaryCrossEntropy, CrossEntr
 from equipoise.balance.bayesagg.moments import drawn_moments, squared_error_moments
 from equipoise.study import Problem, Splits, Study, parse_methods
 from equipoise.study.plan import Run
-from equipoise.study.problems.digits import digits_problem
+from equipoise.study.problems import digits_problem
 from equipoise.study.training import train
 from tests.problems import Heads, batch, losses, optimizer_of, parameters_of, same, targets
 from tests.states import assert_same_state, kept

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from equipoise.blackbox import ASMG, OPTIMIZERS, minimize
-from equipoise.blackbox.minimizing.settings import worded
+from equipoise.blackbox.minimizing import worded
 from equipoise.errors import EquipoiseError, InputError
 
 

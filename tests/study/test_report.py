@@ -10,7 +10,7 @@ from rich.console import Console
 
 from equipoise.study import Results
 from equipoise.study.pictures import PICTURES, TELEPORT_PICTURES
-from equipoise.study.pictures.labels import spread_apart
+from equipoise.study.pictures.style import spread_apart
 from equipoise.study.report import print_results, write_report
 from equipoise.study.report.content import content
 

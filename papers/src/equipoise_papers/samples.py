@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.data.celeba.lists import ATTRIBUTES
+from equipoise.data.celeba import ATTRIBUTES
 from equipoise.errors import InputError, require
 
 __all__ = [

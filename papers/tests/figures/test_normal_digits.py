@@ -16,7 +16,7 @@ from equipoise.data import TensorBatches
 from equipoise.data.digits import digits
 from equipoise.nets import NORMAL, DigitsNet
 from equipoise.study.problem import Problem, Splits
-from equipoise.study.problems.find import find_problem
+from equipoise.study.problems import find_problem
 from equipoise_papers.figures.normal_digits.make import make
 from equipoise_papers.figures.normal_digits.run import build, train
 from equipoise_papers.figures.normal_digits.settings import NETWORKS, NormalDigitsRun, NormalDigitsSettings

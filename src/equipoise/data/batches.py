@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from equipoise.data.loading.seeds import generator_of
+from equipoise.data.loading import generator_of
 from equipoise.errors import InputError
 
 __all__ = ["TensorBatches"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from equipoise.data.celeba.lists import ATTRIBUTES
+from equipoise.data.celeba import ATTRIBUTES
 from equipoise.errors import InputError
 from equipoise.nets.heads import module_a_task
 

@@ -9,7 +9,7 @@ Rooms, in the order in which a study passes through them:
 
 =================  =====================================================================================
 ``problem.py``     what is trained and how it is judged; ``reported.py``: by which of its epochs
-``problems/``      the problems that come with the library; finding one by name or in a user's file
+``problems.py``    the embedded problem; finding one by name or in a user's file
 ``methods.py``     "cagrad:c=0.2" → a method to compare; ``options.py`` reads the options
 ``teleports.py``   "cost(gamma=0.2)+" → the teleport that goes on top of it
 ``shelf.py``       every method that is known by name; ``task_weights.py`` those that learn weights on validation data
@@ -24,7 +24,7 @@ Rooms, in the order in which a study passes through them:
 ``study.py``       all of it together
 ``results.py``     the records of a folder, as numbers over seeds
 ``report/``        terminal table, Markdown, HTML
-``pictures/``      one file a picture
+``pictures/``      the pictures of a report
 =================  =====================================================================================
 """
 

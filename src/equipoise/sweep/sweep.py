@@ -23,10 +23,10 @@ from equipoise.study.processes.pool import execute
 from equipoise.study.progress import duration, progress
 from equipoise.study.records import read_record
 from equipoise.sweep.folder import SweepFolder
+from equipoise.sweep.front import select
 from equipoise.sweep.objectives import drop, find_metric, parse_objectives
 from equipoise.sweep.outcome import Outcome
 from equipoise.sweep.samplers import make_pruner, make_sampler
-from equipoise.sweep.select import select
 from equipoise.sweep.space import Space
 from equipoise.sweep.storage import turn
 from equipoise.sweep.trials import Search, load_trials

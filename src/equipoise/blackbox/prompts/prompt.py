@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.blackbox.arrays import Array, read_array
-from equipoise.blackbox.prompts.adapter import PromptModel
+from equipoise.blackbox.prompts.clip import PromptModel
 from equipoise.blackbox.prompts.tasks import PromptTask
 from equipoise.errors import EquipoiseError, InputError
 

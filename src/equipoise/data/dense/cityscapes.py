@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from equipoise.data.dense.augmentation import ZoomAndFlip
-from equipoise.data.dense.scenes import Layout, SceneDataset
-from equipoise.data.dense.splits import Loaders, scene_loaders
+from equipoise.data.dense.scenes import Layout, Loaders, SceneDataset, scene_loaders
 from equipoise.errors import InputError
 
 __all__ = ["Cityscapes", "cityscapes_loaders"]

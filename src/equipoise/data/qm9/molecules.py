@@ -10,9 +10,8 @@ import torch
 
 from equipoise.data.loading import DatasetBatches, EpochDataset
 from equipoise.data.qm9.graphs import Molecules
-from equipoise.data.qm9.scaling import TargetScaling
 from equipoise.data.qm9.stored import read_molecules
-from equipoise.data.qm9.targets import TARGETS
+from equipoise.data.qm9.targets import TARGETS, TargetScaling
 from equipoise.errors import DataSetError, InputError
 
 __all__ = ["QM9Molecules", "qm9_loaders"]

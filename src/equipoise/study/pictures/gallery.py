@@ -8,19 +8,21 @@ from typing import Generic, TypeVar
 
 from matplotlib.figure import Figure
 
-from equipoise.study.pictures.conflicts import conflicts_picture
-from equipoise.study.pictures.cosines import cosines_picture
-from equipoise.study.pictures.delta_m import delta_m_picture
-from equipoise.study.pictures.loss_and_conflict import loss_and_conflict_picture
-from equipoise.study.pictures.loss_distribution import loss_distribution_picture
-from equipoise.study.pictures.losses import losses_picture
-from equipoise.study.pictures.metrics import metrics_picture
-from equipoise.study.pictures.seconds import seconds_picture
-from equipoise.study.pictures.teleport_changes import teleport_changes_picture
-from equipoise.study.pictures.teleport_conflicts import teleport_conflicts_picture
-from equipoise.study.pictures.teleport_searches import teleport_searches_picture
-from equipoise.study.pictures.teleport_seconds import teleport_seconds_picture
-from equipoise.study.pictures.weights import weights_picture
+from equipoise.study.pictures.comparison import delta_m_picture, metrics_picture, seconds_picture
+from equipoise.study.pictures.teleports import (
+    teleport_changes_picture,
+    teleport_conflicts_picture,
+    teleport_searches_picture,
+    teleport_seconds_picture,
+)
+from equipoise.study.pictures.training import (
+    conflicts_picture,
+    cosines_picture,
+    loss_and_conflict_picture,
+    loss_distribution_picture,
+    losses_picture,
+    weights_picture,
+)
 from equipoise.study.results import Results
 
 __all__ = ["PICTURES", "TELEPORT_PICTURES", "Picture"]

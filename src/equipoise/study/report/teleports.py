@@ -7,8 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from equipoise.study.report.side_table import SideTable
-from equipoise.study.report.words import brief
+from equipoise.study.report.words import SideTable, brief
 from equipoise.study.results import Results
 from equipoise.teleport import TeleportReport
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from equipoise.metrics import delta_m, holm, paired_comparison, spread
 from equipoise.study.files import plain, rounded, write_whole
 from equipoise.study.pictures.style import COLOURS, INK, grid
-from equipoise.study.problems.find import find_problem
+from equipoise.study.problems import find_problem
 from equipoise.study.report.words import brief
 from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.normal_digits.run import train

@@ -25,7 +25,7 @@ from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.study.methods import parse_method
 from equipoise.study.problem import Splits
-from equipoise.study.problems.find import find_problem
+from equipoise.study.problems import find_problem
 from equipoise_papers.figures.normal_digits.settings import NormalDigitsRun, NormalDigitsSettings
 
 __all__ = ["build", "train"]
