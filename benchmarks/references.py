@@ -101,7 +101,7 @@ class ConvexConcaveNash:
         tasks: K.
         compiled: the route as it could be: the constraints as one, the linearisation's slope as a parameter of its own, which
             lets CVXPY keep the compiled problem, and an end as soon as the equation holds to 1e-3. Otherwise as the method's
-            released code and what derives from it have it: a constraint a task, the slope an expression of parameters, for
+            released code and what derives from it have it: one constraint per task, the slope an expression of parameters, for
             which CVXPY compiles every programme anew, and an end when α has stopped moving.
         programmes: the most to solve.
     """

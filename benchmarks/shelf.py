@@ -22,7 +22,7 @@ def run(say: Callable[[str], None], *, budget: float = 1.0) -> None:
 
     Args:
         say: takes each line or table.
-        budget: seconds a race, relative to the usual.
+        budget: seconds per race, relative to the usual.
     """
     problem = PROBLEMS[-1]
     # The heads have two layers, and targets are asked for by methods that need linear ones.

@@ -30,7 +30,7 @@ def run(say: Say, *, budget: float = 1.0) -> None:
 
     Args:
         say: takes each line or table.
-        budget: seconds a race, relative to the usual.
+        budget: seconds per race, relative to the usual.
     """
     families = "; ".join(f"*{name}*: {what}" for name, what in FAMILIES.items())
     say(

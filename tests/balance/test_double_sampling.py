@@ -492,7 +492,7 @@ def test_bad_input() -> None:
     sgd = torch.optim.SGD(model.parameters(), lr=0.01)
     mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), sgd, "sdmgrad")
     with pytest.raises(
-        eq.InputError, match=r"SDMGrad looks at 2 further batches a step: give a loader.*further=\(first, second\)"
+        eq.InputError, match=r"SDMGrad looks at 2 further batches per step: give a loader.*further=\(first, second\)"
     ):
         mtl.step(batch())
     with pytest.raises(eq.InputError, match="a tuple of 2 batches, or of a multiple of 2; got 3 of them"):

@@ -34,11 +34,11 @@ class DualProj(PreferenceBalancer):
     mean gradient, after Quinton and Rey (2024), who gave it the name. Exact, without a margin (the paper's γ is 0 here).
 
     Args:
-        preference: p, one number a task, at least 0, in the tasks' order or by name; 1/K if left out. A batch that lacks
+        preference: p, one number per task, at least 0, in the tasks' order or by name; 1/K if left out. A batch that lacks
             tasks uses the numbers of those it holds.
 
     Raises:
-        InputError: negative, non-finite, or not one preference a task.
+        InputError: negative, non-finite, or not one preference per task.
 
     Example:
         >>> import torch

@@ -39,7 +39,7 @@ class IMTL(GramianBalancer):
     In the paper task-specific parameters get the gradient of their scaled loss, and s is learned by the model's own
     optimizer. Here s has an Adam of its own, because the optimizer stays the user's, and task-specific parameters get the
     gradient of their own loss as with every balancer that looks at gradients. For optimizers that normalise gradients, Adam
-    among them, a slowly moving factor exp(s_k) there makes little difference; with plain SGD it is a learning rate a task.
+    among them, a slowly moving factor exp(s_k) there makes little difference; with plain SGD it is one learning rate per task.
 
     Args:
         learning_rate: of Adam on s.

@@ -46,7 +46,7 @@ class MoCo(GradientBalancer):
     has no ball. Default step sizes are those of released code. Single level only: no lower level's solution is
     estimated.
 
-    Memory: one row of the shared parameters' length a task, and two more during the step. Of a batch that lacks tasks,
+    Memory: one row of the shared parameters' length per task, and two more during the step. Of a batch that lacks tasks,
     those present share the weight that they had together; a task alone in its batch thus keeps its weight.
 
     Args:

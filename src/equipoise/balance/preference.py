@@ -19,11 +19,11 @@ class PreferenceBalancer(GramianBalancer):
     """A balancer on the Gramian in which tasks can count more or less.
 
     Args:
-        preference: one number a task, at least 0, in the tasks' order or by name; equal ones if left out, see ``usual``.
+        preference: one number per task, at least 0, in the tasks' order or by name; equal ones if left out, see ``usual``.
             A batch that lacks tasks uses the numbers of those it holds, as they are.
 
     Raises:
-        InputError: negative, non-finite, or not one number a task.
+        InputError: negative, non-finite, or not one number per task.
     """
 
     usual = "mean"

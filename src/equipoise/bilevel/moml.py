@@ -32,7 +32,7 @@ class MOML(BilevelSolver):
     them. A balancer, the multi-objective solver, combines the m hypergradients. ω becomes ω_T.
 
     Time of a step: T gradients of f and m times T products with its second derivatives; ``memory="checkpointed"`` takes
-    about one more evaluation and gradient of f a lower step, or two, and keeps √T copies of ω in place of T graphs.
+    about one more evaluation and gradient of f per lower step, or two, and keeps √T copies of ω in place of T graphs.
 
     Args:
         problem: what is solved.

@@ -76,7 +76,7 @@ def read_office(
             ``Clipart``, ``Product``, ``Real World`` (Office-Home), or sources of the user's own.
         sources: which folders; all if left out.
         seed: of the splits.
-        lists: source → split (``train``, ``validation``, ``test``) → a text file with a line an image: its path, relative to
+        lists: source → split (``train``, ``validation``, ``test``) → a text file with one line per image: its path, relative to
             ``root`` or to the list's folder, and its class number, separated by a space. Where the image lies in the folder of
             a class, its label is that class's place among the folders in alphabetical order, and the list's number only has
             to go with the same folder throughout: published lists number the classes in an order of their own.
@@ -379,7 +379,7 @@ def office_loaders(
         cache: folder of the resized images; ``None`` to decode each time.
         seed: of the training order.
         split_seed: of the splits, the same for all runs of a study.
-        workers: processes a loader that read ahead, and that fill the cache.
+        workers: processes of each loader that read ahead, and that fill the cache.
         pin_memory: whether batches lie in page-locked memory.
         drop_last: whether a last, smaller training batch is left out.
 

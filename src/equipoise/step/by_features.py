@@ -1,4 +1,4 @@
-"""The way with gradients at a module's output: each head is differentiated once a task, the encoder once a step."""
+"""The way with gradients at a module's output: each head is differentiated once per task, the encoder once per step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way of balancers that look at task gradients: a backward pass a task, then the weighted sum of the rows."""
+"""The way of balancers that look at task gradients: one backward pass per task, then the weighted sum of the rows."""
 
 from __future__ import annotations
 
@@ -297,7 +297,7 @@ def check_rows(context: Context, turn: Turn, squares: Tensor, means: Tensor, nam
     Args:
         context: tasks and checks.
         turn: the step.
-        squares: one number a task ``[k]`` that is finite if its gradient is.
+        squares: one number per task ``[k]`` that is finite if its gradient is.
         means: losses ``[k]``.
         names: of these tasks.
     """

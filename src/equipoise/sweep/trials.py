@@ -44,7 +44,7 @@ class Search:
         space: what is searched.
         objectives: what trials are judged by.
         folder: of the sweep.
-        epochs: passes over the training data a trial.
+        epochs: passes over the training data per trial.
         seed: of all trials, and of the sampler.
         budget: trials in all, those that are there already and those of other processes included.
         sampler: see :data:`~equipoise.sweep.samplers.SAMPLERS`.

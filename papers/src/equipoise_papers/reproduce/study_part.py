@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from equipoise.errors import UnknownMethodError
+from equipoise.method import MethodSpec
 from equipoise.study.methods import Method, parse_method
 from equipoise.study.plan import Run
 from equipoise.study.problem import Problem, Splits
@@ -142,14 +142,20 @@ class StudyPart(Part):
         problem = _shortened(self.problem(setting), steps)
         found = {}
         for row in self.made(rows):
-            # Teleporting starts at once, or a few steps would never come to it.
-            method = parse_method(re.sub(r"\bstart=\d+", "start=0", row.method))
-            record = train(problem, Run(0, method=method), epochs=1, gramian_every=0)
+            record = train(problem, Run(0, method=parse_method(_at_once(row.method))), epochs=1, gramian_every=0)
             found[row.name] = {name: [float(value)] for name, value in record["final"]["test"].items()}
         return found
 
     def write_sample(self, folder: Path) -> Path:
         return self.sample(folder)
+
+
+def _at_once(method: str) -> MethodSpec:
+    """A method whose teleporting starts in the first epoch, or a few steps would never come to it."""
+    spec = MethodSpec.parse(method)
+    if spec.teleport is None or "start" not in spec.teleport.options:
+        return spec
+    return replace(spec, teleport=replace(spec.teleport, options={**spec.teleport.options, "start": 0}))
 
 
 def _shortened(problem: Problem, steps: int) -> Problem:

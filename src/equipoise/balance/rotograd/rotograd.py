@@ -34,7 +34,7 @@ _EPSILON = 1e-30
     serves="one encoder whose output all heads start from, with tasks in conflict there",
     caveats=(
         "is given the model's parts (`features`, `heads`; studies take them from the problem); the rotations belong to the "
-        "model, so save them with it; one batch a step, no drop-in; has a learning rate of its own; remembers"
+        "model, so save them with it; one batch per step, no drop-in; has a learning rate of its own; remembers"
     ),
     adds_up_to="no fixed sum: each task's features get a gradient of one norm C",
     checked="autograd of the rotation loss and of the features' gradients, equations",
@@ -69,7 +69,7 @@ class RotoGrad(OnFeatures, GramianBalancer):
       ``learning_rate`` on the way.
 
     Tasks that a batch lacks keep their rotation. It needs :class:`~equipoise.MultiTaskOptimizer`, which then takes
-    gradients at the output of ``features`` by itself, and one batch a step.
+    gradients at the output of ``features`` by itself, and one batch per step.
 
     Args:
         features: the module, or its dotted name in the model, whose output z all heads start from: one tensor.

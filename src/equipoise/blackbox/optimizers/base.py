@@ -25,7 +25,7 @@ class Optimizer(ABC):
 
     Args:
         mean: where the search starts [d]; NumPy or torch.
-        std: standard deviation of the samples around it; a number or one a dimension [d].
+        std: standard deviation of the samples around it; a number or one per dimension [d].
         samples: N, how many points are evaluated in an iteration.
         seed: of the samples: an integer or a NumPy generator; unpredictable if left out.
         failed: what becomes of a sample whose outputs are not all finite: ``"drop"`` leaves it out of the iteration,

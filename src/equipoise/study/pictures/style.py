@@ -63,8 +63,8 @@ def grid(panels: int, *, columns: int, width: float, height: float, **shared: An
     Args:
         panels: how many.
         columns: at most so many side by side.
-        width: inches a panel.
-        height: inches a panel.
+        width: inches per panel.
+        height: inches per panel.
         **shared: passed to ``Figure.subplots``, such as ``sharey=True``.
     """
     columns = min(columns, panels)
@@ -249,11 +249,11 @@ def legend(figure: Figure, entries: Sequence[tuple[str, str, str]]) -> None:
 def dots(
     axes: Axes, values: Sequence[Sequence[float]], *, colour: str | Sequence[str] = ACCENT, texts: Sequence[str] = ()
 ) -> None:
-    """Draws one line a name.
+    """Draws one line per name.
 
     Args:
         axes: with the names on its y axis.
-        values: for each name, one value a seed.
+        values: for each name, one value per seed.
         colour: of the marks; one for all, or one for each name.
         texts: written at the right edge, one for each name.
     """

@@ -51,7 +51,7 @@ REFUSED = GREY
 WITH = COLOURS[1]  # a method with its teleport …
 WITHOUT = COLOURS[0]  # … and without
 _ROWS = 6  # more methods than that would not be looked at
-_WIDTH = 4.0  # inches a panel
+_WIDTH = 4.0  # inches per panel
 _TITLE = 52  # characters above a panel
 
 
@@ -72,7 +72,7 @@ def attempts(results: Results, method: str) -> list[TeleportReport]:
 
 
 def rows(results: Results, names: Sequence[str], *, height: float = 2.6) -> tuple[Figure, Iterator[tuple[str, Axes, Axes]]]:
-    """A figure with one row a method: its name, the left panel and the right panel."""
+    """A figure with one row per method: its name, the left panel and the right panel."""
     figure, panels = grid(2 * len(names), columns=2, width=_WIDTH, height=height)
     for name, axes in zip(names, panels[::2], strict=True):
         axes.set_title(shortened(results.short(name), _TITLE), loc="left", fontsize=10, fontweight="bold")
@@ -89,7 +89,7 @@ def note_what_is_left_out(figure: Figure, results: Results, names: Sequence[str]
 
 
 def task_colours(results: Results) -> dict[str, str]:
-    """A colour a task; one for all where there are too many tasks to tell them apart."""
+    """One colour per task; one for all where there are too many tasks to tell them apart."""
     few = len(results.tasks) <= len(COLOURS)
     return {task: COLOURS[position] if few else COLOURS[0] for position, task in enumerate(results.tasks)}
 
@@ -122,7 +122,7 @@ _BETTER, _WORSE = "#E3F2EA", "#FBE6E0"
 
 
 def teleport_changes_picture(results: Results) -> Figure | None:
-    """One row a method: cosines after against before, and the ratio of norms over training; one mark a task and attempt."""
+    """One row per method: cosines after against before, and the ratio of norms over training; one mark per task and attempt."""
     names = [name for name in shown(results) if any(report.cosines_after for report in attempts(results, name))]
     if not names:
         return None
@@ -133,7 +133,7 @@ def teleport_changes_picture(results: Results) -> Figure | None:
         _cosines(cosines, reports, colours)
         _norms(norms, reports, colours)
     few = len(set(colours.values())) == len(colours)
-    tasks = [(task, colour) for task, colour in colours.items()] if few else [("accepted, one mark a task", COLOURS[0])]
+    tasks = [(task, colour) for task, colour in colours.items()] if few else [("accepted, one mark per task", COLOURS[0])]
     legend_of(
         figure,
         [
@@ -196,7 +196,7 @@ def _marks(axes: Axes, entries: list[tuple[TeleportReport, object, object]], col
 
 
 def teleport_conflicts_picture(results: Results) -> Figure | None:
-    """One panel a method that teleports: its share of conflicting steps, and that of its counterpart without."""
+    """One panel per method that teleports: its share of conflicting steps, and that of its counterpart without."""
     names = [name for name in shown(results, attempted=False) if _any(results.curve(name, "conflicts", "smallest"))]
     if not names:
         return None
@@ -234,12 +234,12 @@ def _any(curve: list[float]) -> bool:
     return any(map(math.isfinite, curve))
 
 
-_LINES = 80  # a method; more would be one grey area
+_LINES = 80  # per method; more would be one grey area
 _ACCEPTED_LINE = "#8FCBB5"  # ACCEPTED, but light enough for many of them
 
 
 def teleport_searches_picture(results: Results) -> Figure | None:
-    """One row a method: L_t and L_g before each inner step, one line an attempt, and their means."""
+    """One row per method: L_t and L_g before each inner step, one line per attempt, and their means."""
     names = [name for name in shown(results) if any(report.invariance for report in attempts(results, name))]
     if not names:
         return None
@@ -303,7 +303,7 @@ def _leave_out_outliers(axes: Axes, lines: Sequence[Sequence[float]]) -> None:
 
 
 def teleport_seconds_picture(results: Results) -> Figure | None:
-    """Seconds an epoch of each method that teleports, below its counterpart without, and their ratio."""
+    """Seconds per epoch of each method that teleports, below its counterpart without, and their ratio."""
     names: list[str] = []
     for name in results.teleporting():
         names += [own for own in (results.counterpart(name), name) if own is not None and own not in names]
@@ -323,7 +323,7 @@ def teleport_seconds_picture(results: Results) -> Figure | None:
     axes.set_xlim(left=0)
     compared = any(results.counterpart(name) in names for name in teleporting)
     above_texts(axes, "mean, and its ratio to\nthe same without teleports" if compared else "mean")
-    axes.set_xlabel("seconds an epoch (steps and teleports; mean over the epochs of a run)")
+    axes.set_xlabel("seconds per epoch (steps and teleports; mean over the epochs of a run)")
     return figure
 
 

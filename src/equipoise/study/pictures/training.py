@@ -41,7 +41,7 @@ __all__ = [
     "weights_picture",
 ]
 
-_HEIGHT = 3.0  # inches a panel, title and labels included
+_HEIGHT = 3.0  # inches per panel, title and labels included
 _PANELS = 12  # more tasks than that would not be readable in one picture
 
 
@@ -228,7 +228,7 @@ _ENDS, _STAYS = "#C62828", "#8A6D6D"
 
 
 def loss_and_conflict_picture(results: Results) -> Figure | None:
-    """One row a method that teleports: on the left its counterpart without teleports, on the right the method itself."""
+    """One row per method that teleports: on the left its counterpart without teleports, on the right the method itself."""
     names = [name for name in shown(results, attempted=False) if results.points(name)]
     if not names:
         return None

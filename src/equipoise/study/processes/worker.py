@@ -24,7 +24,7 @@ THREADS = {
     "NUMEXPR_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",
 }
-"""Environment of every process of a study: one thread a run, and nothing left to chance in the order of a set."""
+"""Environment of every process of a study: one thread per run, and nothing left to chance in the order of a set."""
 
 
 def pack(work: dict[str, Any]) -> bytes:

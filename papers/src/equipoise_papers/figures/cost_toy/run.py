@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from equipoise.errors import InputError
-from equipoise.study.methods import parse_method
+from equipoise.method import MethodSpec
 from equipoise_papers.figures.cost_toy.settings import CostToySettings
 from equipoise_papers.figures.cost_toy.teleporter import CostToyAttempt, RowwiseAdam, Teleporter
 from equipoise_papers.figures.cost_toy.weights import weights_of
@@ -127,10 +127,12 @@ def _crews(settings: CostToySettings, rows: tuple[Trajectory, ...]) -> dict[str,
     each = len(rows) // len(settings.balancers)
     crews: dict[str, _Crew] = {}
     for number, name in enumerate(settings.balancers):
-        method = parse_method(name)
-        if method.teleport is not None:
-            raise InputError(f'"{name}" teleports already; every balancer is run alone and with COST, so write "{method.name}"')
-        made = method.make(0)
+        spec = MethodSpec.parse(name)
+        if spec.teleport is not None:
+            raise InputError(
+                f'"{name}" teleports already; every balancer is run alone and with COST, so write "{spec.balancer}"'
+            )
+        made, _ = spec.make(0)
         crews[name] = _Crew(weights_of(made), slice(number * each, (number + 1) * each), made.needs != "losses")
     return crews
 

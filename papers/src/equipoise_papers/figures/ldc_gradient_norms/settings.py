@@ -12,7 +12,7 @@ __all__ = ["LDCGradientNormsSettings"]
 
 
 def _options_read(text: str) -> dict[str, Any]:
-    from equipoise.study.options import read_options
+    from equipoise.method import read_options
 
     return read_options(text, text)
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from equipoise.balance.base import Balancer, GramianBalancer, LossBalancer, Observation
 from equipoise.errors import InputError
+from equipoise.method import MethodSpec
 from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer
-from equipoise.study.methods import parse_method
 from equipoise_papers.figures.cost_toy.teleporter import RowwiseAdam
 from equipoise_papers.figures.ldc_toy.settings import LDCToySettings
 from equipoise_papers.toys import TOLERANCE, ParetoSet
@@ -120,9 +120,9 @@ class _Crew:
 
 
 def _crew(text: str, count: int) -> _Crew:
-    method = parse_method(text)
-    balancers = tuple(method.make(0) for _ in range(count))
-    if method.teleport is not None or not isinstance(balancers[0], LossBalancer | GramianBalancer):
+    spec = MethodSpec.parse(text)
+    balancers = tuple(spec.balancer.make(0)[0] for _ in range(count))
+    if spec.teleport is not None or not isinstance(balancers[0], LossBalancer | GramianBalancer):
         raise InputError(f'"{text}" cannot be run here: only balancers that look at losses or the Gramian, without a teleport')
     return _Crew(balancers)
 
@@ -209,7 +209,7 @@ def _seconds(settings: LDCToySettings, method: str) -> float:
         return shifted(problem.losses(model.at))  # type: ignore[arg-type]
 
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr)
-    mtl = MultiTaskOptimizer(Objective(model, losses), optimizer, parse_method(method).make(0), shared=model)
+    mtl = MultiTaskOptimizer(Objective(model, losses), optimizer, method, shared=model)
     began = time.perf_counter()
     for _ in range(settings.timed_steps):
         mtl.step(None)
