@@ -93,7 +93,7 @@ def test_a_search_resumes_bit_by_bit_with_its_batches_and_counters(method: str, 
     assert again.state_dict() == once.state_dict()
     assert again.queries == whole.evaluations
     with pytest.raises(InputError, match="another"):
-        search(20, checkpoint=tmp_path / "search", failed="penalise")
+        search(20, checkpoint=tmp_path / "search", failed="penalize")
 
 
 def test_the_example_end_to_end(tmp_path) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import re
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -46,7 +46,7 @@ def written(folder: Path, recipe: str, values: dict[str, dict[int, dict[str, flo
                     "epochs": 1,
                     "history": [{"epoch": 1, "test": own, "validation": None, "losses": {}}],
                     "final": {"test": own, "validation": None},
-                    "seconds_per_step": {"median": 1.0, "mean": 1.0, "steps": 1},
+                    "seconds_a_step": {"median": 1.0, "mean": 1.0, "steps": 1},
                     "memory_mb": {},
                     "wall_seconds": 1.0,
                     "versions": {},

@@ -409,8 +409,8 @@ class BayesAggMTL(OnFeatures, GradientBalancer):
         size = task.inputs.shape[1]
         noise = torch.randn(self.samples, *posterior.precision.shape[:2], generator=generator, dtype=dtype)
         draws = posterior.draw(noise.to(weight.device, torch.float64)).reshape(self.samples, task.outputs, size).to(dtype)
-        centre = posterior.mean().reshape(task.outputs, size).to(dtype)
-        mean, variance = drawn_moments(task.likelihood, draws, centre, task.inputs.to(dtype), task.targets, width)
+        center = posterior.mean().reshape(task.outputs, size).to(dtype)
+        mean, variance = drawn_moments(task.likelihood, draws, center, task.inputs.to(dtype), task.targets, width)
         return mean.double(), variance.double()
 
     def _head(self, task: str, heads: Mapping[str, nn.Linear]) -> nn.Linear:

@@ -212,9 +212,9 @@ class RotoGrad(OnFeatures, GramianBalancer):
 
     # -- a step
 
-    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weights from one Gramian ``[K, K]`` of feature gradients, with the norms at the start that were seen, if any were."""
-        norms = np.sqrt(np.clip(gram.diagonal(), 0, None))
+        norms = np.sqrt(np.clip(gramian.diagonal(), 0, None))
         first = self.first_norms
         if first is None:
             return self._weights(norms, norms)

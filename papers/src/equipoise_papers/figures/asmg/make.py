@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from equipoise.study.files import write_whole
-from equipoise.study.pictures.style import COLOURS, GREY, grid
+from equipoise.study.pictures.style import COLORS, GREY, grid
 from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.asmg.run import problem, trajectory
 from equipoise_papers.figures.asmg.settings import ASMGCell, ASMGRun, ASMGSettings
@@ -93,13 +93,13 @@ def picture(
             axes.plot(
                 where,
                 np.exp(np.median(curves, axis=0)),
-                color=COLOURS[place % len(COLOURS)],
+                color=COLORS[place % len(COLORS)],
                 linewidth=2.0 if method.startswith("asmg") else 1.4,
                 label=_NAMES.get(method, method),
                 zorder=4 if method.startswith("asmg") else 3,
             )
             if ends < settings.iterations:
-                axes.plot(ends, np.exp(np.median(curves, axis=0)[-1]), ".", color=COLOURS[place % len(COLOURS)], zorder=5)
+                axes.plot(ends, np.exp(np.median(curves, axis=0)[-1]), ".", color=COLORS[place % len(COLORS)], zorder=5)
         axes.set_yscale("log")
         # BES diverges beyond every other curve.
         axes.set_ylim(floor / 2, 1e3)

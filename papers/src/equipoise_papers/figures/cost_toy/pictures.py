@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from equipoise.study.pictures.style import COLOURS, INK, grid
+from equipoise.study.pictures.style import COLORS, INK, grid
 from equipoise_papers.figures.cost_toy.run import CostToyTrajectories
 from equipoise_papers.toys import ParetoSet, TwoTasks
 
@@ -116,7 +116,7 @@ def _plane(axes: Axes, trajectories: CostToyTrajectories, pareto: ParetoSet, bal
     axes.plot(*pareto.points.T, color=INK, linewidth=5, alpha=0.35, solid_capstyle="round", zorder=2)
     for number in range(len(trajectories.settings.starts)):
         rows = trajectories.rows_of(balancer, number, teleporting=teleporting)
-        color = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         for order, row in enumerate(rows):
             # The first seed is drawn to be followed, the others to show how much they differ.
             strength = 1.0 if order == 0 else 0.35
@@ -186,7 +186,7 @@ def front_picture(trajectories: CostToyTrajectories, balancer: str) -> Figure:
 def _losses(axes: Axes, trajectories: CostToyTrajectories, balancer: str, *, teleporting: bool) -> None:
     for number in range(len(trajectories.settings.starts)):
         row = trajectories.rows_of(balancer, number, teleporting=teleporting)[0]
-        color = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         own = path(trajectories, row)
         for piece in own.pieces:
             axes.plot(*_at(trajectories, piece).T, color=color, linewidth=1.4, zorder=4)

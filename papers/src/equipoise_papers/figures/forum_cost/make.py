@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from equipoise.errors import EquipoiseError
-from equipoise.study.pictures.style import COLOURS, grid
+from equipoise.study.pictures.style import COLORS, grid
 from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.forum_cost.settings import METHODS, ForumCostSettings
 from equipoise_papers.figures.outputs import made_folder, write_outputs
@@ -146,7 +146,7 @@ def _lines(
         own = sorted((across(one), up(one)) for one in found if one.method == method)
         # MoCo lies on top of MOML; dashes let both be seen.
         style = "--" if method == "moco" else "-"
-        axes.plot(*zip(*own, strict=True), style, color=COLOURS[position], marker="o", markersize=3.5, label=METHODS[method])
+        axes.plot(*zip(*own, strict=True), style, color=COLORS[position], marker="o", markersize=3.5, label=METHODS[method])
     axes.set_ylim(bottom=0)
 
 

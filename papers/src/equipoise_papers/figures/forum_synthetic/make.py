@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from equipoise.study.pictures.style import COLOURS, STYLES, grid
+from equipoise.study.pictures.style import COLORS, STYLES, grid
 from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.forum_synthetic.run import Curves, run
 from equipoise_papers.figures.forum_synthetic.settings import INITIALIZATIONS, METHODS, ForumSyntheticSettings
@@ -89,7 +89,7 @@ def picture(curves: Sequence[Curves]) -> Figure:
     for axes, start in zip(gaps, INITIALIZATIONS, strict=True):
         for position, method in enumerate(METHODS):
             own = next(found for found in curves if found.method == method and found.start == start)
-            _line(axes, own.gaps, COLOURS[position], LABELS[method])
+            _line(axes, own.gaps, COLORS[position], LABELS[method])
         axes.set_title(_named(start))
         axes.set_ylabel(r"distance to the optimal set, $\mathcal{E}$" if axes in (panels[0], panels[3]) else "")
     gaps[0].legend(frameon=False, fontsize=9)
@@ -100,7 +100,7 @@ def picture(curves: Sequence[Curves]) -> Figure:
         for position, start in enumerate(INITIALIZATIONS):
             own = next(found for found in curves if found.method == "forum" and found.start == start)
             # Two of them all but coincide; the dashes let both be seen.
-            _line(axes, getattr(own, what), COLOURS[(position + 3) % len(COLOURS)], _named(start), STYLES[position])
+            _line(axes, getattr(own, what), COLORS[(position + 3) % len(COLORS)], _named(start), STYLES[position])
         axes.set_title(label)
     panels[2].legend(frameon=False, fontsize=8)
     for axes in panels[3:]:

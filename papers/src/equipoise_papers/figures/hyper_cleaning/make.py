@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from equipoise.study.files import write_whole
-from equipoise.study.pictures.style import COLOURS, GREY, STYLES, grid
+from equipoise.study.pictures.style import COLORS, GREY, STYLES, grid
 from equipoise.study.processes.calls import calls
 from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.hyper_cleaning.settings import METHODS, HyperCleaningSettings
@@ -109,7 +109,7 @@ def picture(outcomes: Sequence[HyperCleaningOutcome], settings: HyperCleaningSet
     tasks = list(outcomes[0].accuracy)
     for position, method in enumerate(settings.methods):
         own = [outcome for outcome in outcomes if outcome.method == method]
-        color = GREY if method == "noisy" else COLOURS[position - 1]
+        color = GREY if method == "noisy" else COLORS[position - 1]
         for place, task in enumerate(tasks):
             values = [outcome.accuracy[task] for outcome in own]
             at = place + (position - (len(settings.methods) - 1) / 2) * 0.18

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from equipoise.study.names import wrapped
-from equipoise.study.pictures.style import ACCENT, COLOURS, GREY, INK, grid, single
+from equipoise.study.pictures.style import ACCENT, COLORS, GREY, INK, grid, single
 from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.cost_toy.pictures import SPAN, mean_loss
 from equipoise_papers.figures.ldc_toy.run import LDCToyOutcome, LDCToyTrajectories, outcomes, run, seconds_per_step, spread
@@ -133,7 +133,7 @@ def cost_picture(seconds: Mapping[str, float]) -> Figure:
 def _draw(axes: Axes, paths: np.ndarray, target: np.ndarray) -> None:
     axes.plot(*target.T, color=INK, linewidth=5, alpha=0.35, solid_capstyle="round", zorder=2)
     for start in range(paths.shape[1]):
-        path, color = paths[:, start], COLOURS[start % len(COLOURS)]
+        path, color = paths[:, start], COLORS[start % len(COLORS)]
         axes.plot(*path.T, color=color, linewidth=1.3, zorder=4)
         axes.plot(*path[0], marker="o", markersize=5.5, color=INK, zorder=5)
         axes.plot(*path[-1], marker="*", markersize=11, color=color, markeredgecolor="white", markeredgewidth=0.7, zorder=6)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from equipoise.metrics import delta_m, holm, paired_comparison, spread
 from equipoise.study.files import plain, rounded, write_whole
-from equipoise.study.pictures.style import COLOURS, INK, grid
+from equipoise.study.pictures.style import COLORS, INK, grid
 from equipoise.study.problems import find_problem
 from equipoise.study.report.words import brief
 from equipoise_papers.commands import Told, silent
@@ -96,7 +96,7 @@ def positions_picture(results: Mapping[str, Runs], tasks: Sequence[str]) -> Figu
     figure, panels = grid(len(results), columns=3, width=4.0, height=3.4)
     for axes, (network, runs) in zip(panels, results.items(), strict=True):
         for number, task in enumerate(tasks):
-            color = COLOURS[number % len(COLOURS)]
+            color = COLORS[number % len(COLORS)]
             curves = np.array([run["positions"][task] for run in runs])
             axes.plot(runs[0]["steps"], curves.T, color=color, linewidth=0.6, alpha=0.45)
             axes.plot(runs[0]["steps"], np.median(curves, axis=0), color=color, linewidth=2.0, label=task)
