@@ -443,7 +443,7 @@ def test_one_task_is_trained_as_it_is():
 @pytest.mark.parametrize(
     ("solver", "options", "error", "message"),
     [
-        ("forun", {}, UnknownMethodError, 'no method "forun".* Did you mean "forum"'),
+        ("forun", {}, UnknownMethodError, 'no method of task weights "forun".* Did you mean "forum"'),
         ("forum", {"roh": 0.1}, UnknownOptionError, 'no option "roh".* Did you mean "rho"'),
         ("forum", {"start": "cold"}, UnknownOptionError, 'no option "start"'),
         ("moml", {"rho": 0.1}, UnknownOptionError, 'no option "rho"'),

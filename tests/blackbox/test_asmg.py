@@ -87,7 +87,7 @@ def test_reaches_the_solutions_of_the_thesis_problems(name: str) -> None:
     assert task.distance(optimizer.mean) < 1e-4
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", OPTIMIZERS.names())
 def test_bad_input_and_state(name: str) -> None:
     optimizer = make_optimizer(name, np.ones(4), samples=10, seed=0)
     with pytest.raises(InputError, match="tell before ask"):
@@ -123,7 +123,7 @@ def test_bad_input_and_state(name: str) -> None:
     [({"std": 0.0}, "greater than 0"), ({"std": [1, 1]}, "one for each dimension"), ({"samples": 1}, "at least 2")],
 )
 def test_bad_options(options, message: str) -> None:
-    for name in OPTIMIZERS:
+    for name in OPTIMIZERS.names():
         with pytest.raises(InputError, match=message):
             make_optimizer(name, np.ones(4), **options)
 

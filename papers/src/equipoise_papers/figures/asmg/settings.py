@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from equipoise.errors import InputError, near_misses
+from equipoise.errors import InputError
 from equipoise_papers.figures import figure
 
 __all__ = ["PROBLEMS", "ASMGCell", "ASMGRun", "ASMGSettings"]
@@ -73,11 +73,7 @@ class ASMGSettings:
         from equipoise.blackbox import OPTIMIZERS  # with torch, for which a list of options need not wait
 
         for method in self.methods:
-            if method not in OPTIMIZERS:
-                raise InputError(
-                    f'there is no black-box optimizer "{method}"; there are {", ".join(OPTIMIZERS)}.'
-                    f"{near_misses(method, OPTIMIZERS)}"
-                )
+            OPTIMIZERS.find(method)  # refuses unknown names
         if self.iterations < 1 or self.seconds <= 0 or not self.seeds:
             raise InputError(
                 f"iterations is {self.iterations}, seconds {self.seconds}, {len(self.seeds)} seeds; all have to be positive"
