@@ -20,7 +20,7 @@ from equipoise.metrics import delta_m
 from equipoise.study import Study
 from equipoise.study.methods import parse_method
 from equipoise.study.plan import Run
-from equipoise.study.problems.digits import digits_problem
+from equipoise.study.problems import digits_problem
 from equipoise.study.results import Results
 from equipoise.study.training import train
 

@@ -64,20 +64,13 @@ def _study(
 
     Started again with the same folder, it goes on where it was; methods and seeds may be added.
     """
-    from equipoise.balance.mixins import OnFeatures
-    from equipoise.balance.registry import methods as registered
     from equipoise.study import Study, find_problem
     from equipoise.study.plan import parse_seeds
+    from equipoise.study.serves import served
 
     found = find_problem(problem)
-    # What acts on parts of a model is left out where the problem does not say which they are, or what their targets are.
-    served = [
-        info.name
-        for info in registered()
-        if not issubclass(info.cls, OnFeatures)
-        or (found.parts is not None and (found.targets is not None or not info.cls.needs_targets))
-    ]
-    chosen = ",".join(served) if methods.strip() == "all" else methods
+    # A study of everything leaves out what the problem cannot serve.
+    chosen = served(found) if methods.strip() == "all" else methods
     study = Study(
         found,
         chosen,

@@ -44,7 +44,7 @@ def as_losses(losses: Losses, names: Sequence[str] | None = None) -> dict[str, L
         if isinstance(losses, Tensor):
             if losses.dim() != 1:
                 raise InputError(
-                    f"losses given as one tensor must have the shape [K], one entry a task; this one has the shape "
+                    f"losses given as one tensor must have the shape [K], one entry per task; this one has the shape "
                     f"{list(losses.shape)}. Reduce each task's loss to a scalar first"
                 )
             entries: Sequence[Loss] = losses.unbind()

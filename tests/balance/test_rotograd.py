@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import equipoise as eq
 from equipoise.balance.rotograd.rotograd import rotation_gradients
 from equipoise.study import Problem, Study
-from equipoise.study.problems.digits import digits_problem
+from equipoise.study.problems import digits_problem
 from tests.problems import Heads, batch, losses, optimizer_of, parameters_of, same
 from tests.states import assert_same_state, kept
 

@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorD
 from equipoise.bilevel.weighting import halves, hold_out
 from equipoise.bilevel.weighting.validation import Validation
 from equipoise.data import TensorBatches
-from equipoise.data.loading.dataset_batches import DatasetBatches
-from equipoise.data.loading.epoch_dataset import EpochDataset
+from equipoise.data.loading import DatasetBatches, EpochDataset
 from equipoise.errors import InputError
 
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from equipoise.data import Images, cached_images
-from equipoise.data.images import cache, decode
+from equipoise.data import images as cache
+from equipoise.data.images import decode
 from equipoise.errors import DataSetError, InputError, MissingExtraError
 
 SIZE = (6, 5)

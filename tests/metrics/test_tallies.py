@@ -26,7 +26,7 @@ from equipoise.metrics import (
     SegmentationTally,
     Tally,
 )
-from equipoise.metrics.tallies.normals import angles
+from equipoise.metrics.tallies.regression import angles
 
 
 def fed(tally: Tally, prediction: Tensor, target: Tensor, sizes: list[int] | None = None) -> dict[str, float]:

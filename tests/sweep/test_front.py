@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equipoise.sweep.front import dominates, hypervolume, pareto, spread_out
-from equipoise.sweep.select import select
+from equipoise.sweep.front import dominates, hypervolume, pareto, select, spread_out
 from equipoise.sweep.verdicts import judge
 
 coordinates = st.integers(0, 6).map(float)

@@ -196,7 +196,7 @@ def test_bad_spaces_are_refused_in_one_line(method, sweep, kind, said):
 
 def test_a_default_range_stays_within_what_the_method_takes():
     from equipoise.balance.registry import MethodInfo, method
-    from equipoise.sweep.space import defaults
+    from equipoise.sweep import space as defaults
 
     class Averaging(eq.FairGrad):
         def __init__(self, beta=0.9):

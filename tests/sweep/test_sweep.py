@@ -8,8 +8,7 @@ import equipoise as eq
 from equipoise.errors import EquipoiseError, InputError
 from equipoise.study import Results, Study, find_problem
 from equipoise.sweep import Outcome, Sweep
-from equipoise.sweep.report import content
-from equipoise.sweep.report.content import verdicts
+from equipoise.sweep.report import content, verdicts
 from equipoise.sweep.trials import load_trials
 
 

@@ -52,9 +52,9 @@ class FairGrad(GramianBalancer):
             raise InputError(f"alpha must be positive and finite; got {alpha}")
         self.alpha = float(alpha)
 
-    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.fair_weights`."""
-        return fair_weights(gram, self.alpha)
+        return fair_weights(gramian, self.alpha)
 
     def __repr__(self) -> str:
         return f"FairGrad(alpha={self.alpha})"

@@ -21,7 +21,7 @@ __all__ = ["IMTLL"]
     paper="Liu et al., Towards Impartial Multi-task Learning, ICLR 2021",
     aliases=("imtll",),
     price="1 backward",
-    promise="learns a scale a task; at rest the scaled losses are all 1, so a task's weight is 1 over its loss",
+    promise="learns one scale per task; at rest the scaled losses are all 1, so a task's weight is 1 over its loss",
     serves="losses on different scales, when weights should follow their level slowly and not every batch",
     caveats=(
         "losses must be positive, else a weight grows without bound, with no error; it has a learning rate of its own and is "

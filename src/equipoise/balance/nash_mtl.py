@@ -60,11 +60,11 @@ class NashMTL(GramianBalancer):
         self.age = 0
         self._decided = torch.empty(0)
 
-    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.nash_bargaining`."""
-        weights = nash_bargaining(gram)
+        weights = nash_bargaining(gramian)
         if self.max_norm is not None:
-            norm = float(np.sqrt(max(float(weights @ gram @ weights), 0.0)))
+            norm = float(np.sqrt(max(float(weights @ gramian @ weights), 0.0)))
             weights = weights * min(1.0, self.max_norm / norm) if norm > 0 else weights
         return weights
 

@@ -19,7 +19,7 @@ __all__ = ["UW"]
     paper="Kendall, Gal and Cipolla, Multi-Task Learning Using Uncertainty to Weigh Losses, CVPR 2018",
     aliases=("uncertainty-weighting",),
     price="1 backward",
-    promise="learns a noise level a task; at rest a task's weight is ½ over its loss",
+    promise="learns one noise level per task; at rest a task's weight is ½ over its loss",
     serves="likelihood losses: squared error, cross-entropy",
     caveats=(
         "losses must be positive, else a weight grows without bound, with no error; it has a learning rate of its own "

@@ -1,4 +1,4 @@
-"""Adam on a vector with one entry a task, in which tasks that a batch does not hold stay as they are.
+"""Adam on a vector with one entry per task, in which tasks that a batch does not hold stay as they are.
 
 torch's own Adam would let the moments of an absent task decay; here every entry has its own moments and its own step count.
 """

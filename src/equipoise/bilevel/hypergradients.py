@@ -211,7 +211,7 @@ def _products(
 def _vjp(
     outputs: Sequence[Tensor], inputs: Sequence[Tensor], seeds: Sequence[Sequence[Tensor]] | None, batched: bool
 ) -> list[list[Tensor | None]]:
-    """Rows of vector-Jacobian products: with ``seeds`` one a row of them, without, the gradient of each output alone."""
+    """Rows of vector-Jacobian products: with ``seeds`` one per row of them, without, the gradient of each output alone."""
     if seeds is None:
         rows = len(outputs)
         if rows == 1 or not batched:

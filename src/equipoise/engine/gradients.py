@@ -1,4 +1,4 @@
-"""The gradient engine: one row a task in one buffer, and the weighted sum of the rows back into ``.grad``.
+"""The gradient engine: one row per task in one buffer, and the weighted sum of the rows back into ``.grad``.
 
 The buffer ``[K, P]`` is allocated once. While a task is differentiated, a hook on each shared parameter moves the fresh
 gradient into the task's row and lets go of it, while it is still warm in the cache: nothing of length P is ever concatenated
@@ -127,7 +127,7 @@ class TaskGradients:
 
         Args:
             rows: positions of the tasks.
-            losses: scalars, one a row, whose graphs are alive.
+            losses: scalars, one per row, whose graphs are alive.
             seeds: what each gradient is multiplied with; 1 where ``None``.
             chunk: how many tasks at once; all of them if left out.
         """

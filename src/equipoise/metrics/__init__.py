@@ -3,19 +3,16 @@
 =================  =====================================================================================
 ``metric.py``      a metric: its name, its task, its direction
 ``tallies/``       metrics gathered batch by batch: segmentation, depth, normals, classes, errors
-``delta_m.py``     Δm and, in ``delta_p.py``, Δ_p: the mean change against single-task training
-``mean_rank.py``   MR; ``average.py`` has the plain mean over tasks
-``published/``     the rows of the papers' tables, to compare with
+``delta_m.py``     Δm and Δ_p: the mean change against single-task training
+``mean_rank.py``   MR, and the plain mean over tasks
 ``conflict.py``    how often tasks pull against each other
 ``spread.py``      mean and deviation over seeds; ``paired.py`` compares two methods over seeds
 =================  =====================================================================================
 """
 
-from equipoise.metrics.average import average_metric
 from equipoise.metrics.conflict import ConflictTally
-from equipoise.metrics.delta_m import delta_m
-from equipoise.metrics.delta_p import delta_p
-from equipoise.metrics.mean_rank import mean_rank
+from equipoise.metrics.delta_m import delta_m, delta_p
+from equipoise.metrics.mean_rank import average_metric, mean_rank
 from equipoise.metrics.metric import Metric
 from equipoise.metrics.paired import Comparison, holm, paired_comparison
 from equipoise.metrics.spread import Spread, spread

@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch import nn
 
 from equipoise.errors import InputError
-from equipoise.nets.sharing.hard import HardSharing
+from equipoise.nets.sharing import HardSharing
 
 __all__ = ["CleaningNet"]
 

@@ -12,7 +12,7 @@ from equipoise.balance.mixins import PullsHeads
 from equipoise.engine.gradients import TaskGradients
 from equipoise.step.checking import check_gradients, check_losses, check_rows
 from equipoise.step.context import Context, Turn
-from equipoise.step.crossing import FurtherBatches
+from equipoise.step.crossing import CrossedBatches
 from equipoise.step.deciding import decide_direction, decide_weights
 from equipoise.step.finding import check_alike, find_shared
 from equipoise.step.pulling import Pulling
@@ -34,7 +34,7 @@ class ByGradients:
         self.context = context
         self.buffer = Buffer()
         self._filling = Filling(context, batched)
-        self._further = FurtherBatches(self._filling, self.buffer)
+        self._further = CrossedBatches(self._filling, self.buffer)
 
     def run(self, turn: Turn) -> tuple[StepReport, Observation]:
         """Fills ``.grad``; says what happened and what the balancer may learn from."""

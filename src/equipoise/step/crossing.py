@@ -19,7 +19,7 @@ from equipoise.step.finding import check_alike, find_shared
 from equipoise.step.rows import Buffer, Filling, kept_grads, select
 from equipoise.step.seen import SeenLosses
 
-__all__ = ["Crossing", "FurtherBatches"]
+__all__ = ["CrossedBatches", "Crossing"]
 
 
 class Crossing(NamedTuple):
@@ -52,7 +52,7 @@ class _Side(NamedTuple):
     overflow: bool
 
 
-class FurtherBatches:
+class CrossedBatches:
     """Differentiates the further batches of a step; ``.grad`` stays as it is.
 
     Args:

@@ -7,18 +7,19 @@ of the other methods, and only those runs, on the test split, are compared.
 A sweep lives inside a study's folder and shares its single-task baselines and its runs of methods.
 
 ==================  ====================================================================================
-``space/``          what is swept: ranges, choices, weights on the simplex; from parameters to a method
+``dimensions.py``   one option: a range, a logarithmic range, whole numbers, choices
+``weights.py``      the weights of the tasks, on the simplex
+``space.py``        all dimensions of a method, and the method that a point of the space stands for
 ``objectives.py``   what a trial is judged by, on the validation split
 ``samplers.py``     Optuna's samplers and pruners, by name
 ``storage.py``      the trials' journal; which process owns which trial; who is alive
 ``folder.py``       what lies in a sweep's folder
 ``trials.py``       asks for trials, runs them, tells what came out
-``front.py``        domination, Pareto fronts, hypervolume
+``front.py``        domination, Pareto fronts, hypervolume; which trials are confirmed
 ``sweep.py``        all of it together
 ``outcome.py``      what a folder holds, as numbers over seeds
 ``verdicts.py``     which methods the sweep dominates
-``report/``         terminal, Markdown, HTML, the picture of the front
-``commands.py``     the command line
+``report.py``       terminal, Markdown, HTML; ``picture.py``: the picture of the front
 ==================  ====================================================================================
 """
 

@@ -1,13 +1,13 @@
-"""Domination, Pareto fronts and hypervolume. Points are rows; lower is better in every column."""
+"""Domination, Pareto fronts, hypervolume, and which trials are confirmed on fresh seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["dominates", "hypervolume", "pareto", "spread_out"]
+__all__ = ["dominates", "hypervolume", "pareto", "select", "spread_out"]
 
 
 def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
@@ -76,3 +76,31 @@ def spread_out(points: Sequence[Sequence[float]], count: int) -> list[int]:
         volumes = [hypervolume(scaled[[*picked, own]], [2.0] * rows.shape[1]) for own in left]
         picked.append(left[int(np.argmax(volumes))])
     return [front[own] for own in picked]
+
+
+def select(
+    values: Mapping[int, float], points: Mapping[int, Sequence[float]], count: int, labels: Mapping[int, str]
+) -> list[int]:
+    """Picks trials: the best by the first objective, then those that span the validation Pareto front, then the next best.
+
+    Args:
+        values: trial → first objective; lower is better.
+        points: trial → its place in the plane of the front; lower is better.
+        count: how many.
+        labels: trial → what it stands for; of equal ones the first is taken.
+
+    Returns:
+        Numbers of trials, in the order in which they were picked.
+
+    Example:
+        >>> values, points = {0: 3.0, 1: 1.0, 2: 2.0, 3: 2.5}, {0: [0, 9], 1: [5, 5], 2: [6, 6], 3: [9, 0]}
+        >>> select(values, points, 3, {0: "a", 1: "b", 2: "c", 3: "d"})
+        [1, 0, 3]
+    """
+    first: dict[str, int] = {}
+    for number in values:
+        first.setdefault(labels[number], number)
+    numbers = list(first.values())
+    best = sorted(numbers, key=lambda number: values[number])
+    front = [numbers[own] for own in spread_out([points[number] for number in numbers], len(numbers))]
+    return list(dict.fromkeys([best[0], *front, *best]))[:count]

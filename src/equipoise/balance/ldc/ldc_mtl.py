@@ -92,8 +92,8 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
         tau: ``"weights"`` for τ = σ(W), ``"ones"`` for τ = 1.
         normalize: ``"none"``, for losses on one scale (the paper's CelebA); ``"rescale"``: each loss over its first value;
             ``"log"``: log(ℓ/ℓ_0), ℓ_0 from the first step of each epoch (the paper's QM9).
-        router: ``"vector"``, a free number a task; ``"mlp"``, the three-layer network of appendix A.1; or a module that turns
-            the mean features ``[C]`` into ``[K]`` numbers.
+        router: ``"vector"``, one free number per task; ``"mlp"``, the network of appendix A.1; or a module that turns the
+            mean features ``[C]`` into ``[K]`` numbers.
         formulation: ``"paper"`` or ``"released"``.
         initial: the losses ``[K]`` that ``"rescale"`` divides by, where they are known beforehand; each task's first loss if
             left out.

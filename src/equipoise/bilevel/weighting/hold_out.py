@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
 
 from equipoise.data.batches import TensorBatches
-from equipoise.data.loading.dataset_batches import DatasetBatches
+from equipoise.data.loading import DatasetBatches
 from equipoise.errors import InputError
 
 __all__ = ["HeldOut", "hold_out"]

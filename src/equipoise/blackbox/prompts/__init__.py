@@ -1,9 +1,7 @@
 """Black-box multi-task prompt tuning (thesis, section 4.6.2): one prompt for all tasks of a model that can only be queried."""
 
-from equipoise.blackbox.prompts.adapter import CallableModel, PromptModel
-from equipoise.blackbox.prompts.cache import cached_features
-from equipoise.blackbox.prompts.clip import TEMPLATE, Clip
-from equipoise.blackbox.prompts.office import ImageSource, office_tasks, read_office
+from equipoise.blackbox.prompts.clip import TEMPLATE, CallableModel, Clip, PromptModel
+from equipoise.blackbox.prompts.images import ImageSource, cached_features, office_tasks, read_office
 from equipoise.blackbox.prompts.prompt import BlackBoxPrompt, QueryBudgetError
 from equipoise.blackbox.prompts.tasks import PromptTask, split_indices
 

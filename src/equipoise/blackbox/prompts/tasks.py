@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.data.office.split import SPLITS, split_indices
+from equipoise.data.office import SPLITS, split_indices
 from equipoise.errors import InputError
 
 __all__ = ["SPLITS", "PromptTask", "split_indices"]

@@ -1,8 +1,8 @@
-"""Numbered ``.npy`` files in a folder a modality, checked as they are found and as they are read."""
+"""What NYUv2 and Cityscapes have in common: folders of arrays with the same count of samples, and their splits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from equipoise.data.dense.augmentation import ZoomAndFlip
-from equipoise.data.loading import EpochDataset, generator_of
+from equipoise.data.loading import DatasetBatches, EpochDataset, generator_of, held_out
 from equipoise.errors import DataSetError, InputError
 
-__all__ = ["Layout", "SceneDataset"]
+__all__ = ["Layout", "Loaders", "SceneDataset", "scene_loaders"]
 
 
 @dataclass(frozen=True)
@@ -154,3 +154,38 @@ class SceneDataset(EpochDataset):
 
 def _by(shape: Sequence[int]) -> str:
     return "×".join(str(length) for length in shape)
+
+
+Loaders = tuple[DatasetBatches, DatasetBatches | None, DatasetBatches]
+
+
+def scene_loaders(
+    open_split: Callable[[str, ZoomAndFlip | None], SceneDataset],
+    root: str | Path,
+    batch_size: int,
+    *,
+    augmentation: ZoomAndFlip | None,
+    validation: float,
+    seed: int,
+    split_seed: int,
+    workers: int,
+    pin_memory: bool,
+    drop_last: bool,
+) -> Loaders:
+    """Loaders for training, validation and test; see :func:`~equipoise.data.nyuv2_loaders`."""
+    train = open_split("train", augmentation)
+    own_test = (Path(root).expanduser() / "test").is_dir()
+    test = open_split("test" if own_test else "val", None)
+    rows, kept = held_out(len(train), 0.0 if own_test else validation, split_seed)
+    validating = None
+    if own_test:
+        validating = DatasetBatches(open_split("val", None), batch_size, workers=workers, pin_memory=pin_memory)
+    elif len(kept):
+        validating = DatasetBatches(open_split("train", None), batch_size, rows=kept, workers=workers, pin_memory=pin_memory)
+    return (
+        DatasetBatches(
+            train, batch_size, rows=rows, shuffle=True, seed=seed, drop_last=drop_last, workers=workers, pin_memory=pin_memory
+        ),
+        validating,
+        DatasetBatches(test, batch_size, workers=workers, pin_memory=pin_memory),
+    )

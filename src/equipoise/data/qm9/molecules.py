@@ -10,9 +10,8 @@ import torch
 
 from equipoise.data.loading import DatasetBatches, EpochDataset
 from equipoise.data.qm9.graphs import Molecules
-from equipoise.data.qm9.scaling import TargetScaling
 from equipoise.data.qm9.stored import read_molecules
-from equipoise.data.qm9.targets import TARGETS
+from equipoise.data.qm9.targets import TARGETS, TargetScaling
 from equipoise.errors import DataSetError, InputError
 
 __all__ = ["QM9Molecules", "qm9_loaders"]
@@ -122,13 +121,13 @@ def qm9_loaders(
 
     Args:
         root: the folder that holds ``raw`` or ``processed``.
-        batch_size: molecules a batch; 120 in the literature.
+        batch_size: molecules per batch; 120 in the literature.
         held_out: molecules in each of test and validation.
         scale: whether labels are scaled.
         download: whether torch_geometric may download what is missing.
         seed: of the training order.
         split_seed: of the splits, the same for all runs of a study.
-        workers: processes a loader that read ahead.
+        workers: processes of each loader that read ahead.
         pin_memory: whether batches lie in page-locked memory.
         drop_last: whether a last, smaller training batch is left out.
 

@@ -1,28 +1,15 @@
 """Metrics that are gathered batch by batch: feed a tally with predictions and targets, then ask for its summary.
 
-===================  =====================================================================================
-``base.py``          what a tally is
-``pieces.py``        what is averaged: all pixels alike, images alike, batches alike
-``confusion.py``     the confusion matrix that classes are judged from
-``segmentation.py``  mIoU, pixel accuracy
-``depth.py``         absolute and relative depth error
-``normals.py``       angles between surface normals
-``classes.py``       accuracy and macro F1 of one class out of several
-``binary.py``        accuracy and F1 of yes or no
-``error.py``         mean absolute error
-``evaluation.py``    several tallies as the ``evaluate`` of a study's problem
-===================  =====================================================================================
+=====================  =====================================================================================
+``base.py``            what a tally is; what is averaged: pixels, images or batches alike; several tallies at once
+``classification.py``  accuracy and F1, of one class out of several or of yes and no; mIoU, pixel accuracy
+``regression.py``      mean absolute error, depth errors, angles between surface normals
+=====================  =====================================================================================
 """
 
-from equipoise.metrics.tallies.base import Quantity, Tally
-from equipoise.metrics.tallies.binary import BinaryTally
-from equipoise.metrics.tallies.classes import ClassTally
-from equipoise.metrics.tallies.confusion import ConfusionMatrix
-from equipoise.metrics.tallies.depth import DepthTally
-from equipoise.metrics.tallies.error import ErrorTally
-from equipoise.metrics.tallies.evaluation import Evaluation
-from equipoise.metrics.tallies.normals import NormalTally
-from equipoise.metrics.tallies.segmentation import SegmentationTally
+from equipoise.metrics.tallies.base import Evaluation, Quantity, Tally
+from equipoise.metrics.tallies.classification import BinaryTally, ClassTally, ConfusionMatrix, SegmentationTally
+from equipoise.metrics.tallies.regression import DepthTally, ErrorTally, NormalTally
 
 __all__ = [
     "BinaryTally",

@@ -1,4 +1,4 @@
-"""The pictures of a report: one file a picture, each a function from results to a figure.
+"""The pictures of a report, each a function from results to a figure; ``gallery.py`` has them in their order.
 
 Figures are made without pyplot, so nothing here touches the state of a user's own plots.
 """

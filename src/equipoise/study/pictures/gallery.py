@@ -8,19 +8,21 @@ from typing import Generic, TypeVar
 
 from matplotlib.figure import Figure
 
-from equipoise.study.pictures.conflicts import conflicts_picture
-from equipoise.study.pictures.cosines import cosines_picture
-from equipoise.study.pictures.delta_m import delta_m_picture
-from equipoise.study.pictures.loss_and_conflict import loss_and_conflict_picture
-from equipoise.study.pictures.loss_distribution import loss_distribution_picture
-from equipoise.study.pictures.losses import losses_picture
-from equipoise.study.pictures.metrics import metrics_picture
-from equipoise.study.pictures.seconds import seconds_picture
-from equipoise.study.pictures.teleport_changes import teleport_changes_picture
-from equipoise.study.pictures.teleport_conflicts import teleport_conflicts_picture
-from equipoise.study.pictures.teleport_searches import teleport_searches_picture
-from equipoise.study.pictures.teleport_seconds import teleport_seconds_picture
-from equipoise.study.pictures.weights import weights_picture
+from equipoise.study.pictures.comparison import delta_m_picture, metrics_picture, seconds_picture
+from equipoise.study.pictures.teleports import (
+    teleport_changes_picture,
+    teleport_conflicts_picture,
+    teleport_searches_picture,
+    teleport_seconds_picture,
+)
+from equipoise.study.pictures.training import (
+    conflicts_picture,
+    cosines_picture,
+    loss_and_conflict_picture,
+    loss_distribution_picture,
+    losses_picture,
+    weights_picture,
+)
 from equipoise.study.results import Results
 
 __all__ = ["PICTURES", "TELEPORT_PICTURES", "Picture"]
@@ -108,7 +110,7 @@ TELEPORT_PICTURES: tuple[Picture[Results], ...] = (
     Picture(
         "teleport_changes",
         "Teleports: before and after",
-        "One mark a task and attempt, all seeds; filled in the task's colour where the model moved, open and grey where it "
+        "One mark per task and attempt, all seeds; filled in the task's colour where the model moved, open and grey where it "
         "stayed. "
         "Left: above the diagonal a task agrees better with the mean gradient afterwards. Right: above 1 its gradient has "
         "grown. Both were measured on held-out batches where COST holds some (Figure 8 of the COST paper).",
@@ -117,7 +119,7 @@ TELEPORT_PICTURES: tuple[Picture[Results], ...] = (
     Picture(
         "teleport_searches",
         "Teleports: the search",
-        "The two terms of COST's objective before each inner step, one line an attempt (all seeds), on the batches that the "
+        "The two terms of COST's objective before each inner step, one line per attempt (all seeds), on the batches that the "
         "search sees. L_t should end low: the losses are kept. L_g should rise: the spot is sharper, or whatever else is "
         "rewarded. What goes far astray leaves the picture, but counts in the means (Figure 5b of the COST paper).",
         teleport_searches_picture,
@@ -133,7 +135,7 @@ TELEPORT_PICTURES: tuple[Picture[Results], ...] = (
     Picture(
         "loss_and_conflict",
         "Conflict against loss",
-        "One point a step, thinned, all seeds. Every task's loss is divided by its first one in the run, then averaged over "
+        "One point per step, thinned, all seeds. Every task's loss is divided by its first one in the run, then averaged over "
         "tasks: training goes from right to left. Where points lie on both sides of 0 at one loss, there are points of equal "
         "loss with and without conflict. Dashed: accepted teleports, from where they started to where they landed, measured on "
         "batches of their own (Figures 3 and 9 of the COST paper).",

@@ -1,4 +1,4 @@
-"""What all pictures share: colours that colour-blind readers can tell apart, sizes, axes."""
+"""How all pictures look: colours, sizes, panels, dots with error bars, and labels that keep their distance."""
 
 from __future__ import annotations
 
@@ -8,31 +8,40 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from equipoise.metrics import spread
 from equipoise.study.names import wrapped
+from equipoise.study.results import Results
 
 __all__ = [
     "ACCENT",
     "BASELINE",
-    "COLOURS",
+    "COLORS",
     "GREY",
     "INK",
     "STYLES",
+    "above_texts",
+    "by_method",
+    "dots",
     "dress",
     "epochs_axis",
     "grid",
+    "label_ends",
+    "legend",
     "log_scale",
     "names_axis",
     "percent",
     "single",
+    "spread_apart",
 ]
 
 # Okabe and Ito's palette, the yellow left out because thin lines of it vanish on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":")  # joins in when the colours are used up
-ACCENT = COLOURS[0]
-BASELINE = COLOURS[1]
+ACCENT = COLORS[0]
+BASELINE = COLORS[1]
 INK = "#222222"
 GREY = "#B8B8B8"
 _FAINT = "#E6E6E6"
@@ -54,8 +63,8 @@ def grid(panels: int, *, columns: int, width: float, height: float, **shared: An
     Args:
         panels: how many.
         columns: at most so many side by side.
-        width: inches a panel.
-        height: inches a panel.
+        width: inches per panel.
+        height: inches per panel.
         **shared: passed to ``Figure.subplots``, such as ``sharey=True``.
     """
     columns = min(columns, panels)
@@ -124,3 +133,167 @@ def percent(axes: Axes) -> None:
     axes.set_ylim(-0.02, 1.02)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
+
+
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], *, panel: float, size: float = 9) -> None:
+    """Writes each line's name behind its last point.
+
+    Args:
+        axes: finished otherwise: limits and scale are not to change any more.
+        ends: last value, name and colour of each line.
+        panel: height of the axes in inches.
+        size: of the font, in points.
+    """
+    finite = [end for end in ends if math.isfinite(end[0])]
+    if not finite:
+        return
+    axes.margins(y=0.08)
+    axes.autoscale_view()
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    scale = axes.transScale + axes.transLimits
+    heights = [
+        float(scale.transform((axes.get_xlim()[1] if axes.get_xscale() == "linear" else 1, value))[1]) for value, _, _ in finite
+    ]
+    # A line of text needs 1.25 of its size; the layout is settled only when the figure is drawn, so its height is guessed.
+    needed = 1.25 * size / (72 * panel)
+    for (_, name, color), height in zip(finite, spread_apart(heights, needed), strict=True):
+        axes.annotate(
+            name,
+            (1.015, height),
+            xycoords="axes fraction",
+            va="center",
+            ha="left",
+            color=color,
+            fontsize=size,
+            annotation_clip=False,
+        )
+
+
+def spread_apart(heights: Sequence[float], needed: float) -> list[float]:
+    """Moves positions as little as possible until they keep the distance.
+
+    Args:
+        heights: where they would like to be.
+        needed: the least distance between two of them.
+
+    Returns:
+        The new positions, in the order given.
+
+    Example:
+        >>> spread_apart([0.5, 0.5, 0.9], 0.1)
+        [0.45, 0.55, 0.9]
+    """
+    order = sorted(range(len(heights)), key=lambda index: heights[index])
+    # Blocks of labels that touch each other; a block sits where its members would like to be on average.
+    blocks: list[list[int]] = []
+
+    def bottom(block: list[int]) -> float:
+        return sum(heights[index] - place * needed for place, index in enumerate(block)) / len(block)
+
+    for index in order:
+        blocks.append([index])
+        while len(blocks) > 1 and bottom(blocks[-1]) < bottom(blocks[-2]) + len(blocks[-2]) * needed - 1e-12:
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    placed = list(heights)
+    for block in blocks:
+        for place, index in enumerate(block):
+            placed[index] = round(bottom(block) + place * needed, 12)
+    return placed
+
+
+def by_method(results: Results, quantity: str, methods: Sequence[str] | None = None) -> tuple[Figure, dict[str, Axes]]:
+    """Panels over epochs, the methods in the order of their Δm.
+
+    Args:
+        results: what is shown.
+        quantity: label of the y axes.
+        methods: which; all if left out.
+    """
+    names = tuple(results.ranking() if methods is None else methods)
+    # As many columns as leave the fewest places empty; of equals, the wider.
+    columns = min((4, 3), key=lambda number: -len(names) % number)
+    figure, panels = grid(len(names), columns=columns, width=2.6, height=2.0, sharex=True, sharey=True)
+    columns = min(columns, len(names))
+    for position, (name, axes) in enumerate(zip(names, panels, strict=True)):
+        epochs_axis(axes, results.epochs, labelled=position + columns >= len(names))
+        axes.set_title(wrapped(results.short(name), 22), loc="left", fontsize=10, fontweight="bold")
+        if position % columns == 0:
+            axes.set_ylabel(quantity)
+    return figure, dict(zip(names, panels, strict=True))
+
+
+def legend(figure: Figure, entries: Sequence[tuple[str, str, str]]) -> None:
+    """One legend above all panels.
+
+    Args:
+        figure: where.
+        entries: text, colour and line style of each.
+    """
+    lines = [Line2D([], [], color=color, linestyle=style, linewidth=1.8) for _, color, style in entries]  # type: ignore[arg-type]
+    # As many side by side as fit: a character takes about a fourteenth of an inch, the line before it six of them.
+    room = figure.get_figwidth() * 14
+    columns = len(entries)
+    while columns > 1 and sum(sorted((len(text) + 7 for text, _, _ in entries), reverse=True)[:columns]) > room:
+        columns -= 1
+    figure.legend(
+        lines,
+        [text for text, _, _ in entries],
+        loc="outside upper left",
+        ncols=columns,
+        frameon=False,
+        fontsize=9,
+    )
+
+
+def dots(
+    axes: Axes, values: Sequence[Sequence[float]], *, color: str | Sequence[str] = ACCENT, texts: Sequence[str] = ()
+) -> None:
+    """Draws one line per name.
+
+    Args:
+        axes: with the names on its y axis.
+        values: for each name, one value per seed.
+        color: of the marks; one for all, or one for each name.
+        texts: written at the right edge, one for each name.
+    """
+    colors = [color] * len(values) if isinstance(color, str) else color
+    for position, (own, shade) in enumerate(zip(values, colors, strict=True)):
+        finite = [value for value in own if math.isfinite(value)]
+        if not finite:
+            axes.annotate("no finite value", (0.02, position), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+            continue
+        mean = spread(finite)
+        deviation = None if math.isnan(mean.std) else mean.std
+        if len(finite) > 1:
+            # The seeds lie beside the line of the error bar, where they do not hide it.
+            axes.scatter(
+                finite, [position + 0.22] * len(finite), s=13, facecolors="none", edgecolors=shade, linewidths=0.8, zorder=3
+            )
+        axes.errorbar(
+            mean.mean, position, xerr=deviation, fmt="o", markersize=6, color=shade, capsize=3, elinewidth=1.6, zorder=4
+        )
+    for position, text in enumerate(texts):
+        axes.annotate(
+            text,
+            (1.015, position),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=9,
+            color=INK,
+            annotation_clip=False,
+        )
+
+
+def above_texts(axes: Axes, text: str) -> None:
+    """Says above the texts at the right edge what they are."""
+    axes.annotate(
+        text,
+        (1, 1),
+        xycoords="axes fraction",
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="center",
+        fontsize=9,
+        color=INK,
+    )

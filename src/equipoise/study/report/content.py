@@ -1,4 +1,4 @@
-"""Everything the report says, gathered once, for all its forms."""
+"""What a report says, before it is laid out: tables, captions and the discrepancy of losses."""
 
 from __future__ import annotations
 
@@ -8,13 +8,39 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from equipoise.metrics import Metric, Spread, spread
-from equipoise.study.report.discrepancy import discrepancy_table
-from equipoise.study.report.side_table import SideTable
+from equipoise.study.discrepancy import Discrepancy, discrepancy, final_losses, relative_losses
 from equipoise.study.report.teleports import teleport_table
-from equipoise.study.report.words import LEVEL, brief, places, verdict
+from equipoise.study.report.words import LEVEL, SideTable, brief, places, verdict
 from equipoise.study.results import Results
 
-__all__ = ["Cell", "Content", "Row", "content"]
+__all__ = ["Cell", "Content", "Row", "content", "discrepancy_table"]
+
+
+def discrepancy_table(results: Results) -> SideTable | None:
+    """Mean, standard deviation, smallest and largest loss over the tasks; ``None`` for a single task."""
+    if len(results.tasks) < 2 or not results.methods:
+        return None
+    names = ("mean", "deviation", "min", "max")
+    columns = ("method", *names, *(f"relative {name}" for name in names))
+    rows = tuple(
+        (method, *_texts(discrepancy(final_losses(results, method))), *_texts(discrepancy(relative_losses(results, method))))
+        for method in results.ranking()
+    )
+    return SideTable(
+        columns,
+        rows,
+        (
+            "Training losses of the last epoch (means over its steps), over the tasks; each number is the mean over seeds. The "
+            "deviation is that of the tasks' losses from their mean, not an uncertainty. Relative: each loss over the size of "
+            "the task's first loss in the run, which makes tasks of different scale comparable (Table 3 of the LDC-MTL paper).",
+        ),
+    )
+
+
+def _texts(found: Discrepancy | None) -> tuple[str, ...]:
+    if found is None:
+        return ("–",) * 4
+    return tuple(f"{value:.3g}".replace("-", "−") for value in (found.mean, found.deviation, found.lowest, found.highest))
 
 
 @dataclass(frozen=True)
@@ -66,7 +92,14 @@ class Content:
 
 def content(results: Results) -> Content:
     """Gathers what the report of a study says."""
-    columns = (*(metric.heading for metric in results.metrics), "Δm (%) ↓", "mean rank ↓", "ms a step", "memory (MB)", "seeds")
+    columns = (
+        *(metric.heading for metric in results.metrics),
+        "Δm (%) ↓",
+        "mean rank ↓",
+        "ms per step",
+        "memory (MB)",
+        "seeds",
+    )
     return Content(
         title=f"{results.problem}: balancing methods compared",
         reference=results.reference,
@@ -168,7 +201,7 @@ def _notes(results: Results) -> Iterable[str]:
     )
     yield (
         f"All metrics are of the test split {when}. "
-        f"{many} seed{plural} a method: means ± sample standard deviation over seeds (not a standard error). "
+        f"{many} seed{plural} per method: means ± sample standard deviation over seeds (not a standard error). "
         "Bold: the best mean of a column, which need not be a difference that the seeds support."
     )
     yield (
@@ -179,7 +212,7 @@ def _notes(results: Results) -> Iterable[str]:
     if comparisons:
         tested = max(pair.n for pair, _ in comparisons.values())
         if tested < 2:
-            yield "One seed a method: nothing can be said about which differences are real. Add seeds."
+            yield "One seed per method: nothing can be said about which differences are real. Add seeds."
         else:
             told = [method for method, (_, p) in comparisons.items() if p < LEVEL]
             yield (
@@ -196,7 +229,7 @@ def _notes(results: Results) -> Iterable[str]:
                 + "The methods were not compared with each other."
             )
     yield (
-        "Milliseconds a step: median over the steps of a run, mean over seeds, of the optimizer step alone (forward, "
+        "Milliseconds per step: median over the steps of a run, mean over seeds, of the optimizer step alone (forward, "
         "backward, balancing, update), without data loading, evaluation and diagnostics, on one thread. Runs side by "
         "side on one machine disturb each other; benchmark speed with one job. Memory is the process's high-water mark "
         "during training, with Python and torch in it."

@@ -1,16 +1,32 @@
-"""Numbers and verdicts as a reader should see them."""
+"""Numbers, verdicts and small tables as a reader should see them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from equipoise.metrics import Comparison
 
-__all__ = ["LEVEL", "brief", "places", "verdict"]
+__all__ = ["LEVEL", "SideTable", "brief", "places", "verdict"]
 
 LEVEL = 0.05
 """Corrected p-values below this count as a difference."""
+
+
+@dataclass(frozen=True)
+class SideTable:
+    """One line per method.
+
+    Attributes:
+        columns: headings, that of the names first.
+        rows: as many texts each.
+        notes: how to read it.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
 
 
 def places(values: Iterable[float]) -> int:

@@ -70,7 +70,7 @@ def _outputs(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, tuple[Tens
 
 
 def evaluation(kind: str, average: str) -> Evaluation:
-    """The metrics; the average is that of depth and normals, see :data:`~equipoise.metrics.tallies.pieces.AVERAGES`."""
+    """The metrics; the average is that of depth and normals, see :data:`~equipoise.metrics.tallies.base.AVERAGES`."""
     tallies: dict[str, Callable[[], Tally]] = {
         "semantic": lambda: SegmentationTally(_CLASSES[kind]),
         "depth": lambda: DepthTally(average),

@@ -1,0 +1,401 @@
+"""The loop around an optimizer: evaluation, limits, progress, checkpoints, and what comes out."""
+
+from __future__ import annotations
+
+import functools
+import math
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from time import monotonic
+from typing import Any, Literal
+
+import numpy as np
+
+from equipoise.blackbox.arrays import Array, read_vector
+from equipoise.blackbox.checkpoint import check_storable, read_checkpoint, write_checkpoint
+from equipoise.blackbox.evaluation import Failures, evaluator
+from equipoise.blackbox.optimizers import Optimizer, make_optimizer
+from equipoise.errors import EquipoiseError, InputError, require
+
+__all__ = ["IterationReport", "Result", "bar", "minimize", "worded"]
+
+_DEPTH = 5  # of functions that hold functions
+
+
+def worded(value: object, depth: int = _DEPTH) -> str:
+    """An option's value as text that is the same for the same value in another process.
+
+    A function is told by its name and a digest of its code, defaults and closure; what it reads from its module is not
+    followed, and another version of Python compiles other code. A callable object or partial is told by its class and what
+    it holds. Of a random generator only the kind is told, as its state travels with the optimizer.
+
+    Example:
+        >>> worded(0.5), worded(np.ones(2)), worded(len)
+        ('0.5', '[1.0, 1.0]', 'builtins.len')
+        >>> worded(lambda t: 1 / (t + 1)) == worded(lambda t: 1 / (t + 2))
+        False
+    """
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        return repr(value.tolist())
+    if isinstance(value, np.random.Generator) or depth == 0:
+        return type(value).__name__
+    if isinstance(value, np.generic):
+        return repr(value.item())
+    inner = functools.partial(worded, depth=depth - 1)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(inner, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key!r}: {inner(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, set | frozenset):  # in an order of their own in each process
+        return "{" + ", ".join(sorted(map(inner, value))) + "}"
+    if isinstance(value, functools.partial):
+        return f"partial({inner(value.func)}, {inner(value.args)}, {inner(value.keywords)})"
+    if isinstance(value, types.MethodType):
+        return f"{inner(value.__func__)} of {inner(value.__self__)}"
+    if isinstance(value, types.FunctionType):
+        held = [_held(cell) for cell in value.__closure__ or ()]
+        digest = _digest(_code(value.__code__) + inner([value.__defaults__, value.__kwdefaults__, *held]))
+        return f"{value.__module__}.{value.__qualname__} ({digest})"
+    if isinstance(value, types.BuiltinFunctionType | type | np.ufunc):
+        return f"{getattr(value, '__module__', None) or type(value).__name__}.{getattr(value, '__qualname__', value.__name__)}"
+    # The repr that an object has by default is its address.
+    if type(value).__repr__ is object.__repr__:
+        return f"{type(value).__module__}.{type(value).__qualname__} ({_digest(inner(getattr(value, '__dict__', {})))})"
+    return repr(value)
+
+
+def _code(code: types.CodeType) -> str:
+    constants = [_code(own) if isinstance(own, types.CodeType) else worded(own) for own in code.co_consts]
+    return f"{code.co_code.hex()} {constants} {code.co_names} {code.co_varnames}"
+
+
+def _held(cell: Any) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a variable that has no value yet
+        return None
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class IterationReport:
+    """One iteration, as a callback sees it.
+
+    Attributes:
+        iteration: how many are done, this one included.
+        evaluations: how many points have been evaluated.
+        seconds: since the beginning, earlier parts of a resumed search included.
+        points: those of this iteration [N (+1), d].
+        outputs: theirs [N (+1), m]; rows of failed evaluations are not a number.
+        optimizer: after its update.
+        failures: up to now.
+    """
+
+    iteration: int
+    evaluations: int
+    seconds: float
+    points: Array
+    outputs: Array
+    optimizer: Optimizer
+    failures: Failures
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a search ended with.
+
+    Attributes:
+        x: the mean of the search distribution [d].
+        std: its standard deviations [d].
+        weights: λ [m] of the last iteration; ``None`` if nothing could be evaluated.
+        objectives: for each iteration, the mean outputs of the samples that did not fail [iterations, m].
+        iterations: how many.
+        evaluations: points evaluated.
+        failures: counted by kind.
+        seconds: spent.
+        stopped: why it ended: ``iterations``, ``evaluations``, ``seconds``, ``callback`` or ``interrupted``.
+        optimizer: to go on from.
+    """
+
+    x: Array
+    std: Array
+    weights: Array | None
+    objectives: Array
+    iterations: int
+    evaluations: int
+    failures: Failures = field(repr=False)
+    seconds: float
+    stopped: str
+    optimizer: Optimizer = field(repr=False)
+
+
+@contextmanager
+def bar(wanted: bool) -> Iterator[Callable[[float, str], None]]:
+    """Gives a function that takes the share done (0 to 1) and a line of text.
+
+    Raises:
+        MissingExtraError: a bar is wanted and rich is not installed.
+    """
+    if not wanted:
+        yield lambda share, text: None
+        return
+    progress = require("rich.progress", "blackbox")
+    console = require("rich.console", "blackbox").Console(stderr=True)
+    columns = (progress.BarColumn(bar_width=30), progress.TextColumn("{task.description}"), progress.TimeRemainingColumn())
+    with progress.Progress(*columns, console=console) as shown:
+        task = shown.add_task("", total=1.0)
+        yield lambda share, text: shown.update(task, completed=share, description=text)
+
+
+_GIVE_UP = 20  # iterations in a row without one evaluation that did not fail
+
+
+def minimize(
+    f: Callable[[Array], Any],
+    x0: object,
+    method: str | Optimizer = "asmg",
+    *,
+    iterations: int | None = None,
+    evaluations: int | None = None,
+    seconds: float | None = None,
+    batched: bool = False,
+    workers: int = 1,
+    backend: Literal["threads", "processes"] = "processes",
+    evaluation_seconds: float | None = None,
+    callback: Callable[[IterationReport], object] | None = None,
+    progress: bool = False,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 10,
+    **options: Any,
+) -> Result:
+    """Minimises a function with several outputs and no gradient.
+
+    Args:
+        f: from a point [d] to outputs [m], or, ``batched``, from points [N, d] to outputs [N, m]; it sees NumPy arrays and
+            returns NumPy, torch or lists.
+        x0: where the search starts [d]; NumPy or torch.
+        method: ``"asmg"``, ``"asmg-ew"``, ``"es"``, ``"bes"``, ``"cma-es"``, ``"mmes"``, or an optimizer of one's own.
+        iterations: the most to do in all. 1,000 where no limit is given.
+        evaluations: the most points to evaluate in all; an iteration that would exceed it is not begun.
+        seconds: the longest to go on in all; the iteration under way is finished.
+        batched: what ``f`` takes.
+        workers: evaluations at a time; with ``batched``, parts of a batch at a time.
+        backend: of several workers, or of a time limit on evaluations: ``"processes"`` or ``"threads"``.
+        evaluation_seconds: what takes longer counts as failed; in a process it is killed.
+        callback: called after each iteration; the search ends when it returns ``True``.
+        progress: show a bar.
+        checkpoint: a file. If it exists, the search goes on from there, with the same bits as if it had never stopped; it is
+            written every ``checkpoint_every`` iterations and at the end, interruptions included. If ``f`` has
+            ``state_dict`` and ``load_state_dict``, as :class:`BlackBoxPrompt` has, its state travels along: a dictionary of
+            arrays, numbers, strings and bytes. That of an iteration that was interrupted is the state before it, as the
+            iteration is then done again.
+        checkpoint_every: see there.
+        **options: of the method: ``std``, ``samples``, ``step_size``, ``seed``, ``failed`` and others.
+
+    Returns:
+        The mean of the search distribution and what there is to know about how it was found.
+
+    Raises:
+        InputError: an argument that cannot be used, a checkpoint of another search (start, method, options), or a checkpoint
+            for a function whose state cannot be stored or changes in other processes.
+        EquipoiseError: no evaluation has succeeded in 20 iterations in a row; the message says what the first failure was.
+
+    Example:
+        >>> import numpy as np
+        >>> def f(x):
+        ...     return [((x - 1) ** 2).sum(), ((x + 1) ** 2).sum()]
+        >>> result = minimize(f, np.full(3, 4.0), iterations=200, samples=20, seed=0)
+        >>> bool((np.abs(result.x) < 1).all()), result.evaluations, result.failures.total
+        (True, 4000, 0)
+    """
+    _check_limits(iterations, evaluations, seconds, checkpoint_every)
+    if iterations is None and evaluations is None and seconds is None:
+        iterations = 1000
+    if isinstance(method, Optimizer):
+        if options:
+            raise InputError(f"{', '.join(options)}: give options to the optimizer itself, as method is one already")
+        optimizer = method
+    else:
+        optimizer = make_optimizer(method, x0, **options)
+    path = Path(checkpoint) if checkpoint is not None else None
+    settings = {"method": type(optimizer).__name__, "options": sorted(f"{k}={worded(v)}" for k, v in options.items())}
+    # An optimizer of one's own brings its mean with it.
+    start = None if isinstance(method, Optimizer) else read_vector(x0, "x0")
+    stateful = path is not None and hasattr(f, "state_dict") and hasattr(f, "load_state_dict")
+    if stateful:
+        _check_state(f, backend == "processes" and (workers > 1 or evaluation_seconds is not None))
+    history: list[list[float]] = []
+    failures = Failures()
+    before = 0.0
+    if path is not None and path.exists():
+        saved = read_checkpoint(path)
+        if saved.get("settings") != settings:
+            raise InputError(
+                f"{path} is a checkpoint of {saved.get('settings')}, and this is {settings}; give the same options, or another "
+                "file"
+            )
+        if not np.array_equal(saved["x0"] if saved["x0"] is not None else (), start if start is not None else ()):
+            raise InputError(f"{path} is a checkpoint of a search from another x0; give the same x0, or another file")
+        if (saved["function"] is not None) != stateful:
+            raise InputError(
+                f"{path} is a checkpoint of a function {'with' if saved['function'] is not None else 'without'} a state, and "
+                f"this is one {'with' if stateful else 'without'}; give the same function, or another file"
+            )
+        optimizer.load_state_dict(saved["optimizer"])
+        if stateful:
+            f.load_state_dict(saved["function"])  # type: ignore[attr-defined]
+        history = saved["history"]
+        failures = Failures(saved["failures"], saved["first failures"])
+        before = saved["seconds"]
+
+    under_way: Any = None  # the state of f before the iteration that is being evaluated
+
+    def function_state() -> Any:
+        return f.state_dict() if stateful else None  # type: ignore[attr-defined]
+
+    def save() -> None:
+        if path is not None:
+            state = {
+                "settings": settings,
+                "x0": start,
+                "function": under_way if under_way is not None else function_state(),
+                "optimizer": optimizer.state_dict(),
+                "history": history,
+                "failures": failures.counts,
+                "first failures": failures.first,
+                "seconds": before + monotonic() - began,
+            }
+            write_checkpoint(path, state)
+
+    began = monotonic()
+    stopped = ""
+    unsuccessful = 0
+    with (
+        bar(progress) as shown,
+        evaluator(f, workers=workers, backend=backend, batched=batched, limit=evaluation_seconds) as evaluate,
+    ):
+        try:
+            while not stopped:
+                points = optimizer.ask()
+                spent = before + monotonic() - began
+                stopped = _limit(optimizer, points.shape[0], spent, iterations, evaluations, seconds)
+                if stopped:
+                    break
+                under_way = deepcopy(function_state())
+                answers = evaluate(points)
+                table = failures.table(answers, optimizer.objectives)
+                if table is None or not np.isfinite(table).all(axis=1).any():
+                    unsuccessful += 1
+                    if unsuccessful == _GIVE_UP:
+                        kind, said = next(iter(failures.first.items()))
+                        raise EquipoiseError(
+                            f"no evaluation has succeeded in {_GIVE_UP} iterations in a row; the first failure ({kind}): {said}"
+                        )
+                else:
+                    unsuccessful = 0
+                if table is None:
+                    # How many objectives there are is not known yet; two is the fewest that every optimizer takes, and
+                    # rows without a finite entry teach it nothing.
+                    optimizer.skip()
+                    under_way = None
+                    continue
+                optimizer.tell(table)
+                under_way = None
+                history.append(_means(table))
+                at = IterationReport(
+                    optimizer.iterations,
+                    optimizer.evaluations,
+                    before + monotonic() - began,
+                    points,
+                    table,
+                    optimizer,
+                    failures,
+                )
+                shown(_share(at, iterations, evaluations, seconds), _line(at, history[-1]))
+                if callback is not None and callback(at) is True:
+                    stopped = "callback"
+                if optimizer.iterations % checkpoint_every == 0:
+                    save()
+        except KeyboardInterrupt:
+            # The points under way are asked for again after a resumption, so nothing is lost but their evaluation.
+            stopped = "interrupted"
+        finally:
+            save()
+    return Result(
+        x=optimizer.mean,
+        std=optimizer.std,
+        weights=optimizer.weights,
+        objectives=np.array(history).reshape(len(history), -1),
+        iterations=optimizer.iterations,
+        evaluations=optimizer.evaluations,
+        failures=failures,
+        seconds=before + monotonic() - began,
+        stopped=stopped,
+        optimizer=optimizer,
+    )
+
+
+def _limit(
+    optimizer: Optimizer, rows: int, spent: float, iterations: int | None, evaluations: int | None, seconds: float | None
+) -> str:
+    if iterations is not None and optimizer.iterations >= iterations:
+        return "iterations"
+    if evaluations is not None and optimizer.evaluations + rows > evaluations:
+        return "evaluations"
+    if seconds is not None and spent >= seconds:
+        return "seconds"
+    return ""
+
+
+def _share(at: IterationReport, iterations: int | None, evaluations: int | None, seconds: float | None) -> float:
+    shares = [
+        done / limit
+        for done, limit in ((at.iteration, iterations), (at.evaluations, evaluations), (at.seconds, seconds))
+        if limit is not None
+    ]
+    return min(max(shares), 1.0)
+
+
+def _line(at: IterationReport, means: list[float]) -> str:
+    values = " ".join(f"{value:.3g}" for value in means[:4]) + (" …" if len(means) > 4 else "")
+    failed = f", {at.failures.total} failed" if at.failures.total else ""
+    return f"{at.iteration} iterations, {at.evaluations} evaluations{failed}, objectives {values}"
+
+
+def _means(table: Array) -> list[float]:
+    finite = table[np.isfinite(table).all(axis=1)]
+    values = finite.mean(axis=0) if finite.size else np.full(table.shape[1], np.nan)
+    return [float(value) for value in values]
+
+
+def _check_state(f: Any, elsewhere: bool) -> None:
+    if elsewhere:
+        raise InputError(
+            f"{type(f).__name__} has a state, which a checkpoint cannot follow into other processes; "
+            'take backend="threads" or one worker, or leave out checkpoint='
+        )
+    try:
+        check_storable(f.state_dict())
+    except TypeError as error:
+        raise InputError(
+            f"the state of {type(f).__name__} cannot be stored in a checkpoint ({error}); if it does not change, give the "
+            "function without it: lambda x: f(x)"
+        ) from error
+
+
+def _check_limits(iterations: int | None, evaluations: int | None, seconds: float | None, every: int) -> None:
+    for name, value in (("iterations", iterations), ("evaluations", evaluations), ("checkpoint_every", every)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
+            raise InputError(f"{name} is {value!r}; give a whole number of at least 1")
+    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"seconds is {seconds!r}; give a number greater than 0")

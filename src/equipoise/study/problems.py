@@ -1,0 +1,208 @@
+"""The embedded problem, and what a user types for one: a name, ``path/to/file.py:name`` or ``package.module:name``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from equipoise.data.digits import digits
+from equipoise.errors import EquipoiseError, InputError, near_misses
+from equipoise.metrics import Metric
+from equipoise.nets import DigitsNet
+from equipoise.study.problem import Built, Problem, Splits
+
+__all__ = ["digits_problem", "find_problem", "problems"]
+
+
+def digits_problem() -> Problem:
+    """Two digits on one canvas: which (twice), their sum, and the ratio of their ink.
+
+    Classes are learned by cross-entropy and judged by accuracy, numbers by squared error and judged by mean absolute
+    error; Adam 1e-3, batches of 128, 20 epochs.
+
+    Example:
+        >>> [metric.heading for metric in digits_problem().metrics]
+        ['left accuracy (%) ↑', 'right accuracy (%) ↑', 'sum error ↓', 'ink error ↓']
+    """
+    return Problem(
+        name="digits",
+        tasks=("left", "right", "sum", "ink"),
+        metrics=(
+            Metric("left", "left", higher_is_better=True, unit="%", label="left accuracy"),
+            Metric("right", "right", higher_is_better=True, unit="%", label="right accuracy"),
+            Metric("sum", "sum", higher_is_better=False, label="sum error"),
+            Metric("ink", "ink", higher_is_better=False, label="ink error"),
+        ),
+        build=_build,
+        data=_data,
+        evaluate=_evaluate,
+        optimizer=_optimizer,
+        parts=_parts,
+        epochs=20,
+        options={"batch_size": 128, "optimizer": "Adam, 1e-3"},
+        preload=("sklearn.datasets",),
+    )
+
+
+def _build(seed: int) -> Built:
+    return DigitsNet(), _losses
+
+
+def _losses(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    out = model(batch["image"])
+    return {
+        "left": F.cross_entropy(out["left"], batch["left"]),
+        "right": F.cross_entropy(out["right"], batch["right"]),
+        "sum": F.mse_loss(out["sum"], batch["sum"]),
+        "ink": F.mse_loss(out["ink"], batch["ink"]),
+    }
+
+
+def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    # One fused kernel: for a network this small the plain loop over tensors is a sixth of the whole step.
+    return torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+
+
+def _parts(model: nn.Module) -> dict[str, Any]:
+    return {"features": model.encoder, "heads": dict(cast(nn.ModuleDict, model.heads))}
+
+
+def _data(seed: int) -> Splits:
+    return Splits(*digits().loaders(seed))
+
+
+def _evaluate(model: nn.Module, loader: Iterable[Any]) -> dict[str, float]:
+    totals = dict.fromkeys(("left", "right", "sum", "ink"), 0.0)
+    rows = 0
+    for batch in loader:
+        out = model(batch["image"])
+        rows += len(batch["image"])
+        for task in ("left", "right"):
+            totals[task] += float((out[task].argmax(1) == batch[task]).sum()) * 100
+        for task in ("sum", "ink"):
+            totals[task] += float((out[task] - batch[task]).abs().double().sum())
+    return {task: total / rows for task, total in totals.items()}
+
+
+_T = TypeVar("_T")
+
+_builtin: dict[str, Callable[[], Problem]] = {
+    "digits": digits_problem,
+}
+_OF_THE_PAPERS = ("scenes", "scenes-mtan", "scenes-streets")
+
+
+def _of_others() -> dict[str, EntryPoint]:
+    """The problems of other distributions: entry points of the group ``equipoise.problems``."""
+    return {point.name: point for point in entry_points(group="equipoise.problems") if point.name not in _builtin}
+
+
+def problems() -> tuple[str, ...]:
+    """Names of the problems that come with the library, then of those that other distributions bring."""
+    return (*_builtin, *sorted(_of_others()))
+
+
+def find_problem(where: str) -> Problem:
+    """Finds a problem by what a user typed.
+
+    Args:
+        where: a problem's name: of the library, or of a distribution that brings one by an entry point of the group
+            ``equipoise.problems``, which names a :class:`Problem` or a function that returns one; or
+            ``path/to/file.py:name`` or ``package.module:name``, where ``name`` is likewise one of these (``problem`` if
+            left out).
+
+    Raises:
+        InputError: there is no such problem, file, module or name, or it is no problem.
+
+    Example:
+        >>> find_problem("digits").tasks
+        ('left', 'right', 'sum', 'ink')
+    """
+    if where in _builtin:
+        return _builtin[where]()
+    others = _of_others()
+    if where in others:
+        return _taken(_loading(f'problem "{where}" of {others[where].value}', others[where].load), where)
+    source, colon, name = where.rpartition(":")
+    if not colon or name.endswith(".py"):
+        source, name = where, "problem"
+    if source.endswith(".py"):
+        module = _from_file(Path(source))
+    elif colon:
+        module = _imported(source)
+    else:
+        if where in _OF_THE_PAPERS:
+            raise InputError(
+                f'the problem "{where}" comes with equipoise-papers, which is not installed; '
+                "from a clone of the repository: pip install ./papers"
+            )
+        raise InputError(
+            f'there is no problem "{where}".{near_misses(where, problems())} Known: {", ".join(problems())}; for one of '
+            "your own give path/to/file.py:name or package.module:name"
+        )
+    if not hasattr(module, name):
+        names = [key for key, value in vars(module).items() if isinstance(value, Problem)] or list(vars(module))
+        raise InputError(f'"{source}" defines no "{name}".{near_misses(name, names)}')
+    return _taken(getattr(module, name), f'{name}" in "{source}')
+
+
+def _taken(found: object, what: str) -> Problem:
+    """The problem that was found, or that the function found returns."""
+    if callable(found):
+        found = found()
+    if not isinstance(found, Problem):
+        raise InputError(
+            f'"{what}" is a {type(found).__name__}; expected an equipoise.study.Problem or a function without arguments '
+            "that returns one"
+        )
+    return found
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise InputError(f'there is no file "{path}" to take the problem from')
+    # As for a script: what lies beside the file can be imported by it.
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    return _loading(str(path), lambda: _executed(path))
+
+
+def _executed(path: Path) -> ModuleType:
+    name = f"equipoise_problem_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickling look the module up while it is being executed
+    spec.loader.exec_module(module)
+    # Nobody else can import a module of this name, so its functions travel to the runs by value.
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(module)
+    return module
+
+
+def _imported(name: str) -> ModuleType:
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    return _loading(name, lambda: importlib.import_module(name))
+
+
+def _loading(what: str, load: Callable[[], _T]) -> _T:
+    try:
+        return load()
+    except EquipoiseError:
+        raise
+    except Exception as error:
+        raise InputError(f'"{what}" cannot be loaded: {type(error).__name__}: {error}') from error
