@@ -17,12 +17,12 @@ from equipoise.teleport.triggers import norms
 from equipoise_papers.figures.cost_toy.settings import Teleporting
 from equipoise_papers.toys import TwoTasks
 
-__all__ = ["Adam", "Attempt", "Teleporter", "directions", "search"]
+__all__ = ["CostToyAttempt", "RowwiseAdam", "Teleporter", "directions", "search"]
 
 _FIRST, _SECOND, _EPSILON = 0.9, 0.999, 1e-8
 
 
-class Adam:
+class RowwiseAdam:
     """``torch.optim.Adam`` with its default betas, row by row; every row may forget its history alone.
 
     Args:
@@ -99,7 +99,7 @@ def search(problem: TwoTasks, points: Tensor, settings: Teleporting, gramian: Ar
     reference = problem.losses(points) / sizes
     still = torch.zeros(1, *points.shape, dtype=points.dtype)
     delta = torch.zeros_like(points)
-    inner = Adam(delta, settings.inner_lr)
+    inner = RowwiseAdam(delta, settings.inner_lr)
     rows = torch.arange(len(points))
     for directions_now in noise:
         moving = delta.clone().requires_grad_()
@@ -120,7 +120,7 @@ _SMALLEST_SIZE = 1e-3  # a loss near zero is divided by this share of the larges
 
 
 @dataclass(frozen=True)
-class Attempt:
+class CostToyAttempt:
     """One attempt to teleport.
 
     Attributes:
@@ -166,7 +166,7 @@ class Teleporter:
         self.problem = problem
         self.settings = settings
         self.rows = np.asarray(rows, dtype=np.intp)
-        self.attempts: list[Attempt] = []
+        self.attempts: list[CostToyAttempt] = []
         self._formed = np.asarray(formed, dtype=np.bool_)
         schedule = Schedule(
             start_step=settings.start_step, stop_step=settings.stop_step, cooldown=settings.cooldown, budget=None
@@ -179,13 +179,13 @@ class Teleporter:
         self._largest: dict[int, Array] = {}
         self._pending: dict[int, float] = {}
 
-    def before_step(self, adam: Adam, gradients: Tensor) -> None:
+    def before_step(self, adam: RowwiseAdam, gradients: Tensor) -> None:
         """Blends Adam's moments where a landing left that to do; ``gradients`` are all trajectories', ``[m, 2]``."""
         for row, sigma in self._pending.items():
             adam.blend(row, gradients[row], sigma)
         self._pending.clear()
 
-    def after_step(self, step: int, adam: Adam, gramian: Array, gradients: Tensor) -> None:
+    def after_step(self, step: int, adam: RowwiseAdam, gramian: Array, gradients: Tensor) -> None:
         """Attempts what is due.
 
         Args:
@@ -217,7 +217,7 @@ class Teleporter:
         jacobian = jacobian.double()
         return losses.double().numpy(), (jacobian @ jacobian.mT).numpy()
 
-    def _attempt(self, step: int, places: NDArray[np.intp], adam: Adam, gradients: Tensor) -> None:
+    def _attempt(self, step: int, places: NDArray[np.intp], adam: RowwiseAdam, gradients: Tensor) -> None:
         settings, rows = self.settings, self.rows[places]
         points = adam.points[rows].clone()
         losses, gramian = self._gramian(points)
@@ -250,7 +250,7 @@ class Teleporter:
                 adam.points[row] = landings[number]
                 self._settle_history(row, adam, deltas[number], gradients[row])
             self.attempts.append(
-                Attempt(
+                CostToyAttempt(
                     row,
                     step,
                     _pair(points[number]),
@@ -270,7 +270,7 @@ class Teleporter:
         sizes: Array = np.maximum(own, _SMALLEST_SIZE * self._largest[place]).clip(min=1e-30)
         return sizes
 
-    def _settle_history(self, row: int, adam: Adam, delta: Tensor, gradient: Tensor) -> None:
+    def _settle_history(self, row: int, adam: RowwiseAdam, delta: Tensor, gradient: Tensor) -> None:
         if self.settings.history == "reset":
             adam.forget(row)
         elif self.settings.history == "reuse":
