@@ -42,10 +42,10 @@ class Unreadable(ValueError):
 
 
 def one_line(error: BaseException) -> str:
-    """An error's own words in one line, or its kind where it has none.
+    r"""An error's own words in one line, or its kind where it has none.
 
     Example:
-        >>> one_line(ValueError("first\\nsecond")), one_line(EOFError())
+        >>> one_line(ValueError("first\nsecond")), one_line(EOFError())
         ('first second', 'EOFError')
     """
     try:
@@ -71,7 +71,7 @@ def shielded() -> Iterator[None]:
 
 
 @contextmanager
-def regular(path: str | Path) -> Iterator[BinaryIO]:
+def regular(path: str | Path) -> Iterator[io.BufferedReader]:
     """Opens a regular file; a pipe or a device, which could be without an end, is refused and not waited for."""
     with shielded():
         # Where it is a pipe, opening alone would wait for a writer.
@@ -192,7 +192,9 @@ def read_tensors(path: str | Path, stand_ins: Mapping[str, type] | None = None) 
             found = torch.load(file, map_location="cpu", weights_only=True)
     for tensor in _tensors(found):
         # A stride of 0 makes any number of entries out of one.
-        if tensor.layout == torch.strided and tensor.numel() * tensor.element_size() > max(tensor.untyped_storage().nbytes(), 1):
+        if tensor.layout == torch.strided and tensor.numel() * tensor.element_size() > max(
+            tensor.untyped_storage().nbytes(), 1
+        ):
             raise Unreadable(f"a tensor claims {_by(tensor.shape)} entries, more than are stored")
     return found
 

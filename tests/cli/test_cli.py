@@ -10,6 +10,7 @@ from equipoise.balance.registry import methods
 from equipoise.cli import main
 from equipoise.errors import InputError
 from equipoise.study import parse_methods
+from equipoise.study.problems import PROBLEMS
 from equipoise.version import __version__
 
 TINY = Path(__file__).parents[1] / "study" / "problems" / "tiny.py"
@@ -56,6 +57,19 @@ def test_a_command_of_another_distribution(capsys, tmp_path, monkeypatch):
     ]
     assert main(["study", "--help"]) == 0
     assert "Compare methods over seeds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["reproduce", "figure", "example", "data"])
+def test_commands_of_the_papers_say_in_one_line_how_to_get_them(capsys, monkeypatch, command):
+    monkeypatch.setattr("equipoise.cli.entry_points", lambda group: ())
+    assert "pip install ./papers" in fails(capsys, command, "cost-table1", "--dry-run")
+
+
+def test_problems_of_the_papers_say_in_one_line_how_to_get_them(capsys, monkeypatch):
+    monkeypatch.setattr("equipoise.registry.entry_points", lambda group: ())
+    if "scenes" in PROBLEMS:  # other tests may have asked for it
+        PROBLEMS.remove("scenes")
+    assert "pip install ./papers" in fails(capsys, "study", "scenes", "--methods", "ls")
 
 
 def test_methods_lists_every_method_with_its_cost_options_and_paper(capsys, monkeypatch):

@@ -11,7 +11,7 @@ __all__ = ["endless", "take"]
 
 
 def take(batches: Iterable[Any] | None, count: int) -> list[Any]:
-    """The next ``count`` batches; of an iterator they are used up, a list begins anew each time.
+    """The next ``count`` batches; of an iterator they are used up, a list starts again each time.
 
     Args:
         batches: an iterator, an iterable, or ``None`` for functions that need no data.
@@ -26,7 +26,7 @@ def take(batches: Iterable[Any] | None, count: int) -> list[Any]:
         source = iter(batches)
     except TypeError:
         raise InputError(
-            f"lower_batches must be an iterable of batches, one a lower step; got {type(batches).__name__}. "
+            f"lower_batches must be an iterable of batches, one per lower step; got {type(batches).__name__}. "
             f"Pass itertools.repeat(batch) to use one batch in every step"
         ) from None
     taken = []

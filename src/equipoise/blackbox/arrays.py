@@ -26,7 +26,9 @@ def read_array(value: Any, name: str) -> Array:
     try:
         given = np.asanyarray(_detached(value))
         if given.dtype.kind == "O" and None not in given.ravel().tolist():
-            given = np.array(given.tolist() if given.ndim == 0 else [float(entry) for entry in given.ravel()]).reshape(given.shape)
+            given = np.array(given.tolist() if given.ndim == 0 else [float(entry) for entry in given.ravel()]).reshape(
+                given.shape
+            )
         if given.dtype.kind not in "fiub":
             raise TypeError(f"it holds {'None' if value is None else given.dtype}")
         if isinstance(given, np.ma.MaskedArray):

@@ -1,4 +1,4 @@
-"""The loop around an optimizer: evaluation, limits, progress, checkpoints, and what comes out."""
+"""The loop around an optimizer: evaluation, limits, progress, checkpoints, and the result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from equipoise.blackbox.evaluation import Failures, evaluator
 from equipoise.blackbox.optimizers import Optimizer, make_optimizer
 from equipoise.errors import EquipoiseError, InputError, require
 
-__all__ = ["Progress", "Result", "bar", "minimize", "worded"]
+__all__ = ["IterationReport", "Result", "bar", "minimize", "worded"]
 
 _DEPTH = 5  # of functions that hold functions
 
@@ -88,7 +88,7 @@ def _digest(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Progress:
+class IterationReport:
     """One iteration, as a callback sees it.
 
     Attributes:
@@ -172,7 +172,7 @@ def minimize(
     workers: int = 1,
     backend: Literal["threads", "processes"] = "processes",
     evaluation_seconds: float | None = None,
-    callback: Callable[[Progress], object] | None = None,
+    callback: Callable[[IterationReport], object] | None = None,
     progress: bool = False,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 10,
@@ -184,7 +184,7 @@ def minimize(
         f: from a point [d] to outputs [m], or, ``batched``, from points [N, d] to outputs [N, m]; it sees NumPy arrays and
             returns NumPy, torch or lists.
         x0: where the search starts [d]; NumPy or torch.
-        method: ``"asmg"``, ``"asmg-ew"``, ``"es"``, ``"bes"``, ``"cma-es"``, ``"mmes"``, or an optimizer of one's own.
+        method: ``"asmg"``, ``"asmg-ew"``, ``"es"``, ``"bes"``, ``"cma-es"``, ``"mmes"``, or an optimizer of your own.
         iterations: the most to do in all. 1,000 where no limit is given.
         evaluations: the most points to evaluate in all; an iteration that would exceed it is not begun.
         seconds: the longest to go on in all; the iteration under way is finished.
@@ -310,7 +310,7 @@ def minimize(
                 optimizer.tell(table)
                 under_way = None
                 history.append(_means(table))
-                at = Progress(
+                at = IterationReport(
                     optimizer.iterations,
                     optimizer.evaluations,
                     before + monotonic() - began,
@@ -362,13 +362,17 @@ def _of_a_search(path: Path, saved: dict[str, Any]) -> dict[str, Any]:
         and "function" in saved
     )
     if not good:
-        raise InputError(f"{path} is no checkpoint of a search (parts are missing or wrong); take another file name or remove it")
+        raise InputError(
+            f"{path} is no checkpoint of a search (parts are missing or wrong); take another file name or remove it"
+        )
     return saved
 
 
 def _unsuccessful(iterations: int, failures: Failures) -> EquipoiseError:
     kind, said = next(iter(failures.first.items()), ("unknown", "it was before this search"))
-    return EquipoiseError(f"no evaluation has succeeded in {iterations} iterations in a row; the first failure ({kind}): {said}")
+    return EquipoiseError(
+        f"no evaluation has succeeded in {iterations} iterations in a row; the first failure ({kind}): {said}"
+    )
 
 
 def _limit(
@@ -383,7 +387,7 @@ def _limit(
     return ""
 
 
-def _share(at: Progress, iterations: int | None, evaluations: int | None, seconds: float | None) -> float:
+def _share(at: IterationReport, iterations: int | None, evaluations: int | None, seconds: float | None) -> float:
     shares = [
         done / limit
         for done, limit in ((at.iteration, iterations), (at.evaluations, evaluations), (at.seconds, seconds))
@@ -392,7 +396,7 @@ def _share(at: Progress, iterations: int | None, evaluations: int | None, second
     return min(max(shares), 1.0)
 
 
-def _line(at: Progress, means: list[float]) -> str:
+def _line(at: IterationReport, means: list[float]) -> str:
     values = " ".join(f"{value:.3g}" for value in means[:4]) + (" …" if len(means) > 4 else "")
     failed = f", {at.failures.total} failed" if at.failures.total else ""
     return f"{at.iteration} iterations, {at.evaluations} evaluations{failed}, objectives {values}"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from equipoise.data.celeba import ATTRIBUTES
 from equipoise.errors import InputError
-from equipoise.nets.heads import module_a_task
+from equipoise.nets.heads import module_per_task
 
 __all__ = ["CELEBA_ATTRIBUTES", "CelebANet"]
 
@@ -17,7 +17,7 @@ CELEBA_ATTRIBUTES = ATTRIBUTES
 
 
 class CelebANet(nn.Module):
-    """Seven 3×3 convolutions and two linear layers, all with batch normalisation, then one linear head an attribute.
+    """Seven 3×3 convolutions and two linear layers, all with batch normalisation, then one linear head per attribute.
 
     The network of FAMO's study of CelebA (Liu, Feng, Stone and Liu, 2023) and of those that follow it: 64, 128, 128, 256,
     256, 512 and 512 channels, 2×2 pooling after the first, third and fifth convolution, the mean over all places at the
@@ -63,7 +63,7 @@ class CelebANet(nn.Module):
             *_linear(top),
             *_linear(top),
         )
-        self.heads = module_a_task("heads", {task: nn.Linear(top, 1) for task in tasks})
+        self.heads = module_per_task("heads", {task: nn.Linear(top, 1) for task in tasks})
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Computes every attribute's logit.

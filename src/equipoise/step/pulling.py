@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from equipoise.autocast import without_autocast
-from equipoise.balance.base import Balancer
 from equipoise.balance.mixins import Pull, PullsHeads
 from equipoise.compiled import not_compiled
 from equipoise.engine.features import Recorder
@@ -18,17 +17,11 @@ from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.graph import is_compiled
 from equipoise.engine.origin import origins
 from equipoise.errors import InputError
-from equipoise.step.context import Context
+from equipoise.step.context import Context, Turn
 from equipoise.step.seen import SeenLosses
-from equipoise.step.source import Turn
 from equipoise.tasks import Loss
 
-__all__ = ["Pulling", "pulls"]
-
-
-def pulls(balancer: Balancer) -> TypeGuard[PullsHeads]:
-    """Whether the balancer adds to the gradients of task-specific parameters in this step."""
-    return isinstance(balancer, PullsHeads) and balancer.pulls
+__all__ = ["Pulling"]
 
 
 class Pulling:
@@ -63,18 +56,18 @@ class Pulling:
         own = (leaf for found in self.context.shared.own.values() for leaf in found)
         self._before = {leaf: leaf.grad.clone() for leaf in own if leaf.grad is not None}
 
-    def add(self, engine: TaskGradients, weights: Tensor, gram: Tensor, seen: SeenLosses, factors: Tensor) -> None:
+    def add(self, engine: TaskGradients, weights: Tensor, gramian: Tensor, seen: SeenLosses, factors: Tensor) -> None:
         """Adds to ``.grad``, which holds the tasks' own gradients by now.
 
         Args:
-            engine: with a row a task.
+            engine: with one row per task.
             weights: the decision ``[k]``.
-            gram: of the task gradients, ``[k, k]``.
+            gramian: of the task gradients, ``[k, k]``.
             seen: losses and how often each was seen.
             factors: what the rows ``[K]`` are to be multiplied with.
         """
         with torch.no_grad():
-            pull = self.balancer.pull(weights, gram)
+            pull = self.balancer.pull(weights, gramian)
         if pull is None:
             return
         groups = self._groups(pull, seen.present)

@@ -3,7 +3,7 @@
 ::
 
     study.json        what was asked for: problem, epochs, methods, seeds
-    runs/             one JSON file a finished run
+    runs/             one JSON file per finished run
     failed/           the output and traceback of a run that failed, until it succeeds
     logs/             what finished runs printed, if anything
     report.md, report.html, pictures/

@@ -6,8 +6,8 @@
         sweeps/<name>/
             sweep.json       what was asked for; the baseline on the validation split; what was confirmed
             trials.journal   Optuna's journal
-            trials/          runs of trials: one JSON file a finished run, failed/, logs/
-            owners/          one locked file a living process
+            trials/          runs of trials: one JSON file per finished run, failed/, logs/
+            owners/          one locked file per living process
             report.md, report.html, pictures/
 """
 

@@ -43,7 +43,7 @@ def _mend(path: Path) -> None:
 
 
 class Owners:
-    """Who takes part in a sweep: one file a process, locked while it lives. A context manager for this process.
+    """Who takes part in a sweep: one file per process, locked while it lives. A context manager for this process.
 
     Args:
         folder: where the files lie.

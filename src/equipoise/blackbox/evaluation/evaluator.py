@@ -61,7 +61,7 @@ class Failures:
         """The outputs [N, m] of an iteration, rows of failures not a number; counts the failures.
 
         Args:
-            answers: one a row.
+            answers: one per row.
             objectives: m if it is known; otherwise what most of the rows with outputs have.
             least: m that the optimizer needs; rows of fewer outputs decide only where there are no others.
 
@@ -101,7 +101,7 @@ class Evaluator(ABC):
 
     @abstractmethod
     def __call__(self, points: Array) -> list[Answer]:
-        """Evaluates every row; an answer a row, in their order."""
+        """Evaluates every row; one answer per row, in their order."""
 
 
 class _Here(Evaluator):
@@ -118,7 +118,7 @@ class _Here(Evaluator):
 
 
 class _Parts(Evaluator):
-    """In several workers: a row a job, or a part of the batch each where the function takes batches."""
+    """In several workers: one row per job, or a part of the batch each where the function takes batches."""
 
     def __init__(self, workers: int, batched: bool) -> None:
         self._workers = workers
@@ -237,7 +237,7 @@ def evaluator(
     Args:
         function: from a point [d] to outputs [m], or, batched, from points [N, d] to outputs [N, m].
         workers: how many at a time.
-        backend: of several workers. A late evaluation in a process is killed; one in a thread goes on unheeded.
+        backend: of several workers. A late evaluation in a process is killed; one in a thread runs on, unheard.
         batched: what ``function`` takes.
         limit: seconds for one call; ``None`` for no limit.
 
@@ -285,7 +285,7 @@ def late(limit: float) -> Answer:
 
 
 def rows_of(answer: Answer, rows: int) -> list[Answer]:
-    """An answer a row from that of a batch; a batch that failed is failed rows."""
+    """One answer per row from that of a batch; a batch that failed is failed rows."""
     if answer.outputs is None:
         return [answer] * rows
     if answer.outputs.ndim != 2 or answer.outputs.shape[0] != rows:
