@@ -58,9 +58,9 @@ class AlignedMTL(PreferenceBalancer):
             raise InputError(f'scale must be one of {", ".join(get_args(Scale))}; got "{scale}"')
         self.scale: Scale = scale
 
-    def combine(self, gram: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
+    def combine(self, gramian: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.aligned_weights`."""
-        return aligned_weights(gram, preference, self.scale)
+        return aligned_weights(gramian, preference, self.scale)
 
     def _options(self) -> list[str]:
         return [*super()._options(), *([] if self.scale == "min" else [f"scale={self.scale!r}"])]

@@ -50,6 +50,6 @@ class ConFIG(PreferenceBalancer):
 
     usual = "sum"
 
-    def combine(self, gram: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
+    def combine(self, gramian: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.conflict_free_weights`."""
-        return conflict_free_weights(gram, preference)
+        return conflict_free_weights(gramian, preference)

@@ -46,6 +46,6 @@ class DualProj(PreferenceBalancer):
         tensor([0.5000, 1.0000])
     """
 
-    def combine(self, gram: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
+    def combine(self, gramian: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.dual_cone_projection`."""
-        return dual_cone_projection(gram, preference)
+        return dual_cone_projection(gramian, preference)

@@ -73,17 +73,17 @@ class IMTL(GramianBalancer):
         finally:
             self._here = None
 
-    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.equal_projections`, here of the scaled losses' Gramian."""
-        scales = np.ones(len(gram))
+        scales = np.ones(len(gramian))
         if self.log_scales is not None:
             logs = self.log_scales.cpu().numpy()
             if self._here is not None:
                 logs = logs[self._here]
-            if len(logs) != len(gram):
-                raise InputError(f"this IMTL has learned from {len(logs)} tasks; the Gramian is of {len(gram)}")
+            if len(logs) != len(gramian):
+                raise InputError(f"this IMTL has learned from {len(logs)} tasks; the Gramian is of {len(gramian)}")
             scales = np.exp(logs)
-        return equal_projections(scales[:, None] * gram * scales) * scales
+        return equal_projections(scales[:, None] * gramian * scales) * scales
 
     def update(self, observation: Observation) -> None:
         """One Adam step on the log-scales of the tasks present."""

@@ -46,6 +46,6 @@ class UPGrad(PreferenceBalancer):
         tensor([0.7500, 0.7500])
     """
 
-    def combine(self, gram: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
+    def combine(self, gramian: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.unconflicting_weights`."""
-        return unconflicting_weights(gram, preference)
+        return unconflicting_weights(gramian, preference)

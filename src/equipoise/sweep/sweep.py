@@ -29,7 +29,7 @@ from equipoise.sweep.outcome import Outcome
 from equipoise.sweep.samplers import make_pruner, make_sampler
 from equipoise.sweep.space import Space
 from equipoise.sweep.storage import turn
-from equipoise.sweep.trials import Search, load_trials
+from equipoise.sweep.trials import TrialSearch, load_trials
 
 __all__ = ["Sweep"]
 
@@ -155,7 +155,7 @@ class Sweep:
         self._study_runs((), claim_sweep=True)
         baseline = self._baseline()
         self._say(f"search: {self.budget} trials of {self.epochs} epochs with seed {self.seed}, {self.jobs} at a time")
-        Search(
+        TrialSearch(
             self.problem,
             self.space,
             self.objectives,

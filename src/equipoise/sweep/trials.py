@@ -25,18 +25,18 @@ from equipoise.study.processes.pool import Event, Pool
 from equipoise.study.progress import Progress, progress
 from equipoise.study.records import read_record
 from equipoise.sweep.folder import SweepFolder, TrialFolder
-from equipoise.sweep.objectives import Objective
+from equipoise.sweep.objectives import SweepObjective
 from equipoise.sweep.samplers import make_pruner, make_sampler
 from equipoise.sweep.space import Space
 from equipoise.sweep.storage import Owners, open_journal, turn
 
-__all__ = ["Search", "counted", "load_trials"]
+__all__ = ["TrialSearch", "counted", "load_trials"]
 
 _OWNER, _LABEL, _AGAIN, _WHY = "owner", "label", "again", "why"
 _PATIENCE = 0.3  # seconds between two looks at what other processes do
 
 
-class Search:
+class TrialSearch:
     """Carries a budget of trials out.
 
     Args:
@@ -58,7 +58,7 @@ class Search:
         self,
         problem: Problem,
         space: Space,
-        objectives: Sequence[Objective],
+        objectives: Sequence[SweepObjective],
         folder: SweepFolder,
         *,
         epochs: int,

@@ -1,4 +1,4 @@
-"""A part whose runs are no training by balanced gradients: each is a function from a row and a seed to numbers."""
+"""A part whose runs do not train by balanced gradients: each is a function from a row and a seed to numbers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from equipoise.study.files import read_json, write_json
 from equipoise.study.plan import Run
 from equipoise.study.progress import duration
 from equipoise_papers.published import find_table
-from equipoise_papers.reproduce.recipe import Asked, Found, Part, Row, Setting
+from equipoise_papers.reproduce.recipe import Asked, FoundRows, Part, RecipeRow, Setting
 
 __all__ = ["RunsPart"]
 
 
 class RunsPart(Part):
-    """One JSON file a row and seed; what is complete is not run again."""
+    """One JSON file per row and seed; what is complete is not run again."""
 
     @abstractmethod
-    def run(self, setting: Setting, row: Row, seed: int, epochs: int | None, folder: Path) -> Mapping[str, float]:
+    def run(self, setting: Setting, row: RecipeRow, seed: int, epochs: int | None, folder: Path) -> Mapping[str, float]:
         """One run: column → value.
 
         Args:
@@ -58,8 +58,8 @@ class RunsPart(Part):
             )
             self._say(asked, f"{row.name}, seed {seed}: {duration(took)}")
 
-    def collect(self, folder: Path) -> Found:
-        """Values of every row, one a seed, with summaries of the table's metrics."""
+    def collect(self, folder: Path) -> FoundRows:
+        """Values of every row, one per seed, with summaries of the table's metrics."""
         table = find_table(self.table)
         found: dict[str, dict[str, list[float]]] = {}
         for path in sorted((folder / "runs").glob("*.json")):
@@ -80,21 +80,21 @@ class RunsPart(Part):
         said = [f"{self.name}: {own} iterations instead of {self.workload.epochs}." for own in sorted(epochs)]
         return (*said, *([f"{self.name}: a small model on a few rows."] if small else []))
 
-    def smoke(self, sample: Path, rows: Sequence[str] | None = None, steps: int = 2) -> Found:
+    def smoke(self, sample: Path, rows: Sequence[str] | None = None, steps: int = 2) -> FoundRows:
         setting = Setting(data=sample, smoke=True)
         return {
             row.name: {name: [float(value)] for name, value in self.run(setting, row, 0, steps, sample / "work").items()}
             for row in self.made(rows)
         }
 
-    def _file(self, folder: Path, row: Row, seed: int) -> Path:
+    def _file(self, folder: Path, row: RecipeRow, seed: int) -> Path:
         # A run's key is made for file names; the label is the row's.
         return folder / "runs" / f"{Run(seed, task=row.name).key}.json"
 
     def _asked_for(self, asked: Asked) -> dict[str, Any]:
         return {"epochs": asked.epochs, "identity": self.identity(asked.setting)}
 
-    def _read(self, folder: Path, row: Row, seed: int, asked: Asked) -> dict[str, Any] | None:
+    def _read(self, folder: Path, row: RecipeRow, seed: int, asked: Asked) -> dict[str, Any] | None:
         record = read_json(self._file(folder, row, seed))
         same = isinstance(record, dict) and all(record.get(key) == value for key, value in self._asked_for(asked).items())
         return record if same else None

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from io import BytesIO
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from equipoise.errors import InputError
 from equipoise_papers.scenes.scene import KINDS, SPLITS, Scene, check_size, make_scene
@@ -111,15 +109,11 @@ def _written(
             _write(folder, kind, size, seed, split, number)
             yield
         return
-    # Fresh processes: a copy of one that has run torch may hang.
-    with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=get_context("spawn")) as pool:
-        try:
-            running = [pool.submit(_write, folder, kind, size, seed, split, number) for split, number in missing]
-            for finished in as_completed(running):
-                finished.result()
-                yield
-        finally:
-            pool.shutdown(cancel_futures=True)
+    from equipoise.study.processes.calls import calls
+
+    work = [(folder, kind, size, seed, split, number) for split, number in missing]
+    for _ in calls(_write, work, min(jobs, len(missing)), preload=(__name__,)):
+        yield
 
 
 def _write(folder: Path, kind: str, size: tuple[int, int], seed: int, split: str, number: int) -> None:
@@ -201,18 +195,5 @@ def cached_scenes(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror}); name another cache with EQUIPOISE_CACHE") from None
-    with _alone(folder):
+    with FileLock(folder / ".lock"):
         return write_scenes(folder, kind, size, train=train, val=val, test=test, seed=seed, told=told)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Waits until no other process is in here; where files cannot be locked, several may render the same scenes."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

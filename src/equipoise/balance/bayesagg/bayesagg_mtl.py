@@ -66,7 +66,7 @@ class _Learned(NamedTuple):
     checked="the released code's numbers, draws, equations",
 )
 class BayesAggMTL(OnFeatures, GradientBalancer):
-    """Takes the tasks' gradients by the shared features h for random, as the parameters of their heads are uncertain.
+    """Treats the tasks' gradients by the shared features h as random, because the parameters of their heads are uncertain.
 
     **Posterior.** The parameters w̃ of a task's head, a linear layer on h̃ = (h, 1), have the prior N(0, γI). A batch multiplies
     their density by its likelihood: exactly a Gaussian for squared errors (precision Λ += Σ h̃h̃ᵀ/σ²), and for classes one to
@@ -409,8 +409,8 @@ class BayesAggMTL(OnFeatures, GradientBalancer):
         size = task.inputs.shape[1]
         noise = torch.randn(self.samples, *posterior.precision.shape[:2], generator=generator, dtype=dtype)
         draws = posterior.draw(noise.to(weight.device, torch.float64)).reshape(self.samples, task.outputs, size).to(dtype)
-        centre = posterior.mean().reshape(task.outputs, size).to(dtype)
-        mean, variance = drawn_moments(task.likelihood, draws, centre, task.inputs.to(dtype), task.targets, width)
+        center = posterior.mean().reshape(task.outputs, size).to(dtype)
+        mean, variance = drawn_moments(task.likelihood, draws, center, task.inputs.to(dtype), task.targets, width)
         return mean.double(), variance.double()
 
     def _head(self, task: str, heads: Mapping[str, nn.Linear]) -> nn.Linear:

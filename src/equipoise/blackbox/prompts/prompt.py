@@ -1,4 +1,4 @@
-"""A prompt of a model that can only be queried, as a black-box problem with an objective a task."""
+"""A prompt of a model that can only be queried, as a black-box problem with one objective per task."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class BlackBoxPrompt:
 def _cross_entropy(scores: Array, labels: NDArray[np.int64]) -> Array:
     """Mean over images of -log softmax at the label: [B, n, C] → [B]."""
     shifted = scores - scores.max(axis=-1, keepdims=True)
-    normaliser = np.log(np.exp(shifted).sum(axis=-1))
+    normalizer = np.log(np.exp(shifted).sum(axis=-1))
     picked = np.take_along_axis(shifted, np.asarray(labels)[None, :, None].astype(np.int64), axis=-1)[..., 0]
-    losses: Array = (normaliser - picked).mean(axis=-1)
+    losses: Array = (normalizer - picked).mean(axis=-1)
     return losses
