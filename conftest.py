@@ -15,7 +15,9 @@ torch.set_num_threads(1)
 settings.register_profile("equipoise", deadline=None, derandomize=True, max_examples=100)
 settings.load_profile("equipoise")
 
-pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["*.md"]).pytest()
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["*.md"], fixtures=["one_template"]
+).pytest()
 
 
 @pytest.fixture(scope="session")
