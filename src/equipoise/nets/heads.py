@@ -8,10 +8,10 @@ from torch import nn
 
 from equipoise.errors import InputError
 
-__all__ = ["module_a_task"]
+__all__ = ["module_per_task"]
 
 
-def module_a_task(what: str, modules: Mapping[str, nn.Module] | nn.ModuleDict) -> nn.ModuleDict:
+def module_per_task(what: str, modules: Mapping[str, nn.Module] | nn.ModuleDict) -> nn.ModuleDict:
     """Registers the modules of several tasks under the tasks' names.
 
     Args:
@@ -25,7 +25,7 @@ def module_a_task(what: str, modules: Mapping[str, nn.Module] | nn.ModuleDict) -
         InputError: no mapping, no tasks, something that is no module, or a name that torch cannot give to a module.
 
     Example:
-        >>> list(module_a_task("heads", {"label": nn.Linear(2, 3), "size": nn.Linear(2, 1)}))
+        >>> list(module_per_task("heads", {"label": nn.Linear(2, 3), "size": nn.Linear(2, 1)}))
         ['label', 'size']
     """
     if isinstance(modules, nn.ModuleDict):
