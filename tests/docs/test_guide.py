@@ -20,7 +20,7 @@ SHELF = {info.name: info for info in eq.methods() if info.cls.__module__.startsw
 def test_the_tables_of_methods_are_what_the_registry_says(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert "<!-- methods: " in text
-    assert filled(text) == text, "write the tables anew: make tables"
+    assert filled(text) == text, "write the tables again: make tables"
 
 
 def test_every_method_says_what_the_tables_need() -> None:

@@ -12,7 +12,7 @@ from equipoise.study.task_weights import TaskWeightsInfo, task_weights
 __all__ = ["Entry", "find"]
 
 Entry: TypeAlias = MethodInfo | TaskWeightsInfo
-"""What the methods of both kinds say of themselves: balancers, and those that learn task weights on validation data."""
+"""What is known of the methods of both kinds: balancers, and those that learn task weights on validation data."""
 
 
 def find(name: str) -> Entry:
