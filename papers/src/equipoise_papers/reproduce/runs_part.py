@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from equipoise.study.files import read_json, write_json
+from equipoise.store import read_json, write_json
 from equipoise.study.plan import Run
 from equipoise.study.progress import duration
 from equipoise_papers.published import find_table

@@ -57,7 +57,7 @@ def perform(payload: Path, messages: int) -> int:
     try:
         import torch
 
-        from equipoise.study.files import write_json
+        from equipoise.store import write_json
         from equipoise.study.training import train
 
         torch.set_num_threads(1)

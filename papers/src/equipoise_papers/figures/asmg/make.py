@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from equipoise.errors import InputError
-from equipoise.study.files import plain, read_json, write_json, write_whole
+from equipoise.store import plain, read_json, write_json, write_whole
 from equipoise.study.pictures.style import COLOURS, GREY, grid
 from equipoise_papers.figures.asmg.run import problem, trajectory
 from equipoise_papers.figures.asmg.settings import Cell, Run, Settings

@@ -16,7 +16,7 @@ import torch
 from matplotlib.figure import Figure
 
 from equipoise.errors import InputError
-from equipoise.study.files import write_json
+from equipoise.store import write_json
 from equipoise.study.pictures.style import COLOURS, GREY, STYLES, grid
 from equipoise_papers.figures.folder import made_folder
 from equipoise_papers.figures.hyper_cleaning.settings import METHODS, Settings

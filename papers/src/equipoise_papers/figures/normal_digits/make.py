@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from equipoise.errors import InputError
 from equipoise.metrics import delta_m, holm, paired_comparison, spread
-from equipoise.study.files import plain, read_json, rounded, write_json, write_whole
+from equipoise.store import plain, read_json, rounded, write_json, write_whole
 from equipoise.study.pictures.style import COLOURS, INK, grid
 from equipoise.study.problems import find_problem
 from equipoise.study.report.words import brief
