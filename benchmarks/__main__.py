@@ -11,7 +11,7 @@ from time import perf_counter
 
 import torch
 
-from benchmarks import bilevel, blackbox, imports, memory, peers, reading, shelf, solvers, steps, teleports
+from benchmarks import bilevel, blackbox, imports, memory, methods, peers, reading, solvers, steps, teleports
 
 __all__ = ["main"]
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "imports": lambda say, _: imports.run(say),
         "memory": lambda say, _: memory.run(say),
         "reading": lambda say, budget: reading.run(say, budget=budget),
-        "shelf": lambda say, budget: shelf.run(say, budget=budget),
+        "methods": lambda say, budget: methods.run(say, budget=budget),
         "solvers": lambda say, budget: solvers.run(say, budget=budget),
         "steps": lambda say, budget: steps.run(say, budget=budget),
         "teleports": lambda say, budget: teleports.run(say, budget=budget),

@@ -28,7 +28,7 @@ __all__ = ["run"]
 
 TASKS = (2, 4, 11)
 SETTINGS: dict[str, dict[str, Any]] = {
-    "forum": {"lower_steps": 5, "lower_step_size": 1e-3, "rho": 0.1, "normalise": True},
+    "forum": {"lower_steps": 5, "lower_step_size": 1e-3, "rho": 0.1, "normalize": True},
     "moml": {"lower_steps": 1, "lower_step_size": 1e-3},
 }
 Step = Callable[[int], object]

@@ -25,7 +25,7 @@ def run(say: Say, *, budget: float = 1.0) -> None:
 
     Args:
         say: takes each line or table.
-        budget: seconds a race, relative to the usual.
+        budget: seconds per race, relative to the usual.
     """
     names = (*OURS, "cma-es") if peers.has("cma") else OURS
     rows = []

@@ -25,9 +25,9 @@ def made(balancer: Callable[..., eq.balance.Balancer] | None, kinds: str, width:
 
     Args:
         balancer: makes one from features, heads and targets; linear scalarization if ``None``.
-        kinds: a letter a task: ``r`` for one number, ``b`` for a yes or no, ``c`` for ten classes.
+        kinds: one letter per task: ``r`` for one number, ``b`` for a yes or no, ``c`` for ten classes.
         width: of the features.
-        size: samples a batch.
+        size: samples per batch.
     """
     torch.manual_seed(0)
     outputs = [_CLASSES if kind == "c" else 1 for kind in kinds]
@@ -62,7 +62,7 @@ def made(balancer: Callable[..., eq.balance.Balancer] | None, kinds: str, width:
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.linear_heads", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=8.0, help="a row (default 8)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="per row (default 8)")
     seconds = parser.parse_args().seconds
     torch.set_num_threads(1)
     rows = []

@@ -21,7 +21,7 @@ CASES = ((20, 12, 40_000), (50, 15, 50_000), (50, 15, 150_000))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints a row a dimension, population and number of evaluations."""
+    """Prints one row per dimension, population and number of evaluations."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mmes", description="Our MMES next to pypop7's.")
     parser.add_argument("--seeds", type=int, default=20, help="runs of each (default 20)")
     seeds = parser.parse_args(arguments).seeds

@@ -1,4 +1,4 @@
-"""The networks that whole training steps are timed with: an encoder, a small head a task, one squared error a task."""
+"""The networks that whole training steps are timed with: an encoder, one small head per task, one squared error per task."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Problem:
 
     Attributes:
         name: in the tables.
-        batch_size: samples a batch.
+        batch_size: samples per batch.
         shape: of one input.
         width: of the features.
         make_encoder: makes the shared part.
@@ -58,7 +58,7 @@ class Problem:
             return Network(self.make_encoder(), self.width, tasks)
 
     def batch(self, tasks: int, number: int = 0) -> Batch:
-        """Inputs and targets with noise of very different size a task; other inputs for another number."""
+        """Inputs and targets with noise of very different size per task; other inputs for another number."""
         generator = torch.Generator().manual_seed(1)
         inputs = torch.randn(self.batch_size, *self.shape, generator=generator)
         mixture = torch.randn(inputs[0].numel(), tasks, generator=generator) / inputs[0].numel() ** 0.5

@@ -1,4 +1,4 @@
-"""How fast data sets are read from files: images a second, with and without workers and cache.
+"""How fast data sets are read from files: images per second, with and without workers and cache.
 
 Made of samples with the sizes of the real sets, freshly written and so in the operating system's cache: what is measured is
 decoding, augmenting and passing on, not the disk. Rates are by the clock, since workers are other processes; beside them
@@ -28,7 +28,7 @@ SCENES, FACES, MOLECULES = 60, 2048, 3000
 
 
 def run(say: Say, *, budget: float = 1.0) -> None:
-    """Prints a table a data set."""
+    """Prints one table per data set."""
     rounds = max(2, round(5 * budget))
     with tempfile.TemporaryDirectory() as folder:
         _scenes(say, Path(folder), rounds)
@@ -42,7 +42,7 @@ def _scenes(say: Say, folder: Path, rounds: int) -> None:
     for workers in (0, 2):
         ways[f"{workers} workers"] = nyuv2_loaders(root, 2, augmentation=None, workers=workers)[0].__iter__
         ways[f"{workers} workers, augmented"] = nyuv2_loaders(root, 2, workers=workers)[0].__iter__
-    say("## Reading NYUv2\n\n288×384, four `.npy` files a scene, batches of 2.\n\n" + _race(ways, SCENES, rounds))
+    say("## Reading NYUv2\n\n288×384, four `.npy` files per scene, batches of 2.\n\n" + _race(ways, SCENES, rounds))
 
 
 def _faces(say: Say, folder: Path, rounds: int) -> None:

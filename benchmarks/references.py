@@ -16,13 +16,13 @@ __all__ = ["ConvexConcaveNash", "closed_form_imtl_g", "frank_wolfe", "least_squa
 Array = NDArray[np.float64]
 
 
-def frank_wolfe(gram: Array, rounds: int = 250, tolerance: float = 1e-5) -> Array:
+def frank_wolfe(gramian: Array, rounds: int = 250, tolerance: float = 1e-5) -> Array:
     """Minimum-norm point by Frank-Wolfe with exact line search (Sener and Koltun, 2018, algorithm 2)."""
-    weights = np.full(len(gram), 1.0 / len(gram))
+    weights = np.full(len(gramian), 1.0 / len(gramian))
     for _ in range(rounds):
-        products = gram @ weights
+        products = gramian @ weights
         best = int(products.argmin())
-        along, across, ahead = weights @ products, products[best], gram[best, best]
+        along, across, ahead = weights @ products, products[best], gramian[best, best]
         length = float(np.clip((along - across) / max(along + ahead - 2.0 * across, 1e-300), 0.0, 1.0))
         weights = (1.0 - length) * weights
         weights[best] += length
@@ -31,15 +31,15 @@ def frank_wolfe(gram: Array, rounds: int = 250, tolerance: float = 1e-5) -> Arra
     return weights
 
 
-def slsqp_cagrad(gram: Array, c: float = 0.4) -> Array:
+def slsqp_cagrad(gramian: Array, c: float = 0.4) -> Array:
     """CAGrad's dual over the simplex by SciPy's SLSQP with numerical derivatives (Liu et al., 2021, algorithm 1)."""
     minimize = import_module("scipy.optimize").minimize
-    size = len(gram)
-    mean = gram.mean(axis=1)
-    radius = c * np.sqrt(gram.mean() + 1e-8)
+    size = len(gramian)
+    mean = gramian.mean(axis=1)
+    radius = c * np.sqrt(gramian.mean() + 1e-8)
     start = np.full(size, 1.0 / size)
     result = minimize(
-        lambda w: w @ mean + radius * np.sqrt(w @ gram @ w + 1e-8),
+        lambda w: w @ mean + radius * np.sqrt(w @ gramian @ w + 1e-8),
         start,
         bounds=[(0.0, 1.0)] * size,
         constraints={"type": "eq", "fun": lambda w: 1.0 - w.sum()},
@@ -48,21 +48,21 @@ def slsqp_cagrad(gram: Array, c: float = 0.4) -> Array:
     return weights
 
 
-def least_squares_fair(gram: Array, alpha: float = 1.0) -> Array:
+def least_squares_fair(gramian: Array, alpha: float = 1.0) -> Array:
     """(Q w)_i = w_i^(−1/α) by SciPy's bounded least squares with numerical derivatives (Ban and Ji, 2024)."""
     least_squares = import_module("scipy.optimize").least_squares
-    start = np.full(len(gram), 1.0 / len(gram))
-    weights: Array = least_squares(lambda w: gram @ w - w ** (-1.0 / alpha), start, bounds=(0.0, np.inf)).x
+    start = np.full(len(gramian), 1.0 / len(gramian))
+    weights: Array = least_squares(lambda w: gramian @ w - w ** (-1.0 / alpha), start, bounds=(0.0, np.inf)).x
     return weights
 
 
-def closed_form_imtl_g(gram: Array) -> Array:
+def closed_form_imtl_g(gramian: Array) -> Array:
     """The inverse of a (K−1)×(K−1) matrix of gradient differences (Liu et al., 2021, IMTL-G), its entries from the Gramian."""
-    if len(gram) == 1:
+    if len(gramian) == 1:
         return np.ones(1)
-    norms = np.sqrt(gram.diagonal())
+    norms = np.sqrt(gramian.diagonal())
     # Rows and columns: g_1 − g_i against u_1 − u_j, u being the unit gradients.
-    against = gram / norms
+    against = gramian / norms
     differences = against[0] - against[1:]
     differences = differences[:, :1] - differences[:, 1:]
     first = against[0, :1] - against[0, 1:]
@@ -101,7 +101,7 @@ class ConvexConcaveNash:
         tasks: K.
         compiled: the route as it could be: the constraints as one, the linearisation's slope as a parameter of its own, which
             lets CVXPY keep the compiled problem, and an end as soon as the equation holds to 1e-3. Otherwise as the method's
-            released code and what derives from it have it: a constraint a task, the slope an expression of parameters, for
+            released code and what derives from it have it: one constraint per task, the slope an expression of parameters, for
             which CVXPY compiles every programme anew, and an end when α has stopped moving.
         programmes: the most to solve.
     """
@@ -112,14 +112,16 @@ class ConvexConcaveNash:
         self.last = np.ones(tasks)
         self._solver = cvxpy
         self._weights = cvxpy.Variable(tasks, nonneg=True)
-        self._gram = cvxpy.Parameter((tasks, tasks), value=np.eye(tasks))
+        self._gramian = cvxpy.Parameter((tasks, tasks), value=np.eye(tasks))
         self._before = cvxpy.Parameter(tasks, value=np.ones(tasks))
         self._slope = cvxpy.Parameter(tasks) if compiled else None
         self._log_scale = cvxpy.Parameter()
         self._unit = cvxpy.Parameter(nonneg=True)
         # Of the Gramian in units of its norm, which is how the solver likes it.
-        improvements = self._gram @ self._weights
-        slope = self._slope if compiled else self._unit * (1 / self._before + (1 / (self._gram @ self._before)) @ self._gram)
+        improvements = self._gramian @ self._weights
+        slope = (
+            self._slope if compiled else self._unit * (1 / self._before + (1 / (self._gramian @ self._before)) @ self._gramian)
+        )
         objective = cvxpy.Minimize(cvxpy.sum(improvements) + slope @ self._weights)
         if compiled:
             constraints = [cvxpy.log(self._weights) + cvxpy.log(improvements) + self._log_scale >= 0]
@@ -129,10 +131,10 @@ class ConvexConcaveNash:
             ]
         self._problem = cvxpy.Problem(objective, constraints)
 
-    def __call__(self, gram: Array) -> Array:
+    def __call__(self, gramian: Array) -> Array:
         """The weights."""
-        scale = float(np.linalg.norm(gram))
-        self._gram.value = gram / scale
+        scale = float(np.linalg.norm(gramian))
+        self._gramian.value = gramian / scale
         self._log_scale.value = np.log(scale)
         self._unit.value = 1.0 / scale
         weights = self.last
@@ -140,7 +142,7 @@ class ConvexConcaveNash:
             if self._slope is None:
                 self._before.value = weights
             else:
-                self._slope.value = (1.0 / weights + (1.0 / (gram @ weights)) @ gram) / scale
+                self._slope.value = (1.0 / weights + (1.0 / (gramian @ weights)) @ gramian) / scale
             try:
                 self._problem.solve(solver=self._solver.ECOS, max_iters=100)
             except (self._solver.SolverError, ValueError):
@@ -150,7 +152,7 @@ class ConvexConcaveNash:
                 break
             moved = float(np.linalg.norm(found - weights))
             weights = found
-            mismatch = float(np.linalg.norm(weights * (gram @ weights) - 1.0))
+            mismatch = float(np.linalg.norm(weights * (gramian @ weights) - 1.0))
             if moved < 1e-6 or (self._slope is not None and mismatch < 1e-3):
                 break
         self.last = weights

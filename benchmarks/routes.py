@@ -31,7 +31,7 @@ class Route:
     """
 
     solve: Callable[[int], Any]
-    finish: Callable[[Any, Array], Array] = lambda answer, _gram: np.asarray(answer, dtype=np.float64)
+    finish: Callable[[Any, Array], Array] = lambda answer, _gramian: np.asarray(answer, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,27 @@ def methods() -> list[Method]:
     """Those that come down to solving an equation."""
     return [
         Method("MGDA", _mgda, solvers.minimum_norm_residual),
-        Method("CAGrad", _cagrad, lambda gram, weights: solvers.conflict_averse_residual(gram, C, weights)),
+        Method("CAGrad", _cagrad, lambda gramian, weights: solvers.conflict_averse_residual(gramian, C, weights)),
         Method("IMTL-G", _imtl_g, solvers.equal_projections_residual),
         Method("Nash-MTL", _nash, solvers.nash_residual),
         Method("Nash-MTL, compiled once", _nash_compiled, solvers.nash_residual),
-        Method("FairGrad", _fair, lambda gram, weights: solvers.fair_residual(gram, 1.0, weights)),
-        Method("FairGrad α=2", _fair_two, lambda gram, weights: solvers.fair_residual(gram, 2.0, weights)),
+        Method("FairGrad", _fair, lambda gramian, weights: solvers.fair_residual(gramian, 1.0, weights)),
+        Method("FairGrad α=2", _fair_two, lambda gramian, weights: solvers.fair_residual(gramian, 2.0, weights)),
         Method("UPGrad", _upgrad, _unconflicting_difference),
-        Method("DualProj", _dualproj, lambda gram, w: solvers.dual_cone_residual(gram, np.full(len(gram), 1 / len(gram)), w)),
-        Method("Aligned-MTL", _aligned, lambda gram, w: solvers.aligned_residual(gram, np.full(len(gram), 1 / len(gram)), w)),
-        Method("ConFIG", _config, lambda gram, weights: solvers.conflict_free_residual(gram, np.ones(len(gram)), weights)),
-        Method("GradVac", _gradvac, lambda _gram, _weights: float("nan")),
+        Method(
+            "DualProj",
+            _dualproj,
+            lambda gramian, w: solvers.dual_cone_residual(gramian, np.full(len(gramian), 1 / len(gramian)), w),
+        ),
+        Method(
+            "Aligned-MTL",
+            _aligned,
+            lambda gramian, w: solvers.aligned_residual(gramian, np.full(len(gramian), 1 / len(gramian)), w),
+        ),
+        Method(
+            "ConFIG", _config, lambda gramian, weights: solvers.conflict_free_residual(gramian, np.ones(len(gramian)), weights)
+        ),
+        Method("GradVac", _gradvac, lambda _gramian, _weights: float("nan")),
     ]
 
 
@@ -65,48 +75,48 @@ def _tensors(matrices: list[Array]) -> list[torch.Tensor]:
     return [torch.from_numpy(matrix) for matrix in matrices]
 
 
-def _torchjd(name: str, grams: list[Array], **options: Any) -> Route:
+def _torchjd(name: str, gramians: list[Array], **options: Any) -> Route:
     from torchjd import aggregation
 
     weighting = getattr(aggregation, name)(**options)
-    tensors = _tensors(grams)
+    tensors = _tensors(gramians)
     return Route(lambda turn: weighting(tensors[turn]))
 
 
-def _mgda(_gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
-    routes = {"ours": Route(lambda turn: solvers.minimum_norm_point(grams[turn]))}
+def _mgda(_gradients: list[Array], gramians: list[Array]) -> dict[str, Route]:
+    routes = {"ours": Route(lambda turn: solvers.minimum_norm_point(gramians[turn]))}
     if peers.torchjd():
-        routes["TorchJD"] = _torchjd("MGDAWeighting", grams)
-    return routes | {"reference": Route(lambda turn: references.frank_wolfe(grams[turn]))}
+        routes["TorchJD"] = _torchjd("MGDAWeighting", gramians)
+    return routes | {"reference": Route(lambda turn: references.frank_wolfe(gramians[turn]))}
 
 
-def _cagrad(_gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
-    def dual(direction: Any, _gram: Array) -> Array:
+def _cagrad(_gradients: list[Array], gramians: list[Array]) -> dict[str, Route]:
+    def dual(direction: Any, _gramian: Array) -> Array:
         extra = np.asarray(direction, dtype=np.float64) - 1.0 / len(direction)
         return np.asarray(extra / extra.sum(), dtype=np.float64)
 
     def direction(turn: int) -> Array:
-        return solvers.conflict_averse_direction(grams[turn], C)
+        return solvers.conflict_averse_direction(gramians[turn], C)
 
     # A direction leaves no trace of the weights where they do not matter, so the residual is that of the weights.
-    routes = {"ours": Route(direction, lambda _direction, gram: solvers.conflict_averse_weights(gram, C))}
+    routes = {"ours": Route(direction, lambda _direction, gramian: solvers.conflict_averse_weights(gramian, C))}
     if peers.torchjd() and peers.has("cvxpy"):
-        routes["TorchJD"] = Route(_torchjd("CAGradWeighting", grams, c=C).solve, dual)
+        routes["TorchJD"] = Route(_torchjd("CAGradWeighting", gramians, c=C).solve, dual)
     if peers.has("scipy"):
-        routes["reference"] = Route(lambda turn: references.slsqp_cagrad(grams[turn], C))
+        routes["reference"] = Route(lambda turn: references.slsqp_cagrad(gramians[turn], C))
     return routes
 
 
-def _imtl_g(_gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
-    routes = {"ours": Route(lambda turn: solvers.equal_projections(grams[turn]))}
+def _imtl_g(_gradients: list[Array], gramians: list[Array]) -> dict[str, Route]:
+    routes = {"ours": Route(lambda turn: solvers.equal_projections(gramians[turn]))}
     if peers.torchjd():
-        routes["TorchJD"] = _torchjd("IMTLGWeighting", grams)
-    return routes | {"reference": Route(lambda turn: references.closed_form_imtl_g(grams[turn]))}
+        routes["TorchJD"] = _torchjd("IMTLGWeighting", gramians)
+    return routes | {"reference": Route(lambda turn: references.closed_form_imtl_g(gramians[turn]))}
 
 
-def _nash(gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
-    tasks = len(grams[0])
-    routes = {"ours": Route(lambda turn: solvers.nash_bargaining(grams[turn]))}
+def _nash(gradients: list[Array], gramians: list[Array]) -> dict[str, Route]:
+    tasks = len(gramians[0])
+    routes = {"ours": Route(lambda turn: solvers.nash_bargaining(gramians[turn]))}
     if not (peers.has("cvxpy") and peers.has("ecos")):
         return routes
     if peers.torchjd():
@@ -115,82 +125,82 @@ def _nash(gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
         weighting = NashMTL(tasks, max_norm=0.0, update_weights_every=1, optim_niter=20).weighting
         matrices = _tensors(gradients)
 
-        def rescaled(answer: Any, gram: Array) -> Array:
+        def rescaled(answer: Any, gramian: Array) -> Array:
             # It fixes the length by another convention; only the direction is judged.
             weights: Array = np.asarray(answer, dtype=np.float64)
-            weights = weights * np.sqrt(len(gram) / float(weights @ gram @ weights))
+            weights = weights * np.sqrt(len(gramian) / float(weights @ gramian @ weights))
             return weights
 
         routes["TorchJD"] = Route(lambda turn: weighting(matrices[turn]), rescaled)
     reference = references.ConvexConcaveNash(tasks)
-    return routes | {"reference": Route(lambda turn: reference(grams[turn]))}
+    return routes | {"reference": Route(lambda turn: reference(gramians[turn]))}
 
 
-def _nash_compiled(_gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
-    routes = {"ours": Route(lambda turn: solvers.nash_bargaining(grams[turn]))}
+def _nash_compiled(_gradients: list[Array], gramians: list[Array]) -> dict[str, Route]:
+    routes = {"ours": Route(lambda turn: solvers.nash_bargaining(gramians[turn]))}
     if not (peers.has("cvxpy") and peers.has("ecos")):
         return routes
-    reference = references.ConvexConcaveNash(len(grams[0]), compiled=True)
-    return routes | {"reference": Route(lambda turn: reference(grams[turn]))}
+    reference = references.ConvexConcaveNash(len(gramians[0]), compiled=True)
+    return routes | {"reference": Route(lambda turn: reference(gramians[turn]))}
 
 
-def _fair(_gradients: list[Array], grams: list[Array], alpha: float = 1.0) -> dict[str, Route]:
-    routes = {"ours": Route(lambda turn: solvers.fair_weights(grams[turn], alpha))}
+def _fair(_gradients: list[Array], gramians: list[Array], alpha: float = 1.0) -> dict[str, Route]:
+    routes = {"ours": Route(lambda turn: solvers.fair_weights(gramians[turn], alpha))}
     if not peers.has("scipy"):
         return routes
     if peers.torchjd():
-        routes["TorchJD"] = _torchjd("FairGradWeighting", grams, alpha=alpha)
-    return routes | {"reference": Route(lambda turn: references.least_squares_fair(grams[turn], alpha))}
+        routes["TorchJD"] = _torchjd("FairGradWeighting", gramians, alpha=alpha)
+    return routes | {"reference": Route(lambda turn: references.least_squares_fair(gramians[turn], alpha))}
 
 
-def _fair_two(gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
-    return _fair(gradients, grams, alpha=2.0)
+def _fair_two(gradients: list[Array], gramians: list[Array]) -> dict[str, Route]:
+    return _fair(gradients, gramians, alpha=2.0)
 
 
-def _mean(gram: Array) -> Array:
-    return np.full(len(gram), 1.0 / len(gram))
+def _mean(gramian: Array) -> Array:
+    return np.full(len(gramian), 1.0 / len(gramian))
 
 
-def _unconflicting_difference(gram: Array, weights: Array) -> float:
+def _unconflicting_difference(gramian: Array, weights: Array) -> float:
     """The sum of projections has no equation of its own: the distance from the sum of K programmes solved one by one, in ‖·‖_Q.
 
     Relative to the sum of the lengths that the direction is made of.
     """
-    tasks = len(gram)
-    exact = _mean(gram)
+    tasks = len(gramian)
+    exact = _mean(gramian)
     for task in range(tasks):
-        exact = exact + solvers.nonnegative_quadratic_program(gram, -gram[task]) / tasks
-    norms = np.sqrt(gram.diagonal())
+        exact = exact + solvers.nonnegative_quadratic_program(gramian, -gramian[task]) / tasks
+    norms = np.sqrt(gramian.diagonal())
     change = (weights - exact) * norms
-    cosines = gram / norms[:, None] / norms
+    cosines = gramian / norms[:, None] / norms
     return float(np.sqrt(max(float(change @ cosines @ change), 0.0)) / (np.abs(exact) @ norms))
 
 
-def _upgrad(_gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
-    routes = {"ours": Route(lambda turn: solvers.unconflicting_weights(grams[turn], _mean(grams[turn])))}
-    return routes | ({"TorchJD": _torchjd("UPGradWeighting", grams)} if peers.torchjd() and peers.has("quadprog") else {})
+def _upgrad(_gradients: list[Array], gramians: list[Array]) -> dict[str, Route]:
+    routes = {"ours": Route(lambda turn: solvers.unconflicting_weights(gramians[turn], _mean(gramians[turn])))}
+    return routes | ({"TorchJD": _torchjd("UPGradWeighting", gramians)} if peers.torchjd() and peers.has("quadprog") else {})
 
 
-def _dualproj(_gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
-    routes = {"ours": Route(lambda turn: solvers.dual_cone_projection(grams[turn], _mean(grams[turn])))}
-    return routes | ({"TorchJD": _torchjd("DualProjWeighting", grams)} if peers.torchjd() and peers.has("quadprog") else {})
+def _dualproj(_gradients: list[Array], gramians: list[Array]) -> dict[str, Route]:
+    routes = {"ours": Route(lambda turn: solvers.dual_cone_projection(gramians[turn], _mean(gramians[turn])))}
+    return routes | ({"TorchJD": _torchjd("DualProjWeighting", gramians)} if peers.torchjd() and peers.has("quadprog") else {})
 
 
-def _aligned(_gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
-    routes = {"ours": Route(lambda turn: solvers.aligned_weights(grams[turn], _mean(grams[turn])))}
-    return routes | ({"TorchJD": _torchjd("AlignedMTLWeighting", grams)} if peers.torchjd() else {})
+def _aligned(_gradients: list[Array], gramians: list[Array]) -> dict[str, Route]:
+    routes = {"ours": Route(lambda turn: solvers.aligned_weights(gramians[turn], _mean(gramians[turn])))}
+    return routes | ({"TorchJD": _torchjd("AlignedMTLWeighting", gramians)} if peers.torchjd() else {})
 
 
-def _config(gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
-    routes = {"ours": Route(lambda turn: solvers.conflict_free_weights(grams[turn], np.ones(len(grams[turn]))))}
+def _config(gradients: list[Array], gramians: list[Array]) -> dict[str, Route]:
+    routes = {"ours": Route(lambda turn: solvers.conflict_free_weights(gramians[turn], np.ones(len(gramians[turn]))))}
     if peers.torchjd():
         from torchjd.aggregation import ConFIG
 
         aggregator, matrices = ConFIG(), _tensors(gradients)
 
-        def weights(direction: Any, _gram: Array) -> Array:
+        def weights(direction: Any, _gramian: Array) -> Array:
             # It answers with a direction, in the span of as many gradients as there are tasks.
-            turn = next(place for place, gram in enumerate(grams) if gram is _gram)
+            turn = next(place for place, gramian in enumerate(gramians) if gramian is _gramian)
             found: Array = np.linalg.lstsq(gradients[turn].T, np.asarray(direction), rcond=None)[0]
             return found
 
@@ -198,12 +208,12 @@ def _config(gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
     return routes
 
 
-def _gradvac(_gradients: list[Array], grams: list[Array]) -> dict[str, Route]:
-    generator, tasks = np.random.default_rng(0), len(grams[0])
+def _gradvac(_gradients: list[Array], gramians: list[Array]) -> dict[str, Route]:
+    generator, tasks = np.random.default_rng(0), len(gramians[0])
     targets = np.zeros((tasks, tasks))
     routes = {
         "ours": Route(
-            lambda turn: solvers.vaccinate(grams[turn], solvers.random_orders(tasks, generator), targets)[0],
+            lambda turn: solvers.vaccinate(gramians[turn], solvers.random_orders(tasks, generator), targets)[0],
         )
     }
-    return routes | ({"TorchJD": _torchjd("GradVacWeighting", grams)} if peers.torchjd() else {})
+    return routes | ({"TorchJD": _torchjd("GradVacWeighting", gramians)} if peers.torchjd() else {})

@@ -30,7 +30,7 @@ def run(say: Say, *, budget: float = 1.0) -> None:
 
     Args:
         say: takes each line or table.
-        budget: seconds a race, relative to the usual.
+        budget: seconds per race, relative to the usual.
     """
     families = "; ".join(f"*{name}*: {what}" for name, what in FAMILIES.items())
     say(
@@ -50,8 +50,8 @@ def run(say: Say, *, budget: float = 1.0) -> None:
 
 def _row(method: Method, family: str, tasks: int, budget: float) -> list[str]:
     gradients = draws(family, tasks, STEPS)
-    grams = [matrix @ matrix.T for matrix in gradients]
-    routes = method.routes(gradients, grams)
+    gramians = [matrix @ matrix.T for matrix in gradients]
+    routes = method.routes(gradients, gramians)
     answers: dict[str, dict[int, Any]] = {name: {} for name in routes}
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         # The routes compared with warn of inaccurate answers, which the residuals tell better.
@@ -64,7 +64,7 @@ def _row(method: Method, family: str, tasks: int, budget: float) -> list[str]:
             sample=0.004,
             limit=8.0,
         )
-        residuals = {name: _worst(method, route, grams, answers[name]) for name, route in routes.items()}
+        residuals = {name: _worst(method, route, gramians, answers[name]) for name, route in routes.items()}
     cells = [method.name, str(tasks), duration(result.median("ours")), small(residuals["ours"])]
     for name in ("TorchJD", "reference"):
         if name not in routes:
@@ -83,12 +83,12 @@ def _kept(solve: Callable[[int], Any], answers: dict[int, Any]) -> Callable[[int
     return run
 
 
-def _worst(method: Method, route: Route, grams: list[Array], answers: dict[int, Any]) -> float:
+def _worst(method: Method, route: Route, gramians: list[Array], answers: dict[int, Any]) -> float:
     """The largest residual; of an answer that is not finite, infinite."""
     worst = 0.0
     for turn, answer in answers.items():
-        weights = route.finish(answer, grams[turn])
-        found = method.residual(grams[turn], weights) if np.isfinite(weights).all() else np.inf
+        weights = route.finish(answer, gramians[turn])
+        found = method.residual(gramians[turn], weights) if np.isfinite(weights).all() else np.inf
         if np.isnan(found):
             return found  # there is no equation to measure
         worst = max(worst, found)

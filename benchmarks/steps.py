@@ -22,10 +22,10 @@ def run(say: Say, *, budget: float = 1.0) -> None:
 
     Args:
         say: takes each line or table.
-        budget: seconds a race, relative to the usual.
+        budget: seconds per race, relative to the usual.
     """
     sizes = "; ".join(f"{problem.name}: {problem.shared():,} shared parameters" for problem in PROBLEMS)
-    say(f"## Training steps\n\n{sizes}. Heads of two layers (128 → 32 → 1) a task. Adam. IMTL-G where not said otherwise.")
+    say(f"## Training steps\n\n{sizes}. Heads of two layers (128 → 32 → 1) per task. Adam. IMTL-G where not said otherwise.")
     _engines(say, budget)
     _methods(say, budget)
     _loss_based(say, budget)

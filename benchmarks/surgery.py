@@ -59,10 +59,10 @@ def _row(tasks: int, budget: float) -> list[str]:
 def _routes(gradients: NDArray[np.float64], orders: NDArray[np.intp]) -> dict[str, Callable[[int], object]]:
     rows = torch.from_numpy(gradients).float()
     vectors = rows.numpy()
-    gram = torch.from_numpy(gradients @ gradients.T)
+    gramian = torch.from_numpy(gradients @ gradients.T)
     balancer = eq.PCGrad()
     routes: dict[str, Callable[[int], object]] = {
-        "ours": lambda _: balancer.weights(gram),
+        "ours": lambda _: balancer.weights(gramian),
         "ours with Gramian": lambda _: torch.mv(rows.T, balancer.weights(eq.gramian(rows)).float()),
         "reference": lambda _: references.project_vectors(vectors, orders),
     }
@@ -70,5 +70,5 @@ def _routes(gradients: NDArray[np.float64], orders: NDArray[np.intp]) -> dict[st
         from torchjd.aggregation import PCGradWeighting
 
         weighting = PCGradWeighting()
-        routes["TorchJD"] = lambda _: weighting(gram)
+        routes["TorchJD"] = lambda _: weighting(gramian)
     return routes

@@ -26,7 +26,7 @@ BALANCERS = ("ls", "fairgrad", "mgda")
 
 
 def main(seconds: float = 30.0) -> None:
-    """Prints a row a method, and one a way to hypergradients; times are processor time of the whole process."""
+    """Prints one row per method, and one per way to hypergradients; times are processor time of the whole process."""
     torch.set_num_threads(1)
     problem = find_problem("digits")
     train, validation = hold_out(digits().loaders(0)[0], 0.2)

@@ -22,7 +22,7 @@ Run = Callable[[int], object]
 
 @dataclass
 class Times:
-    """Seconds a call of everybody in a race, by round.
+    """Seconds per call of everybody in a race, by round.
 
     Attributes:
         seconds: for each name, round → seconds. Who is slow leaves the race early, so rounds may be missing.
@@ -33,7 +33,7 @@ class Times:
     failed: dict[str, str] = field(default_factory=dict)
 
     def median(self, name: str) -> float:
-        """Median seconds a call."""
+        """Median seconds per call."""
         return statistics.median(self.seconds[name].values())
 
     def rounds(self, name: str) -> int:

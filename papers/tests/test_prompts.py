@@ -18,8 +18,9 @@ from equipoise.blackbox.prompts import (
     read_office,
 )
 from equipoise.errors import InputError
-from equipoise_papers.figures.asmg_prompt import Settings, make
 from equipoise_papers.figures.asmg_prompt.clip import small_clip, sources, tokenizer
+from equipoise_papers.figures.asmg_prompt.make import make
+from equipoise_papers.figures.asmg_prompt.settings import ASMGPromptSettings
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +93,11 @@ def test_a_search_resumes_bit_by_bit_with_its_batches_and_counters(method: str, 
     assert again.state_dict() == once.state_dict()
     assert again.queries == whole.evaluations
     with pytest.raises(InputError, match="another"):
-        search(20, checkpoint=tmp_path / "search", failed="penalise")
+        search(20, checkpoint=tmp_path / "search", failed="penalize")
 
 
 def test_the_example_end_to_end(tmp_path) -> None:
-    settings = Settings(methods=("asmg", "cma-es"), seeds=(0,), iterations=2, samples=4, dim=8, pretraining_steps=2)
+    settings = ASMGPromptSettings(methods=("asmg", "cma-es"), seeds=(0,), iterations=2, samples=4, dim=8, pretraining_steps=2)
     told: list[str] = []
     table = make(settings, tmp_path, told.append)
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["zero-shot", "asmg", "cma-es"]
@@ -105,6 +106,6 @@ def test_the_example_end_to_end(tmp_path) -> None:
     assert [run[0] for run in runs] == ["validation"] * 12 + ["test"] * 2
     assert {run[1] for run in runs[:12]} == {"seed 100", "seed 101"}
     with pytest.raises(InputError, match="overlap"):
-        make(Settings(seeds=(100,)), tmp_path, told.append)
+        make(ASMGPromptSettings(seeds=(100,)), tmp_path, told.append)
     with pytest.raises(InputError, match="no black-box optimizer"):
-        make(Settings(methods=("cma",)), tmp_path, told.append)
+        make(ASMGPromptSettings(methods=("cma",)), tmp_path, told.append)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from equipoise.errors import EquipoiseError as EquipoiseError
     from equipoise.errors import InputError as InputError
     from equipoise.errors import NonFiniteError as NonFiniteError
+    from equipoise.method import MethodSpec as MethodSpec
     from equipoise.objective import Objective as Objective
     from equipoise.optimizer import MultiTaskOptimizer as MultiTaskOptimizer
     from equipoise.teleport import COST as COST
@@ -91,6 +92,7 @@ __all__ = [
     "COST",
     "EquipoiseError",
     "InputError",
+    "MethodSpec",
     "MultiTaskOptimizer",
     "NonFiniteError",
     "Objective",
@@ -143,6 +145,7 @@ _HOMES = {
     "COST": "teleport",
     "EquipoiseError": "errors",
     "InputError": "errors",
+    "MethodSpec": "method",
     "MultiTaskOptimizer": "optimizer",
     "NonFiniteError": "errors",
     "Objective": "objective",

@@ -17,6 +17,7 @@ from equipoise.balance.mixins import OnFeatures
 from equipoise.engine.graph import leaves_of_all
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
+from equipoise.method import MethodSpec
 from equipoise.step.balancing import Balancing
 from equipoise.step.report import StepReport
 from equipoise.step.source import Given
@@ -48,9 +49,10 @@ def backward(
     Args:
         losses: mapping task → scalar, a sequence of scalars or a tensor ``[K]``; a scalar may be a zero-argument callable.
             The first call fixes a balancer's tasks, unless they are declared; later ones may bring a subset, by name.
-        balancer: kept by you from step to step, for many have a memory; or the name of one that has none.
-        shared: a module or parameters; left out, the leaves that two or more losses reach. Saying it saves a look at
-            the graph.
+        balancer: kept by you from step to step, for many have a memory; or one that has none by name, as text or as a
+            :class:`~equipoise.MethodSpec`: ``"fairgrad:alpha=2"``.
+        shared: a module or parameters; left out, the leaves that two or more losses reach. Passing it saves a search
+            of the graph.
         tasks: all tasks in their order, to declare them before the first batch that holds them all.
         scaler: a gradient scaler, if ``.grad`` is to come out scaled by it. The losses must not be scaled already.
         check_finite: raise on losses and gradients that are not finite.
@@ -78,7 +80,7 @@ def backward(
         ('task0', 'task1')
     """
     chosen = as_balancer(balancer)
-    if isinstance(balancer, str) and chosen.stateful:
+    if isinstance(balancer, str | MethodSpec) and chosen.stateful:
         raise InputError(
             f'"{balancer}" has a memory, so it must outlive the step: make it once before the loop, '
             f'balancer = equipoise.balancer("{balancer}"), and pass that'

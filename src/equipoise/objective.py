@@ -100,7 +100,7 @@ class Objective:
             batch: whatever the loss function takes.
 
         Returns:
-            One differentiable scalar a task, callables evaluated.
+            One differentiable scalar per task, callables evaluated.
 
         Raises:
             InputError: see :func:`equipoise.tasks.as_losses` and :func:`equipoise.tasks.scalar`.
@@ -120,7 +120,7 @@ class Objective:
             random_state: run from this random state (same dropout masks), and leave the present one untouched.
 
         Returns:
-            One differentiable scalar a task.
+            One differentiable scalar per task.
 
         Raises:
             InputError: an unknown parameter name or a wrong shape.

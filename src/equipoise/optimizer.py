@@ -11,12 +11,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from equipoise.balance.base import Balancer
-from equipoise.balance.coerce import as_balancer
 from equipoise.balance.double_sampling import further_batches
 from equipoise.balance.mixins import Attached, OnFeatures
 from equipoise.distributed import Processes
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
+from equipoise.method import MethodSpec, resolved
 from equipoise.modules import find_module
 from equipoise.objective import Objective
 from equipoise.step.balancing import Balancing
@@ -36,7 +36,7 @@ class Teleport(Protocol):
         """Called when ``.grad`` is complete (unscaled and clipped), just before the torch optimizer steps."""
 
     def after_step(self, mtl: MultiTaskOptimizer, batches: tuple[Any, ...]) -> Any:
-        """Called after every step that was taken; ``mtl.last`` tells of it, and ``.grad`` is still there.
+        """Called after every step that was taken; ``mtl.last`` reports on it, and ``.grad`` is still there.
 
         What it returns becomes ``mtl.last.teleport``.
         """
@@ -61,12 +61,13 @@ class MultiTaskOptimizer:
     Args:
         objective: model and losses.
         optimizer: any torch optimizer that steps without a closure.
-        balancer: how the tasks combine: a balancer, the name of one, or a TorchJD aggregator or weighting.
+        balancer: how the tasks combine: a balancer, a TorchJD aggregator or weighting, or a method by name, as text
+            (``"fairgrad:alpha=2"``, ``"cost(start=3)+fairgrad"``) or as a :class:`~equipoise.MethodSpec`.
         shared: a module or parameters; left out, the parameters that two or more losses reach, found in the first step.
         features: the module whose output all tasks start from, or its dotted name in the model. The Gramian is then taken at
             its output (Sener and Koltun, 2018, section 3.3), and what lies below is differentiated once, whatever K.
         clip: clip the norm of all gradients together to this before the step.
-        teleport: moves the shared parameters between steps.
+        teleport: moves the shared parameters between steps; left out where the method's text has one.
         scaler: a ``torch.amp.GradScaler`` for half precision; scaling, skipped steps and its update are taken care of.
         batched: differentiate this many tasks at once with ``vmap`` (0 for all): faster on GPUs with small models, slower
             on CPUs. Left out, one task after the other.
@@ -100,7 +101,7 @@ class MultiTaskOptimizer:
         self,
         objective: Objective,
         optimizer: torch.optim.Optimizer,
-        balancer: Balancer | Any,
+        balancer: Balancer | MethodSpec | str | Any,
         shared: nn.Module | Iterable[Tensor] | None = None,
         features: nn.Module | str | None = None,
         clip: float | None = None,
@@ -116,7 +117,7 @@ class MultiTaskOptimizer:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise InputError(f"optimizer must be a torch optimizer; got {type(optimizer).__name__}")
         if isinstance(optimizer, torch.optim.LBFGS):
-            raise InputError("LBFGS evaluates the loss several times a step, which balanced gradients cannot follow")
+            raise InputError("LBFGS evaluates the loss several times per step, which balanced gradients cannot follow")
         if isinstance(features, str):
             features = find_module(objective.model, features)
         elif features is not None and not isinstance(features, nn.Module):
@@ -126,11 +127,11 @@ class MultiTaskOptimizer:
         if batched is not None and batched < 0:
             raise InputError(f"batched must be at least 0; got {batched}")
         if teleport is not None and (isinstance(teleport, type) or not hasattr(teleport, "after_step")):
-            raise InputError(f"teleport must be such as equipoise.COST(), an instance; got {teleport!r}")
+            raise InputError(f"teleport must be an instance such as equipoise.COST(); got {teleport!r}")
         _check_belongs(objective, optimizer)
         self.objective = objective
         self.optimizer = optimizer
-        self.balancer = as_balancer(balancer)
+        self.balancer, teleport = resolved(balancer, teleport)
         if isinstance(self.balancer, Attached):
             self.balancer.attach(objective)
         own = self.balancer.features_module if isinstance(self.balancer, OnFeatures) else None
@@ -218,7 +219,7 @@ class MultiTaskOptimizer:
         return dict(zip(report.tasks, report.losses.unbind(), strict=True))
 
     def end_epoch(self) -> None:
-        """Says that a pass over the data is over; balancers that think in epochs need to know."""
+        """Says that a pass over the data is over; balancers and teleports that count epochs need it."""
         self.balancer.end_epoch()
         if self.teleport is not None:
             self.teleport.end_epoch()
@@ -303,7 +304,7 @@ class MultiTaskOptimizer:
         if given is None:
             if self.objective.further is None:
                 raise InputError(
-                    f"{type(self.balancer).__name__} looks at {count} further batches a step: give a loader of them, "
+                    f"{type(self.balancer).__name__} looks at {count} further batches per step: give a loader of them, "
                     f"Objective(..., batches=loader), or the batches themselves, step(batch, further=(first, second))"
                 )
             given = self.objective.further.draw(count * micro_batches)

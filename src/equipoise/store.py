@@ -215,6 +215,7 @@ class RunStore:
         free: Sequence[str] = (),
         kept: Sequence[str] = (),
         growing: Sequence[str] = (),
+        shared: bool = False,
         advice: str = "give another folder, or start with the configuration it has",
     ) -> dict[str, Any]:
         """Makes the folder that of what is asked for, or checks that it is.
@@ -224,6 +225,7 @@ class RunStore:
             free: entries that may change.
             kept: entries that the folder knows better, such as what was found so far.
             growing: lists and dictionaries that are added to; what a dictionary has under a key may not change.
+            shared: whether files of others may lie in the folder already.
             advice: what the message of a refusal ends with.
 
         Returns:
@@ -251,7 +253,7 @@ class RunStore:
             for key in growing:
                 before = known.get(key, type(now[key])())
                 now[key] = before | now[key] if isinstance(before, dict) else sorted({*before, *now[key]})
-        elif any(not entry.name.startswith(".") for entry in self.path.iterdir()):
+        elif not shared and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise InputError(f'"{self.path}" holds files but no {self.what}; give an empty or new folder')
         write_json(self.about, now)
         return now
@@ -286,7 +288,7 @@ class RunStore:
         wanted = plain(having or {})
         return record if self.whole(record) and all(record.get(name) == value for name, value in wanted.items()) else None
 
-    def put(self, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    def keep(self, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
         """Keeps what a run left, and gives it as it will be read."""
         stored: dict[str, Any] = plain(record)
         write_json(self.file(key), stored)
@@ -301,7 +303,7 @@ class RunStore:
             having: as for :meth:`find`.
         """
         found = self.find(key, having)
-        return self.put(key, make()) if found is None else found
+        return self.keep(key, make()) if found is None else found
 
     def records(self) -> list[dict[str, Any]]:
         """All whole records, in the order of their files' names."""

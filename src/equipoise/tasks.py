@@ -31,7 +31,7 @@ def as_losses(losses: Losses, names: Sequence[str] | None = None) -> dict[str, L
         A dictionary in the order given.
 
     Raises:
-        InputError: no losses at all, something that is no loss, or as many names as losses are not there.
+        InputError: no losses at all, something that is no loss, or more or fewer names than losses.
 
     Example:
         >>> import torch
@@ -44,7 +44,7 @@ def as_losses(losses: Losses, names: Sequence[str] | None = None) -> dict[str, L
         if isinstance(losses, Tensor):
             if losses.dim() != 1:
                 raise InputError(
-                    f"losses given as one tensor must have the shape [K], one entry a task; this one has the shape "
+                    f"losses given as one tensor must have the shape [K], one entry per task; this one has the shape "
                     f"{list(losses.shape)}. Reduce each task's loss to a scalar first"
                 )
             entries: Sequence[Loss] = losses.unbind()

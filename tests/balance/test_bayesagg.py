@@ -72,8 +72,8 @@ def test_moments_of_squared_errors_are_exact(outputs: int, bias: bool) -> None:
     shares = torch.tensor([math.prod(pick) for pick in itertools.product(weights, repeat=size * outputs)])
     shares /= shares.sum()
     root = torch.linalg.cholesky(torch.linalg.inv(posterior.precision[0]))
-    centre = torch.linalg.solve(posterior.precision[0], posterior.shift[0])
-    parameters = centre + torch.einsum("ij,sjc->sic", root, grid)
+    center = torch.linalg.solve(posterior.precision[0], posterior.shift[0])
+    parameters = center + torch.einsum("ij,sjc->sic", root, grid)
     residuals = torch.einsum("ni,sic->snc", inputs, parameters) - values.T
     gradients = torch.einsum("snc,sic->sni", 2 * residuals / outputs, parameters[:, :width])
     mean = torch.einsum("s,sni->ni", shares, gradients)
@@ -127,10 +127,10 @@ def test_moments_from_draws_are_those_of_autograd(kind: int, monkeypatch: pytest
 
 def test_variances_far_below_the_gradients_are_not_lost() -> None:
     """In single precision, E[g²] − E[g]² would be rounding here."""
-    centre, inputs, answers = 100 * drawn(1, 3).float(), drawn(5, 3, seed=4).float(), torch.ones(1, 5)
-    draws = centre + 1e-3 * drawn(400, 1, 3, seed=8).float()
-    _, single = drawn_moments(SquaredError(), draws, centre, inputs, answers, 3)
-    _, double = drawn_moments(SquaredError(), draws.double(), centre.double(), inputs.double(), answers.double(), 3)
+    center, inputs, answers = 100 * drawn(1, 3).float(), drawn(5, 3, seed=4).float(), torch.ones(1, 5)
+    draws = center + 1e-3 * drawn(400, 1, 3, seed=8).float()
+    _, single = drawn_moments(SquaredError(), draws, center, inputs, answers, 3)
+    _, double = drawn_moments(SquaredError(), draws.double(), center.double(), inputs.double(), answers.double(), 3)
     assert torch.allclose(single.double(), double, rtol=0.02)
 
 
@@ -404,13 +404,13 @@ def by_hand(model: Any, data: Any, epoch: list[Any], *, gamma: float, power: flo
             return flat.square().sum() / (2 * gamma) + sum(energy(flat, part) for part in [*epoch, data])
 
         hessian = torch.autograd.functional.hessian(everything, flat)
-        centre = flat - torch.linalg.solve(hessian, torch.autograd.functional.jacobian(everything, flat))
+        center = flat - torch.linalg.solve(hessian, torch.autograd.functional.jacobian(everything, flat))
         covariance = torch.linalg.inv(hessian)
         if task in ("one", "two"):
-            draws = torch.distributions.MultivariateNormal(centre, covariance).sample((60_000,))
+            draws = torch.distributions.MultivariateNormal(center, covariance).sample((60_000,))
         else:
             noise = torch.randn(samples, 1, len(flat), generator=generator)[:, 0].double()
-            draws = centre + torch.linalg.solve_triangular(torch.linalg.cholesky(hessian).T, noise.T, upper=True).T
+            draws = center + torch.linalg.solve_triangular(torch.linalg.cholesky(hessian).T, noise.T, upper=True).T
         draws = draws.view(len(draws), *weights.shape)
         inputs = torch.cat([features, torch.ones(len(features), 1).double()], 1)[:, : weights.shape[1]]
         z = torch.einsum("ni,sci->snc", inputs, draws)

@@ -140,13 +140,13 @@ def test_excess_mtl_takes_the_scale_from_the_first_gradient_there_is() -> None:
 
 
 @pytest.mark.parametrize("projection", ["simplex", "softmax"])
-@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("max_norm", [None, 2.0])
-def test_moco_by_hand(projection: str, normalise: bool, max_norm: float | None) -> None:
-    balancer = eq.MoCo(gamma=0.02, rho=0.3, projection=projection, normalise=normalise, max_norm=max_norm)
+def test_moco_by_hand(projection: str, normalize: bool, max_norm: float | None) -> None:
+    balancer = eq.MoCo(gamma=0.02, rho=0.3, projection=projection, normalize=normalize, max_norm=max_norm)
     tracked, lambdas = torch.zeros(3, 5, dtype=torch.float64), torch.full((3,), 1 / 3, dtype=torch.float64)
     for step, (gradients, values) in enumerate(stream(), start=1):
-        taken = gradients / gradients.norm(dim=1, keepdim=True) * values[:, None] if normalise else gradients
+        taken = gradients / gradients.norm(dim=1, keepdim=True) * values[:, None] if normalize else gradients
         tracked = tracked - 0.5 / step**0.5 * (tracked - taken)
         if max_norm is not None:
             tracked = tracked * (max_norm / tracked.norm(dim=1, keepdim=True)).clamp(max=1)
@@ -194,8 +194,8 @@ def test_gradnorm_follows_autograd() -> None:
     adam = torch.optim.Adam([weights], lr=0.1)
     first = None
     for gradients, values in stream(20):
-        gram = gradients @ gradients.T
-        observation = Observation(TASKS, (0, 1, 2), values, gram)
+        gramian = gradients @ gradients.T
+        observation = Observation(TASKS, (0, 1, 2), values, gramian)
         assert torch.allclose(balancer.decide(observation), weights.detach())
         balancer.update(observation)
         first = values if first is None else first
@@ -213,12 +213,12 @@ def test_gradnorm_follows_autograd() -> None:
 
 def test_gradnorm_settles_at_its_target() -> None:
     balancer = eq.GradNorm(alpha=1.0, learning_rate=0.003)
-    gram = torch.diag(torch.tensor([1.0, 4.0, 16.0], dtype=torch.float64))
-    balancer.update(Observation(TASKS, (0, 1, 2), torch.ones(3), gram))
+    gramian = torch.diag(torch.tensor([1.0, 4.0, 16.0], dtype=torch.float64))
+    balancer.update(Observation(TASKS, (0, 1, 2), torch.ones(3), gramian))
     now = torch.tensor([1.0, 0.5, 1.5], dtype=torch.float64)
     for _ in range(3000):
-        balancer.update(Observation(TASKS, (0, 1, 2), now, gram))
-    weighted = balancer.task_weights * gram.diagonal().sqrt()
+        balancer.update(Observation(TASKS, (0, 1, 2), now, gramian))
+    weighted = balancer.task_weights * gramian.diagonal().sqrt()
     assert torch.allclose(weighted / weighted.mean(), now / now.mean(), atol=0.05)
     assert float(balancer.task_weights.sum()) == pytest.approx(3)
 
@@ -240,8 +240,8 @@ def test_gradnorm_of_a_model_and_of_features() -> None:
 
 def test_gradnorm_with_absent_tasks_and_odd_losses() -> None:
     balancer = eq.GradNorm(learning_rate=0.1)
-    gram = torch.diag(torch.tensor([1.0, 0.0], dtype=torch.float64))
-    balancer.update(Observation(TASKS, (0, 2), torch.tensor([0.0, 1.0]), gram))
+    gramian = torch.diag(torch.tensor([1.0, 0.0], dtype=torch.float64))
+    balancer.update(Observation(TASKS, (0, 2), torch.tensor([0.0, 1.0]), gramian))
     assert float(balancer.task_weights[1]) == 1
     assert float(balancer.task_weights.sum()) == pytest.approx(3)
     assert torch.isnan(balancer.first_losses).tolist() == [False, True, False]
@@ -278,7 +278,7 @@ VARIANTS: dict[str, Callable[[], eq.balance.GradientBalancer]] = {
     "db-mtl": eq.DBMTL,
     "excess-mtl": eq.ExcessMTL,
     "moco": eq.MoCo,
-    "moco, softmax": lambda: eq.MoCo(projection="softmax", normalise=True, max_norm=1.0),
+    "moco, softmax": lambda: eq.MoCo(projection="softmax", normalize=True, max_norm=1.0),
 }
 
 

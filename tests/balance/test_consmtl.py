@@ -159,8 +159,8 @@ def test_heads_learn_to_agree() -> None:
         found = []
         for step in range(150):
             mtl.step(double(problems.batch(seed=step % 4)))
-            gram, w = mtl.last.gramian, mtl.last.weights.double()
-            found.append(float(((gram @ w) / (gram.diagonal().sqrt() * (w @ gram @ w).sqrt())).mean()))
+            gramian, w = mtl.last.gramian, mtl.last.weights.double()
+            found.append(float(((gramian @ w) / (gramian.diagonal().sqrt() * (w @ gramian @ w).sqrt())).mean()))
         return sum(found[-20:]) / 20
 
     assert mean_cosine(1.0) > mean_cosine(0.0) + 0.05

@@ -51,14 +51,14 @@ def test_two_tasks_in_closed_form() -> None:
 
 def test_projections_meet_their_conditions_on_adversarial_gramians() -> None:
     generator = np.random.default_rng(0)
-    for name, gram in gramians(generator, (1, 2, 5, 13)):
-        size = len(gram)
+    for name, gramian in gramians(generator, (1, 2, 5, 13)):
+        size = len(gramian)
         mean = np.full(size, 1.0 / size)
-        weights = solvers.dual_cone_projection(gram, mean)
-        assert solvers.dual_cone_residual(gram, mean, weights) < 1e-10, name
+        weights = solvers.dual_cone_projection(gramian, mean)
+        assert solvers.dual_cone_residual(gramian, mean, weights) < 1e-10, name
         for k in range(size):
-            one = solvers.unconflicting_weights(gram, np.eye(size)[k])
-            assert solvers.dual_cone_residual(gram, np.eye(size)[k], one) < 1e-10, name
+            one = solvers.unconflicting_weights(gramian, np.eye(size)[k])
+            assert solvers.dual_cone_residual(gramian, np.eye(size)[k], one) < 1e-10, name
     assert solvers.dual_cone_residual(np.eye(2), [1.0, 0.0], [1.0, 0.3]) > 0.1
 
 
@@ -66,21 +66,21 @@ def test_projections_meet_their_conditions_on_adversarial_gramians() -> None:
 def test_unconflicting_weights_are_those_of_single_programmes(tasks: int) -> None:
     g = ordinary(np.random.default_rng(tasks), tasks)
     g = g - 0.9 * g.mean(0)
-    gram = g @ g.T
+    gramian = g @ g.T
     expected = np.zeros(tasks)
     for k in range(tasks):
-        added = solvers.nonnegative_quadratic_program(gram, -gram[k])
+        added = solvers.nonnegative_quadratic_program(gramian, -gramian[k])
         assert added.any()
         expected += (np.eye(tasks)[k] + added) / tasks
-    found = solvers.unconflicting_weights(gram, np.full(tasks, 1 / tasks))
+    found = solvers.unconflicting_weights(gramian, np.full(tasks, 1 / tasks))
     assert np.linalg.norm((found - expected) @ g) < 1e-10 * np.linalg.norm(expected @ g)
 
 
 @given(g=rows())
 def test_without_conflicts_both_are_the_mean(g: Tensor) -> None:
-    gram = (g.abs()) @ (g.abs()).T
+    gramian = (g.abs()) @ (g.abs()).T
     for name in ("upgrad", "dualproj"):
-        assert torch.allclose(eq.balancer(name).weights(gram), torch.full((len(g),), 1 / len(g), dtype=g.dtype))
+        assert torch.allclose(eq.balancer(name).weights(gramian), torch.full((len(g),), 1 / len(g), dtype=g.dtype))
 
 
 @given(st.integers(2, 6), st.integers(0, 1000), st.floats(-3, 3))
@@ -127,12 +127,12 @@ def test_config_of_dependent_gradients_is_the_least_squares_direction() -> None:
 
 
 def test_config_residual_on_adversarial_gramians() -> None:
-    for name, gram in gramians(np.random.default_rng(1), (1, 2, 5, 13)):
-        ones = np.ones(len(gram))
-        weights = solvers.conflict_free_weights(gram, ones)
+    for name, gramian in gramians(np.random.default_rng(1), (1, 2, 5, 13)):
+        ones = np.ones(len(gramian))
+        weights = solvers.conflict_free_weights(gramian, ones)
         assert np.isfinite(weights).all(), name
         if "indefinite" not in name:
-            assert solvers.conflict_free_residual(gram, ones, weights) < 1e-4, name
+            assert solvers.conflict_free_residual(gramian, ones, weights) < 1e-4, name
     assert solvers.conflict_free_residual(np.eye(2), [1.0, 1.0], [1.0, 0.5]) > 0.1
 
 
@@ -213,10 +213,10 @@ def test_vaccine_averages_the_cosines_of_the_tasks_present() -> None:
 
 
 def test_vaccine_with_extreme_targets_and_gradients_is_finite() -> None:
-    for name, gram in gramians(np.random.default_rng(5), (1, 2, 5)):
-        orders = solvers.random_orders(len(gram), np.random.default_rng(0))
+    for name, gramian in gramians(np.random.default_rng(5), (1, 2, 5)):
+        orders = solvers.random_orders(len(gramian), np.random.default_rng(0))
         for target in (-1.0, 0.0, 0.5, 1.0):
-            assert np.isfinite(solvers.vaccinate(gram, orders, np.full(gram.shape, target))[0]).all(), name
+            assert np.isfinite(solvers.vaccinate(gramian, orders, np.full(gramian.shape, target))[0]).all(), name
 
 
 # -- IMTL

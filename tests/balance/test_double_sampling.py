@@ -23,16 +23,16 @@ BOTH = ["modo", "sdmgrad"]
 SCALE = np.array([[1.0, 3.0], [0.5, 1.0], [2.0, 0.2]])
 
 
-def quadratics(model: nn.Module, centre: Tensor) -> dict[str, Tensor]:
+def quadratics(model: nn.Module, center: Tensor) -> dict[str, Tensor]:
     """Three quadratics around points that a batch (noise) moves."""
     point = model.weight[0]
-    targets = torch.tensor([[1.0, 0.0], [-1.0, 0.5], [0.0, -2.0]], dtype=torch.float64) + centre
+    targets = torch.tensor([[1.0, 0.0], [-1.0, 0.5], [0.0, -2.0]], dtype=torch.float64) + center
     scales = torch.from_numpy(SCALE)
     return {f"q{k}": 0.5 * (scales[k] * (point - targets[k]).square()).sum() for k in range(3)}
 
 
-def gradients(point: np.ndarray, centre: Tensor) -> np.ndarray:
-    targets = np.array([[1.0, 0.0], [-1.0, 0.5], [0.0, -2.0]]) + centre.numpy()
+def gradients(point: np.ndarray, center: Tensor) -> np.ndarray:
+    targets = np.array([[1.0, 0.0], [-1.0, 0.5], [0.0, -2.0]]) + center.numpy()
     return SCALE * (point - targets)
 
 
@@ -492,7 +492,7 @@ def test_bad_input() -> None:
     sgd = torch.optim.SGD(model.parameters(), lr=0.01)
     mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), sgd, "sdmgrad")
     with pytest.raises(
-        eq.InputError, match=r"SDMGrad looks at 2 further batches a step: give a loader.*further=\(first, second\)"
+        eq.InputError, match=r"SDMGrad looks at 2 further batches per step: give a loader.*further=\(first, second\)"
     ):
         mtl.step(batch())
     with pytest.raises(eq.InputError, match="a tuple of 2 batches, or of a multiple of 2; got 3 of them"):

@@ -19,7 +19,7 @@ def seen(losses: list[float], present: tuple[int, ...] = (0, 1, 2)) -> Observati
     return Observation(TASKS, present, torch.tensor(losses, dtype=torch.float64))
 
 
-def gram_of(*rows: list[float]) -> torch.Tensor:
+def gramian_of(*rows: list[float]) -> torch.Tensor:
     g = torch.tensor(rows, dtype=torch.float64)
     return g @ g.T
 
@@ -172,17 +172,17 @@ def test_vector_adam_is_adam_on_what_is_present() -> None:
 
 
 def test_cagrad_maximises_the_worst_improvement_in_its_ball() -> None:
-    gram = gram_of([2.0, 0.0], [-1.0, 1.0])
+    gramian = gramian_of([2.0, 0.0], [-1.0, 1.0])
     rows = torch.tensor([[2.0, 0.0], [-1.0, 1.0]], dtype=torch.float64)
     mean = rows.mean(0)
-    direction = eq.CAGrad(c=0.5).weights(gram) @ rows
+    direction = eq.CAGrad(c=0.5).weights(gramian) @ rows
     assert (direction - mean).norm() <= 0.5 * mean.norm() * (1 + 1e-9)
     best = float((rows @ direction).min())
     for angle in torch.linspace(0, 2 * math.pi, 2000, dtype=torch.float64):
         other = mean + 0.5 * mean.norm() * torch.stack([angle.cos(), angle.sin()])
         assert float((rows @ other).min()) <= best + 1e-9
-    rescaled = eq.CAGrad(c=0.5, rescale=True).weights(gram)
-    assert torch.allclose(rescaled * 1.25, eq.CAGrad(c=0.5).weights(gram))
+    rescaled = eq.CAGrad(c=0.5, rescale=True).weights(gramian)
+    assert torch.allclose(rescaled * 1.25, eq.CAGrad(c=0.5).weights(gramian))
 
 
 def test_pcgrad_of_two_tasks() -> None:
@@ -194,10 +194,10 @@ def test_pcgrad_of_two_tasks() -> None:
 
 
 def test_nash_can_be_clipped() -> None:
-    gram = gram_of([3.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.1])
-    free, clipped = eq.NashMTL().weights(gram), eq.NashMTL(max_norm=1.0).weights(gram)
-    assert float((free @ gram @ free).sqrt()) == pytest.approx(math.sqrt(3))
-    assert float((clipped @ gram @ clipped).sqrt()) == pytest.approx(1.0)
+    gramian = gramian_of([3.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.1])
+    free, clipped = eq.NashMTL().weights(gramian), eq.NashMTL(max_norm=1.0).weights(gramian)
+    assert float((free @ gramian @ free).sqrt()) == pytest.approx(math.sqrt(3))
+    assert float((clipped @ gramian @ clipped).sqrt()) == pytest.approx(1.0)
     assert torch.allclose(clipped * math.sqrt(3), free)
 
 

@@ -104,15 +104,15 @@ def test_equal_projections(tasks: int, seed: int) -> None:
 @given(st.integers(2, 6), st.integers(0, 1000), st.floats(-3, 3))
 def test_scaling_all_gradients(tasks: int, seed: int, power: float) -> None:
     g = torch.randn(tasks, 9, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    gram, factor = g @ g.T, 10.0**power
+    gramian, factor = g @ g.T, 10.0**power
     for name in ("mgda", "cagrad", "imtl-g"):
         balancer = eq.balancer(name)
-        assert torch.allclose(balancer.weights(factor**2 * gram), balancer.weights(gram), rtol=1e-5, atol=1e-8)
+        assert torch.allclose(balancer.weights(factor**2 * gramian), balancer.weights(gramian), rtol=1e-5, atol=1e-8)
     # (Qw)_k = w_k^(−1/α): scaling Q by s scales w by s^(−α/(α+1)).
     for alpha in (0.5, 1.0, 2.0):
         balancer = eq.FairGrad(alpha=alpha)
-        scaled = balancer.weights(factor**2 * gram) * factor ** (2 * alpha / (alpha + 1))
-        assert torch.allclose(scaled, balancer.weights(gram), rtol=1e-6)
+        scaled = balancer.weights(factor**2 * gramian) * factor ** (2 * alpha / (alpha + 1))
+        assert torch.allclose(scaled, balancer.weights(gramian), rtol=1e-6)
 
 
 @given(st.integers(2, 6), st.integers(0, 1000))
@@ -128,13 +128,13 @@ def test_nash_does_not_care_for_the_units_of_a_loss(tasks: int, seed: int) -> No
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_leading_dimensions(name: str) -> None:
     g = torch.randn(2, 3, 4, 10, dtype=torch.float64)
-    grams = g @ g.transpose(-1, -2)
+    gramians = g @ g.transpose(-1, -2)
     balancer = eq.balancer(name)
-    weights = balancer.weights(grams)
+    weights = balancer.weights(gramians)
     assert weights.shape == (2, 3, 4)
     for i in range(2):
         for j in range(3):
-            assert torch.equal(weights[i, j], balancer.weights(grams[i, j]))
+            assert torch.equal(weights[i, j], balancer.weights(gramians[i, j]))
 
 
 @pytest.mark.parametrize("name", GRAMIAN)

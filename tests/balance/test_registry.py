@@ -47,8 +47,8 @@ def test_names_are_forgiving_and_misses_are_suggested() -> None:
 def test_a_balancer_of_ones_own() -> None:
     @eq.balance.register("inverse-norm", summary="every task gradient normalised", paper="mine")
     class InverseNorm(eq.balance.GramianBalancer):
-        def weights(self, gram: Tensor) -> Tensor:
-            return gram.diagonal(dim1=-2, dim2=-1).rsqrt()
+        def weights(self, gramian: Tensor) -> Tensor:
+            return gramian.diagonal(dim1=-2, dim2=-1).rsqrt()
 
     try:
         mtl = optimizer_of("inverse-norm")

@@ -234,11 +234,11 @@ def test_sign_dropout_with_equal_signs_is_the_sum_in_both() -> None:
 def test_gradient_surgery_of_three_has_one_set_of_answers() -> None:
     """All orders of three tasks: 2 a task, so 8 answers; both libraries give nothing else, and all of them."""
     g = MATRICES["five that conflict"][:3] - 0.8 * MATRICES["five that conflict"][:3].mean(0)
-    gram = g @ g.T
+    gramian = g @ g.T
     torch.manual_seed(0)
     weighting, balancer = aggregation.PCGradWeighting(), eq.PCGrad(seed=0)
-    ours = {tuple(balancer.weights(gram).mul(1e6).round().tolist()) for _ in range(200)}
-    theirs = {tuple(weighting(gram).mul(1e6).round().tolist()) for _ in range(200)}
+    ours = {tuple(balancer.weights(gramian).mul(1e6).round().tolist()) for _ in range(200)}
+    theirs = {tuple(weighting(gramian).mul(1e6).round().tolist()) for _ in range(200)}
     assert ours == theirs
     assert len(ours) > 1
 
@@ -262,20 +262,20 @@ def test_gradient_vaccine_keeps_the_same_averages() -> None:
 def test_surgery_and_vaccine_in_the_same_orders_are_the_same(matrix: str) -> None:
     """TorchJD draws from torch's global generator; the orders that it will draw are drawn before, from the same seed."""
     g = MATRICES[matrix] - 0.5 * MATRICES[matrix].mean(0)
-    gram, tasks = g @ g.T, len(g)
+    gramian, tasks = g @ g.T, len(g)
     vaccine, averages = aggregation.GradVacWeighting(beta=0.5, eps=0.0), np.zeros((tasks, tasks))
     for step in range(4):
         others = [[other for other in range(tasks) if other != task] for task in range(tasks)]
         torch.manual_seed(step)
         orders = [[other for other in torch.randperm(tasks).tolist() if other != task] for task in range(tasks)]
         torch.manual_seed(step)
-        theirs = aggregation.PCGradWeighting()(gram)
-        assert _near(solvers.project_conflicts(gram.numpy(), orders), theirs, g)
+        theirs = aggregation.PCGradWeighting()(gramian)
+        assert _near(solvers.project_conflicts(gramian.numpy(), orders), theirs, g)
         torch.manual_seed(step)
         orders = [[row[place] for place in torch.randperm(tasks - 1).tolist()] for row in others]
         torch.manual_seed(step)
-        theirs = vaccine(gram)
-        ours, met = solvers.vaccinate(gram.numpy(), orders, averages)
+        theirs = vaccine(gramian)
+        ours, met = solvers.vaccinate(gramian.numpy(), orders, averages)
         assert _near(ours, theirs, g)
         assert not _near(np.ones(tasks), theirs, g)
         averages = np.where(np.isnan(met), averages, 0.5 * averages + 0.5 * met)
@@ -415,22 +415,22 @@ def test_difference_mgda_is_exact() -> None:
     """TorchJD: Frank-Wolfe, at most 100 steps, until a step is below 1e-3. Here: an active-set method."""
     worst = 0.0
     for name in ("five that conflict", "scales over 1e6", "opposed", "low rank"):
-        gram = (MATRICES[name] @ MATRICES[name].T).numpy()
-        theirs = aggregation.MGDAWeighting()(torch.from_numpy(gram)).numpy()
-        ours = solvers.minimum_norm_point(gram)
-        assert solvers.minimum_norm_residual(gram, ours) < 1e-10
-        assert ours @ gram @ ours <= theirs @ gram @ theirs * (1 + 1e-9)
-        worst = max(worst, solvers.minimum_norm_residual(gram, theirs))
+        gramian = (MATRICES[name] @ MATRICES[name].T).numpy()
+        theirs = aggregation.MGDAWeighting()(torch.from_numpy(gramian)).numpy()
+        ours = solvers.minimum_norm_point(gramian)
+        assert solvers.minimum_norm_residual(gramian, ours) < 1e-10
+        assert ours @ gramian @ ours <= theirs @ gramian @ theirs * (1 + 1e-9)
+        worst = max(worst, solvers.minimum_norm_residual(gramian, theirs))
     assert worst > 1e-4
 
 
 def test_difference_cagrad_is_accurate_for_small_gradients() -> None:
     """TorchJD divides by the trace and hands over to an interior-point solver; norm_eps makes small gradients stop."""
     g = MATRICES["scales over 1e6"]
-    gram = (g @ g.T).numpy()
-    extra = aggregation.CAGradWeighting(c=0.4, norm_eps=0.0)(torch.from_numpy(gram)).numpy() - 1 / len(g)
-    theirs = solvers.conflict_averse_residual(gram, 0.4, extra / extra.sum())
-    assert solvers.conflict_averse_residual(gram, 0.4, solvers.conflict_averse_weights(gram, 0.4)) < 1e-12
+    gramian = (g @ g.T).numpy()
+    extra = aggregation.CAGradWeighting(c=0.4, norm_eps=0.0)(torch.from_numpy(gramian)).numpy() - 1 / len(g)
+    theirs = solvers.conflict_averse_residual(gramian, 0.4, extra / extra.sum())
+    assert solvers.conflict_averse_residual(gramian, 0.4, solvers.conflict_averse_weights(gramian, 0.4)) < 1e-12
     assert theirs > 1e-9
     small = 1e-3 * MATRICES["pair"]
     assert float(aggregation.CAGrad(c=0.4)(small).norm()) == 0.0
@@ -441,10 +441,10 @@ def test_difference_cagrad_is_accurate_for_small_gradients() -> None:
 def test_difference_imtl_g_has_equal_projections_at_any_scale() -> None:
     """TorchJD takes the pseudo-inverse of the Gramian itself, in which small gradients fall below the cut-off."""
     g = MATRICES["five"] * torch.tensor([[1e-9], [1e9], [1.0], [1e4], [1e-4]], dtype=torch.float64)
-    gram = (g @ g.T).numpy()
-    theirs = aggregation.IMTLGWeighting()(torch.from_numpy(gram)).numpy()
-    assert solvers.equal_projections_residual(gram, solvers.equal_projections(gram)) < 1e-12
-    assert solvers.equal_projections_residual(gram, theirs) > 1e-3
+    gramian = (g @ g.T).numpy()
+    theirs = aggregation.IMTLGWeighting()(torch.from_numpy(gramian)).numpy()
+    assert solvers.equal_projections_residual(gramian, solvers.equal_projections(gramian)) < 1e-12
+    assert solvers.equal_projections_residual(gramian, theirs) > 1e-3
 
 
 @pytest.mark.parametrize("name", ["low rank", "opposed"])
@@ -471,20 +471,20 @@ def test_difference_imtl_g_of_duplicates() -> None:
 def test_difference_nash_solves_its_equation_at_any_scale(name: str) -> None:
     """TorchJD follows the release: convex programmes by ECOS, started from the last step's, and on failure the last answer."""
     g = MATRICES[name]
-    gram = (g @ g.T).numpy()
+    gramian = (g @ g.T).numpy()
     weights = aggregation.NashMTL(n_tasks=5, max_norm=0.0).weighting(g).numpy()
-    rescaled = weights * math.sqrt(5 / float(weights @ gram @ weights))
-    assert solvers.nash_residual(gram, solvers.nash_bargaining(gram)) < 1e-12
-    assert solvers.nash_residual(gram, rescaled) > 1e-2
+    rescaled = weights * math.sqrt(5 / float(weights @ gramian @ weights))
+    assert solvers.nash_residual(gramian, solvers.nash_bargaining(gramian)) < 1e-12
+    assert solvers.nash_residual(gramian, rescaled) > 1e-2
 
 
 def test_difference_fairgrad_solves_its_equation_at_any_scale() -> None:
     """TorchJD: bounded least squares with numerical derivatives from 1/K."""
     g = MATRICES["scales over 1e6"]
-    gram = (g @ g.T).numpy()
-    theirs = aggregation.FairGradWeighting(alpha=1.0)(torch.from_numpy(gram)).numpy()
-    assert solvers.fair_residual(gram, 1.0, solvers.fair_weights(gram, 1.0)) < 1e-12
-    assert solvers.fair_residual(gram, 1.0, theirs) > 1e-4
+    gramian = (g @ g.T).numpy()
+    theirs = aggregation.FairGradWeighting(alpha=1.0)(torch.from_numpy(gramian)).numpy()
+    assert solvers.fair_residual(gramian, 1.0, solvers.fair_weights(gramian, 1.0)) < 1e-12
+    assert solvers.fair_residual(gramian, 1.0, theirs) > 1e-4
 
 
 def test_difference_aligned_mtl_leaves_rounding_out() -> None:

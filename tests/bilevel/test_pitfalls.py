@@ -65,17 +65,17 @@ def test_constants_of_a_model_may_be_tied(kind: type[BilevelSolver]) -> None:
 class Centred(nn.Module):
     """Subtracts a running mean that is reassigned in every call, not written into."""
 
-    centre: Tensor
+    center: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(4, 2)
-        self.register_buffer("centre", torch.zeros(2))
+        self.register_buffer("center", torch.zeros(2))
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.layer(x)
-        self.centre = 0.5 * self.centre + 0.5 * out.detach().mean(0)
-        return out - self.centre
+        self.center = 0.5 * self.center + 0.5 * out.detach().mean(0)
+        return out - self.center
 
 
 @pytest.mark.parametrize("memory", [None, "plain", "checkpointed"])
@@ -84,18 +84,18 @@ def test_buffers_that_are_reassigned_are_kept(memory: str | None) -> None:
     model = Centred()
     before, (x, _) = copy.deepcopy(model), data()
     logits, problem = weighted(lambda omega, x: omega(x), model)
-    buffer = model.centre
+    buffer = model.center
     if memory is None:
         solver_of(FORUM, logits, problem).step()
-        torch.testing.assert_close(model.centre, 0.5 * before.layer(x).mean(0).detach())  # one evaluation, at the old ω
+        torch.testing.assert_close(model.center, 0.5 * before.layer(x).mean(0).detach())  # one evaluation, at the old ω
     else:
         solver_of(MOML, logits, problem, memory=memory).step()
         other_logits, other = weighted(lambda omega, x: omega(x), before)
         solver_of(MOML, other_logits, other).step()
-        assert not torch.equal(model.centre, torch.zeros(2))
-        torch.testing.assert_close(model.centre, before.centre)
+        assert not torch.equal(model.center, torch.zeros(2))
+        torch.testing.assert_close(model.center, before.center)
         torch.testing.assert_close(logits, other_logits)
-    assert model.centre is buffer
+    assert model.center is buffer
 
 
 @pytest.mark.parametrize("kind", [FORUM, MOML])
@@ -191,7 +191,7 @@ def test_states_of_other_problems_are_refused_before_anything_changes() -> None:
     with pytest.raises(InputError, match="of 2 optimizers; there are 1"):
         one.load_state_dict(state | {"optimizers": state["optimizers"] * 2})
     with pytest.raises(InputError, match="other buffers"):
-        one.load_state_dict(state | {"buffers": {"lower.centre": torch.zeros(2)}})
+        one.load_state_dict(state | {"buffers": {"lower.center": torch.zeros(2)}})
     assert torch.equal(logits, torch.zeros(8))
     assert other.steps == 0
     _, third = solver(None, nn.Linear(4, 2))

@@ -64,12 +64,12 @@ def test_forum_takes_the_step_of_its_equations() -> None:
         gap = quadratic.lower(a, w, None) - quadratic.lower(a, answer, None)
         constraint = torch.cat(torch.autograd.grad(gap, (a, w)))
         rows = [torch.cat(torch.autograd.grad(value, (a, w), retain_graph=True)) for value in quadratic.upper(a, w, None)]
-        gram = torch.stack([*rows, constraint]) @ torch.stack([*rows, constraint]).T
+        gramian = torch.stack([*rows, constraint]) @ torch.stack([*rows, constraint]).T
         phi = 0.5 * 0.4 * float(constraint.square().sum())
-        solved, _ = constrained_descent(gram, phi)
+        solved, _ = constrained_descent(gramian, phi)
         share = (step + 1) ** -0.75
         kept = (1 - share) * kept + share * solved
-        multiplier = constraint_multiplier(gram, kept, phi)
+        multiplier = constraint_multiplier(gramian, kept, phi)
         direction = torch.from_numpy(kept) @ torch.stack(rows) + multiplier * constraint
 
         values = solver.step()
@@ -84,7 +84,7 @@ def test_forum_takes_the_step_of_its_equations() -> None:
 def test_forum_with_normalised_gradients_steps_along_unit_gradients() -> None:
     quadratic = Quadratic()
     held = [quadratic.alpha, quadratic.omega]
-    solver = FORUM(quadratic.problem, torch.optim.SGD(held, 0.1), lower_steps=7, lower_step_size=0.2, rho=0.0, normalise=True)
+    solver = FORUM(quadratic.problem, torch.optim.SGD(held, 0.1), lower_steps=7, lower_step_size=0.2, rho=0.0, normalize=True)
     a, w = (value.detach().clone().requires_grad_() for value in held)
     rows = [torch.cat(torch.autograd.grad(value, (a, w), retain_graph=True)) for value in quadratic.upper(a, w, None)]
     solver.step()
@@ -142,7 +142,7 @@ def test_bvfim_takes_the_step_of_its_equations() -> None:
         lower_steps=3,
         lower_step_size=0.2,
         barrier=0.3,
-        regularisation=0.01,
+        regularization=0.01,
         margin=0.1,
     ).step()
     torch.testing.assert_close(torch.cat([alpha, omega]).detach(), before - 0.1 * expected)

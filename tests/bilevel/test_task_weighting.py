@@ -133,7 +133,7 @@ def written_out_rows(model, train, held_out, a, steps, size, decay=0.0):
 @pytest.mark.parametrize("solver", TOGETHER)
 def test_a_step_of_the_methods_that_move_both_levels_is_the_one_written_out(solver):
     """Three steps, so that averages, decays and Adam's memory are met as well."""
-    options = {"rho": 0.3} if solver != "bvfim" else {"barrier": 0.05, "margin": 0.5, "regularisation": 0.1, "decay": 1.5}
+    options = {"rho": 0.3} if solver != "bvfim" else {"barrier": 0.05, "margin": 0.5, "regularization": 0.1, "decay": 1.5}
     mtl = made(solver, lower_steps=3, lower_step_size=0.02, learning_rate=0.01, **options)
     twin, a, seen, average = Net(), np.zeros(3), [], np.full(3, 1 / 3)
     for step in range(3):
@@ -443,7 +443,7 @@ def test_one_task_is_trained_as_it_is():
 @pytest.mark.parametrize(
     ("solver", "options", "error", "message"),
     [
-        ("forun", {}, UnknownMethodError, 'no method "forun".* Did you mean "forum"'),
+        ("forun", {}, UnknownMethodError, 'no method of task weights "forun".* Did you mean "forum"'),
         ("forum", {"roh": 0.1}, UnknownOptionError, 'no option "roh".* Did you mean "rho"'),
         ("forum", {"start": "cold"}, UnknownOptionError, 'no option "start"'),
         ("moml", {"rho": 0.1}, UnknownOptionError, 'no option "rho"'),

@@ -17,21 +17,21 @@ def quadratics(x):
     return np.stack([((x - 1) ** 2).sum(1), ((x + 1) ** 2).sum(1)], axis=1)
 
 
-@pytest.mark.parametrize("shaping", ["standardise", "mean"])
+@pytest.mark.parametrize("shaping", ["standardize", "mean"])
 def test_one_iteration_is_algorithm_3(shaping: str) -> None:
     optimizer = ASMG(np.array([0.5, -2.0, 3.0]), std=[0.3, 0.5, 0.2], samples=7, step_size=0.05, shaping=shaping, seed=0)
     mean, variance = optimizer.mean, optimizer.std**2
     points = optimizer.ask()
     outputs = np.stack([((points - 1) ** 2).sum(1), np.abs(points).sum(1) * 3], axis=1)
     optimizer.tell(outputs)
-    centre = outputs[:7].mean(0) if shaping == "standardise" else outputs[7]
-    samples, values = points[:7], outputs[:7] - centre
+    center = outputs[:7].mean(0) if shaping == "standardize" else outputs[7]
+    samples, values = points[:7], outputs[:7] - center
     p = [sum((x - mean) / np.sqrt(variance) * f for x, f in zip(samples, column, strict=True)) / 7 for column in values.T]
     h = [sum(((x - mean) ** 2 / variance - 1) * f for x, f in zip(samples, column, strict=True)) / 14 for column in values.T]
     stacked = np.stack([np.concatenate([a, np.sqrt(2) * b]) for a, b in zip(p, h, strict=True)])
     weights = simplex_quadratic_program(stacked @ stacked.T, np.zeros(2))
     aggregate = values @ weights
-    scale = aggregate.std() if shaping == "standardise" else 1.0
+    scale = aggregate.std() if shaping == "standardize" else 1.0
     step = sum((x - mean) * a for x, a in zip(samples, aggregate / scale, strict=True)) / 7
     bend = sum(((x - mean) ** 2 / variance - 1) / variance * a for x, a in zip(samples, aggregate / scale, strict=True)) / 7
     np.testing.assert_allclose(optimizer.weights, weights, rtol=1e-9)
@@ -87,7 +87,7 @@ def test_reaches_the_solutions_of_the_thesis_problems(name: str) -> None:
     assert task.distance(optimizer.mean) < 1e-4
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", OPTIMIZERS.names())
 def test_bad_input_and_state(name: str) -> None:
     optimizer = make_optimizer(name, np.ones(4), samples=10, seed=0)
     with pytest.raises(InputError, match="tell before ask"):
@@ -123,7 +123,7 @@ def test_bad_input_and_state(name: str) -> None:
     [({"std": 0.0}, "greater than 0"), ({"std": [1, 1]}, "one for each dimension"), ({"samples": 1}, "at least 2")],
 )
 def test_bad_options(options, message: str) -> None:
-    for name in OPTIMIZERS:
+    for name in OPTIMIZERS.names():
         with pytest.raises(InputError, match=message):
             make_optimizer(name, np.ones(4), **options)
 

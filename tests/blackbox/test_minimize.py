@@ -39,7 +39,7 @@ def test_processes_survive_everything_and_count_it() -> None:
     assert result.optimizer.failures == result.failures.total
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", OPTIMIZERS.names())
 def test_resumes_bit_by_bit(name: str, tmp_path) -> None:
     options = {"samples": 10, "seed": 3}
     whole = minimize(quadratics, torch.full((4,), 1.5), name, iterations=30, **options)

@@ -58,6 +58,18 @@ def test_a_command_of_another_distribution(capsys, tmp_path, monkeypatch):
     assert "Compare methods over seeds" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["reproduce", "figure", "example", "data"])
+def test_commands_of_the_papers_say_in_one_line_how_to_get_them(capsys, monkeypatch, command):
+    monkeypatch.setattr("equipoise.cli.entry_points", lambda group: ())
+    assert "pip install ./papers" in fails(capsys, command, "cost-table1", "--dry-run")
+
+
+def test_problems_of_the_papers_say_in_one_line_how_to_get_them(capsys, monkeypatch):
+    for module in ("equipoise.registry", "equipoise.study.problems"):
+        monkeypatch.setattr(sys.modules[module], "entry_points", lambda group: (), raising=False)
+    assert "pip install ./papers" in fails(capsys, "study", "scenes", "--methods", "ls")
+
+
 def test_methods_lists_every_method_with_its_cost_options_and_paper(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     assert main(["methods"]) == 0

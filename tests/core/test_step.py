@@ -326,12 +326,12 @@ def test_the_gramian_can_be_looked_at_without_a_step() -> None:
     before, grad = parameters_of(model), _grad(model.parameters())
     buffers = [b.clone() for b in model.buffers()]
     state = torch.get_rng_state()
-    gram = mtl.gramian(batch())
+    gramian = mtl.gramian(batch())
     assert all(torch.equal(a, b) for a, b in zip(buffers, model.buffers(), strict=True))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(_grad(model.parameters()), grad)
     rows, _ = _gradients(model, batch())
-    assert torch.allclose(gram, (rows @ rows.T).double(), rtol=1e-3, atol=1e-6)
+    assert torch.allclose(gramian, (rows @ rows.T).double(), rtol=1e-3, atol=1e-6)
     assert same(parameters_of(model), before)
 
 

@@ -38,7 +38,7 @@ def test_every_image_is_in_one_split_with_its_class(office):
 
 
 def test_rows_are_the_images_scaled_and_normalised(office):
-    plain, normalised = Office(office, "val", size=8, normalise=False), Office(office, "val", size=8)
+    plain, normalised = Office(office, "val", size=8, normalize=False), Office(office, "val", size=8)
     sources = read_office(office)
     assert plain.lengths == (4, 1, 4)
     row = 0

@@ -228,8 +228,8 @@ def non_finite(rank: int, count: int, method: str, mode: str, where: str) -> tup
 def agreement(rank: int, count: int, method: str) -> list[float]:
     """The Gramian that each process reports for a look at conflicts."""
     mtl = problems.optimizer_of(eq.balancer(method), model_of(rank))
-    gram = mtl.gramian(share(problems.batch(16), rank, count))
-    return gram.flatten().tolist()
+    gramian = mtl.gramian(share(problems.batch(16), rank, count))
+    return gramian.flatten().tolist()
 
 
 def buffers_shared(rank: int, count: int) -> tuple[State, bool]:

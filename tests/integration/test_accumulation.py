@@ -112,7 +112,7 @@ def test_what_is_shared_does_not_hang_on_the_first_batch(method: str, declared_f
     for present in (("t0",), ("t1", "t2")) if declared_first else (all_tasks,):
         mtl.step((problems.batch(), present))
     mtl.step((problems.batch(), all_tasks))
-    gram = mtl.gramian((problems.batch(), all_tasks))
+    gramian = mtl.gramian((problems.batch(), all_tasks))
     encoder = list(model.encoder.parameters())
     assert {id(p) for p in mtl.shared} <= {id(p) for p in encoder}
     rows = []
@@ -120,7 +120,7 @@ def test_what_is_shared_does_not_hang_on_the_first_batch(method: str, declared_f
         loss = problems.losses(model, problems.batch())[name]
         rows.append(torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, encoder)]))
     expected = torch.stack(rows).double()
-    assert torch.allclose(gram, expected @ expected.T, rtol=1e-5)
+    assert torch.allclose(gramian, expected @ expected.T, rtol=1e-5)
 
 
 @pytest.mark.parametrize("lazy", [False, True])

@@ -122,8 +122,8 @@ def test_what_is_not_finite_in_one_process_stops_all(pool: Pool, method: str, mo
 
 def test_every_process_sees_the_joint_gramian(pool: Pool) -> None:
     alone = scenarios.agreement(0, 1, "ls")
-    for gram in pool.run(scenarios.agreement, "ls"):
-        assert gram == pytest.approx(alone, rel=1e-5)
+    for gramian in pool.run(scenarios.agreement, "ls"):
+        assert gramian == pytest.approx(alone, rel=1e-5)
 
 
 def test_odd_tensors_are_given_to_all(pool: Pool) -> None:

@@ -58,11 +58,11 @@ def test_a_look_leaves_no_trace(method: str, steps_before: int, micro_batches: i
     for _ in range(steps_before):
         mtl.step(*batches)
     before = trace(mtl)
-    gram = mtl.gramian(*batches)
+    gramian = mtl.gramian(*batches)
     assert_same_state(trace(mtl), before)
-    assert gram.dtype == torch.float64
-    assert gram.shape == (3, 3)
-    assert torch.equal(gram, mtl.gramian(*batches))
+    assert gramian.dtype == torch.float64
+    assert gramian.shape == (3, 3)
+    assert torch.equal(gramian, mtl.gramian(*batches))
 
 
 @pytest.mark.parametrize("losses", [problems.losses, lazily])
@@ -71,11 +71,11 @@ def test_a_look_shows_what_the_step_forms(micro_batches: int, losses: Any) -> No
     mtl = made("fairgrad", losses)
     for step in range(3):
         batches = [problems.batch(seed=10 * step + part) for part in range(micro_batches)]
-        gram = mtl.gramian(*batches)
+        gramian = mtl.gramian(*batches)
         mtl.step(*batches)
         assert mtl.last is not None
         assert mtl.last.gramian is not None
-        assert torch.equal(gram, mtl.last.gramian)
+        assert torch.equal(gramian, mtl.last.gramian)
 
 
 def test_a_look_keeps_accumulated_gradients() -> None:

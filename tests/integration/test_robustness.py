@@ -211,8 +211,8 @@ def test_an_unhashable_balancer_is_a_balancer_too() -> None:
         def __eq__(self, other: object) -> bool:
             return isinstance(other, Mine)
 
-        def weights(self, gram: Tensor) -> Tensor:
-            return torch.ones(len(gram), dtype=gram.dtype)
+        def weights(self, gramian: Tensor) -> Tensor:
+            return torch.ones(len(gramian), dtype=gramian.dtype)
 
     model, balancer = problems.Heads(), Mine()
     eq.backward(problems.losses(model, problems.batch()), balancer)

@@ -159,7 +159,7 @@ def test_cost_moves_what_is_shared_and_leaves_positions(solver: Solver, formulat
     mtl.step(batch(1))
     expected = {name for name, _ in network.named_parameters() if not name.startswith(("heads.", "flow.positions."))}
     assert set(shared_by_name(mtl)) == expected
-    assert [attempt.accepted for attempt in cost.history] == [True]
+    assert [attempt.accepted for attempt in cost.attempts] == [True]
     changed = {name for name, value in network.named_parameters() if not torch.equal(value, seen[-1][name])}
     assert changed == {name for name in expected if name.endswith("weight")}  # low rank: matrices only
 
@@ -169,7 +169,7 @@ def test_cost_may_seek_agreement_by_second_derivatives() -> None:
     mtl = optimizer_of(model(), eq.FairGrad(), teleport=cost)
     for seed in range(3):
         mtl.step(batch(seed))
-    assert any(attempt.accepted for attempt in cost.history)
+    assert any(attempt.accepted for attempt in cost.attempts)
     mtl = optimizer_of(model(solver=Solver(adjoint=True)), eq.FairGrad(), teleport=eager_cost(formulation="paper", seek="mean"))
     mtl.step(batch())
     with pytest.raises(eq.InputError, match="first derivatives only"):

@@ -187,9 +187,9 @@ def test_with_equal_weights_the_features_route_gives_the_same_gradients(name: st
 class Equal(eq.balance.GramianBalancer):
     """Sums the tasks, by way of the Gramian."""
 
-    def solve(self, gram: Any) -> Any:
+    def solve(self, gramian: Any) -> Any:
         """All ones."""
-        return np.ones(len(gram))
+        return np.ones(len(gramian))
 
 
 @pytest.mark.parametrize("name", WITH_PARTS)

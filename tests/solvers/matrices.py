@@ -60,7 +60,7 @@ def _kinds(generator: np.random.Generator, base: Array) -> Iterator[tuple[str, A
         yield f"opposed to {angle}", signs * (base[:1] + angle * base)
         yield f"opposed to {angle}, mixed scales", mixed * signs * (base[:1] + angle * base)
     yield "all positive", np.abs(base)
-    centred = base - base.mean(axis=0)
-    yield "Pareto-stationary", centred
+    centered = base - base.mean(axis=0)
+    yield "Pareto-stationary", centered
     yield "nearly Pareto-stationary", base - (1.0 + 1e-9) * base.mean(axis=0)
     yield "close to Pareto-stationary", base - 1.01 * base.mean(axis=0)

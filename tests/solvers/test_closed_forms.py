@@ -15,15 +15,15 @@ ORTHOGONAL = np.diag(NORMS**2)
 
 @pytest.mark.parametrize("square", [1e-20, 0.3, 4.0, 1e30])
 def test_one_task(square: float) -> None:
-    gram = np.array([[square]])
-    assert_allclose(solvers.minimum_norm_point(gram), [1.0])
-    assert_allclose(solvers.conflict_averse_weights(gram, 0.4), [1.0])
-    assert_allclose(solvers.conflict_averse_direction(gram, 0.4), [1.4])
-    assert_allclose(solvers.nash_bargaining(gram), [square**-0.5])
-    assert_allclose(solvers.equal_projections(gram), [1.0])
-    assert_allclose(solvers.project_conflicts(gram, np.zeros((1, 0), dtype=int)), [1.0])
+    gramian = np.array([[square]])
+    assert_allclose(solvers.minimum_norm_point(gramian), [1.0])
+    assert_allclose(solvers.conflict_averse_weights(gramian, 0.4), [1.0])
+    assert_allclose(solvers.conflict_averse_direction(gramian, 0.4), [1.4])
+    assert_allclose(solvers.nash_bargaining(gramian), [square**-0.5])
+    assert_allclose(solvers.equal_projections(gramian), [1.0])
+    assert_allclose(solvers.project_conflicts(gramian, np.zeros((1, 0), dtype=int)), [1.0])
     for alpha in (0.1, 1.0, 2.0, 20.0):
-        assert_allclose(solvers.fair_weights(gram, alpha), [square ** (-alpha / (alpha + 1.0))])
+        assert_allclose(solvers.fair_weights(gramian, alpha), [square ** (-alpha / (alpha + 1.0))])
 
 
 def test_orthogonal_gradients() -> None:
@@ -39,21 +39,21 @@ def test_orthogonal_gradients() -> None:
 @pytest.mark.parametrize("cosine", [-0.999, -0.3, 0.0, 0.4, 0.99])
 @pytest.mark.parametrize("length", [0.01, 0.5, 1.0, 3.0, 1e8])
 def test_two_tasks(cosine: float, length: float) -> None:
-    gram = np.array([[1.0, cosine * length], [cosine * length, length**2]])
+    gramian = np.array([[1.0, cosine * length], [cosine * length, length**2]])
     first = (length**2 - cosine * length) / (1.0 + length**2 - 2.0 * cosine * length)
     first = min(max(first, 0.0), 1.0)
-    assert_allclose(solvers.minimum_norm_point(gram), [first, 1.0 - first], atol=1e-12)
+    assert_allclose(solvers.minimum_norm_point(gramian), [first, 1.0 - first], atol=1e-12)
     # Nash: both lengths √Q_ii α_i are 1 / √(1 + cosine).
     both = 1.0 / np.sqrt(1.0 + cosine)
-    assert_allclose(solvers.nash_bargaining(gram), [both, both / length], rtol=1e-9)
+    assert_allclose(solvers.nash_bargaining(gramian), [both, both / length], rtol=1e-9)
     # Equal projections: the bisector of the two directions.
-    assert_allclose(solvers.equal_projections(gram), np.array([length, 1.0]) / (1.0 + length), rtol=1e-9)
+    assert_allclose(solvers.equal_projections(gramian), np.array([length, 1.0]) / (1.0 + length), rtol=1e-9)
 
 
 def test_two_conflicting_tasks_after_surgery() -> None:
-    gram = np.array([[1.0, -1.0], [-1.0, 4.0]])
+    gramian = np.array([[1.0, -1.0], [-1.0, 4.0]])
     # g_1 + g_2 / 4 and g_2 + g_1.
-    assert_allclose(solvers.project_conflicts(gram, [[1], [0]]), [2.0, 1.25])
+    assert_allclose(solvers.project_conflicts(gramian, [[1], [0]]), [2.0, 1.25])
 
 
 def surgery(gradients: Array, orders: Array) -> Array:
@@ -91,24 +91,24 @@ def test_random_orders_are_permutations_and_reproducible() -> None:
 
 def test_no_radius_is_the_mean_gradient() -> None:
     gradients = ordinary(np.random.default_rng(0), 4)
-    gram = gradients @ gradients.T
-    assert_allclose(solvers.conflict_averse_weights(gram, 0.0), 0.25)
-    assert_allclose(solvers.conflict_averse_direction(gram, 0.0), 0.25)
+    gramian = gradients @ gradients.T
+    assert_allclose(solvers.conflict_averse_weights(gramian, 0.0), 0.25)
+    assert_allclose(solvers.conflict_averse_direction(gramian, 0.0), 0.25)
 
 
 def test_fairness_one_is_nash() -> None:
     gradients = ordinary(np.random.default_rng(0), 6)
-    gram = gradients @ gradients.T
-    assert_allclose(solvers.fair_weights(gram, 1.0), solvers.nash_bargaining(gram), rtol=1e-13)
-    assert_allclose(solvers.fair_weights(gram, 1.0 + 1e-9), solvers.nash_bargaining(gram), rtol=1e-7)
+    gramian = gradients @ gradients.T
+    assert_allclose(solvers.fair_weights(gramian, 1.0), solvers.nash_bargaining(gramian), rtol=1e-13)
+    assert_allclose(solvers.fair_weights(gramian, 1.0 + 1e-9), solvers.nash_bargaining(gramian), rtol=1e-7)
 
 
 def test_large_fairness_favours_the_smallest_improvement() -> None:
     gradients = ordinary(np.random.default_rng(0), 6)
-    gram = gradients @ gradients.T
+    gramian = gradients @ gradients.T
     worst = []
     for alpha in (0.2, 1.0, 5.0, 50.0):
-        direction = solvers.fair_weights(gram, alpha) @ gradients
+        direction = solvers.fair_weights(gramian, alpha) @ gradients
         worst.append((gradients @ direction).min() / np.linalg.norm(direction))
     assert worst == sorted(worst)
 

@@ -47,11 +47,11 @@ def gradients(kind: str, objectives: int, dimension: int, seed: int) -> np.ndarr
 )
 def test_satisfies_the_optimality_conditions(kind: str, objectives: int, dimension: int, share: float, seed: int) -> None:
     rows = gradients(kind, objectives, dimension, seed)
-    gram = rows @ rows.T
-    phi = share * gram[-1, -1]
-    weights, multiplier = constrained_descent(gram, phi)
-    assert constrained_descent_residual(gram, phi, weights, multiplier) <= 1e-8
-    assert constraint_multiplier(gram, weights, phi) == pytest.approx(multiplier, rel=1e-6, abs=1e-9 * (1 + multiplier))
+    gramian = rows @ rows.T
+    phi = share * gramian[-1, -1]
+    weights, multiplier = constrained_descent(gramian, phi)
+    assert constrained_descent_residual(gramian, phi, weights, multiplier) <= 1e-8
+    assert constraint_multiplier(gramian, weights, phi) == pytest.approx(multiplier, rel=1e-6, abs=1e-9 * (1 + multiplier))
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -73,54 +73,54 @@ def test_agrees_with_cvxpy_on_the_primal(seed: int) -> None:
 
 def test_is_the_minimum_norm_point_where_the_constraint_falls_anyway() -> None:
     rows = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [0.0, 0.0, 0.1]])
-    gram = rows @ rows.T
-    weights, multiplier = constrained_descent(gram, 0.5 * gram[-1, -1])
+    gramian = rows @ rows.T
+    weights, multiplier = constrained_descent(gramian, 0.5 * gramian[-1, -1])
     assert multiplier == 0.0
-    np.testing.assert_allclose(weights, minimum_norm_point(gram[:-1, :-1]))
+    np.testing.assert_allclose(weights, minimum_norm_point(gramian[:-1, :-1]))
 
 
 def test_one_objective_has_a_closed_form() -> None:
     generator = np.random.default_rng(5)
     rows = generator.normal(size=(2, 7))
-    gram = rows @ rows.T
+    gramian = rows @ rows.T
     phi = 2.0
-    weights, multiplier = constrained_descent(gram, phi)
+    weights, multiplier = constrained_descent(gramian, phi)
     assert weights.tolist() == [1.0]
-    assert multiplier == pytest.approx(max(0.0, (phi - gram[0, 1]) / gram[1, 1]))
+    assert multiplier == pytest.approx(max(0.0, (phi - gramian[0, 1]) / gramian[1, 1]))
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-5, 1e6, 1e14])
 def test_scaling_all_gradients_changes_nothing(scale: float) -> None:
     rows = gradients("ordinary", 4, 9, 3)
-    gram = rows @ rows.T
-    phi = 0.25 * gram[-1, -1]
-    weights, multiplier = constrained_descent(gram, phi)
-    scaled, same = constrained_descent(gram * scale**2, phi * scale**2)
+    gramian = rows @ rows.T
+    phi = 0.25 * gramian[-1, -1]
+    weights, multiplier = constrained_descent(gramian, phi)
+    scaled, same = constrained_descent(gramian * scale**2, phi * scale**2)
     np.testing.assert_allclose(scaled, weights, atol=1e-9)
     assert same == pytest.approx(multiplier)
 
 
 def test_without_a_constraint_gradient_there_is_no_multiplier() -> None:
-    gram = np.diag([1.0, 4.0, 0.0])
-    weights, multiplier = constrained_descent(gram, 0.0)
+    gramian = np.diag([1.0, 4.0, 0.0])
+    weights, multiplier = constrained_descent(gramian, 0.0)
     assert multiplier == 0.0
     np.testing.assert_allclose(weights, [0.8, 0.2])
-    assert constraint_multiplier(gram, weights, 3.0) == 0.0
+    assert constraint_multiplier(gramian, weights, 3.0) == 0.0
 
 
 def test_order_of_objectives_does_not_matter() -> None:
     rows = gradients("ordinary", 5, 8, 11)
-    gram = rows @ rows.T
-    phi = 0.3 * gram[-1, -1]
-    weights, multiplier = constrained_descent(gram, phi)
+    gramian = rows @ rows.T
+    phi = 0.3 * gramian[-1, -1]
+    weights, multiplier = constrained_descent(gramian, phi)
     order = np.array([3, 1, 4, 0, 2, 5])
-    moved, same = constrained_descent(gram[np.ix_(order, order)], phi)
+    moved, same = constrained_descent(gramian[np.ix_(order, order)], phi)
     np.testing.assert_allclose(moved, weights[order[:-1]], atol=1e-10)
     assert same == pytest.approx(multiplier)
 
 
 @pytest.mark.parametrize(
-    ("gram", "phi", "says"),
+    ("gramian", "phi", "says"),
     [
         ([[1.0]], 0.0, "one row"),
         ([[1.0, 0.0]], 0.0, "square"),
@@ -129,9 +129,9 @@ def test_order_of_objectives_does_not_matter() -> None:
         ([[1.0, 0.0], [0.0, 1.0]], float("inf"), "finite"),
     ],
 )
-def test_refuses_what_is_no_problem(gram: list[list[float]], phi: float, says: str) -> None:
+def test_refuses_what_is_no_problem(gramian: list[list[float]], phi: float, says: str) -> None:
     with pytest.raises(InputError, match=says):
-        constrained_descent(gram, phi)
+        constrained_descent(gramian, phi)
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])
@@ -141,7 +141,7 @@ def test_objectives_nearly_parallel_to_the_constraint(count: int) -> None:
     for _ in range(100):
         rows = generator.standard_normal((count + 1, 2))
         rows[-1] = rows[0] + 10.0 ** generator.uniform(-9, -4) * rows[-1]
-        gram = rows @ rows.T
-        phi = float(generator.choice([0.005, 0.25, 1.5])) * gram[-1, -1]
-        weights, multiplier = constrained_descent(gram, phi)
-        assert constrained_descent_residual(gram, phi, weights, multiplier) < 1e-8
+        gramian = rows @ rows.T
+        phi = float(generator.choice([0.005, 0.25, 1.5])) * gramian[-1, -1]
+        weights, multiplier = constrained_descent(gramian, phi)
+        assert constrained_descent_residual(gramian, phi, weights, multiplier) < 1e-8

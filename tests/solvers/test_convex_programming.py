@@ -18,7 +18,7 @@ def gradients(request: pytest.FixtureRequest) -> Array:
     return ordinary(np.random.default_rng(seed), tasks)
 
 
-def minimise(objective: Any, variable: Any, *constraints: Any, gap: float = 1e-11) -> Array:
+def minimize(objective: Any, variable: Any, *constraints: Any, gap: float = 1e-11) -> Array:
     problem = cp.Problem(cp.Minimize(objective), list(constraints))
     # The default gap of 1e-8 leaves errors of its square root in the solution.
     problem.solve(solver=cp.CLARABEL, tol_gap_abs=gap, tol_gap_rel=gap, tol_feas=gap)
@@ -32,7 +32,7 @@ def distance(gradients: Array, found: Array, expected: Array) -> float:
 
 def test_minimum_norm_point(gradients: Array) -> None:
     weights = cp.Variable(len(gradients), nonneg=True)
-    expected = minimise(cp.sum_squares(gradients.T @ weights), weights, cp.sum(weights) == 1)
+    expected = minimize(cp.sum_squares(gradients.T @ weights), weights, cp.sum(weights) == 1)
     assert distance(gradients, solvers.minimum_norm_point(gradients @ gradients.T), expected) < 1e-5
 
 
@@ -41,7 +41,7 @@ def test_conflict_averse_direction(gradients: Array, c: float) -> None:
     """The primal problem of the paper: the best worst-case improvement within a ball around the mean gradient."""
     mean = gradients.mean(axis=0)
     direction, worst = cp.Variable(gradients.shape[1]), cp.Variable()
-    expected = minimise(
+    expected = minimize(
         -worst, direction, gradients @ direction >= worst, cp.norm(direction - mean) <= c * np.linalg.norm(mean), gap=1e-9
     )
     found = solvers.conflict_averse_direction(gradients @ gradients.T, c) @ gradients
@@ -51,7 +51,7 @@ def test_conflict_averse_direction(gradients: Array, c: float) -> None:
 
 def test_nash_bargaining(gradients: Array) -> None:
     alpha = cp.Variable(len(gradients))
-    expected = minimise(0.5 * cp.sum_squares(gradients.T @ alpha) - cp.sum(cp.log(alpha)), alpha)
+    expected = minimize(0.5 * cp.sum_squares(gradients.T @ alpha) - cp.sum(cp.log(alpha)), alpha)
     assert distance(gradients, solvers.nash_bargaining(gradients @ gradients.T), expected) < 1e-5
 
 
@@ -60,18 +60,18 @@ def test_fair_weights(gradients: Array, alpha: float) -> None:
     weights = cp.Variable(len(gradients))
     power = 1.0 - 1.0 / alpha
     utility = cp.sum(cp.power(weights, power)) / power
-    expected = minimise(0.5 * cp.sum_squares(gradients.T @ weights) - utility, weights, gap=1e-8)
+    expected = minimize(0.5 * cp.sum_squares(gradients.T @ weights) - utility, weights, gap=1e-8)
     assert distance(gradients, solvers.fair_weights(gradients @ gradients.T, alpha), expected) < 1e-4
 
 
 def test_programmes(gradients: Array) -> None:
     generator = np.random.default_rng(9)
-    gram = gradients @ gradients.T
-    linear = generator.standard_normal(len(gram)) * gram.diagonal().mean()
-    variable = cp.Variable(len(gram), nonneg=True)
+    gramian = gradients @ gradients.T
+    linear = generator.standard_normal(len(gramian)) * gramian.diagonal().mean()
+    variable = cp.Variable(len(gramian), nonneg=True)
     square = 0.5 * cp.sum_squares(gradients.T @ variable)
-    expected = minimise(square - linear @ variable, variable)
-    found = solvers.nonnegative_quadratic_program(gram, linear)
+    expected = minimize(square - linear @ variable, variable)
+    found = solvers.nonnegative_quadratic_program(gramian, linear)
     assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
-    expected = minimise(square + linear @ variable, variable, cp.sum(variable) == 1)
-    assert np.linalg.norm(solvers.simplex_quadratic_program(gram, linear) - expected) < 1e-5
+    expected = minimize(square + linear @ variable, variable, cp.sum(variable) == 1)
+    assert np.linalg.norm(solvers.simplex_quadratic_program(gramian, linear) - expected) < 1e-5

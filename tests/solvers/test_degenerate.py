@@ -13,29 +13,29 @@ OPPOSED = np.array([[1.0, -1.0], [-1.0, 1.0]])
 
 
 def test_all_gradients_zero() -> None:
-    gram = np.zeros((3, 3))
-    assert_allclose(solvers.minimum_norm_point(gram), 1.0 / 3.0)
-    assert_allclose(solvers.conflict_averse_weights(gram, 0.4), 1.0 / 3.0)
-    assert_allclose(solvers.conflict_averse_direction(gram, 0.4), 1.0 / 3.0)
-    assert_allclose(solvers.equal_projections(gram), 1.0 / 3.0)
-    assert_allclose(solvers.nash_bargaining(gram), 0.0)
-    assert_allclose(solvers.fair_weights(gram, 2.0), 0.0)
-    assert_allclose(solvers.project_conflicts(gram, [[1, 2], [0, 2], [0, 1]]), 1.0)
-    assert_allclose(solvers.nonnegative_quadratic_program(gram, [1.0, -1.0, 0.0]), 0.0)
+    gramian = np.zeros((3, 3))
+    assert_allclose(solvers.minimum_norm_point(gramian), 1.0 / 3.0)
+    assert_allclose(solvers.conflict_averse_weights(gramian, 0.4), 1.0 / 3.0)
+    assert_allclose(solvers.conflict_averse_direction(gramian, 0.4), 1.0 / 3.0)
+    assert_allclose(solvers.equal_projections(gramian), 1.0 / 3.0)
+    assert_allclose(solvers.nash_bargaining(gramian), 0.0)
+    assert_allclose(solvers.fair_weights(gramian, 2.0), 0.0)
+    assert_allclose(solvers.project_conflicts(gramian, [[1, 2], [0, 2], [0, 1]]), 1.0)
+    assert_allclose(solvers.nonnegative_quadratic_program(gramian, [1.0, -1.0, 0.0]), 0.0)
 
 
 def test_zero_gradients_do_not_disturb_the_others() -> None:
     gradients = ordinary(np.random.default_rng(2), 4)
     with_zeros = np.insert(gradients, [1, 3], 0.0, axis=0)
     kept = [0, 2, 3, 5]
-    gram, larger = gradients @ gradients.T, with_zeros @ with_zeros.T
+    gramian, larger = gradients @ gradients.T, with_zeros @ with_zeros.T
     for solve in (
         solvers.nash_bargaining,
         solvers.equal_projections,
-        lambda gram: solvers.fair_weights(gram, 2.0),
-        lambda gram: solvers.fair_weights(gram, 0.3),
+        lambda gramian: solvers.fair_weights(gramian, 2.0),
+        lambda gramian: solvers.fair_weights(gramian, 0.3),
     ):
-        assert_allclose(solve(larger)[kept], solve(gram), rtol=1e-12)
+        assert_allclose(solve(larger)[kept], solve(gramian), rtol=1e-12)
         assert_allclose(solve(larger)[[1, 4]], 0.0)
     assert_allclose(solvers.minimum_norm_point(larger), [0.0, 0.5, 0.0, 0.0, 0.5, 0.0])
 
@@ -57,14 +57,14 @@ def test_zero_gradient_in_the_conflict_averse_problem() -> None:
 def test_exactly_opposed_pair(scale: float) -> None:
     # Both have length 1 in units of the first, and cancel.
     norms = np.array([1.0, scale])
-    gram = OPPOSED * norms[:, None] * norms
-    alpha = solvers.nash_bargaining(gram) * norms
+    gramian = OPPOSED * norms[:, None] * norms
+    alpha = solvers.nash_bargaining(gramian) * norms
     assert_allclose(alpha[0], alpha[1], rtol=1e-9)
     assert_allclose(alpha, 1e5, rtol=1e-3)
     assert alpha @ OPPOSED @ alpha <= 2.0
-    assert_allclose(solvers.minimum_norm_point(gram) * norms / (norms[0] * norms[1]), 1.0 / norms.sum(), rtol=1e-6)
-    assert_allclose(solvers.equal_projections(gram), (1.0 / norms) / (1.0 / norms).sum(), rtol=1e-6)
-    assert_allclose(solvers.project_conflicts(gram, [[1], [0]]) * norms, [1.0 + scale, 1.0 + scale], rtol=1e-9)
+    assert_allclose(solvers.minimum_norm_point(gramian) * norms / (norms[0] * norms[1]), 1.0 / norms.sum(), rtol=1e-6)
+    assert_allclose(solvers.equal_projections(gramian), (1.0 / norms) / (1.0 / norms).sum(), rtol=1e-6)
+    assert_allclose(solvers.project_conflicts(gramian, [[1], [0]]) * norms, [1.0 + scale, 1.0 + scale], rtol=1e-9)
 
 
 @pytest.mark.parametrize("c", [1.0, 1.5, 30.0])
@@ -84,16 +84,16 @@ def test_conflict_averse_direction_where_gradients_cancel(c: float) -> None:
 
 def test_equal_tasks_get_equal_weights() -> None:
     gradients = ordinary(np.random.default_rng(5), 4)[[0, 1, 1, 2, 3, 1, 0]]
-    gram = gradients @ gradients.T
+    gramian = gradients @ gradients.T
     for solve in (
         solvers.minimum_norm_point,
         solvers.nash_bargaining,
         solvers.equal_projections,
-        lambda gram: solvers.conflict_averse_weights(gram, 0.4),
-        lambda gram: solvers.fair_weights(gram, 3.0),
-        lambda gram: solvers.simplex_quadratic_program(gram, -gram.mean(axis=0)),
+        lambda gramian: solvers.conflict_averse_weights(gramian, 0.4),
+        lambda gramian: solvers.fair_weights(gramian, 3.0),
+        lambda gramian: solvers.simplex_quadratic_program(gramian, -gramian.mean(axis=0)),
     ):
-        weights = solve(gram)
+        weights = solve(gramian)
         scale = np.abs(weights).max()
         assert_allclose(weights[[1, 2, 5]], weights[1], atol=1e-4 * scale)
         assert_allclose(weights[[0, 6]], weights[0], atol=1e-4 * scale)
@@ -108,13 +108,13 @@ def test_equal_projections_without_a_sum() -> None:
     assert lengths.min() < 0.0 < lengths.max()
     negative = lengths < 0.0
     norms = np.where(negative, 1.0, lengths[~negative].sum() / -lengths[negative].sum())
-    gram = cosines * norms[:, None] * norms
-    weights = solvers.equal_projections(gram)
+    gramian = cosines * norms[:, None] * norms
+    weights = solvers.equal_projections(gramian)
     assert_allclose(np.abs(weights).sum(), 1.0)
-    projections = gram @ weights / norms
+    projections = gramian @ weights / norms
     assert (projections > 0.0).all()
     assert_allclose(projections, projections[0], rtol=1e-9)
-    assert solvers.equal_projections_residual(gram, weights) < 1e-12
+    assert solvers.equal_projections_residual(gramian, weights) < 1e-12
 
 
 def test_ridge_is_zero_for_ordinary_matrices_and_continuous() -> None:
@@ -142,10 +142,10 @@ def test_not_a_gramian_at_all() -> None:
             solvers.minimum_norm_point,
             solvers.nash_bargaining,
             solvers.equal_projections,
-            lambda gram: solvers.conflict_averse_direction(gram, 0.4),
-            lambda gram: solvers.fair_weights(gram, 2.0),
-            lambda gram: solvers.project_conflicts(gram, solvers.random_orders(5, np.random.default_rng(0))),
-            lambda gram: solvers.nonnegative_quadratic_program(gram, gram[0]),
-            lambda gram: solvers.simplex_quadratic_program(gram, gram[0]),
+            lambda gramian: solvers.conflict_averse_direction(gramian, 0.4),
+            lambda gramian: solvers.fair_weights(gramian, 2.0),
+            lambda gramian: solvers.project_conflicts(gramian, solvers.random_orders(5, np.random.default_rng(0))),
+            lambda gramian: solvers.nonnegative_quadratic_program(gramian, gramian[0]),
+            lambda gramian: solvers.simplex_quadratic_program(gramian, gramian[0]),
         ):
             assert np.isfinite(solve(matrix)).all()

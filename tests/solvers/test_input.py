@@ -15,24 +15,24 @@ from tests.solvers.matrices import Array, ordinary
 
 SOLVERS: dict[str, Callable[[Array], object]] = {
     "minimum_norm_point": solvers.minimum_norm_point,
-    "conflict_averse_weights": lambda gram: solvers.conflict_averse_weights(gram, 0.4),
-    "conflict_averse_direction": lambda gram: solvers.conflict_averse_direction(gram, 0.4),
+    "conflict_averse_weights": lambda gramian: solvers.conflict_averse_weights(gramian, 0.4),
+    "conflict_averse_direction": lambda gramian: solvers.conflict_averse_direction(gramian, 0.4),
     "nash_bargaining": solvers.nash_bargaining,
-    "fair_weights": lambda gram: solvers.fair_weights(gram, 2.0),
+    "fair_weights": lambda gramian: solvers.fair_weights(gramian, 2.0),
     "equal_projections": solvers.equal_projections,
-    "project_conflicts": lambda gram: solvers.project_conflicts(gram, [[1, 2], [0, 2], [0, 1]]),
-    "nonnegative_quadratic_program": lambda gram: solvers.nonnegative_quadratic_program(gram, np.ones(3)),
-    "simplex_quadratic_program": lambda gram: solvers.simplex_quadratic_program(gram, np.ones(3)),
+    "project_conflicts": lambda gramian: solvers.project_conflicts(gramian, [[1, 2], [0, 2], [0, 1]]),
+    "nonnegative_quadratic_program": lambda gramian: solvers.nonnegative_quadratic_program(gramian, np.ones(3)),
+    "simplex_quadratic_program": lambda gramian: solvers.simplex_quadratic_program(gramian, np.ones(3)),
 }
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_entries_that_are_not_finite(name: str, bad: float) -> None:
-    gram = np.eye(3)
-    gram[0, 2] = bad
+    gramian = np.eye(3)
+    gramian[0, 2] = bad
     with pytest.raises(InputError, match="infinite or not a number"):
-        SOLVERS[name](gram)
+        SOLVERS[name](gramian)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -46,11 +46,11 @@ def test_shapes_that_are_no_gramian(name: str, shape: tuple[int, ...]) -> None:
 def test_input_is_left_alone(name: str) -> None:
     gradients = ordinary(np.random.default_rng(0), 3)
     gradients[1] = -gradients[0]
-    gram = gradients @ gradients.T
-    before = gram.copy()
-    gram.flags.writeable = False
-    SOLVERS[name](gram)
-    assert (gram == before).all()
+    gramian = gradients @ gradients.T
+    before = gramian.copy()
+    gramian.flags.writeable = False
+    SOLVERS[name](gramian)
+    assert (gramian == before).all()
 
 
 @pytest.mark.parametrize("c", [-0.1, np.nan, np.inf])
@@ -83,15 +83,15 @@ def test_linear_terms(solve: Callable[[Array, Array], Array]) -> None:
 
 
 def test_residuals_of_answers_that_break_the_constraints() -> None:
-    gram = np.eye(2)
-    assert solvers.minimum_norm_residual(gram, [0.7, 0.7]) > 0.3
-    assert solvers.minimum_norm_residual(gram, [1.2, -0.2]) > 0.1
-    assert solvers.nash_residual(gram, [1.0, -1.0]) == np.inf
-    assert solvers.fair_residual(gram, 2.0, [1.0, 0.0]) == np.inf
-    assert solvers.simplex_residual(gram, np.zeros(2), [0.7, 0.7]) > 0.3
-    assert solvers.nonnegative_residual(gram, np.ones(2), [1.0, -1.0]) > 0.1
-    assert solvers.conflict_averse_residual(gram, 0.4, [0.5, 0.6]) > 0.05
-    assert solvers.equal_projections_residual(gram, [0.5, 0.6]) > 0.05
+    gramian = np.eye(2)
+    assert solvers.minimum_norm_residual(gramian, [0.7, 0.7]) > 0.3
+    assert solvers.minimum_norm_residual(gramian, [1.2, -0.2]) > 0.1
+    assert solvers.nash_residual(gramian, [1.0, -1.0]) == np.inf
+    assert solvers.fair_residual(gramian, 2.0, [1.0, 0.0]) == np.inf
+    assert solvers.simplex_residual(gramian, np.zeros(2), [0.7, 0.7]) > 0.3
+    assert solvers.nonnegative_residual(gramian, np.ones(2), [1.0, -1.0]) > 0.1
+    assert solvers.conflict_averse_residual(gramian, 0.4, [0.5, 0.6]) > 0.05
+    assert solvers.equal_projections_residual(gramian, [0.5, 0.6]) > 0.05
 
 
 def test_solvers_do_not_load_scipy() -> None:

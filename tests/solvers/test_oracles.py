@@ -29,30 +29,30 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
 def test_references(oracle: dict[str, Any]) -> None:
     gradients = np.array(oracle["gradients"])
     expected = {name: np.array(values) for name, values in oracle["expected"].items()}
-    gram = gradients @ gradients.T
-    tasks = gram.shape[0]
-    assert relative(solvers.equal_projections(gram), expected["imtl_g"]) < 1e-4
+    gramian = gradients @ gradients.T
+    tasks = gramian.shape[0]
+    assert relative(solvers.equal_projections(gramian), expected["imtl_g"]) < 1e-4
     for alpha in (1, 2):
         # The reference multiplies its solution by the number of tasks.
-        assert relative(tasks * solvers.fair_weights(gram, alpha), expected[f"fairgrad_alpha{alpha}"]) < 1e-5
+        assert relative(tasks * solvers.fair_weights(gramian, alpha), expected[f"fairgrad_alpha{alpha}"]) < 1e-5
     if "nash_mtl" in expected:
-        assert relative(solvers.nash_bargaining(gram), expected["nash_mtl"]) < 1e-5
+        assert relative(solvers.nash_bargaining(gramian), expected["nash_mtl"]) < 1e-5
     # The reference multiplies the paper's direction by K / (1 + c²).
-    averse = solvers.conflict_averse_direction(gram, 0.4) @ gradients * tasks / (1.0 + 0.4**2)
+    averse = solvers.conflict_averse_direction(gramian, 0.4) @ gradients * tasks / (1.0 + 0.4**2)
     assert relative(averse, expected["cagrad_c0.4_direction"]) < 1e-3
     if "pcgrad_sum_direction" in expected:
-        surgery = solvers.project_conflicts(gram, [[1], [0]]) @ gradients
+        surgery = solvers.project_conflicts(gramian, [[1], [0]]) @ gradients
         assert relative(surgery, expected["pcgrad_sum_direction"]) < 1e-5
 
 
 def test_minimum_norm_reference(oracle: dict[str, Any]) -> None:
     gradients = np.array(oracle["gradients"])
-    gram = gradients @ gradients.T
-    reference = np.array(oracle["expected"]["mgda"]) / gram.shape[0]
-    weights = solvers.minimum_norm_point(gram)
+    gramian = gradients @ gradients.T
+    reference = np.array(oracle["expected"]["mgda"]) / gramian.shape[0]
+    weights = solvers.minimum_norm_point(gramian)
     # An iterative reference stops before the minimum on badly scaled gradients: the exact method must never be worse.
-    assert weights @ gram @ weights <= reference @ gram @ reference * (1.0 + 1e-6)
-    if solvers.minimum_norm_residual(gram, reference) < 1e-3:
+    assert weights @ gramian @ weights <= reference @ gramian @ reference * (1.0 + 1e-6)
+    if solvers.minimum_norm_residual(gramian, reference) < 1e-3:
         assert relative(weights @ gradients, reference @ gradients) < 1e-3
 
 

@@ -20,11 +20,11 @@ COMBINATIONS: dict[str, Solve] = {
     "minimum norm": solvers.minimum_norm_point,
     "Nash": solvers.nash_bargaining,
     "equal projections": solvers.equal_projections,
-    "conflict averse": lambda gram: solvers.conflict_averse_direction(gram, 0.4),
-    "conflict averse, large radius": lambda gram: solvers.conflict_averse_direction(gram, 1.5),
-    "fair, alpha = 0.3": lambda gram: solvers.fair_weights(gram, 0.3),
-    "fair, alpha = 2": lambda gram: solvers.fair_weights(gram, 2.0),
-    "fair, alpha = 10": lambda gram: solvers.fair_weights(gram, 10.0),
+    "conflict averse": lambda gramian: solvers.conflict_averse_direction(gramian, 0.4),
+    "conflict averse, large radius": lambda gramian: solvers.conflict_averse_direction(gramian, 1.5),
+    "fair, alpha = 0.3": lambda gramian: solvers.fair_weights(gramian, 0.3),
+    "fair, alpha = 2": lambda gramian: solvers.fair_weights(gramian, 2.0),
+    "fair, alpha = 10": lambda gramian: solvers.fair_weights(gramian, 10.0),
 }
 
 numbers = st.floats(-1.0, 1.0, allow_subnormal=False).map(lambda number: round(number, 3))
@@ -63,9 +63,9 @@ def test_surgery_is_relabelled_with_its_orders(gradients: Array, seed: int) -> N
     tasks = len(gradients)
     order = generator.permutation(tasks)
     orders = solvers.random_orders(tasks, generator)
-    gram = gradients @ gradients.T
-    coefficients = solvers.project_conflicts(gram, orders)
-    relabelled = solvers.project_conflicts(gram[order][:, order], np.argsort(order)[orders[order]])
+    gramian = gradients @ gradients.T
+    coefficients = solvers.project_conflicts(gramian, orders)
+    relabelled = solvers.project_conflicts(gramian[order][:, order], np.argsort(order)[orders[order]])
     # Cosines at rounding level may have either sign, which changes the answer by as little.
     difference = np.linalg.norm(coefficients[order] @ gradients[order] - relabelled @ gradients[order])
     assert difference <= 1e-9 * np.linalg.norm(gradients, axis=1).sum() * max(1.0, np.abs(coefficients).max())
@@ -102,9 +102,9 @@ def test_nash_direction_ignores_the_scale_of_single_tasks(gradients: Array, data
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(gradients=task_gradients(), exponent=st.integers(-10, 15))
 def test_scaling_all_gradients_together(name: str, power: float, gradients: Array, exponent: int) -> None:
-    gram = gradients @ gradients.T
-    expected = COMBINATIONS[name](gram)
-    found = COMBINATIONS[name](gram * 4.0**exponent) * 2.0 ** (-power * exponent)
+    gramian = gradients @ gradients.T
+    expected = COMBINATIONS[name](gramian)
+    found = COMBINATIONS[name](gramian * 4.0**exponent) * 2.0 ** (-power * exponent)
     assert_allclose(found @ gradients, expected @ gradients, rtol=0, atol=1e-6 * length(gradients, expected) + 1e-300)
 
 
@@ -112,10 +112,10 @@ def test_scaling_all_gradients_together(name: str, power: float, gradients: Arra
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(gradients=task_gradients())
 def test_no_loss_increases_to_first_order(name: str, gradients: Array) -> None:
-    gram = gradients @ gradients.T
-    coefficients = COMBINATIONS[name](gram)
-    change = gram @ coefficients
-    norms = np.sqrt(gram.diagonal())
+    gramian = gradients @ gradients.T
+    coefficients = COMBINATIONS[name](gramian)
+    change = gramian @ coefficients
+    norms = np.sqrt(gramian.diagonal())
     # The ridge moves gradients by 1e-5 of their length in directions of their own: that much may be left of a conflict.
     assert (change >= -1e-9 * norms * length(gradients, coefficients)).all()
 
@@ -123,9 +123,9 @@ def test_no_loss_increases_to_first_order(name: str, gradients: Array) -> None:
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(gradients=task_gradients(), c=st.floats(0.0, 0.99))
 def test_conflict_averse_direction_improves_the_mean_and_the_worst_task(gradients: Array, c: float) -> None:
-    gram = gradients @ gradients.T
+    gramian = gradients @ gradients.T
     mean = gradients.mean(axis=0)
-    direction = solvers.conflict_averse_direction(gram, c) @ gradients
+    direction = solvers.conflict_averse_direction(gramian, c) @ gradients
     rounding = 1e-4 * np.linalg.norm(gradients, axis=1).mean() ** 2
     assert direction @ mean >= (1.0 - c) * (mean @ mean) - rounding
     assert np.linalg.norm(direction - mean) <= c * np.linalg.norm(mean) + 1e-4 * np.linalg.norm(gradients, axis=1).mean()
@@ -136,18 +136,18 @@ def test_conflict_averse_direction_improves_the_mean_and_the_worst_task(gradient
 @given(gradients=task_gradients(scales=(-3, 3)), data=st.data())
 def test_programmes_are_not_improved_by_feasible_points(gradients: Array, data: st.DataObject) -> None:
     tasks = len(gradients)
-    gram = gradients @ gradients.T
+    gramian = gradients @ gradients.T
     linear = data.draw(arrays(np.float64, tasks, elements=numbers))
     other = data.draw(arrays(np.float64, tasks, elements=st.floats(0.0, 1.0)))
-    squares = gram.diagonal()
+    squares = gramian.diagonal()
 
     def value(point: Array) -> float:
-        return float(0.5 * point @ gram @ point + linear @ point)
+        return float(0.5 * point @ gramian @ point + linear @ point)
 
-    found = solvers.simplex_quadratic_program(gram, linear)
+    found = solvers.simplex_quadratic_program(gramian, linear)
     rival = (other + 1e-3) / (other + 1e-3).sum()
     assert value(found) <= value(rival) + 1e-9 * (squares.max() + 1.0)
-    cone = solvers.nonnegative_quadratic_program(gram, gram @ (other - 0.5))
+    cone = solvers.nonnegative_quadratic_program(gramian, gramian @ (other - 0.5))
     shifted = cone - (other - 0.5)
     rival_shift = rival - (other - 0.5)
-    assert shifted @ gram @ shifted <= rival_shift @ gram @ rival_shift + 1e-6 * squares.sum() + 1e-300
+    assert shifted @ gramian @ shifted <= rival_shift @ gramian @ rival_shift + 1e-6 * squares.sum() + 1e-300

@@ -65,8 +65,8 @@ def test_knife_edge_matrices_need_the_descent(monkeypatch: pytest.MonkeyPatch) -
     generator = np.random.default_rng(0)
     for _ in range(40):
         gradients = generator.standard_normal((40, 20))
-        gram = gradients @ gradients.T
-        assert solvers.minimum_norm_residual(gram, solvers.minimum_norm_point(gram)) < 1e-10
+        gramian = gradients @ gradients.T
+        assert solvers.minimum_norm_residual(gramian, solvers.minimum_norm_point(gramian)) < 1e-10
     assert 0 < len(calls) < 40
 
 
@@ -93,8 +93,8 @@ def test_changing_fairness_gradually(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
     for _ in range(10):
         gradients = generator.standard_normal((40, 20))
-        gram = gradients @ gradients.T
-        assert solvers.fair_residual(gram, 0.02, solvers.fair_weights(gram, 0.02)) < 1e-10
+        gramian = gradients @ gradients.T
+        assert solvers.fair_residual(gramian, 0.02, solvers.fair_weights(gramian, 0.02)) < 1e-10
         assert outcomes[-1] == (pytest.approx(0.02), True)
     assert not all(converged for _, converged in outcomes)
 

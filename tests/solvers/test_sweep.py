@@ -26,8 +26,8 @@ def cases() -> list[Case]:
     return small + large + plain
 
 
-def simplex_linear(gram: Array) -> Array:
-    return np.asarray(-gram[:, 0])
+def simplex_linear(gramian: Array) -> Array:
+    return np.asarray(-gramian[:, 0])
 
 
 SOLVERS: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], float], float]] = {
@@ -36,28 +36,28 @@ SOLVERS: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], floa
     "equal projections": (solvers.equal_projections, solvers.equal_projections_residual, 1e-12),
     **{
         f"conflict averse, c = {c}": (
-            lambda gram, c=c: solvers.conflict_averse_weights(gram, c),
-            lambda gram, weights, c=c: solvers.conflict_averse_residual(gram, c, weights),
+            lambda gramian, c=c: solvers.conflict_averse_weights(gramian, c),
+            lambda gramian, weights, c=c: solvers.conflict_averse_residual(gramian, c, weights),
             1e-8,
         )
         for c in (0.2, 0.9, 3.0)
     },
     **{
         f"fair, alpha = {alpha}": (
-            lambda gram, alpha=alpha: solvers.fair_weights(gram, alpha),
-            lambda gram, weights, alpha=alpha: solvers.fair_residual(gram, alpha, weights),
+            lambda gramian, alpha=alpha: solvers.fair_weights(gramian, alpha),
+            lambda gramian, weights, alpha=alpha: solvers.fair_residual(gramian, alpha, weights),
             1e-10,
         )
         for alpha in (0.1, 0.5, 2.0, 20.0)
     },
     "non-negative programme": (
-        lambda gram: solvers.nonnegative_quadratic_program(gram, -gram[0]),
-        lambda gram, solution: solvers.nonnegative_residual(gram, -gram[0], solution),
+        lambda gramian: solvers.nonnegative_quadratic_program(gramian, -gramian[0]),
+        lambda gramian, solution: solvers.nonnegative_residual(gramian, -gramian[0], solution),
         1e-10,
     ),
     "simplex programme": (
-        lambda gram: solvers.simplex_quadratic_program(gram, simplex_linear(gram)),
-        lambda gram, weights: solvers.simplex_residual(gram, simplex_linear(gram), weights),
+        lambda gramian: solvers.simplex_quadratic_program(gramian, simplex_linear(gramian)),
+        lambda gramian, weights: solvers.simplex_residual(gramian, simplex_linear(gramian), weights),
         1e-10,
     ),
 }
@@ -67,21 +67,21 @@ SOLVERS: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], floa
 def test_residual_is_within_the_stated_tolerance(name: str, cases: list[Case]) -> None:
     solve, residual, tolerance = SOLVERS[name]
     assert len(cases) > 2500
-    for case, gram in cases[::2] if name.startswith(("fair", "Nash")) else cases:
-        weights = solve(gram)
-        assert weights.shape == (gram.shape[0],)
+    for case, gramian in cases[::2] if name.startswith(("fair", "Nash")) else cases:
+        weights = solve(gramian)
+        assert weights.shape == (gramian.shape[0],)
         assert weights.dtype == np.float64
         assert np.isfinite(weights).all(), case
-        assert residual(gram, weights) <= tolerance, case
+        assert residual(gramian, weights) <= tolerance, case
 
 
 def test_directions_are_finite(cases: list[Case]) -> None:
     generator = np.random.default_rng(3)
-    for case, gram in cases:
-        tasks = gram.shape[0]
+    for case, gramian in cases:
+        tasks = gramian.shape[0]
         for coefficients in (
-            solvers.conflict_averse_direction(gram, 0.4),
-            solvers.project_conflicts(gram, solvers.random_orders(tasks, generator)),
+            solvers.conflict_averse_direction(gramian, 0.4),
+            solvers.project_conflicts(gramian, solvers.random_orders(tasks, generator)),
         ):
             assert coefficients.shape == (tasks,)
             assert np.isfinite(coefficients).all(), case
@@ -89,10 +89,10 @@ def test_directions_are_finite(cases: list[Case]) -> None:
 
 @pytest.mark.parametrize("alpha", [1e-2, 0.03, 1.5, 7.0, 100.0, 1000.0])
 def test_any_fairness(alpha: float, cases: list[Case]) -> None:
-    for case, gram in cases[::7]:
-        weights = solvers.fair_weights(gram, alpha)
+    for case, gramian in cases[::7]:
+        weights = solvers.fair_weights(gramian, alpha)
         assert np.isfinite(weights).all(), case
-        assert solvers.fair_residual(gram, alpha, weights) <= 1e-10, case
+        assert solvers.fair_residual(gramian, alpha, weights) <= 1e-10, case
 
 
 def test_residuals_notice_errors(cases: list[Case]) -> None:
@@ -101,9 +101,9 @@ def test_residuals_notice_errors(cases: list[Case]) -> None:
     for name, (solve, residual, _) in SOLVERS.items():
         for tasks in (2, 5, 11):
             gradients = ordinary(generator, tasks)
-            gram = gradients @ gradients.T
-            wrong = solve(gram) + 1e-3 * np.arange(1, tasks + 1) / np.sqrt(np.diag(gram)).min()
-            assert residual(gram, wrong) > 1e-6, name
+            gramian = gradients @ gradients.T
+            wrong = solve(gramian) + 1e-3 * np.arange(1, tasks + 1) / np.sqrt(np.diag(gramian)).min()
+            assert residual(gramian, wrong) > 1e-6, name
 
 
 def test_equations_hold_themselves_without_cancellation() -> None:
@@ -112,14 +112,14 @@ def test_equations_hold_themselves_without_cancellation() -> None:
     for tasks in (1, 2, 3, 5, 11, 40, 100):
         for _ in range(10):
             gradients = ordinary(generator, tasks)
-            gram = gradients @ gradients.T
-            alpha = solvers.nash_bargaining(gram)
-            assert np.abs(alpha * (gram @ alpha) - 1.0).max() < 1e-12
+            gramian = gradients @ gradients.T
+            alpha = solvers.nash_bargaining(gramian)
+            assert np.abs(alpha * (gramian @ alpha) - 1.0).max() < 1e-12
             for fairness in (0.3, 2.0, 10.0):
-                weights = solvers.fair_weights(gram, fairness)
-                assert np.abs(weights ** (1.0 / fairness) * (gram @ weights) - 1.0).max() < 1e-12
-            projections = gram @ solvers.equal_projections(gram) / np.sqrt(gram.diagonal())
+                weights = solvers.fair_weights(gramian, fairness)
+                assert np.abs(weights ** (1.0 / fairness) * (gramian @ weights) - 1.0).max() < 1e-12
+            projections = gramian @ solvers.equal_projections(gramian) / np.sqrt(gramian.diagonal())
             assert np.ptp(projections) < 1e-11 * np.abs(projections).max()
-            minimum = solvers.minimum_norm_point(gram)
-            square = minimum @ gram @ minimum
-            assert (gram @ minimum).min() > square * (1.0 - 1e-11)
+            minimum = solvers.minimum_norm_point(gramian)
+            square = minimum @ gramian @ minimum
+            assert (gramian @ minimum).min() > square * (1.0 - 1e-11)

@@ -2,7 +2,7 @@
 
 import math
 
-from equipoise.study.teleports import parse_teleport
+from equipoise.study import parse_method
 from equipoise.teleport import TeleportReport
 
 # Attempts in nearly every step, which is what a problem of three steps an epoch needs. Whatever decides what becomes of them
@@ -11,7 +11,7 @@ COST = (
     "cost(budget=None,check_every=1,cooldown=1,probe=recent,probe_batches=1,held_out_batches=1,steps=4,lr=0.01,samples=5,"
     "seek=sharpness,gamma=0.1,radius=0.1,delta=lowrank,rank=2,history=keep,tolerance=0.05,guard=True,formulation=paper)"
 )
-LABEL = parse_teleport(COST).label
+LABEL = parse_method(f"{COST}+ls").label.removesuffix("+ls")
 
 
 def attempt(number, seed, tasks, level):

@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import pickle
 
 import cloudpickle
@@ -5,7 +7,9 @@ import pytest
 
 import equipoise as eq
 from equipoise.errors import InputError, UnknownMethodError, UnknownOptionError
-from equipoise.study import Method, parse_method, parse_methods
+from equipoise.method import MethodSpec, Nested
+from equipoise.study import Method, Study, parse_method, parse_methods
+from equipoise.study.serves import served, serves
 
 
 def labels(methods):
@@ -105,3 +109,40 @@ def test_aggregators_of_torchjd():
     made = method.make(0)
     assert isinstance(made, aggregation.Mean)
     assert made is not aggregator
+
+
+def test_methods_as_values():
+    spec = MethodSpec("cagrad", {"c": 0.2, "rescale": False}, "cost(start=3)")
+    (method,) = parse_methods([spec])
+    assert method.label == "cost(start=3)+cagrad:c=0.2"
+    assert method.spec == MethodSpec.parse(method.label)  # what says nothing is left out
+    assert [own.label for own in parse_methods({"mine": spec})] == ["mine"]
+    assert parse_methods([("mine", "ls", Nested("cost", {"start": 3}))])[0].options["teleport"]["start"] == 3
+    assert parse_method("rlw:seed=0").label == "rlw:seed=0"  # not what rlw is: that has the seed of the run
+
+
+def test_nested_options():
+    method = parse_method("consmtl:aggregator=cagrad(c=0.2)")
+    assert method.label == "consmtl:aggregator=cagrad(c=0.2)"
+    assert method.make(0).aggregator.c == 0.2
+    assert json.loads(json.dumps(method.options))["aggregator"] == "cagrad(c=0.2)"
+    (weighted,) = parse_methods("moml:balancer=cagrad(c=0.2)")
+    assert weighted.label == "moml:balancer=cagrad(c=0.2)"
+
+
+def test_what_a_problem_can_serve(tiny):
+    rotograd, bayesagg = parse_methods("rotograd,bayesagg-mtl")
+    assert serves(tiny, parse_method("cost+ls")) is None
+    assert serves(tiny, parse_method("modo")) is None
+    assert 'method "rotograd" acts on parts of the model, and problem "tiny"' in serves(tiny, rotograd)
+    parts = dataclasses.replace(tiny, parts=lambda model: {})
+    assert serves(parts, rotograd) is None
+    assert "targets=lambda batch" in serves(parts, bayesagg)
+    whole = dataclasses.replace(parts, targets=lambda batch: {})
+    assert serves(whole, bayesagg) is None
+    everything = {info.name for info in eq.methods()}
+    assert {method.label for method in served(whole)} == everything
+    assert {method.label for method in served(parts)} == everything - {"bayesagg-mtl"}
+    assert {method.label for method in served(tiny)} == everything - {"bayesagg-mtl", "rotograd"}
+    with pytest.raises(InputError, match="acts on parts of the model"):
+        Study(tiny, "ls,rotograd")

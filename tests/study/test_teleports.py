@@ -12,7 +12,6 @@ from equipoise.errors import InputError, UnknownMethodError, UnknownOptionError
 from equipoise.study import Study, parse_method, parse_methods
 from equipoise.study.folder import Folder
 from equipoise.study.plan import Run
-from equipoise.study.teleports import parse_teleport
 from equipoise.teleport import COST, DELTAS, OFT, Dense, LoHa, LowRank, PaperFormulation, ReleasedFormulation, Schedule, Search
 
 
@@ -58,7 +57,7 @@ def test_options_reach_cost():
     ],
 )
 def test_deltas(text, delta):
-    assert parse_teleport(text).make(0).delta == delta
+    assert parse_method(f"{text}+ls").teleport(0).delta == delta
 
 
 def test_the_seed_of_the_run_is_costs_unless_it_has_its_own():
@@ -165,7 +164,7 @@ def test_a_plus_sign_in_a_value_is_no_teleport():
 def test_the_folder_tells_methods_with_and_without_teleports_apart(tiny, tmp_path):
     def configured(*texts):
         folder = Folder(tmp_path)
-        folder.claim(tiny, parse_methods(texts), [0], {"epochs": 1})
+        folder.claim_for(tiny, parse_methods(texts), [0], {"epochs": 1})
         return json.loads((tmp_path / "study.json").read_text())["methods"]
 
     methods = configured("ls", "cost+ls", "cost(gamma=0.5)+ls", "cost(delta=oft)+ls")

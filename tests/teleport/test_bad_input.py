@@ -117,14 +117,14 @@ class Cliff:
     def __init__(self, value: float, *, seeds: set[int], reach: float = 1e-4) -> None:
         self.value = value
         self.reach = reach
-        self.centre: Tensor | None = None
+        self.center: Tensor | None = None
         self.keys = {float(problems.batch(seed=seed)[0][0, 0]) for seed in seeds}
 
     def __call__(self, model: nn.Module, batch: problems.Batch) -> dict[str, Tensor]:
         found = problems.losses(model, batch)
         weight = model.encoder[0].weight  # type: ignore[union-attr, index]
-        if self.centre is not None and float(batch[0][0, 0]) in self.keys:
-            away = bool((weight.detach() - self.centre).abs().max() > self.reach)
+        if self.center is not None and float(batch[0][0, 0]) in self.keys:
+            away = bool((weight.detach() - self.center).abs().max() > self.reach)
             found["t1"] = found["t1"] * (self.value if away else 1.0)
         return found
 
@@ -135,7 +135,7 @@ def on_a_cliff(cliff: Cliff, **options: Any) -> tuple[COST, eq.MultiTaskOptimize
     kept: dict[str, Tensor] = {}
 
     def note(gramian: Any) -> bool:
-        cliff.centre = model.encoder[0].weight.detach().clone()
+        cliff.center = model.encoder[0].weight.detach().clone()
         kept.update(problems.parameters_of(model))
         return True
 
@@ -148,7 +148,7 @@ def steps(mtl: eq.MultiTaskOptimizer, numbers: range, cliff: Cliff) -> list[str]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for step in numbers:
-            cliff.centre = None
+            cliff.center = None
             mtl.step(problems.batch(seed=step))
     return [str(warning.message) for warning in caught]
 
@@ -249,7 +249,7 @@ def test_an_inner_optimizer_that_goes_astray_is_refused() -> None:
 def test_what_is_no_teleport_is_refused_at_once(teleport: Any) -> None:
     model = problems.Heads()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    with pytest.raises(eq.InputError, match=r"teleport must be such as equipoise.COST\(\), an instance"):
+    with pytest.raises(eq.InputError, match=r"teleport must be an instance such as equipoise.COST\(\)"):
         eq.MultiTaskOptimizer(eq.Objective(model, problems.losses), optimizer, "mgda", teleport=teleport)
 
 

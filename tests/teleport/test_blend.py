@@ -124,10 +124,10 @@ def test_centred_rmsprop_never_divides_by_the_variance_of_a_single_gradient(sigm
     blend(optimizer, parameters, sigma)
     optimizer.step()
     squares = kept * 0.9 * before["square_avg"] + (1 - kept * 0.9) * gradient**2
-    centre = kept * 0.9 * before["grad_avg"] + 0.1 * gradient
+    center = kept * 0.9 * before["grad_avg"] + 0.1 * gradient
     torch.testing.assert_close(optimizer.state[parameters[0]]["square_avg"], squares, rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(optimizer.state[parameters[0]]["grad_avg"], centre, rtol=1e-5, atol=1e-7)
-    expected = start - 0.01 * gradient / ((squares - centre**2).sqrt() + 1e-8)
+    torch.testing.assert_close(optimizer.state[parameters[0]]["grad_avg"], center, rtol=1e-5, atol=1e-7)
+    expected = start - 0.01 * gradient / ((squares - center**2).sqrt() + 1e-8)
     torch.testing.assert_close(parameters[0].detach(), expected, rtol=1e-4, atol=1e-6)
     assert float((parameters[0].detach() - start).abs().max()) < 0.1
 

@@ -106,14 +106,14 @@ def test_every_scale_has_a_finite_answer_between_the_bounds(trigger: Trigger, gr
 @by_name
 def test_several_gramians_at_once(trigger: Trigger) -> None:
     gradients = np.random.default_rng(0).standard_normal((2, 3, 5, 8))
-    grams = gradients @ gradients.swapaxes(-1, -2)
-    measures = np.asarray(trigger.measure(grams))
+    gramians = gradients @ gradients.swapaxes(-1, -2)
+    measures = np.asarray(trigger.measure(gramians))
     assert measures.shape == (2, 3)
     for place in np.ndindex(2, 3):
-        assert_allclose(measures[place], trigger.measure(grams[place]), rtol=1e-12)
-    assert norms(grams).shape == mean_cosines(grams).shape == (2, 3, 5)
-    assert_allclose(norms(grams), np.linalg.norm(gradients, axis=-1), rtol=1e-12)
-    assert pairwise_cosines(grams).shape == (2, 3, 5, 5)
+        assert_allclose(measures[place], trigger.measure(gramians[place]), rtol=1e-12)
+    assert norms(gramians).shape == mean_cosines(gramians).shape == (2, 3, 5)
+    assert_allclose(norms(gramians), np.linalg.norm(gradients, axis=-1), rtol=1e-12)
+    assert pairwise_cosines(gramians).shape == (2, 3, 5, 5)
 
 
 @by_name

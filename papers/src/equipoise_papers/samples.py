@@ -43,7 +43,7 @@ def _photograph(path: Path, rng: np.random.Generator, size: tuple[int, int], tin
     Raises:
         MissingExtraError: Pillow is not installed.
     """
-    module = require("PIL.Image", "images")
+    module = require("PIL.Image", "images", "equipoise-papers")
     channels = [_patches(rng, size) * 0.5 + tint * 0.5, _patches(rng, size), _patches(rng, size)]
     pixels = (np.stack(channels, axis=-1) * 255).astype(np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,19 +16,10 @@ from torch import Tensor, nn
 
 from equipoise.bilevel import MOML, BilevelProblem
 from equipoise.errors import InputError, MissingExtraError, NonFiniteError
-from equipoise_papers.applications.actor_critic import (
-    AlternatingUpdate,
-    Critic,
-    Policy,
-    Replay,
-    Settings,
-    Transitions,
-    pendulums,
-    problem,
-    run,
-    shape_of,
-    show,
-)
+from equipoise_papers.applications.actor_critic.environments import Replay, Transitions, pendulums, shape_of
+from equipoise_papers.applications.actor_critic.learner import AlternatingUpdate, Critic, Policy, problem
+from equipoise_papers.applications.actor_critic.run import run, show
+from equipoise_papers.applications.actor_critic.settings import ActorCriticSettings
 
 
 class Reach(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -52,8 +43,8 @@ class Reach(gymnasium.Env[np.ndarray, np.ndarray]):
 
 
 LINE = {"left": partial(Reach, -2.0), "right": partial(Reach, 2.0)}
-TINY = Settings(
-    steps=350, warm_up=100, batch_size=32, hidden=16, learning_rate=1e-2, discount=0.8, averaging=0.05, reward_scale=0.3,
+TINY = ActorCriticSettings(
+    steps=350, warm_up=100, batch_size=32, hidden=16, lr=1e-2, discount=0.8, averaging=0.05, reward_scale=0.3,
     test_episodes=5, horizon=10,
 )  # fmt: skip
 
@@ -67,7 +58,7 @@ def transitions(tasks: int = 2, count: int = 6) -> Transitions:
 def built(**options: Any) -> tuple[Critic, Policy, Critic, BilevelProblem]:
     torch.manual_seed(0)
     critic, policy, average = Critic(3, 1, 2, 8), Policy(3, 1, 2, 8), Critic(3, 1, 2, 8)
-    return critic, policy, average, problem(critic, policy, average, ("one", "two"), Settings(**options))
+    return critic, policy, average, problem(critic, policy, average, ("one", "two"), ActorCriticSettings(**options))
 
 
 @pytest.mark.parametrize("balancer", ["ls", "mgda"])
@@ -86,7 +77,7 @@ def test_learns_tasks_that_want_opposite_things(balancer: str) -> None:
 
 
 def test_runs_on_pendulums_and_repeats_to_the_bit() -> None:
-    few = Settings(steps=8, warm_up=4, batch_size=4, hidden=4, test_episodes=1, horizon=5)
+    few = ActorCriticSettings(steps=8, warm_up=4, batch_size=4, hidden=4, test_episodes=1, horizon=5)
     first, again = (run("mgda", 2, few) for _ in range(2))
     assert first == again
     assert list(first.after) == ["g=4", "g=8", "g=12"]
@@ -229,7 +220,7 @@ def test_replay_forgets_the_oldest_and_keeps_tasks_apart() -> None:
 
 def test_without_gymnasium_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gymnasium", None)
-    with pytest.raises(MissingExtraError, match=r"equipoise\[control\]"):
+    with pytest.raises(MissingExtraError, match=r"equipoise-papers\[control\]"):
         pendulums()
 
 
@@ -255,12 +246,12 @@ def without_bounds() -> Reach:
         (lambda: pendulums(()), "different positive numbers"),
         (lambda: pendulums((1.0, 1.0)), "different positive numbers"),
         (lambda: run("mgdaa", 0, TINY, LINE), "mgda"),
-        (lambda: Settings(steps=10, warm_up=10), "steps must be more than warm_up"),
-        (lambda: Settings(discount=1.0), "discount must be from 0 to below 1"),
-        (lambda: Settings(averaging=0.0), "averaging"),
-        (lambda: Settings(temperature=-1.0), "temperature"),
-        (lambda: Settings(reward_scale=0.0), "reward_scale"),
-        (lambda: Settings(batch_size=0), "batch_size"),
+        (lambda: ActorCriticSettings(steps=10, warm_up=10), "steps must be more than warm_up"),
+        (lambda: ActorCriticSettings(discount=1.0), "discount must be from 0 to below 1"),
+        (lambda: ActorCriticSettings(averaging=0.0), "averaging"),
+        (lambda: ActorCriticSettings(temperature=-1.0), "temperature"),
+        (lambda: ActorCriticSettings(reward_scale=0.0), "reward_scale"),
+        (lambda: ActorCriticSettings(batch_size=0), "batch_size"),
     ],
 )
 def test_bad_input(call: Callable[[], Any], says: str) -> None:

@@ -12,27 +12,23 @@ import torch
 from torch import Tensor
 
 from equipoise.errors import InputError
-from equipoise_papers.applications.architecture_search import (
+from equipoise_papers.applications.architecture_search.cell import (
     OPERATIONS,
     FoundNetwork,
-    Outcome,
     SearchNetwork,
-    Settings,
     chosen,
     edges,
     expected_parameters,
     number_of_parameters,
     operation,
     parameter_counts,
-    problem,
-    run,
-    search,
-    show,
     size_loss,
-    split_digits,
 )
+from equipoise_papers.applications.architecture_search.run import ArchitectureSearchOutcome, run, show
+from equipoise_papers.applications.architecture_search.search import problem, search, split_digits
+from equipoise_papers.applications.architecture_search.settings import ArchitectureSearchSettings
 
-TINY = Settings(channels=4, nodes=3, steps=25, lower_steps=2, batch_size=24, training_steps=40, logits_step_size=0.2)
+TINY = ArchitectureSearchSettings(channels=4, nodes=3, steps=25, lower_steps=2, batch_size=24, training_steps=40, logits_lr=0.2)
 LARGEST = 3 * 9 * 4**2
 
 
@@ -103,10 +99,10 @@ def test_the_search_moves_the_size_towards_what_is_wished_and_still_learns(solve
 
 
 def test_runs_repeat_to_the_bit_and_the_table_shows_them() -> None:
-    few = Settings(channels=2, nodes=3, steps=2, batch_size=8, training_steps=3)
+    few = ArchitectureSearchSettings(channels=2, nodes=3, steps=2, batch_size=8, training_steps=3)
     outcome = run("forum", 30, 1, few)
     assert outcome == run("forum", 30, 1, few)
-    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome, ArchitectureSearchOutcome)
     assert outcome.parameters == sum(int(parameter_counts(2)[list(OPERATIONS).index(name)]) for name in outcome.architecture)
     text = show([outcome], few)
     assert f"| forum  |  30 | {outcome.expected:15.0f} |" in text
@@ -117,7 +113,7 @@ def test_the_robust_objective_is_the_attacked_loss() -> None:
     torch.manual_seed(0)
     logits, network, split = torch.zeros(3, 5), SearchNetwork(4, 3), split_digits(0)
     for radius, raised in ((0.0, False), (0.2, True)):
-        posed = problem(logits, network, Settings(radius=radius, channels=4, nodes=3), 100)
+        posed = problem(logits, network, ArchitectureSearchSettings(radius=radius, channels=4, nodes=3), 100)
         clean, robust, _ = posed.objectives_at(posed.here(), split.validation)
         assert bool(robust > clean + 0.01) is raised
 
@@ -144,8 +140,8 @@ def test_the_splits_share_no_image() -> None:
         (lambda: SearchNetwork(4, 3)(torch.zeros(1, 1, 8, 8), torch.zeros(2, 5)), r"= \[3, 5\]; got \[2, 5\]"),
         (lambda: problem(torch.zeros(3, 5), SearchNetwork(4, 3), TINY, 1, ("speed",)), "objectives must be some of"),
         (lambda: search(torch.zeros(3, 5), SearchNetwork(4, 3), split_digits(0), TINY, 1, solver="x"), "unknown solver"),
-        (lambda: Settings(nodes=1), "nodes must be a whole number from 2 on"),
-        (lambda: Settings(lower_step_size=0.0), "lower_step_size"),
+        (lambda: ArchitectureSearchSettings(nodes=1), "nodes must be a whole number from 2 on"),
+        (lambda: ArchitectureSearchSettings(lower_lr=0.0), "lower_lr"),
     ],
 )
 def test_bad_input(call: Callable[[], Any], says: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from equipoise.cli import main
 from equipoise.errors import InputError
-from equipoise_papers.applications.tables import table
+from equipoise_papers.tables import table
 
 
 def test_few_shot(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,7 +35,7 @@ def test_architecture_search(capsys: pytest.CaptureFixture[str]) -> None:
         ("few-shot --methods none", 'unknown method "none"'),
         ("few-shot --ways 1", "ways must be from 2"),
         ("architecture-search --sizes many", 'sizes is "many"'),
-        ("actor-critic --gravities 0", 'gravities is "0"'),
+        ("actor-critic --gravities 0", "gravities must be different positive numbers"),
         ("actor-critic --steps 3", "steps must be more than warm_up"),
     ],
 )

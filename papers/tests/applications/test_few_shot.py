@@ -10,25 +10,16 @@ import torch
 
 from equipoise.errors import InputError
 from equipoise_papers.applications.digit_images import digit_images
-from equipoise_papers.applications.few_shot import (
-    Encoder,
-    Episodes,
-    Outcome,
-    Settings,
-    evaluate,
-    head,
-    problem,
-    run,
-    show,
-    split_classes,
-)
+from equipoise_papers.applications.few_shot.learner import Encoder, Episodes, head, problem, split_classes
+from equipoise_papers.applications.few_shot.run import FewShotOutcome, evaluate, run, show
+from equipoise_papers.applications.few_shot.settings import FewShotSettings
 
-TINY = Settings(steps=55, test_episodes=10, lower_steps=4, lower_step_size=0.125, attack_steps=2)
+TINY = FewShotSettings(steps=55, test_episodes=10, lower_steps=4, lower_lr=0.125, attack_steps=2)
 CHANCE = 100 / TINY.ways
 
 
 @pytest.fixture(scope="module")
-def outcomes() -> dict[str, Outcome]:
+def outcomes() -> dict[str, FewShotOutcome]:
     return {method: run(method, 0, TINY) for method in ("untrained", "clean", "both-mgda", "both-ls")}
 
 
@@ -64,13 +55,13 @@ def test_episodes_follow_from_the_seed() -> None:
     assert not torch.equal(first[0], other[0])
 
 
-def test_learns_classes_never_seen(outcomes: dict[str, Outcome]) -> None:
+def test_learns_classes_never_seen(outcomes: dict[str, FewShotOutcome]) -> None:
     for method in ("clean", "both-mgda", "both-ls"):
         assert outcomes[method].clean_accuracy > CHANCE + 25
         assert outcomes[method].clean_loss < outcomes["untrained"].clean_loss - 0.2
 
 
-def test_the_second_objective_buys_robustness(outcomes: dict[str, Outcome]) -> None:
+def test_the_second_objective_buys_robustness(outcomes: dict[str, FewShotOutcome]) -> None:
     for method in ("both-mgda", "both-ls"):
         assert outcomes[method].robust_loss < outcomes["clean"].robust_loss
         assert outcomes[method].robust_loss > outcomes[method].clean_loss
@@ -81,7 +72,7 @@ def test_the_second_objective_buys_robustness(outcomes: dict[str, Outcome]) -> N
 
 
 def test_runs_repeat_to_the_bit() -> None:
-    few = Settings(steps=2, test_episodes=2)
+    few = FewShotSettings(steps=2, test_episodes=2)
     assert run("both-mgda", 3, few) == run("both-mgda", 3, few)
 
 
@@ -91,7 +82,7 @@ def test_the_robust_objective_is_the_attacked_loss() -> None:
     torch.nn.init.normal_(classifier.weight, std=0.3)
     episode = Episodes(digit_images(), range(6), ways=3, shots=2, queries=5, seed=0).draw()
     for radius, raised in ((0.0, False), (0.2, True)):
-        posed = problem(encoder, classifier, Settings(radius=radius))
+        posed = problem(encoder, classifier, FewShotSettings(radius=radius))
         clean, robust = posed.objectives_at(posed.here(), episode)
         assert (bool(robust > clean + 0.01)) is raised
         assert posed.objectives == ("clean", "robust")
@@ -100,12 +91,12 @@ def test_the_robust_objective_is_the_attacked_loss() -> None:
 def test_evaluation_leaves_the_encoder_as_it_is() -> None:
     encoder = Encoder()
     before = [parameter.clone() for parameter in encoder.parameters()]
-    evaluate(encoder, Episodes(digit_images(), range(4), ways=3, shots=1, queries=2, seed=0), Settings(test_episodes=1))
+    evaluate(encoder, Episodes(digit_images(), range(4), ways=3, shots=1, queries=2, seed=0), FewShotSettings(test_episodes=1))
     assert all(torch.equal(new, old) for new, old in zip(encoder.parameters(), before, strict=True))
     assert all(parameter.grad is None for parameter in encoder.parameters())
 
 
-def test_the_table_says_what_was_found(outcomes: dict[str, Outcome]) -> None:
+def test_the_table_says_what_was_found(outcomes: dict[str, FewShotOutcome]) -> None:
     text = show(list(outcomes.values()), TINY)
     for method, outcome in outcomes.items():
         line = next(line for line in text.splitlines() if line.startswith(f"| {method} "))
@@ -117,10 +108,10 @@ def test_the_table_says_what_was_found(outcomes: dict[str, Outcome]) -> None:
     ("call", "says"),
     [
         (lambda: run("both", 0, TINY), 'unknown method "both"; expected one of untrained'),
-        (lambda: Settings(ways=5), "ways must be from 2 to .* got 5"),
-        (lambda: Settings(shots=0), "shots must be a whole number from 1 on; got 0"),
-        (lambda: Settings(decay=-1.0), "decay"),
-        (lambda: Settings(learning_rate=0.0), "learning_rate"),
+        (lambda: FewShotSettings(ways=5), "ways must be from 2 to .* got 5"),
+        (lambda: FewShotSettings(shots=0), "shots must be a whole number from 1 on; got 0"),
+        (lambda: FewShotSettings(decay=-1.0), "decay"),
+        (lambda: FewShotSettings(lr=0.0), "lr must"),
         (lambda: split_classes(10, 0), "base must be from 1 to 9"),
         (lambda: problem(Encoder(), head(2), TINY, ("speed",)), 'must be "clean", "robust" or both'),
         (lambda: problem(Encoder(), head(2), TINY, ()), 'must be "clean", "robust" or both'),

@@ -7,10 +7,11 @@ from matplotlib.image import imread
 
 from equipoise.cli import main
 from equipoise.errors import InputError
-from equipoise_papers.figures.cost_toy import Settings, Teleporting, make, outcomes, run
+from equipoise_papers.figures.cost_toy.make import make
 from equipoise_papers.figures.cost_toy.pictures import path
-from equipoise_papers.figures.cost_toy.run import Trajectories, Trajectory, settled
-from equipoise_papers.figures.cost_toy.teleporter import Attempt
+from equipoise_papers.figures.cost_toy.run import CostToyTrajectories, Trajectory, outcomes, run, settled
+from equipoise_papers.figures.cost_toy.settings import CostToySettings, Teleporting
+from equipoise_papers.figures.cost_toy.teleporter import CostToyAttempt
 from equipoise_papers.toys import ParetoSet, TwoTasks
 
 # On the set, in a valley, and on the set where the tasks always conflict.
@@ -20,7 +21,7 @@ EAGER = Teleporting(start_step=3, cooldown=10, inner_steps=8, check_every=5)
 
 @pytest.fixture(scope="module")
 def short():
-    return run(Settings(balancers=("ls", "mgda"), starts=NEAR, seeds=(0, 1), steps=105, teleporting=EAGER))
+    return run(CostToySettings(balancers=("ls", "mgda"), starts=NEAR, seeds=(0, 1), steps=105, teleporting=EAGER))
 
 
 def test_positions_are_recorded_from_the_start_to_the_last_step(short):
@@ -43,7 +44,7 @@ def test_seeds_differ_and_are_repeated(short):
 
 def test_attempts_keep_to_the_schedule():
     cost = Teleporting(start_step=20, stop_step=70, cooldown=15, inner_steps=3)
-    trajectories = run(Settings(balancers=("mgda",), starts=(NEAR[2],), seeds=(0, 1, 2), steps=100, teleporting=cost))
+    trajectories = run(CostToySettings(balancers=("mgda",), starts=(NEAR[2],), seeds=(0, 1, 2), steps=100, teleporting=cost))
     for row in trajectories.rows_of("mgda", 0, teleporting=True):
         steps = [attempt.step for attempt in trajectories.attempts if attempt.row == row]
         assert len(steps) > 1
@@ -54,7 +55,7 @@ def test_attempts_keep_to_the_schedule():
 
 def test_a_refused_teleport_moves_nothing_and_backs_off():
     strict = Teleporting(start_step=0, cooldown=4, inner_steps=8, guard=True, tolerance=1e-9)
-    settings = Settings(balancers=("mgda",), starts=(NEAR[2],), seeds=(0,), steps=60, teleporting=strict, record_every=1)
+    settings = CostToySettings(balancers=("mgda",), starts=(NEAR[2],), seeds=(0,), steps=60, teleporting=strict, record_every=1)
     trajectories = run(settings)
     (alone,) = trajectories.rows_of("mgda", 0, teleporting=False)
     (guarded,) = trajectories.rows_of("mgda", 0, teleporting=True)
@@ -68,12 +69,14 @@ def test_a_refused_teleport_moves_nothing_and_backs_off():
 def made_up(positions, attempts=(), seeds=(0, 1, 2), balancer="ls"):
     """Trajectories of one balancer from one start: alone, then the seeds; positions ``[T, 1 + seeds, 2]``."""
     rows = tuple(Trajectory(balancer, 0, seed) for seed in (None, *seeds))
-    settings = Settings(balancers=(balancer,), starts=((0.0, 0.0),), seeds=seeds, steps=len(positions) - 1, record_every=1)
-    return Trajectories(settings, rows, np.arange(len(positions)), np.asarray(positions, dtype=float), tuple(attempts))
+    settings = CostToySettings(
+        balancers=(balancer,), starts=((0.0, 0.0),), seeds=seeds, steps=len(positions) - 1, record_every=1
+    )
+    return CostToyTrajectories(settings, rows, np.arange(len(positions)), np.asarray(positions, dtype=float), tuple(attempts))
 
 
 def attempt(row, step, accepted=True):
-    return Attempt(row, step, (0.0, 0.0), (1.0, 1.0), 0.0, 0.5, 0.1, "" if accepted else "no")
+    return CostToyAttempt(row, step, (0.0, 0.0), (1.0, 1.0), 0.0, 0.5, 0.1, "" if accepted else "no")
 
 
 def test_only_who_is_on_the_set_at_the_end_counts():
@@ -116,7 +119,7 @@ def test_a_path_is_cut_at_its_teleports(short):
 def test_equal_weighting_is_stuck_in_the_valley_and_cost_gets_out():
     """A shortened run of the figure: from beside the valley, with larger steps; not all the way to the set."""
     cost = Teleporting(start_step=400, stop_step=2000, cooldown=200, history="reset")
-    settings = Settings(balancers=("ls",), starts=((-5.5, 3.0),), seeds=(0, 1), steps=4000, lr=0.005, teleporting=cost)
+    settings = CostToySettings(balancers=("ls",), starts=((-5.5, 3.0),), seeds=(0, 1), steps=4000, lr=0.005, teleporting=cost)
     trajectories = run(settings)
     (alone,) = trajectories.rows_of("ls", 0, teleporting=False)
     assert trajectories.positions[-1, alone, 1] > 1.0
@@ -141,7 +144,24 @@ def test_command_writes_pictures_table_and_numbers(capsys, tmp_path, monkeypatch
         "--sign",
         "paper",
     ]
-    assert main(["figure", "cost-toy", *arguments, "--gamma", "0.5", "--start", "5", "--stop", "0", "--inner-steps", "4"]) == 0
+    assert (
+        main(
+            [
+                "figure",
+                "cost-toy",
+                *arguments,
+                "--gamma",
+                "0.5",
+                "--start-step",
+                "5",
+                "--stop-step",
+                "none",
+                "--inner-steps",
+                "4",
+            ]
+        )
+        == 0
+    )
     out, err = capsys.readouterr()
     assert "40 of 40 steps" in err
     for said in ("nash-mtl", "with COST", "with the paper sign", "with the factor 0.1", "γ = 0.5"):
@@ -154,8 +174,8 @@ def test_command_writes_pictures_table_and_numbers(capsys, tmp_path, monkeypatch
         "cost-toy.md",
         "cost-toy.json",
     ]
-    for name in names:
-        assert str(folder / name) in out
+    assert {path.name for path in folder.iterdir()} == set(names)
+    assert str(folder) in out
     for name in names[:4]:
         picture = imread(folder / name)
         assert picture[..., :3].std() > 0.02
@@ -182,7 +202,7 @@ def test_command_writes_pictures_table_and_numbers(capsys, tmp_path, monkeypatch
         (["--gamma=-1"], "gamma must be at least 0"),
         (["--inner-lr", "0"], "inner_lr must be a positive step size"),
         (["--tolerance", "0"], "tolerance must be"),
-        (["--stop", "2000"], "leaves nothing after"),
+        (["--stop-step", "2000"], "leaves nothing after"),
         (["--cooldown", "0"], "cooldown must be a whole number from 1 on"),
         (["--output", "{file}/figure"], "cannot be made"),
     ],
@@ -202,16 +222,15 @@ def test_bad_input_gets_one_line(arguments, said, capsys, tmp_path):
 
 def test_empty_settings_are_refused():
     with pytest.raises(InputError, match="seeds is empty"):
-        Settings(seeds=())
+        CostToySettings(seeds=())
 
 
-def test_make_says_what_it_wrote(tmp_path):
+def test_make_tells_how_far_it_is_and_returns_the_table(tmp_path):
     told = []
-    settings = Settings(balancers=("mgda",), starts=NEAR[:1], seeds=(7,), steps=20, teleporting=EAGER)
+    settings = CostToySettings(balancers=("mgda",), starts=NEAR[:1], seeds=(7,), steps=20, teleporting=EAGER)
     made = make(settings, tmp_path, told.append)
-    assert told == [10, 20]
-    assert all(file.stat().st_size > 0 for file in made.files)
-    assert sorted(tmp_path.iterdir()) == sorted(made.files)
-    (outcome,) = made.outcomes
-    assert (outcome.runs, outcome.alone) == (1, 1)
-    assert "guard off" in made.caption
+    assert told == ["10 of 20 steps", "20 of 20 steps"]
+    assert all(file.stat().st_size > 0 for file in tmp_path.iterdir())
+    assert made == (tmp_path / "cost-toy.md").read_text(encoding="utf-8")
+    assert made.splitlines()[2].split("|")[3].strip() == "1 of 1"
+    assert "guard off" in made

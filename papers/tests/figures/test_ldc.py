@@ -13,9 +13,9 @@ from torch import Tensor, nn
 import equipoise as eq
 from equipoise.cli import main
 from equipoise.study.methods import parse_method
-from equipoise_papers.figures.ldc_gradient_norms import Settings as NormSettings
-from equipoise_papers.figures.ldc_toy import METHODS, Settings, outcomes, run
-from equipoise_papers.figures.ldc_toy.run import shifted, spread
+from equipoise_papers.figures.ldc_gradient_norms.settings import LDCGradientNormsSettings
+from equipoise_papers.figures.ldc_toy.run import outcomes, run, shifted, spread
+from equipoise_papers.figures.ldc_toy.settings import METHODS, LDCToySettings
 
 
 class Point(nn.Module):
@@ -26,7 +26,7 @@ class Point(nn.Module):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_trajectory_is_what_training_does(method: str) -> None:
-    settings = Settings(methods=(method,), starts=((0.0, 0.0), (9.0, 9.0)), steps=60, lr=0.01, record_every=60)
+    settings = LDCToySettings(methods=(method,), starts=((0.0, 0.0), (9.0, 9.0)), steps=60, lr=0.01, record_every=60)
     trajectories = run(settings)
     for number, start in enumerate(settings.starts):
         model, problem = Point(start), settings.problem
@@ -45,12 +45,12 @@ def test_a_trajectory_is_what_training_does(method: str) -> None:
 def test_losses_are_positive_once_they_are_shifted() -> None:
     points = 25.0 * (torch.rand(20_000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.5)
     for sign in ("paper", "released"):
-        assert (shifted(Settings(sign=sign).problem.losses(points)) > 0).all()  # type: ignore[arg-type]
+        assert (shifted(LDCToySettings(sign=sign).problem.losses(points)) > 0).all()  # type: ignore[arg-type]
 
 
 def test_ends_are_judged_by_the_pareto_set() -> None:
     # A start on the set stays there with MGDA; one far away does not get there in a step.
-    settings = Settings(methods=("mgda",), starts=((0.0, -8.36), (9.0, 9.0)), steps=2, record_every=1)
+    settings = LDCToySettings(methods=("mgda",), starts=((0.0, -8.36), (9.0, 9.0)), steps=2, record_every=1)
     on, off = outcomes(run(settings), tolerance=0.01)
     assert on.pareto
     assert on.steps == 0
@@ -67,7 +67,7 @@ def test_the_command_of_the_toy(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (tmp_path / "ldc-toy.md").read_text() in capsys.readouterr().out
     numbers = json.loads((tmp_path / "ldc-toy.json").read_text())
     assert len(numbers["ends"]) == 20
-    assert set(numbers["seconds a step"]) == set(METHODS)
+    assert set(numbers["seconds per step"]) == set(METHODS)
     assert main(["figure", "ldc-toy", "--methods", "graddrop", "--output", str(tmp_path)]) == 2
     assert "only balancers that look at losses or the Gramian" in capsys.readouterr().err
 
@@ -93,6 +93,6 @@ def test_the_command_of_the_gradient_norms(tmp_path: Path, capsys: pytest.Captur
 )
 def test_bad_settings(options: dict[str, object], message: str) -> None:
     with pytest.raises(eq.InputError, match=message):
-        NormSettings(**options)  # type: ignore[arg-type]
+        LDCGradientNormsSettings(**options)  # type: ignore[arg-type]
     with pytest.raises(eq.InputError, match="name at least one method"):
-        Settings(methods=())
+        LDCToySettings(methods=())

@@ -17,9 +17,9 @@ from equipoise.data.digits import digits
 from equipoise.nets import NORMAL, DigitsNet
 from equipoise.study.problem import Problem, Splits
 from equipoise.study.problems import find_problem
-from equipoise_papers.figures.normal_digits import Settings, make
+from equipoise_papers.figures.normal_digits.make import make
 from equipoise_papers.figures.normal_digits.run import build, train
-from equipoise_papers.figures.normal_digits.settings import NETWORKS, Run
+from equipoise_papers.figures.normal_digits.settings import NETWORKS, NormalDigitsRun, NormalDigitsSettings
 
 BATCHES = 6
 
@@ -73,7 +73,7 @@ def test_all_start_from_the_same_parameters_and_give_the_same_shapes(network: st
 
 
 def test_a_training_by_hand(small: Problem) -> None:
-    result = train(Run("normal", 3), Settings(epochs=2))
+    result = train(NormalDigitsRun("normal", 3), NormalDigitsSettings(epochs=2))
     torch.manual_seed(3)
     loader, _, test = small.data(3)
     base, losses, *_ = small.build(3)
@@ -154,7 +154,7 @@ def test_settings_that_cannot_be_used(tmp_path: Path) -> None:
         ({"method": "fairgard"}, "fairgrad"),
     ):
         with pytest.raises(eq.InputError, match=message.replace("?", r"\?")):
-            Settings(**change)
+            NormalDigitsSettings(**change)
     (tmp_path / "settings.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(eq.InputError, match="take another folder"):
-        make(Settings(epochs=1), tmp_path)
+    with pytest.raises(eq.InputError, match="choose another folder"):
+        make(NormalDigitsSettings(epochs=1), tmp_path)

@@ -12,7 +12,7 @@ from equipoise.objective import Objective
 from equipoise.study.methods import parse_method
 from equipoise.teleport import COST, Dense, Guard, PaperFormulation, Probes, Schedule, Search
 from equipoise_papers.figures.cost_toy.run import run
-from equipoise_papers.figures.cost_toy.settings import BALANCERS, Settings, Teleporting
+from equipoise_papers.figures.cost_toy.settings import BALANCERS, CostToySettings, Teleporting
 from equipoise_papers.figures.cost_toy.teleporter import directions, search
 from equipoise_papers.toys import TwoTasks
 
@@ -80,7 +80,7 @@ def library_path(problem: TwoTasks, name: str, start: tuple[float, float], steps
 @pytest.mark.parametrize("factor", [False, True])
 def test_plain_balancers_take_the_same_path_step_by_step(factor):
     starts = ((-8.5, 7.5), (10.0, -8.0))
-    settings = Settings(factor=factor, balancers=BALANCERS, starts=starts, seeds=(0,), steps=80, record_every=1)
+    settings = CostToySettings(factor=factor, balancers=BALANCERS, starts=starts, seeds=(0,), steps=80, record_every=1)
     trajectories = run(settings)
     for name in BALANCERS:
         for number, start in enumerate(starts):
@@ -104,7 +104,7 @@ def test_with_cost_the_same_teleports_and_the_same_path(options: dict[str, Any])
     """Same seeds, same perturbations: attempts after the same steps, with the same landings, refused alike."""
     names, start, steps = ("ls", "nash-mtl"), (4.95, 3.0), 60
     cost = Teleporting(start_step=5, cooldown=12, inner_steps=15, check_every=4, **options)
-    settings = Settings(balancers=names, starts=(start,), seeds=(0, 3), steps=steps, record_every=1, teleporting=cost)
+    settings = CostToySettings(balancers=names, starts=(start,), seeds=(0, 3), steps=steps, record_every=1, teleporting=cost)
     trajectories = run(settings)
     attempts = 0
     for name in names:
@@ -129,10 +129,10 @@ def test_the_search_of_one_row_does_not_depend_on_the_others():
     problem, cost = TwoTasks(), Teleporting(inner_steps=20)
     points = torch.tensor([[5.0, 3.0], [-5.0, 4.0], [1.0, -6.0]], dtype=torch.float64)
     _, jacobian = problem.gradients(points)
-    gram = (jacobian @ jacobian.mT).numpy()
+    gramian = (jacobian @ jacobian.mT).numpy()
     noise = directions([1, 2, 3], 100, torch.float64).view(20, 5, 3, 2)
-    together = search(problem, points, cost, gram, torch.ones_like(points), noise)
-    alone = search(problem, points[1:2], cost, gram[1:2], torch.ones(1, 2, dtype=torch.float64), noise[:, :, 1:2])
+    together = search(problem, points, cost, gramian, torch.ones_like(points), noise)
+    alone = search(problem, points[1:2], cost, gramian[1:2], torch.ones(1, 2, dtype=torch.float64), noise[:, :, 1:2])
     torch.testing.assert_close(together[1:2], alone, rtol=1e-9, atol=1e-9)
     assert float(together.norm(dim=1).min()) > 0.0
     torch.testing.assert_close(noise.norm(dim=-1), torch.ones(20, 5, 3, dtype=torch.float64))

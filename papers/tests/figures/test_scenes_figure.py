@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from equipoise.cli import main
-from equipoise_papers.figures.scenes import Settings, make
-from equipoise_papers.figures.scenes.make import CLASS_COLORS, of_depth, of_labels, of_normals
+from equipoise_papers.figures.scenes.make import CLASS_COLORS, make, of_depth, of_labels, of_normals
+from equipoise_papers.figures.scenes.settings import ScenesFigureSettings
 from equipoise_papers.problems.scenes import scenes_problem
 from equipoise_papers.scenes import ROOM_CLASSES, STREET_CLASSES
 
@@ -33,7 +33,7 @@ def test_near_is_bright_and_nothing_is_white():
 
 def test_scenes_and_predictions_are_drawn(tmp_path, monkeypatch):
     monkeypatch.setenv("EQUIPOISE_CACHE", str(tmp_path / "cache"))
-    settings = Settings(rooms=1, streets=1, predict=True, method="famo", epochs=1, width=2)
+    settings = ScenesFigureSettings(rooms=1, streets=1, predict=True, method="famo", epochs=1, width=2)
     small = scenes_problem(width=2, size=(32, 64), train=4, val=1, test=2, batch_size=2)
     told = []
     said = make(settings, tmp_path / "out", told.append, problem=small)
@@ -48,14 +48,14 @@ def test_scenes_and_predictions_are_drawn(tmp_path, monkeypatch):
 
 def test_the_options_of_the_command_reach_training(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("equipoise_papers.figures.scenes.make", lambda *given: seen.append(given[:2]) or "")
+    monkeypatch.setattr("equipoise_papers.figures.scenes.make.make", lambda *given: seen.append(given[:2]) or "")
     scenes = ["--rooms", "1", "--streets", "2", "--seed", "3", "--predict"]
     training = ["--method", "famo", "--epochs", "5", "--network", "segnet-mtan", "--width", "6"]
     assert main(["figure", "scenes", "--output", str(tmp_path), *scenes, *training]) == 0
-    assert seen == [(Settings(1, 2, 3, True, "famo", 5, "segnet-mtan", 6), tmp_path)]
+    assert seen == [(ScenesFigureSettings(1, 2, 3, True, "famo", 5, "segnet-mtan", 6), tmp_path)]
 
 
 @pytest.mark.parametrize("bad", [{"rooms": 0}, {"streets": 0}, {"epochs": 0}])
 def test_bad_settings_are_refused(bad):
     with pytest.raises(ValueError, match=r"at least one|at least 1"):
-        Settings(**bad)
+        ScenesFigureSettings(**bad)

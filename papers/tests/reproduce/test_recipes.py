@@ -20,7 +20,7 @@ from equipoise_papers.reproduce.cost import Workload, hours, in_words
 from equipoise_papers.reproduce.families import celeba, office
 from equipoise_papers.reproduce.page import filled
 from equipoise_papers.reproduce.plan import planned, total_hours
-from equipoise_papers.reproduce.recipe import Asked, Row
+from equipoise_papers.reproduce.recipe import Asked, RecipeRow
 from equipoise_papers.reproduce.runs_part import RunsPart
 from equipoise_papers.reproduce.study_part import StudyPart
 
@@ -170,12 +170,12 @@ def test_a_plan_says_whether_the_data_can_be_read(tmp_path: Path) -> None:
     assert f"data: {good} can be read" in "\n".join(planned(recipe, Asked(Setting(data=good))))
     (tmp_path / "empty").mkdir()
     assert "Cityscapes needs a folder" in "\n".join(planned(recipe, Asked(Setting(data=tmp_path / "empty"))))
-    assert "is no folder" in "\n".join(planned(recipe, Asked(Setting(data=tmp_path / "none"))))
+    assert "is not a folder" in "\n".join(planned(recipe, Asked(Setting(data=tmp_path / "none"))))
 
 
 def test_rows_that_need_what_is_not_there_are_listed() -> None:
     class Lacking(RunsPart):
-        rows = (Row("one", missing="there is no such network"), Row("two"))
+        rows = (RecipeRow("one", missing="there is no such network"), RecipeRow("two"))
         table = "thesis-table3.2"
 
         def run(self, *_):  # type: ignore[no-untyped-def]

@@ -39,12 +39,12 @@ class AlignedMTL(PreferenceBalancer):
     weights of the tasks sum to 1; the released code adds the aligned gradients up, which is p = 1.
 
     Args:
-        preference: p, one number a task, at least 0, in the tasks' order or by name; 1/K if left out. A batch that lacks
+        preference: p, one number per task, at least 0, in the tasks' order or by name; 1/K if left out. A batch that lacks
             tasks uses the numbers of those it holds.
         scale: σ: ``"min"`` (the paper), ``"median"`` or ``"rmse"`` of the singular values that are not zero.
 
     Raises:
-        InputError: negative, non-finite, or not one preference a task; no such scale.
+        InputError: negative, non-finite, or not one preference per task; no such scale.
 
     Example:
         >>> import torch
@@ -58,9 +58,9 @@ class AlignedMTL(PreferenceBalancer):
             raise InputError(f'scale must be one of {", ".join(get_args(Scale))}; got "{scale}"')
         self.scale: Scale = scale
 
-    def combine(self, gram: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
+    def combine(self, gramian: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.aligned_weights`."""
-        return aligned_weights(gram, preference, self.scale)
+        return aligned_weights(gramian, preference, self.scale)
 
     def _options(self) -> list[str]:
         return [*super()._options(), *([] if self.scale == "min" else [f"scale={self.scale!r}"])]

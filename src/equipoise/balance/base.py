@@ -175,33 +175,33 @@ class GramianBalancer(Balancer):
         assert observation.gramian is not None
         return self.weights(observation.gramian)
 
-    def weights(self, gram: Tensor) -> Tensor:
+    def weights(self, gramian: Tensor) -> Tensor:
         """Weights of the tasks from the Gramian of their gradients; needs no model.
 
         Args:
-            gram: ``[..., K, K]``, symmetric and positive semi-definite up to rounding.
+            gramian: ``[..., K, K]``, symmetric and positive semi-definite up to rounding.
 
         Returns:
-            ``[..., K]``, with the dtype and on the device of ``gram``; computed in float64.
+            ``[..., K]``, with the dtype and on the device of ``gramian``; computed in float64.
 
         Raises:
             InputError: not square matrices.
             NonFiniteError: an entry is infinite or not a number.
         """
-        if gram.dim() < 2 or gram.shape[-1] != gram.shape[-2] or gram.shape[-1] == 0:
-            raise InputError(f"a Gramian has the shape [..., K, K]; got {list(gram.shape)}")
-        matrices = gram.detach().to("cpu", torch.float64).numpy()
+        if gramian.dim() < 2 or gramian.shape[-1] != gramian.shape[-2] or gramian.shape[-1] == 0:
+            raise InputError(f"a Gramian has the shape [..., K, K]; got {list(gramian.shape)}")
+        matrices = gramian.detach().to("cpu", torch.float64).numpy()
         if not np.isfinite(matrices).all():
             raise NonFiniteError("the Gramian has entries that are not finite", tasks=(), step=-1, what="gradient")
         if matrices.ndim == 2:
-            return torch.from_numpy(self.solve(matrices)).to(gram)
+            return torch.from_numpy(self.solve(matrices)).to(gramian)
         flat = matrices.reshape(-1, *matrices.shape[-2:])
         solutions = np.empty(flat.shape[:-1])
         for position, matrix in enumerate(flat):
             solutions[position] = self.solve(matrix)
-        return torch.from_numpy(solutions.reshape(matrices.shape[:-1])).to(gram)
+        return torch.from_numpy(solutions.reshape(matrices.shape[:-1])).to(gramian)
 
-    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weights ``[K]`` from one finite Gramian ``[K, K]`` in float64."""
         raise TypeError(f"{type(self).__name__} implements neither solve() nor weights()")
 

@@ -52,9 +52,9 @@ class CAGrad(GramianBalancer):
         self.c = float(c)
         self.rescale = rescale
 
-    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.conflict_averse_direction`."""
-        weights = conflict_averse_direction(gram, self.c)
+        weights = conflict_averse_direction(gramian, self.c)
         return weights / (1 + self.c**2) if self.rescale else weights
 
     def __repr__(self) -> str:

@@ -36,11 +36,11 @@ class ConFIG(PreferenceBalancer):
     length. Only the Gramian is used: the pseudo-inverse has a K × K form. The momentum variant (M-ConFIG) is not here.
 
     Args:
-        preference: p, one number a task, at least 0, in the tasks' order or by name; equal if left out. Only ratios matter. A
+        preference: p, one number per task, at least 0, in the tasks' order or by name; equal if left out. Only ratios matter. A
             batch that lacks tasks uses the numbers of those it holds.
 
     Raises:
-        InputError: negative, non-finite, or not one preference a task.
+        InputError: negative, non-finite, or not one preference per task.
 
     Example:
         >>> import torch
@@ -50,6 +50,6 @@ class ConFIG(PreferenceBalancer):
 
     usual = "sum"
 
-    def combine(self, gram: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
+    def combine(self, gramian: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.conflict_free_weights`."""
-        return conflict_free_weights(gram, preference)
+        return conflict_free_weights(gramian, preference)

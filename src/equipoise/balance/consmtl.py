@@ -126,13 +126,13 @@ class ConsMTL(Attached, PullsHeads, GramianBalancer):
         """The aggregator's weights ``[k]``."""
         return self.aggregator.decide(observation)
 
-    def weights(self, gram: Tensor) -> Tensor:
+    def weights(self, gramian: Tensor) -> Tensor:
         """The aggregator's weights."""
-        return self.aggregator.weights(gram)
+        return self.aggregator.weights(gramian)
 
-    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """The aggregator's weights from one Gramian."""
-        return self.aggregator.solve(gram)
+        return self.aggregator.solve(gramian)
 
     def update(self, observation: Observation) -> None:
         """Lets the aggregator learn."""
@@ -151,16 +151,16 @@ class ConsMTL(Attached, PullsHeads, GramianBalancer):
         """μ ∂r_i/∂g_i as combinations of the task gradients."""
         if not self.pulls:
             return None
-        w, gram = weights.detach().double().cpu(), gramian.detach().double().cpu()
+        w, products = weights.detach().double().cpu(), gramian.detach().double().cpu()
         if self.measure == "product":
             coefficients = (-self.mu * w).repeat(len(w), 1)
         else:
             # ∂r/∂g = −(d/‖d‖ − cos · g/‖g‖)/‖g‖
-            norms = gram.diagonal().clamp(min=0).sqrt()
-            length = (w @ gram @ w).clamp(min=0).sqrt()
+            norms = products.diagonal().clamp(min=0).sqrt()
+            length = (w @ products @ w).clamp(min=0).sqrt()
             fine = (norms > 0) & (length > 0)
             scales = torch.where(fine, norms * length, 1.0)
-            cosines = (gram @ w) / scales
+            cosines = (products @ w) / scales
             coefficients = -self.mu * w[None] / scales[:, None]
             coefficients += torch.diag(self.mu * cosines / torch.where(fine, norms.square(), 1.0))
             coefficients = torch.where(fine[:, None], coefficients, 0.0)

@@ -39,7 +39,7 @@ class DBMTL(GradientBalancer):
     balanced over the shared parameters; task-specific ones get their own loss's gradient with weight 1, as everywhere where
     gradients are balanced, while the log losses of the paper would divide theirs by the loss.
 
-    Memory: one row of the shared parameters' length a task, and one more during the step. With ``beta=0`` none is kept.
+    Memory: one row of the shared parameters' length per task, and one more during the step. With ``beta=0`` none is kept.
     Tasks that a batch lacks keep their average and add nothing to the step.
 
     Args:

@@ -66,9 +66,9 @@ class DoubleSampling(GramianBalancer):
             self.shares = self.shares.index_copy(0, torch.tensor(met), together * torch.from_numpy(after))
         return observation.of_present(torch.from_numpy(self.given(self.shares.numpy())))
 
-    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """The first step's weights where the gradients are without noise; a training's memory plays no part."""
-        return self.given(self.moved(np.full(len(gram), 1.0 / len(gram)), gram))
+        return self.given(self.moved(np.full(len(gramian), 1.0 / len(gramian)), gramian))
 
     @abstractmethod
     def moved(self, shares: NDArray[np.float64], cross: NDArray[np.float64]) -> NDArray[np.float64]:

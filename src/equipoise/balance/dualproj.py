@@ -34,11 +34,11 @@ class DualProj(PreferenceBalancer):
     mean gradient, after Quinton and Rey (2024), who gave it the name. Exact, without a margin (the paper's γ is 0 here).
 
     Args:
-        preference: p, one number a task, at least 0, in the tasks' order or by name; 1/K if left out. A batch that lacks
+        preference: p, one number per task, at least 0, in the tasks' order or by name; 1/K if left out. A batch that lacks
             tasks uses the numbers of those it holds.
 
     Raises:
-        InputError: negative, non-finite, or not one preference a task.
+        InputError: negative, non-finite, or not one preference per task.
 
     Example:
         >>> import torch
@@ -46,6 +46,6 @@ class DualProj(PreferenceBalancer):
         tensor([0.5000, 1.0000])
     """
 
-    def combine(self, gram: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
+    def combine(self, gramian: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.dual_cone_projection`."""
-        return dual_cone_projection(gram, preference)
+        return dual_cone_projection(gramian, preference)

@@ -40,7 +40,7 @@ class ExcessMTL(GradientBalancer):
     The paper's gradients are those of the whole network, here they are those of the shared parameters; task-specific ones get
     their own task's gradient with weight 1, as everywhere where gradients are balanced.
 
-    Memory: one row of the shared parameters' length a task, and two more during the step. Tasks that a batch lacks keep
+    Memory: one row of the shared parameters' length per task, and two more during the step. Tasks that a batch lacks keep
     their sums and their weight relative to the others.
 
     Args:

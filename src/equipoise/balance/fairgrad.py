@@ -21,7 +21,7 @@ __all__ = ["FairGrad"]
     promise=(
         "every loss decreases to first order; `alpha` goes from the sum (near 0) over Nash (1) to the worst-off task (large)"
     ),
-    serves="as `nash-mtl`, with a say in how much fairness",
+    serves="as `nash-mtl`, where you want to choose how much fairness",
     caveats=(
         "for `alpha` = 1 as `nash-mtl`; above 1 the step gets *longer* as gradients vanish, so clip; other than at 1 "
         "the units of a loss matter"
@@ -52,9 +52,9 @@ class FairGrad(GramianBalancer):
             raise InputError(f"alpha must be positive and finite; got {alpha}")
         self.alpha = float(alpha)
 
-    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.fair_weights`."""
-        return fair_weights(gram, self.alpha)
+        return fair_weights(gramian, self.alpha)
 
     def __repr__(self) -> str:
         return f"FairGrad(alpha={self.alpha})"

@@ -19,7 +19,7 @@ _PATIENCE = 100
 
 @register(
     "famo",
-    summary="log losses, weighted so that all fall at the same relative rate; one extra forward pass a step",
+    summary="log losses, weighted so that all fall at the same relative rate; one extra forward pass per step",
     paper="Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023",
     price="1 backward, 1 forward more",
     promise="log losses that fall at about the same rate; the units of a loss do not matter",

@@ -38,7 +38,7 @@ class GO4Align(LossBalancer):
 
     This is how the released code computes it. It runs k-means from random starts there; numbers on a line can be grouped
     exactly, which is what happens here (:func:`equipoise.solvers.group_values`), and no random numbers are drawn. Its
-    command line defaults to one group, where all tasks weigh the same. The losses come to the CPU once a step.
+    command line defaults to one group, where all tasks weigh the same. The losses come to the CPU once per step.
 
     Tasks that a batch lacks keep their share relative to the others, and groups form among those present.
 

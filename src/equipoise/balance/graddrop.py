@@ -41,12 +41,12 @@ class GradDrop(GradientBalancer):
 
     Args:
         leak: l, how much of each gradient passes untouched, from 0 (none, the paper's default) to 1 (the plain sum): one number
-            for all tasks, or one a task in their order or by name.
+            for all tasks, or one per task in their order or by name.
         seed: of the balancer's own generator, on the CPU whatever the gradients' device. Under ``torch.distributed`` every
             process must use the same seed.
 
     Raises:
-        InputError: a leak is not between 0 and 1, or there is not one a task.
+        InputError: a leak is not between 0 and 1, or there is not one per task.
 
     Example:
         >>> GradDrop().direction(torch.tensor([[1.0, 2.0, -1.0], [3.0, 0.0, -2.0]]))

@@ -74,12 +74,12 @@ class GradNorm(GramianBalancer):
         self.first_losses: Tensor | None = None
         self.moments: Tensor | None = None
 
-    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """The present weights: they come from the steps before, not from this Gramian."""
         if self.task_weights is None:
-            return np.ones(len(gram))
-        if len(gram) != len(self.task_weights):
-            raise InputError(f"this GradNorm has learned from {len(self.task_weights)} tasks; the Gramian has {len(gram)}")
+            return np.ones(len(gramian))
+        if len(gramian) != len(self.task_weights):
+            raise InputError(f"this GradNorm has learned from {len(self.task_weights)} tasks; the Gramian has {len(gramian)}")
         return self.task_weights.numpy().copy()
 
     def decide(self, observation: Observation) -> Tensor:

@@ -85,16 +85,16 @@ class GradVac(GramianBalancer):
         self.targets = torch.from_numpy(targets)
         self._met = None
 
-    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.vaccinate`; draws new orders and learns nothing."""
-        size = len(gram)
+        size = len(gramian)
         here = list(range(size)) if self._here is None else self._here
         targets = np.zeros((size, size))
         if self.targets is not None:
             if len(self.targets) < max(here) + 1 or (self._here is None and len(self.targets) != size):
                 raise InputError(f"this GradVac has learned from {len(self.targets)} tasks; the Gramian is of {size}")
             targets = self.targets.numpy()[np.ix_(here, here)]
-        weights, self._met = vaccinate(gram, random_orders(size, self.generator), targets)
+        weights, self._met = vaccinate(gramian, random_orders(size, self.generator), targets)
         return weights
 
     def __repr__(self) -> str:

@@ -39,7 +39,7 @@ class IMTL(GramianBalancer):
     In the paper task-specific parameters get the gradient of their scaled loss, and s is learned by the model's own
     optimizer. Here s has an Adam of its own, because the optimizer stays the user's, and task-specific parameters get the
     gradient of their own loss as with every balancer that looks at gradients. For optimizers that normalise gradients, Adam
-    among them, a slowly moving factor exp(s_k) there makes little difference; with plain SGD it is a learning rate a task.
+    among them, a slowly moving factor exp(s_k) there makes little difference; with plain SGD it is one learning rate per task.
 
     Args:
         learning_rate: of Adam on s.
@@ -73,17 +73,17 @@ class IMTL(GramianBalancer):
         finally:
             self._here = None
 
-    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.equal_projections`, here of the scaled losses' Gramian."""
-        scales = np.ones(len(gram))
+        scales = np.ones(len(gramian))
         if self.log_scales is not None:
             logs = self.log_scales.cpu().numpy()
             if self._here is not None:
                 logs = logs[self._here]
-            if len(logs) != len(gram):
-                raise InputError(f"this IMTL has learned from {len(logs)} tasks; the Gramian is of {len(gram)}")
+            if len(logs) != len(gramian):
+                raise InputError(f"this IMTL has learned from {len(logs)} tasks; the Gramian is of {len(gramian)}")
             scales = np.exp(logs)
-        return equal_projections(scales[:, None] * gram * scales) * scales
+        return equal_projections(scales[:, None] * gramian * scales) * scales
 
     def update(self, observation: Observation) -> None:
         """One Adam step on the log-scales of the tasks present."""

@@ -38,6 +38,6 @@ class IMTLG(GramianBalancer):
         tensor([0.3333, 0.6667])
     """
 
-    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.equal_projections`."""
-        return equal_projections(gram)
+        return equal_projections(gramian)

@@ -21,7 +21,7 @@ __all__ = ["IMTLL"]
     paper="Liu et al., Towards Impartial Multi-task Learning, ICLR 2021",
     aliases=("imtll",),
     price="1 backward",
-    promise="learns a scale a task; at rest the scaled losses are all 1, so a task's weight is 1 over its loss",
+    promise="learns one scale per task; at rest the scaled losses are all 1, so a task's weight is 1 over its loss",
     serves="losses on different scales, when weights should follow their level slowly and not every batch",
     caveats=(
         "losses must be positive, else a weight grows without bound, with no error; it has a learning rate of its own and is "
@@ -38,7 +38,7 @@ class IMTLL(LossBalancer):
     stays the user's. With s = −log σ² this is twice the objective of :class:`~equipoise.UW`, and Adam does
     not see the factor: at equal learning rates the weights are twice as large, and nothing else differs.
 
-    For a loss that stays at 0 or below, the objective has no minimum in s_k, and its weight grows for ever.
+    For a loss that stays at 0 or below, the objective has no minimum in s_k, and its weight grows without bound.
 
     Args:
         learning_rate: of Adam on s.

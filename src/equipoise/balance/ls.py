@@ -30,11 +30,11 @@ class LS(LossBalancer):
     """Minimises Σ_k w_k ℓ_k with fixed weights w.
 
     Args:
-        weights: one non-negative number a task, in the tasks' order or by name; 1 for every task if left out, which is
+        weights: one non-negative number per task, in the tasks' order or by name; 1 for every task if left out, which is
             ``sum(losses).backward()``.
 
     Raises:
-        InputError: negative, non-finite, or not one weight a task.
+        InputError: negative, non-finite, or not one weight per task.
 
     Example:
         >>> LS().weights(torch.tensor([2.0, 8.0]))

@@ -38,6 +38,6 @@ class MGDA(GramianBalancer):
         tensor([0.2000, 0.8000])
     """
 
-    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.minimum_norm_point`."""
-        return minimum_norm_point(gram)
+        return minimum_norm_point(gramian)

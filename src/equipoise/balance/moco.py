@@ -28,7 +28,7 @@ MoCoProjection = Literal["simplex", "softmax"]
     serves="small batches, where the noise of single gradients would lead `mgda` astray",
     caveats=(
         "four step sizes to choose; the units of a loss matter as for `mgda`, and `gamma` must suit the squared gradient "
-        "norms: too large, and one task has all the weight; `normalise` helps; the averages lag behind, more as `beta` fades"
+        "norms: too large, and one task has all the weight; `normalize` helps; the averages lag behind, more as `beta` fades"
     ),
     adds_up_to="1, of averaged gradients that start from 0",
     checked="reference implementation, equations",
@@ -46,7 +46,7 @@ class MoCo(GradientBalancer):
     has no ball. Default step sizes are those of released code. Single level only: no lower level's solution is
     estimated.
 
-    Memory: one row of the shared parameters' length a task, and two more during the step. Of a batch that lacks tasks,
+    Memory: one row of the shared parameters' length per task, and two more during the step. Of a batch that lacks tasks,
     those present share the weight that they had together; a task alone in its batch thus keeps its weight.
 
     Args:
@@ -57,7 +57,7 @@ class MoCo(GradientBalancer):
         rho: ρ ≥ 0, pulls the weights together.
         projection: ``"simplex"``, or ``"softmax"`` as in released code. The softmax is taken of the weights themselves, which
             lie between 0 and 1, and so pulls them towards equality in every step.
-        normalise: take ℓ_k g_k/‖g_k‖ in place of g_k, as released code does.
+        normalize: take ℓ_k g_k/‖g_k‖ in place of g_k, as released code does.
         max_norm: radius of Π; no bound if left out.
 
     Raises:
@@ -79,7 +79,7 @@ class MoCo(GradientBalancer):
         gamma_sigma: float = 0.5,
         rho: float = 0.0,
         projection: MoCoProjection = "simplex",
-        normalise: bool = False,
+        normalize: bool = False,
         max_norm: float | None = None,
     ) -> None:
         if not 0 < beta <= 1:
@@ -97,7 +97,7 @@ class MoCo(GradientBalancer):
         self.gamma_sigma = gamma_sigma
         self.rho = rho
         self.projection = projection
-        self.normalise = normalise
+        self.normalize = normalize
         self.max_norm = max_norm
         self.tracked: Tensor | None = None
         self.lambdas: Tensor | None = None
@@ -160,7 +160,7 @@ class MoCo(GradientBalancer):
 
     def _lengths(self, observation: Observation, gradients: Tensor) -> Tensor:
         """What gradients are multiplied with first, ``[k]``."""
-        if not self.normalise:
+        if not self.normalize:
             return torch.ones(len(gradients), dtype=torch.float64)
         assert observation.losses is not None
         norms = torch.linalg.vector_norm(gradients, dim=1, dtype=torch.float64).cpu()

@@ -15,7 +15,7 @@ __all__ = ["MoDo"]
 
 @register(
     "modo",
-    summary="`mgda` one step of the weights at a time, without bias: from two further batches a step",
+    summary="`mgda` one step of the weights at a time, without bias: from two further batches per step",
     paper="Chen et al., Three-Way Trade-Off in Multi-Objective Learning: Optimization, Generalization and Conflict-Avoidance, "
     "NeurIPS 2023",
     price="K backward, and a forward and K backward for each of 2 further batches; memory for K more gradients",

@@ -36,7 +36,7 @@ class NashMTL(GramianBalancer):
     Args:
         update_every: solve for new weights every so many steps only and keep them in between, when a step costs one
             ordinary backward (Nash-MTL-50 in the paper's appendix is ``update_every=50``). Kept weights apply to the
-            shared parameters; task-specific ones get their own task's gradient as ever.
+            shared parameters; task-specific ones get their own task's gradient as always.
         max_norm: clip the shared direction to this norm, as the released code does (1.0 there); not clipped if left out.
 
     Raises:
@@ -60,11 +60,11 @@ class NashMTL(GramianBalancer):
         self.age = 0
         self._decided = torch.empty(0)
 
-    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.nash_bargaining`."""
-        weights = nash_bargaining(gram)
+        weights = nash_bargaining(gramian)
         if self.max_norm is not None:
-            norm = float(np.sqrt(max(float(weights @ gram @ weights), 0.0)))
+            norm = float(np.sqrt(max(float(weights @ gramian @ weights), 0.0)))
             weights = weights * min(1.0, self.max_norm / norm) if norm > 0 else weights
         return weights
 

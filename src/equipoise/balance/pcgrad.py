@@ -48,9 +48,9 @@ class PCGrad(GramianBalancer):
         self.seed = seed
         self.generator = np.random.default_rng(seed)
 
-    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.project_conflicts`; draws new orders."""
-        return project_conflicts(gram, random_orders(len(gram), self.generator))
+        return project_conflicts(gramian, random_orders(len(gramian), self.generator))
 
     def __repr__(self) -> str:
         return f"PCGrad(seed={self.seed})"

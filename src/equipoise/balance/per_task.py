@@ -1,4 +1,4 @@
-"""Options with one number a task: given in the tasks' order, by name, or once for all."""
+"""Options with one number per task: given in the tasks' order, by name, or once for all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["PerTask"]
 
 
 class PerTask:
-    """One finite number a task.
+    """One finite number per task.
 
     Args:
         option: what the option is called.

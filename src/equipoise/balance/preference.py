@@ -19,11 +19,11 @@ class PreferenceBalancer(GramianBalancer):
     """A balancer on the Gramian in which tasks can count more or less.
 
     Args:
-        preference: one number a task, at least 0, in the tasks' order or by name; equal ones if left out, see ``usual``.
+        preference: one number per task, at least 0, in the tasks' order or by name; equal ones if left out, see ``usual``.
             A batch that lacks tasks uses the numbers of those it holds, as they are.
 
     Raises:
-        InputError: negative, non-finite, or not one number a task.
+        InputError: negative, non-finite, or not one number per task.
     """
 
     usual = "mean"
@@ -38,7 +38,7 @@ class PreferenceBalancer(GramianBalancer):
         self._present: tuple[tuple[str, ...], tuple[int, ...]] | None = None
 
     @abstractmethod
-    def combine(self, gram: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
+    def combine(self, gramian: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weights ``[k]`` from the Gramian and the preferences of the same tasks."""
 
     def decide(self, observation: Observation) -> Tensor:
@@ -50,13 +50,13 @@ class PreferenceBalancer(GramianBalancer):
         finally:
             self._present = None
 
-    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weights from one Gramian; of all tasks, unless a step says which are present."""
-        return self.combine(gram, self._preference(len(gram)))
+        return self.combine(gramian, self._preference(len(gramian)))
 
-    def weights(self, gram: Tensor) -> Tensor:
+    def weights(self, gramian: Tensor) -> Tensor:
         """See :meth:`~equipoise.balance.GramianBalancer.weights`; here the Gramian is that of all tasks."""
-        return super().weights(gram)
+        return super().weights(gramian)
 
     def _preference(self, size: int) -> NDArray[np.float64]:
         if self._by_name is None and self._in_order is None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast, get_args
 
 from equipoise.balance.base import Balancer, Need
-from equipoise.errors import UnknownMethodError, refuse_unknown_options
+from equipoise.errors import InputError, UnknownMethodError, refuse_unknown_options
+from equipoise.method import MethodSpec, Nested, settled
 from equipoise.registry import Registry
 
 __all__ = ["REGISTRY", "MethodInfo", "balancer", "classes", "method", "methods", "register"]
@@ -28,7 +29,7 @@ class MethodInfo:
         summary: one line on what it does.
         paper: authors, title and year.
         cost: what it looks at, and so what a step costs: ``"losses"`` (one backward), ``"gramian"`` or ``"gradients"``
-            (a backward a task).
+            (one backward pass per task).
         aliases: other names it answers to.
         options: the constructor's options with their defaults.
         price: what a step costs, in words.
@@ -54,14 +55,17 @@ class MethodInfo:
     checked: str = ""
 
     def make(self, **options: Any) -> Balancer:
-        """A fresh balancer with these options.
+        """A fresh balancer with these options; one with options of its own, ``word(option=value)``, is a balancer as well.
 
         Raises:
             UnknownOptionError: the method has no such option; near misses are suggested.
             InputError: an option's value is out of range.
         """
         refuse_unknown_options(self.name, options, self.options)
-        return self.cls(**options)
+        made = {
+            key: balancer(value.name, **value.options) if isinstance(value, Nested) else value for key, value in options.items()
+        }
+        return self.cls(**made)
 
 
 def _fill() -> None:
@@ -157,20 +161,29 @@ def classes() -> dict[str, type[Balancer]]:
     return {info.cls.__name__: info.cls for info in REGISTRY.own() if info.cls.__module__.startswith("equipoise.balance.")}
 
 
-def balancer(name: str, /, **options: Any) -> Balancer:
-    """Makes a balancer by name.
+def balancer(method: str | MethodSpec, /, **options: Any) -> Balancer:
+    """Makes a balancer.
 
     Args:
-        name: as ``equipoise methods`` lists it.
+        method: its name, as ``equipoise methods`` lists it, with options or without: ``"fairgrad:alpha=2"``.
         options: passed to the balancer's constructor.
 
     Raises:
         UnknownMethodError: there is no such method.
         UnknownOptionError: the method has no such option; near misses are suggested.
-        InputError: an option's value is out of range.
+        InputError: an option's value is out of range or given twice, or there is a teleport, which needs steps.
 
     Example:
-        >>> balancer("fairgrad", alpha=2.0)
-        FairGrad(alpha=2.0)
+        >>> balancer("fairgrad", alpha=2.0), balancer("fairgrad:alpha=2")
+        (FairGrad(alpha=2.0), FairGrad(alpha=2.0))
     """
-    return method(name).make(**options)
+    spec = MethodSpec.parse(method)
+    if spec.teleport is not None:
+        raise InputError(
+            f'"{spec}" has a teleport, which takes more than a balancer: name the method to MultiTaskOptimizer, '
+            f'or leave out "{spec.teleport}+"'
+        )
+    for option in options:
+        if option in spec.options:
+            raise InputError(f'the option "{option}" is given twice: in "{spec}" and as {option}={options[option]!r}')
+    return REGISTRY.find(spec.name).make(**settled(spec.options), **options)

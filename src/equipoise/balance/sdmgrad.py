@@ -59,8 +59,8 @@ class SDMGrad(DoubleSampling):
         lam: λ ≥ 0; 0 is the common descent direction of :class:`~equipoise.MGDA`, large values tend to the mean gradient.
         steps: inner steps of w.
         learning_rate: β, of the inner steps.
-        momentum: of the inner steps; begins anew in every training step.
-        normalise: divide the products by the squared mean norm; off as in the paper's equations.
+        momentum: of the inner steps; starts again in every training step.
+        normalize: divide the products by the squared mean norm; off as in the paper's equations.
 
     Raises:
         InputError: an argument is out of range.
@@ -77,7 +77,7 @@ class SDMGrad(DoubleSampling):
         steps: int = 20,
         learning_rate: float = 5.0,
         momentum: float = 0.5,
-        normalise: bool = True,
+        normalize: bool = True,
     ) -> None:
         for name, value in (("lam", lam), ("learning_rate", learning_rate)):
             if not 0 <= value < float("inf"):
@@ -91,11 +91,11 @@ class SDMGrad(DoubleSampling):
         self.steps = steps
         self.learning_rate = float(learning_rate)
         self.momentum = float(momentum)
-        self.normalise = normalise
+        self.normalize = normalize
 
     def moved(self, shares: NDArray[np.float64], cross: NDArray[np.float64]) -> NDArray[np.float64]:
         """``steps`` projected steps."""
-        products = cross / _square_of_mean_norm(cross) if self.normalise else cross
+        products = cross / _square_of_mean_norm(cross) if self.normalize else cross
         towards_mean = self.lam * products.mean(axis=1)
         velocity = np.zeros_like(shares)
         for _ in range(self.steps):
@@ -110,7 +110,7 @@ class SDMGrad(DoubleSampling):
     def __repr__(self) -> str:
         return (
             f"SDMGrad(lam={self.lam}, steps={self.steps}, learning_rate={self.learning_rate}, momentum={self.momentum}, "
-            f"normalise={self.normalise})"
+            f"normalize={self.normalize})"
         )
 
 

@@ -54,7 +54,7 @@ class STCH(LossBalancer):
 
     Args:
         mu: μ, in the units of the weighted losses (of their logarithms in the released formulation); 1 as in released code.
-        preference: p, one number a task in order or by name, or one for all; left out, 1/K as on the paper's simplex.
+        preference: p, one number per task in order or by name, or one for all; left out, 1/K as on the paper's simplex.
         ideal: z, losses that cannot be beaten, one for each task or one for all.
         formulation: ``"paper"`` or ``"released"``.
         warmup_epochs: of the released formulation; 4 there.

@@ -22,16 +22,16 @@ class TorchJDWeighting(GramianBalancer):
     def __init__(self, weighting: Any) -> None:
         self.weighting = weighting
 
-    def weights(self, gram: Tensor) -> Tensor:
+    def weights(self, gramian: Tensor) -> Tensor:
         """What the weighting answers for each Gramian ``[..., K, K]``."""
-        if gram.dim() == 2:
-            answer: Tensor = self.weighting(gram)
+        if gramian.dim() == 2:
+            answer: Tensor = self.weighting(gramian)
             return answer
-        flat = gram.reshape(-1, *gram.shape[-2:])
-        answers = gram.new_empty(flat.shape[:-1])
+        flat = gramian.reshape(-1, *gramian.shape[-2:])
+        answers = gramian.new_empty(flat.shape[:-1])
         for position, matrix in enumerate(flat):
             answers[position] = self.weighting(matrix)
-        return answers.reshape(gram.shape[:-1])
+        return answers.reshape(gramian.shape[:-1])
 
     def __repr__(self) -> str:
         return f"TorchJDWeighting({self.weighting})"

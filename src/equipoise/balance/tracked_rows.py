@@ -1,4 +1,4 @@
-"""Memories as large as the task gradients: one row of length P a task, kept without a copy.
+"""Memories as large as the task gradients: one row of length P per task, kept without a copy.
 
 A decision must not change the memory, for the step may still fail. So it computes what it needs row by row, in one spare
 vector ``[P]``, and holds on to the step's gradients until :meth:`~equipoise.balance.base.Balancer.update` moves the memory in

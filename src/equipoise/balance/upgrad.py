@@ -21,7 +21,7 @@ __all__ = ["UPGrad"]
     serves="tasks that conflict, when none may pay for another but long gradients should still count more",
     caveats=(
         "loud losses stay loud; stops where no direction serves all tasks, nearly opposed gradients shorten the step; K "
-        "quadratic programmes a step (small ones)"
+        "quadratic programmes per step (small ones)"
     ),
     adds_up_to="1 or more; exactly 1 without conflicts",
     checked="KKT conditions, closed form for two tasks, TorchJD",
@@ -34,11 +34,11 @@ class UPGrad(PreferenceBalancer):
     1e-4 of the trace, which turns the directions of small gradients).
 
     Args:
-        preference: p, one number a task, at least 0, in the tasks' order or by name; 1/K if left out. A batch that lacks
+        preference: p, one number per task, at least 0, in the tasks' order or by name; 1/K if left out. A batch that lacks
             tasks uses the numbers of those it holds.
 
     Raises:
-        InputError: negative, non-finite, or not one preference a task.
+        InputError: negative, non-finite, or not one preference per task.
 
     Example:
         >>> import torch
@@ -46,6 +46,6 @@ class UPGrad(PreferenceBalancer):
         tensor([0.7500, 0.7500])
     """
 
-    def combine(self, gram: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
+    def combine(self, gramian: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.unconflicting_weights`."""
-        return unconflicting_weights(gram, preference)
+        return unconflicting_weights(gramian, preference)

@@ -19,7 +19,7 @@ __all__ = ["UW"]
     paper="Kendall, Gal and Cipolla, Multi-Task Learning Using Uncertainty to Weigh Losses, CVPR 2018",
     aliases=("uncertainty-weighting",),
     price="1 backward",
-    promise="learns a noise level a task; at rest a task's weight is ½ over its loss",
+    promise="learns one noise level per task; at rest a task's weight is ½ over its loss",
     serves="likelihood losses: squared error, cross-entropy",
     caveats=(
         "losses must be positive, else a weight grows without bound, with no error; it has a learning rate of its own "
@@ -33,7 +33,7 @@ class UW(LossBalancer):
 
     The gradient with respect to s_k is ½(1 − exp(−s_k) ℓ_k), so s needs no backward pass. In the paper s is learned by the
     model's own optimizer; here it has an Adam of its own, because the optimizer stays the user's. Losses should not be
-    negative: for one that stays below 0 the objective has no minimum in s_k, and its weight grows for ever.
+    negative: for one that stays below 0 the objective has no minimum in s_k, and its weight grows without bound.
 
     Args:
         learning_rate: of Adam on s.

@@ -1,4 +1,4 @@
-"""Adam on a vector with one entry a task, in which tasks that a batch does not hold stay as they are.
+"""Adam on a vector with one entry per task, in which tasks that a batch does not hold stay as they are.
 
 torch's own Adam would let the moments of an absent task decay; here every entry has its own moments and its own step count.
 """
@@ -70,7 +70,7 @@ def learn_from_losses(
     initial: float,
     learning_rate: float,
 ) -> tuple[Tensor, Tensor]:
-    """One step of :func:`vector_adam` on a number a task, for the tasks that a step's batch holds.
+    """One step of :func:`vector_adam` on one number per task, for the tasks that a step's batch holds.
 
     Args:
         values: ``[K]``; ``None`` before the first step.

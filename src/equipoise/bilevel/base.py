@@ -22,7 +22,7 @@ Start = Literal["warm", "cold"]
 
 
 class BilevelSolver(ABC):
-    """Moves the variables of a bilevel problem, one outer step a call.
+    """Moves the variables of a bilevel problem, one outer step per call.
 
     Attributes:
         moves_both: whether the torch optimizers update both levels, or α alone.
@@ -78,7 +78,7 @@ class BilevelSolver(ABC):
         """Takes one outer step.
 
         Args:
-            lower_batches: batches for ``lower``, one a lower step; an iterator is advanced by as many as are needed, a list
+            lower_batches: batches for ``lower``, one per lower step; an iterator is advanced by as many as are needed, a list
                 begins anew in every call, ``None`` stands for functions that need no data.
             upper_batch: the batch for ``upper``.
 

@@ -26,7 +26,7 @@ def take(batches: Iterable[Any] | None, count: int) -> list[Any]:
         source = iter(batches)
     except TypeError:
         raise InputError(
-            f"lower_batches must be an iterable of batches, one a lower step; got {type(batches).__name__}. "
+            f"lower_batches must be an iterable of batches, one per lower step; got {type(batches).__name__}. "
             f"Pass itertools.repeat(batch) to use one batch in every step"
         ) from None
     taken = []

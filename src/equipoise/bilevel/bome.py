@@ -68,8 +68,8 @@ class BOME(ValueFunctionSolver):
         self.rho = rho
         self.barrier = barrier
 
-    def _combine(self, gram: NDArray[np.float64], gap: float) -> Combination:
-        square = float(gram[-1, -1])
+    def _combine(self, gramian: NDArray[np.float64], gap: float) -> Combination:
+        square = float(gramian[-1, -1])
         phi = self.rho * (square if self.barrier == "gradient" else max(gap, 0.0))
-        multiplier = max(0.0, (phi - float(gram[0, -1])) / square) if square > 0.0 else 0.0
+        multiplier = max(0.0, (phi - float(gramian[0, -1])) / square) if square > 0.0 else 0.0
         return Combination(np.ones(1), multiplier)

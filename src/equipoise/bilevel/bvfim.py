@@ -36,7 +36,7 @@ class BVFIM(ValueFunctionSolver):
         lower_steps: T, on the regularised lower level.
         lower_step_size: their step size.
         barrier: τ of the first step.
-        regularisation: θ of the first step.
+        regularization: θ of the first step.
         margin: μ of the first step.
         decay: what the three are divided by from one step to the next, at least 1.
         start: of the lower steps: ``"warm"``, the present ω, or ``"cold"``, the first one.
@@ -56,7 +56,7 @@ class BVFIM(ValueFunctionSolver):
         lower_steps: int,
         lower_step_size: float,
         barrier: float = 0.1,
-        regularisation: float = 0.001,
+        regularization: float = 0.001,
         margin: float = 0.1,
         decay: float = 1.001,
         start: Start = "warm",
@@ -73,12 +73,12 @@ class BVFIM(ValueFunctionSolver):
         for name, value in (("barrier", barrier), ("margin", margin)):
             if not 0 < value < float("inf"):
                 raise InputError(f"{name} must be positive and finite; got {value}")
-        if not 0 <= regularisation < float("inf"):
-            raise InputError(f"regularisation must be finite and at least 0; got {regularisation}")
+        if not 0 <= regularization < float("inf"):
+            raise InputError(f"regularization must be finite and at least 0; got {regularization}")
         if not 1 <= decay < float("inf"):
             raise InputError(f"decay must be finite and at least 1; got {decay}")
         self.barrier = barrier
-        self.regularisation = regularisation
+        self.regularization = regularization
         self.margin = margin
         self.decay = decay
 
@@ -88,7 +88,7 @@ class BVFIM(ValueFunctionSolver):
     def _lower_decay(self) -> float:
         return self.margin * self._shrink()
 
-    def _combine(self, gram: NDArray[np.float64], gap: float) -> Combination:
+    def _combine(self, gramian: NDArray[np.float64], gap: float) -> Combination:
         margin = self.margin * self._shrink()
         slack = max(margin - gap, 0.5 * margin)
         return Combination(np.ones(1), self.barrier * self._shrink() / slack)
@@ -97,4 +97,4 @@ class BVFIM(ValueFunctionSolver):
         with torch.no_grad():
             for tensor in leaves[len(self.problem.upper_variables) :]:
                 if tensor.grad is not None:
-                    tensor.grad.add_(tensor, alpha=self.regularisation * self._shrink())
+                    tensor.grad.add_(tensor, alpha=self.regularization * self._shrink())

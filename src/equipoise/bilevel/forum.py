@@ -27,7 +27,7 @@ class FORUM(ValueFunctionSolver):
 
     The optimality conditions of eq. 3.20 give ν = max(0, (φ − ⟨∇q̃, Σ λ_i ∇F_i⟩)/‖∇q̃‖²), and that is used; eq. 3.27 has 2φ
     in place of φ, so its ρ is half of the one here. Released code uses φ = its own ρ times ‖∇q̃‖² in π, solves the
-    dual with ‖·‖² in place of ½‖·‖², and scales every ∇F_i to length 1, which ``normalise`` does here.
+    dual with ‖·‖² in place of ½‖·‖², and scales every ∇F_i to length 1, which ``normalize`` does here.
 
     Args:
         problem: what is solved.
@@ -38,7 +38,7 @@ class FORUM(ValueFunctionSolver):
         averaging: the exponent of β_k; 0 for no averaging. The paper's is 3/4.
         start: ω̃^0: ``"warm"``, the present ω, or ``"cold"``, the first one.
         constraint_batches: over how many of the step's last lower batches q̃ is taken.
-        normalise: scale every ∇F_i to length 1 first, as released code does.
+        normalize: scale every ∇F_i to length 1 first, as released code does.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -70,7 +70,7 @@ class FORUM(ValueFunctionSolver):
         averaging: float = 0.75,
         start: Start = "warm",
         constraint_batches: int = 1,
-        normalise: bool = False,
+        normalize: bool = False,
     ) -> None:
         super().__init__(
             problem,
@@ -85,22 +85,22 @@ class FORUM(ValueFunctionSolver):
                 raise InputError(f"{name} must be finite and at least 0; got {value}")
         self.rho = rho
         self.averaging = averaging
-        self.normalise = normalise
+        self.normalize = normalize
         self.weights: NDArray[np.float64] | None = None
         self._next: NDArray[np.float64] | None = None
 
-    def _combine(self, gram: NDArray[np.float64], gap: float) -> Combination:
-        lengths = np.ones(len(gram))
-        if self.normalise:
-            norms = np.sqrt(gram.diagonal()[:-1])
+    def _combine(self, gramian: NDArray[np.float64], gap: float) -> Combination:
+        lengths = np.ones(len(gramian))
+        if self.normalize:
+            norms = np.sqrt(gramian.diagonal()[:-1])
             lengths[:-1] = np.where(norms > 0.0, 1.0 / np.where(norms > 0.0, norms, 1.0), 1.0)
-            gram = gram * np.outer(lengths, lengths)
-        phi = 0.5 * self.rho * float(gram[-1, -1])
-        solved, _ = constrained_descent(gram, phi)
+            gramian = gramian * np.outer(lengths, lengths)
+        phi = 0.5 * self.rho * float(gramian[-1, -1])
+        solved, _ = constrained_descent(gramian, phi)
         share = float((self.steps + 1) ** -self.averaging) if self.averaging else 1.0
         before = np.full(len(solved), 1.0 / len(solved)) if self.weights is None else self.weights
         self._next = (1.0 - share) * before + share * solved
-        return Combination(self._next * lengths[:-1], constraint_multiplier(gram, self._next, phi))
+        return Combination(self._next * lengths[:-1], constraint_multiplier(gramian, self._next, phi))
 
     def _commit(self) -> None:
         super()._commit()

@@ -26,7 +26,7 @@ def descend(
     first: tuple[Tensor, Sequence[Tensor | None]] | None = None,
     step: int,
 ) -> Point:
-    """ω̃^{t+1} = ω̃^t − η (∇_ω f(α, ω̃^t) + decay ω̃^t), one step a batch (thesis, eq. 3.15).
+    """ω̃^{t+1} = ω̃^t − η (∇_ω f(α, ω̃^t) + decay ω̃^t), one step per batch (thesis, eq. 3.15).
 
     Args:
         problem: whose lower level is solved.
@@ -81,7 +81,7 @@ def descend(
 def lower_gradients(
     problem: BilevelProblem, value: Tensor, lower: Sequence[Tensor], *, create_graph: bool = False
 ) -> list[Tensor | None]:
-    """∇_ω f, an entry a variable; ``None`` for variables that f does not depend on.
+    """∇_ω f, one entry per variable; ``None`` for variables that f does not depend on.
 
     Raises:
         InputError: f depends on none of them.
@@ -120,7 +120,7 @@ def check_answer(lower: Sequence[Tensor], names: Sequence[str], steps: int, step
 
 
 def check_lower(values: Sequence[Tensor], step: int, where: str = "") -> None:
-    """Raises if one of the lower level's values, one a lower step, is not finite.
+    """Raises if one of the lower level's values, one per lower step, is not finite.
 
     Args:
         values: of f.

@@ -17,7 +17,7 @@ __all__ = ["MoCoBilevel"]
 
 
 class MoCoBilevel(MOML):
-    """As :class:`MOML`, but for the solver: y_i tracks ∇_α F_i and λ takes a step a time (Fernando et al., 2023).
+    """As :class:`MOML`, but for the solver: y_i tracks ∇_α F_i and λ takes one step at a time (Fernando et al., 2023).
 
     The thesis (sections 3.2 and 3.6) describes MoCo as unrolled hypergradients with a momentum-like average and a one-step
     update of the weights; that is :class:`equipoise.MoCo` on the hypergradients of MOML. Its own paper estimates the

@@ -32,7 +32,7 @@ class MOML(BilevelSolver):
     them. A balancer, the multi-objective solver, combines the m hypergradients. ω becomes ω_T.
 
     Time of a step: T gradients of f and m times T products with its second derivatives; ``memory="checkpointed"`` takes
-    about one more evaluation and gradient of f a lower step, or two, and keeps √T copies of ω in place of T graphs.
+    about one more evaluation and gradient of f per lower step, or two, and keeps √T copies of ω in place of T graphs.
 
     Args:
         problem: what is solved.
@@ -99,8 +99,8 @@ class MOML(BilevelSolver):
     def _gradients(self, batches: list[Any], upper_batch: Any) -> BilevelReport:
         found = self._hypergradients(batches, upper_batch)
         names = self.problem.objectives
-        gram = gramian(found.rows).cpu()
-        for name, square in zip(names, gram.diagonal().tolist(), strict=True):
+        products = gramian(found.rows).cpu()
+        for name, square in zip(names, products.diagonal().tolist(), strict=True):
             if not math.isfinite(square):
                 raise NonFiniteError(
                     f'the hypergradient of the upper level\'s objective "{name}" is not finite in step {self.steps}; '
@@ -109,7 +109,7 @@ class MOML(BilevelSolver):
                     step=self.steps,
                     what="gradient",
                 )
-        weights, direction = self._balanced(found, gram)
+        weights, direction = self._balanced(found, products)
         if not bool(torch.isfinite(direction).all()):
             raise NonFiniteError(
                 f"the direction of step {self.steps} that {self.balancer!r} combined from finite hypergradients is not finite; "
@@ -149,7 +149,7 @@ class MOML(BilevelSolver):
             step=self.steps,
         )
 
-    def _balanced(self, found: Hypergradients, gram: Tensor) -> tuple[Tensor | None, Tensor]:
+    def _balanced(self, found: Hypergradients, gramian: Tensor) -> tuple[Tensor | None, Tensor]:
         names = self.problem.objectives
         balancer = self.balancer
         if balancer.stateful and not balancer.decides_purely:
@@ -158,7 +158,7 @@ class MOML(BilevelSolver):
             names,
             tuple(range(len(names))),
             found.values,
-            gram if balancer.needs == "gramian" else None,
+            gramian if balancer.needs == "gramian" else None,
             found.rows if balancer.needs == "gradients" else None,
             self.steps,
         )

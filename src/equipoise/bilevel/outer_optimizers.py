@@ -37,7 +37,7 @@ class OuterOptimizers:
         if not self.all or not all(isinstance(optimizer, torch.optim.Optimizer) for optimizer in self.all):
             raise InputError(f"optimizer must be a torch optimizer or several of them; got {given!r}")
         if any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in self.all):
-            raise InputError("LBFGS evaluates the loss several times a step, which bilevel gradients cannot follow")
+            raise InputError("LBFGS evaluates the loss several times per step, which bilevel gradients cannot follow")
         self.parameters: list[Tensor] = [
             parameter for optimizer in self.all for group in optimizer.param_groups for parameter in group["params"]
         ]

@@ -82,7 +82,7 @@ class ValueFunctionSolver(BilevelSolver):
         self._draws = False
 
     @abstractmethod
-    def _combine(self, gram: NDArray[np.float64], gap: float) -> Combination:
+    def _combine(self, gramian: NDArray[np.float64], gap: float) -> Combination:
         """λ and ν from the Gramian of the upper rows and, last, ∇q̃, and from q̃."""
 
     def _lower_decay(self) -> float:
@@ -127,10 +127,10 @@ class ValueFunctionSolver(BilevelSolver):
             if self.steps == 0:
                 self._check_dependence(rows, count)
         self._buffers = here.buffers
-        gram = rows.gramian().cpu().numpy()
-        self._check_gradients(gram, names)
+        gramian = rows.gramian().cpu().numpy()
+        self._check_gradients(gramian, names)
         gap = at - solution
-        weights, multiplier = self._combine(gram, gap)
+        weights, multiplier = self._combine(gramian, gap)
         both = np.append(weights, multiplier)
         direction = rows.combine(torch.from_numpy(both))
         if not bool(torch.isfinite(direction).all()):
@@ -152,7 +152,7 @@ class ValueFunctionSolver(BilevelSolver):
             weights=torch.from_numpy(np.array(shown)),
             multiplier=float(multiplier),
             constraint=gap,
-            stationarity=max(0.0, float(both @ gram @ both)),
+            stationarity=max(0.0, float(both @ gramian @ both)),
         )
 
     def _first(self, here: Point, leaves: Sequence[Tensor], batches: Sequence[Any]) -> First | None:
@@ -217,9 +217,9 @@ class ValueFunctionSolver(BilevelSolver):
             if not direct and not (through and lower):
                 raise InputError(_independent(names[row], lower_depends=through))
 
-    def _check_gradients(self, gram: NDArray[np.float64], names: Sequence[str]) -> None:
+    def _check_gradients(self, gramian: NDArray[np.float64], names: Sequence[str]) -> None:
         labels = ["mean objective"] if self.averages else [f'objective "{name}"' for name in names]
-        for position, square in enumerate(gram.diagonal().tolist()):
+        for position, square in enumerate(gramian.diagonal().tolist()):
             if not math.isfinite(square):
                 upper = position < len(labels)
                 what = f"the upper level's {labels[position]}" if upper else "the lower level"

@@ -11,7 +11,7 @@ and :func:`minimize`, which has the loop: workers, limits, failures, checkpoints
 queried is in :mod:`equipoise.blackbox.prompts`.
 """
 
-from equipoise.blackbox.minimizing import Progress, Result, minimize
+from equipoise.blackbox.minimizing import IterationReport, Result, minimize
 from equipoise.blackbox.optimizers import ASMG, BES, CMAES, ES, MMES, OPTIMIZERS, Optimizer, make_optimizer
 
 __all__ = [
@@ -21,8 +21,8 @@ __all__ = [
     "ES",
     "MMES",
     "OPTIMIZERS",
+    "IterationReport",
     "Optimizer",
-    "Progress",
     "Result",
     "make_optimizer",
     "minimize",

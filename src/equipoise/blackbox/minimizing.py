@@ -22,7 +22,7 @@ from equipoise.blackbox.evaluation import Failures, evaluator
 from equipoise.blackbox.optimizers import Optimizer, make_optimizer
 from equipoise.errors import EquipoiseError, InputError, require
 
-__all__ = ["Progress", "Result", "bar", "minimize", "worded"]
+__all__ = ["IterationReport", "Result", "bar", "minimize", "worded"]
 
 _DEPTH = 5  # of functions that hold functions
 
@@ -88,7 +88,7 @@ def _digest(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Progress:
+class IterationReport:
     """One iteration, as a callback sees it.
 
     Attributes:
@@ -172,7 +172,7 @@ def minimize(
     workers: int = 1,
     backend: Literal["threads", "processes"] = "processes",
     evaluation_seconds: float | None = None,
-    callback: Callable[[Progress], object] | None = None,
+    callback: Callable[[IterationReport], object] | None = None,
     progress: bool = False,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 10,
@@ -312,7 +312,7 @@ def minimize(
                 optimizer.tell(table)
                 under_way = None
                 history.append(_means(table))
-                at = Progress(
+                at = IterationReport(
                     optimizer.iterations,
                     optimizer.evaluations,
                     before + monotonic() - began,
@@ -357,7 +357,7 @@ def _limit(
     return ""
 
 
-def _share(at: Progress, iterations: int | None, evaluations: int | None, seconds: float | None) -> float:
+def _share(at: IterationReport, iterations: int | None, evaluations: int | None, seconds: float | None) -> float:
     shares = [
         done / limit
         for done, limit in ((at.iteration, iterations), (at.evaluations, evaluations), (at.seconds, seconds))
@@ -366,7 +366,7 @@ def _share(at: Progress, iterations: int | None, evaluations: int | None, second
     return min(max(shares), 1.0)
 
 
-def _line(at: Progress, means: list[float]) -> str:
+def _line(at: IterationReport, means: list[float]) -> str:
     values = " ".join(f"{value:.3g}" for value in means[:4]) + (" …" if len(means) > 4 else "")
     failed = f", {at.failures.total} failed" if at.failures.total else ""
     return f"{at.iteration} iterations, {at.evaluations} evaluations{failed}, objectives {values}"

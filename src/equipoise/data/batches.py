@@ -1,7 +1,7 @@
 """Batches from tensors that fit in memory, in an order that depends on nothing but the seed and the epoch.
 
 A ``torch.utils.data.DataLoader`` fetches items one by one and stacks them again; for small data held in memory that
-takes longer than the training step itself. Here a batch is one indexing operation a tensor.
+takes longer than the training step itself. Here a batch is one indexing operation per tensor.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class TensorBatches:
 
     Args:
         tensors: name → tensor; all of them have the same length ``N`` in their first dimension.
-        batch_size: rows a batch; the last batch of an epoch may be smaller.
+        batch_size: rows per batch; the last batch of an epoch may be smaller.
         shuffle: whether the order changes from epoch to epoch; otherwise rows come as they are stored.
         seed: seed of the order.
 

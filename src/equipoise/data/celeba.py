@@ -261,11 +261,11 @@ def celeba_loaders(
 
     Args:
         root: CelebA's folder, see :class:`CelebA`.
-        batch_size: images a batch; 256 in the literature.
+        batch_size: images per batch; 256 in the literature.
         size: pixels of an edge.
         cache: folder of the resized images; ``None`` to decode each time.
         seed: of the training order.
-        workers: processes a loader that read ahead, and that fill the cache.
+        workers: processes of each loader that read ahead, and that fill the cache.
         pin_memory: whether batches lie in page-locked memory.
         drop_last: whether a last, smaller training batch is left out.
 

@@ -82,7 +82,7 @@ class DatasetBatches:
 
     Args:
         dataset: what is read.
-        batch_size: rows a batch; the last batch of an epoch may be smaller.
+        batch_size: rows per batch; the last batch of an epoch may be smaller.
         rows: which rows of the data set are visited; all of them if left out.
         shuffle: whether the order changes from epoch to epoch; otherwise rows come in the order of ``rows``.
         seed: seed of the order.

@@ -165,7 +165,7 @@ def mnist_loaders(
 
     Args:
         root: MNIST's folder, see :class:`MNIST`.
-        batch_size: images a batch.
+        batch_size: images per batch.
         validation: fraction of the training images to keep back; 1/6, the usual 50,000 and 10,000, by default; 0 for none.
         seed: of the training order.
         split_seed: of the choice of what is kept back.
@@ -187,7 +187,7 @@ def fashion_mnist_loaders(
 
     Args:
         root: Fashion-MNIST's folder, see :class:`MNIST`.
-        batch_size: images a batch.
+        batch_size: images per batch.
         validation: fraction of the training images to keep back; 0 for none.
         seed: of the training order.
         split_seed: of the choice of what is kept back.

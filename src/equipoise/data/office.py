@@ -76,7 +76,7 @@ def read_office(
             ``Clipart``, ``Product``, ``Real World`` (Office-Home), or sources of the user's own.
         sources: which folders; all if left out.
         seed: of the splits.
-        lists: source → split (``train``, ``validation``, ``test``) → a text file with a line an image: its path, relative to
+        lists: source → split (``train``, ``validation``, ``test``) → a text file with one line per image: its path, relative to
             ``root`` or to the list's folder, and its class number, separated by a space. Where the image lies in the folder of
             a class, its label is that class's place among the folders in alphabetical order, and the list's number only has
             to go with the same folder throughout: published lists number the classes in an order of their own.
@@ -196,7 +196,7 @@ class Office(EpochDataset):
         split: ``"train"``, ``"val"`` or ``"test"``.
         sources: which ones, in which order; all by name if left out.
         size: pixels of an edge to which images are squeezed; 224 in the literature (LibMTL's code).
-        normalise: whether ImageNet's channel means and deviations are taken out; otherwise values are in [0, 1].
+        normalize: whether ImageNet's channel means and deviations are taken out; otherwise values are in [0, 1].
         split_seed: of the splits.
         lists: text files in place of random splits, see :func:`~equipoise.data.read_office`.
         cache: folder in which each source's resized images are kept, whatever the split; ``None`` to decode each time.
@@ -222,7 +222,7 @@ class Office(EpochDataset):
         *,
         sources: Sequence[str] | None = None,
         size: int = 224,
-        normalise: bool = True,
+        normalize: bool = True,
         split_seed: int = 0,
         lists: Mapping[str, Mapping[str, str | Path]] | None = None,
         cache: str | Path | None = None,
@@ -236,7 +236,7 @@ class Office(EpochDataset):
             if own not in source.paths:
                 raise InputError(f'lists has no split "{own}" of source "{source.name}"; it has {", ".join(source.paths)}')
         self.split = split
-        self.normalise = normalise
+        self.normalize = normalize
         self.sources = tuple(source.name for source in found)
         self.classes = found[0].classes
         self.labels = torch.from_numpy(np.concatenate([source.labels[own] for source in found]))
@@ -279,7 +279,7 @@ class Office(EpochDataset):
     def _part(self, number: int, rows: Sequence[int]) -> dict[str, Tensor]:
         places = self._places[number][np.array(rows) - self._starts[number]]
         image = channels_first(self._images[number].rows(places.tolist()))
-        if self.normalise:
+        if self.normalize:
             image = (image - torch.tensor(_MEAN)[:, None, None]) / torch.tensor(_STD)[:, None, None]
         return {"image": image, "label": self.labels[list(rows)]}
 
@@ -358,7 +358,7 @@ def office_loaders(
     *,
     sources: Sequence[str] | None = None,
     size: int = 224,
-    normalise: bool = True,
+    normalize: bool = True,
     lists: Mapping[str, Mapping[str, str | Path]] | None = None,
     cache: str | Path | None = None,
     seed: int = 0,
@@ -374,12 +374,12 @@ def office_loaders(
         batch_size: images of each source in a batch; 64 in the literature.
         sources: which ones; all by name if left out.
         size: pixels of an edge.
-        normalise: whether ImageNet's channel means and deviations are taken out.
+        normalize: whether ImageNet's channel means and deviations are taken out.
         lists: text files in place of random splits.
         cache: folder of the resized images; ``None`` to decode each time.
         seed: of the training order.
         split_seed: of the splits, the same for all runs of a study.
-        workers: processes a loader that read ahead, and that fill the cache.
+        workers: processes of each loader that read ahead, and that fill the cache.
         pin_memory: whether batches lie in page-locked memory.
         drop_last: whether a last, smaller training batch is left out.
 
@@ -392,7 +392,7 @@ def office_loaders(
             split,  # type: ignore[arg-type]
             sources=sources,
             size=size,
-            normalise=normalise,
+            normalize=normalize,
             split_seed=split_seed,
             lists=lists,
             cache=cache,

@@ -1,4 +1,4 @@
-"""The gradient engine: one row a task in one buffer, and the weighted sum of the rows back into ``.grad``.
+"""The gradient engine: one row per task in one buffer, and the weighted sum of the rows back into ``.grad``.
 
 The buffer ``[K, P]`` is allocated once. While a task is differentiated, a hook on each shared parameter moves the fresh
 gradient into the task's row and lets go of it, while it is still warm in the cache: nothing of length P is ever concatenated
@@ -25,7 +25,7 @@ _ALIGNMENT = 16
 
 
 class TaskGradients:
-    """Task gradients with respect to the shared parameters, a row a task.
+    """Task gradients with respect to the shared parameters, one row per task.
 
     Attributes:
         rows: ``[K, P]``, with padding between the parameters.
@@ -127,7 +127,7 @@ class TaskGradients:
 
         Args:
             rows: positions of the tasks.
-            losses: scalars, one a row, whose graphs are alive.
+            losses: scalars, one per row, whose graphs are alive.
             seeds: what each gradient is multiplied with; 1 where ``None``.
             chunk: how many tasks at once; all of them if left out.
         """
@@ -152,13 +152,13 @@ class TaskGradients:
                         self._write(row, position, piece)
 
     def add(self, row: int, pieces: Sequence[Tensor | None]) -> None:
-        """Adds something to a row, an entry a parameter; to be called within :meth:`recording`."""
+        """Adds something to a row, one entry per parameter; to be called within :meth:`recording`."""
         for position, piece in enumerate(pieces):
             if piece is not None:
                 self._write(row, position, piece)
 
     def subtract(self, row: int, pieces: Sequence[Tensor | None]) -> None:
-        """Takes something away from a row, an entry a parameter; to be called within :meth:`recording`."""
+        """Takes something away from a row, one entry per parameter; to be called within :meth:`recording`."""
         for position, piece in enumerate(pieces):
             if piece is not None:
                 self._write(row, position, -piece)

@@ -80,7 +80,7 @@ def delta_p(results: Mapping[str, float], baseline: Mapping[str, float], metrics
 
     ``Δ_p = 100 % × 1/m Σ_i 1/N_i Σ_j (−1)^s_ij (M_ij − M_ij^STL) / M_ij^STL``, where task i has N_i metrics and ``s_ij`` is 0
     if a higher ``M_ij`` is better and 1 otherwise (eq. 3.33 of the thesis). It is :func:`~equipoise.metrics.delta_m` with the
-    opposite sign and averaged within each task first: with several metrics a task the two are different numbers.
+    opposite sign and averaged within each task first: with several metrics per task the two are different numbers.
 
     Args:
         results: metric name → value of the method.

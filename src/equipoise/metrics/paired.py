@@ -38,7 +38,7 @@ def paired_comparison(one: Sequence[float], other: Sequence[float]) -> Compariso
     """Student's paired t test: ``t = d̄ / (s / √n)`` with ``n − 1`` degrees of freedom.
 
     Args:
-        one: a value a seed.
+        one: one value per seed.
         other: the other method's values for the same seeds, in the same order.
 
     Returns:

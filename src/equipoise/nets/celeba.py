@@ -17,7 +17,7 @@ CELEBA_ATTRIBUTES = ATTRIBUTES
 
 
 class CelebANet(nn.Module):
-    """Seven 3×3 convolutions and two linear layers, all with batch normalisation, then one linear head an attribute.
+    """Seven 3×3 convolutions and two linear layers, all with batch normalisation, then one linear head per attribute.
 
     The network of FAMO's study of CelebA (Liu, Feng, Stone and Liu, 2023) and of those that follow it: 64, 128, 128, 256,
     256, 512 and 512 channels, 2×2 pooling after the first, third and fifth convolution, the mean over all places at the

@@ -1,4 +1,4 @@
-"""The network of the ``digits`` benchmark: a small shared encoder and one head a task."""
+"""The network of the ``digits`` benchmark: a small shared encoder and one head per task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One module a task, under its name."""
+"""One module per task, under its name."""
 
 from __future__ import annotations
 

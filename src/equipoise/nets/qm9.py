@@ -46,7 +46,7 @@ class _Encoder(nn.Module):
 
 
 class QM9Net(nn.Module):
-    """Messages along edges (NNConv), a GRU that takes them in, three times; Set2Set over the atoms; a linear head a task.
+    """Messages along edges (NNConv), a GRU that takes them in, three times; Set2Set over the atoms; one linear head per task.
 
     The network of Nash-MTL's study of QM9 (Navon et al., 2022) after Gilmer et al. (2017), with the sizes of PyTorch
     Geometric's example: 617,675 parameters for 11 tasks. Atom v goes on with GRU(ReLU(W h_v + mean_u A(e_uv) h_u), h_v),
@@ -54,8 +54,8 @@ class QM9Net(nn.Module):
 
     Args:
         tasks: names of the quantities.
-        atom_features: numbers an atom, 11 in PyTorch Geometric's QM9.
-        bond_features: numbers an edge: four kinds of bond and the distance.
+        atom_features: numbers per atom, 11 in PyTorch Geometric's QM9.
+        bond_features: numbers per edge: four kinds of bond and the distance.
         size: of the atoms' states and the shared features.
         steps: how often messages are passed.
         hidden: units between an edge's features and its matrix.

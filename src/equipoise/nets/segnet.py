@@ -23,7 +23,7 @@ __all__ = [
     "check_image",
     "convolution",
     "filters_of",
-    "initialise",
+    "initialize",
     "prediction_head",
 ]
 
@@ -86,7 +86,7 @@ def prediction_head(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, inputs, 3, padding=1), nn.Conv2d(inputs, outputs, 1))
 
 
-def initialise(network: nn.Module) -> None:
+def initialize(network: nn.Module) -> None:
     """Xavier-normal weights and zero biases for every convolution."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -208,7 +208,7 @@ class SegNet(nn.Module):
         self.heads = module_a_task(
             "heads", {task: prediction_head(filters[0], output.channels) for task, output in self.outputs.items()}
         )
-        initialise(self)
+        initialize(self)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Computes every task's output.
@@ -285,7 +285,7 @@ class SegNetMTAN(nn.Module):
         self.heads = module_a_task(
             "heads", {task: prediction_head(filters[0], output.channels) for task, output in self.outputs.items()}
         )
-        initialise(self)
+        initialize(self)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Computes every task's output.

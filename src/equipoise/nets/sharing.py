@@ -109,7 +109,7 @@ class CrossStitchUnit(nn.Module):
         """Combines.
 
         Args:
-            activations: one a task, all of one shape ``[N, channels, …]``.
+            activations: one per task, all of one shape ``[N, channels, …]``.
 
         Returns:
             As many, of that shape.
@@ -140,7 +140,7 @@ class CrossStitch(nn.Module):
     Args:
         columns: task → its stages, equally many for all tasks; their activations must agree in shape.
         heads: task → module that takes what the last stage gives.
-        channels: how many the activations after each stage but the last have, for an α a channel; left out, one α serves
+        channels: how many the activations after each stage but the last have, for one α per channel; left out, one α serves
             all channels.
         own: what α_kk starts from, see :class:`CrossStitchUnit`.
 
@@ -273,7 +273,7 @@ class MMoE(nn.Module):
             Task → output.
 
         Raises:
-            InputError: a gate that does not give a number an expert.
+            InputError: a gate that does not give one number per expert.
         """
         known = self.features(inputs)
         return {task: head(self._mixture(task, inputs, known)) for task, head in self.heads.items()}

@@ -13,7 +13,7 @@ from equipoise.solvers.gramian import SMALLEST_EIGENVALUE, Array, read_square, r
 Scale = Literal["min", "median", "rmse"]
 
 
-def aligned_weights(gram: ArrayLike, preference: ArrayLike, scale: Scale = "min") -> Array:
+def aligned_weights(gramian: ArrayLike, preference: ArrayLike, scale: Scale = "min") -> Array:
     """Weights of the combination of the gradients whose system was made perfectly conditioned.
 
     Of G = U Σ Vᵀ all singular values are replaced by one, σ: Ĝ = σ U Vᵀ = B G with B = σ U Σ⁻¹ Uᵀ. The direction is
@@ -24,7 +24,7 @@ def aligned_weights(gram: ArrayLike, preference: ArrayLike, scale: Scale = "min"
     are in the paper: they cannot be told from the rounding of single-precision gradients, and the weights would be.
 
     Args:
-        gram: Gramian Q of the task gradients [K, K].
+        gramian: Gramian Q of the task gradients [K, K].
         preference: p [K].
         scale: σ, from the singular values that are not zero: the smallest (the paper), the median (the lower one of two) or
             the root of their mean square.
@@ -42,7 +42,7 @@ def aligned_weights(gram: ArrayLike, preference: ArrayLike, scale: Scale = "min"
     """
     if scale not in get_args(Scale):
         raise InputError(f'scale must be one of {", ".join(get_args(Scale))}; got "{scale}"')
-    array = read_square(gram, "the Gramian")
+    array = read_square(gramian, "the Gramian")
     given = read_vector(preference, array.shape[0], "the vector of preferences")
     kept, vectors = _components(array)
     if kept.size == 0:
@@ -59,7 +59,7 @@ def aligned_weights(gram: ArrayLike, preference: ArrayLike, scale: Scale = "min"
     return weights
 
 
-def aligned_residual(gram: ArrayLike, preference: ArrayLike, weights: ArrayLike, scale: Scale = "min") -> float:
+def aligned_residual(gramian: ArrayLike, preference: ArrayLike, weights: ArrayLike, scale: Scale = "min") -> float:
     """How far weights are from those of :func:`aligned_weights`: ‖Q w - σ Q^½ p‖ relative to ‖σ Q^½ p‖.
 
     Q^½ and σ are those of the components kept. 0 where all gradients vanish and the weights are the preferences.
@@ -68,7 +68,7 @@ def aligned_residual(gram: ArrayLike, preference: ArrayLike, weights: ArrayLike,
         >>> aligned_residual([[4.0, 0.0], [0.0, 1.0]], [0.5, 0.5], [0.25, 0.5])
         0.0
     """
-    array = read_square(gram, "the Gramian")
+    array = read_square(gramian, "the Gramian")
     given = read_vector(preference, array.shape[0], "the vector of preferences")
     found = read_vector(weights, array.shape[0], "the weights")
     kept, vectors = _components(array)

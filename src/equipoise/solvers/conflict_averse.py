@@ -15,7 +15,7 @@ from equipoise.solvers.nonnegative import NonnegativeProgram, solve_nonnegative
 _CANCELLATION = 1e3
 
 
-def conflict_averse_weights(gram: ArrayLike, c: float) -> Array:
+def conflict_averse_weights(gramian: ArrayLike, c: float) -> Array:
     """Weights of CAGrad's dual problem.
 
     min F(w) = g_wᵀg_0 + c ‖g_0‖ ‖g_w‖ over the simplex (Liu et al. 2021, "Conflict-averse gradient descent",
@@ -27,7 +27,7 @@ def conflict_averse_weights(gram: ArrayLike, c: float) -> Array:
     cannot overshoot. All quantities are those of the regularised Gramian, so F is smooth where gradients cancel.
 
     Args:
-        gram: Gramian Q of the task gradients [K, K].
+        gramian: Gramian Q of the task gradients [K, K].
         c: radius of the search around the mean gradient, relative to its length; c ≥ 0. With c = 0 the weights do not
             matter, and are uniform.
 
@@ -44,12 +44,12 @@ def conflict_averse_weights(gram: ArrayLike, c: float) -> Array:
         [0.0, 1.0]
     """
     _check_radius(c)
-    scaled = scale_gramian(gram)
+    scaled = scale_gramian(gramian)
     weights, _ = _solve(scaled, c)
     return weights
 
 
-def conflict_averse_direction(gram: ArrayLike, c: float) -> Array:
+def conflict_averse_direction(gramian: ArrayLike, c: float) -> Array:
     """Coefficients of CAGrad's update direction.
 
     d = g_0 + c ‖g_0‖ g_w / ‖g_w‖ (Liu et al. 2021, "Conflict-averse gradient descent", algorithm 1) with the weights of
@@ -60,7 +60,7 @@ def conflict_averse_direction(gram: ArrayLike, c: float) -> Array:
     mean gradient that no task loses from: d = 0 if there is no other. Where all gradients vanish, so does d.
 
     Args:
-        gram: Gramian Q of the task gradients [K, K].
+        gramian: Gramian Q of the task gradients [K, K].
         c: radius of the search around the mean gradient, relative to its length; c ≥ 0.
 
     Returns:
@@ -74,12 +74,12 @@ def conflict_averse_direction(gram: ArrayLike, c: float) -> Array:
         [0.5, 0.5]
     """
     _check_radius(c)
-    scaled = scale_gramian(gram)
+    scaled = scale_gramian(gramian)
     _, extra = _solve(scaled, c)
     return 1.0 / scaled.size + extra
 
 
-def conflict_averse_residual(gram: ArrayLike, c: float, weights: ArrayLike) -> float:
+def conflict_averse_residual(gramian: ArrayLike, c: float, weights: ArrayLike) -> float:
     """How far weights are from those of :func:`conflict_averse_weights`.
 
     The largest violation of ∂F/∂w_j ≥ F, each divided by (1 + c) ‖g_j‖ ‖g_0‖, of Σ w = 1 and of w ≥ 0, with the lengths
@@ -91,12 +91,12 @@ def conflict_averse_residual(gram: ArrayLike, c: float, weights: ArrayLike) -> f
         True
     """
     _check_radius(c)
-    scaled = scale_gramian(gram)
+    scaled = scale_gramian(gramian)
     given = read_vector(weights, scaled.size, "the weights")
     infeasible = max(abs(float(given.sum()) - 1.0), -float(given.min()), 0.0)
     if c == 0.0 or scaled.live.size == 0:
         return infeasible
-    inverse_norms, alignment, _ = _normalise(scaled)
+    inverse_norms, alignment, _ = _normalize(scaled)
     # The lengths of the parts of g_w, in units of the smallest gradient.
     lengths = given[scaled.live] / inverse_norms
     pull = accurate_product(scaled.cosines, lengths)
@@ -118,7 +118,7 @@ def _check_radius(c: float) -> None:
         raise InputError(f"c is {c}; expected a finite number ≥ 0")
 
 
-def _normalise(scaled: ScaledGramian) -> tuple[Array, Array, float]:
+def _normalize(scaled: ScaledGramian) -> tuple[Array, Array, float]:
     """Inverse norms (at most 1), cosines of every task with the mean gradient, and the mean's length.
 
     Norms are in units of the smallest norm in the first, and so is the length.
@@ -138,7 +138,7 @@ def _solve(scaled: ScaledGramian, c: float) -> tuple[Array, Array]:
     nothing = np.zeros(size)
     if c == 0.0 or scaled.live.size == 0:
         return np.full(size, 1.0 / size), nothing
-    inverse_norms, alignment, mean_length = _normalise(scaled)
+    inverse_norms, alignment, mean_length = _normalize(scaled)
     cosines = scaled.cosines
     # F at the single tasks and at the mean, in units of the mean's length times the smallest norm.
     at_tasks = (alignment + c * math.sqrt(1.0 + scaled.ridge)) / inverse_norms

@@ -19,7 +19,7 @@ from equipoise.solvers.gramian import (
 _EPSILON = float(np.finfo(np.float64).eps)
 
 
-def conflict_free_weights(gram: ArrayLike, preference: ArrayLike) -> Array:
+def conflict_free_weights(gramian: ArrayLike, preference: ArrayLike) -> Array:
     """Weights of ConFIG's direction.
 
     With U the unit gradients and p the preferences, d̂ is the unit vector along U⁺p, whose inner products with the unit
@@ -31,7 +31,7 @@ def conflict_free_weights(gram: ArrayLike, preference: ArrayLike) -> Array:
     pseudo-inverse; where nothing of p is left in the range of C (gradients that cancel exactly), the direction is 0.
 
     Args:
-        gram: Gramian Q of the task gradients [K, K].
+        gramian: Gramian Q of the task gradients [K, K].
         preference: p [K], p ≥ 0; 1 each for the paper's default. Its size does not matter.
 
     Returns:
@@ -45,7 +45,7 @@ def conflict_free_weights(gram: ArrayLike, preference: ArrayLike) -> Array:
         >>> conflict_free_weights([[4.0, 0.0], [0.0, 4.0]], [1.0, 1.0]).round(12).tolist()
         [1.0, 1.0]
     """
-    scaled = scale_gramian(gram)
+    scaled = scale_gramian(gramian)
     given = read_vector(preference, scaled.size, "the vector of preferences")
     if (given < 0.0).any():
         raise InputError(f"preferences must be at least 0; got {given.tolist()}")
@@ -61,7 +61,7 @@ def conflict_free_weights(gram: ArrayLike, preference: ArrayLike) -> Array:
     return scaled.spread(lengths * (size / square) / scaled.norms)
 
 
-def conflict_free_residual(gram: ArrayLike, preference: ArrayLike, weights: ArrayLike) -> float:
+def conflict_free_residual(gramian: ArrayLike, preference: ArrayLike, weights: ArrayLike) -> float:
     """How far the direction's inner products with the unit gradients are from what ConFIG asks of them.
 
     With x = √Q_ii w, the distance of C x from its projection onto the line along C C⁺p, relative to ‖C x‖, and the error of the
@@ -71,7 +71,7 @@ def conflict_free_residual(gram: ArrayLike, preference: ArrayLike, weights: Arra
         >>> conflict_free_residual([[4.0, 0.0], [0.0, 4.0]], [1.0, 1.0], [1.0, 1.0]) < 1e-15
         True
     """
-    scaled = scale_gramian(gram)
+    scaled = scale_gramian(gramian)
     aim = read_vector(preference, scaled.size, "the vector of preferences")[scaled.live]
     largest = float(scaled.norms.max(initial=1e-300))
     lengths = read_vector(weights, scaled.size, "the weights")[scaled.live] * (scaled.norms / largest)

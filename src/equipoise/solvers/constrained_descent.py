@@ -25,14 +25,14 @@ __all__ = ["constrained_descent", "constrained_descent_residual", "constraint_mu
 _ROUNDING = 64.0 * float(np.finfo(np.float64).eps)
 
 
-def constrained_descent(gram: ArrayLike, phi: float) -> tuple[Array, float]:
+def constrained_descent(gramian: ArrayLike, phi: float) -> tuple[Array, float]:
     """Multipliers of the common descent direction that lowers a constraint at least as fast as φ asks.
 
     Solves min ½‖Σ λ_i g_i + ν c‖² − ν φ over λ ≥ 0, Σ λ = 1, ν ≥ 0 (thesis, eq. 3.24, the dual of 3.20), exactly.
     The thesis' eq. 3.25 and 3.27 write 2φ where the conditions of 3.20 give φ; here it is φ.
 
     Args:
-        gram: Gramian ``[m + 1, m + 1]`` of g_1 … g_m and, last, c.
+        gramian: Gramian ``[m + 1, m + 1]`` of g_1 … g_m and, last, c.
         phi: φ ≥ 0, the descent that the constraint asks for. Of no effect where c is zero.
 
     Returns:
@@ -44,12 +44,12 @@ def constrained_descent(gram: ArrayLike, phi: float) -> tuple[Array, float]:
     Example:
         Two objectives agree to go left; the constraint wants to go up by 1.
 
-        >>> gram = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-        >>> weights, multiplier = constrained_descent(gram, 1.0)
+        >>> gramian = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        >>> weights, multiplier = constrained_descent(gramian, 1.0)
         >>> weights.tolist(), multiplier
         ([0.5, 0.5], 1.0)
     """
-    whole, phi = _read(gram, phi)
+    whole, phi = _read(gramian, phi)
     inner, along, square = whole[:-1, :-1], whole[:-1, -1], float(whole[-1, -1])
     if inner.shape[0] == 1:
         alone = np.ones(1)
@@ -74,11 +74,11 @@ def constrained_descent(gram: ArrayLike, phi: float) -> tuple[Array, float]:
     )
 
 
-def constraint_multiplier(gram: ArrayLike, weights: ArrayLike, phi: float) -> float:
+def constraint_multiplier(gramian: ArrayLike, weights: ArrayLike, phi: float) -> float:
     """The best ν for given λ: max(0, (φ − ⟨c, Σ λ_i g_i⟩)/‖c‖²), 0 where c is zero (thesis, eq. 3.27, with φ for 2φ).
 
     Args:
-        gram: Gramian ``[m + 1, m + 1]`` of the objectives' gradients and, last, the constraint's.
+        gramian: Gramian ``[m + 1, m + 1]`` of the objectives' gradients and, last, the constraint's.
         weights: λ ``[m]``.
         phi: φ ≥ 0.
 
@@ -89,12 +89,12 @@ def constraint_multiplier(gram: ArrayLike, weights: ArrayLike, phi: float) -> fl
         >>> constraint_multiplier([[1.0, 0.5], [0.5, 1.0]], [1.0], 0.75)
         0.25
     """
-    whole, phi = _read(gram, phi)
+    whole, phi = _read(gramian, phi)
     given = read_vector(weights, whole.shape[0] - 1, "the weights")
     return _multiplier(whole[:-1, -1], float(whole[-1, -1]), given, phi)
 
 
-def constrained_descent_residual(gram: ArrayLike, phi: float, weights: ArrayLike, multiplier: float) -> float:
+def constrained_descent_residual(gramian: ArrayLike, phi: float, weights: ArrayLike, multiplier: float) -> float:
     """How far multipliers are from the optimality conditions of :func:`constrained_descent`.
 
     The largest of: |Σ λ − 1|, −min λ, −ν ‖c‖/s; the violation of complementarity of the λ_i, max over i of
@@ -106,7 +106,7 @@ def constrained_descent_residual(gram: ArrayLike, phi: float, weights: ArrayLike
         >>> constrained_descent_residual([[1.0, 0.5], [0.5, 1.0]], 0.75, [1.0], 0.25)
         0.0
     """
-    whole, phi = _read(gram, phi)
+    whole, phi = _read(gramian, phi)
     given = read_vector(weights, whole.shape[0] - 1, "the weights")
     length = float(np.sqrt(whole[-1, -1]))
     scale = float(np.sqrt(whole.diagonal()[:-1].max()))
@@ -138,8 +138,8 @@ def _objective(whole: Array, phi: float, weights: Array, multiplier: float) -> f
     return 0.5 * float(both @ whole @ both) - multiplier * phi
 
 
-def _read(gram: ArrayLike, phi: float) -> tuple[Array, float]:
-    whole = read_square(gram, "the Gramian")
+def _read(gramian: ArrayLike, phi: float) -> tuple[Array, float]:
+    whole = read_square(gramian, "the Gramian")
     if whole.shape[0] < 2:
         raise InputError("the Gramian has one row; expected those of m ≥ 1 objectives and, last, the constraint")
     if not 0.0 <= phi < float("inf"):

@@ -19,7 +19,7 @@ _EPSILON = float(np.finfo(np.float64).eps)
 _ROUNDS = 8
 
 
-def dual_cone_projection(gram: ArrayLike, coefficients: ArrayLike) -> Array:
+def dual_cone_projection(gramian: ArrayLike, coefficients: ArrayLike) -> Array:
     """Weights of the projection of a combination of task gradients onto their dual cone.
 
     min ‖Σ (w_i - u_i) g_i‖² over directions d = Σ w_i g_i with g_iᵀd ≥ 0 (Lopez-Paz and Ranzato 2017, "Gradient episodic
@@ -28,7 +28,7 @@ def dual_cone_projection(gram: ArrayLike, coefficients: ArrayLike) -> Array:
     w that give the same d.
 
     Args:
-        gram: Gramian Q of the task gradients [K, K].
+        gramian: Gramian Q of the task gradients [K, K].
         coefficients: u [K]: what is projected is Σ u_i g_i; u ≥ 0.
 
     Returns:
@@ -41,7 +41,7 @@ def dual_cone_projection(gram: ArrayLike, coefficients: ArrayLike) -> Array:
         >>> dual_cone_projection([[1.0, -0.5], [-0.5, 1.0]], [1.0, 0.0]).tolist()
         [1.0, 0.5]
     """
-    scaled = scale_gramian(gram)
+    scaled = scale_gramian(gramian)
     given = _read_coefficients(coefficients, scaled.size)
     weights = given.copy()
     live = scaled.live
@@ -57,7 +57,7 @@ def dual_cone_projection(gram: ArrayLike, coefficients: ArrayLike) -> Array:
     return weights
 
 
-def unconflicting_weights(gram: ArrayLike, preference: ArrayLike) -> Array:
+def unconflicting_weights(gramian: ArrayLike, preference: ArrayLike) -> Array:
     """Weights of the sum of all task gradients, each projected onto the dual cone and multiplied by its preference.
 
     Σ_k p_k π(g_k), π being the projection (Quinton and Rey 2024, "Jacobian descent for multi-objective optimization",
@@ -66,7 +66,7 @@ def unconflicting_weights(gram: ArrayLike, preference: ArrayLike) -> Array:
     a task's first guess is that those it conflicts with are active.
 
     Args:
-        gram: Gramian Q of the task gradients [K, K].
+        gramian: Gramian Q of the task gradients [K, K].
         preference: p [K], p ≥ 0; 1/K each for the paper's mean.
 
     Returns:
@@ -79,7 +79,7 @@ def unconflicting_weights(gram: ArrayLike, preference: ArrayLike) -> Array:
         >>> unconflicting_weights([[1.0, -0.5], [-0.5, 1.0]], [0.5, 0.5]).tolist()
         [0.75, 0.75]
     """
-    scaled = scale_gramian(gram)
+    scaled = scale_gramian(gramian)
     given = _read_coefficients(preference, scaled.size)
     weights = given.copy()
     live = scaled.live
@@ -93,7 +93,7 @@ def unconflicting_weights(gram: ArrayLike, preference: ArrayLike) -> Array:
     return weights
 
 
-def dual_cone_residual(gram: ArrayLike, coefficients: ArrayLike, weights: ArrayLike) -> float:
+def dual_cone_residual(gramian: ArrayLike, coefficients: ArrayLike, weights: ArrayLike) -> float:
     """How far weights are from those of :func:`dual_cone_projection`.
 
     With lengths x = √Q_ii w and a = √Q_ii u: the largest violation of C̃x ≥ 0, x ≥ a and of complementarity between the
@@ -103,7 +103,7 @@ def dual_cone_residual(gram: ArrayLike, coefficients: ArrayLike, weights: ArrayL
         >>> dual_cone_residual([[1.0, -0.5], [-0.5, 1.0]], [1.0, 0.0], [1.0, 0.5])
         0.0
     """
-    scaled = scale_gramian(gram)
+    scaled = scale_gramian(gramian)
     norms = scaled.norms / scaled.norms.max(initial=1e-300)
     least = _read_coefficients(coefficients, scaled.size)[scaled.live] * norms
     lengths = read_vector(weights, scaled.size, "the weights")[scaled.live] * norms

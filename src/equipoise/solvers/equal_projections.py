@@ -11,7 +11,7 @@ from equipoise.solvers.gramian import Array, accurate_product, read_vector, scal
 _LARGEST_TOTAL = 1e8
 
 
-def equal_projections(gram: ArrayLike) -> Array:
+def equal_projections(gramian: ArrayLike) -> Array:
     """Weights whose combined gradient has the same projection on the direction of every task gradient.
 
     Σ w = 1 and dᵀg_i / ‖g_i‖ equal for all i, where d = Σ w_i g_i (Liu et al. 2021, "Towards impartial multi-task
@@ -25,7 +25,7 @@ def equal_projections(gram: ArrayLike) -> Array:
     combine to (nearly) that.
 
     Args:
-        gram: Gramian Q of the task gradients [K, K].
+        gramian: Gramian Q of the task gradients [K, K].
 
     Returns:
         w [K]; :func:`equal_projections_residual` is at most 1e-12. Tasks with a zero gradient, which have no direction,
@@ -38,7 +38,7 @@ def equal_projections(gram: ArrayLike) -> Array:
         >>> equal_projections([[4.0, 0.0], [0.0, 1.0]]).round(6).tolist()
         [0.333333, 0.666667]
     """
-    scaled = scale_gramian(gram)
+    scaled = scale_gramian(gramian)
     if scaled.live.size == 0:
         return np.full(scaled.size, 1.0 / scaled.size)
     weights = solve_linear(scaled.cosines, np.ones_like(scaled.norms))
@@ -49,7 +49,7 @@ def equal_projections(gram: ArrayLike) -> Array:
     return scaled.spread(weights)
 
 
-def equal_projections_residual(gram: ArrayLike, weights: ArrayLike) -> float:
+def equal_projections_residual(gramian: ArrayLike, weights: ArrayLike) -> float:
     """How far weights are from those of :func:`equal_projections`.
 
     max_i |p_i - p̄| / Σ_j |C̃_ij| √Q_jj |w_j|, p_i being the projection of the combined gradient on the direction of
@@ -60,7 +60,7 @@ def equal_projections_residual(gram: ArrayLike, weights: ArrayLike) -> float:
         >>> equal_projections_residual([[4.0, 0.0], [0.0, 1.0]], [1 / 3, 2 / 3]) < 1e-15
         True
     """
-    scaled = scale_gramian(gram)
+    scaled = scale_gramian(gramian)
     given = read_vector(weights, scaled.size, "the weights")
     total = float(np.abs(given).sum())
     wrong_sum = min(abs(float(given.sum()) - 1.0) / max(total, 1.0), abs(total - 1.0))

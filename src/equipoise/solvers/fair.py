@@ -29,7 +29,7 @@ _ROUNDS = 60
 _STAGES = 60
 
 
-def fair_weights(gram: ArrayLike, alpha: float) -> Array:
+def fair_weights(gramian: ArrayLike, alpha: float) -> Array:
     """Weights of the α-fair bargain between the tasks.
 
     w > 0 with (Q w)_i = w_i^(-1/α) (Ban and Ji 2024, "Fair resource allocation in multi-task learning"): the
@@ -39,7 +39,7 @@ def fair_weights(gram: ArrayLike, alpha: float) -> Array:
     has large but finite weights and a direction that is close to zero.
 
     Args:
-        gram: Gramian Q of the task gradients [K, K].
+        gramian: Gramian Q of the task gradients [K, K].
         alpha: α > 0; small values favour the sum of improvements, large ones the smallest improvement.
 
     Returns:
@@ -54,14 +54,14 @@ def fair_weights(gram: ArrayLike, alpha: float) -> Array:
         [0.5, 1.0]
     """
     _check_alpha(alpha)
-    scaled = scale_gramian(gram)
+    scaled = scale_gramian(gramian)
     logarithms = solve_fair(scaled.cosines, np.log(scaled.norms), alpha)
     logarithms -= np.log(scaled.norms)
     np.clip(logarithms, -_LOGARITHM_LIMIT, _LOGARITHM_LIMIT, out=logarithms)
     return scaled.spread(np.exp(logarithms))
 
 
-def fair_residual(gram: ArrayLike, alpha: float, weights: ArrayLike) -> float:
+def fair_residual(gramian: ArrayLike, alpha: float, weights: ArrayLike) -> float:
     """How far weights are from those of :func:`fair_weights`.
 
     max_i |(Q̃ w)_i - w_i^(-1/α)| / Σ_j |Q̃_ij w_j|, with Q̃ the regularised Gramian: the relative change in the entries of
@@ -74,7 +74,7 @@ def fair_residual(gram: ArrayLike, alpha: float, weights: ArrayLike) -> float:
         True
     """
     _check_alpha(alpha)
-    scaled = scale_gramian(gram)
+    scaled = scale_gramian(gramian)
     given = read_vector(weights, scaled.size, "the weights")[scaled.live]
     if given.size == 0:
         return 0.0

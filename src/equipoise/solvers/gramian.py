@@ -90,14 +90,14 @@ def read_vector(vector: ArrayLike, size: int, name: str) -> Array:
     return array
 
 
-def scale_gramian(gram: ArrayLike) -> ScaledGramian:
+def scale_gramian(gramian: ArrayLike) -> ScaledGramian:
     """Scales a Gramian to cosines and adds the ridge described at the top of this file.
 
     The matrix is symmetrised. A task whose squared norm is not a normal positive number (below 2e-308) counts as having
     a zero gradient.
 
     Args:
-        gram: Gramian of the task gradients [K, K].
+        gramian: Gramian of the task gradients [K, K].
 
     Raises:
         InputError: the Gramian is not square or not finite.
@@ -109,7 +109,7 @@ def scale_gramian(gram: ArrayLike) -> ScaledGramian:
         >>> scaled.cosines.tolist()
         [[1.0, 0.5], [0.5, 1.0]]
     """
-    array = read_square(gram, "the Gramian")
+    array = read_square(gramian, "the Gramian")
     size = array.shape[0]
     squares = array.diagonal()
     live = (squares >= np.finfo(np.float64).tiny).nonzero()[0]

@@ -9,7 +9,7 @@ from equipoise.solvers.gramian import Array, accurate_product, read_vector, scal
 from equipoise.solvers.nonnegative import solve_nonnegative
 
 
-def minimum_norm_point(gram: ArrayLike) -> Array:
+def minimum_norm_point(gramian: ArrayLike) -> Array:
     """Weights of the point of smallest norm in the convex hull of the task gradients.
 
     min wᵀQ w over w ≥ 0, Σ w = 1 (Désidéri 2012; Sener and Koltun 2018, eq. 3), by an exact active-set method.
@@ -20,7 +20,7 @@ def minimum_norm_point(gram: ArrayLike) -> Array:
     minimiser is not unique, the ridge chooses the one with the smallest Σ Q_ii w_i², so equal tasks get equal weights.
 
     Args:
-        gram: Gramian Q of the task gradients [K, K].
+        gramian: Gramian Q of the task gradients [K, K].
 
     Returns:
         w [K], non-negative and with sum 1; :func:`minimum_norm_residual` is at most 1e-10.
@@ -32,7 +32,7 @@ def minimum_norm_point(gram: ArrayLike) -> Array:
         >>> minimum_norm_point([[4.0, 0.0], [0.0, 1.0]]).tolist()
         [0.2, 0.8]
     """
-    scaled = scale_gramian(gram)
+    scaled = scale_gramian(gramian)
     size = scaled.size
     if scaled.live.size < size:
         idle = np.full(size, 1.0 / (size - scaled.live.size))
@@ -57,7 +57,7 @@ def minimum_norm_point(gram: ArrayLike) -> Array:
     return weights
 
 
-def minimum_norm_residual(gram: ArrayLike, weights: ArrayLike) -> float:
+def minimum_norm_residual(gramian: ArrayLike, weights: ArrayLike) -> float:
     """How far weights are from those of :func:`minimum_norm_point`.
 
     The largest of max_j (wᵀQ̃w - (Q̃w)_j) / (√Q_jj Σ_i w_i √Q_ii), |Σ w - 1| and -min w, with Q̃ the regularised Gramian.
@@ -68,7 +68,7 @@ def minimum_norm_residual(gram: ArrayLike, weights: ArrayLike) -> float:
         >>> minimum_norm_residual([[1.0, 0.0], [0.0, 1.0]], [0.5, 0.5])
         0.0
     """
-    scaled = scale_gramian(gram)
+    scaled = scale_gramian(gramian)
     given = read_vector(weights, scaled.size, "the weights")
     infeasible = max(abs(float(given.sum()) - 1.0), -float(given.min()), 0.0)
     if scaled.live.size < scaled.size:

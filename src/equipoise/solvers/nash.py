@@ -15,7 +15,7 @@ _ROUNDS = 60
 _DAMPED_ROUNDS = 1000
 
 
-def nash_bargaining(gram: ArrayLike) -> Array:
+def nash_bargaining(gramian: ArrayLike) -> Array:
     """Weights of the Nash bargaining solution.
 
     α > 0 with α_i (Q α)_i = 1 (Navon et al. 2022, "Multi-task learning as a bargaining game"): the minimiser of the
@@ -25,7 +25,7 @@ def nash_bargaining(gram: ArrayLike) -> Array:
     has large but finite weights, and its direction is no longer than √K in any case, as αᵀQ̃ α = K.
 
     Args:
-        gram: Gramian Q of the task gradients [K, K].
+        gramian: Gramian Q of the task gradients [K, K].
 
     Returns:
         α [K], positive, except that tasks with a zero gradient, which no weight can improve, have weight 0.
@@ -38,11 +38,11 @@ def nash_bargaining(gram: ArrayLike) -> Array:
         >>> nash_bargaining([[4.0, 0.0], [0.0, 1.0]]).tolist()
         [0.5, 1.0]
     """
-    scaled = scale_gramian(gram)
+    scaled = scale_gramian(gramian)
     return scaled.spread(solve_bargaining(scaled.cosines) / scaled.norms)
 
 
-def nash_residual(gram: ArrayLike, weights: ArrayLike) -> float:
+def nash_residual(gramian: ArrayLike, weights: ArrayLike) -> float:
     """How far weights are from those of :func:`nash_bargaining`.
 
     max_i |α_i (Q̃ α)_i - 1| / Σ_j |α_i Q̃_ij α_j|, with Q̃ the regularised Gramian: the relative change in the entries
@@ -54,7 +54,7 @@ def nash_residual(gram: ArrayLike, weights: ArrayLike) -> float:
         >>> nash_residual([[4.0, 0.0], [0.0, 1.0]], [0.5, 1.0])
         0.0
     """
-    scaled = scale_gramian(gram)
+    scaled = scale_gramian(gramian)
     lengths = read_vector(weights, scaled.size, "the weights")[scaled.live] * scaled.norms
     if lengths.size == 0:
         return 0.0

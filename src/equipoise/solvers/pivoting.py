@@ -70,7 +70,7 @@ def find_support(problem: SupportProblem, support: Mask) -> tuple[Array, Mask]:
 def _descend(problem: SupportProblem, feasible: Array) -> tuple[Array, Mask]:
     """Primal active-set method from a feasible point."""
     size = feasible.shape[0]
-    current, support = _minimise_on_face(problem, feasible, feasible > 0.0)
+    current, support = _minimize_on_face(problem, feasible, feasible > 0.0)
     refused = np.zeros(size, dtype=np.bool_)
     several = True
     for _ in range(10 * size + 10):
@@ -82,7 +82,7 @@ def _descend(problem: SupportProblem, feasible: Array) -> tuple[Array, Mask]:
         # Letting the steepest enter together saves rounds. If none of them can grow, only the very steepest is tried;
         # if that cannot either, its slope was rounding, and it is set aside.
         entering = falling <= 0.5 * steepest if several else falling == steepest
-        moved, widened = _minimise_on_face(problem, current, support | entering)
+        moved, widened = _minimize_on_face(problem, current, support | entering)
         if not np.array_equal(widened, support):
             current, support, several = moved, widened, True
             refused[:] = False
@@ -93,7 +93,7 @@ def _descend(problem: SupportProblem, feasible: Array) -> tuple[Array, Mask]:
     return current, support
 
 
-def _minimise_on_face(problem: SupportProblem, current: Array, support: Mask) -> tuple[Array, Mask]:
+def _minimize_on_face(problem: SupportProblem, current: Array, support: Mask) -> tuple[Array, Mask]:
     """Moves to the minimum on a face of the feasible set, dropping variables that reach zero on the way."""
     while True:
         target = problem.solve(support)

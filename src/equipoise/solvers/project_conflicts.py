@@ -30,7 +30,7 @@ def random_orders(tasks: int, generator: np.random.Generator) -> NDArray[np.intp
     return generator.permuted(others, axis=1)
 
 
-def project_conflicts(gram: ArrayLike, orders: ArrayLike) -> Array:
+def project_conflicts(gramian: ArrayLike, orders: ArrayLike) -> Array:
     """Coefficients of the sum of all task gradients after gradient surgery.
 
     Each gradient g_i visits the others in turn; wherever its current form h conflicts with g_j, hᵀg_j < 0, it is
@@ -39,7 +39,7 @@ def project_conflicts(gram: ArrayLike, orders: ArrayLike) -> Array:
     coefficients are kept, and all K tasks take each turn together.
 
     Args:
-        gram: Gramian Q of the task gradients [K, K].
+        gramian: Gramian Q of the task gradients [K, K].
         orders: for each task, the order in which it visits others, indices [K, n]; :func:`random_orders` draws them.
 
     Returns:
@@ -52,7 +52,7 @@ def project_conflicts(gram: ArrayLike, orders: ArrayLike) -> Array:
         >>> project_conflicts([[1.0, -0.5], [-0.5, 1.0]], [[1], [0]]).tolist()
         [1.5, 1.5]
     """
-    array = read_square(gram, "the Gramian")
+    array = read_square(gramian, "the Gramian")
     size = array.shape[0]
     turns = np.asarray(orders)
     if turns.size == 0:

@@ -15,7 +15,7 @@ _LARGEST_TARGET = 1.0 - 0.5e-8
 _VANISHED = 1e-7
 
 
-def vaccinate(gram: ArrayLike, orders: ArrayLike, targets: ArrayLike) -> tuple[Array, Array]:
+def vaccinate(gramian: ArrayLike, orders: ArrayLike, targets: ArrayLike) -> tuple[Array, Array]:
     """Coefficients of the sum of all task gradients after gradient vaccine.
 
     Each gradient g_i visits the others in turn. Where the cosine φ between its current form h and g_j is below the target
@@ -24,7 +24,7 @@ def vaccinate(gram: ArrayLike, orders: ArrayLike, targets: ArrayLike) -> tuple[A
     the g_j, so only coefficients and lengths are kept, and all K tasks take each turn together.
 
     Args:
-        gram: Gramian Q of the task gradients [K, K].
+        gramian: Gramian Q of the task gradients [K, K].
         orders: for each task, the order in which it visits the others, indices [K, K - 1].
         targets: φ̂ [K, K], between -1 and 1; those above cos 1e-4 count as that.
 
@@ -40,7 +40,7 @@ def vaccinate(gram: ArrayLike, orders: ArrayLike, targets: ArrayLike) -> tuple[A
         >>> coefficients.round(12).tolist(), met[0, 1].tolist()
         ([1.5, 1.5], -0.5)
     """
-    array = read_square(gram, "the Gramian")
+    array = read_square(gramian, "the Gramian")
     size = array.shape[0]
     wanted = read_square(targets, "the matrix of targets")
     turns = np.asarray(orders)

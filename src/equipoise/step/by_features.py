@@ -1,4 +1,4 @@
-"""The way with gradients at a module's output: each head is differentiated once a task, the encoder once a step."""
+"""The way with gradients at a module's output: each head is differentiated once per task, the encoder once per step."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class ByFeatures:
         present, means = seen.present, seen.means()
         names = context.names(present)
         # Every process holds other samples, so the inner products over the joint batch are the sum of theirs.
-        gram = select(context.processes.sum(engine.gramian()), present)
-        gram = unscaled(gram, torch.ones(len(present)), turn.scale)
-        overflow = check_rows(context, turn, gram.diagonal(), means, names)
+        gramian = select(context.processes.sum(engine.gramian()), present)
+        gramian = unscaled(gramian, torch.ones(len(present)), turn.scale)
+        overflow = check_rows(context, turn, gramian.diagonal(), means, names)
         full = torch.zeros(len(context.tasks), dtype=torch.float64)
         weights: Tensor | None = None
         direction: Tensor | None = None
@@ -49,7 +49,7 @@ class ByFeatures:
             if not overflow:
                 direction = direct_features(context, engine, turn, seen)
         else:
-            weights = context.decide(turn, present, means, gramian=gram)
+            weights = context.decide(turn, present, means, gramian=gramian)
             full[list(present)] = weights.double().cpu()
         with without_autocast(engine.rows.device):
             if direction is None:
@@ -59,8 +59,8 @@ class ByFeatures:
         rows = self._rows(turn, present) if isinstance(turn.balancer, OnFeatures) and not overflow else None
         context.processes.sum_gradients(context.everything())
         context.check_gradients(turn, context.everything(), present)
-        report = StepReport(names, means, weights, gram, turn.step, skipped=overflow)
-        return report, context.observation(turn, present, means, gram, rows)
+        report = StepReport(names, means, weights, gramian, turn.step, skipped=overflow)
+        return report, context.observation(turn, present, means, gramian, rows)
 
     def _fill(self, turn: Turn) -> SeenLosses:
         context, engine = self.context, self.engine

@@ -1,4 +1,4 @@
-"""The way of balancers that look at task gradients: a backward pass a task, then the weighted sum of the rows."""
+"""The way of balancers that look at task gradients: one backward pass per task, then the weighted sum of the rows."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ class ByGradients:
         seen, factors = self._fill(engine, turn, first, turn.source.losses)
         present, means = seen.present, seen.means()
         names = context.names(present)
-        gram: Tensor | None = None
+        gramian: Tensor | None = None
         weights: Tensor | None = None
         if turn.balancer.needs == "gramian":
-            gram = unscaled(select(engine.gramian(), present), factors[list(present)], turn.scale)
-            squares = gram.diagonal()
+            gramian = unscaled(select(engine.gramian(), present), factors[list(present)], turn.scale)
+            squares = gramian.diagonal()
         else:
             squares = select(engine.row_norms(), present)
         overflow = check_rows(context, turn, squares, means, names)
@@ -75,8 +75,8 @@ class ByGradients:
             direction = engine.combine(torch.full((len(context.tasks),), torch.inf))
         elif overflow:
             direction = engine.combine(torch.ones(len(context.tasks)))
-        elif gram is not None:
-            weights = context.decide(turn, present, means, gramian=gram, crossing=crossing)
+        elif gramian is not None:
+            weights = context.decide(turn, present, means, gramian=gramian, crossing=crossing)
             full = torch.zeros(len(context.tasks), dtype=torch.float64)
             full[list(present)] = weights.double().cpu()
             direction = engine.combine(full * factors)
@@ -85,11 +85,11 @@ class ByGradients:
         engine.deliver(direction)
         others = context.others()
         context.processes.sum_gradients(others)
-        if pulling is not None and weights is not None and gram is not None:
-            pulling.add(engine, weights, gram, seen, factors)
+        if pulling is not None and weights is not None and gramian is not None:
+            pulling.add(engine, weights, gramian, seen, factors)
         context.check_gradients(turn, others, present)
-        report = StepReport(names, means, weights, gram, turn.step, skipped=overflow)
-        return report, context.observation(turn, present, means, gram)
+        report = StepReport(names, means, weights, gramian, turn.step, skipped=overflow)
+        return report, context.observation(turn, present, means, gramian)
 
     def gramian(self, turn: Turn) -> Tensor:
         """The Gramian ``[k, k]`` of the tasks present; ``.grad`` stays as it is."""
@@ -284,11 +284,11 @@ def select(values: Tensor, present: Sequence[int]) -> Tensor:
     return values[index] if values.dim() == 1 else values[index][:, index]
 
 
-def unscaled(gram: Tensor, factors: Tensor, scale: Tensor | None) -> Tensor:
+def unscaled(gramian: Tensor, factors: Tensor, scale: Tensor | None) -> Tensor:
     """The Gramian of the tasks' mean gradients, from that of the rows ``[k, k]`` as they were written."""
     if bool((factors != 1).any()):
-        gram = gram * torch.outer(factors, factors)
-    return gram if scale is None else gram / scale.cpu().double().square()
+        gramian = gramian * torch.outer(factors, factors)
+    return gramian if scale is None else gramian / scale.cpu().double().square()
 
 
 def check_rows(context: Context, turn: Turn, squares: Tensor, means: Tensor, names: Sequence[str]) -> bool:
@@ -297,7 +297,7 @@ def check_rows(context: Context, turn: Turn, squares: Tensor, means: Tensor, nam
     Args:
         context: tasks and checks.
         turn: the step.
-        squares: one number a task ``[k]`` that is finite if its gradient is.
+        squares: one number per task ``[k]`` that is finite if its gradient is.
         means: losses ``[k]``.
         names: of these tasks.
     """

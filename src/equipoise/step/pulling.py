@@ -63,18 +63,18 @@ class Pulling:
         own = (leaf for found in self.context.shared.own.values() for leaf in found)
         self._before = {leaf: leaf.grad.clone() for leaf in own if leaf.grad is not None}
 
-    def add(self, engine: TaskGradients, weights: Tensor, gram: Tensor, seen: SeenLosses, factors: Tensor) -> None:
+    def add(self, engine: TaskGradients, weights: Tensor, gramian: Tensor, seen: SeenLosses, factors: Tensor) -> None:
         """Adds to ``.grad``, which holds the tasks' own gradients by now.
 
         Args:
-            engine: with a row a task.
+            engine: with one row per task.
             weights: the decision ``[k]``.
-            gram: of the task gradients, ``[k, k]``.
+            gramian: of the task gradients, ``[k, k]``.
             seen: losses and how often each was seen.
             factors: what the rows ``[K]`` are to be multiplied with.
         """
         with torch.no_grad():
-            pull = self.balancer.pull(weights, gram)
+            pull = self.balancer.pull(weights, gramian)
         if pull is None:
             return
         groups = self._groups(pull, seen.present)

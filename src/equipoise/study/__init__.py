@@ -1,7 +1,7 @@
 """Studies: compare balancing methods over seeds on one problem, with single-task training as the baseline.
 
 A :class:`Problem` says how to build the model and its losses, where the batches come from and how the result is judged.
-A :class:`Study` trains it with every method and every seed, each run in a process of its own, and keeps one JSON file a run
+A :class:`Study` trains it with every method and every seed, each run in a process of its own, and keeps one JSON file per run
 in its folder. Killed at any moment, it goes on where it was; :meth:`Study.report` turns the folder into tables and
 pictures.
 
@@ -10,8 +10,7 @@ Rooms, in the order in which a study passes through them:
 =================  =====================================================================================
 ``problem.py``     what is trained and how it is judged; ``reported.py``: by which of its epochs
 ``problems.py``    the embedded problem; finding one by name or in a user's file
-``methods.py``     "cagrad:c=0.2" → a method to compare; ``options.py`` reads the options
-``teleports.py``   "cost(gamma=0.2)+" → the teleport that goes on top of it
+``methods.py``     "cost(gamma=0.2)+cagrad:c=0.2" → a method to compare; ``serves.py`` which problem can be trained with it
 ``shelf.py``       every method that is known by name; ``task_weights.py`` those that learn weights on validation data
 ``trainers.py``    what a method makes for a run: what takes the steps, and on which batches
 ``names.py``       labels where there is little room for them

@@ -11,10 +11,12 @@ from torch import nn
 
 from equipoise import balance
 from equipoise.errors import InputError
-from equipoise.study.options import read_options, split_outside, written
-from equipoise.study.shelf import Kind, find
-from equipoise.study.teleports import divide, parse_teleport
-from equipoise.study.trainers import Made, Stage, Trained, balanced
+from equipoise.method import MethodSpec, Nested, as_teleport, make_teleport, seeded, settled
+from equipoise.optimizer import Teleport
+from equipoise.study.shelf import find
+from equipoise.study.task_weights import TaskWeightsInfo
+from equipoise.study.trainers import Made, Stage, Trained, trained
+from equipoise.teleport.text import options_of, shortest
 
 __all__ = ["Method", "MethodLike", "parse_method", "parse_methods"]
 
@@ -30,38 +32,39 @@ class Method:
             more, ``teleport``: COST's options with the values in force, or ``"own"`` for a user's own teleport.
         make: ``make(seed)`` gives a fresh balancer, or what else runs are made of, for the run of that seed.
         teleport: ``teleport(seed)`` gives a fresh teleport for it; ``None`` if the method does not teleport.
-        kind: turns what was made into a run.
+        spec: the method as a value, options equal to their defaults left out; ``None`` for a user's own balancer or teleport.
     """
 
     label: str
     name: str
     options: Mapping[str, Any]
     make: Callable[[int], Made] = field(compare=False, repr=False)
-    teleport: Callable[[int], Any] | None = field(default=None, compare=False, repr=False)
-    kind: Kind = field(default=balanced, compare=False, repr=False)
+    teleport: Callable[[int], Teleport] | None = field(default=None, compare=False, repr=False)
+    spec: MethodSpec | None = field(default=None, compare=False)
 
     def trained(self, stage: Stage) -> Trained:
         """What a run trains with, and on which batches."""
-        return self.kind(self.make(stage.seed), self.teleport, stage)
+        return trained(self.make(stage.seed), self.teleport, stage)
 
 
-MethodLike: TypeAlias = "str | Method | balance.Balancer | tuple[str, Any] | tuple[str, Any, Any]"
+MethodLike: TypeAlias = "str | MethodSpec | Method | balance.Balancer | tuple[str, Any] | tuple[str, Any, Any]"
 
 
-def parse_method(text: str) -> Method:
+def parse_method(method: str | MethodSpec) -> Method:
     """Reads ``name`` or ``name:option=value,option=value``, either with ``cost+`` or ``cost(option=value)+`` before it.
 
     A method that has an option ``seed`` gets the run's own seed, unless the text sets one. Options equal to their
     defaults are left out of the label: ``cagrad:c=0.4`` and ``cagrad`` are one method.
 
     Args:
-        text: as on the command line. Values are Python literals; anything else is taken as a string. The options of
-            ``cost`` are those of :func:`equipoise.study.teleports.parse_teleport`.
+        method: as :meth:`equipoise.method.MethodSpec.parse` reads it, or such a value. Beside the balancers there are the
+            methods that learn task weights on validation data. The options of ``cost`` are those of
+            :func:`equipoise.teleport.text.cost_of`.
 
     Raises:
         UnknownMethodError: there is no such method; near misses are suggested.
         UnknownOptionError: the method has no such option; near misses are suggested.
-        InputError: not of the form ``option=value``, or a value that the method refuses.
+        InputError: text of another form, or a value that the method refuses.
 
     Example:
         >>> parse_method("FairGrad:alpha=2").label
@@ -69,15 +72,27 @@ def parse_method(text: str) -> Method:
         >>> parse_method("COST(gamma=0.2)+FairGrad:alpha=2").label
         'cost(gamma=0.2)+fairgrad:alpha=2'
     """
-    before, balancer = divide(text.strip())
-    if balancer.partition("(")[0].strip().lower() in ("cost", ""):
-        raise InputError(f'"{text}": COST goes on top of a method; write "cost+fairgrad" or "cost(gamma=0.2)+fairgrad"')
-    if not before:
-        return _balancer(balancer)
-    teleport, method = parse_teleport(before), _balancer(balancer)
-    _refuse_teleport(method)
-    options = {**method.options, "teleport": dict(teleport.options)}
-    return Method(f"{teleport.label}+{method.label}", method.name, options, method.make, teleport.make)
+    spec = MethodSpec.parse(method)
+    info, given = find(spec.name), settled(spec.options)
+
+    def make(seed: int) -> Made:
+        return info.make(**seeded(given, info.options, seed))
+
+    make(0)  # refuses bad values now, before anything runs
+    # The default of a seed stands for the run's own, so that a seed is never one that could be left out.
+    changed = {key: given[key] for key in info.options if key in given and (key == "seed" or given[key] != info.options[key])}
+    options = {
+        key: str(value) if isinstance(value := given.get(key, default), Nested) else value
+        for key, default in info.options.items()
+        if key != "seed" or key in given
+    }
+    if spec.teleport is None:
+        short = MethodSpec(info.name, changed)
+        return Method(str(short), info.name, options, make, spec=short)
+    teleport, in_force, make_one = _teleport(spec.teleport)
+    short = MethodSpec(info.name, changed, teleport)
+    _refuse_teleport(info.name, str(short.balancer))
+    return Method(str(short), info.name, {**options, "teleport": in_force}, make, make_one, short)
 
 
 def parse_methods(methods: str | Iterable[MethodLike] | Mapping[str, Any]) -> tuple[Method, ...]:
@@ -85,10 +100,11 @@ def parse_methods(methods: str | Iterable[MethodLike] | Mapping[str, Any]) -> tu
 
     Args:
         methods: ``"ls,cagrad:c=0.2,cost+si"``; or a sequence of such texts, of balancers (each run gets a copy), of
-            ``(label, balancer or function that makes one)``, of ``(label, balancer, teleport)`` and of :class:`Method`;
-            or a mapping label → balancer or function, or label → (balancer, teleport). A function may take the run's
-            seed, or nothing. A teleport is a :class:`~equipoise.teleport.COST` (each run gets a copy, with the seed it
-            has), a function that makes one, or a text such as ``"cost(gamma=0.2)"``.
+            ``(label, balancer or function that makes one)``, of ``(label, balancer, teleport)``, of
+            :class:`~equipoise.MethodSpec` and of :class:`Method`; or a mapping label → balancer or function, or
+            label → (balancer, teleport). A function may take the run's seed, or nothing. A teleport is a
+            :class:`~equipoise.teleport.COST` (each run gets a copy, with the seed it has), a function that makes one, or a
+            text such as ``"cost(gamma=0.2)"``.
 
     Raises:
         InputError: nothing given, or something that is no method; see also :func:`parse_method`.
@@ -102,41 +118,36 @@ def parse_methods(methods: str | Iterable[MethodLike] | Mapping[str, Any]) -> tu
         equipoise.errors.UnknownOptionError: method "fairgrad" has no option "beta". Its options: alpha
     """
     if isinstance(methods, str):
-        entries: list[Any] = _listed(methods)
+        entries: list[Any] = list(MethodSpec.parse_all(methods))
     elif isinstance(methods, Mapping):
         entries = [(label, *(own if isinstance(own, tuple) else (own,))) for label, own in methods.items()]
     else:
         entries = list(methods)
     read: dict[str, Method] = {}
     for entry in entries:
-        for method in [parse_method(text) for text in _listed(entry)] if isinstance(entry, str) else [_own(entry)]:
+        for one in MethodSpec.parse_all(entry) if isinstance(entry, str) else [entry]:
+            method = _own(one)
             read.setdefault(method.label, method)
     if not read:
         raise InputError('a study needs at least one method, such as "ls,fairgrad"')
     return tuple(read.values())
 
 
-def _balancer(text: str) -> Method:
-    """A method of the registry, without a teleport."""
-    name, _, rest = text.partition(":")
-    info, kind, _ = find(name)
-    given = read_options(rest, text)
-    own_seed = "seed" in info.options and "seed" not in given
-
-    def make(seed: int) -> Any:
-        return info.make(**given, **({"seed": seed} if own_seed else {}))
-
-    make(0)  # refuses bad values now, before anything runs
-    changed = [(key, given[key]) for key in info.options if key in given and given[key] != info.options[key]]
-    label = info.name + (":" + written(changed) if changed else "")
-    options = {key: given.get(key, default) for key, default in info.options.items() if not (own_seed and key == "seed")}
-    return Method(label, info.name, options, make, kind=kind)
+def _teleport(teleport: Nested) -> tuple[Nested, dict[str, Any], Callable[[int], Teleport]]:
+    """The shortest form, all options with the values in force, and what makes it for the run of a seed."""
+    cost = make_teleport(teleport)  # refuses bad values now, before anything runs
+    given = settled(teleport.options)
+    in_force = options_of(cost)
+    if "seed" not in given:
+        del in_force["seed"]
+    # From this one, and not from its text: what a user registered is not known in the processes that runs are carried out in.
+    return Nested(teleport.name, shortest(given)), in_force, lambda seed: cost.fresh(given.get("seed", seed))
 
 
-def _refuse_teleport(method: Method) -> None:
-    if method.name and not find(method.name).teleports:
+def _refuse_teleport(name: str, label: str) -> None:
+    if name and isinstance(find(name), TaskWeightsInfo):
         raise InputError(
-            f'COST cannot go on top of "{method.label}", which learns task weights on validation data: it looks for points of '
+            f'COST cannot go on top of "{label}", which learns task weights on validation data: it looks for points of '
             f"equal training losses, and the weights would be learned for another model"
         )
 
@@ -144,6 +155,8 @@ def _refuse_teleport(method: Method) -> None:
 def _own(entry: Any) -> Method:
     if isinstance(entry, Method):
         return entry
+    if isinstance(entry, MethodSpec):
+        return parse_method(entry)
     if isinstance(entry, balance.Balancer):
         return _own((repr(entry), entry))
     if not (isinstance(entry, tuple) and len(entry) in (2, 3) and isinstance(entry[0], str)):
@@ -157,7 +170,7 @@ def _own(entry: Any) -> Method:
     method = _labelled(label, source)
     if not teleport or teleport[0] is None:
         return method
-    _refuse_teleport(method)
+    _refuse_teleport(method.name, method.label)
     if method.teleport is not None:
         raise InputError(f'method "{label}" has two teleports: that of "{source}" and {teleport[0]!r}; give one')
     options, make = _own_teleport(label, teleport[0])
@@ -165,9 +178,8 @@ def _own(entry: Any) -> Method:
 
 
 def _labelled(label: str, source: Any) -> Method:
-    if isinstance(source, str):
-        parsed = parse_method(source)
-        return replace(parsed, label=label)
+    if isinstance(source, str | MethodSpec):
+        return replace(parse_method(source), label=label)
     if isinstance(source, balance.Balancer | nn.Module):  # a module: an aggregator or weighting of TorchJD
         return Method(label, "", {}, lambda seed: copy.deepcopy(source))
     if not callable(source):
@@ -177,9 +189,8 @@ def _labelled(label: str, source: Any) -> Method:
 
 def _own_teleport(label: str, source: Any) -> tuple[Any, Callable[[int], Any]]:
     """What the folder remembers of a teleport, and what makes it."""
-    if isinstance(source, str):
-        parsed = parse_teleport(source)
-        return dict(parsed.options), parsed.make
+    if isinstance(source, str | Nested):
+        return _teleport(as_teleport(source))[1:]
     if hasattr(source, "after_step") and not isinstance(source, type):
         return "own", lambda seed: copy.deepcopy(source)
     if not callable(source):
@@ -199,15 +210,3 @@ def _called(make: Callable[..., Any], seed: int) -> Any:
         for parameter in inspect.signature(make).parameters.values()
     )
     return make(seed) if takes_seed else make()
-
-
-def _listed(text: str) -> list[str]:
-    """Splits ``"ls,cagrad:c=0.2,x=1,si"`` into methods: a part ``option=value`` belongs to the method before it."""
-    entries: list[str] = []
-    for part in filter(None, (part.strip() for part in split_outside(text, ","))):
-        option, *value = split_outside(part, "=")
-        if entries and value and len(split_outside(option, ":")) == 1:
-            entries[-1] += ("," if len(split_outside(entries[-1], ":")) > 1 else ":") + part
-        else:
-            entries.append(part)
-    return entries

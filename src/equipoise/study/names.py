@@ -6,8 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterable
 
-from equipoise.study.options import split_outside
-from equipoise.study.teleports import divide
+from equipoise.method import divided, split_outside
 
 __all__ = ["distinct", "shortened", "without_teleport", "wrapped"]
 
@@ -42,7 +41,7 @@ def without_teleport(label: str) -> str:
         >>> without_teleport("cost(gamma=0.2)+fairgrad:alpha=2"), without_teleport("ls")
         ('fairgrad:alpha=2', '')
     """
-    before, balancer = divide(label)
+    before, balancer = divided(label)
     return balancer if before else ""
 
 
@@ -55,7 +54,7 @@ def shortened(name: str, width: int) -> str:
     """
     if len(name) <= width:
         return name
-    before, balancer = divide(name)
+    before, balancer = divided(name)
     start, bracket, options = before.partition("(")
     if bracket:
         kept: list[str] = []
@@ -82,7 +81,7 @@ def wrapped(name: str, width: int) -> str:
     if len(lines) > 2:
         lines = _lines(shortened(name, 2 * width), width)
     if len(lines) > 2 and without_teleport(name):
-        before, balancer = divide(name)
+        before, balancer = divided(name)
         lines = [shortened(f"{before}+", width + 1).removesuffix("+"), shortened(f"+{balancer}", width)]
     missing = len(name.replace(" ", "")) - len("".join(lines[:2]).replace(" ", ""))
     cut = missing > 0 and "…" not in "".join(lines[:2])
@@ -91,7 +90,7 @@ def wrapped(name: str, width: int) -> str:
 
 def _options(label: str) -> list[str]:
     """What stands in the parentheses of a label's teleport."""
-    _, bracket, options = divide(label)[0].partition("(")
+    _, bracket, options = divided(label)[0].partition("(")
     return split_outside(options.removesuffix(")"), ",") if bracket else []
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from equipoise.errors import InputError
 from equipoise.study.methods import Method
 
-__all__ = ["BASELINE", "Run", "parse_seeds", "plan"]
+__all__ = ["BASELINE", "Run", "key_of", "parse_seeds", "plan"]
 
 BASELINE = "stl"
 
@@ -37,25 +37,30 @@ class Run:
     @property
     def key(self) -> str:
         """Names the run's files: readable, free of characters that file systems dislike, and different for each run."""
-        seed = f"-seed{self.seed}"
-        name = self.label + seed
-        # The tilde stands for a colon and nothing else; what had to be changed beyond that is told apart by a hash, and
-        # so are capitals, because on some systems they do not tell file names apart.
-        plain = re.sub(r"[^a-z0-9._=+,:-]+", "-", name)
-        if len(plain) > 80:  # the seed stays readable
-            plain = plain[: 80 - len(seed)].rstrip("-") + seed
-        plain = plain.replace(":", "~")
-        return plain if plain == name.replace(":", "~") else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        return key_of(self.label, self.seed)
 
     def __str__(self) -> str:
         return f"{self.label} seed {self.seed}"
+
+
+def key_of(label: str, seed: int) -> str:
+    """The name of the files of a label's run of a seed."""
+    suffix = f"-seed{seed}"
+    name = label + suffix
+    # The tilde stands for a colon and nothing else; what had to be changed beyond that is told apart by a hash, and
+    # so are capitals, because on some systems they do not tell file names apart.
+    plain = re.sub(r"[^a-z0-9._=+,:-]+", "-", name)
+    if len(plain) > 80:  # the seed stays readable
+        plain = plain[: 80 - len(suffix)].rstrip("-") + suffix
+    plain = plain.replace(":", "~")
+    return plain if plain == name.replace(":", "~") else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def plan(tasks: Sequence[str], methods: Iterable[Method], seeds: Iterable[int], *, baselines: bool = True) -> tuple[Run, ...]:
     """All runs of a study.
 
     Args:
-        tasks: each gets a single-task baseline a seed, shared by all methods.
+        tasks: each gets one single-task baseline per seed, shared by all methods.
         methods: what is compared.
         seeds: one run a method and seed.
         baselines: whether there are single-task baselines.

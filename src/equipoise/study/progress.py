@@ -1,4 +1,4 @@
-"""How far a study is: one bar over all its runs on a terminal, one line a run elsewhere."""
+"""How far a study is: one bar over all its runs on a terminal, one line per run elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Progress(ABC):
 
     Args:
         runs: how many runs there are to do.
-        epochs: epochs a run.
+        epochs: epochs per run.
         console: where it is shown.
     """
 

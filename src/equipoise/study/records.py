@@ -16,7 +16,7 @@ Record: TypeAlias = dict[str, Any]
 _PARTS = {
     "run": dict,  # method (label), name, options, task, seed
     "epochs": int,
-    "history": list,  # one entry an epoch: losses, validation, test, weights, conflicts, seconds (steps and teleports)
+    "history": list,  # one entry per epoch: losses, validation, test, weights, conflicts, seconds (steps and teleports)
     "final": dict,  # validation and test metrics that are reported: after the last epoch, or see reported.py
     "seconds_a_step": dict,  # median, mean, steps: optimizer steps alone, without evaluation and diagnostics
     "memory_mb": dict,  # base (before data and model), training, process: high-water marks of the resident set
@@ -27,7 +27,7 @@ _PARTS = {
 rounded to six significant digits:
 
 ``points``     where the run was in loss and conflict (:class:`equipoise.study.points.Points`); ``None`` without a Gramian
-``teleports``  one entry an attempt to teleport (:class:`equipoise.teleport.TeleportReport`); empty without a teleport
+``teleports``  one entry per attempt to teleport (:class:`equipoise.teleport.TeleportReport`); empty without a teleport
 """
 
 

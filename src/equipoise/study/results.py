@@ -33,7 +33,7 @@ class Results:
         problem: name of the problem.
         tasks: the tasks in order.
         metrics: the metrics in order.
-        epochs: epochs a run.
+        epochs: epochs per run.
         reported: which of them the metrics are from, in words.
         methods: labels of the methods of which at least one run is there, in the order in which they were asked for.
         seeds: the seeds that occur.
@@ -199,7 +199,7 @@ class Results:
         return {seed: math.fsum(own) / len(own) for seed, own in seconds.items() if own and all(map(math.isfinite, own))}
 
     def seconds(self, method: str) -> list[float]:
-        """Median seconds a step of each of a method's runs."""
+        """Median seconds per step of each of a method's runs."""
         return [float(record["seconds_a_step"]["median"]) for record in self.records(method).values()]
 
     def curve(self, method: str, *path: str) -> list[float]:
@@ -210,7 +210,7 @@ class Results:
             *path: keys into an epoch of the history, such as ``"losses", "left"``.
 
         Returns:
-            One number an epoch; ``nan`` where no run has one.
+            One number per epoch; ``nan`` where no run has one.
         """
         return _curve(self.records(method).values(), path)
 

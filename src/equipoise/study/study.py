@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 
-from equipoise.balance.mixins import OnFeatures
 from equipoise.errors import InputError
 from equipoise.study.folder import Folder
 from equipoise.study.methods import MethodLike, parse_methods
@@ -19,6 +18,7 @@ from equipoise.study.problems import find_problem
 from equipoise.study.processes.pool import execute
 from equipoise.study.progress import duration, progress
 from equipoise.study.results import Results
+from equipoise.study.serves import serves
 
 __all__ = ["Study"]
 
@@ -26,7 +26,7 @@ __all__ = ["Study"]
 class Study:
     """Compares methods over seeds on one problem, and remembers everything in a folder.
 
-    Every method is trained once a seed, and every task alone once a seed as the baseline; each run is a process of its
+    Every method is trained once per seed, and every task alone once per seed as the baseline; each run is a process of its
     own with one thread. What is complete in the folder is not run again, so a study that was killed goes on where it
     was, and methods or seeds can be added later.
 
@@ -71,20 +71,8 @@ class Study:
         self.problem = find_problem(problem) if isinstance(problem, str) else problem
         self.methods = parse_methods(methods)
         for method in self.methods:
-            made = method.make(0) if method.name else None
-            if not isinstance(made, OnFeatures) or not made.lacks_parts:
-                continue
-            if self.problem.parts is None:
-                raise InputError(
-                    f'method "{method.label}" acts on parts of the model, and problem "{self.problem.name}" does not say which '
-                    'they are; give it parts=lambda model: {"features": module, "heads": {task: module}}'
-                )
-            if self.problem.targets is None and made.needs_targets:
-                raise InputError(
-                    f'method "{method.label}" applies to linear heads whose targets it knows, and problem '
-                    f'"{self.problem.name}" does not give them; if its heads are nn.Linear on the features, give it '
-                    "targets=lambda batch: {task: tensor}"
-                )
+            if reason := serves(self.problem, method):
+                raise InputError(reason)
         self.seeds = parse_seeds(seeds)
         self.epochs = self.problem.epochs if epochs is None else epochs
         self.jobs = _processors() if jobs is None else jobs
@@ -153,7 +141,7 @@ class Study:
         methods, seeds, tasks = len(self.methods), len(self.seeds), len(self.problem.tasks) if self.baselines else 0
         return (
             f"{self.problem.name}: {methods} method{'s' * (methods > 1)} × {seeds} seed{'s' * (seeds > 1)} "
-            + (f"+ {tasks} single-task baselines a seed " if tasks else "")
+            + (f"+ {tasks} single-task baselines per seed " if tasks else "")
             + f"= {(methods + tasks) * seeds} runs of {self.epochs} epochs"
         )
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from equipoise.bilevel.weighting import TaskWeighting, WeightingInfo, hold_out, weightings
 from equipoise.errors import InputError, refuse_unknown_options
-from equipoise.study.trainers import Made, Stage, Trained
+from equipoise.study.trainers import Stage, Trained
 
-__all__ = ["TaskWeights", "TaskWeightsInfo", "task_weights", "weighted"]
+__all__ = ["TaskWeights", "TaskWeightsInfo", "task_weights"]
 
 _OWN = {"holdout": 0.2, "learning_rate": 0.001}
 """Options of every one of these methods, before the solver's own."""
@@ -62,12 +62,6 @@ class TaskWeights:
             **self.options,
         )
         return Trained(trainer, loader)
-
-
-def weighted(made: Made, teleport: Callable[[int], Any] | None, stage: Stage) -> Trained:
-    """The run of a :class:`TaskWeights`."""
-    trained: Trained = made.trained(stage)
-    return trained
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from equipoise.balance.base import Balancer
 from equipoise.balance.double_sampling import further_batches
 from equipoise.balance.mixins import OnFeatures
 from equipoise.objective import LossFunction, Objective
-from equipoise.optimizer import MultiTaskOptimizer
+from equipoise.optimizer import MultiTaskOptimizer, Teleport
 from equipoise.step.report import StepReport
 from equipoise.study.problem import Problem
 
-__all__ = ["Made", "Stage", "Trained", "Trainer", "balanced"]
+__all__ = ["Made", "RunRecipe", "Stage", "Trained", "Trainer", "trained"]
 
 
 class Trainer(Protocol):
@@ -90,18 +91,28 @@ class Trained(NamedTuple):
     loader: Iterable[Any]
 
 
-Made: TypeAlias = Any
-"""What a method makes for a run of a seed: a balancer, or a recipe for another kind of trainer."""
+@runtime_checkable
+class RunRecipe(Protocol):
+    """Makes a run with a trainer of its own, such as :class:`~equipoise.study.task_weights.TaskWeights`."""
+
+    def trained(self, stage: Stage) -> Trained:
+        """What a run trains with, and on which batches."""
 
 
-def balanced(made: Made, teleport: Callable[[int], Any] | None, stage: Stage) -> Trained:
-    """A balancer's run, on all of the training data.
+Made: TypeAlias = Balancer | nn.Module | RunRecipe
+"""What a method makes for a run of a seed: a balancer, an aggregator of TorchJD, or a recipe for another kind of trainer."""
+
+
+def trained(made: Made, teleport: Callable[[int], Teleport] | None, stage: Stage) -> Trained:
+    """What a run trains with: a recipe's own choice, or the balancer on all of the training data.
 
     Args:
-        made: a fresh balancer (or an aggregator of TorchJD); told of the model's parts if it asks for them.
+        made: fresh, for this run; a balancer is told of the model's parts if it asks for them.
         teleport: makes a fresh teleport for the run's seed.
         stage: what it meets.
     """
+    if isinstance(made, RunRecipe):
+        return made.trained(stage)
     problem = stage.problem
     if problem.parts is not None and isinstance(made, OnFeatures) and made.lacks_parts:
         targets = {"targets": problem.targets} if made.needs_targets else {}

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from equipoise.errors import InputError
-from equipoise.study.options import read_options, split_outside
+from equipoise.method import read_value, settled, split_outside
 
 __all__ = ["Choices", "Dimension", "Range", "read_dimension", "read_sweep", "significant"]
 
@@ -184,12 +184,12 @@ def _read(name: str, text: str, default: Any) -> Dimension:
 
 
 def _literal(text: str) -> Any:
-    return read_options(f"value={text}", text)["value"] if text else ""
+    return settled({"value": read_value(text)})["value"] if text else ""
 
 
 def _range(name: str, low: Any, high: Any, log: bool, default: Any) -> Range:
     for end in (low, high):
-        if isinstance(end, bool) or not isinstance(end, int | float):
+        if isinstance(end, bool) or not isinstance(end, int | float) or math.isinf(end):
             raise InputError(f'the range of "{name}" has an end {end!r}, which is no number; {_FORM}')
     whole = isinstance(low, int) and isinstance(high, int) and isinstance(default, int) and not isinstance(default, bool)
     return Range(name, low if whole else float(low), high if whole else float(high), log, whole)

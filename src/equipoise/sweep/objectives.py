@@ -10,7 +10,7 @@ from typing import Literal
 from equipoise.errors import InputError, near_misses
 from equipoise.metrics import Metric, delta_m
 
-__all__ = ["DELTA_M", "Objective", "drop", "find_metric", "parse_objectives"]
+__all__ = ["DELTA_M", "SweepObjective", "drop", "find_metric", "parse_objectives"]
 
 DELTA_M = "delta_m"
 
@@ -26,7 +26,7 @@ def drop(value: float, baseline: float, metric: Metric) -> float:
 
 
 @dataclass(frozen=True)
-class Objective:
+class SweepObjective:
     """Something that a sweep makes better: Δm, or one metric.
 
     Attributes:
@@ -76,7 +76,7 @@ def find_metric(name: str, metrics: Sequence[Metric]) -> Metric:
     )
 
 
-def parse_objectives(given: str | Sequence[str], metrics: Sequence[Metric]) -> tuple[Objective, ...]:
+def parse_objectives(given: str | Sequence[str], metrics: Sequence[Metric]) -> tuple[SweepObjective, ...]:
     """Reads ``"delta_m"``, one metric, or several: ``"left accuracy,sum error"``.
 
     Args:
@@ -97,13 +97,13 @@ def parse_objectives(given: str | Sequence[str], metrics: Sequence[Metric]) -> t
     read = []
     for name in names:
         if name.lower().replace("-", "_") in (DELTA_M, "δm"):
-            read.append(Objective(DELTA_M, tuple(metrics)))
+            read.append(SweepObjective(DELTA_M, tuple(metrics)))
             continue
         try:
             metric = find_metric(name, metrics)
         except InputError as error:
             raise InputError(f'{error}; or "{DELTA_M}" for all of them') from None
-        read.append(Objective(metric.name, (metric,)))
+        read.append(SweepObjective(metric.name, (metric,)))
     if len({own.name for own in read}) < len(read):
         raise InputError(f"an objective is given twice in {', '.join(names)}")
     return tuple(read)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from equipoise.metrics import Metric, spread
 from equipoise.study.names import shortened
-from equipoise.study.pictures.style import COLOURS, GREY, INK, single
+from equipoise.study.pictures.style import COLORS, GREY, INK, single
 from equipoise.study.pictures.teleports import legend_of
 from equipoise.sweep.front import pareto
 from equipoise.sweep.outcome import Outcome
@@ -19,7 +19,7 @@ from equipoise.sweep.outcome import Outcome
 __all__ = ["front_picture"]
 
 _SWEEP = INK
-_METHODS = tuple(colour for colour in COLOURS if colour != "#000000")
+_METHODS = tuple(color for color in COLORS if color != "#000000")
 _SHAPES = ("o", "D", "^", "v", "P", "X")  # joins in when the colours are used up
 _NAME = 26
 _PALE = "#999999"
@@ -44,9 +44,9 @@ def front_picture(outcome: Outcome) -> Figure | None:
     looks = {}
     for place, label in enumerate(outcome.methods):
         looks[label] = (_METHODS[place % len(_METHODS)], _SHAPES[place // len(_METHODS) % len(_SHAPES)])
-        colour, shape = looks[label]
-        _seeds(outcome, axes, label, colour, shape)
-        axes.plot(*means[label], shape, markersize=9, color=colour, markeredgecolor="white", markeredgewidth=0.8, zorder=6)
+        color, shape = looks[label]
+        _seeds(outcome, axes, label, color, shape)
+        axes.plot(*means[label], shape, markersize=9, color=color, markeredgecolor="white", markeredgewidth=0.8, zorder=6)
     outside = _limits(outcome, axes, searched)
     _front(axes, [means[label] for label in sweep], outcome.front)
     _name_trials(
@@ -58,7 +58,7 @@ def front_picture(outcome: Outcome) -> Figure | None:
     axes.ticklabel_format(useOffset=False)
     searching = "trial of the search" + (f" ({outside} outside)" if outside else "")
     entries: list[tuple[str, dict[str, object]]] = [
-        (shortened(label, _NAME), {"marker": shape, "color": colour}) for label, (colour, shape) in looks.items()
+        (shortened(label, _NAME), {"marker": shape, "color": color}) for label, (color, shape) in looks.items()
     ]
     legend_of(
         figure,
@@ -86,10 +86,10 @@ def _name_trials(
     for name, point in names.items():
         wide = 5.0 * len(name)
         places = [(dx, dy) for dy in (5.0, -12.0, 16.0, -23.0) for dx in (6.0, -wide - 6, 16.0, -wide - 16)]
-        centres = [scale.transform(point) * size + np.array([dx + wide / 2, dy + 3]) for dx, dy in places]
-        free = [all(abs(c - t)[0] > wide / 2 + 4 or abs(c - t)[1] > 8 for t in taken) for c in centres]
+        centers = [scale.transform(point) * size + np.array([dx + wide / 2, dy + 3]) for dx, dy in places]
+        free = [all(abs(c - t)[0] > wide / 2 + 4 or abs(c - t)[1] > 8 for t in taken) for c in centers]
         chosen = free.index(True) if True in free else 0
-        taken.append(centres[chosen])
+        taken.append(centers[chosen])
         axes.annotate(name, point, xytext=places[chosen], textcoords="offset points", fontsize=8, color=_SWEEP, zorder=7)
 
 
@@ -112,13 +112,13 @@ def _columns(points: Iterable[Sequence[float]]) -> tuple[list[float], list[float
     return [point[0] for point in own], [point[1] for point in own]
 
 
-def _seeds(outcome: Outcome, axes: Axes, label: str, colour: str, shape: str) -> None:
+def _seeds(outcome: Outcome, axes: Axes, label: str, color: str, shape: str) -> None:
     points = _points(outcome, label)
     mean = _mean(outcome, label)
     for point in points:
         # A thin line says whose seeds they are.
-        axes.plot(*_columns([mean, point]), color=colour, linewidth=0.6, alpha=0.45, zorder=3)
-    axes.scatter(*_columns(points), marker=shape, s=14, facecolors="white", edgecolors=colour, linewidths=0.8, zorder=4)
+        axes.plot(*_columns([mean, point]), color=color, linewidth=0.6, alpha=0.45, zorder=3)
+    axes.scatter(*_columns(points), marker=shape, s=14, facecolors="white", edgecolors=color, linewidths=0.8, zorder=4)
 
 
 def _baseline(outcome: Outcome, axes: Axes) -> None:

@@ -22,7 +22,7 @@ from equipoise.sweep.outcome import Outcome
 from equipoise.sweep.picture import front_picture
 from equipoise.sweep.verdicts import Verdict, judge
 
-__all__ = ["Content", "Table", "content", "print_outcome", "verdicts", "write_report"]
+__all__ = ["SweepContent", "Table", "content", "print_outcome", "verdicts", "write_report"]
 
 _EDGE = 0.05  # of the range, on its own scale
 
@@ -47,7 +47,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Content:
+class SweepContent:
     """The report in words and numbers.
 
     Attributes:
@@ -65,7 +65,7 @@ class Content:
     facts: dict[str, str]
 
 
-def content(outcome: Outcome) -> Content:
+def content(outcome: Outcome) -> SweepContent:
     """Gathers what the report of a sweep says."""
     if not outcome.confirmed and not outcome.also_trials():
         lead: tuple[str, ...] = ("No trial has been confirmed yet; start the sweep again to go on.",)
@@ -76,7 +76,7 @@ def content(outcome: Outcome) -> Content:
     failed = {trial.label: trial for trial in outcome.trials if trial.state == "failed"}
     failures = {key: str(path) for key, path in outcome.results.failures.items()}
     failures |= {label: str(outcome.folder.trials / "failed") for label in failed}
-    return Content(
+    return SweepContent(
         f"{outcome.results.problem}: {outcome.settings['method']} swept, against other methods",
         lead,
         tables,

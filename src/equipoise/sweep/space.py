@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 
 from equipoise.errors import InputError, UnknownOptionError, near_misses, refuse_unknown_options
+from equipoise.method import MethodSpec, written
 from equipoise.study.methods import Method, parse_method
-from equipoise.study.options import read_options, written
 from equipoise.study.shelf import Entry, find
-from equipoise.study.teleports import divide
 from equipoise.sweep.dimensions import Choices, Dimension, Range, read_dimension, read_sweep
 from equipoise.sweep.weights import Weights, read_weights
 
@@ -128,20 +128,20 @@ class Space:
 
     def __init__(
         self,
-        method: str | tuple[str, Callable[..., Any]],
+        method: str | MethodSpec | tuple[str, Callable[..., Any]],
         tasks: Sequence[str],
         sweep: str | Sequence[str] | Mapping[str, Any] | None = None,
     ) -> None:
         given = read_sweep(sweep)
         self._make: Callable[..., Any] | None = None
         self._fixed: dict[str, Any] = {}
-        self._before = ""
+        self._spec: MethodSpec | None = None
         self.weights: Weights | None = None
-        if isinstance(method, str):
+        if isinstance(method, str | MethodSpec):
             options, given = self._of_registry(method, given)
         else:
             options = self._of_the_user(method, given)
-        if "weights" in given and (isinstance(method, str) or _is_weights(given["weights"])):
+        if "weights" in given and (self._spec is not None or _is_weights(given["weights"])):
             self.weights = read_weights(given.pop("weights"), tuple(tasks))
         self.dimensions: tuple[Dimension, ...] = tuple(
             read_dimension(name, own, options.get(name)) for name, own in given.items()
@@ -149,17 +149,15 @@ class Space:
         self._options = options
         self._try_ends()
 
-    def _of_registry(self, method: str, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        self.label = parse_method(method).label  # refuses what is wrong with it
-        self._before, balancer = divide(method.strip())
-        name, _, rest = balancer.partition(":")
-        info = find(name).entry
-        self._fixed = read_options(rest, method)
+    def _of_registry(self, method: str | MethodSpec, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        self._spec = MethodSpec.parse(method)
+        self.label = parse_method(self._spec).label  # refuses what is wrong with it
+        info = find(self._spec.name)
+        self._fixed = dict(self._spec.options)
         refuse_unknown_options(info.name, given, info.options)
         for option in given:
             if option in self._fixed:
                 raise InputError(f'option "{option}" is fixed in "{method}" and swept as well; leave one out')
-        self._name = info.name
         if not given:
             given = {
                 option: "log" if option == "weights" else default_dimension(info, option)
@@ -218,12 +216,11 @@ class Space:
             values = self.weights.values(parameters)
             if any(value != 1 for value in values) or self._make is not None:
                 options["weights"] = values
-        text = written(options.items())
-        if self._make is None:
-            name = self._name + (f":{text}" if text else "")
-            return parse_method(f"{self._before}+{name}" if self._before else name)
+        if self._spec is not None:
+            return parse_method(replace(self._spec, options=options))
         make = self._make
-        return Method(f"{self.label}:{text}", "", options, lambda seed: make(**options))
+        assert make is not None
+        return Method(f"{self.label}:{written(options.items())}", "", options, lambda seed: make(**options))
 
     def describe(self) -> dict[str, Any]:
         """What two sweeps must have in common to be one, as JSON values."""

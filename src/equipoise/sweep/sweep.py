@@ -17,7 +17,7 @@ from equipoise.metrics import Metric
 from equipoise.store import locked
 from equipoise.study.folder import Folder
 from equipoise.study.methods import Method, MethodLike, parse_methods
-from equipoise.study.plan import Run, parse_seeds, plan
+from equipoise.study.plan import Run, key_of, parse_seeds, plan
 from equipoise.study.problem import Problem
 from equipoise.study.problems import find_problem
 from equipoise.study.processes.pool import execute
@@ -28,7 +28,7 @@ from equipoise.sweep.objectives import drop, find_metric, parse_objectives
 from equipoise.sweep.outcome import Outcome
 from equipoise.sweep.samplers import make_pruner, make_sampler
 from equipoise.sweep.space import Space
-from equipoise.sweep.trials import Search, load_trials
+from equipoise.sweep.trials import TrialSearch, load_trials
 
 __all__ = ["Sweep"]
 
@@ -36,7 +36,7 @@ __all__ = ["Sweep"]
 class Sweep:
     """Tries many weights, or many values of a method's options, and holds the best against other methods.
 
-    1. Single-task baselines, once a seed, as in any study.
+    1. Single-task baselines, once per seed, as in any study.
     2. The search: ``budget`` trials of one seed of their own, judged on the *validation* split.
     3. The best trials (``confirm`` of them: the best by the first objective, then those that span the validation Pareto front
        of the two ``front`` metrics) and the compared methods are trained on the same ``seeds``, none of which the search saw.
@@ -132,7 +132,7 @@ class Sweep:
             )
         self.sampler, self.pruner, self.start = sampler, pruner, start
         self.study = Folder(Path("results") / self.problem.name if folder is None else folder)
-        self.name = name or Run(0, method=Method(self.space.label, "", {}, lambda seed: None)).key.removesuffix("-seed0")
+        self.name = name or key_of(self.space.label, 0).removesuffix("-seed0")
         if Path(self.name).name != self.name:
             raise InputError(f'the name of the sweep is "{self.name}"; it must be the name of a folder, not a path')
         self.folder = SweepFolder(self.study.path / "sweeps" / self.name)
@@ -154,7 +154,7 @@ class Sweep:
         self._study_runs((), claim_sweep=True)
         baseline = self._baseline()
         self._say(f"search: {self.budget} trials of {self.epochs} epochs with seed {self.seed}, {self.jobs} at a time")
-        Search(
+        TrialSearch(
             self.problem,
             self.space,
             self.objectives,

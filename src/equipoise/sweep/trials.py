@@ -25,18 +25,18 @@ from equipoise.study.problem import Problem
 from equipoise.study.processes.pool import Event, Pool
 from equipoise.study.progress import Progress, progress
 from equipoise.sweep.folder import SweepFolder, TrialFolder
-from equipoise.sweep.objectives import Objective
+from equipoise.sweep.objectives import SweepObjective
 from equipoise.sweep.samplers import make_pruner, make_sampler
 from equipoise.sweep.space import Space
 from equipoise.sweep.storage import Owners, open_journal
 
-__all__ = ["Search", "counted", "load_trials"]
+__all__ = ["TrialSearch", "counted", "load_trials"]
 
 _OWNER, _LABEL, _AGAIN, _WHY = "owner", "label", "again", "why"
 _PATIENCE = 0.3  # seconds between two looks at what other processes do
 
 
-class Search:
+class TrialSearch:
     """Carries a budget of trials out.
 
     Args:
@@ -44,7 +44,7 @@ class Search:
         space: what is searched.
         objectives: what trials are judged by.
         folder: of the sweep.
-        epochs: passes over the training data a trial.
+        epochs: passes over the training data per trial.
         seed: of all trials, and of the sampler.
         budget: trials in all, those that are there already and those of other processes included.
         sampler: see :data:`~equipoise.sweep.samplers.SAMPLERS`.
@@ -58,7 +58,7 @@ class Search:
         self,
         problem: Problem,
         space: Space,
-        objectives: Sequence[Objective],
+        objectives: Sequence[SweepObjective],
         folder: SweepFolder,
         *,
         epochs: int,

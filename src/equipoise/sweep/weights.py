@@ -49,7 +49,7 @@ class Weights:
             raise InputError(f"weights of {len(self.tasks)} task cannot be swept; there must be at least two")
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """One parameter a task, as Optuna knows it."""
+        """One parameter per task, as Optuna knows it."""
         own = FloatDistribution(self.low, self.high, log=True) if self.kind == "log" else FloatDistribution(_EDGE, 1 - _EDGE)
         return {self._name(task): own for task in self.tasks}
 

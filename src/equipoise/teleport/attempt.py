@@ -18,19 +18,19 @@ from equipoise.teleport.history import similarity
 from equipoise.teleport.measure import Array, JointLosses, LossSizes, View, look
 from equipoise.teleport.probes import HeldBatches
 from equipoise.teleport.report import TeleportReport
-from equipoise.teleport.search import Found, Search
+from equipoise.teleport.search import Search, Searched
 from equipoise.teleport.triggers import Trigger, mean_cosines, norms
 
 if TYPE_CHECKING:
     from equipoise.optimizer import MultiTaskOptimizer
 
-__all__ = ["Attempt", "Outcome", "attempt_cost", "gradient_similarity", "move", "restore", "shared_by_name"]
+__all__ = ["Landing", "TeleportAttempt", "attempt_cost", "gradient_similarity", "move", "restore", "shared_by_name"]
 
 _NOT_FINITE = "a loss or gradient is not finite"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Landing:
     """How an attempt ended.
 
     Attributes:
@@ -51,7 +51,7 @@ def attempt_cost(search: Search, probes: HeldBatches, tasks: int) -> float:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class TeleportAttempt:
     """Everything an attempt consists of.
 
     Attributes:
@@ -68,7 +68,7 @@ class Attempt:
     probes: HeldBatches
     sizes: LossSizes
 
-    def make(self, mtl: MultiTaskOptimizer, trigger: Trigger, seed: int, epoch: int) -> Outcome:
+    def make(self, mtl: MultiTaskOptimizer, trigger: Trigger, seed: int, epoch: int) -> Landing:
         """Makes the attempt; the parameters are at θ + Δθ afterwards, or to the bit where they were.
 
         Args:
@@ -87,7 +87,7 @@ class Attempt:
         before = look(mtl, judge_batches, joint)
         shared = shared_by_name(mtl)
         after: View | None = None
-        found = Found()
+        found = Searched()
         sigma = distance = 0.0
         if before.gramian is None:
             found.failure = objection = f"{_NOT_FINITE} on the probe batches"
@@ -137,7 +137,7 @@ class Attempt:
             **_seen("after", after, trigger),
             seconds=time.perf_counter() - began,
         )
-        return Outcome(report, () if objection or found.deltas is None else tuple(found.deltas), found.failure)
+        return Landing(report, () if objection or found.deltas is None else tuple(found.deltas), found.failure)
 
     def _objection(self, trigger: Trigger, before: View, after: View, positions: list[int]) -> str:
         # Whatever the user wants, the model does not go where nothing is finite.

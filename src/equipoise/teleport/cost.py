@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from equipoise.errors import InputError
-from equipoise.teleport.attempt import Attempt, attempt_cost, shared_by_name
+from equipoise.teleport.attempt import TeleportAttempt, attempt_cost, shared_by_name
 from equipoise.teleport.checks import check_whole
 from equipoise.teleport.deltas import DeltaLike, LowRank, as_delta
 from equipoise.teleport.guard import Guard
@@ -238,7 +238,7 @@ class COST:
         self._check_fit(mtl)
         self._counters.spent += expected
         seed = int(torch.randint(2**62, (), generator=self._generator))
-        attempt = Attempt(self.delta, self.search, self.guard, self._held, self._sizes)
+        attempt = TeleportAttempt(self.delta, self.search, self.guard, self._held, self._sizes)
         outcome = attempt.make(mtl, trigger, seed, self._counters.epoch)
         self._counters.count_attempt(report.step, accepted=outcome.report.accepted)
         self.attempts.append(outcome.report)

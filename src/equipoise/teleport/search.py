@@ -22,14 +22,14 @@ from equipoise.teleport.deltas import Adaptation
 from equipoise.teleport.formulations import Formulation, FormulationLike, as_formulation
 from equipoise.teleport.measure import Array, JointLosses, evaluated
 
-__all__ = ["Agreement", "Found", "InnerOptimizer", "Search", "agreement"]
+__all__ = ["Agreement", "InnerOptimizer", "Search", "Searched", "agreement"]
 
 InnerOptimizer: TypeAlias = Callable[..., torch.optim.Optimizer]
 Agreement: TypeAlias = Literal["mean", "smallest", "pairwise"]
 
 
 @dataclass
-class Found:
+class Searched:
     """What an inner optimisation ended with.
 
     Attributes:
@@ -149,7 +149,7 @@ class Search:
         judged: Array,
         generator: torch.Generator,
         loss_scale: float = 1.0,
-    ) -> Found:
+    ) -> Searched:
         """Searches.
 
         Args:
@@ -165,7 +165,7 @@ class Search:
             generator: for the perturbations.
             loss_scale: of a gradient scaler.
         """
-        found = Found()
+        found = Searched()
         inner = self.optimizer(adaptation.factors, lr=self.lr)
         balance = np.zeros(len(joint.tasks))
         with _mode(objective.model, self.sought.evaluation_mode):
@@ -213,7 +213,7 @@ class Search:
         sizes: Array,
         generator: torch.Generator,
         loss_scale: float,
-        found: Found,
+        found: Searched,
     ) -> list[Tensor] | None:
         """Gradients of the factors in one inner step; ``None`` if something is not finite."""
         point = adaptation.elsewhere()

@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
 from equipoise.errors import InputError, UnknownOptionError, near_misses
+from equipoise.method import Nested
 from equipoise.registry import Registry
 from equipoise.teleport.cost import COST
 from equipoise.teleport.deltas import DELTAS, LowRank
@@ -26,7 +27,7 @@ from equipoise.teleport.schedule import Schedule
 from equipoise.teleport.search import InnerOptimizer, Search
 from equipoise.teleport.triggers import TRIGGERS
 
-__all__ = ["Nested", "cost_of", "options_of", "shortest"]
+__all__ = ["cost_of", "options_of", "shortest"]
 
 _KINDS: dict[str, Registry[Any]] = {
     "trigger": TRIGGERS,
@@ -34,19 +35,6 @@ _KINDS: dict[str, Registry[Any]] = {
     "formulation": FORMULATIONS,
     "history": HISTORIES,
 }
-
-
-@runtime_checkable
-class Nested(Protocol):
-    """A value that has options of its own: ``name(option=value)``."""
-
-    @property
-    def name(self) -> str:
-        """The word before the brackets."""
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """What stands in them."""
 
 
 def _fields(kind: Any) -> tuple[str, ...]:
@@ -63,9 +51,9 @@ def cost_of(options: Mapping[str, Any]) -> COST:
     """Makes a COST.
 
     Args:
-        options: values by the options' names: plain values, words, and :class:`Nested` ones. ``guard`` is ``"losses"``,
-            ``"conflict"`` (or ``True``: the conflict counts as well) or ``None`` (or ``False``). ``optimizer`` is the name of
-            one of torch's, such as ``sgd(momentum=0.9)``.
+        options: values by the options' names: plain values, words, and :class:`~equipoise.method.Nested` ones. ``guard`` is
+            ``"losses"``, ``"conflict"`` (or ``True``: the conflict counts as well) or ``None`` (or ``False``). ``optimizer`` is
+            the name of one of torch's, such as ``sgd(momentum=0.9)``.
 
     Raises:
         UnknownOptionError: there is no such option; near misses are suggested.

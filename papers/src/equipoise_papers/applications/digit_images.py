@@ -10,10 +10,10 @@ from torch import Tensor
 
 from equipoise.errors import require
 
-__all__ = ["Images", "digit_images"]
+__all__ = ["DigitImages", "digit_images"]
 
 
-class Images(NamedTuple):
+class DigitImages(NamedTuple):
     """Images and their classes.
 
     Attributes:
@@ -24,12 +24,12 @@ class Images(NamedTuple):
     pixels: Tensor
     labels: Tensor
 
-    def take(self, rows: Tensor) -> Images:
+    def take(self, rows: Tensor) -> DigitImages:
         """Some of them, in the order given."""
-        return Images(self.pixels[rows], self.labels[rows])
+        return DigitImages(self.pixels[rows], self.labels[rows])
 
 
-def digit_images() -> Images:
+def digit_images() -> DigitImages:
     """All 1,797 digits of 8×8 pixels, in scikit-learn's order.
 
     Raises:
@@ -42,4 +42,4 @@ def digit_images() -> Images:
     """
     bundled = require("sklearn.datasets", "study").load_digits()
     pixels = np.asarray(bundled.images, dtype=np.float32) / 16.0  # stored as 0 … 16
-    return Images(torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(np.asarray(bundled.target, dtype=np.int64)))
+    return DigitImages(torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(np.asarray(bundled.target, dtype=np.int64)))

@@ -47,13 +47,13 @@ def scenes_problem(
 
     Args:
         kind: ``"rooms"``: 13 classes, depth in metres, normals. ``"streets"``: 7 classes and inverse depth.
-        network: ``"segnet"``, shared but for a head a task, or ``"segnet-mtan"``, with attention.
+        network: ``"segnet"``, shared but for one head per task, or ``"segnet-mtan"``, with attention.
         width: of the network; the published one has 64.
         size: height and width in pixels, multiples of 32.
         train: scenes to train on.
         val: scenes to validate on.
         test: scenes to test on.
-        batch_size: scenes a batch.
+        batch_size: scenes per batch.
         epochs: how long a run trains unless the study says otherwise.
         data_seed: of the scenes; all runs of a study see the same ones.
 

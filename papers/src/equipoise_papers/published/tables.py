@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from equipoise.errors import InputError, near_misses
 from equipoise.metrics.metric import Metric
+from equipoise.registry import Registry
 from equipoise_papers.published.table import PublishedTable
 
 __all__ = ["CITYSCAPES_METRICS", "NYUV2_METRICS", "QM9_METRICS", "find_table", "published_tables"]
@@ -129,9 +129,17 @@ _TABLES = (
 )
 
 
+def _fill() -> None:
+    for table in _TABLES:
+        _KNOWN.add(table.key, table)
+
+
+_KNOWN: Registry[PublishedTable] = Registry("published table", fill=_fill, owner=lambda table: table.source)
+
+
 def published_tables() -> tuple[PublishedTable, ...]:
     """All tables, paper by paper."""
-    return _TABLES
+    return tuple(_KNOWN)
 
 
 def find_table(key: str) -> PublishedTable:
@@ -144,8 +152,4 @@ def find_table(key: str) -> PublishedTable:
         >>> find_table("thesis-table3.3").value("FORUM", "delta_p")
         0.96
     """
-    for table in _TABLES:
-        if table.key == key:
-            return table
-    keys = [table.key for table in _TABLES]
-    raise InputError(f'there is no published table "{key}".{near_misses(key, keys)} Known: {", ".join(keys)}')
+    return _KNOWN.find(key)

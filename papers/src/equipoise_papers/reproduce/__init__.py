@@ -2,7 +2,7 @@
 
 ====================  =====================================================================================
 ``registry.py``       all recipes
-``families/``         a file a data set: networks, losses, hyper-parameters, rows
+``families/``         one file per data set: networks, losses, hyper-parameters, rows
 ``recipe.py``         what a recipe, a part of it and a row are
 ``study_part.py``     a part that is a study; ``runs_part.py``: a part with a loop of its own
 ``cost.py``           the expected time, from counted operations
@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 from equipoise.lazy import on_demand
 
 if TYPE_CHECKING:
-    from equipoise_papers.reproduce.recipe import Asked, Part, Recipe, Row, Setting
+    from equipoise_papers.reproduce.recipe import Asked, Part, Recipe, RecipeRow, Setting
     from equipoise_papers.reproduce.registry import find_recipe, recipes
 else:  # the command line imports this package to list its commands, and must not wait for torch
     __getattr__ = on_demand(
         __name__,
-        dict.fromkeys(("Asked", "Part", "Recipe", "Row", "Setting"), "recipe")
+        dict.fromkeys(("Asked", "Part", "Recipe", "RecipeRow", "Setting"), "recipe")
         | dict.fromkeys(("find_recipe", "recipes"), "registry"),
     )
 
-__all__ = ["Asked", "Part", "Recipe", "Row", "Setting", "find_recipe", "recipes"]
+__all__ = ["Asked", "Part", "Recipe", "RecipeRow", "Setting", "find_recipe", "recipes"]

@@ -34,7 +34,7 @@ def reproduce(
         Path | None, typer.Option("--folder", "--output", "-o", help="Where everything goes; results/reproduce/<recipe>.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto for a GPU if there is one.")] = "auto",
-    workers: Annotated[int, typer.Option(help="Processes a loader that read ahead.")] = 4,
+    workers: Annotated[int, typer.Option(help="Processes per loader that read ahead.")] = 4,
     cache: Annotated[Path | None, typer.Option(help="Folder of decoded images, so that they are decoded once.")] = None,
     weights: Annotated[Path | None, typer.Option(help="ImageNet weights of the encoder; random numbers if left out.")] = None,
     clip: Annotated[Path | None, typer.Option(help="Folder of a CLIP in the format of transformers.")] = None,

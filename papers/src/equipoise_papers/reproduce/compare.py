@@ -12,7 +12,8 @@ from equipoise.metrics import mean_rank
 from equipoise.metrics.spread import Spread, spread
 from equipoise.store import write_json, write_whole
 from equipoise_papers.published import PublishedTable, find_table
-from equipoise_papers.reproduce.recipe import Found, Recipe
+from equipoise_papers.reproduce.recipe import FoundRows, Recipe
+from equipoise_papers.tables import table
 
 __all__ = ["ComparedRow", "ComparedTable", "compare", "headings", "write_comparison"]
 
@@ -45,7 +46,7 @@ class ComparedTable:
         columns: what is compared, in order.
         rows: those of which something is there.
         missing: names of rows that were not made.
-        departures: how ours were run otherwise than in the paper, a sentence each.
+        departures: how our runs differ from the paper's, one sentence each.
     """
 
     table: PublishedTable
@@ -65,7 +66,7 @@ def compare(recipe: Recipe, folder: Path) -> tuple[ComparedTable, ...]:
     return tuple(_compared(find_table(key), own, departures[key]) for key, own in found.items())
 
 
-def _compared(table: PublishedTable, found: Found, departures: Sequence[str]) -> ComparedTable:
+def _compared(table: PublishedTable, found: FoundRows, departures: Sequence[str]) -> ComparedTable:
     ours: dict[str, dict[str, Spread]] = {
         row: {column: spread(values) for column, values in own.items()} for row, own in found.items()
     }
@@ -137,19 +138,19 @@ def _markdown(recipe: Recipe, tables: Iterable[ComparedTable]) -> Iterable[str]:
         if not compared.rows:
             yield "Nothing of it has been run."
             continue
-        yield "| row | | seeds | " + " | ".join(headings(compared)) + " |"
-        yield "| :-- | :-- | --: |" + " --: |" * len(compared.columns)
+        rows = []
         for row in compared.rows:
             seeds = str(max((own.n for own in row.ours.values()), default=0))
             for place, (what, texts) in enumerate(zip(("published", "ours", "difference"), cells(compared, row), strict=True)):
                 name, count = (row.name, "") if place == 0 else ("", seeds if place == 1 else "")
-                yield f"| {name} | {what} | {count} | " + " | ".join(texts) + " |"
+                rows.append([name, what, count, *texts])
+        yield table(["row", "", "seeds", *headings(compared)], rows, left=2)
         if compared.missing:
             yield ""
             yield f"Not run: {', '.join(compared.missing)}."
         for departure in compared.departures:
             yield ""
-            yield f"Otherwise than in the paper: {departure}"
+            yield f"Different from the paper: {departure}"
         for note in compared.table.notes:
             yield ""
             yield note

@@ -9,10 +9,10 @@ from equipoise.study.methods import Method
 __all__ = ["OVERHEAD", "THROUGHPUT", "Workload", "hours", "in_words"]
 
 THROUGHPUT = 20e12
-"""Operations a second that are assumed: what a data-center GPU of the 2020s sustains in mixed 32-bit training of convolutions,
-a fraction of its peak."""
+"""Operations per second that are assumed: what a data-center GPU of the 2020s sustains in mixed 32-bit training of
+convolutions, a fraction of its peak."""
 OVERHEAD = 0.03
-"""Seconds a step that are assumed on top, for launching kernels and moving the batch."""
+"""Seconds per step that are assumed on top, for launching kernels and moving the batch."""
 TELEPORTS = 1.3
 """Teleporting takes 30 % more (COST, appendix A.6)."""
 
@@ -24,14 +24,14 @@ class Workload:
     Attributes:
         gigaflops: 10⁹ operations of one forward pass for one row of a batch, counted by torch's ``FlopCounterMode``; a
             multiplication with an addition counts as two.
-        batch: rows a step (of all tasks together, where each has rows of its own).
+        batch: rows per step (of all tasks together, where each has rows of its own).
         steps: of an epoch.
         epochs: of a run.
         tasks: K.
         evaluated: rows that are evaluated after each epoch.
-        own_inputs: every task has rows of its own, so that a backward pass a task costs no more than one of all.
+        own_inputs: every task has rows of its own, so that one backward pass per task costs no more than one of all.
         forward: nothing is differentiated.
-        overhead: seconds a step beside the operations.
+        overhead: seconds per step beside the operations.
     """
 
     gigaflops: float
@@ -48,8 +48,8 @@ class Workload:
 def hours(workload: Workload, method: Method | None, epochs: int | None = None) -> float:
     """Hours of one run; of a single-task run without a method.
 
-    A backward pass counts as two forward passes. Methods that need the losses alone take one backward pass, others one a task,
-    bilevel ones those and one in each step of the lower level, and one more.
+    A backward pass counts as two forward passes. Methods that need the losses alone take one backward pass, others one per
+    task, bilevel ones those and one in each step of the lower level, and one more.
     """
     needs = "losses" if method is None else getattr(method.make(0), "needs", "bilevel")
     backward = 0 if workload.forward else 1 if needs == "losses" else workload.tasks

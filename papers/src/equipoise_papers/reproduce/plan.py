@@ -73,7 +73,7 @@ def _found(part: Part, asked: Asked) -> str:
     setting = asked.setting.within(part.subfolder)
     assert setting.data is not None
     if not setting.data.is_dir():
-        return f"{setting.data} is no folder"
+        return f"{setting.data} is not a folder"
     if not isinstance(part, StudyPart):
         return f"{setting.data} is there"
     try:

@@ -13,10 +13,10 @@ from rich.console import Console
 from equipoise.errors import InputError, near_misses
 from equipoise_papers.reproduce.cost import Workload, hours
 
-__all__ = ["Asked", "Found", "Part", "Recipe", "Row", "Setting"]
+__all__ = ["Asked", "FoundRows", "Part", "Recipe", "RecipeRow", "Setting"]
 
-Found: TypeAlias = Mapping[str, Mapping[str, Sequence[float]]]
-"""Published row → column → our values, one a seed."""
+FoundRows: TypeAlias = Mapping[str, Mapping[str, Sequence[float]]]
+"""Published row → column → our values, one per seed."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Setting:
     Attributes:
         data: the data set's folder; ``None`` where nothing is to be read yet.
         device: where models live, such as ``"cuda"``.
-        workers: processes a loader that read ahead.
+        workers: processes per loader that read ahead.
         cache: folder of decoded images and features; ``None`` to keep none.
         weights: file of ImageNet weights, where the network starts from such; ``None`` to start from random numbers.
         smoke: a narrow network and small batches, to see whether everything runs.
@@ -82,7 +82,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Row:
+class RecipeRow:
     """A row of a published table and how it is made.
 
     Attributes:
@@ -106,7 +106,7 @@ class Part(ABC):
         workload: how much there is to compute.
         network: in words.
         hyperparameters: name → value, in words, as the paper has them.
-        open_choices: what the paper leaves open or where this departs from it, a sentence each.
+        open_choices: what the paper leaves open or where this departs from it, one sentence each.
         baselines: whether the paper trained the single-task row itself, in the same way.
         pretrained: whether the encoder starts from ImageNet weights.
         subfolder: of ``--data`` that holds this part's data set, where a recipe needs several; empty for none.
@@ -114,7 +114,7 @@ class Part(ABC):
 
     name: str
     table: str
-    rows: tuple[Row, ...]
+    rows: tuple[RecipeRow, ...]
     workload: Workload
     network: str
     hyperparameters: Mapping[str, str]
@@ -123,15 +123,15 @@ class Part(ABC):
     pretrained: bool = False
     subfolder: str
 
-    def hours(self, row: Row, epochs: int | None = None) -> float:
+    def hours(self, row: RecipeRow, epochs: int | None = None) -> float:
         """Estimated hours of one run of a row on one modern GPU."""
         return hours(self.workload, None, epochs)
 
-    def obstacle(self, row: Row) -> str:
+    def obstacle(self, row: RecipeRow) -> str:
         """Why a row cannot be made, in words; empty if it can."""
         return row.missing
 
-    def made(self, rows: Sequence[str] | None = None) -> tuple[Row, ...]:
+    def made(self, rows: Sequence[str] | None = None) -> tuple[RecipeRow, ...]:
         """The rows that can be made, or those of them that are named."""
         return tuple(row for row in self.rows if (rows is None or row.name in rows) and not self.obstacle(row))
 
@@ -140,15 +140,15 @@ class Part(ABC):
         """Trains what the folder lacks."""
 
     @abstractmethod
-    def collect(self, folder: Path) -> Found:
+    def collect(self, folder: Path) -> FoundRows:
         """What the folder holds; nothing if there is none."""
 
     def departures(self, folder: Path) -> tuple[str, ...]:
-        """How what the folder holds was run otherwise than in the paper, a sentence each."""
+        """How the runs in the folder differ from the paper's, one sentence each."""
         return ()
 
     @abstractmethod
-    def smoke(self, sample: Path, rows: Sequence[str] | None = None, steps: int = 2) -> Found:
+    def smoke(self, sample: Path, rows: Sequence[str] | None = None, steps: int = 2) -> FoundRows:
         """A few steps of each row, or of those named, on a sample, with a narrow network, in this process."""
 
     @abstractmethod
@@ -167,7 +167,7 @@ class Recipe:
         data: what ``--data`` has to hold, in words.
         parts: the rows, by how they are trained.
         seeds: how many, in the paper.
-        missing: what is not there yet, a sentence each; empty if the recipe is whole.
+        missing: what is not there yet, one sentence each; empty if the recipe is whole.
         family: of recipes that share their network and data.
     """
 
@@ -180,12 +180,12 @@ class Recipe:
     missing: tuple[str, ...] = ()
     family: str = ""
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[RecipeRow, ...]:
         """All rows of all parts."""
         return tuple(row for part in self.parts for row in part.rows)
 
     def obstacles(self) -> tuple[str, ...]:
-        """What is missing, of the recipe and of its rows, a sentence each."""
+        """What is missing, of the recipe and of its rows, one sentence each."""
         of_rows: dict[str, list[str]] = {}
         for part in self.parts:
             for row in part.rows:

@@ -1,24 +1,30 @@
-"""All recipes, and how one is found."""
+"""All recipes, and how one is found: those of every file in ``families/``, which are found by scanning the folder."""
 
 from __future__ import annotations
 
-import functools
+import importlib
+import pkgutil
 import re
 
-from equipoise.errors import InputError, near_misses
+from equipoise.registry import Registry
+from equipoise_papers.reproduce import families
 from equipoise_papers.reproduce.recipe import Recipe
 
 __all__ = ["find_recipe", "recipes"]
 
 
-@functools.cache
+def _scan() -> None:
+    for module in pkgutil.iter_modules(families.__path__):
+        for recipe in getattr(importlib.import_module(f"{families.__name__}.{module.name}"), "RECIPES", ()):
+            _RECIPES.add(recipe.name, recipe)
+
+
+_RECIPES: Registry[Recipe] = Registry("recipe", fill=_scan, owner=lambda recipe: recipe.source)
+
+
 def recipes() -> tuple[Recipe, ...]:
     """Every table of the three papers that reports an experiment, paper by paper, in the order of the tables."""
-    # Imported only now: the networks and readers of all families are not needed to start the command line.
-    from equipoise_papers.reproduce.families import celeba, cityscapes, cleaning, normal, nyuv2, office, prompts, qm9, summaries
-
-    families = (cityscapes, nyuv2, celeba, qm9, summaries, cleaning, office, prompts, normal)
-    return tuple(sorted((recipe for family in families for recipe in family.RECIPES), key=_order))
+    return tuple(sorted(_RECIPES, key=_order))
 
 
 def find_recipe(name: str) -> Recipe:
@@ -31,10 +37,7 @@ def find_recipe(name: str) -> Recipe:
         >>> find_recipe("cost-table1").source
         'COST, Table 1'
     """
-    known = {recipe.name: recipe for recipe in recipes()}
-    if name not in known:
-        raise InputError(f'there is no recipe "{name}".{near_misses(name, known)} Known: {", ".join(known)}')
-    return known[name]
+    return _RECIPES.find(name)
 
 
 def _order(recipe: Recipe) -> tuple[str, tuple[int, ...], str]:

@@ -22,7 +22,7 @@ __all__ = ["show_comparison", "show_list", "show_smoke"]
 
 
 def show_list(console: Console) -> None:
-    """All recipes, a line each."""
+    """All recipes, one line each."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("recipe", "what", "about, on one GPU", "missing"):
         table.add_column(heading, no_wrap=heading == "recipe")
@@ -68,7 +68,7 @@ def show_comparison(recipe: Recipe, folder: Path, console: Console) -> None:
         if compared.missing:
             console.print(Text(f"Not run: {', '.join(compared.missing)}.", style="dim"), soft_wrap=True)
         for departure in compared.departures:
-            console.print(Text(f"Otherwise than in the paper: {departure}", style="yellow"), soft_wrap=True)
+            console.print(Text(f"Different from the paper: {departure}", style="yellow"), soft_wrap=True)
     console.print(f"Comparison: {folder / 'comparison.md'}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from equipoise.errors import UnknownMethodError
+from equipoise.method import MethodSpec
 from equipoise.study.methods import Method, parse_method
 from equipoise.study.plan import Run
 from equipoise.study.problem import Problem, Splits
@@ -19,7 +19,7 @@ from equipoise.study.training import train
 from equipoise_papers.published import find_table
 from equipoise_papers.reproduce.batches import First
 from equipoise_papers.reproduce.cost import Workload, hours
-from equipoise_papers.reproduce.recipe import Asked, Found, Part, Row, Setting
+from equipoise_papers.reproduce.recipe import Asked, FoundRows, Part, RecipeRow, Setting
 
 __all__ = ["StudyPart"]
 
@@ -37,7 +37,7 @@ class StudyPart(Part):
 
     name: str
     table: str
-    rows: tuple[Row, ...]
+    rows: tuple[RecipeRow, ...]
     workload: Workload
     network: str
     hyperparameters: Mapping[str, str]
@@ -50,18 +50,18 @@ class StudyPart(Part):
     against: str = ""
     further: Callable[[Results, str], Mapping[str, Sequence[float]]] | None = None
 
-    def methods(self, rows: Sequence[Row]) -> dict[str, Method]:
-        """Row → method, each labelled by what it is, so that a study can be gone on with from the command line."""
+    def methods(self, rows: Sequence[RecipeRow]) -> dict[str, Method]:
+        """RecipeRow → method, each labelled by what it is, so that a study can be gone on with from the command line."""
         return {row.name: parse_method(row.method) for row in rows}
 
-    def hours(self, row: Row, epochs: int | None = None) -> float:
+    def hours(self, row: RecipeRow, epochs: int | None = None) -> float:
         return hours(self.workload, parse_method(row.method), epochs)
 
     def single_hours(self, epochs: int | None = None) -> float:
         """Estimated hours of training one task alone."""
         return hours(self.workload, None, epochs)
 
-    def obstacle(self, row: Row) -> str:
+    def obstacle(self, row: RecipeRow) -> str:
         if row.missing:
             return row.missing
         try:
@@ -91,8 +91,8 @@ class StudyPart(Part):
         study.run()
         study.report()
 
-    def collect(self, folder: Path) -> Found:
-        """Metrics and summaries of every row, one value a seed; Δ against the table's own baseline row."""
+    def collect(self, folder: Path) -> FoundRows:
+        """Metrics and summaries of every row, one value per seed; Δ against the table's own baseline row."""
         if not (folder / "study.json").exists():
             return {}
         results = Results(folder)
@@ -136,20 +136,26 @@ class StudyPart(Part):
             said.append(f"{self.name}: without ImageNet weights.")
         return tuple(said)
 
-    def smoke(self, sample: Path, rows: Sequence[str] | None = None, steps: int = 2) -> Found:
+    def smoke(self, sample: Path, rows: Sequence[str] | None = None, steps: int = 2) -> FoundRows:
         """Trains one epoch of a few steps and evaluates on as few batches, through the study's own loop."""
         setting = Setting(data=sample, smoke=True)
         problem = _shortened(self.problem(setting), steps)
         found = {}
         for row in self.made(rows):
-            # Teleporting starts at once, or a few steps would never come to it.
-            method = parse_method(re.sub(r"\bstart=\d+", "start=0", row.method))
-            record = train(problem, Run(0, method=method), epochs=1, gramian_every=0)
+            record = train(problem, Run(0, method=parse_method(_at_once(row.method))), epochs=1, gramian_every=0)
             found[row.name] = {name: [float(value)] for name, value in record["final"]["test"].items()}
         return found
 
     def write_sample(self, folder: Path) -> Path:
         return self.sample(folder)
+
+
+def _at_once(method: str) -> MethodSpec:
+    """A method whose teleporting starts in the first epoch, or a few steps would never come to it."""
+    spec = MethodSpec.parse(method)
+    if spec.teleport is None or "start" not in spec.teleport.options:
+        return spec
+    return replace(spec, teleport=replace(spec.teleport, options={**spec.teleport.options, "start": 0}))
 
 
 def _shortened(problem: Problem, steps: int) -> Problem:

@@ -69,7 +69,7 @@ def _scenes(
         )
     made, seconds, worked = first[-1] - first[0], time.perf_counter() - began, sum(os.times()[:4]) - worked
     # Processor time, of all processes: what a scene costs, however busy the machine is.
-    rate = f": {made / seconds:.1f} a second, {worked / made:.2f} s of processor time each" if made else ""
+    rate = f": {made / seconds:.1f} per second, {worked / made:.2f} s of processor time each" if made else ""
     typer.echo(f"{output}: {first[-1]} scenes, {made} of them new{rate}")
 
 

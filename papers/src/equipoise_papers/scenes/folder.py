@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from io import BytesIO
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -111,15 +109,11 @@ def _written(
             _write(folder, kind, size, seed, split, number)
             yield
         return
-    # Fresh processes: a copy of one that has run torch may hang.
-    with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=get_context("spawn")) as pool:
-        try:
-            running = [pool.submit(_write, folder, kind, size, seed, split, number) for split, number in missing]
-            for finished in as_completed(running):
-                finished.result()
-                yield
-        finally:
-            pool.shutdown(cancel_futures=True)
+    from equipoise.study.processes.calls import calls
+
+    work = [(folder, kind, size, seed, split, number) for split, number in missing]
+    for _ in calls(_write, work, min(jobs, len(missing)), preload=(__name__,)):
+        yield
 
 
 def _write(folder: Path, kind: str, size: tuple[int, int], seed: int, split: str, number: int) -> None:

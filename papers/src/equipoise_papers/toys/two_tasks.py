@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from equipoise.errors import InputError
+from equipoise_papers.toys.starts import Sign
 
-__all__ = ["STARTS", "Sign", "TwoTasks"]
-
-Sign: TypeAlias = Literal["released", "paper"]
-
-STARTS: tuple[tuple[float, float], ...] = ((-8.5, 7.5), (-8.5, 5.0), (0.0, 0.0), (9.0, 9.0), (10.0, -8.0))
-"""The five starting points of the LDC-MTL paper (appendix A.3), which are those of the papers before it."""
+__all__ = ["TwoTasks"]
 
 _SMALLEST_DISTANCE = 0.000005
 

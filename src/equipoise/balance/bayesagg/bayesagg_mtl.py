@@ -60,13 +60,13 @@ class _Learned(NamedTuple):
     caveats=(
         "is given the model's parts and the targets (`features`, `heads`, `targets`; studies take them from the problem), and "
         "applies only where heads are linear; loud losses stay loud below `power` 0.5, above it quiet ones lead; call "
-        "`end_epoch()`, or it stays with the sum, which was as good on small data; one batch a step, no drop-in; remembers"
+        "`end_epoch()`, or it stays with the sum, which was as good on small data; one batch per step, no drop-in; remembers"
     ),
     adds_up_to="1 at each feature of each sample; the plain sum in the first `warm_up` epochs",
     checked="the released code's numbers, draws, equations",
 )
 class BayesAggMTL(OnFeatures, GradientBalancer):
-    """Takes the tasks' gradients by the shared features h for random, as the parameters of their heads are uncertain.
+    """Treats the tasks' gradients by the shared features h as random, because the parameters of their heads are uncertain.
 
     **Posterior.** The parameters w̃ of a task's head, a linear layer on h̃ = (h, 1), have the prior N(0, γI). A batch multiplies
     their density by its likelihood: exactly a Gaussian for squared errors (precision Λ += Σ h̃h̃ᵀ/σ²), and for classes one to
@@ -104,7 +104,7 @@ class BayesAggMTL(OnFeatures, GradientBalancer):
     code standardises targets; so should you, for γ and σ² to mean something.
 
     It needs :class:`~equipoise.MultiTaskOptimizer`, which then takes gradients at the output of ``features`` by itself, and
-    one batch a step that has all its tasks in every process.
+    one batch per step that has all its tasks in every process.
 
     Args:
         features: the module, or its dotted name in the model, whose output h ``[N, m]`` all heads are given as it is.
@@ -112,9 +112,9 @@ class BayesAggMTL(OnFeatures, GradientBalancer):
         targets: ``targets(batch)`` gives task → what the head is to say, for each of the N samples: floating-point ``[N]`` or
             ``[N, C]``, integer ``[N]``, or boolean as floating-point ones. Those of tasks without a loss are not looked at.
         gamma: γ, the prior's variance.
-        power: of the variance in v, from 0 (no uncertainty) to 1 (all of it): one for all tasks, or one a task in their order
+        power: of the variance in v, from 0 (no uncertainty) to 1 (all of it): one for all tasks, or one per task in their order
             or by name.
-        noise: σ² of squared errors: one for all tasks, or one a task.
+        noise: σ² of squared errors: one for all tasks, or one per task.
         samples: how many draws.
         warm_up: how many epochs begin with the plain sum. Epochs end where ``end_epoch()`` is called.
         steps_per_epoch: or every so many steps.
@@ -409,8 +409,8 @@ class BayesAggMTL(OnFeatures, GradientBalancer):
         size = task.inputs.shape[1]
         noise = torch.randn(self.samples, *posterior.precision.shape[:2], generator=generator, dtype=dtype)
         draws = posterior.draw(noise.to(weight.device, torch.float64)).reshape(self.samples, task.outputs, size).to(dtype)
-        centre = posterior.mean().reshape(task.outputs, size).to(dtype)
-        mean, variance = drawn_moments(task.likelihood, draws, centre, task.inputs.to(dtype), task.targets, width)
+        center = posterior.mean().reshape(task.outputs, size).to(dtype)
+        mean, variance = drawn_moments(task.likelihood, draws, center, task.inputs.to(dtype), task.targets, width)
         return mean.double(), variance.double()
 
     def _head(self, task: str, heads: Mapping[str, nn.Linear]) -> nn.Linear:

@@ -1,4 +1,4 @@
-"""What a linear head's loss says of its parameters: one class a kind of target.
+"""What a linear head's loss says of its parameters: one class per kind of target.
 
 All of them see z = W̃h̃, the head's outputs, with h̃ = (h, 1) if the head has a bias. Outputs are laid out as ``[C, N]``, samples
 last: a softmax over a short last dimension would take twenty times as long.

@@ -40,19 +40,19 @@ def squared_error_moments(posterior: Gaussian, inputs: Tensor, targets: Tensor, 
         (12.0, True)
     """
     factor = posterior.factor()
-    centre = posterior.mean(factor)[0]  # [D, C]
+    center = posterior.mean(factor)[0]  # [D, C]
     covariance = posterior.covariance(factor)[0]
-    outputs = centre.shape[1]
+    outputs = center.shape[1]
     mixed = inputs @ covariance
     spread = (mixed * inputs).sum(1, keepdim=True)  # s² [N, 1]
     mixed = mixed[:, :width]  # c
-    residual = inputs @ centre - targets.T
-    centre, own = centre[:width], covariance.diagonal()[:width]
-    pull = residual @ centre.T
+    residual = inputs @ center - targets.T
+    center, own = center[:width], covariance.diagonal()[:width]
+    pull = residual @ center.T
     mean = 2 * (pull + outputs * mixed)
     variance = 4 * (
         (residual.square().sum(1, keepdim=True) + outputs * spread) * own
-        + spread * centre.square().sum(1)
+        + spread * center.square().sum(1)
         + 2 * pull * mixed
         + outputs * mixed.square()
     )
@@ -60,7 +60,7 @@ def squared_error_moments(posterior: Gaussian, inputs: Tensor, targets: Tensor, 
 
 
 def drawn_moments(
-    likelihood: Likelihood, draws: Tensor, centre: Tensor, inputs: Tensor, targets: Tensor, width: int
+    likelihood: Likelihood, draws: Tensor, center: Tensor, inputs: Tensor, targets: Tensor, width: int
 ) -> tuple[Tensor, Tensor]:
     """Moments of g = Σ_c ∂ℓ/∂z_c w_c over draws of the parameters.
 
@@ -70,7 +70,7 @@ def drawn_moments(
     Args:
         likelihood: gives ∂ℓ/∂z.
         draws: W̃ ``[S, C, D]``.
-        centre: mean parameters ``[C, D]``.
+        center: mean parameters ``[C, D]``.
         inputs: h̃ ``[N, D]``.
         targets: of N samples.
         width: m, how many of the D inputs are features.
@@ -78,7 +78,7 @@ def drawn_moments(
     Returns:
         Mean and variance, ``[N, m]`` each, in the draws' precision.
     """
-    reference = likelihood.residual(centre @ inputs.T, targets).T @ centre[:, :width]
+    reference = likelihood.residual(center @ inputs.T, targets).T @ center[:, :width]
     total, squares = torch.zeros_like(reference), torch.zeros_like(reference)
     # A piece at a time: all S gradients of all samples together may not fit.
     for piece in draws.split(max(1, _ENTRIES // max(1, reference.numel()))):

@@ -83,7 +83,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
 
     ``double_loop=True`` is Algorithm 2: ∇_W g(W, z_N) is taken away from W's step, z_N being N gradient steps
     z ← z − β λ ∇_z g away from the model, by substitution. It needs :class:`~equipoise.MultiTaskOptimizer` and N + 1
-    evaluations of the losses and N of their gradients more; ``report`` then holds both gradients' norms.
+    more evaluations of the losses and N more of their gradients; ``report`` then holds both gradients' norms.
 
     A batch that lacks tasks takes the gaps between those that are neighbours in it, and shares that add up over them.
 
@@ -92,8 +92,8 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
         tau: ``"weights"`` for τ = σ(W), ``"ones"`` for τ = 1.
         normalize: ``"none"``, for losses on one scale (the paper's CelebA); ``"rescale"``: each loss over its first value;
             ``"log"``: log(ℓ/ℓ_0), ℓ_0 from the first step of each epoch (the paper's QM9).
-        router: ``"vector"``, a free number a task; ``"mlp"``, the three-layer network of appendix A.1; or a module that turns
-            the mean features ``[C]`` into ``[K]`` numbers.
+        router: ``"vector"``, one free number per task; ``"mlp"``, the network of appendix A.1; or a module that turns the
+            mean features ``[C]`` into ``[K]`` numbers.
         formulation: ``"paper"`` or ``"released"``.
         initial: the losses ``[K]`` that ``"rescale"`` divides by, where they are known beforehand; each task's first loss if
             left out.

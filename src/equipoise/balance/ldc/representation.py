@@ -42,7 +42,7 @@ class Representation:
             if len(seen) > 1:
                 raise InputError(
                     f"the features module ran {len(seen)} times in this step, and only the last run's graph is differentiated; "
-                    "take one batch a step, or leave through_features off"
+                    "take one batch per step, or leave through_features off"
                 )
             return seen[0]
         return torch.stack(seen).mean(0)

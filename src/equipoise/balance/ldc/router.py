@@ -37,7 +37,7 @@ class Router(Protocol):
 
 
 class VectorRouter:
-    """One number a task, moved by Adam; absent tasks keep theirs.
+    """One number per task, moved by Adam; absent tasks keep theirs.
 
     Args:
         shares_of: from the numbers to shares.

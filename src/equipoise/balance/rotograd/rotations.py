@@ -1,4 +1,4 @@
-"""Rotations of the shared features, one a task: part of the model wherever it is evaluated."""
+"""Rotations of the shared features, one per task: part of the model wherever it is evaluated."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Rotations(nn.Module):
         size: m, how many channels are rotated; the first ones, while the others pass as they are. All of them if left out,
             which is settled by the first features seen.
         dim: where the features have their channels: 1 for ``[N, m]`` and ``[N, m, height, width]``, -1 for ``[N, T, m]``.
-        start: ``"identity"``, or ``"random"`` for a uniformly random rotation a task.
+        start: ``"identity"``, or ``"random"`` for a uniformly random rotation per task.
         seed: of random rotations.
 
     Raises:
@@ -58,7 +58,7 @@ class Rotations(nn.Module):
         if size is not None and size < 1:
             raise InputError(f"size must be a number of channels from 1 on; got {size}")
         if dim == 0:
-            raise InputError("dim must not be 0, which is that of the samples; channels are at 1 or -1, say")
+            raise InputError("dim must not be 0, which is that of the samples; channels are at 1 or -1, for example")
         if start not in ("identity", "random"):
             raise InputError(f'start must be "identity" or "random"; got "{start}"')
         self.size = size

@@ -34,7 +34,7 @@ _EPSILON = 1e-30
     serves="one encoder whose output all heads start from, with tasks in conflict there",
     caveats=(
         "is given the model's parts (`features`, `heads`; studies take them from the problem); the rotations belong to the "
-        "model, so save them with it; one batch a step, no drop-in; has a learning rate of its own; remembers"
+        "model, so save them with it; one batch per step, no drop-in; has a learning rate of its own; remembers"
     ),
     adds_up_to="no fixed sum: each task's features get a gradient of one norm C",
     checked="autograd of the rotation loss and of the features' gradients, equations",
@@ -69,17 +69,17 @@ class RotoGrad(OnFeatures, GramianBalancer):
       ``learning_rate`` on the way.
 
     Tasks that a batch lacks keep their rotation. It needs :class:`~equipoise.MultiTaskOptimizer`, which then takes
-    gradients at the output of ``features`` by itself, and one batch a step.
+    gradients at the output of ``features`` by itself, and one batch per step.
 
     Args:
         features: the module, or its dotted name in the model, whose output z all heads start from: one tensor.
         heads: task → the module, or its dotted name, that is given z as its first argument, as it is.
         rotations: made by you, for a model or loss function that calls ``rotations(z, "task")`` itself; in place of ``heads``.
-        learning_rate: of Adam on the rotations, an angle a step.
+        learning_rate: of Adam on the rotations, an angle per step.
         size: how many of the features' channels are rotated; all if left out.
         dim: where the features have their channels; see :class:`Rotations`.
         norms: ``False`` leaves the tasks' gradients as long as they are (the paper's rotations alone; all weights 1).
-        burn_in: after so many steps, the norms "at the start" are taken anew; 20 in the released code.
+        burn_in: after so many steps, the norms "at the start" are taken again; 20 in the released code.
         start: ``"identity"`` or ``"random"`` rotations.
         seed: of random ones.
 
@@ -212,9 +212,9 @@ class RotoGrad(OnFeatures, GramianBalancer):
 
     # -- a step
 
-    def solve(self, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weights from one Gramian ``[K, K]`` of feature gradients, with the norms at the start that were seen, if any were."""
-        norms = np.sqrt(np.clip(gram.diagonal(), 0, None))
+        norms = np.sqrt(np.clip(gramian.diagonal(), 0, None))
         first = self.first_norms
         if first is None:
             return self._weights(norms, norms)

@@ -18,10 +18,11 @@ from equipoise.bilevel.forum import FORUM
 from equipoise.bilevel.value_function import ValueFunctionSolver
 from equipoise.bilevel.weighting.look_ahead import LookAhead
 from equipoise.bilevel.weighting.problem import WeightProblem
-from equipoise.errors import InputError, UnknownMethodError, near_misses, refuse_unknown_options
+from equipoise.errors import InputError, refuse_unknown_options
 from equipoise.objective import Objective
+from equipoise.registry import Registry
 
-__all__ = ["WeightingInfo", "weighting", "weightings"]
+__all__ = ["REGISTRY", "WeightingInfo", "weighting", "weightings"]
 
 # The thesis' for regression on QM9; with its 0.1, for other data, lower steps on a squared error of two digits diverge.
 _STEP_SIZE = 0.01
@@ -83,7 +84,7 @@ def weightings() -> tuple[WeightingInfo, ...]:
         >>> [info.name for info in weightings()]
         ['bome', 'bvfim', 'forum', 'moco-bilevel', 'moml']
     """
-    return tuple(sorted(_METHODS.values(), key=lambda info: info.name))
+    return tuple(sorted(REGISTRY, key=lambda info: info.name))
 
 
 def weighting(name: str) -> WeightingInfo:
@@ -96,16 +97,7 @@ def weighting(name: str) -> WeightingInfo:
         >>> weighting("MoCo_bilevel").options["lower_steps"]
         1
     """
-    if not isinstance(name, str):
-        raise InputError(f"solver must be the name of a method, one of {', '.join(_METHODS)}; got {name!r}")
-    key = name.strip().lower().replace("_", "-")
-    for info in _METHODS.values():
-        if key in (info.name, *info.aliases):
-            return info
-    raise UnknownMethodError(
-        f'there is no method "{name}" that learns task weights.{near_misses(key, _METHODS)} '
-        f"Known: {', '.join(sorted(_METHODS))}"
-    )
+    return REGISTRY.find(name)
 
 
 def _both(kind: type[ValueFunctionSolver]) -> Callable[..., BilevelSolver]:
@@ -148,48 +140,47 @@ def _values(kind: type[BilevelSolver], **changed: Any) -> dict[str, Any]:
 
 _UNROLLED = {"lower_steps": 1, "lower_step_size": _STEP_SIZE, "memory": "plain", "batched": False}
 
-_METHODS = {
-    info.name: info
-    for info in (
-        WeightingInfo(
-            "forum",
-            "all validation losses fall together, while training on the weighted losses is kept as a constraint",
-            "Ye et al., A First-Order Multi-Gradient Algorithm for Multi-Objective Bi-Level Optimization, ECAI 2024",
-            "T + K backward",
-            _both(FORUM),
-            _values(FORUM, rho=0.1),
-        ),
-        WeightingInfo(
-            "bome",
-            "the mean validation loss falls, while training on the weighted losses is kept as a constraint",
-            "Liu et al., BOME! Bilevel Optimization Made Easy, NeurIPS 2022",
-            "T + 1 backward",
-            _both(BOME),
-            _values(BOME),
-        ),
-        WeightingInfo(
-            "bvfim",
-            "as `bome`, the constraint as a logarithmic barrier",
-            "Liu et al., A Value-Function-based Interior-point Method for Non-convex Bi-level Optimization, ICML 2021",
-            "T + 1 backward",
-            _both(BVFIM),
-            _values(BVFIM),
-        ),
-        WeightingInfo(
-            "moml",
-            "weights that lower all validation losses after T virtual steps; then an ordinary step with them",
-            "Ye et al., Multi-Objective Meta Learning, NeurIPS 2021",
-            "2K + 1 backward for T = 1; else T with second derivatives, K through them, and 1",
-            _ahead,
-            {**_UNROLLED, "balancer": "mgda"},
-        ),
-        WeightingInfo(
-            "moco-bilevel",
-            "as `moml`, with averaged hypergradients and a solver that takes one step at a time",
-            "Fernando et al., Mitigating Gradient Bias in Multi-objective Learning, ICLR 2023",
-            "as `moml`",
-            _tracked,
-            {**_UNROLLED, **_options(MoCo)},
-        ),
-    )
-}
+REGISTRY: Registry[WeightingInfo] = Registry("method of task weights")
+for _info in (
+    WeightingInfo(
+        "forum",
+        "all validation losses fall together, while training on the weighted losses is kept as a constraint",
+        "Ye et al., A First-Order Multi-Gradient Algorithm for Multi-Objective Bi-Level Optimization, ECAI 2024",
+        "T + K backward",
+        _both(FORUM),
+        _values(FORUM, rho=0.1),
+    ),
+    WeightingInfo(
+        "bome",
+        "the mean validation loss falls, while training on the weighted losses is kept as a constraint",
+        "Liu et al., BOME! Bilevel Optimization Made Easy, NeurIPS 2022",
+        "T + 1 backward",
+        _both(BOME),
+        _values(BOME),
+    ),
+    WeightingInfo(
+        "bvfim",
+        "as `bome`, the constraint as a logarithmic barrier",
+        "Liu et al., A Value-Function-based Interior-point Method for Non-convex Bi-level Optimization, ICML 2021",
+        "T + 1 backward",
+        _both(BVFIM),
+        _values(BVFIM),
+    ),
+    WeightingInfo(
+        "moml",
+        "weights that lower all validation losses after T virtual steps; then an ordinary step with them",
+        "Ye et al., Multi-Objective Meta Learning, NeurIPS 2021",
+        "2K + 1 backward for T = 1; else T with second derivatives, K through them, and 1",
+        _ahead,
+        {**_UNROLLED, "balancer": "mgda"},
+    ),
+    WeightingInfo(
+        "moco-bilevel",
+        "as `moml`, with averaged hypergradients and a solver that takes one step at a time",
+        "Fernando et al., Mitigating Gradient Bias in Multi-objective Learning, ICLR 2023",
+        "as `moml`",
+        _tracked,
+        {**_UNROLLED, **_options(MoCo)},
+    ),
+):
+    REGISTRY.add(_info.name, _info, aliases=_info.aliases)

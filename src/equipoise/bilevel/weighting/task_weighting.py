@@ -62,7 +62,7 @@ class TaskWeighting:
         objective: model and losses. Training batches may lack tasks, validation batches may not.
         optimizer: a torch optimizer that holds all parameters of the model that require gradients.
         solver: ``"forum"``, ``"bome"``, ``"bvfim"``, ``"moml"`` or ``"moco-bilevel"``.
-        validation: a loader, whose batches are drawn endlessly, one a step; its place is part of the state. Left out,
+        validation: a loader, whose batches are drawn endlessly, one per step; its place is part of the state. Left out,
             :meth:`step` takes a validation batch as well, or cuts its only batch in two.
         learning_rate: Adam's, of the free vector a; the thesis' is 0.001.
         clip: clip the norm of ω's gradients to this before the optimizer steps.

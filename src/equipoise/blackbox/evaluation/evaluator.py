@@ -60,7 +60,7 @@ class Failures:
         """The outputs [N, m] of an iteration, rows of failures not a number; counts the failures.
 
         Args:
-            answers: one a row.
+            answers: one per row.
             objectives: m if it is known; otherwise that of the first row with outputs.
 
         Returns:
@@ -95,7 +95,7 @@ class Evaluator(ABC):
 
     @abstractmethod
     def __call__(self, points: Array) -> list[Answer]:
-        """Evaluates every row; an answer a row, in their order."""
+        """Evaluates every row; one answer per row, in their order."""
 
 
 class _Here(Evaluator):
@@ -112,7 +112,7 @@ class _Here(Evaluator):
 
 
 class _Parts(Evaluator):
-    """In several workers: a row a job, or a part of the batch each where the function takes batches."""
+    """In several workers: one row per job, or a part of the batch each where the function takes batches."""
 
     def __init__(self, workers: int, batched: bool) -> None:
         self._workers = workers
@@ -267,7 +267,7 @@ def late(limit: float) -> Answer:
 
 
 def rows_of(answer: Answer, rows: int) -> list[Answer]:
-    """An answer a row from that of a batch; a batch that failed is failed rows."""
+    """One answer per row from that of a batch; a batch that failed is failed rows."""
     if answer.outputs is None:
         return [answer] * rows
     if answer.outputs.ndim != 2 or answer.outputs.shape[0] != rows:

@@ -1,4 +1,4 @@
-"""The ask/tell optimizers, one a file."""
+"""The ask/tell optimizers, one per file."""
 
 from equipoise.blackbox.optimizers.asmg import ASMG
 from equipoise.blackbox.optimizers.base import Optimizer

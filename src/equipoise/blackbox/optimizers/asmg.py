@@ -35,7 +35,7 @@ class ASMG(Optimizer):
 
         μ ← μ - β Σ^½ Σ_i λ_i p_i / s,    Σ⁻¹ ← Σ⁻¹ (1 + 2β Σ_i λ_i h_i / s).
 
-    By default (``shaping="standardise"``, appendix A.2.5) the outputs are centred by their mean over the samples, and s is
+    By default (``shaping="standardize"``, appendix A.2.5) the outputs are centred by their mean over the samples, and s is
     the standard deviation of the weighted outputs λᵀF(x_j) over the samples: the update does not depend on the outputs'
     scale, and no evaluation of F(μ) is needed. With ``shaping="mean"`` they are centred by F(μ), which is one more row of
     ``ask``, and s = 1: Algorithm 3 as printed, for which the step size has to suit the outputs' scale.
@@ -50,9 +50,9 @@ class ASMG(Optimizer):
         step_size: β; a number, or a function of the iteration t = 0, 1, … .
         weights: ``"adaptive"`` for (4.10), ``"equal"`` for ASMG-EW, or fixed ones [m], non-negative and of sum 1.
         momentum: γ_t in [0, 1]; a function of t, or a number. 1/(t + 1) if left out. Before the first iteration λ is equal.
-        shaping: ``"standardise"`` or ``"mean"``, see above.
+        shaping: ``"standardize"`` or ``"mean"``, see above.
         seed: of the samples.
-        failed: ``"drop"`` or ``"penalise"``, see :class:`Optimizer`.
+        failed: ``"drop"`` or ``"penalize"``, see :class:`Optimizer`.
 
     Raises:
         InputError: an argument that cannot be used; one objective only (at ``tell``).
@@ -80,13 +80,13 @@ class ASMG(Optimizer):
         step_size: float | Callable[[int], float] = 0.1,
         weights: Literal["adaptive", "equal"] | Any = "adaptive",
         momentum: float | Callable[[int], float] | None = None,
-        shaping: Literal["standardise", "mean"] = "standardise",
+        shaping: Literal["standardize", "mean"] = "standardize",
         seed: Seed = None,
         failed: Failed = "drop",
     ) -> None:
         super().__init__(mean, std=std, samples=samples, seed=seed, failed=failed)
-        if shaping not in ("standardise", "mean"):
-            raise InputError(f'shaping is {shaping!r}; expected "standardise" (appendix A.2.5) or "mean" (F(μ) as baseline)')
+        if shaping not in ("standardize", "mean"):
+            raise InputError(f'shaping is {shaping!r}; expected "standardize" (appendix A.2.5) or "mean" (F(μ) as baseline)')
         if isinstance(weights, str) and weights not in ("adaptive", "equal"):
             raise InputError(f'weights is {weights!r}; expected "adaptive", "equal", or numbers [m]')
         self._fixed = None if isinstance(weights, str) else _read_weights(weights)
@@ -127,17 +127,17 @@ class ASMG(Optimizer):
         normals = self._normals if of_samples.all() else self._normals[of_samples]
         values = outputs[: self._samples][of_samples]
         # Where F(μ) itself failed, the mean over the samples, which estimates nearly the same, takes its place.
-        centred_by_mean = self._shaping == "standardise" or not keep[-1]
-        centre = values.mean(axis=0) if centred_by_mean else outputs[-1]
-        centred = values - centre
+        centered_by_mean = self._shaping == "standardize" or not keep[-1]
+        center = values.mean(axis=0) if centered_by_mean else outputs[-1]
+        centered = values - center
         count = values.shape[0]
-        slope = normals.T @ centred / count
+        slope = normals.T @ centered / count
         # Σ_j (z² - 1) δF = Σ_j z² δF - Σ_j δF, so that z² is the only other array of N·d numbers.
-        curvature = ((normals * normals).T @ centred - centred.sum(axis=0)) / (2 * count)
+        curvature = ((normals * normals).T @ centered - centered.sum(axis=0)) / (2 * count)
         before = np.full(objectives, 1.0 / objectives) if self._lambda is None else self._lambda
         mixed = self._mix(before, slope, curvature)
-        aggregate = centred @ mixed
-        spread = float(aggregate.std()) if self._shaping == "standardise" else 1.0
+        aggregate = centered @ mixed
+        spread = float(aggregate.std()) if self._shaping == "standardize" else 1.0
         step = float(self._step_size(self.iterations)) if callable(self._step_size) else float(self._step_size)
         check_positive(step, "step_size")
         if spread > 0.0:

@@ -16,7 +16,7 @@ from equipoise.errors import InputError
 
 __all__ = ["Failed", "Optimizer", "Seed"]
 
-Failed = Literal["drop", "penalise"]
+Failed = Literal["drop", "penalize"]
 Seed = int | np.random.Generator | None
 
 
@@ -25,11 +25,11 @@ class Optimizer(ABC):
 
     Args:
         mean: where the search starts [d]; NumPy or torch.
-        std: standard deviation of the samples around it; a number or one a dimension [d].
+        std: standard deviation of the samples around it; a number or one per dimension [d].
         samples: N, how many points are evaluated in an iteration.
         seed: of the samples: an integer or a NumPy generator; unpredictable if left out.
         failed: what becomes of a sample whose outputs are not all finite: ``"drop"`` leaves it out of the iteration,
-            ``"penalise"`` gives it outputs that are worse than those of all others, by their range.
+            ``"penalize"`` gives it outputs that are worse than those of all others, by their range.
 
     Raises:
         InputError: an empty or non-finite mean, a std that is not positive or does not fit, fewer than two samples.
@@ -60,7 +60,7 @@ class Optimizer(ABC):
                 f"samples is {samples!r}; give a whole number of at least 2: one sample has nothing to compare with"
             )
         if failed not in get_args(Failed):
-            raise InputError(f'failed is {failed!r}; expected "drop" or "penalise"')
+            raise InputError(f'failed is {failed!r}; expected "drop" or "penalize"')
         self._samples = int(samples)
         self._failed: Failed = failed
         self._rng = np.random.default_rng(seed)

@@ -25,7 +25,7 @@ class BES(Optimizer):
         samples: N.
         step_size: β, which has to suit the scale of the outputs.
         seed: of the signs.
-        failed: ``"drop"`` or ``"penalise"``.
+        failed: ``"drop"`` or ``"penalize"``.
 
     Example:
         >>> import numpy as np

@@ -13,18 +13,20 @@ from equipoise.blackbox.optimizers.bes import BES
 from equipoise.blackbox.optimizers.cmaes import CMAES
 from equipoise.blackbox.optimizers.es import ES
 from equipoise.blackbox.optimizers.mmes import MMES
-from equipoise.errors import UnknownMethodError, UnknownOptionError, near_misses
+from equipoise.errors import refuse_unknown_options
+from equipoise.registry import Registry, folded
 
 __all__ = ["OPTIMIZERS", "make_optimizer"]
 
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    "asmg": ASMG,
-    "asmg-ew": partial(ASMG, weights="equal"),
-    "es": ES,
-    "bes": BES,
-    "cma-es": CMAES,
-    "mmes": MMES,
-}
+OPTIMIZERS: Registry[Callable[..., Optimizer]] = Registry("black-box optimizer")
+"""What makes an optimizer from its mean and its options, by name."""
+
+OPTIMIZERS.add("asmg", ASMG)
+OPTIMIZERS.add("asmg-ew", partial(ASMG, weights="equal"))
+OPTIMIZERS.add("es", ES)
+OPTIMIZERS.add("bes", BES)
+OPTIMIZERS.add("cma-es", CMAES)
+OPTIMIZERS.add("mmes", MMES)
 
 
 def make_optimizer(name: str, mean: object, **options: Any) -> Optimizer:
@@ -38,14 +40,6 @@ def make_optimizer(name: str, mean: object, **options: Any) -> Optimizer:
         >>> type(make_optimizer("asmg", [0.0, 0.0], samples=10)).__name__
         'ASMG'
     """
-    key = name.lower().replace("_", "-")
-    if key not in OPTIMIZERS:
-        raise UnknownMethodError(
-            f'there is no black-box optimizer "{name}"; there are {", ".join(OPTIMIZERS)}.{near_misses(key, OPTIMIZERS)}'
-        )
-    cls = OPTIMIZERS[key]
-    known = [option for option in inspect.signature(cls).parameters if option != "mean"]
-    for option in options:
-        if option not in known:
-            raise UnknownOptionError(f'{key} has no option "{option}"; it has {", ".join(known)}')
-    return cls(mean, **options)
+    made = OPTIMIZERS.find(name)
+    refuse_unknown_options(folded(name), options, {own: None for own in inspect.signature(made).parameters if own != "mean"})
+    return made(mean, **options)

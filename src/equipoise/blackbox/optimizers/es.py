@@ -25,7 +25,7 @@ class ES(Optimizer):
         samples: N; the second half mirrors the first.
         step_size: Adam's learning rate.
         seed: of the samples.
-        failed: ``"drop"`` or ``"penalise"``; ranks being relative, the second ranks failed samples last.
+        failed: ``"drop"`` or ``"penalize"``; ranks being relative, the second ranks failed samples last.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""A prompt of a model that can only be queried, as a black-box problem with an objective a task."""
+"""A prompt of a model that can only be queried, as a black-box problem with one objective per task."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BlackBoxPrompt:
     """Losses of all tasks as a function of v, from which the shared prompt is made (thesis, eq. 4.25).
 
     p = A v with a fixed A [tokens · E, d], entries drawn from N(0, (σ_e/√d)²), σ_e the standard deviation of the model's word
-    embeddings. Called with points [N, d], it draws one mini-batch a task and returns the mean cross-entropies [N, m] of the N
+    embeddings. Called with points [N, d], it draws one mini-batch per task and returns the mean cross-entropies [N, m] of the N
     prompts on it: a batched function for :func:`equipoise.blackbox.minimize` or any ask/tell loop.
 
     A query is one prompt sent to the model with the mini-batches of all tasks.
@@ -100,7 +100,7 @@ class BlackBoxPrompt:
         return (rows @ self.projection.T).reshape(len(rows), self.tokens, self.model.embedding_size)
 
     def __call__(self, points: object) -> Array:
-        """Mean cross-entropies [N, m] of the prompts on one new mini-batch a task."""
+        """Mean cross-entropies [N, m] of the prompts on one new mini-batch per task."""
         prompts = self.prompts(points)
         if self.budget is not None and self.queries + len(prompts) > self.budget:
             raise QueryBudgetError(
@@ -139,7 +139,7 @@ class BlackBoxPrompt:
         return [task.inputs[split] for task in self.tasks]
 
     def accuracies_of(self, scores: list[Array], split: str) -> dict[str, float]:
-        """Percentage of correct images for scores [1, n, C] a task, such as those of a handwritten prompt."""
+        """Percentage of correct images for scores [1, n, C] per task, such as those of a handwritten prompt."""
         return {
             task.name: 100.0 * float((own[0].argmax(axis=-1) == task.labels[split]).mean())
             for task, own in zip(self.tasks, scores, strict=True)
@@ -159,7 +159,7 @@ class BlackBoxPrompt:
 def _cross_entropy(scores: Array, labels: NDArray[np.int64]) -> Array:
     """Mean over images of -log softmax at the label: [B, n, C] → [B]."""
     shifted = scores - scores.max(axis=-1, keepdims=True)
-    normaliser = np.log(np.exp(shifted).sum(axis=-1))
+    normalizer = np.log(np.exp(shifted).sum(axis=-1))
     picked = np.take_along_axis(shifted, np.asarray(labels)[None, :, None].astype(np.int64), axis=-1)[..., 0]
-    losses: Array = (normaliser - picked).mean(axis=-1)
+    losses: Array = (normalizer - picked).mean(axis=-1)
     return losses

@@ -1,4 +1,4 @@
-"""NYUv2 and Cityscapes as MTAN prepared them: folders of numbered ``.npy`` files, one folder a modality."""
+"""NYUv2 and Cityscapes as MTAN prepared them: folders of numbered ``.npy`` files, one folder per modality."""
 
 from equipoise.data.dense.augmentation import ZoomAndFlip
 from equipoise.data.dense.cityscapes import Cityscapes, cityscapes_loaders

@@ -75,12 +75,12 @@ def nyuv2_loaders(
     Args:
         root: the folder that holds ``train`` and ``val``. If it has a folder ``test`` as well, that is tested on, and ``val``
             is the validation split.
-        batch_size: scenes a batch; 2 in the literature.
+        batch_size: scenes per batch; 2 in the literature.
         augmentation: of the training split alone; ``None`` for none.
         validation: fraction of the training scenes to keep back, without augmentation, as validation split; 0 for none.
         seed: of the training order and the augmentation.
         split_seed: of the choice of what is kept back.
-        workers: processes a loader that read ahead.
+        workers: processes of each loader that read ahead.
         pin_memory: whether batches lie in page-locked memory.
         drop_last: whether a last, smaller training batch is left out.
 

@@ -15,7 +15,7 @@ class Molecules:
     """All molecules of a data set, atoms and bonds in one table each, from which batches are cut at once.
 
     Args:
-        atoms: table → one row an atom: ``x`` [A, 11] features, ``pos`` [A, 3] places in Å, ``z`` [A] atomic numbers.
+        atoms: table → one row per atom: ``x`` [A, 11] features, ``pos`` [A, 3] places in Å, ``z`` [A] atomic numbers.
         bonds: [2, E] the two atoms of each bond, counted within their molecule, in both directions.
         kinds: [E, 4] the kind of each bond, one-hot.
         first_atom: [N + 1] where each molecule's atoms start.

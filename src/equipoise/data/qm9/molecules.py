@@ -121,13 +121,13 @@ def qm9_loaders(
 
     Args:
         root: the folder that holds ``raw`` or ``processed``.
-        batch_size: molecules a batch; 120 in the literature.
+        batch_size: molecules per batch; 120 in the literature.
         held_out: molecules in each of test and validation.
         scale: whether labels are scaled.
         download: whether torch_geometric may download what is missing.
         seed: of the training order.
         split_seed: of the splits, the same for all runs of a study.
-        workers: processes a loader that read ahead.
+        workers: processes of each loader that read ahead.
         pin_memory: whether batches lie in page-locked memory.
         drop_last: whether a last, smaller training batch is left out.
 

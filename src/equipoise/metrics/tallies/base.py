@@ -101,9 +101,9 @@ def as_valid(valid: Tensor | None, like: Tensor, what: str) -> Tensor:
 
 AVERAGES: Final = {
     "pixels": "every valid pixel of the whole set counts the same",
-    "images": "one value an image, every image with a valid pixel counts the same",
-    "batches": "one value a batch, every batch counts the same, also a smaller last one",
-    "weighted batches": "one value a batch, weighted by its number of images",
+    "images": "one value per image, every image with a valid pixel counts the same",
+    "batches": "one value per batch, every batch counts the same, also a smaller last one",
+    "weighted batches": "one value per batch, weighted by its number of images",
 }
 """Name → what it means."""
 
@@ -157,7 +157,7 @@ class Means:
             self.add_values((of_batch / total)[None].numpy(), len(counts) if self.average == "weighted batches" else 1)
 
     def add_values(self, values: np.ndarray, weight: float = 1.0) -> None:
-        """Counts values that are means already: one row a piece ``[n, Q]``, all with the same weight."""
+        """Counts values that are means already: one row per piece ``[n, Q]``, all with the same weight."""
         self._sums += weight * values.sum(0)
         self._weight += weight * len(values)
 
@@ -173,7 +173,7 @@ class Means:
 
 
 def rows(tensor: Tensor) -> Tensor:
-    """A batch as one row an image: ``[N, ...]`` → ``[N, pixels]``."""
+    """A batch as one row per image: ``[N, ...]`` → ``[N, pixels]``."""
     return torch.flatten(tensor, 1) if tensor.ndim > 1 else tensor[:, None]
 
 

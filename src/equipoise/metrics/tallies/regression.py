@@ -105,7 +105,7 @@ class DepthTally(Tally):
 
 
 _FINE = 1000
-"""Cells of the histogram a degree: the median is exact to half of one."""
+"""Cells of the histogram per degree: the median is exact to half of one."""
 
 
 class NormalTally(Tally):

@@ -20,7 +20,7 @@ Start: TypeAlias = float | Mapping[str, float] | Sequence[float]
 class Positions(nn.Module, ABC):
     """A position p_i on the flow for every task; in the time units of the differential equation, 0 where the features enter.
 
-    Learned ones are a scalar parameter a task, never one vector: a vector would be reached by every task's loss, and count as
+    Learned ones are one scalar parameter per task, never one vector: every task's loss would reach a vector, and count as
     shared where each entry is one task's own.
 
     Attributes:
@@ -66,7 +66,7 @@ class Positions(nn.Module, ABC):
         return ", ".join(f"{task}={value:.4g}" for task, value in self.values().items())
 
     def _starts(self, start: Start) -> list[float]:
-        """One number a task, checked."""
+        """One number per task, checked."""
         if isinstance(start, Mapping):
             unknown = [task for task in start if task not in self.tasks]
             if unknown:
@@ -92,7 +92,7 @@ class LearnedPositions(Positions):
 
     Args:
         tasks: names, in order.
-        start: where they start: one number for all, one a task in order, or by name.
+        start: where they start: one number for all, one per task in order, or by name.
 
     Raises:
         InputError: names or numbers that cannot be used.
@@ -120,7 +120,7 @@ class PositivePositions(Positions):
 
     Args:
         tasks: names, in order.
-        start: where the positions p (not v) start, above 0: one number for all, one a task in order, or by name.
+        start: where the positions p (not v) start, above 0: one number for all, one per task in order, or by name.
 
     Raises:
         InputError: names or numbers that cannot be used.
@@ -148,7 +148,7 @@ class FixedPositions(Positions):
 
     Args:
         tasks: names, in order.
-        values: one number for all, one a task in order, or by name.
+        values: one number for all, one per task in order, or by name.
 
     Raises:
         InputError: names or numbers that cannot be used.

@@ -44,7 +44,7 @@ _COLUMNS = 4
 
 
 def metrics_picture(results: Results) -> Figure | None:
-    """Small multiples, one a metric, the methods in the order of their Δm."""
+    """Small multiples, one per metric, the methods in the order of their Δm."""
     if not results.methods:
         return None
     names = results.ranking()
@@ -66,7 +66,7 @@ def metrics_picture(results: Results) -> Figure | None:
 
 
 def seconds_picture(results: Results) -> Figure | None:
-    """Milliseconds a step, the fastest method on top, with the ratio to the reference method."""
+    """Milliseconds per step, the fastest method on top, with the ratio to the reference method."""
     if not results.methods:
         return None
     milliseconds = {name: [value * 1e3 for value in results.seconds(name)] for name in results.methods}
@@ -78,5 +78,5 @@ def seconds_picture(results: Results) -> Figure | None:
     dots(axes, [milliseconds[name] for name in names], texts=texts)
     axes.set_xlim(left=0)
     above_texts(axes, f"mean, and its ratio to {wrapped(results.reference, 20)}")
-    axes.set_xlabel("milliseconds a step (median over the steps of a run)")
+    axes.set_xlabel("milliseconds per step (median over the steps of a run)")
     return figure

@@ -110,7 +110,7 @@ TELEPORT_PICTURES: tuple[Picture[Results], ...] = (
     Picture(
         "teleport_changes",
         "Teleports: before and after",
-        "One mark a task and attempt, all seeds; filled in the task's colour where the model moved, open and grey where it "
+        "One mark per task and attempt, all seeds; filled in the task's colour where the model moved, open and grey where it "
         "stayed. "
         "Left: above the diagonal a task agrees better with the mean gradient afterwards. Right: above 1 its gradient has "
         "grown. Both were measured on held-out batches where COST holds some (Figure 8 of the COST paper).",
@@ -119,7 +119,7 @@ TELEPORT_PICTURES: tuple[Picture[Results], ...] = (
     Picture(
         "teleport_searches",
         "Teleports: the search",
-        "The two terms of COST's objective before each inner step, one line an attempt (all seeds), on the batches that the "
+        "The two terms of COST's objective before each inner step, one line per attempt (all seeds), on the batches that the "
         "search sees. L_t should end low: the losses are kept. L_g should rise: the spot is sharper, or whatever else is "
         "rewarded. What goes far astray leaves the picture, but counts in the means (Figure 5b of the COST paper).",
         teleport_searches_picture,
@@ -135,7 +135,7 @@ TELEPORT_PICTURES: tuple[Picture[Results], ...] = (
     Picture(
         "loss_and_conflict",
         "Conflict against loss",
-        "One point a step, thinned, all seeds. Every task's loss is divided by its first one in the run, then averaged over "
+        "One point per step, thinned, all seeds. Every task's loss is divided by its first one in the run, then averaged over "
         "tasks: training goes from right to left. Where points lie on both sides of 0 at one loss, there are points of equal "
         "loss with and without conflict. Dashed: accepted teleports, from where they started to where they landed, measured on "
         "batches of their own (Figures 3 and 9 of the COST paper).",

@@ -18,7 +18,7 @@ from equipoise.study.results import Results
 __all__ = [
     "ACCENT",
     "BASELINE",
-    "COLOURS",
+    "COLORS",
     "GREY",
     "INK",
     "STYLES",
@@ -38,10 +38,10 @@ __all__ = [
 ]
 
 # Okabe and Ito's palette, the yellow left out because thin lines of it vanish on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":")  # joins in when the colours are used up
-ACCENT = COLOURS[0]
-BASELINE = COLOURS[1]
+ACCENT = COLORS[0]
+BASELINE = COLORS[1]
 INK = "#222222"
 GREY = "#B8B8B8"
 _FAINT = "#E6E6E6"
@@ -63,8 +63,8 @@ def grid(panels: int, *, columns: int, width: float, height: float, **shared: An
     Args:
         panels: how many.
         columns: at most so many side by side.
-        width: inches a panel.
-        height: inches a panel.
+        width: inches per panel.
+        height: inches per panel.
         **shared: passed to ``Figure.subplots``, such as ``sharey=True``.
     """
     columns = min(columns, panels)
@@ -157,14 +157,14 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], *, panel: flo
     ]
     # A line of text needs 1.25 of its size; the layout is settled only when the figure is drawn, so its height is guessed.
     needed = 1.25 * size / (72 * panel)
-    for (_, name, colour), height in zip(finite, spread_apart(heights, needed), strict=True):
+    for (_, name, color), height in zip(finite, spread_apart(heights, needed), strict=True):
         axes.annotate(
             name,
             (1.015, height),
             xycoords="axes fraction",
             va="center",
             ha="left",
-            color=colour,
+            color=color,
             fontsize=size,
             annotation_clip=False,
         )
@@ -230,7 +230,7 @@ def legend(figure: Figure, entries: Sequence[tuple[str, str, str]]) -> None:
         figure: where.
         entries: text, colour and line style of each.
     """
-    lines = [Line2D([], [], color=colour, linestyle=style, linewidth=1.8) for _, colour, style in entries]  # type: ignore[arg-type]
+    lines = [Line2D([], [], color=color, linestyle=style, linewidth=1.8) for _, color, style in entries]  # type: ignore[arg-type]
     # As many side by side as fit: a character takes about a fourteenth of an inch, the line before it six of them.
     room = figure.get_figwidth() * 14
     columns = len(entries)
@@ -247,18 +247,18 @@ def legend(figure: Figure, entries: Sequence[tuple[str, str, str]]) -> None:
 
 
 def dots(
-    axes: Axes, values: Sequence[Sequence[float]], *, colour: str | Sequence[str] = ACCENT, texts: Sequence[str] = ()
+    axes: Axes, values: Sequence[Sequence[float]], *, color: str | Sequence[str] = ACCENT, texts: Sequence[str] = ()
 ) -> None:
-    """Draws one line a name.
+    """Draws one line per name.
 
     Args:
         axes: with the names on its y axis.
-        values: for each name, one value a seed.
-        colour: of the marks; one for all, or one for each name.
+        values: for each name, one value per seed.
+        color: of the marks; one for all, or one for each name.
         texts: written at the right edge, one for each name.
     """
-    colours = [colour] * len(values) if isinstance(colour, str) else colour
-    for position, (own, shade) in enumerate(zip(values, colours, strict=True)):
+    colors = [color] * len(values) if isinstance(color, str) else color
+    for position, (own, shade) in enumerate(zip(values, colors, strict=True)):
         finite = [value for value in own if math.isfinite(value)]
         if not finite:
             axes.annotate("no finite value", (0.02, position), xycoords=("axes fraction", "data"), va="center", fontsize=9)

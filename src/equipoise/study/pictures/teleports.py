@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from equipoise.study.names import shortened, wrapped
 from equipoise.study.pictures.style import (
-    COLOURS,
+    COLORS,
     GREY,
     INK,
     above_texts,
@@ -39,19 +39,19 @@ __all__ = [
     "note_what_is_left_out",
     "rows",
     "shown",
-    "task_colours",
+    "task_colors",
     "teleport_changes_picture",
     "teleport_conflicts_picture",
     "teleport_searches_picture",
     "teleport_seconds_picture",
 ]
 
-ACCEPTED = COLOURS[2]
+ACCEPTED = COLORS[2]
 REFUSED = GREY
-WITH = COLOURS[1]  # a method with its teleport …
-WITHOUT = COLOURS[0]  # … and without
+WITH = COLORS[1]  # a method with its teleport …
+WITHOUT = COLORS[0]  # … and without
 _ROWS = 6  # more methods than that would not be looked at
-_WIDTH = 4.0  # inches a panel
+_WIDTH = 4.0  # inches per panel
 _TITLE = 52  # characters above a panel
 
 
@@ -72,7 +72,7 @@ def attempts(results: Results, method: str) -> list[TeleportReport]:
 
 
 def rows(results: Results, names: Sequence[str], *, height: float = 2.6) -> tuple[Figure, Iterator[tuple[str, Axes, Axes]]]:
-    """A figure with one row a method: its name, the left panel and the right panel."""
+    """A figure with one row per method: its name, the left panel and the right panel."""
     figure, panels = grid(2 * len(names), columns=2, width=_WIDTH, height=height)
     for name, axes in zip(names, panels[::2], strict=True):
         axes.set_title(shortened(results.short(name), _TITLE), loc="left", fontsize=10, fontweight="bold")
@@ -88,10 +88,10 @@ def note_what_is_left_out(figure: Figure, results: Results, names: Sequence[str]
         figure.supxlabel(note, fontsize=9, color="#666666")
 
 
-def task_colours(results: Results) -> dict[str, str]:
-    """A colour a task; one for all where there are too many tasks to tell them apart."""
-    few = len(results.tasks) <= len(COLOURS)
-    return {task: COLOURS[position] if few else COLOURS[0] for position, task in enumerate(results.tasks)}
+def task_colors(results: Results) -> dict[str, str]:
+    """One colour per task; one for all where there are too many tasks to tell them apart."""
+    few = len(results.tasks) <= len(COLORS)
+    return {task: COLORS[position] if few else COLORS[0] for position, task in enumerate(results.tasks)}
 
 
 def legend_of(figure: Figure, entries: Sequence[tuple[str, dict[str, object]]]) -> None:
@@ -122,35 +122,35 @@ _BETTER, _WORSE = "#E3F2EA", "#FBE6E0"
 
 
 def teleport_changes_picture(results: Results) -> Figure | None:
-    """One row a method: cosines after against before, and the ratio of norms over training; one mark a task and attempt."""
+    """One row per method: cosines after against before, and the ratio of norms over training; one mark per task and attempt."""
     names = [name for name in shown(results) if any(report.cosines_after for report in attempts(results, name))]
     if not names:
         return None
     figure, panels = rows(results, names, height=3.5)
-    colours = task_colours(results)
+    colors = task_colors(results)
     for name, cosines, norms in panels:
         reports = [report for report in attempts(results, name) if report.cosines_after]
-        _cosines(cosines, reports, colours)
-        _norms(norms, reports, colours)
-    few = len(set(colours.values())) == len(colours)
-    tasks = [(task, colour) for task, colour in colours.items()] if few else [("accepted, one mark a task", COLOURS[0])]
+        _cosines(cosines, reports, colors)
+        _norms(norms, reports, colors)
+    few = len(set(colors.values())) == len(colors)
+    tasks = [(task, color) for task, color in colors.items()] if few else [("accepted, one mark per task", COLORS[0])]
     legend_of(
         figure,
         [
-            *((task, {"marker": "o", "color": colour, "markersize": 5}) for task, colour in tasks),
+            *((task, {"marker": "o", "color": color, "markersize": 5}) for task, color in tasks),
             ("refused", {"marker": "o", "markerfacecolor": "none", "color": REFUSED, "markersize": 4}),
         ],
     )
     return figure
 
 
-def _cosines(axes: Axes, reports: list[TeleportReport], colours: dict[str, str]) -> None:
+def _cosines(axes: Axes, reports: list[TeleportReport], colors: dict[str, str]) -> None:
     axes.fill([-1.05, 0, 0, -1.05], [0, 0, 1.05, 1.05], color=_BETTER, linewidth=0, zorder=0)
     axes.fill([0, 1.05, 1.05, 0], [-1.05, -1.05, 0, 0], color=_WORSE, linewidth=0, zorder=0)
     axes.plot([-1.05, 1.05], [-1.05, 1.05], color=GREY, linewidth=1, zorder=1)
     for x, y, text, align in ((-1.0, 0.96, "conflict ended", "left"), (1.0, -0.96, "conflict began", "right")):
         axes.text(x, y, text, ha=align, va="top" if y > 0 else "bottom", fontsize=8, color="#666666")
-    _marks(axes, [(report, report.cosines_before, report.cosines_after) for report in reports], colours)
+    _marks(axes, [(report, report.cosines_before, report.cosines_after) for report in reports], colors)
     axes.set_xlim(-1.05, 1.05)
     axes.set_ylim(-1.05, 1.05)
     for axis in (axes.xaxis, axes.yaxis):
@@ -159,13 +159,13 @@ def _cosines(axes: Axes, reports: list[TeleportReport], colours: dict[str, str])
     axes.set_ylabel("after")
 
 
-def _norms(axes: Axes, reports: list[TeleportReport], colours: dict[str, str]) -> None:
+def _norms(axes: Axes, reports: list[TeleportReport], colors: dict[str, str]) -> None:
     axes.axhline(1, color=GREY, linewidth=1, zorder=1)
     ratios = [
         tuple(after / before if before > 0 else math.nan for before, after in zip(r.norms_before, r.norms_after, strict=True))
         for r in reports
     ]
-    _marks(axes, [(report, [report.step] * len(own), own) for report, own in zip(reports, ratios, strict=True)], colours)
+    _marks(axes, [(report, [report.step] * len(own), own) for report, own in zip(reports, ratios, strict=True)], colors)
     finite = [value for own in ratios for value in own if math.isfinite(value) and value > 0]
     if finite:
         # 1 in the middle: more and less are seen to be as likely as they are.
@@ -178,10 +178,10 @@ def _norms(axes: Axes, reports: list[TeleportReport], colours: dict[str, str]) -
     axes.set_ylabel("gradient norm, after / before")
 
 
-def _marks(axes: Axes, entries: list[tuple[TeleportReport, object, object]], colours: dict[str, str]) -> None:
+def _marks(axes: Axes, entries: list[tuple[TeleportReport, object, object]], colors: dict[str, str]) -> None:
     for accepted in (False, True):
         chosen = [
-            (x, y, colours[task])
+            (x, y, colors[task])
             for report, before, after in entries
             if report.accepted == accepted
             for task, x, y in zip(report.tasks, before, after, strict=True)  # type: ignore[call-overload]
@@ -196,7 +196,7 @@ def _marks(axes: Axes, entries: list[tuple[TeleportReport, object, object]], col
 
 
 def teleport_conflicts_picture(results: Results) -> Figure | None:
-    """One panel a method that teleports: its share of conflicting steps, and that of its counterpart without."""
+    """One panel per method that teleports: its share of conflicting steps, and that of its counterpart without."""
     names = [name for name in shown(results, attempted=False) if _any(results.curve(name, "conflicts", "smallest"))]
     if not names:
         return None
@@ -206,14 +206,14 @@ def teleport_conflicts_picture(results: Results) -> Figure | None:
         axes.set_title(wrapped(results.short(name), 28), loc="left", fontsize=10, fontweight="bold")
         if position % 3 == 0:
             axes.set_ylabel("share of steps")
-        for method, colour in ((results.counterpart(name), WITHOUT), (name, WITH)):
+        for method, color in ((results.counterpart(name), WITHOUT), (name, WITH)):
             if method is None:
                 continue
             for measure, style in (("smallest", "-"), ("any", ":")):
                 curve = results.curve(method, "conflicts", measure)
                 # The lower line is wider, so that lines that coincide are still seen to be two.
                 width = (1.8 if measure == "smallest" else 1.4) + (1.4 if method != name else 0)
-                look = {"color": colour, "linestyle": style, "linewidth": width}
+                look = {"color": color, "linestyle": style, "linewidth": width}
                 marker = "o" if len(curve) == 1 else None
                 axes.plot(range(1, len(curve) + 1), curve, marker=marker, markersize=4, zorder=3, **look)  # type: ignore[arg-type]
         percent(axes)
@@ -234,12 +234,12 @@ def _any(curve: list[float]) -> bool:
     return any(map(math.isfinite, curve))
 
 
-_LINES = 80  # a method; more would be one grey area
+_LINES = 80  # per method; more would be one grey area
 _ACCEPTED_LINE = "#8FCBB5"  # ACCEPTED, but light enough for many of them
 
 
 def teleport_searches_picture(results: Results) -> Figure | None:
-    """One row a method: L_t and L_g before each inner step, one line an attempt, and their means."""
+    """One row per method: L_t and L_g before each inner step, one line per attempt, and their means."""
     names = [name for name in shown(results) if any(report.invariance for report in attempts(results, name))]
     if not names:
         return None
@@ -267,8 +267,8 @@ def teleport_searches_picture(results: Results) -> Figure | None:
 def _panel(axes: Axes, reports: Sequence[TeleportReport], lines: Sequence[Sequence[float]]) -> None:
     stride = math.ceil(len(lines) / _LINES)
     for report, line in list(zip(reports, lines, strict=True))[::stride]:
-        colour = _ACCEPTED_LINE if report.accepted else REFUSED
-        axes.plot(range(len(line)), line, color=colour, linewidth=0.8, alpha=0.8, zorder=2 if report.accepted else 1)
+        color = _ACCEPTED_LINE if report.accepted else REFUSED
+        axes.plot(range(len(line)), line, color=color, linewidth=0.8, alpha=0.8, zorder=2 if report.accepted else 1)
     accepted = [line for report, line in zip(reports, lines, strict=True) if report.accepted]
     for own, look in (
         (lines, {"color": INK, "linestyle": "--", "linewidth": 1.6, "zorder": 5}),
@@ -303,7 +303,7 @@ def _leave_out_outliers(axes: Axes, lines: Sequence[Sequence[float]]) -> None:
 
 
 def teleport_seconds_picture(results: Results) -> Figure | None:
-    """Seconds an epoch of each method that teleports, below its counterpart without, and their ratio."""
+    """Seconds per epoch of each method that teleports, below its counterpart without, and their ratio."""
     names: list[str] = []
     for name in results.teleporting():
         names += [own for own in (results.counterpart(name), name) if own is not None and own not in names]
@@ -317,13 +317,13 @@ def teleport_seconds_picture(results: Results) -> Figure | None:
     dots(
         axes,
         [seconds[name] for name in names],
-        colour=[WITH if name in teleporting else WITHOUT for name in names],
+        color=[WITH if name in teleporting else WITHOUT for name in names],
         texts=[f"{fmean(seconds[name]):.2f} s" + _ratio(results, name, seconds) for name in names],
     )
     axes.set_xlim(left=0)
     compared = any(results.counterpart(name) in names for name in teleporting)
     above_texts(axes, "mean, and its ratio to\nthe same without teleports" if compared else "mean")
-    axes.set_xlabel("seconds an epoch (steps and teleports; mean over the epochs of a run)")
+    axes.set_xlabel("seconds per epoch (steps and teleports; mean over the epochs of a run)")
     return figure
 
 

@@ -16,7 +16,7 @@ from equipoise.study.discrepancy import relative_losses
 from equipoise.study.names import shortened, wrapped
 from equipoise.study.pictures.style import (
     ACCENT,
-    COLOURS,
+    COLORS,
     GREY,
     INK,
     STYLES,
@@ -41,7 +41,7 @@ __all__ = [
     "weights_picture",
 ]
 
-_HEIGHT = 3.0  # inches a panel, title and labels included
+_HEIGHT = 3.0  # inches per panel, title and labels included
 _PANELS = 12  # more tasks than that would not be readable in one picture
 
 
@@ -60,8 +60,8 @@ def losses_picture(results: Results) -> Figure | None:
         ends = []
         for position, name in enumerate(named):
             # Each narrower than the one below it, so that curves that coincide are still seen to be several.
-            _draw(axes, curves[name], color=COLOURS[position], linewidth=3.4 - 0.6 * position, zorder=3)
-            ends.append((curves[name][-1], shortened(results.short(name), 24), COLOURS[position]))
+            _draw(axes, curves[name], color=COLORS[position], linewidth=3.4 - 0.6 * position, zorder=3)
+            ends.append((curves[name][-1], shortened(results.short(name), 24), COLORS[position]))
         single = results.baseline_curve(task, "losses", task)
         if single:
             _draw(axes, single, color="black", linewidth=1.6, linestyle="--", zorder=4)
@@ -104,8 +104,8 @@ def weights_picture(results: Results) -> Figure | None:
     for name, axes in panels.items():
         axes.axhline(1 / len(results.tasks), color=GREY, linewidth=1.2)
         for position, curve in enumerate(shares[name]):
-            colour, style = _look(position) if few else (COLOURS[0], "-")
-            axes.plot(range(1, len(curve) + 1), curve, color=colour, linestyle=style, linewidth=1.8 if few else 0.6, zorder=3)
+            color, style = _look(position) if few else (COLORS[0], "-")
+            axes.plot(range(1, len(curve) + 1), curve, color=color, linestyle=style, linewidth=1.8 if few else 0.6, zorder=3)
         percent(axes)
     entries = [(task, *_look(position)) for position, task in enumerate(results.tasks)] if few else []
     legend(figure, [*entries, ("equal shares", GREY, "-")])
@@ -120,7 +120,7 @@ def _shares(results: Results, method: str) -> list[list[float]]:
 
 
 def _look(position: int) -> tuple[str, str]:
-    return COLOURS[position % len(COLOURS)], STYLES[(position + position // len(COLOURS)) % len(STYLES)]
+    return COLORS[position % len(COLORS)], STYLES[(position + position // len(COLORS)) % len(STYLES)]
 
 
 def conflicts_picture(results: Results) -> Figure | None:
@@ -135,14 +135,14 @@ def conflicts_picture(results: Results) -> Figure | None:
     for name, axes in panels.items():
         for other in results.methods:
             axes.plot(range(1, len(curves[other][0]) + 1), curves[other][0], color="#DDDDDD", linewidth=0.8, zorder=1)
-        for curve, colour, style in zip(curves[name], COLOURS, ("-", "--"), strict=False):
-            axes.plot(range(1, len(curve) + 1), curve, color=colour, linestyle=style, linewidth=1.8, zorder=3)
+        for curve, color, style in zip(curves[name], COLORS, ("-", "--"), strict=False):
+            axes.plot(range(1, len(curve) + 1), curve, color=color, linestyle=style, linewidth=1.8, zorder=3)
         percent(axes)
     legend(
         figure,
         [
-            ("any task conflicts with the mean gradient", COLOURS[0], "-"),
-            ("the task with the smallest gradient does", COLOURS[1], "--"),
+            ("any task conflicts with the mean gradient", COLORS[0], "-"),
+            ("the task with the smallest gradient does", COLORS[1], "--"),
             ("the other methods (any task)", "#CCCCCC", "-"),
         ],
     )
@@ -175,9 +175,9 @@ def cosines_picture(results: Results) -> Figure | None:
         if len(shown) <= _WRITTEN:
             for (row, column), value in np.ndenumerate(part):
                 if np.isfinite(value):
-                    colour = "white" if abs(value) > 0.6 else INK
+                    color = "white" if abs(value) > 0.6 else INK
                     text = f"{value:.2f}".replace("-", "−")
-                    axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+                    axes.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
     assert image is not None
     figure.colorbar(image, ax=panels, location="bottom", shrink=0.5, aspect=40, label="cosine")
     return figure
@@ -222,13 +222,13 @@ def loss_distribution_picture(results: Results) -> Figure | None:
 
 
 _AGREE, _CONFLICT = "#E6F4EC", "#FCE8E4"
-_POINT = COLOURS[0]
+_POINT = COLORS[0]
 _TITLE = 34  # characters above a panel
 _ENDS, _STAYS = "#C62828", "#8A6D6D"
 
 
 def loss_and_conflict_picture(results: Results) -> Figure | None:
-    """One row a method that teleports: on the left its counterpart without teleports, on the right the method itself."""
+    """One row per method that teleports: on the left its counterpart without teleports, on the right the method itself."""
     names = [name for name in shown(results, attempted=False) if results.points(name)]
     if not names:
         return None

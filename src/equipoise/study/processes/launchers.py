@@ -49,7 +49,7 @@ class Launcher(ABC):
 
 
 class _Forking(Launcher):
-    """Forks each run from a template that has torch imported already: saves seconds a run."""
+    """Forks each run from a template that has torch imported already: saves seconds per run."""
 
     def __init__(self, preload: Sequence[str], errors: Path) -> None:
         super().__init__()

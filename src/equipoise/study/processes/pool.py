@@ -44,7 +44,7 @@ class Pool:
     Args:
         problem: what is trained.
         folder: where records, failures and logs go.
-        epochs: passes over the training data a run.
+        epochs: passes over the training data per run.
         gramian_every: see :func:`equipoise.study.training.train`.
         start: how processes are started, see :func:`equipoise.study.processes.launchers.launcher`.
         watch: names of the validation metrics that events of epochs tell.
@@ -140,7 +140,7 @@ def execute(
         runs: what is to be done, in this order.
         folder: where records, failures and logs go.
         progress: is told what happens.
-        epochs: passes over the training data a run.
+        epochs: passes over the training data per run.
         gramian_every: see :func:`equipoise.study.training.train`.
         jobs: how many processes at a time.
         start: how processes are started, see :func:`equipoise.study.processes.launchers.launcher`.

@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-__all__ = ["THREADS", "pack", "perform", "say"]
+__all__ = ["THREADS", "pack", "perform", "say", "unpack_result"]
 
 THREADS = {
     "OMP_NUM_THREADS": "1",
@@ -24,7 +24,7 @@ THREADS = {
     "NUMEXPR_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",
 }
-"""Environment of every process of a study: one thread a run, and nothing left to chance in the order of a set."""
+"""Environment of every process of a study: one thread per run, and nothing left to chance in the order of a set."""
 
 
 def pack(work: dict[str, Any]) -> bytes:
@@ -44,26 +44,31 @@ def say(descriptor: int, **message: Any) -> None:
 
 
 def perform(payload: Path, messages: int) -> int:
-    """Trains one run and writes its record.
+    """Trains one run and writes its record, or calls a function and writes its result.
 
     Args:
         payload: what :func:`pack` made of ``problem``, ``run``, ``epochs``, ``gramian_every``, ``record`` (the path) and
-            ``watch`` (names of the validation metrics that are to be told after each epoch).
+            ``watch`` (names of the validation metrics that are to be told after each epoch); or of ``call`` (a function),
+            its ``arguments`` and ``result`` (the path).
         messages: descriptor for the messages ``{"run": key, "epoch": number, "watched": [values]}``.
 
     Returns:
-        0 if the record was written, 1 after an error, whose traceback is on standard error.
+        0 if record or result was written, 1 after an error, whose traceback is on standard error.
     """
     try:
         import torch
 
-        from equipoise.store import write_json
-        from equipoise.study.training import train
+        from equipoise.store import write_json, write_whole
 
         torch.set_num_threads(1)
         path, packed = pickle.loads(payload.read_bytes())
         sys.path[:] = path
         work = pickle.loads(packed)
+        if "call" in work:
+            write_whole(Path(work["result"]), _called(work))
+            return 0
+        from equipoise.study.training import train
+
         run = work["run"]
         record = train(
             work["problem"],
@@ -82,6 +87,30 @@ def perform(payload: Path, messages: int) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
     return 0
+
+
+def _called(work: dict[str, Any]) -> bytes:
+    """The packed result of a call, or the error that it raised on purpose."""
+    from equipoise.errors import EquipoiseError
+
+    try:
+        return pack({"value": work["call"](*work["arguments"])})
+    except EquipoiseError as error:
+        traceback.print_exc()
+        return pack({"error": error})
+
+
+def unpack_result(path: Path) -> Any:
+    """The result of a call that was written by :func:`perform`.
+
+    Raises:
+        EquipoiseError: that the call raised.
+    """
+    _, packed = pickle.loads(path.read_bytes())
+    result = pickle.loads(packed)
+    if "error" in result:
+        raise result["error"]
+    return result["value"]
 
 
 def main() -> None:

@@ -92,7 +92,14 @@ class Content:
 
 def content(results: Results) -> Content:
     """Gathers what the report of a study says."""
-    columns = (*(metric.heading for metric in results.metrics), "Δm (%) ↓", "mean rank ↓", "ms a step", "memory (MB)", "seeds")
+    columns = (
+        *(metric.heading for metric in results.metrics),
+        "Δm (%) ↓",
+        "mean rank ↓",
+        "ms per step",
+        "memory (MB)",
+        "seeds",
+    )
     return Content(
         title=f"{results.problem}: balancing methods compared",
         reference=results.reference,
@@ -194,7 +201,7 @@ def _notes(results: Results) -> Iterable[str]:
     )
     yield (
         f"All metrics are of the test split {when}. "
-        f"{many} seed{plural} a method: means ± sample standard deviation over seeds (not a standard error). "
+        f"{many} seed{plural} per method: means ± sample standard deviation over seeds (not a standard error). "
         "Bold: the best mean of a column, which need not be a difference that the seeds support."
     )
     yield (
@@ -205,7 +212,7 @@ def _notes(results: Results) -> Iterable[str]:
     if comparisons:
         tested = max(pair.n for pair, _ in comparisons.values())
         if tested < 2:
-            yield "One seed a method: nothing can be said about which differences are real. Add seeds."
+            yield "One seed per method: nothing can be said about which differences are real. Add seeds."
         else:
             told = [method for method, (_, p) in comparisons.items() if p < LEVEL]
             yield (
@@ -222,7 +229,7 @@ def _notes(results: Results) -> Iterable[str]:
                 + "The methods were not compared with each other."
             )
     yield (
-        "Milliseconds a step: median over the steps of a run, mean over seeds, of the optimizer step alone (forward, "
+        "Milliseconds per step: median over the steps of a run, mean over seeds, of the optimizer step alone (forward, "
         "backward, balancing, update), without data loading, evaluation and diagnostics, on one thread. Runs side by "
         "side on one machine disturb each other; benchmark speed with one job. Memory is the process's high-water mark "
         "during training, with Python and torch in it."

@@ -24,7 +24,7 @@ def teleport_table(results: Results) -> SideTable | None:
     columns = (
         "method",
         "Δm against without",
-        "attempts a run",
+        "attempts per run",
         "accepted",
         "refused, and why",
         "loss change, size",
@@ -101,7 +101,7 @@ def _notes(results: Results) -> Iterable[str]:
             f"{len(compared)} comparison{'s' * (len(compared) > 1)}."
         )
     yield (
-        "Attempts a run: mean over seeds; accepted and refused: all seeds together. Loss change: relative change of each "
+        "Attempts per run: mean over seeds; accepted and refused: all seeds together. Loss change: relative change of each "
         "task's loss on the batches that judge a landing, mean over tasks and accepted attempts, as a size and with its sign. "
         "Cosine: the one that the trigger looks at, before → after, below zero is conflict; for few tasks that of the smallest "
         "task gradient with the mean gradient. σ: cosine of the accepted moves with the last gradient (eq. 12 of the COST "

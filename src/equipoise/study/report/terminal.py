@@ -77,7 +77,7 @@ def print_methods(balancers: Iterable[Entry], on_validation: Iterable[Entry], co
     """
     _print_entries(balancers, console)
     console.print(
-        "What a step costs: losses, one backward pass; gramian or gradients, one backward pass a task. "
+        "What a step costs: losses, one backward pass; gramian or gradients, one backward pass per task. "
         'Options are given as in "cagrad:c=0.2". In studies COST goes on top of any of them: "cost(gamma=0.2)+cagrad:c=0.2".',
         highlight=False,
         soft_wrap=True,

@@ -16,7 +16,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class SideTable:
-    """One line a method.
+    """One line per method.
 
     Attributes:
         columns: headings, that of the names first.

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from equipoise.errors import InputError, require
 
-__all__ = ["Environments", "Replay", "Shape", "Transitions", "pendulums", "shape_of"]
+__all__ = ["Environments", "Replay", "TasksShape", "Transitions", "pendulums", "shape_of"]
 
 Environments: TypeAlias = Mapping[str, Callable[[], Any]]
 """Task → what makes its environment (a ``gymnasium.Env`` with flat boxes of observations and actions)."""
 
 
-class Shape(NamedTuple):
+class TasksShape(NamedTuple):
     """What all tasks have in common.
 
     Attributes:
@@ -43,7 +43,7 @@ def pendulums(gravities: Sequence[float] = (4.0, 8.0, 12.0)) -> Environments:
     """Swinging a pendulum up and holding it, under different gravities: the torque that suffices for one is weak for another.
 
     Args:
-        gravities: in m/s², one a task; Gymnasium's own is 10.
+        gravities: in m/s², one per task; Gymnasium's own is 10.
 
     Raises:
         InputError: no gravity, one named twice, or one that is not positive.
@@ -59,7 +59,7 @@ def pendulums(gravities: Sequence[float] = (4.0, 8.0, 12.0)) -> Environments:
     return {f"g={g:g}": partial(gymnasium.make, "Pendulum-v1", g=g, disable_env_checker=True) for g in gravities}
 
 
-def shape_of(environments: Mapping[str, Any]) -> Shape:
+def shape_of(environments: Mapping[str, Any]) -> TasksShape:
     """What made environments have in common.
 
     Raises:
@@ -76,7 +76,7 @@ def shape_of(environments: Mapping[str, Any]) -> Shape:
     if len(set(shapes.values())) != 1:
         raise InputError(f"all tasks must share one shape of observations and actions, and its bounds; got {shapes}")
     observations, actions, low, high = next(iter(shapes.values()))
-    return Shape(observations, actions, torch.tensor(low), torch.tensor(high))
+    return TasksShape(observations, actions, torch.tensor(low), torch.tensor(high))
 
 
 class Transitions(NamedTuple):
@@ -108,7 +108,7 @@ class Replay:
         tasks: m.
         observations: numbers in an observation.
         actions: numbers in an action.
-        capacity: transitions a task.
+        capacity: transitions per task.
         seed: of what is drawn.
     """
 

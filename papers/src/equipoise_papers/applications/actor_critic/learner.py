@@ -17,7 +17,7 @@ from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import BilevelProblem
 from equipoise.errors import InputError
 from equipoise_papers.applications.actor_critic.environments import Transitions
-from equipoise_papers.applications.actor_critic.settings import Settings
+from equipoise_papers.applications.actor_critic.settings import ActorCriticSettings
 
 __all__ = ["AlternatingUpdate", "Critic", "Policy", "problem"]
 
@@ -78,7 +78,7 @@ class Policy(nn.Module):
 
 
 def problem(
-    critic: nn.Module, policy: nn.Module, average: nn.Module, tasks: Sequence[str], settings: Settings
+    critic: nn.Module, policy: nn.Module, average: nn.Module, tasks: Sequence[str], settings: ActorCriticSettings
 ) -> BilevelProblem:
     """Eq. 3.38: min over the critic of every task's soft Bellman residual, where the policy minimises the sum of its losses.
 
@@ -156,7 +156,7 @@ class AlternatingUpdate(MOML):
         *,
         balancer: Balancer | str | Any = None,
     ) -> None:
-        # One lower batch a step; the step size is the optimizer's.
+        # One lower batch per step; the step size is the optimizer's.
         super().__init__(problem, optimizer, lower_steps=1, lower_step_size=1.0, balancer=balancer)
 
     def _hypergradients(self, batches: list[Any], upper_batch: Any) -> Hypergradients:

@@ -11,18 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from equipoise_papers.applications.actor_critic.environments import Environments, Replay, Shape, pendulums, shape_of
+from equipoise_papers.applications.actor_critic.environments import Environments, Replay, TasksShape, pendulums, shape_of
 from equipoise_papers.applications.actor_critic.learner import AlternatingUpdate, Critic, Policy, problem
-from equipoise_papers.applications.actor_critic.settings import Settings
-from equipoise_papers.applications.tables import mean_and_spread, table
+from equipoise_papers.applications.actor_critic.settings import ActorCriticSettings
+from equipoise_papers.commands import Told, silent
+from equipoise_papers.tables import mean_and_spread, table
 
-__all__ = ["Outcome", "evaluate", "run", "show"]
+__all__ = ["ActorCriticOutcome", "evaluate", "make", "run", "show"]
 
 _TEST_SEED = 1_000_000
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ActorCriticOutcome:
     """What one run gave; entries by task.
 
     Attributes:
@@ -45,24 +46,24 @@ class Outcome:
 def run(
     balancer: str,
     seed: int,
-    settings: Settings,
+    settings: ActorCriticSettings,
     environments: Environments | None = None,
     told: Callable[[int, dict[str, float]], None] = lambda step, residuals: None,
-) -> Outcome:
+) -> ActorCriticOutcome:
     """Learns in all tasks: in every step one transition of each is remembered, then critic and policy are updated once.
 
     Args:
         balancer: combines the critic's gradients, such as ``"ls"`` (equal weights) or ``"mgda"``.
         seed: of everything.
         settings: the numbers.
-        environments: the tasks; :func:`pendulums` if left out.
+        environments: the tasks; :func:`pendulums` under the settings' gravities if left out.
         told: called with step and residuals after every update.
 
     Raises:
         InputError: environments that do not fit together, or an unknown balancer.
         MissingExtraError: gymnasium is not installed.
     """
-    made = {task: make() for task, make in (pendulums() if environments is None else environments).items()}
+    made = {task: make() for task, make in (pendulums(settings.gravities) if environments is None else environments).items()}
     shape, tasks = shape_of(made), tuple(made)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -70,7 +71,7 @@ def run(
         critic, policy = Critic(*sizes), Policy(*sizes)
     average = copy.deepcopy(critic).requires_grad_(False)
     before = evaluate(policy, made, shape, settings)
-    optimizers = [torch.optim.Adam(module.parameters(), settings.learning_rate) for module in (critic, policy)]
+    optimizers = [torch.optim.Adam(module.parameters(), settings.lr) for module in (critic, policy)]
     solver = AlternatingUpdate(problem(critic, policy, average, tasks, settings), optimizers, balancer=balancer)
     replay = Replay(len(tasks), shape.observations, shape.actions, settings.capacity, seed)
     world = _World(made, shape, seed)
@@ -94,7 +95,7 @@ def run(
     shares = torch.stack(weights).mean(0).tolist() if weights else []
     for environment in made.values():
         environment.close()
-    return Outcome(
+    return ActorCriticOutcome(
         balancer, seed, before, after, dict(zip(tasks, late, strict=True)), dict(zip(tasks, shares, strict=bool(shares)))
     )
 
@@ -102,7 +103,7 @@ def run(
 class _World:
     """All tasks' environments, side by side."""
 
-    def __init__(self, made: dict[str, Any], shape: Shape, seed: int) -> None:
+    def __init__(self, made: dict[str, Any], shape: TasksShape, seed: int) -> None:
         self._environments = list(made.values())
         self._shape = shape
         self._generator = torch.Generator().manual_seed(seed + 1)
@@ -131,7 +132,7 @@ class _World:
         replay.add(observations, actions, torch.tensor(rewards), _stacked(followings), torch.tensor(ends))
 
 
-def evaluate(policy: nn.Module, made: dict[str, Any], shape: Shape, settings: Settings) -> dict[str, float]:
+def evaluate(policy: nn.Module, made: dict[str, Any], shape: TasksShape, settings: ActorCriticSettings) -> dict[str, float]:
     """Return without discount of the policy's most likely actions, by task, the mean over episodes.
 
     The episodes' starts are the same in every evaluation. The environments are left in the middle of an episode.
@@ -155,8 +156,30 @@ def _stacked(observations: list[Any]) -> Tensor:
     return torch.from_numpy(np.stack(observations).astype(np.float32))
 
 
-def show(outcomes: Sequence[Outcome], settings: Settings) -> str:
-    """A row a balancer and task, means over the seeds (± standard deviation), and the mean of the tasks."""
+def make(settings: ActorCriticSettings, told: Told = silent) -> str:
+    """Learns with every balancer from every seed.
+
+    Args:
+        settings: which, and the numbers.
+        told: takes a line on each run that begins.
+
+    Returns:
+        The table of :func:`show`.
+
+    Raises:
+        InputError: an unknown balancer, or gravities that cannot be used.
+        MissingExtraError: gymnasium is not installed.
+    """
+    outcomes = []
+    for seed in settings.seeds:
+        for balancer in settings.balancers:
+            told(f"{balancer}, seed {seed}")
+            outcomes.append(run(balancer, seed, settings))
+    return show(outcomes, settings)
+
+
+def show(outcomes: Sequence[ActorCriticOutcome], settings: ActorCriticSettings) -> str:
+    """One row per balancer and task: means over the seeds (± standard deviation), and the mean of the tasks."""
     rows = []
     for balancer in dict.fromkeys(outcome.balancer for outcome in outcomes):
         own = [outcome for outcome in outcomes if outcome.balancer == balancer]
@@ -186,7 +209,7 @@ def show(outcomes: Sequence[Outcome], settings: Settings) -> str:
     seeds = len({outcome.seed for outcome in outcomes})
     return "\n".join(
         [
-            f"soft actor-critic, {settings.steps} steps a task, {seeds} seed{'s' * (seeds > 1)}, "
+            f"soft actor-critic, {settings.steps} steps per task, {seeds} seed{'s' * (seeds > 1)}, "
             f"returns over {settings.test_episodes} episodes",
             "",
             table(["balancer", "task", "return before", "return after", "Bellman residual", "weight"], rows),

@@ -5,25 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from equipoise.errors import InputError
+from equipoise_papers.applications import example
 
-__all__ = ["Settings"]
+__all__ = ["ActorCriticSettings"]
 
 
+@example(
+    "Multi-task soft actor-critic (thesis, eq. 3.38 to 3.40) on Gymnasium's pendulum under several gravities.",
+    quick={"seeds": (0,), "steps": 1000},
+)
 @dataclass(frozen=True)
-class Settings:
-    """What decides a run, beside balancer and seed.
+class ActorCriticSettings:
+    """Which runs, and the numbers of each.
 
-    Args:
+    Attributes:
+        balancers: of the critic's gradients.
+        gravities: of the pendulums, one for each task, in m/s².
+        seeds: of networks, environments and what is drawn.
         steps: environment steps of every task; one update of critic and policy each, once ``warm_up`` is over.
         warm_up: the first of them, with random actions and no updates.
-        batch_size: transitions a task in an update.
+        batch_size: transitions per task in an update.
         hidden: units of the two hidden layers of all networks.
-        learning_rate: of Adam on critic and policy.
+        lr: of Adam on critic and policy.
         discount: γ.
         temperature: β_i, the entropy's weight, of every task; in units of scaled rewards.
         averaging: share of the new weights in the exponential moving average α̂.
         reward_scale: rewards are multiplied by it for learning; returns are reported without.
-        capacity: transitions a task that are remembered.
+        capacity: transitions per task that are remembered.
         test_episodes: of every task in an evaluation.
         horizon: at most so many steps in an evaluation's episode.
 
@@ -31,11 +39,14 @@ class Settings:
         InputError: a number that cannot be used.
     """
 
+    balancers: tuple[str, ...] = ("ls", "mgda")
+    gravities: tuple[float, ...] = (4.0, 8.0, 12.0)
+    seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 3000
     warm_up: int = 300
     batch_size: int = 64
     hidden: int = 64
-    learning_rate: float = 2e-3
+    lr: float = 2e-3
     discount: float = 0.97
     temperature: float = 0.02
     averaging: float = 0.01
@@ -56,6 +67,6 @@ class Settings:
             raise InputError(f"averaging must be above 0 and at most 1; got {self.averaging}")
         if not 0 <= self.temperature < float("inf"):
             raise InputError(f"temperature must be finite and at least 0; got {self.temperature}")
-        for name in ("learning_rate", "reward_scale"):
+        for name in ("lr", "reward_scale"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name} must be positive and finite; got {getattr(self, name)}")

@@ -21,11 +21,12 @@ from equipoise_papers.applications.architecture_search.cell import (
     parameter_counts,
 )
 from equipoise_papers.applications.architecture_search.search import OBJECTIVES, Split, search, split_digits
-from equipoise_papers.applications.architecture_search.settings import Settings
+from equipoise_papers.applications.architecture_search.settings import ArchitectureSearchSettings
 from equipoise_papers.applications.attack import PGD
-from equipoise_papers.applications.tables import mean_and_spread, table
+from equipoise_papers.commands import Told, silent
+from equipoise_papers.tables import mean_and_spread, table
 
-__all__ = ["METHODS", "Outcome", "run", "show"]
+__all__ = ["METHODS", "ArchitectureSearchOutcome", "make", "run", "show"]
 
 METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "darts": ("moml", ("clean",)),
@@ -36,7 +37,7 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ArchitectureSearchOutcome:
     """What one run gave.
 
     Attributes:
@@ -60,7 +61,7 @@ class Outcome:
     architecture: tuple[str, ...]
 
 
-def run(method: str, wished: float, seed: int, settings: Settings) -> Outcome:
+def run(method: str, wished: float, seed: int, settings: ArchitectureSearchSettings) -> ArchitectureSearchOutcome:
     """Searches, trains and tests.
 
     Args:
@@ -86,10 +87,12 @@ def run(method: str, wished: float, seed: int, settings: Settings) -> Outcome:
     architecture = chosen(found)
     accuracy, robust = _judge(architecture, split, settings, seed)
     expected = float(expected_parameters(found, counts))
-    return Outcome(method, seed, wished, expected, number_of_parameters(found, counts), accuracy, robust, architecture)
+    return ArchitectureSearchOutcome(
+        method, seed, wished, expected, number_of_parameters(found, counts), accuracy, robust, architecture
+    )
 
 
-def _judge(architecture: tuple[str, ...], split: Split, settings: Settings, seed: int) -> tuple[float, float]:
+def _judge(architecture: tuple[str, ...], split: Split, settings: ArchitectureSearchSettings, seed: int) -> tuple[float, float]:
     """Accuracy in percent on clean and on perturbed test images, after training on all that the search saw."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -111,9 +114,32 @@ def _judge(architecture: tuple[str, ...], split: Split, settings: Settings, seed
     return clean, robust
 
 
-def show(outcomes: Sequence[Outcome], settings: Settings) -> str:
-    """A row a method and L, means over the seeds (± standard deviation), then the architectures of the first seed."""
-    groups: dict[tuple[str, str], list[Outcome]] = {}
+def make(settings: ArchitectureSearchSettings, told: Told = silent) -> str:
+    """Searches by every method, for every size (DARTS, which does not know it, once), from every seed.
+
+    Args:
+        settings: which, and the numbers.
+        told: takes a line on each search that begins.
+
+    Returns:
+        The tables of :func:`show`.
+
+    Raises:
+        InputError: an unknown method, or a size that no cell can have.
+        MissingExtraError: scikit-learn is not installed.
+    """
+    outcomes = []
+    for seed in settings.seeds:
+        for method in settings.methods:
+            for size in settings.sizes[:1] if method == "darts" else dict.fromkeys(settings.sizes):
+                told(f"{method}, L = {size}, seed {seed}")
+                outcomes.append(run(method, size, seed, settings))
+    return show(outcomes, settings)
+
+
+def show(outcomes: Sequence[ArchitectureSearchOutcome], settings: ArchitectureSearchSettings) -> str:
+    """One row per method and L: means over the seeds (± standard deviation), then the architectures of the first seed."""
+    groups: dict[tuple[str, str], list[ArchitectureSearchOutcome]] = {}
     for outcome in outcomes:
         wished = "none" if outcome.method == "darts" else f"{outcome.wished:g}"
         groups.setdefault((outcome.method, wished), []).append(outcome)

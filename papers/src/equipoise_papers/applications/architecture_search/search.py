@@ -15,9 +15,9 @@ from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import BilevelProblem
 from equipoise.errors import InputError
 from equipoise_papers.applications.architecture_search.cell import parameter_counts, size_loss
-from equipoise_papers.applications.architecture_search.settings import Settings
+from equipoise_papers.applications.architecture_search.settings import ArchitectureSearchSettings
 from equipoise_papers.applications.attack import PGD
-from equipoise_papers.applications.digit_images import Images, digit_images
+from equipoise_papers.applications.digit_images import DigitImages, digit_images
 
 __all__ = ["OBJECTIVES", "Split", "problem", "search", "split_digits"]
 
@@ -27,12 +27,12 @@ OBJECTIVES = ("clean", "robust", "size")
 class Split(NamedTuple):
     """Training and validation images of the search, and test images that it never sees."""
 
-    training: Images
-    validation: Images
-    test: Images
+    training: DigitImages
+    validation: DigitImages
+    test: DigitImages
 
 
-def split_digits(seed: int, images: Images | None = None) -> Split:
+def split_digits(seed: int, images: DigitImages | None = None) -> Split:
     """Splits scikit-learn's digits at random: 40 % for the weights, 30 % for the architecture, the rest for the test.
 
     Raises:
@@ -47,13 +47,13 @@ def split_digits(seed: int, images: Images | None = None) -> Split:
 def problem(
     logits: Tensor,
     network: nn.Module,
-    settings: Settings,
+    settings: ArchitectureSearchSettings,
     wished: float,
     objectives: Sequence[str] = OBJECTIVES,
 ) -> BilevelProblem:
     """Eq. 3.35: min over α of (validation loss, its attacked loss, |N̂ − L|), where ω minimises the training loss.
 
-    Batches of both levels are :class:`Images`.
+    Batches of both levels are :class:`DigitImages`.
 
     Args:
         logits: α ``[edges, operations]``.
@@ -70,10 +70,10 @@ def problem(
     attack = PGD(settings.radius, steps=1, step_size=settings.radius or None)  # FGSM
     counts = parameter_counts(settings.channels)
 
-    def lower(logits: Tensor, network: nn.Module, batch: Images) -> Tensor:
+    def lower(logits: Tensor, network: nn.Module, batch: DigitImages) -> Tensor:
         return F.cross_entropy(network(batch.pixels, logits), batch.labels)
 
-    def upper(logits: Tensor, network: nn.Module, batch: Images) -> dict[str, Tensor]:
+    def upper(logits: Tensor, network: nn.Module, batch: DigitImages) -> dict[str, Tensor]:
         values = {}
         if "clean" in objectives:
             values["clean"] = F.cross_entropy(network(batch.pixels, logits), batch.labels)
@@ -91,7 +91,7 @@ def search(
     logits: Tensor,
     network: nn.Module,
     split: Split,
-    settings: Settings,
+    settings: ArchitectureSearchSettings,
     wished: float,
     *,
     solver: str = "moml",
@@ -117,17 +117,17 @@ def search(
         InputError: an unknown solver or objective.
     """
     posed = problem(logits, network, settings, wished, objectives)
-    of_logits = torch.optim.Adam([logits], settings.logits_step_size)
+    of_logits = torch.optim.Adam([logits], settings.logits_lr)
     made: BilevelSolver
     if solver == "moml":
-        made = MOML(posed, of_logits, lower_steps=settings.lower_steps, lower_step_size=settings.lower_step_size)
+        made = MOML(posed, of_logits, lower_steps=settings.lower_steps, lower_step_size=settings.lower_lr)
     elif solver == "forum":
-        of_weights = torch.optim.SGD(network.parameters(), settings.weights_step_size)
+        of_weights = torch.optim.SGD(network.parameters(), settings.weights_lr)
         made = FORUM(
             posed,
             [of_logits, of_weights],
             lower_steps=settings.lower_steps,
-            lower_step_size=settings.lower_step_size,
+            lower_step_size=settings.lower_lr,
             rho=settings.rho,
         )
     else:
@@ -141,7 +141,7 @@ def search(
     return history
 
 
-def _batches(images: Images, size: int, seed: int) -> Iterator[Images]:
+def _batches(images: DigitImages, size: int, seed: int) -> Iterator[DigitImages]:
     """Random batches without end."""
     generator = torch.Generator().manual_seed(seed)
     while True:

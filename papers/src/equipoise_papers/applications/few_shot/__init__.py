@@ -4,23 +4,3 @@
 on clean and on perturbed query images, are differentiated through its steps. That makes it a problem for :class:`MOML`: every
 episode is another lower-level problem that starts anew, whereas FORUM follows one ω from outer step to outer step.
 """
-
-from equipoise_papers.applications.few_shot.learner import Encoder, Episode, Episodes, head, problem, split_classes
-from equipoise_papers.applications.few_shot.run import METHODS, Outcome, evaluate, run, show, train
-from equipoise_papers.applications.few_shot.settings import Settings
-
-__all__ = [
-    "METHODS",
-    "Encoder",
-    "Episode",
-    "Episodes",
-    "Outcome",
-    "Settings",
-    "evaluate",
-    "head",
-    "problem",
-    "run",
-    "show",
-    "split_classes",
-    "train",
-]

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from equipoise.bilevel.problem import BilevelProblem
 from equipoise.errors import InputError
 from equipoise_papers.applications.attack import PGD
-from equipoise_papers.applications.digit_images import Images
-from equipoise_papers.applications.few_shot.settings import Settings
+from equipoise_papers.applications.digit_images import DigitImages
+from equipoise_papers.applications.few_shot.settings import FewShotSettings
 
 __all__ = ["Encoder", "Episode", "Episodes", "head", "problem", "split_classes"]
 
@@ -28,8 +28,8 @@ class Episode(NamedTuple):
         rows: of ``support`` and ``query`` in the data set.
     """
 
-    support: Images
-    query: Images
+    support: DigitImages
+    query: DigitImages
     classes: tuple[int, ...]
     rows: tuple[Tensor, Tensor]
 
@@ -49,13 +49,13 @@ class Episodes:
         InputError: fewer classes than ``ways``, a class named twice, or one with too few images.
 
     Example:
-        >>> data = Images(torch.rand(30, 1, 2, 2), torch.arange(30) % 3)
+        >>> data = DigitImages(torch.rand(30, 1, 2, 2), torch.arange(30) % 3)
         >>> episode = Episodes(data, [0, 2], ways=2, shots=1, queries=4, seed=0).draw()
         >>> sorted(episode.classes), episode.support.labels.tolist(), tuple(episode.query.pixels.shape)
         ([0, 2], [0, 1], (8, 1, 2, 2))
     """
 
-    def __init__(self, images: Images, classes: Sequence[int], *, ways: int, shots: int, queries: int, seed: int) -> None:
+    def __init__(self, images: DigitImages, classes: Sequence[int], *, ways: int, shots: int, queries: int, seed: int) -> None:
         if min(ways, shots, queries) < 1:
             raise InputError(f"ways, shots and queries must be from 1 on; got {ways}, {shots} and {queries}")
         if len(set(classes)) < len(classes) or len(classes) < ways:
@@ -82,8 +82,8 @@ class Episodes:
             query.append(drawn[shots:])
         rows = torch.cat(support), torch.cat(query)
         return Episode(
-            Images(self._images.pixels[rows[0]], torch.arange(ways).repeat_interleave(shots)),
-            Images(self._images.pixels[rows[1]], torch.arange(ways).repeat_interleave(queries)),
+            DigitImages(self._images.pixels[rows[0]], torch.arange(ways).repeat_interleave(shots)),
+            DigitImages(self._images.pixels[rows[1]], torch.arange(ways).repeat_interleave(queries)),
             classes,
             rows,
         )
@@ -136,7 +136,7 @@ def head(ways: int) -> nn.Linear:
 
 
 def problem(
-    encoder: nn.Module, classifier: nn.Module, settings: Settings, objectives: Sequence[str] = ("clean", "robust")
+    encoder: nn.Module, classifier: nn.Module, settings: FewShotSettings, objectives: Sequence[str] = ("clean", "robust")
 ) -> BilevelProblem:
     """Eq. 3.34: min over the encoder of (clean, robust) query loss, where the head minimises the support loss.
 
@@ -163,11 +163,11 @@ def problem(
         sets = {"clean": episode.query}
         if "robust" in objectives:
             perturbed = attack(lambda images: classifier(encoder(images)), *episode.query)
-            sets["robust"] = Images(perturbed, episode.query.labels)
+            sets["robust"] = DigitImages(perturbed, episode.query.labels)
         return {name: _loss(encoder, classifier, sets[name]) for name in objectives}
 
     return BilevelProblem(lower, upper, (encoder, classifier), objectives=tuple(objectives))
 
 
-def _loss(encoder: nn.Module, classifier: nn.Module, images: Images) -> Tensor:
+def _loss(encoder: nn.Module, classifier: nn.Module, images: DigitImages) -> Tensor:
     return F.cross_entropy(classifier(encoder(images.pixels)), images.labels)

@@ -14,12 +14,13 @@ from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import BilevelProblem
 from equipoise.errors import InputError
 from equipoise_papers.applications.attack import PGD
-from equipoise_papers.applications.digit_images import Images, digit_images
+from equipoise_papers.applications.digit_images import DigitImages, digit_images
 from equipoise_papers.applications.few_shot.learner import Encoder, Episodes, head, problem, split_classes
-from equipoise_papers.applications.few_shot.settings import Settings
-from equipoise_papers.applications.tables import mean_and_spread, table
+from equipoise_papers.applications.few_shot.settings import FewShotSettings
+from equipoise_papers.commands import Told, silent
+from equipoise_papers.tables import mean_and_spread, table
 
-__all__ = ["METHODS", "Outcome", "evaluate", "run", "show", "train"]
+__all__ = ["METHODS", "FewShotOutcome", "evaluate", "make", "run", "show", "train"]
 
 METHODS: dict[str, tuple[tuple[str, ...], str]] = {
     "untrained": ((), ""),
@@ -32,7 +33,7 @@ METHODS: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FewShotOutcome:
     """Means over episodes of novel classes.
 
     Attributes:
@@ -54,7 +55,7 @@ class Outcome:
     share: float | None
 
 
-def run(method: str, seed: int, settings: Settings, images: Images | None = None) -> Outcome:
+def run(method: str, seed: int, settings: FewShotSettings, images: DigitImages | None = None) -> FewShotOutcome:
     """Trains on base classes and evaluates on novel ones; of one seed, all methods meet the same classes and episodes.
 
     Args:
@@ -80,13 +81,13 @@ def run(method: str, seed: int, settings: Settings, images: Images | None = None
     if objectives:
         share = train(encoder, Episodes(data, base, seed=seed, **sizes), settings, objectives, balancer)
     clean, robust = evaluate(encoder, Episodes(data, novel, seed=seed + 1_000_000, **sizes), settings)
-    return Outcome(method, seed, clean[0], robust[0], clean[1], robust[1], share)
+    return FewShotOutcome(method, seed, clean[0], robust[0], clean[1], robust[1], share)
 
 
 def train(
     encoder: nn.Module,
     episodes: Episodes,
-    settings: Settings,
+    settings: FewShotSettings,
     objectives: tuple[str, ...] = ("clean", "robust"),
     balancer: str = "mgda",
     told: Callable[[int, dict[str, float]], None] = lambda step, losses: None,
@@ -106,9 +107,9 @@ def train(
     """
     solver = MOML(
         problem(encoder, head(settings.ways), settings, objectives),
-        torch.optim.Adam(encoder.parameters(), settings.learning_rate),
+        torch.optim.Adam(encoder.parameters(), settings.lr),
         lower_steps=settings.lower_steps,
-        lower_step_size=settings.lower_step_size,
+        lower_step_size=settings.lower_lr,
         balancer=balancer,
         start="cold",
     )
@@ -123,7 +124,9 @@ def train(
     return sum(shares) / len(shares) if shares else None
 
 
-def evaluate(encoder: nn.Module, episodes: Episodes, settings: Settings) -> tuple[tuple[float, float], tuple[float, float]]:
+def evaluate(
+    encoder: nn.Module, episodes: Episodes, settings: FewShotSettings
+) -> tuple[tuple[float, float], tuple[float, float]]:
     """A head is learned in every episode; accuracy in percent and loss of clean and of perturbed query images, mean.
 
     Returns:
@@ -139,7 +142,7 @@ def evaluate(encoder: nn.Module, episodes: Episodes, settings: Settings) -> tupl
         with torch.no_grad():
             for parameter, first in zip(classifier.parameters(), start, strict=True):
                 parameter.copy_(first)
-        answer = descend(judged, judged.here(), [episode] * settings.lower_steps, settings.lower_step_size, step=0)
+        answer = descend(judged, judged.here(), [episode] * settings.lower_steps, settings.lower_lr, step=0)
         with torch.no_grad():
             for parameter, value in zip(classifier.parameters(), answer.lower, strict=True):
                 parameter.copy_(value)
@@ -153,8 +156,30 @@ def evaluate(encoder: nn.Module, episodes: Episodes, settings: Settings) -> tupl
     return (clean, clean_loss), (robust, robust_loss)
 
 
-def show(outcomes: Sequence[Outcome], settings: Settings) -> str:
-    """A row a method, means over the seeds (± standard deviation)."""
+def make(settings: FewShotSettings, told: Told = silent) -> str:
+    """Runs every method from every seed.
+
+    Args:
+        settings: which, and the numbers.
+        told: takes a line on each run that begins.
+
+    Returns:
+        The table of :func:`show`.
+
+    Raises:
+        InputError: an unknown method.
+        MissingExtraError: scikit-learn is not installed.
+    """
+    outcomes = []
+    for seed in settings.seeds:
+        for method in settings.methods:
+            told(f"{method}, seed {seed}")
+            outcomes.append(run(method, seed, settings))
+    return show(outcomes, settings)
+
+
+def show(outcomes: Sequence[FewShotOutcome], settings: FewShotSettings) -> str:
+    """One row per method: means over the seeds (± standard deviation)."""
     rows = []
     for method in dict.fromkeys(outcome.method for outcome in outcomes):
         own = [outcome for outcome in outcomes if outcome.method == method]

@@ -5,42 +5,51 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from equipoise.errors import InputError
+from equipoise_papers.applications import example
 
-__all__ = ["Settings"]
+__all__ = ["FewShotSettings"]
 
 
+@example(
+    "Robust few-shot learning (thesis, eq. 3.34) on digits: clean against PGD-perturbed query loss, by MOML.",
+    quick={"seeds": (0,), "steps": 60},
+)
 @dataclass(frozen=True)
-class Settings:
-    """What decides a run, beside method and seed.
+class FewShotSettings:
+    """Which runs, and the numbers of each.
 
-    Args:
+    Attributes:
+        methods: some of untrained, clean, robust, both-ls, both-mgda.
+        seeds: of class split, encoder and episodes.
         ways: N, classes of an episode.
         shots: k, support images of a class.
         queries: query images of a class.
         base_classes: how many of the ten digits are learned from; the others are the novel ones.
         steps: meta-training episodes.
         lower_steps: T, steps of the head.
-        lower_step_size: their step size.
+        lower_lr: step size of the head.
         decay: of the head, ½·decay·‖ω‖² in the lower level, which makes it strongly convex in ω.
-        learning_rate: of Adam on the encoder.
+        lr: of Adam on the encoder.
         radius: ε of the attacks, in units of pixel values (0 to 1).
         attack_steps: of PGD in training.
         test_attack_steps: of PGD in evaluation.
-        test_episodes: of novel classes in evaluation.
+        test_episodes: episodes of novel classes in the evaluation.
 
     Raises:
         InputError: a number that cannot be used.
     """
 
+    methods: tuple[str, ...] = ("untrained", "clean", "robust", "both-ls", "both-mgda")
+    seeds: tuple[int, ...] = (0, 1, 2)
     ways: int = 3
     shots: int = 5
     queries: int = 10
     base_classes: int = 6
     steps: int = 300
     lower_steps: int = 5
-    lower_step_size: float = 0.1
+    lower_lr: float = 0.1
     decay: float = 1e-2
-    learning_rate: float = 3e-3
+    lr: float = 3e-3
     radius: float = 0.1
     attack_steps: int = 3
     test_attack_steps: int = 10
@@ -57,5 +66,5 @@ class Settings:
             )
         if not 0 <= self.decay < float("inf"):
             raise InputError(f"decay must be finite and at least 0; got {self.decay}")
-        if not 0 < self.learning_rate < float("inf"):
-            raise InputError(f"learning_rate must be positive and finite; got {self.learning_rate}")
+        if not 0 < self.lr < float("inf"):
+            raise InputError(f"lr must be positive and finite; got {self.lr}")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,19 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from equipoise.errors import InputError
-from equipoise.store import plain, read_json, write_json, write_whole
-from equipoise.study.pictures.style import COLOURS, GREY, grid
+from equipoise.store import write_whole
+from equipoise.study.pictures.style import COLORS, GREY, grid
+from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.asmg.run import problem, trajectory
-from equipoise_papers.figures.asmg.settings import Cell, Run, Settings
+from equipoise_papers.figures.asmg.settings import ASMGCell, ASMGRun, ASMGSettings
+from equipoise_papers.figures.outputs import KeptRuns
+from equipoise_papers.tables import table as markdown
 
 __all__ = ["make", "picture", "table"]
 
-Told = Callable[[str], object]
 
-
-def make(settings: Settings, folder: Path, told: Told) -> str:
-    """Writes ``by-samples.png``, ``by-dimension.png``, ``table.md`` and a JSON file a run into a folder.
+def make(settings: ASMGSettings, folder: Path, told: Told = silent) -> str:
+    """Writes ``by-samples.png``, ``by-dimension.png``, ``table.md`` and a JSON file per run into a folder.
 
     Runs whose files are there are not run again, so an interrupted figure goes on where it was.
 
@@ -37,28 +36,20 @@ def make(settings: Settings, folder: Path, told: Told) -> str:
         The table, as Markdown.
 
     Raises:
-        InputError: the folder holds runs of other settings.
+        InputError: the folder cannot be made, or holds runs of other settings.
     """
-    shared = plain({name: value for name, value in asdict(settings).items() if name in ("iterations", "seconds", "target")})
-    before = read_json(folder / "settings.json")
-    if before is not None and before != shared:
-        raise InputError(f"{folder} holds runs with {before}, and now it is {shared}; take another folder")
-    write_json(folder / "settings.json", shared)
-    results: dict[Run, dict[str, Any]] = {}
+    kept = KeptRuns(folder, {name: getattr(settings, name) for name in ("iterations", "seconds", "target")})
+    results: dict[ASMGRun, dict[str, Any]] = {}
     runs = settings.runs()
     for number, run in enumerate(runs, 1):
-        path = folder / "runs" / f"{run.key}.json"
-        result = read_json(path)
+        result = kept.find(run.key)
         if result is None:
-            result = plain(trajectory(run, settings))
-            write_json(path, result)
+            result = kept.keep(run.key, trajectory(run, settings))
             told(
                 f"[{number}/{len(runs)}] {run.cell}, {run.method}, seed {run.seed}: ℰ = {_in_words(result['final'])} after "
                 f"{result['iterations'][-1]} iterations, {result['seconds']:.1f} s"
             )
         results[run] = result
-    from equipoise_papers.figures.asmg.make import picture
-
     picture(settings.by_samples(), results, settings, columns=len(settings.problems)).savefig(
         folder / "by-samples.png", dpi=130
     )
@@ -75,7 +66,9 @@ def _in_words(value: float | None) -> str:
 _NAMES = {"asmg": "ASMG", "asmg-ew": "ASMG-EW", "cma-es": "CMA-ES", "mmes": "MMES", "es": "ES", "bes": "BES"}
 
 
-def picture(cells: Sequence[Cell], results: Mapping[Run, dict[str, Any]], settings: Settings, *, columns: int) -> Figure:
+def picture(
+    cells: Sequence[ASMGCell], results: Mapping[ASMGRun, dict[str, Any]], settings: ASMGSettings, *, columns: int
+) -> Figure:
     """Median over seeds; a run that was stopped keeps its last value, marked by the end of the solid line.
 
     Args:
@@ -90,7 +83,7 @@ def picture(cells: Sequence[Cell], results: Mapping[Run, dict[str, Any]], settin
         # Marks no method but the aim that the thesis speaks of.
         axes.axhline(1e-4, color=GREY, linewidth=1.0, linestyle=":")
         for place, method in enumerate(settings.methods):
-            runs = [results[Run(cell, method, seed)] for seed in settings.seeds]
+            runs = [results[ASMGRun(cell, method, seed)] for seed in settings.seeds]
             ends = max(run["iterations"][-1] for run in runs)
             where = np.unique(np.concatenate([run["iterations"] for run in runs]))
             curves = []
@@ -100,13 +93,13 @@ def picture(cells: Sequence[Cell], results: Mapping[Run, dict[str, Any]], settin
             axes.plot(
                 where,
                 np.exp(np.median(curves, axis=0)),
-                color=COLOURS[place % len(COLOURS)],
+                color=COLORS[place % len(COLORS)],
                 linewidth=2.0 if method.startswith("asmg") else 1.4,
                 label=_NAMES.get(method, method),
                 zorder=4 if method.startswith("asmg") else 3,
             )
             if ends < settings.iterations:
-                axes.plot(ends, np.exp(np.median(curves, axis=0)[-1]), ".", color=COLOURS[place % len(COLOURS)], zorder=5)
+                axes.plot(ends, np.exp(np.median(curves, axis=0)[-1]), ".", color=COLORS[place % len(COLORS)], zorder=5)
         axes.set_yscale("log")
         # BES diverges beyond every other curve.
         axes.set_ylim(floor / 2, 1e3)
@@ -122,16 +115,14 @@ def picture(cells: Sequence[Cell], results: Mapping[Run, dict[str, Any]], settin
     return figure
 
 
-def table(settings: Settings, results: Mapping[Run, dict[str, Any]]) -> str:
-    """A row a panel, a column a method: median of the final ℰ over the seeds, or when the last of them fell below 1e-4."""
-    lines = [
-        "| problem | d | N | " + " | ".join(settings.methods) + " |",
-        "| :-- | --: | --: |" + " --: |" * len(settings.methods),
+def table(settings: ASMGSettings, results: Mapping[ASMGRun, dict[str, Any]]) -> str:
+    """One row per panel, one column per method: the median final ℰ over seeds, or when the last fell below 1e-4."""
+    rows = [
+        [cell.problem, str(cell.dimension), str(cell.samples)]
+        + [_cell([results[ASMGRun(cell, method, seed)] for seed in settings.seeds]) for method in settings.methods]
+        for cell in settings.by_samples() + settings.by_dimension()
     ]
-    for cell in settings.by_samples() + settings.by_dimension():
-        cells = [_cell([results[Run(cell, method, seed)] for seed in settings.seeds]) for method in settings.methods]
-        lines.append(f"| {cell.problem} | {cell.dimension} | {cell.samples} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return markdown(["problem", "d", "N", *settings.methods], rows) + "\n"
 
 
 def _cell(runs: list[dict[str, Any]]) -> str:

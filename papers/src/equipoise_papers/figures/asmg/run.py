@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from equipoise.blackbox import make_optimizer
 from equipoise.errors import InputError, near_misses
-from equipoise_papers.figures.asmg.settings import PROBLEMS, Run, Settings
+from equipoise_papers.figures.asmg.settings import PROBLEMS, ASMGRun, ASMGSettings
 
-__all__ = ["Problem", "problem", "trajectory"]
+__all__ = ["ASMGProblem", "problem", "trajectory"]
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Problem:
+class ASMGProblem:
     """A problem of d inputs and two outputs.
 
     Attributes:
@@ -36,13 +36,13 @@ class Problem:
     distance: Callable[[Array], float]
 
 
-def _shift_l1(dimension: int) -> Problem:
+def _shift_l1(dimension: int) -> ASMGProblem:
     scale = 10.0 ** (2 * np.arange(dimension) / (dimension - 1))
 
     def outputs(x: Array) -> Array:
         return np.stack([np.abs(x - 0.01) @ scale, np.abs(x + 0.01) @ scale], axis=1)
 
-    return Problem(
+    return ASMGProblem(
         "shift-l1",
         "shift l₁-ellipsoid (4.21)",
         outputs,
@@ -50,15 +50,15 @@ def _shift_l1(dimension: int) -> Problem:
     )
 
 
-def _shift_half(dimension: int) -> Problem:
+def _shift_half(dimension: int) -> ASMGProblem:
     def outputs(x: Array) -> Array:
         return np.stack([np.sqrt(np.abs(x - 0.1)).sum(axis=1), np.sqrt(np.abs(x + 0.1)).sum(axis=1)], axis=1)
 
     # The front is concave; what methods can end in is the corners, every coordinate at -0.1 or 0.1.
-    return Problem("shift-half", "shift l½-ellipsoid (4.22)", outputs, lambda x: float(np.linalg.norm(np.abs(x) - 0.1)))
+    return ASMGProblem("shift-half", "shift l½-ellipsoid (4.22)", outputs, lambda x: float(np.linalg.norm(np.abs(x) - 0.1)))
 
 
-def _mixed(dimension: int) -> Problem:
+def _mixed(dimension: int) -> ASMGProblem:
     steep = 10.0 ** (2 * np.arange(dimension) / (dimension - 1))
     scale = 10.0 ** (np.arange(dimension) / (dimension - 1))
 
@@ -67,13 +67,13 @@ def _mixed(dimension: int) -> Problem:
         rastrigin = 10.0 * dimension + (scaled**2 - 10.0 * np.cos(2 * np.pi * scaled)).sum(axis=1)
         return np.stack([np.sqrt(np.abs(x)) @ steep, rastrigin], axis=1)
 
-    return Problem("mixed", "mixed ellipsoid-Rastrigin 10 (4.23)", outputs, lambda x: float(np.linalg.norm(x)))
+    return ASMGProblem("mixed", "mixed ellipsoid-Rastrigin 10 (4.23)", outputs, lambda x: float(np.linalg.norm(x)))
 
 
-_MAKERS: dict[str, Callable[[int], Problem]] = dict(zip(PROBLEMS, (_shift_l1, _shift_half, _mixed), strict=True))
+_MAKERS: dict[str, Callable[[int], ASMGProblem]] = dict(zip(PROBLEMS, (_shift_l1, _shift_half, _mixed), strict=True))
 
 
-def problem(name: str, dimension: int) -> Problem:
+def problem(name: str, dimension: int) -> ASMGProblem:
     """Makes a problem by its name.
 
     Raises:
@@ -94,7 +94,7 @@ def problem(name: str, dimension: int) -> Problem:
 _POINTS = 400  # of a curve
 
 
-def trajectory(run: Run, settings: Settings) -> dict[str, Any]:
+def trajectory(run: ASMGRun, settings: ASMGSettings) -> dict[str, Any]:
     """Runs it from a mean drawn uniformly from [0, 1]^d, which all methods share, and Σ = I.
 
     Returns:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from equipoise.blackbox import OPTIMIZERS
-from equipoise.errors import InputError, near_misses
+from equipoise.errors import InputError
+from equipoise_papers.figures import figure
 
-__all__ = ["PROBLEMS", "Cell", "Run", "Settings"]
+__all__ = ["PROBLEMS", "ASMGCell", "ASMGRun", "ASMGSettings"]
 
 PROBLEMS = ("shift-l1", "shift-half", "mixed")
 """Names of problems (4.21) to (4.23)."""
 
 
 @dataclass(frozen=True, order=True)
-class Cell:
+class ASMGCell:
     """One panel: a problem, its dimension, the number of samples."""
 
     problem: str
@@ -26,10 +26,10 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Run:
+class ASMGRun:
     """One method from one seed in one panel."""
 
-    cell: Cell
+    cell: ASMGCell
     method: str
     seed: int
 
@@ -39,19 +39,24 @@ class Run:
         return f"{self.cell.problem}-d{self.cell.dimension}-n{self.cell.samples}-{self.method}-seed{self.seed}"
 
 
+@figure("Figures 4.1 to 4.4 of the thesis: ASMG and its peers on problems (4.21) to (4.23).")
 @dataclass(frozen=True)
-class Settings:
+class ASMGSettings:
     """Figures 4.1 to 4.4.
 
     Attributes:
         methods: which.
-        seeds: one run each.
+        seeds: of mean, samples and updates; one run each.
         iterations: the most of a run.
         seconds: of processor time, after which a run is stopped where it is.
         target: ℰ at which a run has arrived and is not continued.
         samples: N of the figures with ``dimension``.
         dimension: d of those.
         dimensions: d of Figure 4.4, with the largest N and the first problem.
+        problems: which.
+
+    Raises:
+        InputError: a number that is out of range, or an unknown method.
     """
 
     methods: tuple[str, ...] = ("asmg", "cma-es", "mmes", "es", "bes")
@@ -65,26 +70,27 @@ class Settings:
     problems: tuple[str, ...] = PROBLEMS
 
     def __post_init__(self) -> None:
+        from equipoise.blackbox import OPTIMIZERS  # with torch, for which a list of options need not wait
+
         for method in self.methods:
-            if method not in OPTIMIZERS:
-                raise InputError(
-                    f'there is no black-box optimizer "{method}"; there are {", ".join(OPTIMIZERS)}.'
-                    f"{near_misses(method, OPTIMIZERS)}"
-                )
+            OPTIMIZERS.find(method)  # refuses unknown names
         if self.iterations < 1 or self.seconds <= 0 or not self.seeds:
             raise InputError(
                 f"iterations is {self.iterations}, seconds {self.seconds}, {len(self.seeds)} seeds; all have to be positive"
             )
+        for name in ("samples", "dimensions"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise InputError(f"{name} must be whole numbers from 1 on; got {getattr(self, name)}")
 
-    def by_samples(self) -> list[Cell]:
+    def by_samples(self) -> list[ASMGCell]:
         """The panels of Figures 4.1 to 4.3."""
-        return [Cell(name, self.dimension, samples) for samples in self.samples for name in self.problems]
+        return [ASMGCell(name, self.dimension, samples) for samples in self.samples for name in self.problems]
 
-    def by_dimension(self) -> list[Cell]:
+    def by_dimension(self) -> list[ASMGCell]:
         """The panels of Figure 4.4."""
-        return [Cell(self.problems[0], dimension, max(self.samples)) for dimension in self.dimensions]
+        return [ASMGCell(self.problems[0], dimension, max(self.samples)) for dimension in self.dimensions]
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[ASMGRun]:
         """All runs, seed by seed, so that an interrupted figure has something in every panel."""
         cells = self.by_samples() + self.by_dimension()
-        return [Run(cell, method, seed) for seed in self.seeds for cell in cells for method in self.methods]
+        return [ASMGRun(cell, method, seed) for seed in self.seeds for cell in cells for method in self.methods]

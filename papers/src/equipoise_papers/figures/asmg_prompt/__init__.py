@@ -1,5 +1,1 @@
 """Black-box prompt tuning end to end (section 4.6.2) where no weights can be downloaded: a small CLIP on real digits."""
-
-from equipoise_papers.figures.asmg_prompt.make import Settings, make
-
-__all__ = ["Settings", "make"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +11,9 @@ from numpy.typing import NDArray
 
 from equipoise.blackbox.prompts import split_indices
 from equipoise.errors import require
+from equipoise_papers.commands import Told, silent
 
-__all__ = ["CLASSES", "SOURCES", "Source", "small_clip", "sources", "tokenizer"]
+__all__ = ["CLASSES", "SOURCES", "DigitSource", "small_clip", "sources", "tokenizer"]
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SOURCES = ("plain", "inverted", "noisy")
@@ -21,7 +21,7 @@ _SPLIT_SEED = 20261124
 
 
 @dataclass(frozen=True)
-class Source:
+class DigitSource:
     """A source's images [n, 3, 16, 16] and labels [n], the part on which the CLIP is trained apart from that for tasks.
 
     Attributes:
@@ -37,7 +37,7 @@ class Source:
     labels: dict[str, NDArray[np.int64]]
 
 
-def sources() -> list[Source]:
+def sources() -> list[DigitSource]:
     """The 1,797 digits are split first, 600 for training the CLIP and the others 60/20/20 for the tasks; always the same."""
     bundled = require("sklearn.datasets", "study").load_digits()
     images = np.asarray(bundled.images, dtype=np.float32) / 16.0
@@ -56,7 +56,7 @@ def sources() -> list[Source]:
         pixels = np.repeat(enlarged, 3, axis=1).astype(np.float32)
         splits = {split: rest[rows] for split, rows in split_indices(len(rest), _SPLIT_SEED).items()}
         found.append(
-            Source(
+            DigitSource(
                 name,
                 (pixels[first], labels[first]),
                 {split: pixels[rows] for split, rows in splits.items()},
@@ -78,13 +78,13 @@ _BEGIN, _END = "<|startoftext|>", "<|endoftext|>"
 
 def tokenizer() -> Any:
     """A CLIP tokenizer of letters: every character is a token."""
-    transformers = require("transformers", "prompts")
+    transformers = require("transformers", "blackbox", "equipoise-papers")
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = [*letters, *(f"{letter}</w>" for letter in letters), _BEGIN, _END]
     return transformers.CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[])
 
 
-def small_clip(sources: list[Source], *, seed: int = 0, steps: int = 400, told: Callable[[str], object] = print) -> Any:
+def small_clip(sources: list[DigitSource], *, seed: int = 0, steps: int = 400, told: Told = silent) -> Any:
     """Trains the model by CLIP's contrastive loss on random captions of random images of the pretraining part.
 
     Args:
@@ -96,7 +96,7 @@ def small_clip(sources: list[Source], *, seed: int = 0, steps: int = 400, told: 
     Returns:
         A ``transformers.CLIPModel``.
     """
-    transformers = require("transformers", "prompts")
+    transformers = require("transformers", "blackbox", "equipoise-papers")
     words = tokenizer()
     begin, end = (words.convert_tokens_to_ids(token) for token in (_BEGIN, _END))
     shared = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -3,9 +3,3 @@
 The trajectories of all balancers, starting points and seeds are one batch, which takes the place of some hours of single runs;
 what is computed in each row is what :class:`~equipoise.MultiTaskOptimizer` with :class:`~equipoise.teleport.COST` does.
 """
-
-from equipoise_papers.figures.cost_toy.make import Made, make
-from equipoise_papers.figures.cost_toy.run import Outcome, Trajectories, outcomes, run
-from equipoise_papers.figures.cost_toy.settings import BALANCERS, Settings, Teleporting
-
-__all__ = ["BALANCERS", "Made", "Outcome", "Settings", "Teleporting", "Trajectories", "make", "outcomes", "run"]

@@ -2,67 +2,49 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.cost_toy.pictures import balancers_picture, front_picture, plane_picture, surfaces_picture
-from equipoise_papers.figures.cost_toy.run import Outcome, Trajectories, outcomes, run
-from equipoise_papers.figures.cost_toy.settings import Settings
-from equipoise_papers.figures.folder import made_folder
+from equipoise_papers.figures.cost_toy.run import CostToyOutcome, CostToyTrajectories, outcomes, run
+from equipoise_papers.figures.cost_toy.settings import CostToySettings
+from equipoise_papers.figures.outputs import made_folder, parts_told, write_outputs
+from equipoise_papers.tables import table as markdown
 from equipoise_papers.toys import TOLERANCE
 
-__all__ = ["HEADER", "Made", "as_json", "as_markdown", "caption", "cells", "make", "totals"]
-
-_DPI = 150
+__all__ = ["HEADER", "as_markdown", "as_numbers", "caption", "cells", "make", "totals"]
 
 
-@dataclass(frozen=True)
-class Made:
-    """What was made.
-
-    Attributes:
-        outcomes: the rows of the table.
-        caption: how the numbers came about.
-        files: everything that was written.
-    """
-
-    outcomes: list[Outcome]
-    caption: str
-    files: list[Path]
-
-
-def make(settings: Settings, folder: Path, told: Callable[[int], None] | None = None) -> Made:
+def make(settings: CostToySettings, folder: Path, told: Told = silent) -> str:
     """Makes the figure.
 
     Args:
         settings: what to run.
         folder: where everything goes; made if it does not exist.
-        told: called now and then with the number of steps done.
+        told: takes a line now and then.
+
+    Returns:
+        The table, as Markdown.
 
     Raises:
         InputError: the folder cannot be made, or a balancer cannot be run.
     """
     made_folder(folder)
-    trajectories = run(settings, told)
+    trajectories = run(settings, parts_told(told, settings.steps))
     first = settings.balancers[0]
     pictures = {
-        "cost-toy.png": plane_picture(trajectories, first),
-        "cost-toy-balancers.png": balancers_picture(trajectories),
-        "cost-toy-losses.png": front_picture(trajectories, first),
-        "cost-toy-surfaces.png": surfaces_picture(trajectories.problem),
+        "": plane_picture(trajectories, first),
+        "-balancers": balancers_picture(trajectories),
+        "-losses": front_picture(trajectories, first),
+        "-surfaces": surfaces_picture(trajectories.problem),
     }
-    files = []
-    for name, picture in pictures.items():
-        picture.savefig(folder / name, dpi=_DPI)
-        files.append(folder / name)
-    table = outcomes(trajectories)
-    for name, content in (("cost-toy.md", as_markdown(table, settings)), ("cost-toy.json", as_json(table, trajectories))):
-        (folder / name).write_text(content, encoding="utf-8")
-        files.append(folder / name)
-    return Made(table, caption(table, settings), files)
+    found = outcomes(trajectories)
+    text = as_markdown(found, settings)
+    write_outputs(folder, "cost-toy", pictures, text, as_numbers(found, trajectories))
+    return text
 
 
 HEADER = (
@@ -78,7 +60,7 @@ HEADER = (
 )
 
 
-def cells(outcome: Outcome) -> tuple[str, ...]:
+def cells(outcome: CostToyOutcome) -> tuple[str, ...]:
     """A row of the table."""
     return (
         outcome.balancer,
@@ -93,7 +75,7 @@ def cells(outcome: Outcome) -> tuple[str, ...]:
     )
 
 
-def totals(table: Sequence[Outcome]) -> list[tuple[str, ...]]:
+def totals(table: Sequence[CostToyOutcome]) -> list[tuple[str, ...]]:
     """A row for each balancer, over all its starting points."""
     rows: list[tuple[str, ...]] = []
     for balancer in dict.fromkeys(outcome.balancer for outcome in table):
@@ -106,15 +88,13 @@ def totals(table: Sequence[Outcome]) -> list[tuple[str, ...]]:
     return rows
 
 
-def as_markdown(table: Sequence[Outcome], settings: Settings) -> str:
+def as_markdown(table: Sequence[CostToyOutcome], settings: CostToySettings) -> str:
     """The table with its caption, as Markdown."""
-    lines = [f"| {' | '.join(HEADER)} |", "| --- | --- |" + " ---: |" * (len(HEADER) - 2)]
-    lines += [f"| {' | '.join(cells(outcome))} |" for outcome in table]
-    lines += [f"| {' | '.join(f'**{cell}**' if cell else '' for cell in row)} |" for row in totals(table)]
-    return "\n".join([*lines, "", caption(table, settings), ""])
+    bold = [[f"**{cell}**" if cell else "" for cell in row] for row in totals(table)]
+    return "\n".join([markdown(HEADER, [*map(cells, table), *bold], left=2), "", caption(table, settings), ""])
 
 
-def caption(table: Sequence[Outcome], settings: Settings) -> str:
+def caption(table: Sequence[CostToyOutcome], settings: CostToySettings) -> str:
     """How the numbers came about."""
     cost = settings.teleporting
     left = sum(outcome.left for outcome in table)
@@ -136,11 +116,11 @@ def caption(table: Sequence[Outcome], settings: Settings) -> str:
     return " ".join(sentences)
 
 
-def as_json(table: Sequence[Outcome], trajectories: Trajectories) -> str:
-    """Settings, table, ends of all trajectories and all attempts, as JSON."""
+def as_numbers(table: Sequence[CostToyOutcome], trajectories: CostToyTrajectories) -> dict[str, Any]:
+    """Settings, table, ends of all trajectories and all attempts, as JSON values."""
     settings = asdict(trajectories.settings)
     settings["teleporting"]["trigger"] = trajectories.settings.teleporting.trigger.name
-    content: dict[str, Any] = {
+    return {
         "settings": settings,
         "tolerance": TOLERANCE,
         "outcomes": [asdict(outcome) for outcome in table],
@@ -149,7 +129,6 @@ def as_json(table: Sequence[Outcome], trajectories: Trajectories) -> str:
         ],
         "attempts": [asdict(attempt) for attempt in trajectories.attempts],
     }
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def _count(steps: float | None) -> str:

@@ -13,17 +13,26 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from equipoise.study.pictures.style import COLOURS, INK, grid
-from equipoise_papers.figures.cost_toy.run import Trajectories
+from equipoise.study.pictures.style import COLORS, INK, grid
+from equipoise_papers.figures.cost_toy.run import CostToyTrajectories
 from equipoise_papers.toys import ParetoSet, TwoTasks
 
-__all__ = ["SPAN", "Path", "balancers_picture", "front_picture", "mean_loss", "path", "plane_picture", "surfaces_picture"]
+__all__ = [
+    "SPAN",
+    "TrajectoryPath",
+    "balancers_picture",
+    "front_picture",
+    "mean_loss",
+    "path",
+    "plane_picture",
+    "surfaces_picture",
+]
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Path:
+class TrajectoryPath:
     """One trajectory.
 
     Attributes:
@@ -47,7 +56,7 @@ class Path:
         return last
 
 
-def path(trajectories: Trajectories, row: int) -> Path:
+def path(trajectories: CostToyTrajectories, row: int) -> TrajectoryPath:
     """Cuts a trajectory at its teleports."""
     positions, steps = trajectories.positions[:, row], trajectories.steps
     pieces, jumps = [], []
@@ -62,7 +71,7 @@ def path(trajectories: Trajectories, row: int) -> Path:
         jumps.append(jump)
         begin, head = cut, jump[1:]
     pieces.append(np.concatenate((head, positions[begin:])))
-    return Path(tuple(pieces), tuple(jumps))
+    return TrajectoryPath(tuple(pieces), tuple(jumps))
 
 
 SPAN = 11.5
@@ -70,7 +79,7 @@ _FINENESS = 300
 _LEVELS = 14
 
 
-def plane_picture(trajectories: Trajectories, balancer: str) -> Figure:
+def plane_picture(trajectories: CostToyTrajectories, balancer: str) -> Figure:
     """One balancer, alone and with COST."""
     figure, (alone, with_cost) = grid(2, columns=2, width=4.4, height=4.2, sharex=True, sharey=True)
     pareto = ParetoSet(trajectories.problem)
@@ -85,7 +94,7 @@ def plane_picture(trajectories: Trajectories, balancer: str) -> Figure:
     return figure
 
 
-def balancers_picture(trajectories: Trajectories) -> Figure:
+def balancers_picture(trajectories: CostToyTrajectories) -> Figure:
     """All balancers: alone above, with COST below."""
     balancers = trajectories.settings.balancers
     count = len(balancers)
@@ -102,12 +111,12 @@ def balancers_picture(trajectories: Trajectories) -> Figure:
     return figure
 
 
-def _plane(axes: Axes, trajectories: Trajectories, pareto: ParetoSet, balancer: str, *, teleporting: bool) -> None:
+def _plane(axes: Axes, trajectories: CostToyTrajectories, pareto: ParetoSet, balancer: str, *, teleporting: bool) -> None:
     mean_loss(axes, trajectories.problem)
     axes.plot(*pareto.points.T, color=INK, linewidth=5, alpha=0.35, solid_capstyle="round", zorder=2)
     for number in range(len(trajectories.settings.starts)):
         rows = trajectories.rows_of(balancer, number, teleporting=teleporting)
-        color = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         for order, row in enumerate(rows):
             # The first seed is drawn to be followed, the others to show how much they differ.
             strength = 1.0 if order == 0 else 0.35
@@ -153,7 +162,7 @@ def _name(balancer: str) -> str:
     return "equal weighting" if balancer == "ls" else balancer
 
 
-def front_picture(trajectories: Trajectories, balancer: str) -> Figure:
+def front_picture(trajectories: CostToyTrajectories, balancer: str) -> Figure:
     """One balancer, alone and with COST (its first seed)."""
     figure, panels = grid(2, columns=2, width=4.4, height=3.9, sharex=True, sharey=True)
     front = ParetoSet(trajectories.problem).front
@@ -174,10 +183,10 @@ def front_picture(trajectories: Trajectories, balancer: str) -> Figure:
     return figure
 
 
-def _losses(axes: Axes, trajectories: Trajectories, balancer: str, *, teleporting: bool) -> None:
+def _losses(axes: Axes, trajectories: CostToyTrajectories, balancer: str, *, teleporting: bool) -> None:
     for number in range(len(trajectories.settings.starts)):
         row = trajectories.rows_of(balancer, number, teleporting=teleporting)[0]
-        color = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         own = path(trajectories, row)
         for piece in own.pieces:
             axes.plot(*_at(trajectories, piece).T, color=color, linewidth=1.4, zorder=4)
@@ -188,7 +197,7 @@ def _losses(axes: Axes, trajectories: Trajectories, balancer: str, *, teleportin
         axes.plot(*end, marker="*", markersize=11, color=color, markeredgecolor="white", markeredgewidth=0.7, zorder=6)
 
 
-def _at(trajectories: Trajectories, points: Array) -> Array:
+def _at(trajectories: CostToyTrajectories, points: Array) -> Array:
     losses: Array = trajectories.problem.losses(torch.from_numpy(points)).numpy()
     return losses
 

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from equipoise.errors import InputError
-from equipoise.study.methods import parse_method
-from equipoise_papers.figures.cost_toy.settings import Settings
-from equipoise_papers.figures.cost_toy.teleporter import Adam, Attempt, Teleporter
+from equipoise.method import MethodSpec
+from equipoise_papers.figures.cost_toy.settings import CostToySettings
+from equipoise_papers.figures.cost_toy.teleporter import CostToyAttempt, RowwiseAdam, Teleporter
 from equipoise_papers.figures.cost_toy.weights import weights_of
 from equipoise_papers.toys import TOLERANCE, ParetoSet, TwoTasks
 
-__all__ = ["Outcome", "Trajectories", "Trajectory", "outcomes", "run", "settled"]
+__all__ = ["CostToyOutcome", "CostToyTrajectories", "Trajectory", "outcomes", "run", "settled"]
 
 Array = NDArray[np.float64]
 
@@ -38,7 +38,7 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
-class Trajectories:
+class CostToyTrajectories:
     """What came out.
 
     Attributes:
@@ -49,11 +49,11 @@ class Trajectories:
         attempts: of all teleports, in the order of their steps.
     """
 
-    settings: Settings
+    settings: CostToySettings
     rows: tuple[Trajectory, ...]
     steps: NDArray[np.int64]
     positions: Array
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[CostToyAttempt, ...]
 
     @property
     def problem(self) -> TwoTasks:
@@ -69,7 +69,7 @@ class Trajectories:
         ]
 
 
-def run(settings: Settings, told: Callable[[int], None] | None = None) -> Trajectories:
+def run(settings: CostToySettings, told: Callable[[int], None] | None = None) -> CostToyTrajectories:
     """Runs every balancer from every starting point, alone and with COST on top.
 
     Args:
@@ -88,7 +88,7 @@ def run(settings: Settings, told: Callable[[int], None] | None = None) -> Trajec
     )
     crews = _crews(settings, rows)
     points = torch.tensor([settings.starts[row.start] for row in rows], dtype=torch.float64)
-    adam = Adam(points, settings.lr)
+    adam = RowwiseAdam(points, settings.lr)
     teleporting = [number for number, row in enumerate(rows) if row.seed is not None]
     teleporter = Teleporter(
         problem,
@@ -100,18 +100,18 @@ def run(settings: Settings, told: Callable[[int], None] | None = None) -> Trajec
     recorded_at, recorded = [0], [points.numpy().copy()]
     for step in range(settings.steps):
         _, jacobian = problem.gradients(points)
-        gram = (jacobian @ jacobian.mT).numpy()
-        weights = np.concatenate([crew.weigh(gram[crew.rows]) for crew in crews.values()])
+        gramian = (jacobian @ jacobian.mT).numpy()
+        weights = np.concatenate([crew.weigh(gramian[crew.rows]) for crew in crews.values()])
         combined = (torch.from_numpy(weights)[:, :, None] * jacobian).sum(1)
         teleporter.before_step(adam, combined)
         adam.step(combined)
-        teleporter.after_step(step, adam, gram, combined)
+        teleporter.after_step(step, adam, gramian, combined)
         if (step + 1) % settings.record_every == 0 or step + 1 == settings.steps:
             recorded_at.append(step + 1)
             recorded.append(points.numpy().copy())
             if told is not None:
                 told(step + 1)
-    return Trajectories(settings, rows, np.asarray(recorded_at), np.stack(recorded), tuple(teleporter.attempts))
+    return CostToyTrajectories(settings, rows, np.asarray(recorded_at), np.stack(recorded), tuple(teleporter.attempts))
 
 
 @dataclass(frozen=True)
@@ -123,20 +123,22 @@ class _Crew:
     forms_gramian: bool
 
 
-def _crews(settings: Settings, rows: tuple[Trajectory, ...]) -> dict[str, _Crew]:
+def _crews(settings: CostToySettings, rows: tuple[Trajectory, ...]) -> dict[str, _Crew]:
     each = len(rows) // len(settings.balancers)
     crews: dict[str, _Crew] = {}
     for number, name in enumerate(settings.balancers):
-        method = parse_method(name)
-        if method.teleport is not None:
-            raise InputError(f'"{name}" teleports already; every balancer is run alone and with COST, so write "{method.name}"')
-        made = method.make(0)
+        spec = MethodSpec.parse(name)
+        if spec.teleport is not None:
+            raise InputError(
+                f'"{name}" teleports already; every balancer is run alone and with COST, so write "{spec.balancer}"'
+            )
+        made, _ = spec.make(0)
         crews[name] = _Crew(weights_of(made), slice(number * each, (number + 1) * each), made.needs != "losses")
     return crews
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CostToyOutcome:
     """One balancer from one starting point.
 
     Attributes:
@@ -168,7 +170,7 @@ class Outcome:
     change: float | None
 
 
-def settled(trajectories: Trajectories, tolerance: float = TOLERANCE) -> tuple[list[int | None], list[bool]]:
+def settled(trajectories: CostToyTrajectories, tolerance: float = TOLERANCE) -> tuple[list[int | None], list[bool]]:
     """When each trajectory came to the Pareto set.
 
     Returns:
@@ -184,7 +186,7 @@ def settled(trajectories: Trajectories, tolerance: float = TOLERANCE) -> tuple[l
     return since, [bool(column.any()) for column in inside.T]
 
 
-def outcomes(trajectories: Trajectories, tolerance: float = TOLERANCE) -> list[Outcome]:
+def outcomes(trajectories: CostToyTrajectories, tolerance: float = TOLERANCE) -> list[CostToyOutcome]:
     """The rows of the table, balancer by balancer.
 
     Args:
@@ -204,7 +206,7 @@ def outcomes(trajectories: Trajectories, tolerance: float = TOLERANCE) -> list[O
             needed = [sum(attempt.row == row and attempt.step < count for attempt in landed) for row, count in steps.items()]
             changes = [attempt.change for attempt in landed if attempt.step < steps.get(attempt.row, 0)]
             table.append(
-                Outcome(
+                CostToyOutcome(
                     balancer,
                     start,
                     runs=len(rows),

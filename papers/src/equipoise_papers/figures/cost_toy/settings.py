@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from equipoise.errors import InputError
-from equipoise.teleport import Dominated, Guard, PaperFormulation, Schedule, Trigger
+from equipoise_papers.commands import methods_read, option
+from equipoise_papers.figures import figure
 from equipoise_papers.toys import STARTS, Sign
 
-__all__ = ["BALANCERS", "History", "Settings", "Teleporting"]
+if TYPE_CHECKING:
+    from equipoise.teleport import Trigger
+
+__all__ = ["BALANCERS", "CostToySettings", "History", "Teleporting"]
 
 History: TypeAlias = Literal["keep", "reuse", "reset"]
 BALANCERS = ("ls", "mgda", "cagrad", "nash-mtl", "fairgrad:alpha=2")
 """FairGrad with α = 1 has the weights of Nash-MTL, therefore α = 2."""
+
+
+def _dominated() -> Trigger:
+    from equipoise.teleport import Dominated  # with torch, for which a list of options need not wait
+
+    return Dominated()
 
 
 @dataclass(frozen=True)
@@ -26,21 +36,21 @@ class Teleporting:
         radius: δ, norm of the perturbations.
         samples: ñ, perturbations in an inner step.
         inner_steps: steps of Adam on Δθ.
-        inner_lr: its learning rate.
+        inner_lr: learning rate of that Adam.
         start_step: first step after which to teleport, counted from 0.
-        stop_step: first step after which not to any more; ``None`` for no end.
+        stop_step: first step after which to teleport no more; ``None`` for no end.
         cooldown: steps from one attempt to the next at least.
         relative: divide each loss by its size (COST's ``scaling``).
-        guard: whether a landing may be refused.
-        tolerance: of the guard.
-        history: what becomes of Adam's moments after a landing.
-        check_every: how often the Gramian is formed for balancers that do not need it.
+        guard: land only where losses are kept and conflict is not worse.
+        tolerance: relative loss change that the guard lets pass.
+        history: what becomes of Adam's moments after a landing: kept, reused (eq. 13) or reset.
+        check_every: steps from one Gramian to the next for balancers that do not need it.
 
     Raises:
         InputError: a number that is out of range.
     """
 
-    trigger: Trigger = field(default_factory=Dominated)
+    trigger: Trigger = field(default_factory=_dominated, metadata={"hidden": True})
     gamma: float = 1.0
     radius: float = 1.0
     samples: int = 5
@@ -56,6 +66,8 @@ class Teleporting:
     check_every: int = 50
 
     def __post_init__(self) -> None:
+        from equipoise.teleport import Guard, PaperFormulation, Schedule
+
         PaperFormulation(self.gamma, self.radius)
         Schedule(start_step=self.start_step, stop_step=self.stop_step, cooldown=self.cooldown)
         Guard(self.tolerance)
@@ -68,17 +80,18 @@ class Teleporting:
             raise InputError(f"history must be one of {', '.join(get_args(History))}; got {self.history}")
 
 
+@figure("Figure 6 of COST: balancers on the two-task toy problem, alone and with COST on top.")
 @dataclass(frozen=True)
-class Settings:
+class CostToySettings:
     """The whole experiment.
 
     Attributes:
-        sign: of the problem.
-        factor: of the problem.
-        balancers: as studies name them, such as ``"fairgrad:alpha=2"``.
+        sign: of f2: ``released``, as published pictures have it, or ``paper``, the formula.
+        factor: multiply the loss of task 1 by 0.1.
+        balancers: with fixed weights, or of the Gramian and without memory; as studies name them.
         starts: where trajectories begin.
         seeds: of the perturbations; without COST nothing is random.
-        steps: a trajectory has.
+        steps: of a trajectory.
         lr: of Adam.
         teleporting: how COST is set.
         record_every: steps between two recorded positions.
@@ -89,7 +102,7 @@ class Settings:
 
     sign: Sign = "released"
     factor: bool = False
-    balancers: tuple[str, ...] = BALANCERS
+    balancers: tuple[str, ...] = option(BALANCERS, read=methods_read)
     starts: tuple[tuple[float, float], ...] = STARTS
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     steps: int = 30_000

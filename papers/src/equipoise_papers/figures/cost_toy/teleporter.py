@@ -17,12 +17,12 @@ from equipoise.teleport.triggers import norms
 from equipoise_papers.figures.cost_toy.settings import Teleporting
 from equipoise_papers.toys import TwoTasks
 
-__all__ = ["Adam", "Attempt", "Teleporter", "directions", "search"]
+__all__ = ["CostToyAttempt", "RowwiseAdam", "Teleporter", "directions", "search"]
 
 _FIRST, _SECOND, _EPSILON = 0.9, 0.999, 1e-8
 
 
-class Adam:
+class RowwiseAdam:
     """``torch.optim.Adam`` with its default betas, row by row; every row may forget its history alone.
 
     Args:
@@ -80,14 +80,14 @@ def directions(seeds: Sequence[int], count: int, dtype: torch.dtype) -> Tensor:
     return unit
 
 
-def search(problem: TwoTasks, points: Tensor, settings: Teleporting, gram: Array, sizes: Tensor, noise: Tensor) -> Tensor:
+def search(problem: TwoTasks, points: Tensor, settings: Teleporting, gramian: Array, sizes: Tensor, noise: Tensor) -> Tensor:
     """Minimises ``L_t - γ L_g`` (eq. 7 to 11) over Δθ with Adam, for each point by itself.
 
     Args:
         problem: the losses.
         points: θ, ``[n, 2]``.
         settings: γ, δ, inner steps and their learning rate.
-        gram: Gramians of the task gradients there ``[n, 2, 2]``, for R (eq. 10).
+        gramian: Gramians of the task gradients there ``[n, 2, 2]``, for R (eq. 10).
         sizes: what the losses are divided by, ``[n, 2]``.
         noise: unit vectors ``[inner steps, samples, n, 2]``.
 
@@ -95,11 +95,11 @@ def search(problem: TwoTasks, points: Tensor, settings: Teleporting, gram: Array
         Δθ, ``[n, 2]``.
     """
     formulation = PaperFormulation(settings.gamma, settings.radius)
-    balance = points.new_tensor(np.stack([formulation.balance(row) for row in norms(gram) / sizes.numpy()]))
+    balance = points.new_tensor(np.stack([formulation.balance(row) for row in norms(gramian) / sizes.numpy()]))
     reference = problem.losses(points) / sizes
     still = torch.zeros(1, *points.shape, dtype=points.dtype)
     delta = torch.zeros_like(points)
-    inner = Adam(delta, settings.inner_lr)
+    inner = RowwiseAdam(delta, settings.inner_lr)
     rows = torch.arange(len(points))
     for directions_now in noise:
         moving = delta.clone().requires_grad_()
@@ -120,7 +120,7 @@ _SMALLEST_SIZE = 1e-3  # a loss near zero is divided by this share of the larges
 
 
 @dataclass(frozen=True)
-class Attempt:
+class CostToyAttempt:
     """One attempt to teleport.
 
     Attributes:
@@ -166,7 +166,7 @@ class Teleporter:
         self.problem = problem
         self.settings = settings
         self.rows = np.asarray(rows, dtype=np.intp)
-        self.attempts: list[Attempt] = []
+        self.attempts: list[CostToyAttempt] = []
         self._formed = np.asarray(formed, dtype=np.bool_)
         schedule = Schedule(
             start_step=settings.start_step, stop_step=settings.stop_step, cooldown=settings.cooldown, budget=None
@@ -179,19 +179,19 @@ class Teleporter:
         self._largest: dict[int, Array] = {}
         self._pending: dict[int, float] = {}
 
-    def before_step(self, adam: Adam, gradients: Tensor) -> None:
+    def before_step(self, adam: RowwiseAdam, gradients: Tensor) -> None:
         """Blends Adam's moments where a landing left that to do; ``gradients`` are all trajectories', ``[m, 2]``."""
         for row, sigma in self._pending.items():
             adam.blend(row, gradients[row], sigma)
         self._pending.clear()
 
-    def after_step(self, step: int, adam: Adam, gram: Array, gradients: Tensor) -> None:
+    def after_step(self, step: int, adam: RowwiseAdam, gramian: Array, gradients: Tensor) -> None:
         """Attempts what is due.
 
         Args:
             step: index of the step just taken.
             adam: with the points ``[m, 2]`` of all trajectories.
-            gram: Gramians ``[m, 2, 2]`` that were formed in this step, before it moved anything.
+            gramian: Gramians ``[m, 2, 2]`` that were formed in this step, before it moved anything.
             gradients: the combined gradients of this step, ``[m, 2]``.
         """
         if self.settings.stop_step is not None and step >= self.settings.stop_step:
@@ -203,7 +203,7 @@ class Teleporter:
         places = due.nonzero()[0]
         if not places.size:
             return
-        own = gram[self.rows[places]]
+        own = gramian[self.rows[places]]
         looks = ~self._formed[places]
         if looks.any():
             self._last_check[places[looks]] = step
@@ -217,22 +217,22 @@ class Teleporter:
         jacobian = jacobian.double()
         return losses.double().numpy(), (jacobian @ jacobian.mT).numpy()
 
-    def _attempt(self, step: int, places: NDArray[np.intp], adam: Adam, gradients: Tensor) -> None:
+    def _attempt(self, step: int, places: NDArray[np.intp], adam: RowwiseAdam, gradients: Tensor) -> None:
         settings, rows = self.settings, self.rows[places]
         points = adam.points[rows].clone()
-        losses, gram = self._gramian(points)
+        losses, gramian = self._gramian(points)
         sizes = np.stack([self._sizes(int(place), row) for place, row in zip(places, losses, strict=True)])
         seeds = [int(torch.randint(2**62, (), generator=self._generators[place])) for place in places]
         noise = directions(seeds, settings.inner_steps * settings.samples, points.dtype)
         noise = noise.view(settings.inner_steps, settings.samples, len(places), 2)
-        deltas = search(self.problem, points, settings, gram, points.new_tensor(sizes), noise)
+        deltas = search(self.problem, points, settings, gramian, points.new_tensor(sizes), noise)
         landings = points + deltas
-        losses_after, gram_after = self._gramian(landings)
-        before = np.asarray(settings.trigger.measure(gram))
-        after = np.asarray(settings.trigger.measure(gram_after))
+        losses_after, gramian_after = self._gramian(landings)
+        before = np.asarray(settings.trigger.measure(gramian))
+        after = np.asarray(settings.trigger.measure(gramian_after))
         for number, (place, row) in enumerate(zip(places.tolist(), rows.tolist(), strict=True)):
             objection = ""
-            if not (np.isfinite(losses_after[number]).all() and np.isfinite(gram_after[number]).all()):
+            if not (np.isfinite(losses_after[number]).all() and np.isfinite(gramian_after[number]).all()):
                 objection = "a loss or gradient is not finite there"
             elif self._guard is not None:
                 judged = sizes[number] if settings.relative else np.abs(losses[number]).clip(min=1e-30)
@@ -250,7 +250,7 @@ class Teleporter:
                 adam.points[row] = landings[number]
                 self._settle_history(row, adam, deltas[number], gradients[row])
             self.attempts.append(
-                Attempt(
+                CostToyAttempt(
                     row,
                     step,
                     _pair(points[number]),
@@ -270,7 +270,7 @@ class Teleporter:
         sizes: Array = np.maximum(own, _SMALLEST_SIZE * self._largest[place]).clip(min=1e-30)
         return sizes
 
-    def _settle_history(self, row: int, adam: Adam, delta: Tensor, gradient: Tensor) -> None:
+    def _settle_history(self, row: int, adam: RowwiseAdam, delta: Tensor, gradient: Tensor) -> None:
         if self.settings.history == "reset":
             adam.forget(row)
         elif self.settings.history == "reuse":

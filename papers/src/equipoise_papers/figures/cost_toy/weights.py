@@ -41,19 +41,19 @@ def weights_of(balancer: Balancer) -> Weigh:
     """
     if isinstance(balancer, LS):
         fixed = balancer.weights(torch.ones(2, dtype=torch.float64)).numpy()
-        return lambda gram: np.broadcast_to(fixed, gram.shape[:-1])
+        return lambda gramian: np.broadcast_to(fixed, gramian.shape[:-1])
     if type(balancer) is MGDA:
         return _closed(balancer, _minimum_norm)
     if type(balancer) is CAGrad:
         radius, scale = balancer.c, 1.0 + balancer.c**2 if balancer.rescale else 1.0
-        return _closed(balancer, lambda gram: _conflict_averse(gram, radius) / scale)
+        return _closed(balancer, lambda gramian: _conflict_averse(gramian, radius) / scale)
     if type(balancer) is NashMTL and balancer.update_every == 1 and balancer.max_norm is None:
-        return _closed(balancer, lambda gram: _fair(gram, 1.0))
+        return _closed(balancer, lambda gramian: _fair(gramian, 1.0))
     if type(balancer) is FairGrad:
         alpha = balancer.alpha
-        return _closed(balancer, lambda gram: _fair(gram, alpha))
+        return _closed(balancer, lambda gramian: _fair(gramian, alpha))
     if isinstance(balancer, GramianBalancer) and not balancer.stateful:
-        return lambda gram: balancer.weights(torch.from_numpy(gram)).numpy()
+        return lambda gramian: balancer.weights(torch.from_numpy(gramian)).numpy()
     raise InputError(
         f"{balancer!r} cannot run here: the trajectories of this figure are computed together, which takes a balancer with "
         f"fixed weights or one that looks at the Gramian only and has no memory (ls, mgda, cagrad, nash-mtl, fairgrad, imtl-g)"
@@ -63,29 +63,29 @@ def weights_of(balancer: Balancer) -> Weigh:
 def _closed(balancer: GramianBalancer, form: Weigh) -> Weigh:
     """A closed form, with the few Gramians that have a vanishing gradient left to the balancer itself."""
 
-    def weigh(gram: Array) -> Array:
-        squares = np.diagonal(gram, axis1=-2, axis2=-1)
+    def weigh(gramian: Array) -> Array:
+        squares = np.diagonal(gramian, axis1=-2, axis2=-1)
         dead = (squares < np.finfo(np.float64).tiny).any(-1)
         if not dead.any():
-            return form(gram)
-        weights = np.empty(gram.shape[:-1])
-        weights[~dead] = form(gram[~dead])
-        weights[dead] = balancer.weights(torch.from_numpy(gram[dead])).numpy()
+            return form(gramian)
+        weights = np.empty(gramian.shape[:-1])
+        weights[~dead] = form(gramian[~dead])
+        weights[dead] = balancer.weights(torch.from_numpy(gramian[dead])).numpy()
         return weights
 
     return weigh
 
 
-def _norms_and_cosine(gram: Array) -> tuple[Array, Array, Array]:
+def _norms_and_cosine(gramian: Array) -> tuple[Array, Array, Array]:
     """Norms ``[n, 2]``, cosine ``[n]`` and 1 + ridge ``[n]``."""
-    norms = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
-    cosine = (gram[..., 0, 1] / norms[..., 0] / norms[..., 1]).clip(-1.0, 1.0)
+    norms = np.sqrt(np.diagonal(gramian, axis1=-2, axis2=-1))
+    cosine = (gramian[..., 0, 1] / norms[..., 0] / norms[..., 1]).clip(-1.0, 1.0)
     return norms, cosine, 1.0 + (_RIDGE - 2.0 * (1.0 - np.abs(cosine))).clip(min=0.0)
 
 
-def _minimum_norm(gram: Array) -> Array:
+def _minimum_norm(gramian: Array) -> Array:
     """The foot of the normal on the line between both gradients, unless the longer one reaches beyond the shorter one."""
-    norms, cosine, one = _norms_and_cosine(gram)
+    norms, cosine, one = _norms_and_cosine(gramian)
     ratio = norms.min(-1) / norms.max(-1)
     longer = (ratio * (one * ratio - cosine)).clip(min=0.0)
     longer = longer / (longer + (one - cosine * ratio))
@@ -94,11 +94,11 @@ def _minimum_norm(gram: Array) -> Array:
     return np.stack((first, 1.0 - first), -1)
 
 
-def _conflict_averse(gram: Array, radius: float) -> Array:
+def _conflict_averse(gramian: Array, radius: float) -> Array:
     """CAGrad for two tasks: ``F(w) = ⟨g_w, g_0⟩ + c‖g_0‖‖g_w‖`` along g_w = w g_1 + (1-w) g_2 has one stationary point."""
     if radius == 0.0:
-        return np.full(gram.shape[:-1], 0.5)
-    norms, cosine, one = _norms_and_cosine(gram)
+        return np.full(gramian.shape[:-1], 0.5)
+    norms, cosine, one = _norms_and_cosine(gramian)
     first, second = norms[..., 0] ** 2 * one, norms[..., 1] ** 2 * one
     product = norms[..., 0] * norms[..., 1] * cosine
     mean_norm = 0.5 * np.sqrt((first + second + 2.0 * product).clip(min=0.0))
@@ -117,14 +117,14 @@ def _conflict_averse(gram: Array, radius: float) -> Array:
     return result
 
 
-def _fair(gram: Array, alpha: float) -> Array:
+def _fair(gramian: Array, alpha: float) -> Array:
     """``(Q w)_i = w_i^(-1/α)`` for two tasks.
 
     With lengths ``v_i = ‖g_i‖ w_i``, their ratio t = v_2/v_1, gains e^y = (c + t)/(1 + c t) and n = ‖g_1‖/‖g_2‖, dividing the
     equations leaves ``y + log(t)/α = (1 - 1/α) log n``. With a = |c| and ``φ(z) = log((e^z + a)/(1 + a e^z))``, log t = φ(y)
     where c < 0, and y = φ(log t) elsewhere. φ is odd and, for z > 0, concave, so Newton's method from z = 0 cannot overshoot.
     """
-    norms, cosine, one = _norms_and_cosine(gram)
+    norms, cosine, one = _norms_and_cosine(gramian)
     if alpha == 1.0:
         return 1.0 / (norms * np.sqrt(one + cosine)[..., None])
     goal = (1.0 - 1.0 / alpha) * np.log(norms[..., 0] / norms[..., 1])

@@ -14,9 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from equipoise.errors import EquipoiseError
-from equipoise.study.pictures.style import COLOURS, grid
-from equipoise_papers.figures.folder import made_folder, write_outputs
-from equipoise_papers.figures.forum_cost.settings import METHODS, Settings
+from equipoise.study.pictures.style import COLORS, grid
+from equipoise_papers.commands import Told, silent
+from equipoise_papers.figures.forum_cost.settings import METHODS, ForumCostSettings
+from equipoise_papers.figures.outputs import made_folder, write_outputs
+from equipoise_papers.tables import table
 
 __all__ = ["Measurement", "make", "picture", "run"]
 
@@ -42,7 +44,7 @@ class Measurement:
     bytes: int
 
 
-def run(settings: Settings, told: Callable[[str], None] = lambda line: None) -> list[Measurement]:
+def run(settings: ForumCostSettings, told: Told = silent) -> list[Measurement]:
     """Measures everything once, T first, then p.
 
     Raises:
@@ -61,7 +63,7 @@ def run(settings: Settings, told: Callable[[str], None] = lambda line: None) -> 
     return found
 
 
-def _one(method: str, lower_steps: int, layers: int, settings: Settings) -> Measurement:
+def _one(method: str, lower_steps: int, layers: int, settings: ForumCostSettings) -> Measurement:
     # Freed memory goes back at once, so that the peak is what was in use.
     environment = dict(os.environ, MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="0")
     numbers = (lower_steps, layers, settings.batch_size, settings.repeats)
@@ -73,13 +75,13 @@ def _one(method: str, lower_steps: int, layers: int, settings: Settings) -> Meas
     return Measurement(method, lower_steps, layers, int(answer["parameters"]), answer["seconds"], int(answer["bytes"]))
 
 
-def make(settings: Settings, folder: Path, told: Callable[[str], None] = lambda line: None) -> str:
+def make(settings: ForumCostSettings, folder: Path, told: Told = silent) -> str:
     """Makes the figure.
 
     Args:
         settings: what to measure.
         folder: where everything goes; made if it does not exist.
-        told: called with a line now and then.
+        told: takes a line now and then.
 
     Returns:
         The table, as Markdown.
@@ -95,21 +97,19 @@ def make(settings: Settings, folder: Path, told: Callable[[str], None] = lambda 
     return text
 
 
-def _table(found: Sequence[Measurement], settings: Settings) -> str:
+def _table(found: Sequence[Measurement], settings: ForumCostSettings) -> str:
     heads = [METHODS[method] for method in settings.methods]
-    lines = [
-        f"| T | p | {' | '.join(f'{head}, ms' for head in heads)} | {' | '.join(f'{head}, MiB' for head in heads)} |",
-        "| ---: | ---: |" + " ---: |" * (2 * len(heads)),
-    ]
+    rows = []
     for lower_steps, layers in dict.fromkeys((one.lower_steps, one.layers) for one in found):
         own = {one.method: one for one in found if (one.lower_steps, one.layers) == (lower_steps, layers)}
         times = [f"{own[method].seconds * 1e3:.0f}" for method in settings.methods]
         sizes = [f"{own[method].bytes / 2**20:.0f}" for method in settings.methods]
         parameters = next(iter(own.values())).parameters
-        lines.append(f"| {lower_steps} | {parameters:,} | {' | '.join(times)} | {' | '.join(sizes)} |")
-    lines += [
+        rows.append([str(lower_steps), f"{parameters:,}", *times, *sizes])
+    lines = [
+        table(["T", "p", *(f"{head}, ms" for head in heads), *(f"{head}, MiB" for head in heads)], rows, left=0),
         "",
-        f"Medians of {settings.repeats} steps after a first one, batches of {settings.batch_size} samples a data set, "
+        f"Medians of {settings.repeats} steps after a first one, batches of {settings.batch_size} samples per data set, "
         f"{settings.device}, one thread; memory is the peak beyond model, data and first gradients, each measurement in a "
         "fresh process.",
         "",
@@ -117,16 +117,16 @@ def _table(found: Sequence[Measurement], settings: Settings) -> str:
     return "\n".join(lines)
 
 
-def picture(found: Sequence[Measurement], settings: Settings) -> Figure:
+def picture(found: Sequence[Measurement], settings: ForumCostSettings) -> Figure:
     """Four panels, as in Figure 3.1."""
     figure, panels = grid(4, columns=4, width=3.0, height=2.9)
     by_steps = [one for one in found if one.layers == settings.layers[0] and one.lower_steps in settings.lower_steps]
     by_size = [one for one in found if one.lower_steps == settings.fixed_lower_steps and one.layers in settings.layers]
     for axes, own, across, up, label in (
-        (panels[0], by_steps, _steps, _seconds, "seconds a step"),
-        (panels[1], by_size, _size, _seconds, "seconds a step"),
-        (panels[2], by_steps, _steps, _mebibytes, "memory of a step (MiB)"),
-        (panels[3], by_size, _size, _mebibytes, "memory of a step (MiB)"),
+        (panels[0], by_steps, _steps, _seconds, "seconds per step"),
+        (panels[1], by_size, _size, _seconds, "seconds per step"),
+        (panels[2], by_steps, _steps, _mebibytes, "memory per step (MiB)"),
+        (panels[3], by_size, _size, _mebibytes, "memory per step (MiB)"),
     ):
         _lines(axes, own, across, up, settings)
         axes.set_title(label)
@@ -140,13 +140,13 @@ def _lines(
     found: Sequence[Measurement],
     across: Callable[[Measurement], float],
     up: Callable[[Measurement], float],
-    settings: Settings,
+    settings: ForumCostSettings,
 ) -> None:
     for position, method in enumerate(settings.methods):
         own = sorted((across(one), up(one)) for one in found if one.method == method)
         # MoCo lies on top of MOML; dashes let both be seen.
         style = "--" if method == "moco" else "-"
-        axes.plot(*zip(*own, strict=True), style, color=COLOURS[position], marker="o", markersize=3.5, label=METHODS[method])
+        axes.plot(*zip(*own, strict=True), style, color=COLORS[position], marker="o", markersize=3.5, label=METHODS[method])
     axes.set_ylim(bottom=0)
 
 

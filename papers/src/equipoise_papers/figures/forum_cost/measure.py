@@ -28,7 +28,7 @@ _PIXELS, _CLASSES = 784, 10
 def cleaning_problem(
     model: nn.Module, samples: int, batch_size: int, device: str
 ) -> tuple[dict[str, Tensor], BilevelProblem, list[dict[str, dict[str, Tensor]]]]:
-    """Weights of ``samples`` training samples a task, the problem, and some random batches: task → images, labels, rows."""
+    """Weights of ``samples`` training samples per task, the problem, and some random batches: task → images, labels, rows."""
     weights = {task: torch.zeros(samples, device=device) for task in TASKS}
 
     def losses(model: nn.Module, batch: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from equipoise.errors import InputError
+from equipoise_papers.figures import figure
 
-__all__ = ["METHODS", "Settings"]
+__all__ = ["METHODS", "ForumCostSettings"]
 
 METHODS = {
     "moml": "MOML",
@@ -16,18 +18,19 @@ METHODS = {
 }
 
 
+@figure("Figure 3.1 of the thesis: seconds and memory of a bilevel step against T and against p.")
 @dataclass(frozen=True)
-class Settings:
+class ForumCostSettings:
     """The grid of measurements.
 
     Attributes:
-        lower_steps: values of T, at no further layers.
-        layers: numbers of further shared layers of 512 units, which is how p grows, at ``fixed_lower_steps``.
+        lower_steps: values of T, at the first number of layers.
+        layers: numbers of further shared layers of 512 units, by which p grows, at ``fixed_lower_steps``.
         fixed_lower_steps: T where p varies; 64 in the thesis.
         methods: which.
-        batch_size: samples a batch.
+        batch_size: samples per batch.
         repeats: timed steps; the median counts.
-        device: ``"cpu"`` or ``"cuda"``.
+        device: where the steps run.
 
     Raises:
         InputError: a number that is out of range, or an unknown method.
@@ -39,7 +42,7 @@ class Settings:
     methods: tuple[str, ...] = tuple(METHODS)
     batch_size: int = 100
     repeats: int = 3
-    device: str = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
 
     def __post_init__(self) -> None:
         for name in ("fixed_lower_steps", "batch_size", "repeats"):

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from equipoise.study.pictures.style import COLOURS, STYLES, grid
-from equipoise_papers.figures.folder import made_folder, write_outputs
+from equipoise.study.pictures.style import COLORS, STYLES, grid
+from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.forum_synthetic.run import Curves, run
-from equipoise_papers.figures.forum_synthetic.settings import INITIALIZATIONS, METHODS, Settings
+from equipoise_papers.figures.forum_synthetic.settings import INITIALIZATIONS, METHODS, ForumSyntheticSettings
+from equipoise_papers.figures.outputs import made_folder, write_outputs
+from equipoise_papers.tables import table
 
 __all__ = ["LABELS", "make", "picture"]
 
 _REACHED = 1e-3
 
 
-def make(settings: Settings, folder: Path, told: Callable[[str], None] = lambda line: None) -> str:
+def make(settings: ForumSyntheticSettings, folder: Path, told: Told = silent) -> str:
     """Makes the figure.
 
     Args:
         settings: what to run.
         folder: where everything goes; made if it does not exist.
-        told: called with a line now and then.
+        told: takes a line now and then.
 
     Returns:
         The table, as Markdown.
@@ -41,23 +43,29 @@ def make(settings: Settings, folder: Path, told: Callable[[str], None] = lambda 
     return text
 
 
-def _table(curves: Sequence[Curves], settings: Settings) -> str:
-    lines = [
-        f"| method | α_0 | ω_0 | α in the end | distance ℰ | below {_REACHED:g} since step | q(z) | 𝒦(z) |",
-        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
+def _table(curves: Sequence[Curves], settings: ForumSyntheticSettings) -> str:
+    rows = []
     for own in curves:
         alpha, omega = own.start
         since = _since(own.gaps)
-        lines.append(
-            f"| {LABELS[own.method]} | {alpha:g} | ({omega[0]:g}, {omega[1]:g}) | {own.end[0]:.3f} | {own.gaps[-1]:.1e} | "
-            f"{'never' if since is None else since} | {own.constraints[-1]:.1e} | "
-            f"{f'{own.stationarities[-1]:.1e}' if own.stationarities else '–'} |"
+        rows.append(
+            [
+                LABELS[own.method],
+                f"{alpha:g}",
+                f"({omega[0]:g}, {omega[1]:g})",
+                f"{own.end[0]:.3f}",
+                f"{own.gaps[-1]:.1e}",
+                "never" if since is None else str(since),
+                f"{own.constraints[-1]:.1e}",
+                f"{own.stationarities[-1]:.1e}" if own.stationarities else "–",
+            ]
         )
-    lines += [
+    head = ["method", "α_0", "ω_0", "α in the end", "distance ℰ", f"below {_REACHED:g} since step", "q(z)", "𝒦(z)"]
+    lines = [
+        table(head, rows),
         "",
-        f"{settings.steps} outer steps of gradient descent at μ = {settings.step_size:g}, T = {settings.lower_steps} lower "
-        f"steps at η = {settings.lower_step_size:g}, {settings.start} start, ρ = {settings.rho:g}.",
+        f"{settings.steps} outer steps of gradient descent at μ = {settings.lr:g}, T = {settings.lower_steps} lower "
+        f"steps at η = {settings.lower_lr:g}, {settings.start} start, ρ = {settings.rho:g}.",
         "",
     ]
     return "\n".join(lines)
@@ -75,13 +83,13 @@ _FLOOR = 1e-24
 
 
 def picture(curves: Sequence[Curves]) -> Figure:
-    """Four panels with ℰ, a panel each with 𝒦 and q of FORUM."""
+    """Four panels with ℰ, and one each with 𝒦 and q of FORUM."""
     figure, panels = grid(6, columns=3, width=3.4, height=2.9)
     gaps = [panels[0], panels[1], panels[3], panels[4]]
     for axes, start in zip(gaps, INITIALIZATIONS, strict=True):
         for position, method in enumerate(METHODS):
             own = next(found for found in curves if found.method == method and found.start == start)
-            _line(axes, own.gaps, COLOURS[position], LABELS[method])
+            _line(axes, own.gaps, COLORS[position], LABELS[method])
         axes.set_title(_named(start))
         axes.set_ylabel(r"distance to the optimal set, $\mathcal{E}$" if axes in (panels[0], panels[3]) else "")
     gaps[0].legend(frameon=False, fontsize=9)
@@ -92,7 +100,7 @@ def picture(curves: Sequence[Curves]) -> Figure:
         for position, start in enumerate(INITIALIZATIONS):
             own = next(found for found in curves if found.method == "forum" and found.start == start)
             # Two of them all but coincide; the dashes let both be seen.
-            _line(axes, getattr(own, what), COLOURS[(position + 3) % len(COLOURS)], _named(start), STYLES[position])
+            _line(axes, getattr(own, what), COLORS[(position + 3) % len(COLORS)], _named(start), STYLES[position])
         axes.set_title(label)
     panels[2].legend(frameon=False, fontsize=8)
     for axes in panels[3:]:

@@ -5,7 +5,7 @@ Min over α, ω of (‖ω − (1, α)‖², ‖ω − (2, α)‖²), where ω mi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from equipoise.bilevel import FORUM, MOML, BilevelProblem, BilevelSolver, MoCoBilevel
-from equipoise_papers.figures.forum_synthetic.settings import INITIALIZATIONS, METHODS, Settings
+from equipoise_papers.commands import Told, silent
+from equipoise_papers.figures.forum_synthetic.settings import INITIALIZATIONS, METHODS, ForumSyntheticSettings
 
 __all__ = ["Curves", "Synthetic", "run"]
 
@@ -77,12 +78,12 @@ class Curves:
     end: tuple[float, ...]
 
 
-def run(settings: Settings, told: Callable[[str], None] = lambda line: None, methods: Sequence[str] = METHODS) -> list[Curves]:
+def run(settings: ForumSyntheticSettings, told: Told = silent, methods: Sequence[str] = METHODS) -> list[Curves]:
     """Runs everything.
 
     Args:
         settings: the numbers.
-        told: called with a line now and then.
+        told: takes a line now and then.
         methods: which.
 
     Raises:
@@ -96,7 +97,7 @@ def run(settings: Settings, told: Callable[[str], None] = lambda line: None, met
     return curves
 
 
-def _one(method: str, start: tuple[float, tuple[float, float]], settings: Settings) -> Curves:
+def _one(method: str, start: tuple[float, tuple[float, float]], settings: ForumSyntheticSettings) -> Curves:
     at = Synthetic(*start)
     solver = _solver(method, at, settings)
     gaps, constraints, stationarities = [at.gap()], [at.constraint()], []
@@ -114,14 +115,14 @@ def _one(method: str, start: tuple[float, tuple[float, float]], settings: Settin
     return Curves(method, start, gaps, constraints, stationarities, end)
 
 
-def _solver(method: str, at: Synthetic, settings: Settings) -> BilevelSolver:
+def _solver(method: str, at: Synthetic, settings: ForumSyntheticSettings) -> BilevelSolver:
     options: dict[str, Any] = {
         "lower_steps": settings.lower_steps,
-        "lower_step_size": settings.lower_step_size,
+        "lower_step_size": settings.lower_lr,
         "start": settings.start,
     }
     if method == "forum":
-        optimizer = torch.optim.SGD([at.alpha, at.omega], settings.step_size)
+        optimizer = torch.optim.SGD([at.alpha, at.omega], settings.lr)
         return FORUM(at.problem, optimizer, rho=settings.rho, **options)
     kind = MOML if method == "moml" else MoCoBilevel
-    return kind(at.problem, torch.optim.SGD([at.alpha], settings.step_size), **options)
+    return kind(at.problem, torch.optim.SGD([at.alpha], settings.lr), **options)

@@ -17,11 +17,11 @@ from equipoise.bilevel import BOME, BVFIM, FORUM, MOML, BilevelProblem, BilevelS
 from equipoise.data import TensorBatches
 from equipoise.errors import InputError, require
 from equipoise.nets import CleaningNet
-from equipoise_papers.figures.hyper_cleaning.settings import Settings
+from equipoise_papers.commands import Told, silent
+from equipoise_papers.figures.hyper_cleaning.settings import HyperCleaningSettings
 
-__all__ = ["SOURCES", "CleaningData", "Outcome", "load", "train"]
+__all__ = ["CleaningData", "HyperCleaningOutcome", "load", "train"]
 
-SOURCES = ("digits", "mnist")
 _CLASSES = 10
 Batch = dict[str, dict[str, Tensor]]
 
@@ -53,22 +53,19 @@ class CleaningData:
             yield {task: next(batches) for task, batches in own.items()}
 
 
-def load(source: str, folder: Path | None, settings: Settings, seed: int) -> CleaningData:
+def load(settings: HyperCleaningSettings, seed: int) -> CleaningData:
     """Draws the splits and corrupts the training labels, all by the seed.
 
     Args:
-        source: ``"digits"``: the digits that come with scikit-learn, upright and turned by a quarter; ``"mnist"``: MNIST and
-            FashionMNIST from their IDX files.
-        folder: holds the folders ``MNIST`` and ``FashionMNIST``; for ``"mnist"`` only.
-        settings: how many samples, and how many of them corrupted.
+        settings: which data, how many samples, and how many of them corrupted.
         seed: of everything that is drawn.
 
     Raises:
-        InputError: an unknown source, no folder, or fewer samples than asked for.
+        InputError: no folder, or fewer samples than asked for.
         DataSetError: files that are missing or broken.
     """
     splits, corrupted = {}, {}
-    for position, (task, (images, labels)) in enumerate(_images(source, folder).items()):
+    for position, (task, (images, labels)) in enumerate(_images(settings.data, settings.folder).items()):
         generator = np.random.default_rng([seed, position])
         needed = sum(settings.samples)
         if len(images) < needed:
@@ -98,8 +95,6 @@ def _images(source: str, folder: Path | None) -> dict[str, tuple[Tensor, Tensor]
             name: (torch.from_numpy(np.ascontiguousarray(images)).flatten(1), labels)
             for name, images in (("upright", upright), ("turned", np.rot90(upright, axes=(1, 2))))
         }
-    if source != "mnist":
-        raise InputError(f'unknown data "{source}"; expected one of {", ".join(SOURCES)}')
     if folder is None:
         raise InputError('data "mnist" needs the folder that holds MNIST and FashionMNIST, each with its IDX files')
     from equipoise.data.mnist import MNIST, FashionMNIST
@@ -113,7 +108,7 @@ def _images(source: str, folder: Path | None) -> dict[str, tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class HyperCleaningOutcome:
     """What one run gave.
 
     Attributes:
@@ -144,11 +139,9 @@ class Outcome:
 def train(
     method: str,
     seed: int,
-    settings: Settings,
-    source: str,
-    folder: Path | None,
-    told: Callable[[str], None] = lambda line: None,
-) -> Outcome:
+    settings: HyperCleaningSettings,
+    told: Told = silent,
+) -> HyperCleaningOutcome:
     """Trains one model.
 
     Args:
@@ -156,11 +149,9 @@ def train(
             level; the others learn a weight for every training sample.
         seed: of data, parameters and order.
         settings: the numbers.
-        source: see :func:`equipoise_papers.figures.hyper_cleaning.train.load`.
-        folder: the same.
-        told: called with a line now and then.
+        told: takes a line now and then.
     """
-    data = load(source, folder, settings, seed)
+    data = load(settings, seed)
     torch.manual_seed(seed)
     model = CleaningNet(data.tasks, sizes=settings.sizes)
     weights = {task: torch.zeros(settings.samples[0]) for task in data.tasks}
@@ -184,7 +175,7 @@ def train(
     model.load_state_dict(kept)
     accuracy, f1 = _scores(model, data, "test")
     auc, roc = ({}, {}) if method == "noisy" else _curves(kept_weights, data)
-    return Outcome(method, seed, accuracy, f1, chosen, last, auc, roc, seconds / settings.steps, history)
+    return HyperCleaningOutcome(method, seed, accuracy, f1, chosen, last, auc, roc, seconds / settings.steps, history)
 
 
 def _losses(model: nn.Module, batch: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -193,8 +184,8 @@ def _losses(model: nn.Module, batch: dict[str, dict[str, Tensor]]) -> dict[str, 
     return {task: F.cross_entropy(out, batch[task]["label"], reduction="none") for task, out in logits.items()}
 
 
-def _plain(model: nn.Module, data: CleaningData, settings: Settings, seed: int) -> Callable[[], Any]:
-    optimizer = torch.optim.SGD(model.parameters(), settings.lower_step_size)
+def _plain(model: nn.Module, data: CleaningData, settings: HyperCleaningSettings, seed: int) -> Callable[[], Any]:
+    optimizer = torch.optim.SGD(model.parameters(), settings.lower_lr)
     batches = data.batches("train", settings.batch_size, seed)
 
     def step() -> None:
@@ -207,7 +198,7 @@ def _plain(model: nn.Module, data: CleaningData, settings: Settings, seed: int) 
 
 
 def _bilevel(
-    method: str, model: nn.Module, weights: dict[str, Tensor], data: CleaningData, settings: Settings, seed: int
+    method: str, model: nn.Module, weights: dict[str, Tensor], data: CleaningData, settings: HyperCleaningSettings, seed: int
 ) -> Callable[[], Any]:
     def lower(weights: dict[str, Tensor], model: nn.Module, batch: dict[str, dict[str, Tensor]]) -> Tensor:
         own = _losses(model, batch)
@@ -224,18 +215,18 @@ def _bilevel(
 
 
 def _solver(
-    method: str, problem: BilevelProblem, model: nn.Module, weights: dict[str, Tensor], settings: Settings
+    method: str, problem: BilevelProblem, model: nn.Module, weights: dict[str, Tensor], settings: HyperCleaningSettings
 ) -> BilevelSolver:
     options: dict[str, Any] = {
         "lower_steps": settings.lower_steps,
-        "lower_step_size": settings.lower_step_size,
+        "lower_step_size": settings.lower_lr,
         "start": settings.start,
     }
-    of_weights = torch.optim.SGD(weights.values(), settings.weights_step_size)
+    of_weights = torch.optim.SGD(weights.values(), settings.weights_lr)
     if method in ("moml", "moco"):
         return (MOML if method == "moml" else MoCoBilevel)(problem, of_weights, **options)
     options["constraint_batches"] = settings.constraint_batches
-    both = [of_weights, torch.optim.SGD(model.parameters(), settings.model_step_size)]
+    both = [of_weights, torch.optim.SGD(model.parameters(), settings.model_lr)]
     if method == "bvfim":
         return BVFIM(problem, both, **options)
     return (FORUM if method == "forum" else BOME)(problem, both, rho=settings.rho, **options)

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from equipoise.study.pictures.style import COLOURS, INK, grid
-from equipoise_papers.figures.folder import made_folder, write_outputs
+from equipoise.study.pictures.style import COLORS, INK, grid
+from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.ldc_gradient_norms.run import Norms, run
-from equipoise_papers.figures.ldc_gradient_norms.settings import Settings
+from equipoise_papers.figures.ldc_gradient_norms.settings import LDCGradientNormsSettings
+from equipoise_papers.figures.outputs import made_folder, write_outputs
+from equipoise_papers.tables import table
 
 __all__ = ["make", "picture"]
 
 _THINNED = 200  # so many points of the curves are kept in the file of numbers
 
 
-def make(settings: Settings, folder: Path, told: Callable[[str], None] = lambda line: None) -> str:
+def make(settings: LDCGradientNormsSettings, folder: Path, told: Told = silent) -> str:
     """Makes the figure.
 
     Args:
         settings: what to run.
         folder: where everything goes; made if it does not exist.
-        told: called with a line now and then.
+        told: takes a line now and then.
 
     Returns:
         The table, as Markdown.
@@ -52,15 +53,16 @@ def _table(norms: Norms) -> str:
     ratios = norms.ratios
     low, middle, high = np.quantile(ratios, (0.05, 0.5, 0.95))
     metrics = list(norms.metrics[0])
+    rows = [
+        [name, *(f"{values[metric]:.4g}" for metric in metrics), f"{seconds * 1e3:.2f}"]
+        for name, values, seconds in zip(("single", "double"), norms.metrics, norms.seconds, strict=True)
+    ]
     lines = [
         f"‖∇_W g(W, x)‖ / ‖∇_W g(W, z_N)‖ over {len(ratios):,} steps: median {middle:.3g}, mean {ratios.mean():.3g}, "
         f"5 % to 95 %: {low:.3g} to {high:.3g}.",
         "",
-        f"| loop | {' | '.join(metrics)} | ms a step |",
-        "| --- |" + " ---: |" * (len(metrics) + 1),
+        table(["loop", *metrics, "ms per step"], rows),
     ]
-    for name, values, seconds in zip(("single", "double"), norms.metrics, norms.seconds, strict=True):
-        lines.append(f"| {name} | {' | '.join(f'{values[metric]:.4g}' for metric in metrics)} | {seconds * 1e3:.2f} |")
     largest = np.abs(norms.shares[0] - norms.shares[1]).max()
     lines += ["", f"The shares of the two loops never differ by more than {largest:.3f}.", ""]
     return "\n".join(lines)
@@ -70,8 +72,8 @@ def picture(norms: Norms) -> Figure:
     """The norms on the left, the shares of both loops on the right."""
     figure, (left, right) = grid(2, columns=2, width=5.0, height=3.6)
     steps = np.arange(1, len(norms.here) + 1)
-    left.plot(steps, norms.here, color=COLOURS[0], linewidth=1.0, label=r"$\|\nabla_W\, g(W, x)\|$")
-    left.plot(steps, norms.there, color=COLOURS[1], linewidth=1.0, label=r"$\|\nabla_W\, g(W, z_N)\|$")
+    left.plot(steps, norms.here, color=COLORS[0], linewidth=1.0, label=r"$\|\nabla_W\, g(W, x)\|$")
+    left.plot(steps, norms.there, color=COLORS[1], linewidth=1.0, label=r"$\|\nabla_W\, g(W, z_N)\|$")
     left.set_yscale("log")
     # In the first step all rescaled losses are equal, and the gradient of equal losses vanishes up to rounding.
     left.set_ylim(bottom=0.3 * float(min(norms.here[1:].min(initial=np.inf), norms.there.min())))
@@ -79,7 +81,7 @@ def picture(norms: Norms) -> Figure:
     left.set_title(f"gradient of the router, N = {norms.settings.inner_steps}")
     left.legend(frameon=False, fontsize=9)
     for number, task in enumerate(norms.tasks):
-        color = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         right.plot(norms.shares[0, :, number], color=color, linewidth=1.5, label=task)
         right.plot(norms.shares[1, :, number], color=color, linewidth=1.5, linestyle=":")
     right.plot([], [], color=INK, linewidth=1.5, label="single loop")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,8 @@ from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.study.problem import Splits
 from equipoise.study.problems import find_problem
-from equipoise_papers.figures.ldc_gradient_norms.settings import Settings
+from equipoise_papers.commands import Told, silent
+from equipoise_papers.figures.ldc_gradient_norms.settings import LDCGradientNormsSettings
 
 __all__ = ["Norms", "run"]
 
@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Norms:
-    """What came out; one entry a step.
+    """What came out; one entry per step.
 
     Attributes:
         settings: what was asked for.
@@ -36,7 +36,7 @@ class Norms:
         seconds: of both, per step.
     """
 
-    settings: Settings
+    settings: LDCGradientNormsSettings
     tasks: tuple[str, ...]
     here: Array
     there: Array
@@ -52,12 +52,12 @@ class Norms:
         return ratios
 
 
-def run(settings: Settings, told: Callable[[str], None] = lambda line: None) -> Norms:
+def run(settings: LDCGradientNormsSettings, told: Told = silent) -> Norms:
     """Trains the single and the double loop.
 
     Args:
         settings: what to run.
-        told: called with a line now and then.
+        told: takes a line now and then.
     """
     single = _train(settings, False, told)
     double = _train(settings, True, told)
@@ -83,7 +83,7 @@ class _Training:
     seconds: float
 
 
-def _train(settings: Settings, double: bool, told: Callable[[str], None]) -> _Training:
+def _train(settings: LDCGradientNormsSettings, double: bool, told: Told) -> _Training:
     import time
 
     problem = find_problem("digits")

@@ -6,20 +6,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from equipoise.errors import InputError
+from equipoise_papers.figures import figure
 
-__all__ = ["Settings"]
+__all__ = ["LDCGradientNormsSettings"]
 
 
+def _options_read(text: str) -> dict[str, Any]:
+    from equipoise.method import read_options
+
+    return read_options(text, text)
+
+
+@figure("Figures 3 and 7 of LDC-MTL, on digits: the gradient that the single loop drops, next to the one it keeps.")
 @dataclass(frozen=True)
-class Settings:
+class LDCGradientNormsSettings:
     """Training of the double loop on ``digits``, next to the single loop.
 
     Attributes:
         epochs: passes over the training data.
         inner_steps: N, gradient steps of the lower level in each step; 50 in the paper.
-        inner_lr: their β.
+        inner_lr: β, their step size; times λ in the paper's formulation.
         seed: of data order and parameters.
-        options: further options of :class:`~equipoise.LDCMTL`, the same for both loops.
+        options: further options of :class:`~equipoise.LDCMTL`, the same for both loops, such as ``penalty=1,router=mlp``.
 
     Raises:
         InputError: a number that is out of range.
@@ -29,7 +37,7 @@ class Settings:
     inner_steps: int = 50
     inner_lr: float = 0.01
     seed: int = 0
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict, metadata={"read": _options_read, "shown": ""})
 
     def __post_init__(self) -> None:
         for name in ("epochs", "inner_steps"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,23 +12,25 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from equipoise.study.names import wrapped
-from equipoise.study.pictures.style import ACCENT, COLOURS, GREY, INK, grid, single
+from equipoise.study.pictures.style import ACCENT, COLORS, GREY, INK, grid, single
+from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.cost_toy.pictures import SPAN, mean_loss
-from equipoise_papers.figures.folder import made_folder, write_outputs
-from equipoise_papers.figures.ldc_toy.run import Outcome, Trajectories, outcomes, run, seconds_a_step, spread
-from equipoise_papers.figures.ldc_toy.settings import Settings
+from equipoise_papers.figures.ldc_toy.run import LDCToyOutcome, LDCToyTrajectories, outcomes, run, seconds_per_step, spread
+from equipoise_papers.figures.ldc_toy.settings import LDCToySettings
+from equipoise_papers.figures.outputs import made_folder, parts_told, write_outputs
+from equipoise_papers.tables import table as markdown
 from equipoise_papers.toys import ParetoSet
 
 __all__ = ["cost_picture", "make", "trajectories_picture"]
 
 
-def make(settings: Settings, folder: Path, told: Callable[[int], None] | None = None) -> str:
+def make(settings: LDCToySettings, folder: Path, told: Told = silent) -> str:
     """Makes the figure.
 
     Args:
         settings: what to run.
         folder: where everything goes; made if it does not exist.
-        told: called now and then with the number of steps done.
+        told: takes a line now and then.
 
     Returns:
         The tables, as Markdown.
@@ -37,36 +39,41 @@ def make(settings: Settings, folder: Path, told: Callable[[int], None] | None = 
         InputError: the folder cannot be made, or a method cannot be run.
     """
     made_folder(folder)
-    trajectories = run(settings, told)
-    seconds = seconds_a_step(settings)
+    trajectories = run(settings, parts_told(told, settings.steps))
+    seconds = seconds_per_step(settings)
     table = outcomes(trajectories)
     text = _markdown(table, seconds, settings)
-    numbers = {"settings": asdict(settings), "ends": [asdict(outcome) for outcome in table], "seconds a step": seconds}
+    numbers = {"settings": asdict(settings), "ends": [asdict(outcome) for outcome in table], "seconds per step": seconds}
     pictures = {"": trajectories_picture(trajectories), "-cost": cost_picture(seconds)}
     write_outputs(folder, "ldc-toy", pictures, text, numbers)
     return text
 
 
-def _markdown(table: list[Outcome], seconds: Mapping[str, float], settings: Settings) -> str:
-    lines = [
-        "| method | start | end | losses there | on the Pareto set | since step | abs(10 L₁ − L₂) |",
-        "| --- | --- | --- | --- | --- | ---: | ---: |",
-    ]
-    lines += [
-        f"| {row.method} | {_pair(row.start, 1)} | {_pair(row.end, 2)} | {_pair(row.losses, 2)} | "
-        f"{'yes' if row.pareto else 'no'} | {'–' if row.steps is None else f'{row.steps:,}'} | {row.gap:.2f} |"
+def _markdown(table: list[LDCToyOutcome], seconds: Mapping[str, float], settings: LDCToySettings) -> str:
+    ends = [
+        [
+            row.method,
+            _pair(row.start, 1),
+            _pair(row.end, 2),
+            _pair(row.losses, 2),
+            "yes" if row.pareto else "no",
+            "–" if row.steps is None else f"{row.steps:,}",
+            f"{row.gap:.2f}",
+        ]
         for row in table
     ]
     first = next(iter(seconds.values()))
-    lines += [
-        "",
-        f"| method | on the Pareto set | farthest two ends | time of a step over that of {settings.methods[0]} |",
-        "| --- | ---: | ---: | ---: |",
-    ]
+    sums = []
     for method, own in seconds.items():
         reached = [row.pareto for row in table if row.method == method]
-        lines.append(f"| {method} | {sum(reached)} of {len(reached)} | {spread(table, method):.2f} | {own / first:.2f} |")
-    lines += [
+        sums.append([method, f"{sum(reached)} of {len(reached)}", f"{spread(table, method):.2f}", f"{own / first:.2f}"])
+    step = f"time of a step over that of {settings.methods[0]}"
+    lines = [
+        markdown(
+            ["method", "start", "end", "losses there", "on the Pareto set", "since step", "abs(10 L₁ − L₂)"], ends, left=5
+        ),
+        "",
+        markdown(["method", "on the Pareto set", "farthest two ends", step], sums),
         "",
         f"Adam {settings.lr:g}, {settings.steps:,} steps, first loss times 0.1, sign: {settings.sign}. Losses are shifted by a "
         f"lower bound (2.1 and 21) before a method sees them. Times: median of {settings.repeats} turns of "
@@ -80,8 +87,8 @@ def _pair(values: tuple[float, float], digits: int) -> str:
     return f"({values[0]:.{digits}f}, {values[1]:.{digits}f})".replace("-", "−")
 
 
-def trajectories_picture(trajectories: Trajectories) -> Figure:
-    """Above the plane of the parameters, below that of the losses; a column a method."""
+def trajectories_picture(trajectories: LDCToyTrajectories) -> Figure:
+    """Above the plane of the parameters, below that of the losses; one column per method."""
     methods = trajectories.settings.methods
     figure, panels = grid(2 * len(methods), columns=len(methods), width=3.0, height=2.9)
     pareto = ParetoSet(trajectories.settings.problem)
@@ -108,7 +115,7 @@ def trajectories_picture(trajectories: Trajectories) -> Figure:
 
 
 def cost_picture(seconds: Mapping[str, float]) -> Figure:
-    """Seconds a step over those of the first method."""
+    """Seconds per step over those of the first method."""
     figure, axes = single(5.5, 0.5 + 0.35 * len(seconds))
     first = next(iter(seconds.values()))
     ratios = [value / first for value in seconds.values()]
@@ -126,7 +133,7 @@ def cost_picture(seconds: Mapping[str, float]) -> Figure:
 def _draw(axes: Axes, paths: np.ndarray, target: np.ndarray) -> None:
     axes.plot(*target.T, color=INK, linewidth=5, alpha=0.35, solid_capstyle="round", zorder=2)
     for start in range(paths.shape[1]):
-        path, color = paths[:, start], COLOURS[start % len(COLOURS)]
+        path, color = paths[:, start], COLORS[start % len(COLORS)]
         axes.plot(*path.T, color=color, linewidth=1.3, zorder=4)
         axes.plot(*path[0], marker="o", markersize=5.5, color=INK, zorder=5)
         axes.plot(*path[-1], marker="*", markersize=11, color=color, markeredgecolor="white", markeredgewidth=0.7, zorder=6)

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from equipoise.balance.base import Balancer, GramianBalancer, LossBalancer, Observation
 from equipoise.errors import InputError
+from equipoise.method import MethodSpec
 from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer
-from equipoise.study.methods import parse_method
-from equipoise_papers.figures.cost_toy.teleporter import Adam
-from equipoise_papers.figures.ldc_toy.settings import Settings
+from equipoise_papers.figures.cost_toy.teleporter import RowwiseAdam
+from equipoise_papers.figures.ldc_toy.settings import LDCToySettings
 from equipoise_papers.toys import TOLERANCE, ParetoSet
 
-__all__ = ["FLOOR", "Outcome", "Trajectories", "outcomes", "run", "seconds_a_step", "shifted", "spread"]
+__all__ = ["FLOOR", "LDCToyOutcome", "LDCToyTrajectories", "outcomes", "run", "seconds_per_step", "shifted", "spread"]
 
 Array = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ def shifted(losses: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Trajectories:
+class LDCToyTrajectories:
     """What came out.
 
     Attributes:
@@ -50,13 +50,13 @@ class Trajectories:
         losses: not shifted, ``[T, methods, starts, 2]``.
     """
 
-    settings: Settings
+    settings: LDCToySettings
     steps: NDArray[np.int64]
     positions: Array
     losses: Array
 
 
-def run(settings: Settings, told: Callable[[int], None] | None = None) -> Trajectories:
+def run(settings: LDCToySettings, told: Callable[[int], None] | None = None) -> LDCToyTrajectories:
     """Runs every method from every starting point.
 
     Args:
@@ -69,7 +69,7 @@ def run(settings: Settings, told: Callable[[int], None] | None = None) -> Trajec
     problem, starts = settings.problem, len(settings.starts)
     crews = [_crew(method, starts) for method in settings.methods]
     points = torch.tensor(settings.starts, dtype=torch.float64).repeat(len(crews), 1)
-    adam = Adam(points, settings.lr)
+    adam = RowwiseAdam(points, settings.lr)
     steps, positions = [0], [points.numpy().copy()]
     before: Tensor | None = None
     for step in range(settings.steps):
@@ -80,9 +80,9 @@ def run(settings: Settings, told: Callable[[int], None] | None = None) -> Trajec
             for number, crew in enumerate(crews):
                 part = slice(number * starts, (number + 1) * starts)
                 crew.observe(before[part], losses[part])
-        gram = jacobian @ jacobian.mT
+        gramian = jacobian @ jacobian.mT
         parts = [slice(number * starts, (number + 1) * starts) for number in range(len(crews))]
-        weights = torch.cat([crew.weigh(losses[part], gram[part], step) for crew, part in zip(crews, parts, strict=True)])
+        weights = torch.cat([crew.weigh(losses[part], gramian[part], step) for crew, part in zip(crews, parts, strict=True)])
         adam.step((weights[:, :, None] * jacobian).sum(1))
         before = losses
         if (step + 1) % settings.record_every == 0 or step + 1 == settings.steps:
@@ -93,7 +93,7 @@ def run(settings: Settings, told: Callable[[int], None] | None = None) -> Trajec
     every = np.stack(positions)
     values = problem.losses(torch.from_numpy(every)).numpy()
     shape = (len(every), len(crews), starts, 2)
-    return Trajectories(settings, np.asarray(steps), every.reshape(shape), values.reshape(shape))
+    return LDCToyTrajectories(settings, np.asarray(steps), every.reshape(shape), values.reshape(shape))
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,12 @@ class _Crew:
 
     balancers: tuple[Balancer, ...]
 
-    def weigh(self, losses: Tensor, gram: Tensor, step: int) -> Tensor:
+    def weigh(self, losses: Tensor, gramian: Tensor, step: int) -> Tensor:
         first = self.balancers[0]
         if isinstance(first, GramianBalancer) and not first.stateful:
-            return first.weights(gram)
+            return first.weights(gramian)
         rows = []
-        for balancer, own, q in zip(self.balancers, losses, gram, strict=True):
+        for balancer, own, q in zip(self.balancers, losses, gramian, strict=True):
             seen = Observation(_TASKS, (0, 1), own, q if balancer.needs == "gramian" else None, step=step)
             rows.append(balancer.decide(seen).double())
             balancer.update(seen)
@@ -120,15 +120,15 @@ class _Crew:
 
 
 def _crew(text: str, count: int) -> _Crew:
-    method = parse_method(text)
-    balancers = tuple(method.make(0) for _ in range(count))
-    if method.teleport is not None or not isinstance(balancers[0], LossBalancer | GramianBalancer):
+    spec = MethodSpec.parse(text)
+    balancers = tuple(spec.balancer.make(0)[0] for _ in range(count))
+    if spec.teleport is not None or not isinstance(balancers[0], LossBalancer | GramianBalancer):
         raise InputError(f'"{text}" cannot be run here: only balancers that look at losses or the Gramian, without a teleport')
     return _Crew(balancers)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LDCToyOutcome:
     """One method from one starting point.
 
     Attributes:
@@ -150,7 +150,7 @@ class Outcome:
     gap: float
 
 
-def outcomes(trajectories: Trajectories, tolerance: float = TOLERANCE) -> list[Outcome]:
+def outcomes(trajectories: LDCToyTrajectories, tolerance: float = TOLERANCE) -> list[LDCToyOutcome]:
     """The rows of the table, method by method."""
     settings = trajectories.settings
     inside = ParetoSet(settings.problem).contains(trajectories.positions.reshape(-1, 2), tolerance)
@@ -163,7 +163,7 @@ def outcomes(trajectories: Trajectories, tolerance: float = TOLERANCE) -> list[O
             end, losses = trajectories.positions[-1, number, place], trajectories.losses[-1, number, place]
             there = first < len(inside)
             table.append(
-                Outcome(
+                LDCToyOutcome(
                     method,
                     start,
                     (float(end[0]), float(end[1])),
@@ -176,7 +176,7 @@ def outcomes(trajectories: Trajectories, tolerance: float = TOLERANCE) -> list[O
     return table
 
 
-def spread(table: list[Outcome], method: str) -> float:
+def spread(table: list[LDCToyOutcome], method: str) -> float:
     """The largest distance between the ends of a method's trajectories."""
     ends = np.array([outcome.end for outcome in table if outcome.method == method])
     return float(np.linalg.norm(ends[:, None] - ends[None], axis=-1).max())
@@ -188,8 +188,8 @@ class _Point(nn.Module):
         self.at = nn.Parameter(torch.tensor(start, dtype=torch.float64))
 
 
-def seconds_a_step(settings: Settings) -> dict[str, float]:
-    """Median over the repeats of the mean seconds a step, by method.
+def seconds_per_step(settings: LDCToySettings) -> dict[str, float]:
+    """Median over the repeats of the mean seconds per step, by method.
 
     The methods take turns, so that whatever else the machine does falls on all of them.
     """
@@ -202,14 +202,14 @@ def seconds_a_step(settings: Settings) -> dict[str, float]:
     return {method: statistics.median(own) for method, own in taken.items()}
 
 
-def _seconds(settings: Settings, method: str) -> float:
+def _seconds(settings: LDCToySettings, method: str) -> float:
     model, problem = _Point(settings.starts[0]), settings.problem
 
     def losses(model: nn.Module, batch: None) -> Tensor:
         return shifted(problem.losses(model.at))  # type: ignore[arg-type]
 
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr)
-    mtl = MultiTaskOptimizer(Objective(model, losses), optimizer, parse_method(method).make(0), shared=model)
+    mtl = MultiTaskOptimizer(Objective(model, losses), optimizer, method, shared=model)
     began = time.perf_counter()
     for _ in range(settings.timed_steps):
         mtl.step(None)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from equipoise.errors import InputError
-from equipoise_papers.toys import STARTS, Sign, TwoTasks
+from equipoise_papers.commands import methods_read, option
+from equipoise_papers.figures import figure
+from equipoise_papers.toys import STARTS, Sign
 
-__all__ = ["METHODS", "Settings"]
+if TYPE_CHECKING:
+    from equipoise_papers.toys import TwoTasks
+
+__all__ = ["METHODS", "LDCToySettings"]
 
 METHODS = ("ls", "mgda", "famo", "ldc-mtl:penalty=1,tau=ones,initial=[2.1, 21.0]")
 
 
+@figure("Figure 1 of LDC-MTL: trajectories and run time on the two-task toy problem.")
 @dataclass(frozen=True)
-class Settings:
+class LDCToySettings:
     """The experiment of appendix A.3 of the LDC-MTL paper.
 
     Attributes:
@@ -21,16 +28,16 @@ class Settings:
         starts: starting points.
         steps: of each trajectory.
         lr: of Adam.
-        sign: of :class:`~equipoise_papers.toys.TwoTasks`.
-        timed_steps: steps of real training from which the run time is taken.
+        sign: of f2: ``released``, as published pictures have it, or ``paper``, the formula.
+        timed_steps: steps of real training from which the run time is taken, each time.
         repeats: how often each method is timed.
-        record_every: how often positions are recorded.
+        record_every: steps between two recorded positions.
 
     Raises:
         InputError: a number that is out of range, or no method.
     """
 
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[str, ...] = option(METHODS, read=methods_read)
     starts: tuple[tuple[float, float], ...] = STARTS
     steps: int = 50_000
     lr: float = 1e-3
@@ -51,4 +58,6 @@ class Settings:
     @property
     def problem(self) -> TwoTasks:
         """The toy problem, the first loss times 0.1."""
+        from equipoise_papers.toys import TwoTasks
+
         return TwoTasks(self.sign, factor=True)

@@ -14,24 +14,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from equipoise.errors import InputError
 from equipoise.metrics import delta_m, holm, paired_comparison, spread
-from equipoise.store import plain, read_json, rounded, write_json, write_whole
-from equipoise.study.pictures.style import COLOURS, INK, grid
+from equipoise.store import plain, rounded, write_whole
+from equipoise.study.pictures.style import COLORS, INK, grid
 from equipoise.study.problems import find_problem
 from equipoise.study.report.words import brief
-from equipoise_papers.figures.folder import made_folder
+from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.normal_digits.run import train
-from equipoise_papers.figures.normal_digits.settings import NETWORKS, Run, Settings
+from equipoise_papers.figures.normal_digits.settings import NETWORKS, NormalDigitsRun, NormalDigitsSettings
+from equipoise_papers.figures.outputs import KeptRuns
+from equipoise_papers.tables import table as markdown
 
 __all__ = ["make", "positions_picture", "relations_picture", "table"]
 
-Told = Callable[[str], object]
 _DPI = 150
 
 
-def make(settings: Settings, folder: Path, told: Told = lambda line: None) -> str:
-    """Writes ``table.md``, ``positions.png``, ``relations.png`` and a JSON file a training into a folder.
+def make(settings: NormalDigitsSettings, folder: Path, told: Told = silent) -> str:
+    """Writes ``table.md``, ``positions.png``, ``relations.png`` and a JSON file per training into a folder.
 
     Trainings whose files are there are not run again, so an interrupted figure goes on where it was.
 
@@ -46,30 +46,21 @@ def make(settings: Settings, folder: Path, told: Told = lambda line: None) -> st
     Raises:
         InputError: the folder cannot be made, or holds trainings of other settings.
     """
-    made_folder(folder)
-    shared = plain(settings.identity())
-    before = read_json(folder / "settings.json")
-    if before is not None and before != shared:
-        raise InputError(f"{folder} holds trainings with {before}, and now it is {shared}; take another folder")
-    write_json(folder / "settings.json", shared)
+    kept = KeptRuns(folder, settings.identity())
 
-    def result(run: Run) -> dict[str, Any]:
-        path = folder / "runs" / f"{run.key}.json"
-        found: dict[str, Any] | None = read_json(path)
+    def result(run: NormalDigitsRun) -> dict[str, Any]:
+        found = kept.find(run.key)
         if found is None:
-            found = rounded(plain(train(run, settings)))
-            write_json(path, found)
+            found = kept.keep(run.key, rounded(plain(train(run, settings))))
             metrics = ", ".join(f"{name} {value:.4g}" for name, value in found["test"].items())
-            told(f"{run.key}: {metrics}; {found['seconds'] * 1e3:.2f} ms a step")
+            told(f"{run.key}: {metrics}; {found['seconds'] * 1e3:.2f} ms per step")
         return found
 
     chosen = _best_order(settings, result) if "different" in settings.networks else None
     results = {
-        network: [result(Run(network, seed, chosen if network == "different" else None)) for seed in settings.seeds]
+        network: [result(NormalDigitsRun(network, seed, chosen if network == "different" else None)) for seed in settings.seeds]
         for network in settings.networks
     }
-    from equipoise_papers.figures.normal_digits.make import positions_picture, relations_picture
-
     tasks = find_problem("digits").tasks
     flowing = {network: runs for network, runs in results.items() if network in ("normal", "positive", "first-order")}
     if flowing:
@@ -81,14 +72,14 @@ def make(settings: Settings, folder: Path, told: Told = lambda line: None) -> st
     return text
 
 
-def _best_order(settings: Settings, result: Callable[[Run], dict[str, Any]]) -> tuple[float, ...]:
+def _best_order(settings: NormalDigitsSettings, result: Callable[[NormalDigitsRun], dict[str, Any]]) -> tuple[float, ...]:
     """Which task sits at which of the constant positions: the order with the smallest Δm on the validation data."""
     metrics = find_problem("digits").metrics
     seed = settings.selection_seed
-    baseline = result(Run("hps", seed))["validation"]
+    baseline = result(NormalDigitsRun("hps", seed))["validation"]
     orders = list(islice(permutations(settings.fixed), settings.orders))
     drops = {
-        order: delta_m(result(replace(Run("different", seed), positions=order))["validation"], baseline, metrics)
+        order: delta_m(result(replace(NormalDigitsRun("different", seed), positions=order))["validation"], baseline, metrics)
         for order in orders
     }
     return min(orders, key=lambda order: drops[order])
@@ -98,14 +89,14 @@ Runs = Sequence[Mapping[str, Any]]
 
 
 def positions_picture(results: Mapping[str, Runs], tasks: Sequence[str]) -> Figure:
-    """A panel a network: positions over the steps, thin for each seed and thick for their median.
+    """One panel per network: positions over the steps, thin for each seed and thick for their median.
 
     Not the mean: seeds may end on different sides of 0, and nothing lies between.
     """
     figure, panels = grid(len(results), columns=3, width=4.0, height=3.4)
     for axes, (network, runs) in zip(panels, results.items(), strict=True):
         for number, task in enumerate(tasks):
-            color = COLOURS[number % len(COLOURS)]
+            color = COLORS[number % len(COLORS)]
             curves = np.array([run["positions"][task] for run in runs])
             axes.plot(runs[0]["steps"], curves.T, color=color, linewidth=0.6, alpha=0.45)
             axes.plot(runs[0]["steps"], np.median(curves, axis=0), color=color, linewidth=2.0, label=task)
@@ -150,8 +141,8 @@ def _matrix(
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-def table(settings: Settings, results: Results, tasks: Sequence[str], chosen: Sequence[float] | None) -> str:
-    """A row a network, and below it where NORMAL's tasks ended.
+def table(settings: NormalDigitsSettings, results: Results, tasks: Sequence[str], chosen: Sequence[float] | None) -> str:
+    """One row per network, and below it where NORMAL's tasks ended.
 
     Args:
         settings: what was run.
@@ -167,14 +158,7 @@ def table(settings: Settings, results: Results, tasks: Sequence[str], chosen: Se
     compared = {network: paired_comparison(values, drops["hps"]) for network, values in drops.items() if network != "hps"}
     corrected = holm({network: comparison.p for network, comparison in compared.items()})
     usual = spread(run["seconds"] for run in results["hps"]).mean
-    lines = [
-        f"Test data after {settings.epochs} epochs with {settings.method}, mean ± standard deviation over "
-        f"{len(settings.seeds)} seeds; Δm against the mean of hard parameter sharing, below 0 is better; "
-        "p-values paired by seed, after Holm; time is processor time a step.",
-        "",
-        f"| network | parameters | {' | '.join(metric.heading for metric in metrics)} | Δm % ↓ | against sharing | time |",
-        "| :-- | --: |" + " --: |" * len(metrics) + " --: | :-- | --: |",
-    ]
+    rows = []
     for network, runs in results.items():
         cells = [
             spread(run["test"][metric.name] for run in runs).text(2 if metric.unit == "%" else 4 if metric.name == "ink" else 3)
@@ -183,8 +167,14 @@ def table(settings: Settings, results: Results, tasks: Sequence[str], chosen: Se
         verdict = brief(compared[network], corrected[network]) if network in compared else "–"
         ratio = spread(run["seconds"] for run in runs).mean / usual
         drop = spread(drops[network]).text(1, sign=True)
-        name, size = NETWORKS[network], f"{runs[0]['parameters']:,}"
-        lines.append(f"| {name} | {size} | {' | '.join(cells)} | {drop} | {verdict} | {ratio:.2f}× |")
+        rows.append([NETWORKS[network], f"{runs[0]['parameters']:,}", *cells, drop, verdict, f"{ratio:.2f}×"])
+    lines = [
+        f"Test data after {settings.epochs} epochs with {settings.method}, mean ± standard deviation over "
+        f"{len(settings.seeds)} seeds; Δm against the mean of hard parameter sharing, below 0 is better; "
+        "p-values paired by seed, after Holm; time is processor time per step.",
+        "",
+        markdown(["network", "parameters", *(metric.heading for metric in metrics), "Δm % ↓", "against sharing", "time"], rows),
+    ]
     if chosen is not None:
         named = ", ".join(f"{task} {position:g}" for task, position in zip(tasks, chosen, strict=True))
         lines += ["", f"Constant but different positions, best of {settings.orders} orders by validation: {named}."]
@@ -196,19 +186,18 @@ def table(settings: Settings, results: Results, tasks: Sequence[str], chosen: Se
 def _learned(runs: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[str]:
     """Positions at the end and what they say about pairs of tasks."""
     ends = [{task: run["positions"][task][-1] for task in tasks} for run in runs]
-    lines = [
-        f"| NORMAL, seed by seed | {' | '.join(f'p of {task}' for task in tasks)} | γ |",
-        "| --: |" + " --: |" * (len(tasks) + 1),
+    rows = [
+        [str(number), *(f"{end[task]:.3f}".replace("-", "−") for task in tasks), f"{run['gamma']:.3f}"]
+        for number, (run, end) in enumerate(zip(runs, ends, strict=True))
     ]
-    for number, (run, end) in enumerate(zip(runs, ends, strict=True)):
-        cells = " | ".join(f"{end[task]:.3f}".replace("-", "−") for task in tasks)
-        lines.append(f"| {number} | {cells} | {run['gamma']:.3f} |")
-    lines += ["", "| pair | distance of positions | mean cosine of gradients |", "| :-- | --: | --: |"]
+    lines = [markdown(["NORMAL, seed by seed", *(f"p of {task}" for task in tasks), "γ"], rows, left=0), ""]
     pairs = list(combinations(range(len(tasks)), 2))
+    rows = []
     for i, j in pairs:
         apart = spread(abs(end[tasks[i]] - end[tasks[j]]) for end in ends)
         cosine = spread(run["cosines"][i][j] for run in runs)
-        lines.append(f"| {tasks[i]}, {tasks[j]} | {apart.text(3)} | {cosine.text(3)} |")
+        rows.append([f"{tasks[i]}, {tasks[j]}", apart.text(3), cosine.text(3)])
+    lines.append(markdown(["pair", "distance of positions", "mean cosine of gradients"], rows))
     ranks = [
         _rank_correlation([abs(end[tasks[i]] - end[tasks[j]]) for i, j in pairs], [run["cosines"][i][j] for i, j in pairs])
         for run, end in zip(runs, ends, strict=True)

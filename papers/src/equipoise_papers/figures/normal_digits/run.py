@@ -26,7 +26,7 @@ from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.study.methods import parse_method
 from equipoise.study.problem import Splits
 from equipoise.study.problems import find_problem
-from equipoise_papers.figures.normal_digits.settings import Run, Settings
+from equipoise_papers.figures.normal_digits.settings import NormalDigitsRun, NormalDigitsSettings
 
 __all__ = ["build", "train"]
 
@@ -86,14 +86,14 @@ def build(
 _EVERY = 5  # steps from one record of the positions to the next
 
 
-def train(run: Run, settings: Settings) -> dict[str, Any]:
+def train(run: NormalDigitsRun, settings: NormalDigitsSettings) -> dict[str, Any]:
     """Trains a network on ``digits``.
 
     Returns:
         ``test`` and ``validation``: metrics after the last epoch, by name. ``steps``: at which positions were recorded, and
         ``positions``: by task, there. ``gamma``: γ after the last step. ``cosines``: mean cosines of the tasks' gradients by
         the encoder's parameters over a last pass of the training data, in which nothing is trained. ``parameters``: how many.
-        ``seconds``: of processor time a step.
+        ``seconds``: of processor time per step.
     """
     problem = find_problem("digits")
     torch.manual_seed(run.seed)

@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 
 from equipoise.errors import InputError, near_misses
-from equipoise.nets import Solver
-from equipoise.study.methods import parse_method
+from equipoise_papers.figures import figure
 
-__all__ = ["NETWORKS", "Run", "Settings"]
+__all__ = ["NETWORKS", "NormalDigitsRun", "NormalDigitsSettings"]
 
 NETWORKS = {
     "hps": "hard parameter sharing",
@@ -25,7 +24,7 @@ NETWORKS = {
 
 
 @dataclass(frozen=True)
-class Run:
+class NormalDigitsRun:
     """One training.
 
     Attributes:
@@ -45,12 +44,13 @@ class Run:
         return f"{self.network}{at}-seed-{self.seed}"
 
 
+@figure("Section 5.5 of the thesis, on digits: NORMAL, its ablations (Table 5.4), and positions over training (Figure 5.2).")
 @dataclass(frozen=True)
-class Settings:
+class NormalDigitsSettings:
     """The networks of Table 5.4 on ``digits``.
 
     Attributes:
-        networks: which.
+        networks: which; ``hps`` is what the others are compared with.
         seeds: of the reported runs.
         epochs: passes over the training data.
         method: the balancer, by its name with options; the thesis adds the losses up (``ls``).
@@ -79,6 +79,9 @@ class Settings:
     selection_seed: int = 1000
 
     def __post_init__(self) -> None:
+        from equipoise.nets import Solver  # with torch, for which a list of options need not wait
+        from equipoise.study.methods import parse_method
+
         for network in self.networks:
             if network not in NETWORKS:
                 raise InputError(

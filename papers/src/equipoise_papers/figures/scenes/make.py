@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from equipoise.store import write_json
 from equipoise.study.problem import Problem
-from equipoise_papers.figures.folder import made_folder
-from equipoise_papers.figures.scenes.settings import Settings
+from equipoise_papers.commands import Told, silent
+from equipoise_papers.figures.outputs import made_folder
+from equipoise_papers.figures.scenes.settings import ScenesFigureSettings
 from equipoise_papers.scenes import ROOM_CLASSES, STREET_CLASSES, make_scene
 
-__all__ = ["CLASS_COLORS", "VOID_COLOR", "Row", "make", "of_depth", "of_labels", "of_normals", "picture"]
+__all__ = ["CLASS_COLORS", "VOID_COLOR", "SceneRow", "make", "of_depth", "of_labels", "of_normals", "picture"]
 
 # Walls and other large surfaces pale, things strong, so that the eye finds the things first.
 CLASS_COLORS = {
@@ -75,7 +76,7 @@ _LEGEND = 0.52  # inches
 
 
 @dataclass(frozen=True)
-class Row:
+class SceneRow:
     """One scene.
 
     Attributes:
@@ -113,7 +114,7 @@ def _nearness(depth: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(-np.log(np.maximum(depth, 0.05)))
 
 
-def picture(blocks: Sequence[tuple[str, Sequence[Row]]], *, width: float) -> Any:
+def picture(blocks: Sequence[tuple[str, Sequence[SceneRow]]], *, width: float) -> Any:
     """A figure with a block of rows for each kind of scene, and its classes below it.
 
     Args:
@@ -177,7 +178,7 @@ def _legend(figure: Any, kind: str, top: float) -> None:
 _SIZES = {"rooms": (288, 384), "streets": (192, 384)}
 
 
-def make(settings: Settings, folder: Path, told: Callable[[str], object], *, problem: Problem | None = None) -> str:
+def make(settings: ScenesFigureSettings, folder: Path, told: Told = silent, *, problem: Problem | None = None) -> str:
     """Writes ``scenes.png``; with ``settings.predict`` also ``predictions.png`` and ``predictions.json``.
 
     Args:
@@ -211,6 +212,6 @@ def make(settings: Settings, folder: Path, told: Callable[[str], object], *, pro
     return "\n".join(lines)
 
 
-def _row(kind: str, seed: int, number: int) -> Row:
+def _row(kind: str, seed: int, number: int) -> SceneRow:
     scene = make_scene(kind, _SIZES[kind], seed=seed, number=number)
-    return Row(scene.image, [scene.label], [scene.depth], [scene.normal])
+    return SceneRow(scene.image, [scene.label], [scene.depth], [scene.normal])

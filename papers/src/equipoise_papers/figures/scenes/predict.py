@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,16 +15,17 @@ from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.study.machine import seed_process
 from equipoise.study.methods import parse_methods
 from equipoise.study.problem import Problem
-from equipoise_papers.figures.scenes.make import Row
-from equipoise_papers.figures.scenes.settings import Settings
+from equipoise_papers.commands import Told
+from equipoise_papers.figures.scenes.make import SceneRow
+from equipoise_papers.figures.scenes.settings import ScenesFigureSettings
 from equipoise_papers.problems.scenes import scenes_problem
 
 __all__ = ["predictions"]
 
 
 def predictions(
-    settings: Settings, rows: int, told: Callable[[str], object], problem: Problem | None = None
-) -> tuple[list[Row], dict[str, float]]:
+    settings: ScenesFigureSettings, rows: int, told: Told, problem: Problem | None = None
+) -> tuple[list[SceneRow], dict[str, float]]:
     """Rows with predictions for the first test scenes of the problem, and the metrics over all of them.
 
     Args:
@@ -34,7 +35,7 @@ def predictions(
         problem: rooms to train on; those of the study by default.
     """
     if problem is None:
-        problem = scenes_problem(network=settings.network, width=settings.width, epochs=settings.epochs)  # type: ignore[arg-type]
+        problem = scenes_problem(network=settings.network, width=settings.width, epochs=settings.epochs)
     model, test = _trained(problem, settings, told)
     with torch.no_grad():
         metrics = dict(problem.evaluate(model, test))
@@ -48,11 +49,11 @@ def predictions(
     shown = []
     for number in range(rows):
         pairs: dict[str, Sequence[Any]] = {name: [array[number].numpy() for array in pair] for name, pair in both.items()}
-        shown.append(Row(batch["image"][number].movedim(0, -1).numpy(), **pairs))
+        shown.append(SceneRow(batch["image"][number].movedim(0, -1).numpy(), **pairs))
     return shown, metrics
 
 
-def _trained(problem: Problem, settings: Settings, told: Callable[[str], object]) -> tuple[nn.Module, TensorBatches]:
+def _trained(problem: Problem, settings: ScenesFigureSettings, told: Told) -> tuple[nn.Module, TensorBatches]:
     seed_process(settings.seed)
     told("training scenes: found in the cache, or rendered now")
     train, _, test = problem.data(settings.seed)

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from equipoise.errors import InputError
+from equipoise_papers.figures import figure
 
-__all__ = ["Settings"]
+__all__ = ["ScenesFigureSettings"]
 
 
+@figure("Rendered rooms and streets with their classes, depth and normals, and what a trained network says about rooms.")
 @dataclass(frozen=True)
-class Settings:
+class ScenesFigureSettings:
     """Which scenes, and how the network for predictions is trained.
 
-    Args:
+    Attributes:
         rooms: rows of rooms.
         streets: rows of streets.
         seed: of scenes, network and training.
         predict: whether to train a network and show what it predicts.
         method: the balancing method that it is trained with, as in studies.
         epochs: passes over the training scenes.
-        network: ``"segnet"`` or ``"segnet-mtan"``.
-        width: of the network.
+        network: that is trained.
+        width: channels of its first level.
 
     Raises:
         InputError: no rows, or no epochs.
@@ -33,7 +36,7 @@ class Settings:
     predict: bool = False
     method: str = "fairgrad"
     epochs: int = 20
-    network: str = "segnet"
+    network: Literal["segnet", "segnet-mtan"] = "segnet"
     width: int = 8
 
     def __post_init__(self) -> None:

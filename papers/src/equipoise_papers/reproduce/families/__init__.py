@@ -1,1 +1,1 @@
-"""The recipes, a file a data set; ``common.py`` has what they share."""
+"""The recipes: a file for each data set has its ``RECIPES``; ``common.py`` has what they share. Nothing lists the files."""

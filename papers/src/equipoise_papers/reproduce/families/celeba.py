@@ -18,7 +18,7 @@ from equipoise.study.results import Results
 from equipoise_papers.reproduce.batches import moved
 from equipoise_papers.reproduce.cost import Workload
 from equipoise_papers.reproduce.families.common import MTAN_LINE, cost, highest_mean, ldc, rows
-from equipoise_papers.reproduce.recipe import Recipe, Row, Setting, hyper
+from equipoise_papers.reproduce.recipe import Recipe, RecipeRow, Setting, hyper
 from equipoise_papers.reproduce.study_part import StudyPart
 from equipoise_papers.samples import write_celeba_sample
 
@@ -26,7 +26,9 @@ __all__ = ["DATA", "RECIPES", "celeba_problem", "part", "write_sample"]
 
 DATA = "CelebA as it is distributed: img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt"
 WORK = Workload(gigaflops=1.37, batch=256, steps=636, epochs=15, tasks=40, evaluated=39829)
-MISSING_ROW = "The papers print no F1 scores of single-task training, so that Δm takes --stl, which trains 40 networks a seed."
+MISSING_ROW = (
+    "The papers print no F1 scores of single-task training, so that Δm takes --stl, which trains 40 networks per seed."
+)
 START = 4
 
 
@@ -112,7 +114,7 @@ def write_sample(folder: Any) -> Any:
 def part(
     name: str,
     table: str,
-    made: tuple[Row, ...],
+    made: tuple[RecipeRow, ...],
     *,
     lr: float = 3e-4,
     further: tuple[str, ...] = (),
@@ -128,7 +130,7 @@ def part(
         table=table,
         rows=made,
         workload=WORK,
-        network="seven convolutions and two linear layers, a linear head an attribute, 5.2 million parameters; images 64×64",
+        network="seven convolutions and two linear layers, one linear head per attribute, 5.2 million parameters; images 64×64",
         hyperparameters=hyper(
             optimizer="Adam", learning_rate=f"{lr:g}", batch=256, epochs=15, reported="best epoch on validation, by mean F1"
         ),
@@ -150,9 +152,9 @@ _COST = (
 _LDC = ("λ is that of the released formulation, λ f + g, whose values the paper's tables have.",)
 
 
-def ldc_row(name: str, penalty: float = 0.01) -> Row:
+def ldc_row(name: str, penalty: float = 0.01) -> RecipeRow:
     """LDC-MTL with τ = σ(W), a free vector, and losses as they are."""
-    return Row(name, ldc(penalty, 1e-3, tau="weights", normalize="none"))
+    return RecipeRow(name, ldc(penalty, 1e-3, tau="weights", normalize="none"))
 
 
 RECIPES = (
@@ -176,7 +178,7 @@ RECIPES = (
             part(
                 "nine-layers",
                 "ldc-table3",
-                (Row("GO4Align", "go4align"), Row("FAMO", _LINE["FAMO"]), Row("LS", "ls")),
+                (RecipeRow("GO4Align", "go4align"), RecipeRow("FAMO", _LINE["FAMO"]), RecipeRow("LS", "ls")),
                 losses_too=True,
                 further=("Training losses, means over the last epoch; the paper does not say which losses.",),
             ),
@@ -190,7 +192,7 @@ RECIPES = (
         "LDC-MTL's λ, on CelebA",
         DATA,
         (
-            part("nine-layers", "ldc-table4", (Row("FairGrad", "fairgrad"),)),
+            part("nine-layers", "ldc-table4", (RecipeRow("FairGrad", "fairgrad"),)),
             part(
                 "ldc-mtl",
                 "ldc-table4",

@@ -7,7 +7,7 @@ from functools import partial
 from equipoise_papers.reproduce.cost import Workload
 from equipoise_papers.reproduce.families.common import MTAN_LINE, cost, ldc, rows
 from equipoise_papers.reproduce.families.dense import all_but_heads, dense_problem, mtan
-from equipoise_papers.reproduce.recipe import Recipe, Row, hyper
+from equipoise_papers.reproduce.recipe import Recipe, RecipeRow, hyper
 from equipoise_papers.reproduce.study_part import StudyPart
 from equipoise_papers.samples import write_cityscapes_sample
 
@@ -27,8 +27,8 @@ OPEN = (
     "Depth errors are averaged over batches, as in the released code.",
 )
 COST_OPEN = (
-    "COST is taken by the letter of the paper: eq. 7 to 13, one teleport an epoch, unguarded; inner step size, inner steps and "
-    "perturbations are not printed and are the library's.",
+    "COST is taken by the letter of the paper: eq. 7 to 13, one teleport per epoch, unguarded; inner step size, inner steps "
+    "and perturbations are not printed and are the library's.",
     "Teleporting starts after 50 epochs, as in the released scripts; the paper names no number.",
     "FairGrad has α = 1, as the paper says; the released scripts have α = 2.",
 )
@@ -40,7 +40,7 @@ START = 50
 
 
 def part(
-    name: str, table: str, made: tuple[Row, ...], *, lr: float = 1e-4, joint: bool = False, further: tuple[str, ...] = ()
+    name: str, table: str, made: tuple[RecipeRow, ...], *, lr: float = 1e-4, joint: bool = False, further: tuple[str, ...] = ()
 ) -> StudyPart:
     """A study of Cityscapes."""
     return StudyPart(
@@ -70,15 +70,16 @@ def recipe(name: str, source: str, title: str, *parts: StudyPart) -> Recipe:
     return Recipe(name, source, title, DATA, parts, family="cityscapes")
 
 
-def ldc_rows(*named: tuple[str, float]) -> tuple[Row, ...]:
+def ldc_rows(*named: tuple[str, float]) -> tuple[RecipeRow, ...]:
     """LDC-MTL with τ = 1 for several λ."""
     return tuple(
-        Row(name, ldc(penalty, 3e-4, tau="ones", normalize="none", router="mlp", features="joint")) for name, penalty in named
+        RecipeRow(name, ldc(penalty, 3e-4, tau="ones", normalize="none", router="mlp", features="joint"))
+        for name, penalty in named
     )
 
 
 _LDC = partial(part, "ldc-mtl", lr=3e-4, joint=True, further=LDC_OPEN)
-_FAIR = Row("FairGrad", "fairgrad")
+_FAIR = RecipeRow("FairGrad", "fairgrad")
 
 RECIPES = (
     recipe(
@@ -96,10 +97,10 @@ RECIPES = (
             "cost-table4",
             (
                 _FAIR,
-                Row("COST: L_t alone", cost(start=START, gamma=0, history="keep")),
-                Row("COST: L_g alone", cost(start=START, invariance=0, history="keep")),
-                Row("COST: L_t and L_g", cost(start=START, history="keep")),
-                Row("COST", cost(start=START)),
+                RecipeRow("COST: L_t alone", cost(start=START, gamma=0, history="keep")),
+                RecipeRow("COST: L_g alone", cost(start=START, invariance=0, history="keep")),
+                RecipeRow("COST: L_t and L_g", cost(start=START, history="keep")),
+                RecipeRow("COST", cost(start=START)),
             ),
             further=(*COST_OPEN, "Without reuse of the history Adam's moments stay as they are."),
         ),
@@ -112,12 +113,12 @@ RECIPES = (
             "plug-and-play",
             "cost-table5",
             (
-                Row("CAGrad", MTAN_LINE["CAGrad"]),
-                Row("CAGrad + COST", cost(MTAN_LINE["CAGrad"], start=START)),
-                Row("Nash-R", "nash-mtl"),
-                Row("Nash-R + COST", cost("nash-mtl", start=START)),
+                RecipeRow("CAGrad", MTAN_LINE["CAGrad"]),
+                RecipeRow("CAGrad + COST", cost(MTAN_LINE["CAGrad"], start=START)),
+                RecipeRow("Nash-R", "nash-mtl"),
+                RecipeRow("Nash-R + COST", cost("nash-mtl", start=START)),
                 _FAIR,
-                Row("FairGrad + COST", cost(start=START)),
+                RecipeRow("FairGrad + COST", cost(start=START)),
             ),
             further=COST_OPEN,
         ),
@@ -130,8 +131,8 @@ RECIPES = (
             "triggers",
             "cost-table7",
             (
-                Row("COST dominated", cost(start=START, trigger="dominated")),
-                Row("COST weak", cost(start=START, trigger="weak")),
+                RecipeRow("COST dominated", cost(start=START, trigger="dominated")),
+                RecipeRow("COST weak", cost(start=START, trigger="weak")),
             ),
             further=COST_OPEN,
         ),
@@ -145,9 +146,9 @@ RECIPES = (
             "cost-table8",
             (
                 _FAIR,
-                Row("COST LoRA", cost(start=START)),
-                Row("COST LoHa", cost(start=START, delta="loha")),
-                Row("COST OFT", cost(start=START, delta="oft")),
+                RecipeRow("COST LoRA", cost(start=START)),
+                RecipeRow("COST LoHa", cost(start=START, delta="loha")),
+                RecipeRow("COST OFT", cost(start=START, delta="oft")),
             ),
             further=COST_OPEN,
         ),
@@ -176,7 +177,7 @@ RECIPES = (
         part(
             "mtan",
             "ldc-table9",
-            tuple(Row(f"LS {a:g}:{1 - a:g}", f"ls:weights=[{a:g},{1 - a:g}]") for a in (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)),
+            tuple(RecipeRow(f"LS {a:g}:{1 - a:g}", f"ls:weights=[{a:g},{1 - a:g}]") for a in (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)),
         ),
         _LDC("ldc-table9", ldc_rows(("LDC-MTL τ=1 λ=0.1", 0.1))),
     ),

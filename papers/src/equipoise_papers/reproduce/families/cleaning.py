@@ -10,7 +10,7 @@ from typing import Any
 from equipoise_papers.figures.hyper_cleaning.settings import MNIST
 from equipoise_papers.figures.hyper_cleaning.train import train
 from equipoise_papers.reproduce.cost import Workload
-from equipoise_papers.reproduce.recipe import Recipe, Row, Setting, hyper
+from equipoise_papers.reproduce.recipe import Recipe, RecipeRow, Setting, hyper
 from equipoise_papers.reproduce.runs_part import RunsPart
 from equipoise_papers.samples import write_fashion_mnist_sample, write_mnist_sample
 
@@ -21,11 +21,11 @@ _SMALL = replace(MNIST, samples=(40, 10, 10, 20), batch_size=10, lower_steps=2)
 
 @dataclass(frozen=True)
 class CleaningPart(RunsPart):
-    """A run of :mod:`equipoise_papers.figures.hyper_cleaning` a row and seed, in the thesis' setting."""
+    """One run of :mod:`equipoise_papers.figures.hyper_cleaning` per row and seed, in the thesis' setting."""
 
     name: str
     table: str
-    rows: tuple[Row, ...]
+    rows: tuple[RecipeRow, ...]
     workload: Workload
     network: str
     hyperparameters: Mapping[str, str]
@@ -41,12 +41,12 @@ class CleaningPart(RunsPart):
         write_fashion_mnist_sample(folder / "FashionMNIST", images=60, test_images=20, seed=1)
         return folder
 
-    def run(self, setting: Setting, row: Row, seed: int, epochs: int | None, folder: Path) -> dict[str, float]:
+    def run(self, setting: Setting, row: RecipeRow, seed: int, epochs: int | None, folder: Path) -> dict[str, float]:
         """Solves the bilevel problem; ``epochs`` are its outer steps, 1200 in the thesis."""
-        settings = _SMALL if setting.smoke else MNIST
+        settings = replace(_SMALL if setting.smoke else MNIST, folder=setting.folder())
         if epochs is not None:
             settings = replace(settings, steps=epochs)
-        outcome = train(row.method, seed, settings, "mnist", setting.folder())
+        outcome = train(row.method, seed, settings)
         judged = {"accuracy": outcome.accuracy, "F1": outcome.f1}
         return {f"{task} {name}": value for name, own in judged.items() for task, value in own.items()}
 
@@ -61,7 +61,7 @@ RECIPES = (
             CleaningPart(
                 "cleaning",
                 "thesis-table3.2",
-                (Row("MOML", "moml"), Row("MoCo", "moco"), Row("FORUM", "forum")),
+                (RecipeRow("MOML", "moml"), RecipeRow("MoCo", "moco"), RecipeRow("FORUM", "forum")),
                 # 64 lower steps and an upper one on 200 images.
                 Workload(gigaflops=1.1e-3, batch=200, steps=65, epochs=1200, tasks=2, evaluated=0, overhead=0.003),
                 "linear layers 784 → 512 → 256 that both data sets share, a linear head for each",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from equipoise.metrics import Metric, delta_m
 from equipoise.study.reported import Score
 from equipoise_papers.published import find_table
-from equipoise_papers.reproduce.recipe import Row
+from equipoise_papers.reproduce.recipe import RecipeRow
 
 __all__ = ["BILEVEL_OPEN", "LIBMTL", "MTAN_LINE", "bilevel", "cost", "highest_mean", "ldc", "relative_to", "rows"]
 
@@ -79,7 +79,7 @@ BILEVEL_OPEN = (
 
 
 def cost(balancer: str = "fairgrad", **options: object) -> str:
-    """COST to the letter of the paper, on top of a balancer: eq. 7 to 13, one teleport an epoch."""
+    """COST to the letter of the paper, on top of a balancer: eq. 7 to 13, one teleport per epoch."""
     merged = {**_PAPER, "history": "reuse", **options}
     return f"cost({','.join(f'{name}={value}' for name, value in merged.items())})+{balancer}"
 
@@ -90,7 +90,7 @@ def ldc(penalty: float, learning_rate: float, **options: object) -> str:
     return f"ldc-mtl:{','.join(f'{name}={value}' for name, value in merged.items())}"
 
 
-def rows(table: str, line: Mapping[str, str], **own: str) -> tuple[Row, ...]:
+def rows(table: str, line: Mapping[str, str], **own: str) -> tuple[RecipeRow, ...]:
     """The rows of a table, in its order: those that a line of methods has, and the paper's own.
 
     Args:
@@ -99,7 +99,7 @@ def rows(table: str, line: Mapping[str, str], **own: str) -> tuple[Row, ...]:
         own: further names, with underscores in place of hyphens and spaces, → method.
     """
     methods = {**line, **{name.replace("_", "-"): method for name, method in own.items()}}
-    return tuple(Row(name, methods[name]) for name in find_table(table).printed if name in methods)
+    return tuple(RecipeRow(name, methods[name]) for name in find_table(table).printed if name in methods)
 
 
 def relative_to(table: str, metrics: Sequence[Metric]) -> Score:

@@ -12,7 +12,7 @@ from equipoise.nets import NYUV2, DeepLab, HardSharing, ResNet, load_weights
 from equipoise.nets.normal import NORMAL, FixedPositions, PositivePositions, TaskFlow
 from equipoise_papers.reproduce.families import celeba, nyuv2, office
 from equipoise_papers.reproduce.families.common import LIBMTL, rows
-from equipoise_papers.reproduce.recipe import Part, Recipe, Row, Setting, hyper
+from equipoise_papers.reproduce.recipe import Part, Recipe, RecipeRow, Setting, hyper
 from equipoise_papers.reproduce.study_part import StudyPart
 
 __all__ = ["RECIPES", "NormalDeepLab", "OwnInputs"]
@@ -115,7 +115,7 @@ def _compared(kind: str) -> tuple[StudyPart, ...]:
     return (
         office.office_part(kind, f"{kind}-hard-sharing", table, shared, further=OPEN, subfolder=kind),
         office.office_part(
-            kind, f"{kind}-normal", table, (Row("NORMAL", "ls"),), _office(_learned), _FLOW, further=OPEN, subfolder=kind
+            kind, f"{kind}-normal", table, (RecipeRow("NORMAL", "ls"),), _office(_learned), _FLOW, further=OPEN, subfolder=kind
         ),
     )
 
@@ -137,7 +137,7 @@ def _ablation(kind: str) -> tuple[StudyPart, ...]:
             kind,
             f"{kind}-{name.replace(' ', '-').replace('^', '')}".lower(),
             f"thesis-table5.4-{kind}",
-            (Row(name, "ls"),),
+            (RecipeRow(name, "ls"),),
             network,
             f"ResNet-18, a linear head for each source; {words}",
             further=(
@@ -193,8 +193,8 @@ class _Columns(nn.Module):
         return {task: logits.squeeze(-1) for task, logits in out.items()}
 
 
-def _celeba(name: str, made: tuple[Row, ...], flow: bool) -> StudyPart:
-    network = "ResNet-18 with average pooling, a linear head an attribute" + ("; NORMAL's flow between" if flow else "")
+def _celeba(name: str, made: tuple[RecipeRow, ...], flow: bool) -> StudyPart:
+    network = "ResNet-18 with average pooling, one linear head per attribute" + ("; NORMAL's flow between" if flow else "")
     return StudyPart(
         name=name,
         table="thesis-table5.3",
@@ -258,7 +258,7 @@ RECIPES = (
             nyuv2.deeplab_part(
                 "normal",
                 "thesis-table5.2",
-                (Row("NORMAL", "ls"),),
+                (RecipeRow("NORMAL", "ls"),),
                 "DeepLab on a dilated ResNet-18, NORMAL's flow of 512 channels before the heads",
                 _normal_deeplab,
                 96,
@@ -274,7 +274,7 @@ RECIPES = (
         celeba.DATA,
         (
             _celeba("hard-sharing", rows("thesis-table5.3", LIBMTL), flow=False),
-            _celeba("normal", (Row("NORMAL", "ls"),), flow=True),
+            _celeba("normal", (RecipeRow("NORMAL", "ls"),), flow=True),
         ),
         family="celeba",
     ),

@@ -12,7 +12,7 @@ from equipoise_papers.reproduce.cost import Workload
 from equipoise_papers.reproduce.families.cityscapes import COST_OPEN, LDC_OPEN, START
 from equipoise_papers.reproduce.families.common import BILEVEL_OPEN, LIBMTL, MTAN_LINE, bilevel, cost, ldc, rows
 from equipoise_papers.reproduce.families.dense import all_but_heads, dense_problem, mtan
-from equipoise_papers.reproduce.recipe import Recipe, Row, Setting, hyper
+from equipoise_papers.reproduce.recipe import Recipe, RecipeRow, Setting, hyper
 from equipoise_papers.reproduce.study_part import StudyPart
 from equipoise_papers.samples import write_nyuv2_sample
 
@@ -32,7 +32,7 @@ THESIS_OPEN = (
 
 
 def part(
-    name: str, table: str, made: tuple[Row, ...], *, lr: float = 1e-4, joint: bool = False, further: tuple[str, ...] = ()
+    name: str, table: str, made: tuple[RecipeRow, ...], *, lr: float = 1e-4, joint: bool = False, further: tuple[str, ...] = ()
 ) -> StudyPart:
     """A study of NYUv2 with SegNet and attention."""
     return StudyPart(
@@ -85,7 +85,7 @@ def deeplab_18(setting: Setting) -> nn.Module:
 def deeplab_part(
     name: str,
     table: str,
-    made: tuple[Row, ...],
+    made: tuple[RecipeRow, ...],
     network: str,
     build: Callable[[Setting], nn.Module],
     gigaflops: float,
@@ -146,10 +146,10 @@ RECIPES = (
                 "plug-and-play",
                 "cost-table6",
                 (
-                    Row("CAGrad", MTAN_LINE["CAGrad"]),
-                    Row("CAGrad + COST", cost(MTAN_LINE["CAGrad"], start=START)),
-                    Row("FairGrad", "fairgrad"),
-                    Row("FairGrad + COST", cost(start=START)),
+                    RecipeRow("CAGrad", MTAN_LINE["CAGrad"]),
+                    RecipeRow("CAGrad + COST", cost(MTAN_LINE["CAGrad"], start=START)),
+                    RecipeRow("FairGrad", "fairgrad"),
+                    RecipeRow("FairGrad + COST", cost(start=START)),
                 ),
                 further=COST_OPEN,
             ),
@@ -166,7 +166,7 @@ RECIPES = (
             part(
                 "ldc-mtl",
                 "ldc-table7",
-                (Row("LDC-MTL", ldc(0.05, 8e-5, tau="ones", normalize="none", router="mlp", features="joint")),),
+                (RecipeRow("LDC-MTL", ldc(0.05, 8e-5, tau="ones", normalize="none", router="mlp", features="joint")),),
                 lr=8e-5,
                 joint=True,
                 further=(*LDC_OPEN, "Table 5 prints step size 8e-5, the text 1e-4; the released code has 8e-5."),

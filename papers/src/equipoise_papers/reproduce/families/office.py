@@ -18,7 +18,7 @@ from equipoise.study.reported import BestEpoch
 from equipoise_papers.reproduce.batches import moved
 from equipoise_papers.reproduce.cost import Workload
 from equipoise_papers.reproduce.families.common import BILEVEL_OPEN, LIBMTL, bilevel, highest_mean, rows
-from equipoise_papers.reproduce.recipe import Recipe, Row, Setting, hyper
+from equipoise_papers.reproduce.recipe import Recipe, RecipeRow, Setting, hyper
 from equipoise_papers.reproduce.study_part import StudyPart
 from equipoise_papers.samples import write_office31_sample, write_office_home_sample
 
@@ -117,7 +117,7 @@ def office_part(
     kind: str,
     name: str,
     table: str,
-    made: tuple[Row, ...],
+    made: tuple[RecipeRow, ...],
     network: Network = hard_sharing,
     words: str = "ResNet-18 that all sources share, a linear head for each",
     *,

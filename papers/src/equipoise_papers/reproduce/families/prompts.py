@@ -15,7 +15,7 @@ from equipoise.blackbox.prompts import BlackBoxPrompt, Clip, office_tasks, read_
 from equipoise.errors import InputError
 from equipoise_papers.reproduce.cost import Workload
 from equipoise_papers.reproduce.families.office import DATA, SOURCES, write_sample
-from equipoise_papers.reproduce.recipe import Recipe, Row, Setting, hyper
+from equipoise_papers.reproduce.recipe import Recipe, RecipeRow, Setting, hyper
 from equipoise_papers.reproduce.runs_part import RunsPart
 
 __all__ = ["RECIPES", "PromptPart"]
@@ -40,7 +40,7 @@ class PromptPart(RunsPart):
     kind: str
     name: str
     table: str
-    rows: tuple[Row, ...]
+    rows: tuple[RecipeRow, ...]
     workload: Workload
     network: str
     hyperparameters: Mapping[str, str]
@@ -54,8 +54,8 @@ class PromptPart(RunsPart):
     def write_sample(self, folder: Path) -> Path:
         return write_sample(self.kind)(folder)
 
-    def run(self, setting: Setting, row: Row, seed: int, epochs: int | None, folder: Path) -> dict[str, float]:
-        """Tunes a prompt; ``epochs`` are mini-batches a task here, 200 in the thesis."""
+    def run(self, setting: Setting, row: RecipeRow, seed: int, epochs: int | None, folder: Path) -> dict[str, float]:
+        """Tunes a prompt; ``epochs`` are mini-batches per task here, 200 in the thesis."""
         clip, tasks = _prepared(self.kind, setting.folder(), setting.extra.get("clip", ""), setting.smoke, folder)
         method, _, dimension = row.method.partition(":")
         if method == "zero-shot":
@@ -104,8 +104,8 @@ def _part(kind: str, name: str) -> PromptPart:
     table = f"thesis-table4.1-{kind}"
     classes, count = (31, 3) if kind == "office31" else (65, 4)
     made = (
-        Row("Zero-shot", "zero-shot"),
-        *(Row(f"{name} d={d}", f"{method}:{d}") for d in (256, 512, 1024) for name, method in _METHODS.items()),
+        RecipeRow("Zero-shot", "zero-shot"),
+        *(RecipeRow(f"{name} d={d}", f"{method}:{d}") for d in (256, 512, 1024) for name, method in _METHODS.items()),
     )
     return PromptPart(
         kind,
@@ -116,7 +116,7 @@ def _part(kind: str, name: str) -> PromptPart:
         Workload(gigaflops=6.0, batch=classes * _SAMPLES[kind], steps=1, epochs=200, tasks=count, evaluated=0, forward=True),
         "a frozen CLIP, a prompt of 4 tokens p = A v",
         hyper(
-            iterations="200, a mini-batch of 64 images a task in each",
+            iterations="200, in each a mini-batch of 64 images per task",
             population=_SAMPLES[kind],
             step_size="0.5 for ASMG and ASMG-EW, 0.01 for ES and BES",
             initial="μ = 0, Σ = I",
@@ -127,7 +127,7 @@ def _part(kind: str, name: str) -> PromptPart:
             "given, and the accuracies of another one are not comparable.",
             "BES' step size was chosen from 0.5, 0.1 and 0.01, and which one is not said; here it is 0.01.",
             "The split is 60/20/20 at random.",
-            "An epoch of --epochs is an iteration: a mini-batch a task, and a population of prompts.",
+            "An epoch of --epochs is an iteration: a mini-batch per task, and a population of prompts.",
         ),
         subfolder=kind,
     )

@@ -21,7 +21,7 @@ from equipoise_papers.reproduce.cost import Workload
 from equipoise_papers.reproduce.families.celeba import COST_PART as CELEBA_PART
 from equipoise_papers.reproduce.families.celeba import DATA as CELEBA
 from equipoise_papers.reproduce.families.common import BILEVEL_OPEN, LIBMTL, MTAN_LINE, bilevel, cost, ldc, relative_to, rows
-from equipoise_papers.reproduce.recipe import Recipe, Row, Setting, hyper
+from equipoise_papers.reproduce.recipe import Recipe, RecipeRow, Setting, hyper
 from equipoise_papers.reproduce.study_part import StudyPart
 from equipoise_papers.samples import write_qm9_sample
 
@@ -93,7 +93,7 @@ def qm9_problem(name: str, setting: Setting, *, batch: int, baseline: str, patie
 def part(
     name: str,
     table: str,
-    made: tuple[Row, ...],
+    made: tuple[RecipeRow, ...],
     *,
     batch: int = 120,
     baseline: str = "ldc-table6",
@@ -126,7 +126,7 @@ _COST = (
     "FairGrad has α = 1, as the paper says; the released scripts have α = 2.",
 )
 _LDC = ("λ is that of the released formulation, λ f + g, whose values the paper's tables have.",)
-LDC_ROW = Row("LDC-MTL", ldc(0.05, 1e-3, tau="weights", normalize="log"))
+LDC_ROW = RecipeRow("LDC-MTL", ldc(0.05, 1e-3, tau="weights", normalize="log"))
 
 RECIPES = (
     Recipe(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from equipoise_papers.reproduce.families import celeba, cityscapes, nyuv2, qm9
 from equipoise_papers.reproduce.families.common import ldc
-from equipoise_papers.reproduce.recipe import Recipe, Row
+from equipoise_papers.reproduce.recipe import Recipe, RecipeRow
 
 __all__ = ["RECIPES"]
 
@@ -32,7 +32,7 @@ RECIPES = (
                 cityscapes.part(
                     "cityscapes",
                     _TABLE,
-                    (Row("Cityscapes", ldc(0.1, 3e-4, **_ROUTED)),),
+                    (RecipeRow("Cityscapes", ldc(0.1, 3e-4, **_ROUTED)),),
                     lr=3e-4,
                     joint=True,
                     further=cityscapes.LDC_OPEN,
@@ -44,7 +44,7 @@ RECIPES = (
                 nyuv2.part(
                     "nyuv2",
                     _TABLE,
-                    (Row("NYU-v2", ldc(0.05, 8e-5, **_ROUTED)),),
+                    (RecipeRow("NYU-v2", ldc(0.05, 8e-5, **_ROUTED)),),
                     lr=8e-5,
                     joint=True,
                     further=cityscapes.LDC_OPEN,

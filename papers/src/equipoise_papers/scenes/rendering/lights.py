@@ -11,7 +11,7 @@ from equipoise_papers.scenes.camera import Camera
 from equipoise_papers.scenes.shapes import Array
 from equipoise_papers.scenes.solid import Solid
 
-__all__ = ["Light", "Setting", "Surroundings"]
+__all__ = ["Light", "Surroundings", "World"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
-class Setting:
+class World:
     """A world and a view of it.
 
     Attributes:

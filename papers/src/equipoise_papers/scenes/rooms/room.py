@@ -9,7 +9,7 @@ import numpy as np
 
 from equipoise_papers.scenes.classes import Room
 from equipoise_papers.scenes.rendering import Light, Surroundings
-from equipoise_papers.scenes.rendering.lights import Setting
+from equipoise_papers.scenes.rendering.lights import World
 from equipoise_papers.scenes.rooms.furniture import (
     armchair,
     bed,
@@ -44,7 +44,7 @@ _USES: dict[str, tuple[tuple[Maker, ...], tuple[Maker, ...]]] = {
 }
 
 
-def room(generator: np.random.Generator) -> Setting:
+def room(generator: np.random.Generator) -> World:
     """Draws a room."""
     size = np.array([generator.uniform(3.2, 5.5), generator.uniform(2.4, 2.9), generator.uniform(3.6, 6.0)])
     solids = shell(generator, size)
@@ -89,7 +89,7 @@ def room(generator: np.random.Generator) -> Setting:
     level = generator.uniform(0.16, 0.34)
     tint = hue(generator, (0.06, 0.14), (0.0, 0.2), (1.0, 1.0))
     around = Surroundings(above=level * tint, below=level * generator.uniform(0.45, 0.7) * tint, reach=0.8)
-    return Setting(solids, camera, lights[:3], around)
+    return World(solids, camera, lights[:3], around)
 
 
 def _put(thing: Thing, spot: Spot, solids: list[Solid], lights: list[Light]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from equipoise_papers.scenes.camera import Camera
 from equipoise_papers.scenes.rendering import Light, Surroundings
-from equipoise_papers.scenes.rendering.lights import Setting
+from equipoise_papers.scenes.rendering.lights import World
 from equipoise_papers.scenes.shapes import Array
 from equipoise_papers.scenes.solid import Solid, placed
 from equipoise_papers.scenes.streets.roadside import bin_, bollard, bush, fir, hedge, lamp_post, sign, traffic_light, tree
@@ -19,7 +19,7 @@ from equipoise_papers.scenes.textures import clouds, hue, mixed
 __all__ = ["street"]
 
 
-def street(generator: np.random.Generator) -> Setting:
+def street(generator: np.random.Generator) -> World:
     """Draws a street; the camera drives on the right and looks along +z, so −x is to its right."""
     half, pavement = generator.uniform(3.4, 6.0), generator.uniform(2.2, 4.5)
     crossing = float(generator.uniform(8, 30)) if generator.random() < 0.35 else None
@@ -36,7 +36,7 @@ def street(generator: np.random.Generator) -> Setting:
     target = np.add(position, (generator.normal(0, 5.0), generator.normal(-1.0, 2.0), 60.0))
     view = float(np.deg2rad(generator.uniform(50, 68)))
     camera = Camera.looking(position, target, view, float(np.deg2rad(generator.normal(0, 0.6))))
-    return Setting(solids, camera, *_weather(generator))
+    return World(solids, camera, *_weather(generator))
 
 
 def _lane(half: float) -> float:

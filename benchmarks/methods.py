@@ -1,4 +1,4 @@
-"""A step of every method of the shelf, over plain training and over the least that the method needs."""
+"""A step of every method of the library, over plain training and over the least that the method needs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def run(say: Callable[[str], None], *, budget: float = 1.0) -> None:
 
     Args:
         say: takes each line or table.
-        budget: seconds a race, relative to the usual.
+        budget: seconds per race, relative to the usual.
     """
     problem = PROBLEMS[-1]
     # The heads have two layers, and targets are asked for by methods that need linear ones.
-    shelf = [info for info in methods() if not getattr(info.cls, "needs_targets", False)]
-    cells: dict[str, list[str]] = {info.name: [] for info in shelf}
+    listed = [info for info in methods() if not getattr(info.cls, "needs_targets", False)]
+    cells: dict[str, list[str]] = {info.name: [] for info in listed}
     for tasks in TASKS:
         runs = {
             "plain": plain_step(problem, tasks),
@@ -35,13 +35,13 @@ def run(say: Callable[[str], None], *, budget: float = 1.0) -> None:
             "ideal": ideal_step(problem, tasks),
             "ideal of three": ideal_step(problem, tasks, further=2),
         }
-        runs |= {info.name: equipoise_step(problem, tasks, info.name) for info in shelf}
+        runs |= {info.name: equipoise_step(problem, tasks, info.name) for info in listed}
         result = race(runs, seconds=budget * _SECONDS[tasks], warm_up=1, sample=0.01)
-        for info in shelf:
+        for info in listed:
             cells[info.name].append(_cell(result, info))
-    rows = [[info.name, info.cost, *cells[info.name]] for info in shelf]
+    rows = [[info.name, info.cost, *cells[info.name]] for info in listed]
     say(
-        f"## The whole shelf\n\n{problem.name}, default options: time of a step over plain LS and, in brackets, over the least "
+        f"## All methods\n\n{problem.name}, default options: time of a step over plain LS and, in brackets, over the least "
         "that the method needs: our own LS for methods of losses (plain LS with a second forward pass for FAMO), one forward "
         "and K backward passes for the others, for each of the three batches that MoDo and SDMGrad look at.\n\n"
         + table(["method", "needs", *(f"K = {tasks}" for tasks in TASKS)], rows)

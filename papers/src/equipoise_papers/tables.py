@@ -1,4 +1,4 @@
-"""Results as plain text: a table, and numbers over several seeds."""
+"""Results as plain text: a Markdown table, and numbers over several seeds."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from equipoise.errors import InputError
 __all__ = ["mean_and_spread", "table"]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lays out a Markdown table with aligned columns, the first to the left, the others to the right.
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Lays out a Markdown table with aligned columns.
 
     Args:
         head: titles of the columns.
-        rows: cells, as many a row as there are titles.
+        rows: cells, as many per row as there are titles.
+        left: how many of the first columns are aligned to the left; the others are to the right.
 
     Raises:
         InputError: a row with another number of cells.
@@ -23,7 +24,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     Example:
         >>> print(table(["method", "loss"], [["ls", "1.5"], ["mgda", "12.0"]]))
         | method | loss |
-        | ------ | ---: |
+        | :----- | ---: |
         | ls     |  1.5 |
         | mgda   | 12.0 |
     """
@@ -33,11 +34,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(3, *(len(line[column]) for line in [head, *rows])) for column in range(len(head))]
 
     def laid(cells: Sequence[str]) -> str:
-        first, *others = zip(cells, widths, strict=True)
-        return "| " + " | ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]) + " |"
+        both = enumerate(zip(cells, widths, strict=True))
+        return (
+            "| " + " | ".join(cell.ljust(width) if place < left else cell.rjust(width) for place, (cell, width) in both) + " |"
+        )
 
-    rule = "| " + " | ".join(["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]) + " |"
-    return "\n".join([laid(head), rule, *map(laid, rows)])
+    rule = [":" + "-" * (width - 1) if place < left else "-" * (width - 1) + ":" for place, width in enumerate(widths)]
+    return "\n".join([laid(head), laid(rule), *map(laid, rows)])
 
 
 def mean_and_spread(values: Sequence[float], digits: int = 1) -> str:

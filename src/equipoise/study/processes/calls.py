@@ -1,0 +1,80 @@
+"""Calls of a function, each in a process of its own, several at a time."""
+
+from __future__ import annotations
+
+import queue
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from equipoise.errors import EquipoiseError
+from equipoise.study.processes.launchers import launcher
+from equipoise.study.processes.worker import pack, unpack_result
+
+__all__ = ["calls"]
+
+
+def calls(
+    function: Callable[..., Any],
+    arguments: Sequence[tuple[Any, ...]],
+    jobs: int,
+    *,
+    preload: Sequence[str] = (),
+    start: str = "auto",
+) -> Iterator[tuple[int, Any]]:
+    """Calls a function once for each tuple of arguments, with one thread per call.
+
+    The script that asks for it is not imported again, so it needs no ``if __name__ == "__main__"``.
+
+    Args:
+        function: what is called; functions of scripts and notebooks will do.
+        arguments: of each call.
+        jobs: how many processes at a time.
+        preload: modules that the processes find imported already.
+        start: how processes are started, see :func:`equipoise.study.processes.launchers.launcher`.
+
+    Yields:
+        The position of a call among ``arguments``, and its result, as calls end.
+
+    Raises:
+        EquipoiseError: what a call raised, or that its process failed. Calls that have not ended are given up.
+
+    Example:
+        >>> sorted(calls(pow, [(2, 3), (3, 2)], jobs=2))
+        [(0, 8), (1, 9)]
+    """
+    with tempfile.TemporaryDirectory(prefix="equipoise-") as temporary:
+        folder = Path(temporary)
+        processes = launcher(start, preload, folder / "processes.log")
+        try:
+            waiting, running = deque(range(len(arguments))), 0
+            while waiting or running:
+                while waiting and running < jobs:
+                    number = waiting.popleft()
+                    payload, result = folder / f"{number}.pickle", folder / f"{number}.result"
+                    payload.write_bytes(pack({"call": function, "arguments": arguments[number], "result": str(result)}))
+                    processes.start(str(number), payload, folder / f"{number}.log")
+                    running += 1
+                try:
+                    message = processes.messages.get(timeout=1)  # with a limit, because Ctrl-C is not heard everywhere without
+                except queue.Empty:
+                    continue
+                if "lost" in message:
+                    raise EquipoiseError(f"{message['lost']}:\n{_text(folder / 'processes.log')}")
+                running -= 1
+                number = int(message["run"])
+                result = folder / f"{number}.result"
+                if not result.exists():
+                    raise EquipoiseError(
+                        f"a process ended with exit code {message['exit']} and no result:\n{_text(folder / f'{number}.log')}"
+                    )
+                yield number, unpack_result(result)
+                result.unlink()
+        finally:
+            processes.close()
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace").strip() if path.exists() else ""
