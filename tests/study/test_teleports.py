@@ -173,7 +173,7 @@ def test_the_folder_tells_methods_with_and_without_teleports_apart(tiny, tmp_pat
     assert methods["cost(gamma=0.5)+ls"]["options"]["teleport"]["gamma"] == 0.5
     assert methods["cost+ls"]["options"]["teleport"]["gamma"] == GAMMA  # in force, though nobody said so
     configured(("mine", "cost+ls"))
-    with pytest.raises(InputError, match='method "mine"'):
+    with pytest.raises(InputError, match="methods mine options teleport gamma"):
         configured(("mine", "cost(gamma=0.5)+ls"))
 
 
