@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from equipoise.blackbox.arrays import Array
 from equipoise.blackbox.prompts import PromptTask
 from equipoise.data.office import ImageSource, read_office
 from equipoise.errors import InputError, require
+from equipoise.store import replacing
 
 __all__ = [
     "MEAN",
@@ -240,11 +240,8 @@ def cached_features(
     except (OSError, ValueError, EOFError):
         pass  # not there, or not whole
     features = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with temporary.open("wb") as file:
+    with replacing(path) as part, part.open("wb") as file:
         np.save(file, features)
-    os.replace(temporary, path)
     return features
 
 
