@@ -25,7 +25,7 @@ def made(balancer: Callable[..., eq.balance.Balancer] | None, kinds: str, width:
 
     Args:
         balancer: makes one from features, heads and targets; linear scalarization if ``None``.
-        kinds: a letter a task: ``r`` for one number, ``b`` for a yes or no, ``c`` for ten classes.
+        kinds: one letter per task: ``r`` for one number, ``b`` for a yes or no, ``c`` for ten classes.
         width: of the features.
         size: samples per batch.
     """

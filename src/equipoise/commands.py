@@ -30,7 +30,7 @@ Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Runs at a time; 
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
         typer.echo(f"equipoise {__version__}")
         raise typer.Exit
@@ -57,7 +57,7 @@ def _study(
     ] = None,
     gramian_every: Annotated[
         int,
-        typer.Option(help="Conflict statistics of methods without a Gramian: in every such step; 0 for never."),
+        typer.Option(help="For methods without a Gramian: steps from one look at conflicts to the next; 0 for none."),
     ] = 10,
 ) -> None:
     """Compare methods over seeds, with single-task training as the baseline.
@@ -93,7 +93,7 @@ def _study(
 def _sweep(
     problem: Annotated[str, typer.Argument(help="A problem by name (digits), path/to/file.py:name, or package.module:name.")],
     method: Annotated[
-        str, typer.Option("--method", "-m", help='What is swept, such as "ls" or "cagrad"; options written here are fixed.')
+        str, typer.Option("--method", "-m", help='What to sweep, such as "ls" or "cagrad"; options written here are fixed.')
     ] = "ls",
     budget: Annotated[int, typer.Option("--budget", "-b", help="Trials in all.")] = 30,
     objectives: Annotated[
@@ -103,7 +103,7 @@ def _sweep(
         list[str] | None,
         typer.Option("--sweep", help='Ranges: "c=0:1", "alpha=0.1:10:log", "rescale=true|false", "weights=dirichlet".'),
     ] = None,
-    compare: Annotated[str, typer.Option("--compare", "-c", help="Methods that the sweep is held against.")] = "ls",
+    compare: Annotated[str, typer.Option("--compare", "-c", help="Methods to compare the sweep with.")] = "ls",
     seeds: Annotated[
         str, typer.Option("--seeds", "-s", help='Seeds that judge: how many ("3": 0, 1, 2), a range "5-9", a list "1,4".')
     ] = "3",
@@ -122,7 +122,7 @@ def _sweep(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the search; none of those that judge.")] = 1000,
 ) -> None:
-    """Sweep fixed weights, or a method's options, and hold the best trials against other methods.
+    """Sweep fixed weights, or a method's options, and compare the best trials with other methods.
 
     Started again it goes on where it was, also with a larger budget; several processes may work in one folder.
     """

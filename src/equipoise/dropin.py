@@ -51,8 +51,8 @@ def backward(
             The first call fixes a balancer's tasks, unless they are declared; later ones may bring a subset, by name.
         balancer: kept by you from step to step, for many have a memory; or one that has none by name, as text or as a
             :class:`~equipoise.MethodSpec`: ``"fairgrad:alpha=2"``.
-        shared: a module or parameters; left out, the leaves that two or more losses reach. Saying it saves a look at
-            the graph.
+        shared: a module or parameters; left out, the leaves that two or more losses reach. Passing it saves a search
+            of the graph.
         tasks: all tasks in their order, to declare them before the first batch that holds them all.
         scaler: a gradient scaler, if ``.grad`` is to come out scaled by it. The losses must not be scaled already.
         check_finite: raise on losses and gradients that are not finite.

@@ -235,7 +235,7 @@ def as_teleport(teleport: Nested | str) -> Nested:
     """Reads ``"cost(start=3)"``; what is read already stays as it is.
 
     Raises:
-        InputError: text of another form, or none of the two.
+        InputError: text of another form, or neither text nor a teleport.
     """
     if isinstance(teleport, str):
         teleport = Nested(*_read_call(teleport, teleport))

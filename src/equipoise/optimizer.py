@@ -36,7 +36,7 @@ class Teleport(Protocol):
         """Called when ``.grad`` is complete (unscaled and clipped), just before the torch optimizer steps."""
 
     def after_step(self, mtl: MultiTaskOptimizer, batches: tuple[Any, ...]) -> Any:
-        """Called after every step that was taken; ``mtl.last`` tells of it, and ``.grad`` is still there.
+        """Called after every step that was taken; ``mtl.last`` reports on it, and ``.grad`` is still there.
 
         What it returns becomes ``mtl.last.teleport``.
         """
@@ -127,7 +127,7 @@ class MultiTaskOptimizer:
         if batched is not None and batched < 0:
             raise InputError(f"batched must be at least 0; got {batched}")
         if teleport is not None and (isinstance(teleport, type) or not hasattr(teleport, "after_step")):
-            raise InputError(f"teleport must be such as equipoise.COST(), an instance; got {teleport!r}")
+            raise InputError(f"teleport must be an instance such as equipoise.COST(); got {teleport!r}")
         _check_belongs(objective, optimizer)
         self.objective = objective
         self.optimizer = optimizer
@@ -219,7 +219,7 @@ class MultiTaskOptimizer:
         return dict(zip(report.tasks, report.losses.unbind(), strict=True))
 
     def end_epoch(self) -> None:
-        """Says that a pass over the data is over; balancers that think in epochs need to know."""
+        """Says that a pass over the data is over; balancers and teleports that count epochs need it."""
         self.balancer.end_epoch()
         if self.teleport is not None:
             self.teleport.end_epoch()

@@ -31,7 +31,7 @@ def as_losses(losses: Losses, names: Sequence[str] | None = None) -> dict[str, L
         A dictionary in the order given.
 
     Raises:
-        InputError: no losses at all, something that is no loss, or as many names as losses are not there.
+        InputError: no losses at all, something that is no loss, or more or fewer names than losses.
 
     Example:
         >>> import torch

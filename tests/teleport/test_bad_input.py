@@ -249,7 +249,7 @@ def test_an_inner_optimizer_that_goes_astray_is_refused() -> None:
 def test_what_is_no_teleport_is_refused_at_once(teleport: Any) -> None:
     model = problems.Heads()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    with pytest.raises(eq.InputError, match=r"teleport must be such as equipoise.COST\(\), an instance"):
+    with pytest.raises(eq.InputError, match=r"teleport must be an instance such as equipoise.COST\(\)"):
         eq.MultiTaskOptimizer(eq.Objective(model, problems.losses), optimizer, "mgda", teleport=teleport)
 
 

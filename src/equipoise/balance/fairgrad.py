@@ -21,7 +21,7 @@ __all__ = ["FairGrad"]
     promise=(
         "every loss decreases to first order; `alpha` goes from the sum (near 0) over Nash (1) to the worst-off task (large)"
     ),
-    serves="as `nash-mtl`, with a say in how much fairness",
+    serves="as `nash-mtl`, where you want to choose how much fairness",
     caveats=(
         "for `alpha` = 1 as `nash-mtl`; above 1 the step gets *longer* as gradients vanish, so clip; other than at 1 "
         "the units of a loss matter"

@@ -38,7 +38,7 @@ class IMTLL(LossBalancer):
     stays the user's. With s = −log σ² this is twice the objective of :class:`~equipoise.UW`, and Adam does
     not see the factor: at equal learning rates the weights are twice as large, and nothing else differs.
 
-    For a loss that stays at 0 or below, the objective has no minimum in s_k, and its weight grows for ever.
+    For a loss that stays at 0 or below, the objective has no minimum in s_k, and its weight grows without bound.
 
     Args:
         learning_rate: of Adam on s.

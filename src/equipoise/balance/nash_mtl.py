@@ -36,7 +36,7 @@ class NashMTL(GramianBalancer):
     Args:
         update_every: solve for new weights every so many steps only and keep them in between, when a step costs one
             ordinary backward (Nash-MTL-50 in the paper's appendix is ``update_every=50``). Kept weights apply to the
-            shared parameters; task-specific ones get their own task's gradient as ever.
+            shared parameters; task-specific ones get their own task's gradient as always.
         max_norm: clip the shared direction to this norm, as the released code does (1.0 there); not clipped if left out.
 
     Raises:

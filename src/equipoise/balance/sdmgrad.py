@@ -59,7 +59,7 @@ class SDMGrad(DoubleSampling):
         lam: λ ≥ 0; 0 is the common descent direction of :class:`~equipoise.MGDA`, large values tend to the mean gradient.
         steps: inner steps of w.
         learning_rate: β, of the inner steps.
-        momentum: of the inner steps; begins anew in every training step.
+        momentum: of the inner steps; starts again in every training step.
         normalize: divide the products by the squared mean norm; off as in the paper's equations.
 
     Raises:

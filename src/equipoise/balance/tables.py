@@ -2,7 +2,7 @@
 
 README and guide have tables, between ``<!-- methods: KIND -->`` and ``<!-- end of methods -->``. Two ``__init__.py`` have
 lists of the classes, so that type checkers and editors know what is found by scanning a folder, between ``# methods: KIND`` and
-``# end of methods``. What is between them is written anew.
+``# end of methods``. This module rewrites what is between them.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def source(kind: str) -> str:
 
 
 def filled(text: str) -> str:
-    """A page with its tables of methods written anew, or a Python file with its lists."""
+    """A page with its tables of methods rewritten, or a Python file with its lists."""
 
     def anew(match: re.Match[str]) -> str:
         made = table(match[2]) if match[1].startswith("<") else source(match[2])

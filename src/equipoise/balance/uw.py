@@ -33,7 +33,7 @@ class UW(LossBalancer):
 
     The gradient with respect to s_k is ½(1 − exp(−s_k) ℓ_k), so s needs no backward pass. In the paper s is learned by the
     model's own optimizer; here it has an Adam of its own, because the optimizer stays the user's. Losses should not be
-    negative: for one that stays below 0 the objective has no minimum in s_k, and its weight grows for ever.
+    negative: for one that stays below 0 the objective has no minimum in s_k, and its weight grows without bound.
 
     Args:
         learning_rate: of Adam on s.

@@ -70,7 +70,7 @@ def learn_from_losses(
     initial: float,
     learning_rate: float,
 ) -> tuple[Tensor, Tensor]:
-    """One step of :func:`vector_adam` on a number a task, for the tasks that a step's batch holds.
+    """One step of :func:`vector_adam` on one number per task, for the tasks that a step's batch holds.
 
     Args:
         values: ``[K]``; ``None`` before the first step.

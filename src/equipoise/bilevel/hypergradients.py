@@ -198,7 +198,7 @@ def _one(unroll: _Unroll, omega: list[Tensor], batch: Any, values: list[Tensor])
 def _products(
     used: Sequence[tuple[int, Tensor]], adjoints: Sequence[Sequence[Tensor]], inputs: Sequence[Tensor], batched: bool
 ) -> list[list[Tensor | None]]:
-    """Products of the adjoints with the second derivatives of f: a row an objective, an entry an input."""
+    """Products of the adjoints with the second derivatives of f: one row per objective, one entry per input."""
     # A gradient that does not depend on the variables (f linear in them) has no second derivative.
     curved = [(position, gradient) for position, gradient in used if gradient.requires_grad]
     if not curved:

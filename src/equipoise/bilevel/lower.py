@@ -81,7 +81,7 @@ def descend(
 def lower_gradients(
     problem: BilevelProblem, value: Tensor, lower: Sequence[Tensor], *, create_graph: bool = False
 ) -> list[Tensor | None]:
-    """∇_ω f, an entry a variable; ``None`` for variables that f does not depend on.
+    """∇_ω f, one entry per variable; ``None`` for variables that f does not depend on.
 
     Raises:
         InputError: f depends on none of them.

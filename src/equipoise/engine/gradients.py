@@ -25,7 +25,7 @@ _ALIGNMENT = 16
 
 
 class TaskGradients:
-    """Task gradients with respect to the shared parameters, a row a task.
+    """Task gradients with respect to the shared parameters, one row per task.
 
     Attributes:
         rows: ``[K, P]``, with padding between the parameters.
@@ -152,13 +152,13 @@ class TaskGradients:
                         self._write(row, position, piece)
 
     def add(self, row: int, pieces: Sequence[Tensor | None]) -> None:
-        """Adds something to a row, an entry a parameter; to be called within :meth:`recording`."""
+        """Adds something to a row, one entry per parameter; to be called within :meth:`recording`."""
         for position, piece in enumerate(pieces):
             if piece is not None:
                 self._write(row, position, piece)
 
     def subtract(self, row: int, pieces: Sequence[Tensor | None]) -> None:
-        """Takes something away from a row, an entry a parameter; to be called within :meth:`recording`."""
+        """Takes something away from a row, one entry per parameter; to be called within :meth:`recording`."""
         for position, piece in enumerate(pieces):
             if piece is not None:
                 self._write(row, position, -piece)

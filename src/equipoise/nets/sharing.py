@@ -273,7 +273,7 @@ class MMoE(nn.Module):
             Task → output.
 
         Raises:
-            InputError: a gate that does not give a number an expert.
+            InputError: a gate that does not give one number per expert.
         """
         known = self.features(inputs)
         return {task: head(self._mixture(task, inputs, known)) for task, head in self.heads.items()}

@@ -67,7 +67,7 @@ class Pulling:
         """Adds to ``.grad``, which holds the tasks' own gradients by now.
 
         Args:
-            engine: with a row a task.
+            engine: with one row per task.
             weights: the decision ``[k]``.
             gramian: of the task gradients, ``[k, k]``.
             seen: losses and how often each was seen.

@@ -66,7 +66,7 @@ class _Learned(NamedTuple):
     checked="the released code's numbers, draws, equations",
 )
 class BayesAggMTL(OnFeatures, GradientBalancer):
-    """Takes the tasks' gradients by the shared features h for random, as the parameters of their heads are uncertain.
+    """Treats the tasks' gradients by the shared features h as random, because the parameters of their heads are uncertain.
 
     **Posterior.** The parameters w̃ of a task's head, a linear layer on h̃ = (h, 1), have the prior N(0, γI). A batch multiplies
     their density by its likelihood: exactly a Gaussian for squared errors (precision Λ += Σ h̃h̃ᵀ/σ²), and for classes one to

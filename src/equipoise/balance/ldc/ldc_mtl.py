@@ -83,7 +83,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
 
     ``double_loop=True`` is Algorithm 2: ∇_W g(W, z_N) is taken away from W's step, z_N being N gradient steps
     z ← z − β λ ∇_z g away from the model, by substitution. It needs :class:`~equipoise.MultiTaskOptimizer` and N + 1
-    evaluations of the losses and N of their gradients more; ``report`` then holds both gradients' norms.
+    more evaluations of the losses and N more of their gradients; ``report`` then holds both gradients' norms.
 
     A batch that lacks tasks takes the gaps between those that are neighbours in it, and shares that add up over them.
 

@@ -58,7 +58,7 @@ class Rotations(nn.Module):
         if size is not None and size < 1:
             raise InputError(f"size must be a number of channels from 1 on; got {size}")
         if dim == 0:
-            raise InputError("dim must not be 0, which is that of the samples; channels are at 1 or -1, say")
+            raise InputError("dim must not be 0, which is that of the samples; channels are at 1 or -1, for example")
         if start not in ("identity", "random"):
             raise InputError(f'start must be "identity" or "random"; got "{start}"')
         self.size = size

@@ -75,11 +75,11 @@ class RotoGrad(OnFeatures, GramianBalancer):
         features: the module, or its dotted name in the model, whose output z all heads start from: one tensor.
         heads: task → the module, or its dotted name, that is given z as its first argument, as it is.
         rotations: made by you, for a model or loss function that calls ``rotations(z, "task")`` itself; in place of ``heads``.
-        learning_rate: of Adam on the rotations, an angle a step.
+        learning_rate: of Adam on the rotations, an angle per step.
         size: how many of the features' channels are rotated; all if left out.
         dim: where the features have their channels; see :class:`Rotations`.
         norms: ``False`` leaves the tasks' gradients as long as they are (the paper's rotations alone; all weights 1).
-        burn_in: after so many steps, the norms "at the start" are taken anew; 20 in the released code.
+        burn_in: after so many steps, the norms "at the start" are taken again; 20 in the released code.
         start: ``"identity"`` or ``"random"`` rotations.
         seed: of random ones.
 

@@ -95,7 +95,7 @@ class Evaluator(ABC):
 
     @abstractmethod
     def __call__(self, points: Array) -> list[Answer]:
-        """Evaluates every row; an answer a row, in their order."""
+        """Evaluates every row; one answer per row, in their order."""
 
 
 class _Here(Evaluator):
@@ -112,7 +112,7 @@ class _Here(Evaluator):
 
 
 class _Parts(Evaluator):
-    """In several workers: a row a job, or a part of the batch each where the function takes batches."""
+    """In several workers: one row per job, or a part of the batch each where the function takes batches."""
 
     def __init__(self, workers: int, batched: bool) -> None:
         self._workers = workers

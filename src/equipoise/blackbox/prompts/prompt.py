@@ -1,4 +1,4 @@
-"""A prompt of a model that can only be queried, as a black-box problem with an objective a task."""
+"""A prompt of a model that can only be queried, as a black-box problem with one objective per task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NORMAL: an encoder, a flow, and a head a task."""
+"""NORMAL: an encoder, a flow, and one head per task."""
 
 from __future__ import annotations
 
