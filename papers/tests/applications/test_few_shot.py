@@ -118,7 +118,7 @@ def test_the_table_says_what_was_found(outcomes: dict[str, FewShotOutcome]) -> N
         (lambda: Episodes(digit_images(), [1, 1, 2], ways=2, shots=1, queries=1, seed=0), "different classes"),
         (lambda: Episodes(digit_images(), [1], ways=2, shots=1, queries=1, seed=0), "2 ways need at least"),
         (lambda: Episodes(digit_images(), [1, 2], ways=2, shots=150, queries=50, seed=0), "class 1 has 182 images"),
-        (lambda: Episodes(digit_images(), [1, 2], ways=2, shots=0, queries=1, seed=0), "shots and queries must be from 1"),
+        (lambda: Episodes(digit_images(), [1, 2], ways=2, shots=0, queries=1, seed=0), "shots and queries must be at least 1"),
     ],
 )
 def test_bad_input(call: Callable[[], Any], says: str) -> None:

@@ -91,7 +91,7 @@ def test_real_data_is_not_mixed_with_rendered(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"train": 0}, "expected at least one to train on"),
+        ({"train": 0}, "train must be at least 1"),
         ({"val": -1}, "val and test at least 0"),
         ({"jobs": 0}, "jobs is 0"),
         ({"kind": "street"}, 'Did you mean "streets"?'),
