@@ -30,6 +30,7 @@ class Registry(Generic[T]):
         owner: tells whose an entry is. A name can be given a new entry of the same owner, as when a notebook's cell is run
             again.
         error: what to raise for an unknown name.
+        hint: what else could be given, for the end of that message.
 
     Example:
         >>> colors = Registry[int]("color")
@@ -51,6 +52,7 @@ class Registry(Generic[T]):
         read: Callable[[str, object], T] | None = None,
         owner: Callable[[T], object] = repr,
         error: type[InputError] = UnknownMethodError,
+        hint: str = "",
     ) -> None:
         self.kind = kind
         self.group = group
@@ -58,6 +60,7 @@ class Registry(Generic[T]):
         self._read = read
         self._owner = owner
         self._error = error
+        self._hint = hint
         self._filled = fill is None
         self._entries: dict[str, T] = {}
         self._names: dict[str, str] = {}
@@ -84,9 +87,10 @@ class Registry(Generic[T]):
         self._names |= dict.fromkeys(keys, keys[0])
 
     def remove(self, name: str) -> None:
-        """Forgets an entry with all its names."""
+        """Forgets an entry with all its names; an entry point brings its own back when it is looked for again."""
         key = self._names[folded(name)]
         del self._entries[key]
+        self._loaded = {point for point in self._loaded if folded(point.name) != key}
         self._names = {alias: own for alias, own in self._names.items() if own != key}
 
     def fill(self) -> None:
@@ -115,11 +119,12 @@ class Registry(Generic[T]):
             for point in points:
                 if folded(point.name) == key:
                     self._load(point)
-            if key not in self._names:
-                self._load_all(points)  # an alias, perhaps
+            if key not in self._names and self._read is None:
+                self._load_all(points)  # what registers itself may have aliases
         if key not in self._names:
-            known = ", ".join(sorted(self._entries))
-            raise self._error(f'there is no {self.kind} "{name}".{near_misses(key, self._names)} Known: {known}')
+            known = sorted({*self._entries, *(folded(point.name) for point in self._points())})
+            misses = near_misses(key, {*self._names, *known})
+            raise self._error(f'there is no {self.kind} "{name}".{misses} Known: {", ".join(known)}{self._hint}')
         return self._entries[self._names[key]]
 
     def names(self) -> tuple[str, ...]:
@@ -127,6 +132,11 @@ class Registry(Generic[T]):
         self.fill()
         self._load_all(self._points())
         return tuple(self._entries)
+
+    def known(self) -> tuple[str, ...]:
+        """All names, those of other distributions last and as their entry points have them: nothing of these is imported."""
+        self.fill()
+        return (*self._entries, *sorted({folded(point.name) for point in self._points()} - self._names.keys()))
 
     def own(self) -> tuple[T, ...]:
         """The entries that are there already, without looking for other distributions."""

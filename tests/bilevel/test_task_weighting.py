@@ -464,7 +464,7 @@ def test_bad_arguments(solver, options, error, message):
 
 
 def test_bad_steps():
-    with pytest.raises(InputError, match="give one of both"):
+    with pytest.raises(InputError, match="give only one of them"):
         made("forum", validation=[batch(1)]).step(batch(0), batch(1))
     with pytest.raises(InputError, match="validation loader is empty"):
         made("forum", validation=[]).step(batch(0))

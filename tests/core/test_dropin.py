@@ -124,5 +124,5 @@ def test_the_buffer_is_used_again() -> None:
     pointers = set()
     for _ in range(3):
         eq.backward(losses(model, batch()), balancer)
-        pointers.add(_known[id(balancer)]._by_gradients._engine.rows.data_ptr())
+        pointers.add(_known[id(balancer)]._by_gradients.buffer.engine.rows.data_ptr())
     assert len(pointers) == 1

@@ -57,7 +57,7 @@ def test_type_checkers_know_every_balancer(module: str) -> None:
 
     text = Path(sys.modules[module].__file__ or "").read_text(encoding="utf-8")
     assert "# methods: classes" in text
-    assert filled(text) == text, "write the lists anew: make tables"
+    assert filled(text) == text, "write the lists again: make tables"
 
 
 def test_rooms_and_names() -> None:

@@ -13,18 +13,18 @@ from equipoise.balance.tables import filled, table
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "papers" / "docs").glob("*.md")])
 # Whatever other tests or the guide itself register does not belong into its tables.
-SHELF = {info.name: info for info in eq.methods() if info.cls.__module__.startswith("equipoise.")}
+METHODS = {info.name: info for info in eq.methods() if info.cls.__module__.startswith("equipoise.")}
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/choosing-a-method.md"])
 def test_the_tables_of_methods_are_what_the_registry_says(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert "<!-- methods: " in text
-    assert filled(text) == text, "write the tables anew: make tables"
+    assert filled(text) == text, "write the tables again: make tables"
 
 
 def test_every_method_says_what_the_tables_need() -> None:
-    for info in SHELF.values():
+    for info in METHODS.values():
         assert getattr(eq, info.cls.__name__) is info.cls
         for fact in ("summary", "paper", "price", "promise", "serves", "caveats", "adds_up_to", "checked"):
             assert getattr(info, fact), f"{info.name} does not say its {fact}"

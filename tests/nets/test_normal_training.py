@@ -118,11 +118,9 @@ def test_methods_for_heads_on_the_encoders_output_refuse_it() -> None:
         optimizer_of(model(), eq.BayesAggMTL(**parts, targets=targets)).step(batch())
 
 
-@pytest.mark.parametrize("options", [{"batched": 0}, {"gradients": "features"}], ids=["batched", "features"])
+@pytest.mark.parametrize("options", [{"batched": 0}, {"features": "encoder"}], ids=["batched", "features"])
 def test_other_ways_to_differentiate(options: dict[str, Any]) -> None:
     network = model()
-    if "gradients" in options:
-        options = {**options, "features": network.encoder}
     mtl = optimizer_of(network, eq.CAGrad(), **options)
     expected = own_gradients(network)
     mtl.step(batch())

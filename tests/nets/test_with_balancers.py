@@ -109,11 +109,13 @@ def losses(model: nn.Module, batch: Any) -> dict[str, Tensor]:
     }
 
 
-def set_up(name: str, balancer: Any, **arguments: Any) -> tuple[nn.Module, Any, eq.MultiTaskOptimizer]:
+def set_up(
+    name: str, balancer: Any, *, features: bool = False, **arguments: Any
+) -> tuple[nn.Module, Any, eq.MultiTaskOptimizer]:
     build, batch, _ = CASES[name]
     network = build()
     optimizer = torch.optim.SGD(network.parameters(), 1e-2)
-    if arguments.get("gradients") == "features":
+    if features:
         arguments["features"] = network.features
     return network, batch(), eq.MultiTaskOptimizer(eq.Objective(network, losses), optimizer, balancer, **arguments)
 
@@ -172,9 +174,9 @@ def test_the_losses_can_be_evaluated_at_other_parameters(name: str) -> None:
 @pytest.mark.parametrize("name", WITH_FEATURES)
 def test_with_equal_weights_the_features_route_gives_the_same_gradients(name: str) -> None:
     gradients = []
-    for arguments in ({}, {"gradients": "features"}):
+    for features in (False, True):
         torch.manual_seed(3)
-        network, batch, mtl = set_up(name, Equal(), **arguments)
+        network, batch, mtl = set_up(name, Equal(), features=features)
         for module in network.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0

@@ -2,10 +2,12 @@ import dataclasses
 import sys
 
 import pytest
+from tests.distributions import install
 
 from equipoise.errors import InputError
 from equipoise.metrics import Metric
 from equipoise.study import Problem, find_problem, problems
+from equipoise.study.problems import PROBLEMS
 
 
 def test_built_in():
@@ -28,6 +30,27 @@ def test_files_and_modules(tiny_path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     assert find_problem("own_module:problem").name == "tiny"
+
+
+def test_problems_of_other_distributions(tiny_path, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    points = (
+        "[equipoise.problems]\nfar-tiny = far_tiny:problem\nfar-int = far_tiny:not_a_problem\nfar-gone = far_gone:problem\n"
+    )
+    install(tmp_path, "far-tiny", points, far_tiny=tiny_path.read_text(encoding="utf-8"))
+    assert problems()[0] == "digits"
+    assert {"far-tiny", "far-int", "far-gone"} <= set(problems())
+    assert "far_tiny" not in sys.modules  # listing imports nothing
+    with pytest.raises(InputError, match=r'no problem "far-tinny"\. Did you mean "far-tiny"'):
+        find_problem("far-tinny")
+    assert "far_tiny" not in sys.modules
+    assert find_problem("Far_Tiny").name == "tiny"
+    with pytest.raises(InputError, match='"far-int" is a int; expected an equipoise'):
+        find_problem("far-int")
+    with pytest.raises(InputError, match='the problem "far-gone" of far-tiny cannot be used: No module named'):
+        find_problem("far-gone")
+    for name in ("far-tiny", "far-int"):
+        PROBLEMS.remove(name)
 
 
 @pytest.mark.parametrize(

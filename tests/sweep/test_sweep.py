@@ -11,6 +11,8 @@ from equipoise.sweep import Outcome, Sweep
 from equipoise.sweep.report import content, verdicts
 from equipoise.sweep.trials import load_trials
 
+pytestmark = pytest.mark.usefixtures("one_template")
+
 
 def crawling():
     """A method that hardly moves, and so stays far from the front."""
@@ -18,16 +20,18 @@ def crawling():
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory, tug, quiet):
+def done(tmp_path_factory, templates, tug, quiet):
     """A finished sweep of the weights; tests only read it."""
     folder = tmp_path_factory.mktemp("sweep") / "study"
     compare = ["ls", ("crawling", crawling)]
     # What a study has done already is shared.
-    Study(tug, compare[1:], 2, folder=folder, jobs=2, console=quiet).run()
+    with templates.used():
+        Study(tug, compare[1:], 2, folder=folder, jobs=2, console=quiet).run()
     times = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
     assert len(times) == 6
     sweep = Sweep(tug, "ls", budget=8, compare=compare, seeds=2, confirm=3, jobs=2, folder=folder, console=quiet)
-    outcome = sweep.run()
+    with templates.used():
+        outcome = sweep.run()
     assert {path: path.stat().st_mtime_ns for path in times} == times
     sweep.report()
     return sweep, outcome

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from itertools import product
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from equipoise.errors import InputError, UnknownOptionError
+from equipoise.method import Nested
 from equipoise.teleport import (
     COST,
     DELTAS,
@@ -32,14 +32,6 @@ from equipoise.teleport import (
     Search,
 )
 from equipoise.teleport.text import cost_of, options_of, shortest
-
-
-@dataclass(frozen=True)
-class Word:
-    """``name(option=value)``, as a parser gives it."""
-
-    name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def test_options_reach_the_group_that_has_them() -> None:
@@ -66,10 +58,13 @@ def test_options_reach_the_group_that_has_them() -> None:
 @pytest.mark.parametrize(
     ("nested", "flat"),
     [
-        ({"delta": Word("oft", {"blocks": 2})}, {"delta": "oft", "blocks": 2}),
-        ({"trigger": Word("majority", {"fraction": 0.6})}, {"trigger": "majority", "fraction": 0.6}),
-        ({"formulation": Word("Paper", {"gamma": 0.2}), "radius": 0.3}, {"formulation": "paper", "gamma": 0.2, "radius": 0.3}),
-        ({"history": Word("keep")}, {"history": "keep"}),
+        ({"delta": Nested("oft", {"blocks": 2})}, {"delta": "oft", "blocks": 2}),
+        ({"trigger": Nested("majority", {"fraction": 0.6})}, {"trigger": "majority", "fraction": 0.6}),
+        (
+            {"formulation": Nested("Paper", {"gamma": 0.2}), "radius": 0.3},
+            {"formulation": "paper", "gamma": 0.2, "radius": 0.3},
+        ),
+        ({"history": Nested("keep")}, {"history": "keep"}),
     ],
 )
 def test_options_in_brackets_are_the_same_as_flat_ones(nested: dict[str, Any], flat: dict[str, Any]) -> None:
@@ -133,14 +128,14 @@ def test_the_default_delta_is_the_default_however_it_is_said() -> None:
 
 
 def test_an_inner_optimizer_with_options_of_its_own() -> None:
-    cost = cost_of({"optimizer": Word("SGD", {"momentum": 0.9, "nesterov": True})})
+    cost = cost_of({"optimizer": Nested("SGD", {"momentum": 0.9, "nesterov": True})})
     inner = cost.search.optimizer([torch.zeros(2, requires_grad=True)], lr=0.1)
     assert isinstance(inner, torch.optim.SGD)
     assert (inner.defaults["lr"], inner.defaults["momentum"], inner.defaults["nesterov"]) == (0.1, 0.9, True)
     assert options_of(cost)["optimizer"] == "sgd(momentum=0.9,nesterov=True)"
     assert shortest({"optimizer": "adam"}) == {}
     with pytest.raises(InputError, match='the optimizer "sgd" cannot be made'):
-        cost_of({"optimizer": Word("sgd", {"momentun": 0.9})})
+        cost_of({"optimizer": Nested("sgd", {"momentun": 0.9})})
     with pytest.raises(InputError, match='torch has no optimizer "lbfgs"'):
         cost_of({"optimizer": "lbfgs"})
 
@@ -152,10 +147,10 @@ def test_a_seed_stays() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"delta": Word("oft", {"block": 2})}, 'the delta "oft" has no option "block". Did you mean "blocks"'),
-        ({"delta": Word("dense", {"rank": 2})}, 'the delta "dense" has no option "rank". It has none'),
+        ({"delta": Nested("oft", {"block": 2})}, 'the delta "oft" has no option "block". Did you mean "blocks"'),
+        ({"delta": Nested("dense", {"rank": 2})}, 'the delta "dense" has no option "rank". It has none'),
         (
-            {"trigger": Word("majority", {"fraction": 0.1}), "fraction": 0.2},
+            {"trigger": Nested("majority", {"fraction": 0.1}), "fraction": 0.2},
             'the option "fraction" of the trigger "majority" is given',
         ),
         ({"fractoin": 0.2, "trigger": "majority"}, 'COST has no option "fractoin". Did you mean "fraction"'),

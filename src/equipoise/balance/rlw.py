@@ -13,7 +13,7 @@ __all__ = ["RLW"]
 
 @register(
     "rlw",
-    summary="weights drawn anew every step: softmax of standard normals",
+    summary="weights drawn at random every step: softmax of standard normals",
     paper="Lin et al., Reasonable Effectiveness of Random Weighting, TMLR 2022",
     aliases=("random-loss-weighting",),
     price="1 backward",

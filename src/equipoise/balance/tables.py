@@ -91,12 +91,12 @@ def source(kind: str) -> str:
 def filled(text: str) -> str:
     """A page with its tables of methods rewritten, or a Python file with its lists."""
 
-    def anew(match: re.Match[str]) -> str:
+    def rewritten(match: re.Match[str]) -> str:
         made = table(match[2]) if match[1].startswith("<") else source(match[2])
         return f"{match[1]}\n{made}{match[3]}"
 
     for start, end in (("<!-- methods: (\\w+) -->", "<!-- end of methods -->"), ("# methods: (\\w+)", "# end of methods")):
-        text = re.sub(rf"(^{start})\n.*?(^{end}$)", anew, text, flags=re.DOTALL | re.MULTILINE)
+        text = re.sub(rf"(^{start})\n.*?(^{end}$)", rewritten, text, flags=re.DOTALL | re.MULTILINE)
     return text
 
 

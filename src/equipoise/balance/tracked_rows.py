@@ -2,7 +2,7 @@
 
 A decision must not change the memory, for the step may still fail. So it computes what it needs row by row, in one spare
 vector ``[P]``, and holds on to the step's gradients until :meth:`~equipoise.balance.base.Balancer.update` moves the memory in
-place. The engine writes these gradients anew only in the next step.
+place. The engine overwrites these gradients only in the next step.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class BilevelSolver(ABC):
 
         Args:
             lower_batches: batches for ``lower``, one per lower step; an iterator is advanced by as many as are needed, a list
-                begins anew in every call, ``None`` stands for functions that need no data.
+                starts again in every call, ``None`` stands for functions that need no data.
             upper_batch: the batch for ``upper``.
 
         Returns:

@@ -11,7 +11,7 @@ __all__ = ["endless", "take"]
 
 
 def take(batches: Iterable[Any] | None, count: int) -> list[Any]:
-    """The next ``count`` batches; of an iterator they are used up, a list begins anew each time.
+    """The next ``count`` batches; of an iterator they are used up, a list starts again each time.
 
     Args:
         batches: an iterator, an iterable, or ``None`` for functions that need no data.

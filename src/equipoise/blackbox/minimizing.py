@@ -1,4 +1,4 @@
-"""The loop around an optimizer: evaluation, limits, progress, checkpoints, and what comes out."""
+"""The loop around an optimizer: evaluation, limits, progress, checkpoints, and the result."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def minimize(
         f: from a point [d] to outputs [m], or, ``batched``, from points [N, d] to outputs [N, m]; it sees NumPy arrays and
             returns NumPy, torch or lists.
         x0: where the search starts [d]; NumPy or torch.
-        method: ``"asmg"``, ``"asmg-ew"``, ``"es"``, ``"bes"``, ``"cma-es"``, ``"mmes"``, or an optimizer of one's own.
+        method: ``"asmg"``, ``"asmg-ew"``, ``"es"``, ``"bes"``, ``"cma-es"``, ``"mmes"``, or an optimizer of your own.
         iterations: the most to do in all. 1,000 where no limit is given.
         evaluations: the most points to evaluate in all; an iteration that would exceed it is not begun.
         seconds: the longest to go on in all; the iteration under way is finished.

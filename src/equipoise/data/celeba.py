@@ -123,9 +123,9 @@ def _lines(path: Path) -> Sequence[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataSetError(f"{path} cannot be read as text ({error}); get it anew from {SOURCE}") from error
+        raise DataSetError(f"{path} cannot be read as text ({error}); get it again from {SOURCE}") from error
     if not lines:
-        raise DataSetError(f"{path} is empty; get it anew from {SOURCE}")
+        raise DataSetError(f"{path} is empty; get it again from {SOURCE}")
     return lines
 
 
@@ -134,7 +134,7 @@ def _fields(line: str) -> list[str]:
 
 
 def _wrong(path: Path, number: int, what: str) -> DataSetError:
-    return DataSetError(f"line {number} of {path}: {what}; get the file anew from {SOURCE}")
+    return DataSetError(f"line {number} of {path}: {what}; get the file again from {SOURCE}")
 
 
 _SPLITS = ("train", "val", "test")
@@ -193,9 +193,9 @@ class CelebA(EpochDataset):
         split: ``"train"``, ``"val"`` or ``"test"``, by the published partition.
         size: pixels of an edge.
         cache: folder in which the resized images of this split are kept (N·3·size² bytes, 2.0 GB for the training split),
-            so that they are decoded but once; ``None`` to decode each time.
+            so that they are decoded only once; ``None`` to decode each time.
         workers: processes that fill the cache.
-        listed: ``other.listed`` of another split, so that the lists are read but once.
+        listed: ``other.listed`` of another split, so that the lists are read only once.
 
     Raises:
         InputError: another split, or a size below 1.
@@ -227,7 +227,7 @@ class CelebA(EpochDataset):
         self.listed = Listed.read(root) if listed is None else listed
         rows = np.flatnonzero(self.listed.parts == _SPLITS.index(split))
         if not len(rows):
-            raise DataSetError(f'the partition of {root} has no image of split "{split}"; get it anew from {SOURCE}')
+            raise DataSetError(f'the partition of {root} has no image of split "{split}"; get it again from {SOURCE}')
         self.split = split
         self.labels = torch.from_numpy(self.listed.labels[rows])
         names = [self.listed.files[row] for row in rows.tolist()]

@@ -33,7 +33,7 @@ def decode(path: str | Path, size: tuple[int, int]) -> NDArray[np.uint8]:
         with module.open(path) as file:
             image = file.convert("RGB")
     except (OSError, SyntaxError, ValueError, module.DecompressionBombError) as error:  # what Pillow's readers raise
-        raise DataSetError(f"{path} cannot be read as an image ({error}); get the file anew from its source") from error
+        raise DataSetError(f"{path} cannot be read as an image ({error}); get the file again from its source") from error
     height, width = size
     if image.size != (width, height):
         image = image.resize((width, height), module.Resampling.BILINEAR)
@@ -103,7 +103,7 @@ def cached_images(paths: Sequence[Path], size: tuple[int, int], folder: str | Pa
     """The file that holds these images decoded; it is written first if it is not there yet.
 
     It is a ``.npy`` file, uint8 ``[N, H, W, 3]``. Its name has a digest of the paths, of the files' sizes and times of
-    change, of ``size`` and of the format's version, so that changed images are decoded anew. It gets its name when
+    change, of ``size`` and of the format's version, so that changed images are decoded again. It gets its name when
     it is complete: an interrupted process leaves no broken cache. Of several processes one decodes and the others wait.
 
     Args:
@@ -134,7 +134,7 @@ def _digest(paths: Sequence[Path], size: tuple[int, int]) -> str:
         try:
             about = os.stat(path)
         except OSError as error:
-            raise DataSetError(f"the image {path} is not there ({error.strerror}); get it anew from its source") from error
+            raise DataSetError(f"the image {path} is not there ({error.strerror}); get it again from its source") from error
         digest.update(f"\n{os.path.abspath(path)} {about.st_size} {about.st_mtime_ns}".encode())
     return digest.hexdigest()[:24]
 

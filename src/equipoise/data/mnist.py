@@ -37,7 +37,7 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataSetError(f"{path} cannot be read ({error}); get the file anew from its source") from error
+        raise DataSetError(f"{path} cannot be read ({error}); get the file again from its source") from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTES:
         raise DataSetError(
             f"{path} starts with the bytes {content[:4].hex(' ') or 'of an empty file'}; an IDX file of unsigned "
@@ -45,12 +45,12 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
         )
     start = 4 + 4 * content[3]
     if len(content) < start:
-        raise DataSetError(f"{path} ends within its header, after {len(content)} bytes; get the file anew from its source")
+        raise DataSetError(f"{path} ends within its header, after {len(content)} bytes; get the file again from its source")
     shape = tuple(np.frombuffer(content[4:start], dtype=">u4").tolist())
     if len(content) != start + prod(shape):
         raise DataSetError(
             f"{path} has {len(content) - start} values, but its header says {'×'.join(map(str, shape))}; "
-            "get the file anew from its source"
+            "get the file again from its source"
         )
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy()
 
@@ -101,10 +101,10 @@ class MNIST(EpochDataset):
         if pixels.ndim != 3 or truth.ndim != 1 or len(pixels) != len(truth) or not len(truth):
             raise DataSetError(
                 f"{images} holds {_by(pixels.shape)} and {labels} {_by(truth.shape)} values; expected N×28×28 and N; "
-                f"to get both anew: {self.source}"
+                f"to get both again: {self.source}"
             )
         if truth.max() >= len(self.classes):
-            raise DataSetError(f"{labels} has the label {truth.max()}; expected 0 to 9; to get it anew: {self.source}")
+            raise DataSetError(f"{labels} has the label {truth.max()}; expected 0 to 9; to get it again: {self.source}")
         self.split = split
         self.pixels = torch.from_numpy(pixels)
         self.labels = torch.from_numpy(truth).long()

@@ -43,7 +43,7 @@ class Reach:
     def learn(self, seen: Reach) -> None:
         """Takes in what some tasks were seen to reach; what is known of the others stays."""
         if seen.alone.keys() >= self.alone.keys():
-            # All that was known is seen anew.
+            # All that was known is seen again.
             self.common, self.alone = list(seen.common), dict(seen.alone)
             return
         common = dict.fromkeys([*self.common, *seen.common])

@@ -53,7 +53,7 @@ def paired_comparison(one: Sequence[float], other: Sequence[float]) -> Compariso
         (3, 2.333, 0.0051)
     """
     if len(one) != len(other):
-        raise InputError(f"a paired comparison needs as many values on both sides; given: {len(one)} and {len(other)}")
+        raise InputError(f"a paired comparison needs equally many values on both sides; given: {len(one)} and {len(other)}")
     differences = spread(a - b for a, b in zip(one, other, strict=True))
     mean, std, n = differences.mean, differences.std, differences.n
     if n < 2 or math.isnan(mean):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from equipoise.data.celeba import ATTRIBUTES
 from equipoise.errors import InputError
-from equipoise.nets.heads import module_a_task
+from equipoise.nets.outputs import module_per_task
 
 __all__ = ["CELEBA_ATTRIBUTES", "CelebANet"]
 
@@ -63,7 +63,7 @@ class CelebANet(nn.Module):
             *_linear(top),
             *_linear(top),
         )
-        self.heads = module_a_task("heads", {task: nn.Linear(top, 1) for task in tasks})
+        self.heads = module_per_task("heads", {task: nn.Linear(top, 1) for task in tasks})
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Computes every attribute's logit.

@@ -27,7 +27,7 @@ class CleaningNet(HardSharing):
 
     Attributes:
         encoder: what the data sets share, ``[N, 1, 28, 28]`` or ``[N, 784]`` → ``[N, 256]``; it runs once for each data
-            set, so gradients with respect to it as ``features`` are not to be had.
+            set, so it cannot serve as ``features=``.
         heads: data set → head, ``[N, 256]`` → ``[N, classes]``.
 
     Raises:

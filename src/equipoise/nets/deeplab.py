@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from equipoise.nets.heads import module_a_task
-from equipoise.nets.outputs import NYUV2, Output, as_outputs
+from equipoise.nets.outputs import NYUV2, Output, as_outputs, module_per_task
 from equipoise.nets.resnet import ResNet
 
 __all__ = ["ASPP", "ASPPHead", "DeepLab"]
@@ -116,7 +115,7 @@ class DeepLab(nn.Module):
         super().__init__()
         self.outputs = as_outputs(tasks)
         self.features = ResNet(50, classifier=False, output_stride=8) if encoder is None else encoder
-        self.heads = module_a_task(
+        self.heads = module_per_task(
             "heads",
             {
                 task: ASPPHead(self.features.channels, output.channels, channels=channels, rates=rates, dropout=dropout)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.errors import InputError, require
-from equipoise.nets.heads import module_a_task
+from equipoise.nets.outputs import module_per_task
 
 __all__ = ["QM9_TASKS", "QM9Net"]
 
@@ -92,7 +92,7 @@ class QM9Net(nn.Module):
             if number < 1:
                 raise InputError(f"{name} must be a whole number from 1 on; got {number}")
         self.features = _Encoder(atom_features, bond_features, size, steps, hidden)
-        self.heads = module_a_task("heads", {task: nn.Linear(size, 1) for task in tasks})
+        self.heads = module_per_task("heads", {task: nn.Linear(size, 1) for task in tasks})
 
     def forward(self, molecules: Any) -> dict[str, Tensor]:
         """Computes every task's output.

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, max_unpool2d
 
 from equipoise.errors import InputError
-from equipoise.nets.heads import module_a_task
-from equipoise.nets.outputs import NYUV2, Output, as_outputs
+from equipoise.nets.outputs import NYUV2, Output, as_outputs, module_per_task
 
 __all__ = [
     "SegNet",
@@ -205,7 +204,7 @@ class SegNet(nn.Module):
         self.outputs = as_outputs(tasks)
         filters = filters_of(width)
         self.features = SegNetFeatures(filters)
-        self.heads = module_a_task(
+        self.heads = module_per_task(
             "heads", {task: prediction_head(filters[0], output.channels) for task, output in self.outputs.items()}
         )
         initialize(self)
@@ -281,8 +280,8 @@ class SegNetMTAN(nn.Module):
         self.features = SegNetTrunk(filters)
         self.encoder_transfer = nn.ModuleList(map(convolution, filters, (*filters[1:], filters[-1])))
         self.decoder_transfer = nn.ModuleList(map(convolution, filters[::-1], _decoded(filters)))
-        self.attention = module_a_task("attention", {task: _Attention(filters) for task in self.outputs})
-        self.heads = module_a_task(
+        self.attention = module_per_task("attention", {task: _Attention(filters) for task in self.outputs})
+        self.heads = module_per_task(
             "heads", {task: prediction_head(filters[0], output.channels) for task, output in self.outputs.items()}
         )
         initialize(self)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.errors import InputError, near_misses
-from equipoise.nets.heads import module_a_task
+from equipoise.nets.outputs import module_per_task
 
 __all__ = ["CrossStitch", "CrossStitchUnit", "HardSharing", "MMoE"]
 
@@ -45,7 +45,7 @@ class HardSharing(nn.Module):
         if not isinstance(encoder, nn.Module):
             raise InputError(f"encoder must be a module; got {type(encoder).__name__}")
         self.encoder = encoder
-        self.heads = module_a_task("heads", heads)
+        self.heads = module_per_task("heads", heads)
         self.own_inputs = own_inputs
 
     @property
@@ -176,11 +176,11 @@ class CrossStitch(nn.Module):
         between = lengths.pop() - 1
         if channels is not None and len(channels) != between:
             raise InputError(f"channels must be {between} numbers, one after each stage but the last; got {list(channels)}")
-        self.columns = module_a_task("columns", {task: nn.ModuleList(stages) for task, stages in columns.items()})
+        self.columns = module_per_task("columns", {task: nn.ModuleList(stages) for task, stages in columns.items()})
         self.units = nn.ModuleList(
             CrossStitchUnit(len(columns), None if channels is None else channels[place], own=own) for place in range(between)
         )
-        self.heads = module_a_task("heads", heads)
+        self.heads = module_per_task("heads", heads)
 
     def forward(self, inputs: Any) -> dict[str, Any]:
         """Computes every task's output.
@@ -253,7 +253,7 @@ class MMoE(nn.Module):
         if not len(experts):
             raise InputError("a mixture needs at least one expert; got none")
         self.features = _Experts(experts)
-        self.heads = module_a_task("heads", heads)
+        self.heads = module_per_task("heads", heads)
         if gates is None:
             if input_size is None or input_size < 1:
                 raise InputError(f"MMoE needs input_size, from 1 on, or gates; got input_size={input_size}")
@@ -261,7 +261,7 @@ class MMoE(nn.Module):
             gates = {task: nn.Sequential(nn.Flatten(), nn.Linear(size, len(experts), bias=False)) for task in heads}
         if set(gates) != set(heads):
             raise InputError(f"gates must be of the heads' tasks ({', '.join(heads)}); got {', '.join(gates)}")
-        self.gates = module_a_task("gates", gates)
+        self.gates = module_per_task("gates", gates)
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """Computes every task's output.

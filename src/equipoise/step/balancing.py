@@ -15,9 +15,9 @@ from equipoise.errors import InputError
 from equipoise.step.by_features import ByFeatures
 from equipoise.step.by_gradients import ByGradients
 from equipoise.step.by_losses import ByLosses
-from equipoise.step.context import Context
+from equipoise.step.context import Context, Turn
 from equipoise.step.report import StepReport
-from equipoise.step.source import FurtherSource, Source, Turn
+from equipoise.step.source import FurtherSource, Source
 from equipoise.tasks import Tasks
 
 __all__ = ["Balancing"]

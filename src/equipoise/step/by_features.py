@@ -10,22 +10,26 @@ from torch import Tensor, nn
 from equipoise.autocast import without_autocast
 from equipoise.balance.base import Observation
 from equipoise.balance.double_sampling import DoubleSampling
-from equipoise.balance.mixins import OnFeatures, PullsHeads
+from equipoise.balance.mixins import FeaturesObservation, OnFeatures, PullsHeads
 from equipoise.engine.features import FeatureGradients
 from equipoise.errors import InputError
-from equipoise.step.by_gradients import check_rows, select, task_seed, unscaled
-from equipoise.step.context import Context
-from equipoise.step.directing import direct_features
-from equipoise.step.finite import check_losses
+from equipoise.step.checking import check_gradients, check_losses, check_rows, looks_early
+from equipoise.step.context import Context, Turn
+from equipoise.step.deciding import decide_direction, decide_weights
 from equipoise.step.report import StepReport
+from equipoise.step.rows import select, task_seed, unscaled
 from equipoise.step.seen import SeenLosses
-from equipoise.step.source import Turn
 
 __all__ = ["ByFeatures"]
 
 
 class ByFeatures:
-    """Balances the gradients of the features and takes the result through the encoder."""
+    """Balances the gradients of the features and takes the result through the encoder.
+
+    Args:
+        context: tasks and parameters.
+        module: gives the features.
+    """
 
     def __init__(self, context: Context, module: nn.Module) -> None:
         self.context = context
@@ -34,67 +38,78 @@ class ByFeatures:
     def run(self, turn: Turn) -> tuple[StepReport, Observation]:
         """Fills ``.grad``; says what happened and what the balancer may learn from."""
         context, engine = self.context, self.engine
+        self._check(turn)
         seen = self._fill(turn)
         present, means = seen.present, seen.means()
         names = context.names(present)
         # Every process holds other samples, so the inner products over the joint batch are the sum of theirs.
         gramian = select(context.processes.sum(engine.gramian()), present)
         gramian = unscaled(gramian, torch.ones(len(present)), turn.scale)
-        overflow = check_rows(context, turn, gramian.diagonal(), means, names)
+        overflow = check_rows(turn, gramian.diagonal(), means, names)
         full = torch.zeros(len(context.tasks), dtype=torch.float64)
         weights: Tensor | None = None
         direction: Tensor | None = None
         if overflow or turn.balancer.needs == "gradients":
             full += 1.0
             if not overflow:
-                direction = direct_features(context, engine, turn, seen)
+                direction = self._direction(turn, seen)
         else:
-            weights = context.decide(turn, present, means, gramian=gramian)
+            weights = decide_weights(context, turn, present, means, gramian=gramian)
             full[list(present)] = weights.double().cpu()
         with without_autocast(engine.rows.device):
             if direction is None:
                 engine.deliver(full)
             else:
                 engine.deliver_direction(direction, full)
-        rows = self._rows(turn, present) if isinstance(turn.balancer, OnFeatures) and not overflow else None
+        rows = None
+        if isinstance(turn.balancer, OnFeatures) and not overflow:
+            # For a balancer that learns from them once the step is taken.
+            rows = self._rows(present)
+            rows = rows if turn.scale is None else rows / turn.scale.to(rows)
         context.processes.sum_gradients(context.everything())
-        context.check_gradients(turn, context.everything(), present)
+        check_gradients(context, turn, context.everything(), present)
         report = StepReport(names, means, weights, gramian, turn.step, skipped=overflow)
         return report, context.observation(turn, present, means, gramian, rows)
 
-    def _fill(self, turn: Turn) -> SeenLosses:
-        context, engine = self.context, self.engine
-        own = isinstance(turn.balancer, OnFeatures)
-        if turn.balancer.needs == "gradients" and not own:
+    def _check(self, turn: Turn) -> None:
+        """Refuses what gradients of features cannot serve."""
+        balancer, own = turn.balancer, isinstance(turn.balancer, OnFeatures)
+        if balancer.needs == "gradients" and not own:
             raise InputError(
-                f"features= gives balancers the Gramian of the features; {turn.balancer!r} needs the gradients themselves. "
+                f"features= gives balancers the Gramian of the features; {balancer!r} needs the gradients themselves. "
                 f"Leave features= out"
             )
-        if isinstance(turn.balancer, DoubleSampling):
+        if isinstance(balancer, DoubleSampling):
             raise InputError(
-                f"features= differentiates one batch per step; {turn.balancer!r} looks at further ones. Leave features= out"
+                f"features= differentiates one batch per step; {balancer!r} looks at further ones. Leave features= out"
             )
-        if isinstance(turn.balancer, PullsHeads) and turn.balancer.pulls:
+        if isinstance(balancer, PullsHeads) and balancer.pulls:
             raise InputError(
-                f"{turn.balancer!r} weighs the gradients of the shared parameters, which features= of the optimizer does not "
+                f"{balancer!r} weighs the gradients of the shared parameters, which features= of the optimizer does not "
                 f"take; the balancer has an option features= of its own"
             )
-        what = repr(turn.balancer) if own else "features="
         if turn.source.micro_batches > 1:
             raise InputError(
-                f"{what} takes one batch per step: the encoder is differentiated after the weights are known, so all "
-                f"micro-batches would have to be held" + ("" if own else ". Leave features= out to accumulate")
+                f"{self._what(turn)} takes one batch per step: the encoder is differentiated after the weights are known, so "
+                f"all micro-batches would have to be held" + ("" if own else ". Leave features= out to accumulate")
             )
+
+    def _what(self, turn: Turn) -> str:
+        """Who asked for gradients of features."""
+        return repr(turn.balancer) if isinstance(turn.balancer, OnFeatures) else "features="
+
+    def _fill(self, turn: Turn) -> SeenLosses:
+        context, engine = self.context, self.engine
         with engine.recorder.recording():
             losses = context.named(turn.source.losses(0))
         if any(not isinstance(loss, Tensor) for loss in losses.values()):
             raise InputError(
-                f"{what} needs losses that start from one evaluation of the features; losses given as callables have inputs of "
-                "their own" + ("" if own else ". Leave features= out")
+                f"{self._what(turn)} needs losses that start from one evaluation of the features; losses given as callables "
+                f"have inputs of their own" + ("" if isinstance(turn.balancer, OnFeatures) else ". Leave features= out")
             )
         values = {position: context.scalar(position, loss) for position, loss in losses.items()}
         seen = SeenLosses(values)
-        if context.looks_early and next(iter(values.values())).device.type == "cpu":
+        if looks_early(context) and next(iter(values.values())).device.type == "cpu":
             check_losses(seen.means(), context.names(seen.present), turn.step)
         context.gather(seen)
         engine.begin(len(context.tasks))
@@ -105,9 +120,45 @@ class ByFeatures:
                 engine.differentiate(position, value, seed, retain_graph=place < len(values) - 1)
         return seen
 
-    def _rows(self, turn: Turn, present: Sequence[int]) -> Tensor:
-        """The gradients ``[k, F]`` of the tasks present, for a balancer that learns from them once the step is taken."""
+    def _direction(self, turn: Turn, seen: SeenLosses) -> Tensor:
+        """The balancer's direction ``[F]`` of the features, to be taken through the encoder in place of their gradient.
+
+        The balancer sees what one process alone would see, its own samples and the gradients of its own losses; over several
+        processes the encoder's gradients are averaged, as losses are.
+        """
+        context, balancer = self.context, turn.balancer
+        present, means = seen.present, seen.means()
+        names = context.names(present)
+        if context.check_finite:
+            check_losses(means, names, turn.step)
+        count = context.processes.count
+        features = self.engine.features
+        if len(features) != 1:
+            raise InputError(f"{balancer!r} needs features in one tensor; the features module gave {len(features)}")
+        for name, position in zip(names, present, strict=True):
+            if seen.counts[position] != count:
+                raise InputError(
+                    f'{balancer!r} decides for every sample on its own and needs all tasks in every process; task "{name}" is '
+                    f"in {seen.counts[position]} of {count}"
+                )
+        rows = self._rows(present)
+        factor = rows.new_full((), count) if turn.scale is None else count / turn.scale.to(rows)
+        if count > 1 or turn.scale is not None:
+            rows = rows * factor
+        observation = FeaturesObservation(
+            context.tasks.names,
+            tuple(present),
+            means,
+            gradients=rows,
+            step=turn.step,
+            processes=context.processes,
+            features=features[0],
+            batch=turn.source.batch(0),
+        )
+        direction = decide_direction(context, turn, observation)
+        return direction if count == 1 and turn.scale is None else direction / factor
+
+    def _rows(self, present: Sequence[int]) -> Tensor:
+        """The gradients ``[k, F]`` of the tasks present, as they were written."""
         rows = self.engine.rows
-        if len(present) < len(rows):
-            rows = rows[torch.tensor(list(present), device=rows.device)]
-        return rows if turn.scale is None else rows / turn.scale.to(rows)
+        return rows if len(present) == len(rows) else rows[torch.tensor(list(present), device=rows.device)]

@@ -13,11 +13,12 @@ from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.mixins import Accompanied, Companion
 from equipoise.engine.graph import leaves_of_all
 from equipoise.engine.origin import origins
-from equipoise.step.context import Context
-from equipoise.step.finite import check_losses
+from equipoise.step.checking import check_gradients, check_losses
+from equipoise.step.context import Context, Turn
+from equipoise.step.deciding import decide_weights
+from equipoise.step.finding import check_alike, find_shared
 from equipoise.step.report import StepReport
 from equipoise.step.seen import SeenLosses
-from equipoise.step.source import Turn
 from equipoise.tasks import Loss
 
 __all__ = ["ByLosses"]
@@ -43,28 +44,28 @@ class ByLosses:
             first = context.named(source.losses(0))
             self._callables = any(not isinstance(loss, Tensor) for loss in first.values())
             if not isinstance(balancer, LossBalancer):
-                context.find_shared(first, source)
+                find_shared(context, first, source)
         if first is not None and not several and not self._callables:
             values: dict[int, Loss] = {position: context.scalar(position, loss) for position, loss in first.items()}
             seen = context.gather(SeenLosses({p: v for p, v in values.items() if isinstance(v, Tensor)}))
-            weights = context.decide(turn, seen.present, seen.means())
+            weights = decide_weights(context, turn, seen.present, seen.means())
             self._descend(turn, values, seen.present, weights, seen.counts)
         elif depends:
             seen = self._rehearse(turn, again or source.rehearsal())
-            weights = context.decide(turn, seen.present, seen.means())
+            weights = decide_weights(context, turn, seen.present, seen.means())
             self._descend(turn, first, seen.present, weights, seen.counts)
         else:
             assert first is not None
             again = again or source.rehearsal()
             seen, weights = self._in_one_go(turn, first, again)
             looked_at = False
-        context.check_alike(context.everything())
+        check_alike(context, context.everything())
         context.processes.sum_gradients(context.everything())
         present, means = seen.present, seen.means()
         names = context.names(present)
         if context.check_finite and not looked_at:
             check_losses(means, names, turn.step)
-        context.check_gradients(turn, context.everything(), present)
+        check_gradients(context, turn, context.everything(), present)
         report = StepReport(names, means, weights.detach(), None, turn.step)
         return report, context.observation(turn, present, means)
 
@@ -88,7 +89,7 @@ class ByLosses:
             present = tuple(range(len(context.tasks)))
             counts = dict.fromkeys(present, turn.source.micro_batches * context.processes.count)
         before = turn.balancer.state_dict()
-        weights = context.decide(turn, present, None)
+        weights = decide_weights(context, turn, present, None)
         seen = context.gather(self._descend(turn, first, present, weights, counts))
         if seen.counts == counts:
             return seen, weights
@@ -96,7 +97,7 @@ class ByLosses:
         for parameter in context.everything():
             parameter.grad = None
         turn.balancer.load_state_dict(before)
-        weights = context.decide(turn, seen.present, seen.means())
+        weights = decide_weights(context, turn, seen.present, seen.means())
         with again:
             self._descend(turn, None, seen.present, weights, seen.counts, turn.source.rehearse)
         return seen, weights
@@ -165,7 +166,7 @@ class ByLosses:
             for parameter in parameters:
                 if parameter.grad is not None:
                     parameter.grad = parameter.grad / turn.scale.to(parameter.grad)
-        self.context.check_gradients(turn, parameters, range(len(self.context.tasks)))
+        check_gradients(self.context, turn, parameters, range(len(self.context.tasks)))
 
     @contextmanager
     def _task_specific_unweighted(self, turn: Turn, present: Sequence[int], weights: Tensor) -> Iterator[None]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from equipoise.autocast import without_autocast
-from equipoise.balance.base import Balancer
 from equipoise.balance.mixins import Pull, PullsHeads
 from equipoise.compiled import not_compiled
 from equipoise.engine.features import Recorder
@@ -18,17 +17,11 @@ from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.graph import is_compiled
 from equipoise.engine.origin import origins
 from equipoise.errors import InputError
-from equipoise.step.context import Context
+from equipoise.step.context import Context, Turn
 from equipoise.step.seen import SeenLosses
-from equipoise.step.source import Turn
 from equipoise.tasks import Loss
 
-__all__ = ["Pulling", "pulls"]
-
-
-def pulls(balancer: Balancer) -> TypeGuard[PullsHeads]:
-    """Whether the balancer adds to the gradients of task-specific parameters in this step."""
-    return isinstance(balancer, PullsHeads) and balancer.pulls
+__all__ = ["Pulling"]
 
 
 class Pulling:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from equipoise.balance.base import Balancer
 from equipoise.balance.mixins import Elsewhere
 from equipoise.compiled import not_compiled
 from equipoise.distributed import Processes
@@ -18,7 +17,7 @@ from equipoise.randomness import RandomState
 from equipoise.step.seen import SeenLosses
 from equipoise.tasks import Loss, scalar
 
-__all__ = ["Batches", "FurtherBatch", "FurtherSource", "Given", "Source", "SubstitutedLosses", "Turn"]
+__all__ = ["Batches", "FurtherBatch", "FurtherSource", "Given", "Source", "SubstitutedLosses"]
 
 
 class Source(Protocol):
@@ -52,27 +51,6 @@ class FurtherSource(Source, Protocol):
 
         The present one is put back afterwards, so that the step's own batch draws the numbers that it would draw alone.
         """
-
-
-class Turn:
-    """One step under way.
-
-    Args:
-        balancer: how the tasks combine.
-        source: the losses.
-        step: index of the step, counted from 0.
-        scale: of a gradient scaler. ``.grad`` comes out multiplied by it; the balancer does not see it.
-        further: losses on further batches, for balancers that look at some.
-    """
-
-    def __init__(
-        self, balancer: Balancer, source: Source, step: int, scale: Tensor | None = None, further: Sequence[FurtherSource] = ()
-    ) -> None:
-        self.balancer = balancer
-        self.source = source
-        self.step = step
-        self.scale = scale
-        self.further = tuple(further)
 
 
 class Batches:

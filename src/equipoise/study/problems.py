@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
@@ -19,9 +18,10 @@ from equipoise.data.digits import digits
 from equipoise.errors import EquipoiseError, InputError, near_misses
 from equipoise.metrics import Metric
 from equipoise.nets import DigitsNet
+from equipoise.registry import Registry, folded
 from equipoise.study.problem import Built, Problem, Splits
 
-__all__ = ["digits_problem", "find_problem", "problems"]
+__all__ = ["PROBLEMS", "digits_problem", "find_problem", "problems"]
 
 
 def digits_problem() -> Problem:
@@ -96,20 +96,23 @@ def _evaluate(model: nn.Module, loader: Iterable[Any]) -> dict[str, float]:
 
 _T = TypeVar("_T")
 
-_builtin: dict[str, Callable[[], Problem]] = {
-    "digits": digits_problem,
-}
+PROBLEMS: Registry[object] = Registry(
+    "problem",
+    group="equipoise.problems",
+    read=lambda name, thing: thing,  # what it is, is seen when it is asked for: that may take long
+    owner=lambda thing: getattr(thing, "__qualname__", None) or getattr(thing, "name", repr(thing)),
+    error=InputError,
+    hint="; for one of your own give path/to/file.py:name or package.module:name",
+)
+"""Problems by name, or functions that make them."""
+
+PROBLEMS.add("digits", digits_problem)
 _OF_THE_PAPERS = ("scenes", "scenes-mtan", "scenes-streets")
-
-
-def _of_others() -> dict[str, EntryPoint]:
-    """The problems of other distributions: entry points of the group ``equipoise.problems``."""
-    return {point.name: point for point in entry_points(group="equipoise.problems") if point.name not in _builtin}
 
 
 def problems() -> tuple[str, ...]:
     """Names of the problems that come with the library, then of those that other distributions bring."""
-    return (*_builtin, *sorted(_of_others()))
+    return PROBLEMS.known()
 
 
 def find_problem(where: str) -> Problem:
@@ -128,11 +131,6 @@ def find_problem(where: str) -> Problem:
         >>> find_problem("digits").tasks
         ('left', 'right', 'sum', 'ink')
     """
-    if where in _builtin:
-        return _builtin[where]()
-    others = _of_others()
-    if where in others:
-        return _taken(_loading(f'problem "{where}" of {others[where].value}', others[where].load), where)
     source, colon, name = where.rpartition(":")
     if not colon or name.endswith(".py"):
         source, name = where, "problem"
@@ -141,15 +139,12 @@ def find_problem(where: str) -> Problem:
     elif colon:
         module = _imported(source)
     else:
-        if where in _OF_THE_PAPERS:
+        if folded(where) in _OF_THE_PAPERS and folded(where) not in problems():
             raise InputError(
                 f'the problem "{where}" comes with equipoise-papers, which is not installed; '
                 "from a clone of the repository: pip install ./papers"
             )
-        raise InputError(
-            f'there is no problem "{where}".{near_misses(where, problems())} Known: {", ".join(problems())}; for one of '
-            "your own give path/to/file.py:name or package.module:name"
-        )
+        return _taken(PROBLEMS.find(where), where)
     if not hasattr(module, name):
         names = [key for key, value in vars(module).items() if isinstance(value, Problem)] or list(vars(module))
         raise InputError(f'"{source}" defines no "{name}".{near_misses(name, names)}')

@@ -29,7 +29,7 @@ _EDGE = 0.05  # of the range, on its own scale
 
 @dataclass(frozen=True)
 class Table:
-    """A table: headings and rows of as many texts; the first column holds names.
+    """A table: headings, and rows with one text per heading; the first column holds names.
 
     Attributes:
         title: what it shows.

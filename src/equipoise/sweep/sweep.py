@@ -35,7 +35,7 @@ __all__ = ["Sweep"]
 
 
 class Sweep:
-    """Tries many weights, or many values of a method's options, and holds the best against other methods.
+    """Tries many weights, or many values of a method's options, and compares the best with other methods.
 
     1. Single-task baselines, once per seed, as in any study.
     2. The search: ``budget`` trials of one seed of their own, judged on the *validation* split.
@@ -47,11 +47,11 @@ class Sweep:
 
     Args:
         problem: a :class:`~equipoise.study.Problem`, or the name of a built-in one.
-        method: what is swept, see :class:`~equipoise.sweep.Space`.
+        method: what to sweep, see :class:`~equipoise.sweep.Space`.
         budget: trials.
         objectives: ``"delta_m"``, a metric, or several, which makes the search a multi-objective one.
         sweep: what is swept over, see :class:`~equipoise.sweep.Space`.
-        compare: methods that the sweep is held against, see :func:`~equipoise.study.parse_methods`.
+        compare: methods to compare the sweep with, see :func:`~equipoise.study.parse_methods`.
         seeds: on which confirmed trials and compared methods are trained.
         front: the two metrics of the Pareto front; the two objectives where they are metrics, else the problem's first and
             last metric.
@@ -169,7 +169,7 @@ class Sweep:
             start=self.start,
             console=self.console,
         ).run(baseline)
-        # Equal weights, say, may be compared and confirmed: one run a seed will do.
+        # Equal weights, say, may be compared and confirmed: one run per seed will do.
         methods = {method.label: method for method in (*self._confirmed(baseline), *self.compare)}
         self._study_runs(tuple(methods.values()))
         self._say(f"sweep finished in {duration(time.monotonic() - began)}")
@@ -255,8 +255,8 @@ class Sweep:
             validation = record["final"]["validation"] if record else None
             if validation is None:
                 raise InputError(
-                    f'problem "{self.problem.name}" has no validation split, and to choose on the test split would be to '
-                    "fool oneself; have its data give one"
+                    f'problem "{self.problem.name}" has no validation split, and a choice made on the test split '
+                    "would look better than it is; let its data give one"
                 )
             values.append(math.nan if validation[metric.name] is None else float(validation[metric.name]))
         mean = math.fsum(values) / len(values)

@@ -291,7 +291,7 @@ def blend(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], sigma:
 def reset(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
     """Forgets everything the optimizer remembers of some parameters; their next step is like the very first.
 
-    Two optimizers need their state to stay where it is, so it is set back in place: Adagrad (not every version makes it anew)
+    Two optimizers need their state to stay where it is, so it is set back in place: Adagrad (not every version makes it again)
     and fused SGD, whose kernel takes momentum for all parameters or for none; with ``dampening``, its next step differs from
     a first one by that factor.
     """

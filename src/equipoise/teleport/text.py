@@ -216,7 +216,7 @@ def _optimizer_name(optimizer: InnerOptimizer) -> str:
     kind, options = (optimizer.func, optimizer.keywords) if isinstance(optimizer, functools.partial) else (optimizer, {})
     for name, known in _optimizers().items():
         if kind is known:
-            return name + (f"({','.join(f'{key}={value}' for key, value in options.items())})" if options else "")
+            return str(Nested(name, options))
     raise InputError(f"a COST whose inner optimizer is {optimizer!r} cannot be written in text")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.errors import InputError, UnknownTaskError
 from equipoise.objective import Objective
-from equipoise.step.finite import check_losses
+from equipoise.step.checking import check_losses
 from equipoise.tasks import as_losses, scalar
 
 __all__ = ["WeightProblem"]

@@ -193,7 +193,9 @@ class TaskWeighting:
             NonFiniteError: a loss or gradient is not finite; parameters, weights and their optimizers are as before.
         """
         if validation_batch is not None and self.validation is not None:
-            raise InputError("step() was given a validation batch, and there is a validation loader as well; give one of both")
+            raise InputError(
+                "step() was given a validation batch, although there is a validation loader; give only one of them"
+            )
         if self.validation is not None:
             lower, upper = batch, self.validation.draw()
         elif validation_batch is not None:

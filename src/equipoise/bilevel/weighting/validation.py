@@ -78,7 +78,7 @@ class Validation:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to a saved place: begins the pass anew, as it began then, and skips what had been drawn."""
+        """Goes to a saved place: starts the pass again, as it began then, and skips what had been drawn."""
         self.passes, self.position = state["passes"], state["position"]
         self._random, self._generator = state["random"], state["generator"]
         self._batches = None

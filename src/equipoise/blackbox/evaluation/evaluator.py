@@ -221,7 +221,7 @@ def evaluator(
     Args:
         function: from a point [d] to outputs [m], or, batched, from points [N, d] to outputs [N, m].
         workers: how many at a time.
-        backend: of several workers. A late evaluation in a process is killed; one in a thread goes on unheeded.
+        backend: of several workers. A late evaluation in a process is killed; one in a thread runs on, unheard.
         batched: what ``function`` takes.
         limit: seconds for one call; ``None`` for no limit.
 

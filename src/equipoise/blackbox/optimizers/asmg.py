@@ -40,7 +40,7 @@ class ASMG(Optimizer):
     scale, and no evaluation of F(μ) is needed. With ``shaping="mean"`` they are centred by F(μ), which is one more row of
     ``ask``, and s = 1: Algorithm 3 as printed, for which the step size has to suit the outputs' scale.
 
-    An iteration costs O(m N d). Papers differ from this only where Σ would lose its positivity: the factor of Σ⁻¹ is kept
+    An iteration costs O(m N d). This differs from the paper only where Σ would lose its positivity: the factor of Σ⁻¹ is kept
     within [1/4, 4].
 
     Args:

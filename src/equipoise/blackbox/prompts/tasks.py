@@ -34,7 +34,7 @@ class PromptTask:
             if split not in self.inputs or len(self.inputs[split]) != len(labels) or not len(labels):
                 given = len(self.inputs[split]) if split in self.inputs else "no"
                 raise InputError(
-                    f'task "{self.name}" has {given} inputs and {len(labels)} labels in split "{split}"; give as many of both, '
+                    f'task "{self.name}" has {given} inputs and {len(labels)} labels in split "{split}"; give equally many, '
                     "and at least one"
                 )
         if "train" not in self.labels:

@@ -27,7 +27,7 @@ class ZoomAndFlip:
     This is what MTAN's released code does (Liu et al. 2019; the released code of CAGrad, FAMO, LDC-MTL and COST, too), except
     that random numbers come from a generator. Two of its traits are kept, since published numbers have them: interpolated
     normals are not brought back to length 1; and the depth of Cityscapes, which is an *inverse* depth, is divided as well,
-    although what is nearer has the larger inverse depth. ``zoomed_depth="multiplied"`` is the geometry of an inverse depth.
+    although what is nearer has the larger inverse depth. ``zoomed_depth="multiplied"`` does what geometry asks.
 
     Args:
         scales: the scales, all at least 1.

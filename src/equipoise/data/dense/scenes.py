@@ -23,7 +23,7 @@ class Layout:
 
     Attributes:
         name: of the data set.
-        source: where it is to be had, in words.
+        source: where to get it, in words.
         folders: array → names of its folder, of which the first that exists counts.
         classes: how many the label tells apart.
         ignored: labels that count as void, beside −1.
@@ -149,7 +149,7 @@ class SceneDataset(EpochDataset):
         return label
 
     def _wrong(self, path: Path, what: str) -> DataSetError:
-        return DataSetError(f"{path} {what}; to get {self.layout.name} anew: {self.layout.source}")
+        return DataSetError(f"{path} {what}; to get {self.layout.name} again: {self.layout.source}")
 
 
 def _by(shape: Sequence[int]) -> str:

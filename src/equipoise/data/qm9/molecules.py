@@ -39,7 +39,7 @@ class QM9Molecules(EpochDataset):
         split_seed: of the splits.
         scale: whether labels are scaled.
         download: whether torch_geometric may download what is missing.
-        molecules: those of another split, ``other.molecules``, so that the files are read but once.
+        molecules: those of another split, ``other.molecules``, so that the files are read only once.
 
     Attributes:
         scaling: brings errors back to the units that are reported, see :class:`~equipoise.data.qm9.TargetScaling`.

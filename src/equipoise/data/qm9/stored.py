@@ -62,7 +62,7 @@ def read_molecules(root: str | Path, *, download: bool = False) -> Molecules:
 def _molecules(stored: Any) -> Molecules:
     data, slices = stored._data, stored.slices
     if slices is None:
-        raise ValueError("there is but one molecule")
+        raise ValueError("there is only one molecule")
     if data.y.ndim != 2 or data.y.shape[1] != _COLUMNS:
         raise ValueError(f"y has the shape {tuple(data.y.shape)} in place of [molecules, {_COLUMNS}]")
     return Molecules(

@@ -75,7 +75,7 @@ class BinaryTally(Tally):
         f1: whether the summary has the F1 score.
 
     Raises:
-        InputError: neither of both.
+        InputError: neither of the two is asked for.
 
     Example:
         >>> import torch
@@ -181,7 +181,7 @@ def labels(prediction: Tensor, target: Tensor, classes: int) -> Tensor:
     """Labels from scores of the classes in dimension 1, or the labels that were given already.
 
     Raises:
-        InputError: neither of both fits the target.
+        InputError: neither of the two fits the target.
     """
     if prediction.shape == target.shape and not prediction.is_floating_point():
         return prediction

@@ -59,14 +59,14 @@ class NORMAL(nn.Module):
         try:
             self.heads = nn.ModuleDict({task: heads[task] for task in flow.tasks})
         except KeyError as error:
-            raise InputError(f"torch cannot name a module after a task so called ({error}); rename the task") from None
+            raise InputError(f"torch cannot give a module the name of this task ({error}); rename the task") from None
 
     def forward(self, *inputs: Any, tasks: Iterable[str] | None = None) -> dict[str, Any]:
         """Computes the tasks' outputs.
 
         Args:
             *inputs: what the encoder takes.
-            tasks: of which tasks; all of them if left out. Where tasks have inputs of their own, one call a task.
+            tasks: of which tasks; all of them if left out. Where tasks have inputs of their own, one call per task.
 
         Returns:
             What each task's head gives, by task.
@@ -81,6 +81,6 @@ class NORMAL(nn.Module):
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the encoder and of the flow's equation: all but those of positions and heads.
 
-        :class:`~equipoise.MultiTaskOptimizer` finds them by itself; ``eq.backward`` is to be told.
+        :class:`~equipoise.MultiTaskOptimizer` finds them by itself; pass them to ``eq.backward`` as ``shared=``.
         """
         return chain(self.encoder.parameters(), self.flow.dynamics.parameters())

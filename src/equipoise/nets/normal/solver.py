@@ -182,7 +182,7 @@ def _captured(dynamics: Dynamics) -> tuple[Callable[[Tensor, State], State], tup
 
 
 class _OnceDifferentiable(torch.autograd.Function):
-    """The tensor itself. The adjoint method's gradients have no graph, and would count as constants in silence."""
+    """The tensor itself. The adjoint method's gradients have no graph, and would silently count as constants."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """A process that has imported what every run needs, and forks itself for each.
 
-``python -m equipoise.study.processes.template LIFELINE MODULE…`` reads one JSON line a command from standard input:
+``python -m equipoise.study.processes.template LIFELINE MODULE…`` reads one JSON line per command from standard input:
 ``{"run": key, "payload": path, "log": path}`` starts a run, and ``{"stop": key}`` kills one. It
 answers on standard output with ``{"run": key, "exit": code}`` when the run's process has ended. At the end of its input it
 kills what still runs and goes.

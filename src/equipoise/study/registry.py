@@ -12,7 +12,7 @@ from equipoise.study.task_weights import TaskWeightsInfo, task_weights
 __all__ = ["Entry", "find"]
 
 Entry: TypeAlias = MethodInfo | TaskWeightsInfo
-"""What the methods of both kinds say of themselves: balancers, and those that learn task weights on validation data."""
+"""What is known of the methods of both kinds: balancers, and those that learn task weights on validation data."""
 
 
 def find(name: str) -> Entry:
@@ -32,4 +32,5 @@ def find(name: str) -> Entry:
     try:
         return REGISTRY.find(name)
     except UnknownMethodError as error:
-        raise UnknownMethodError(f"{error}{near_misses(key, own)} On validation data learn {', '.join(sorted(own))}") from None
+        also = f"Methods that learn on validation data: {', '.join(sorted(own))}"
+        raise UnknownMethodError(f"{error}{near_misses(key, own)} {also}") from None

@@ -1,0 +1,133 @@
+"""Finding losses and gradients that are infinite or not a number, and whom to blame for them, before anything has changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from equipoise.errors import NonFiniteError
+from equipoise.step.context import Context, Turn
+from equipoise.step.source import Source
+
+__all__ = ["check_gradients", "check_losses", "check_rows", "looks_early", "raise_nonfinite", "which_finite"]
+
+
+def raise_nonfinite(what: str, tasks: Sequence[str], step: int, detail: str = "") -> None:
+    """Raises :class:`~equipoise.NonFiniteError`, naming the tasks and the step."""
+    named = ", ".join(f'"{task}"' for task in tasks)
+    raise NonFiniteError(
+        f"the {what} of task {named} is not finite in step {step}{detail}; the step was not taken and nothing has changed",
+        tasks=tuple(tasks),
+        step=step,
+        what=what,
+    )
+
+
+def which_finite(values: Tensor) -> list[bool]:
+    """For each of a few numbers whether it is finite.
+
+    On the CPU a list of Python numbers is looked through faster than two more tensors are made.
+    """
+    return [math.isfinite(value) for value in values.tolist()]
+
+
+def looks_early(context: Context) -> bool:
+    """Whether this process may raise on its own losses, before the first backward pass.
+
+    A process that leaves the step alone lets the others wait for it; and on a GPU, callers should leave it, for the host would
+    have to wait. In both cases the losses are looked at together with the gradients.
+    """
+    return context.check_finite and context.processes.count == 1
+
+
+def check_losses(losses: Tensor, tasks: Sequence[str], step: int) -> None:
+    """Raises if one of the losses ``[k]`` of these tasks is not finite."""
+    finite = which_finite(losses)
+    if not all(finite):
+        bad = [task for task, fine in zip(tasks, finite, strict=True) if not fine]
+        values = [value for value, fine in zip(losses.tolist(), finite, strict=True) if not fine]
+        raise_nonfinite("loss", bad, step, f" (it is {', '.join(map(str, values))})")
+
+
+def check_rows(turn: Turn, squares: Tensor, means: Tensor, names: Sequence[str]) -> bool:
+    """Whether a gradient scaler's overflow is in the rows; without a scaler, what is not finite raises.
+
+    Args:
+        turn: the step.
+        squares: one number per task ``[k]`` that is finite if its gradient is.
+        means: losses ``[k]``.
+        names: of these tasks.
+    """
+    finite = which_finite(squares)
+    if all(finite):
+        return False
+    # A loss that is not finite is the cause, and the better thing to name.
+    check_losses(means, names, turn.step)
+    if turn.scale is None:
+        bad = [name for name, fine in zip(names, finite, strict=True) if not fine]
+        raise_nonfinite("gradient", bad, turn.step)
+    return True
+
+
+def check_gradients(context: Context, turn: Turn, parameters: Sequence[Tensor], present: Sequence[int]) -> None:
+    """Raises, naming the tasks to blame, if a ``.grad`` is not finite. A gradient scaler looks by itself."""
+    if not context.check_finite or turn.scale is not None:
+        return
+    bad = _nonfinite_gradients(parameters)
+    if bad:
+        blamed = _blame(context, bad, turn.source, present)
+        detail = "" if blamed else " (in their weighted sum)"
+        raise_nonfinite("gradient", context.names(blamed or present), turn.step, detail)
+
+
+def _nonfinite_gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Those of the parameters whose ``.grad`` holds a value that is not finite."""
+    having = [
+        (parameter, _values(parameter.grad))
+        for parameter in parameters
+        if parameter.grad is not None and parameter.grad.numel()
+    ]
+    if not having:
+        return []
+    # Norms are looked at first, for they are cheap; they may overflow where the values themselves do not.
+    gradients = [gradient for _, gradient in having]
+    if len({(gradient.device, gradient.dtype) for gradient in gradients}) == 1:
+        total = torch.stack(torch._foreach_norm(gradients)).sum()
+    else:
+        total = get_total_norm(gradients)
+    if math.isfinite(total.item()):
+        return []
+    return [parameter for parameter, gradient in having if not bool(torch.isfinite(gradient).all())]
+
+
+def _values(gradient: Tensor) -> Tensor:
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
+
+
+def _blame(context: Context, bad: Sequence[Tensor], source: Source, present: Sequence[int]) -> list[int]:
+    """Which tasks the non-finite gradients come from, found out by differentiating them one by one."""
+    ids = {id(parameter) for parameter in bad}
+    owners = [p for p in present if any(id(leaf) in ids for leaf in context.shared.own.get(p, ()))]
+    blamed = owners or _differentiated_one_by_one(context, bad, source)
+    # The task to blame may be one that this process does not see fail.
+    flags = torch.zeros(len(context.tasks), device=context.device())
+    flags[blamed] = 1.0
+    return [position for position, flag in enumerate(context.processes.sum(flags).tolist()) if flag]
+
+
+def _differentiated_one_by_one(context: Context, bad: Sequence[Tensor], source: Source) -> list[int]:
+    blamed: set[int] = set()
+    for micro_batch in range(source.micro_batches):
+        for position, loss in context.named(source.rehearse(micro_batch)).items():
+            value = context.scalar(position, loss)
+            try:
+                gradients = torch.autograd.grad(value, list(bad), retain_graph=True, allow_unused=True)
+            except RuntimeError:
+                return []  # the drop-in's graphs are gone by now
+            if any(gradient is not None and not bool(torch.isfinite(gradient).all()) for gradient in gradients):
+                blamed.add(position)
+    return sorted(blamed)
