@@ -103,7 +103,7 @@ class Study:
             InputError: the folder holds a study of another configuration, or one that is running.
         """
         with self.folder.locked():
-            self.folder.claim(
+            self.folder.claim_for(
                 self.problem,
                 self.methods,
                 self.seeds,

@@ -15,7 +15,7 @@ from equipoise.metrics import ConflictTally, Metric
 from equipoise.objective import LossFunction
 from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.step.report import StepReport
-from equipoise.study.files import rounded
+from equipoise.store import rounded
 from equipoise.study.machine import peak_memory_mb, seed_process, versions
 from equipoise.study.plan import Run
 from equipoise.study.points import Points
