@@ -7,6 +7,7 @@ import torch
 from hypothesis import settings
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+from tests.templates import Templates
 
 # Small problems are fastest with one thread, and tests run in parallel as it is.
 torch.set_num_threads(1)
@@ -14,7 +15,24 @@ torch.set_num_threads(1)
 settings.register_profile("equipoise", deadline=None, derandomize=True, max_examples=100)
 settings.load_profile("equipoise")
 
-pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["*.md"]).pytest()
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["*.md"], fixtures=["one_template"]
+).pytest()
+
+
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Templates]:
+    """Processes that runs of studies are forked from, kept from test to test."""
+    kept = Templates(tmp_path_factory.mktemp("templates"))
+    yield kept
+    kept.close()
+
+
+@pytest.fixture
+def one_template(templates: Templates) -> Iterator[None]:
+    """Studies of this test fork their runs from a process that is there already."""
+    with templates.used():
+        yield
 
 
 @pytest.fixture(autouse=True)

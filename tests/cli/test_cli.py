@@ -85,6 +85,7 @@ def test_methods_lists_every_method_with_its_cost_options_and_paper(capsys, monk
         assert all(option in out for option in info.options)
 
 
+@pytest.mark.usefixtures("one_template")
 def test_study_of_a_users_own_problem_and_its_report(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     folder = tmp_path / "study"
@@ -120,6 +121,7 @@ def test_all_methods_are_those_of_the_registry(capsys, monkeypatch):
     assert all(method.teleport is None for method in asked)
 
 
+@pytest.mark.usefixtures("one_template")
 def test_a_failed_run_gives_a_failed_study(capsys, tmp_path):
     folder = tmp_path / "study"
     arguments = ["study", f"{TINY}:failing", "--methods", "ls", "--seeds", "0-1", "--jobs", "2", "--folder", str(folder)]

@@ -5,8 +5,8 @@ import pytest
 from rich.console import Console
 from tests.study.attempts import COST, attempt
 
+from equipoise.store import write_json
 from equipoise.study import Study, find_problem
-from equipoise.study.files import write_json
 from equipoise.study.records import SCHEMA
 
 TINY = Path(__file__).parent / "problems" / "tiny.py"
@@ -28,19 +28,21 @@ def quiet():
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, tiny):
+def finished(tmp_path_factory, templates, tiny):
     """A finished study of two methods and two seeds, and its folder; tests only read it."""
     folder = tmp_path_factory.mktemp("finished") / "study"
     study = Study(tiny, "ls,fairgrad", 2, folder=folder, jobs=2, gramian_every=2, console=Console(quiet=True))
-    return study.run(), folder
+    with templates.used():
+        return study.run(), folder
 
 
 @pytest.fixture(scope="session")
-def teleported(tmp_path_factory, tiny):
+def teleported(tmp_path_factory, templates, tiny):
     """As ``finished``, of a method with and without teleports; with seed 1 tasks never conflict."""
     folder = tmp_path_factory.mktemp("teleported") / "study"
     study = Study(tiny, f"ls,{COST}+ls", 2, folder=folder, jobs=2, gramian_every=1, console=Console(quiet=True))
-    return study.run(), folder
+    with templates.used():
+        return study.run(), folder
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ def test_all_runs_are_there(finished):
     assert {entry.name for entry in folder.iterdir()} - report == {"study.json", "runs", ".lock"}
 
 
+@pytest.mark.usefixtures("one_template")
 def test_a_second_start_runs_only_what_is_missing(tiny, finished, tmp_path, quiet):
     _, before = finished
     folder = shutil.copytree(before, tmp_path / "study")
@@ -67,6 +68,7 @@ def test_ways_of_starting_give_the_same_bits(tiny, finished, tmp_path, quiet, st
     assert timeless_records(tmp_path) == [record for record in timeless_records(before) if record["run"] == describe(run)]
 
 
+@pytest.mark.usefixtures("one_template")
 def test_a_run_that_fails_is_kept_and_the_others_go_on(tiny_path, tmp_path, quiet):
     problem = find_problem(f"{tiny_path}:failing")
     results = Study(problem, "ls", 3, folder=tmp_path, jobs=2, console=quiet).run()

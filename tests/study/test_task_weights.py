@@ -114,6 +114,7 @@ def test_clipping_reaches_it_and_a_scaler_is_refused(tiny):
         run(scaled, "forum")
 
 
+@pytest.mark.usefixtures("one_template")
 def test_a_study_on_the_command_line(capsys, tmp_path):
     problem = f"{Path(__file__).parent / 'problems' / 'tiny.py'}:problem"
     arguments = ["study", problem, "--methods", "forum:rho=0.2,moml", "--seeds", "1", "--epochs", "1", "--jobs", "2"]

@@ -11,8 +11,8 @@ from tests.study.attempts import COST, LABEL
 from tests.study.timeless import timeless, timeless_records
 
 from equipoise.cli import main
+from equipoise.store import read_json, write_json
 from equipoise.study import Results, Study, parse_method
-from equipoise.study.files import read_json, write_json
 from equipoise.study.pictures import PICTURES, TELEPORT_PICTURES
 from equipoise.study.plan import Run
 from equipoise.study.report import write_report
@@ -131,6 +131,7 @@ def test_table_says_what_the_records_say(teleported):
     assert len(own) == 3
 
 
+@pytest.mark.usefixtures("one_template")
 def test_a_study_that_was_cut_short_gives_the_same_bits(tiny, teleported, tmp_path, quiet):
     folder = shutil.copytree(teleported[1], tmp_path / "study")
     (cut,) = (path for path in (folder / "runs").glob("cost*") if read_json(path)["run"]["seed"] == 0)

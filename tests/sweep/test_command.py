@@ -14,6 +14,7 @@ def fails(capsys, *arguments):
     return err
 
 
+@pytest.mark.usefixtures("one_template")
 def test_from_the_command_line_and_its_report_again(capsys, tmp_path, tug_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     options = ["--method", "ls", "--sweep", "weights=0.1:1:log", "--budget", "4", "--objectives", "near,far error"]

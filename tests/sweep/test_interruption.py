@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -15,23 +16,42 @@ from equipoise.sweep.folder import SweepFolder
 from equipoise.sweep.trials import load_trials
 from tests.study.timeless import timeless
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals"),
+    pytest.mark.usefixtures("one_template"),  # for the sweeps of this process; those that are killed have their own
+]
+
+BASELINES = 2
 
 
 def arguments(tug_path, folder, budget, jobs=1):
     options = ["--budget", str(budget), "--sampler", "random", "--seeds", "1", "--confirm", "2", "--jobs", str(jobs)]
-    return ["sweep", f"{tug_path}:slow", *options, "--folder", str(folder)]
+    return ["sweep", f"{tug_path}:gated", *options, "--folder", str(folder)]
 
 
 @pytest.fixture
-def start(tug_path):
+def allow(tmp_path):
+    """Says how many trials of the sweeps that are started may run; all others wait."""
+    gate = tmp_path / "gate"
+    gate.mkdir()
+
+    def allows(trials):
+        (gate / "new").write_text(str(BASELINES + trials))
+        (gate / "new").replace(gate / "allowed")
+
+    allows(0)
+    return allows
+
+
+@pytest.fixture
+def start(tug_path, tmp_path, allow):
     started = []
 
     def starts(folder, budget):
         command = [sys.executable, "-m", "equipoise.cli", *arguments(tug_path, folder, budget)]
-        started.append(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-        )
+        environment = os.environ | {"TUG_GATE": str(tmp_path / "gate")}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        started.append(subprocess.Popen(command, **pipes, env=environment, start_new_session=True))
         return started[-1]
 
     yield starts
@@ -41,11 +61,11 @@ def start(tug_path):
             process.communicate()
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=200):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def trials(folder):
@@ -61,11 +81,12 @@ def records(folder):
     return [timeless(json.loads(path.read_text())) for path in runs]
 
 
-def test_killed_in_the_middle_and_started_again(start, tug_path, tmp_path):
+def test_killed_in_the_middle_and_started_again(start, allow, tug_path, tmp_path):
     undisturbed, folder = tmp_path / "undisturbed", tmp_path / "killed"
     assert main(arguments(tug_path, undisturbed, 6)) == 0
+    allow(2)
     process = start(folder, 6)
-    wait_for(lambda: len(records(folder)) >= 2 and running(folder))
+    wait_for(lambda: len(records(folder)) == 2 and running(folder))
     process.kill()
     process.communicate()
     (lost,) = running(folder)
@@ -86,39 +107,56 @@ def test_killed_in_the_middle_and_started_again(start, tug_path, tmp_path):
     assert not list(folder.rglob(".work*"))
 
 
-def test_two_processes_on_one_sweep_of_which_one_is_killed(start, tmp_path):
+def test_two_processes_on_one_sweep_of_which_one_is_killed(start, tug_path, tmp_path):
     folder = tmp_path / "study"
-    one, other = start(folder, 10), start(folder, 10)
-    wait_for(lambda: len({trial.user_attrs["owner"] for trial in running(folder)}) == 2)
-    one.kill()
-    one.communicate()
-    output, _ = other.communicate(timeout=120)
+    other = start(folder, 5)
+    wait_for(lambda: running(folder))
+    (lost,) = running(folder)
+
+    def kill():
+        wait_for(lambda: len(records(folder)) >= 2)
+        other.kill()
+        other.communicate()
+
+    with ThreadPoolExecutor() as meanwhile:
+        killed = meanwhile.submit(kill)
+        assert main(arguments(tug_path, folder, 5)) == 0
+        killed.result()
+    assert [trial.state.name for trial in trials(folder)] == ["COMPLETE"] * 5
+    assert [trial.user_attrs["again"] for trial in trials(folder) if "again" in trial.user_attrs] == [lost.number]
+    assert len(records(folder)) == 5
+
+
+def test_two_processes_share_a_budget(start, allow, tug_path, tmp_path):
+    folder = tmp_path / "study"
+    other = start(folder, 5)
+    wait_for(lambda: running(folder))
+
+    def go_on():
+        wait_for(lambda: len(records(folder)) >= 2)
+        allow(99)
+
+    with ThreadPoolExecutor() as meanwhile:
+        opened = meanwhile.submit(go_on)
+        assert main(arguments(tug_path, folder, 5)) == 0
+        opened.result()
+    output, _ = other.communicate(timeout=200)
     assert other.returncode == 0, output
-    assert [trial.state.name for trial in trials(folder)] == ["COMPLETE"] * 10
-    assert sum("again" in trial.user_attrs for trial in trials(folder)) <= 1
-    assert len(records(folder)) == 10
-
-
-def test_two_processes_share_a_budget(start, tmp_path):
-    folder = tmp_path / "study"
-    processes = [start(folder, 8) for _ in range(2)]
-    for process in processes:
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, output
-        assert "Pareto" not in output  # off a terminal: tables and the place of the report
-        assert "report.html" in output
+    assert "Pareto" not in output  # off a terminal: tables and the place of the report
+    assert "report.html" in output
     owners = [trial.user_attrs["owner"] for trial in trials(folder)]
-    assert len(owners) == 8
+    assert len(owners) == 5
     assert len(set(owners)) == 2
     assert {trial.state.name for trial in trials(folder)} == {"COMPLETE"}
 
 
-def test_interrupted_from_the_keyboard(start, tmp_path):
+def test_interrupted_from_the_keyboard(start, allow, tmp_path):
     folder = tmp_path / "study"
+    allow(1)
     process = start(folder, 20)
-    wait_for(lambda: len(records(folder)) >= 1 and running(folder))
+    wait_for(lambda: len(records(folder)) == 1 and running(folder))
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=100)
     assert process.returncode == 130, output
     assert "The same command goes on from here." in output
     assert "Traceback" not in output

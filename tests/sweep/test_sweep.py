@@ -11,6 +11,8 @@ from equipoise.sweep import Outcome, Sweep
 from equipoise.sweep.report import content, verdicts
 from equipoise.sweep.trials import load_trials
 
+pytestmark = pytest.mark.usefixtures("one_template")
+
 
 def crawling():
     """A method that hardly moves, and so stays far from the front."""
@@ -18,16 +20,18 @@ def crawling():
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory, tug, quiet):
+def done(tmp_path_factory, templates, tug, quiet):
     """A finished sweep of the weights; tests only read it."""
     folder = tmp_path_factory.mktemp("sweep") / "study"
     compare = ["ls", ("crawling", crawling)]
     # What a study has done already is shared.
-    Study(tug, compare[1:], 2, folder=folder, jobs=2, console=quiet).run()
+    with templates.used():
+        Study(tug, compare[1:], 2, folder=folder, jobs=2, console=quiet).run()
     times = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
     assert len(times) == 6
     sweep = Sweep(tug, "ls", budget=8, compare=compare, seeds=2, confirm=3, jobs=2, folder=folder, console=quiet)
-    outcome = sweep.run()
+    with templates.used():
+        outcome = sweep.run()
     assert {path: path.stat().st_mtime_ns for path in times} == times
     sweep.report()
     return sweep, outcome
@@ -105,9 +109,9 @@ def test_started_again_it_does_only_what_is_missing(done, tug, quiet, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in times} == times
     for label in more.confirmed:
         assert list(more.results.records(label)) == [0, 1, 2]
-    with pytest.raises(InputError, match=r"holds another sweep .*seed 1000 there, 7 now"):
+    with pytest.raises(InputError, match=r"holds a sweep of another configuration .*seed 1000 there, 7 now"):
         Sweep(tug, "ls", budget=8, seed=7, seeds=2, **arguments).run()
-    with pytest.raises(InputError, match="another sweep"):
+    with pytest.raises(InputError, match="a sweep of another"):
         Sweep(tug, "ls", sweep="weights=dirichlet", seeds=2, **arguments).run()
     with pytest.raises(InputError, match="epochs 2 there, 3 now"):
         Sweep(tug, "ls", epochs=3, seeds=2, **arguments).run()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from equipoise.data.celeba import ATTRIBUTES
 from equipoise.errors import InputError
-from equipoise.nets.heads import module_per_task
+from equipoise.nets.outputs import module_per_task
 
 __all__ = ["CELEBA_ATTRIBUTES", "CelebANet"]
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from equipoise.nets.heads import module_per_task
-from equipoise.nets.outputs import NYUV2, Output, as_outputs
+from equipoise.nets.outputs import NYUV2, Output, as_outputs, module_per_task
 from equipoise.nets.resnet import ResNet
 
 __all__ = ["ASPP", "ASPPHead", "DeepLab"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.errors import InputError, require
-from equipoise.nets.heads import module_per_task
+from equipoise.nets.outputs import module_per_task
 
 __all__ = ["QM9_TASKS", "QM9Net"]
 

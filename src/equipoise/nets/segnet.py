@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, max_unpool2d
 
 from equipoise.errors import InputError
-from equipoise.nets.heads import module_per_task
-from equipoise.nets.outputs import NYUV2, Output, as_outputs
+from equipoise.nets.outputs import NYUV2, Output, as_outputs, module_per_task
 
 __all__ = [
     "SegNet",

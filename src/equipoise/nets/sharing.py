@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.errors import InputError, near_misses
-from equipoise.nets.heads import module_per_task
+from equipoise.nets.outputs import module_per_task
 
 __all__ = ["CrossStitch", "CrossStitchUnit", "HardSharing", "MMoE"]
 

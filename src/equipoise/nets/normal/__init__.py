@@ -1,11 +1,9 @@
 """NORMAL (chapter 5 of the thesis): tasks at learned positions on a flow of features."""
 
-from equipoise.nets.normal.dynamics import Dynamics, FirstOrder, HeavyBall
+from equipoise.nets.normal.dynamics import Dynamics, FirstOrder, HeavyBall, pointwise_map, vector_map
 from equipoise.nets.normal.flow import TaskFlow
-from equipoise.nets.normal.groups import position_groups
-from equipoise.nets.normal.layers import pointwise_map, vector_map
 from equipoise.nets.normal.model import NORMAL
-from equipoise.nets.normal.positions import FixedPositions, LearnedPositions, Positions, PositivePositions
+from equipoise.nets.normal.positions import FixedPositions, LearnedPositions, Positions, PositivePositions, position_groups
 from equipoise.nets.normal.solver import Solver
 
 __all__ = [

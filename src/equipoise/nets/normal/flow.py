@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.errors import InputError
-from equipoise.nets.normal.dynamics import Dynamics, FirstOrder, HeavyBall
-from equipoise.nets.normal.layers import pointwise_map, vector_map
+from equipoise.nets.normal.dynamics import Dynamics, FirstOrder, HeavyBall, pointwise_map, vector_map
 from equipoise.nets.normal.positions import LearnedPositions, Positions
 from equipoise.nets.normal.solver import Solver
 
