@@ -117,6 +117,8 @@ class Result:
     Attributes:
         x: the mean of the search distribution [d].
         std: its standard deviations [d].
+        best: the evaluated point [d] of the lowest mean of the outputs; ``None`` if nothing could be evaluated.
+        best_outputs: its outputs [m].
         weights: λ [m] of the last iteration; ``None`` if nothing could be evaluated.
         objectives: for each iteration, the mean outputs of the samples that did not fail [iterations, m].
         iterations: how many.
@@ -129,6 +131,8 @@ class Result:
 
     x: Array
     std: Array
+    best: Array | None
+    best_outputs: Array | None
     weights: Array | None
     objectives: Array
     iterations: int
@@ -200,7 +204,7 @@ def minimize(
             arrays, numbers, strings and bytes. That of an iteration that was interrupted is the state before it, as the
             iteration is then done again.
         checkpoint_every: see there.
-        **options: of the method: ``std``, ``samples``, ``step_size``, ``seed``, ``failed`` and others.
+        **options: of the method: ``std``, ``samples``, ``step_size``, ``seed``, ``failed``, ``bounds`` and others.
 
     Returns:
         The mean of the search distribution and what there is to know about how it was found.
@@ -334,6 +338,8 @@ def minimize(
     return Result(
         x=optimizer.mean,
         std=optimizer.std,
+        best=optimizer.best,
+        best_outputs=optimizer.best_outputs,
         weights=optimizer.weights,
         objectives=np.array(history).reshape(len(history), optimizer.objectives or 0),
         iterations=optimizer.iterations,

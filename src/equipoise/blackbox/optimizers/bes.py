@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.blackbox.arrays import Array
-from equipoise.blackbox.optimizers.base import Failed, Optimizer, Seed
+from equipoise.blackbox.optimizers.base import Bounds, Failed, Optimizer, Seed
 from equipoise.blackbox.optimizers.checks import check_positive
 
 __all__ = ["BES"]
@@ -26,6 +26,7 @@ class BES(Optimizer):
         step_size: β, which has to suit the scale of the outputs.
         seed: of the signs.
         failed: ``"drop"`` or ``"penalize"``.
+        bounds: see :class:`Optimizer`.
 
     Example:
         >>> import numpy as np
@@ -49,8 +50,9 @@ class BES(Optimizer):
         step_size: float = 0.01,
         seed: Seed = None,
         failed: Failed = "drop",
+        bounds: Bounds = None,
     ) -> None:
-        super().__init__(mean, std=std, samples=samples, seed=seed, failed=failed)
+        super().__init__(mean, std=std, samples=samples, seed=seed, failed=failed, bounds=bounds)
         self._step_size = check_positive(step_size, "step_size")
         self._signs: Array | None = None
 

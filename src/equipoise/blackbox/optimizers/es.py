@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.blackbox.arrays import Array
-from equipoise.blackbox.optimizers.base import Failed, Optimizer, Seed
+from equipoise.blackbox.optimizers.base import Bounds, Failed, Optimizer, Seed
 from equipoise.blackbox.optimizers.checks import check_positive
 
 __all__ = ["ES"]
@@ -26,6 +26,7 @@ class ES(Optimizer):
         step_size: Adam's learning rate.
         seed: of the samples.
         failed: ``"drop"`` or ``"penalize"``; ranks being relative, the second ranks failed samples last.
+        bounds: see :class:`Optimizer`.
 
     Example:
         >>> import numpy as np
@@ -48,8 +49,9 @@ class ES(Optimizer):
         step_size: float = 0.01,
         seed: Seed = None,
         failed: Failed = "drop",
+        bounds: Bounds = None,
     ) -> None:
-        super().__init__(mean, std=std, samples=samples, seed=seed, failed=failed)
+        super().__init__(mean, std=std, samples=samples, seed=seed, failed=failed, bounds=bounds)
         self._step_size = check_positive(step_size, "step_size")
         self._normals: Array | None = None
         self._first = np.zeros(self.dimension)
