@@ -1,4 +1,4 @@
-"""What ``import equipoise`` adds to ``import torch``."""
+"""What ``import equipoise``, and using it, add to ``import torch``; and what ``equipoise --help`` takes."""
 
 from __future__ import annotations
 
@@ -18,29 +18,37 @@ Say = Callable[[str], None]
 _PROGRAM = """
 from time import process_time
 start = process_time()
-import torch
+import torch, numpy
 middle = process_time()
-import {module}
+{statement}
 print(middle - start, process_time() - middle)
+"""
+_USE = "import equipoise as eq; eq.Objective, eq.MultiTaskOptimizer, eq.FairGrad()"
+_HELP = """
+import sys
+from time import process_time
+from equipoise.cli import main
+main(["--help"])
+print(process_time(), file=sys.stderr)
 """
 
 
 def run(say: Say) -> None:
     """Prints the table."""
-    modules = ("equipoise", "torchjd.autojac")
-    seconds: dict[str, list[float]] = {"torch": []}
+    statements = ("import equipoise", _USE, "import torchjd.autojac")
+    seconds: dict[str, list[float]] = {"import torch, numpy": []}
     for _ in range(ROUNDS):
-        for module in modules:
-            measured = _seconds(module)
+        for statement in statements:
+            measured = _seconds(_PROGRAM.format(statement=statement))
             if measured is not None:
-                seconds["torch"].append(measured[0])
-                seconds.setdefault(module, []).append(measured[1])
+                torch_alone, added = map(float, measured.stdout.split())
+                seconds["import torch, numpy"].append(torch_alone)
+                seconds.setdefault(f"{statement}` after that", []).append(added)
+        measured = _seconds(_HELP)
+        if measured is not None:
+            seconds.setdefault("equipoise --help` in all", []).append(float(measured.stderr.split()[-1]))
     rows = [
-        [
-            f"`import {name}`" if name == "torch" else f"`import {name}` after that",
-            duration(statistics.median(taken)),
-            duration(min(taken)),
-        ]
+        [f"`{name}" + "`" * (name.count("`") == 0), duration(statistics.median(taken)), duration(min(taken))]
         for name, taken in seconds.items()
     ]
     say(
@@ -49,12 +57,8 @@ def run(say: Say) -> None:
     )
 
 
-def _seconds(module: str) -> tuple[float, float] | None:
+def _seconds(program: str) -> subprocess.CompletedProcess[str] | None:
     # Installed packages have their bytecode; so shall this one, after the first round.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    command = [sys.executable, "-c", _PROGRAM.format(module=module)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        return None
-    torch_alone, added = done.stdout.split()
-    return float(torch_alone), float(added)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    return None if done.returncode else done

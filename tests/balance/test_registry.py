@@ -1,4 +1,4 @@
-"""The shelf: names, options, suggestions; balancers of one's own; TorchJD's."""
+"""The registry: names, options, suggestions; balancers of one's own; TorchJD's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from equipoise.balance.torchjd import TorchJDAggregator, TorchJDWeighting, from_
 from tests.problems import Heads, batch, losses, optimizer_of
 
 
-def test_the_shelf_of_the_first_release() -> None:
+def test_the_methods_of_the_first_release() -> None:
     names = {info.name for info in eq.methods()}
     expected = "ls si rlw dwa uw famo mgda pcgrad cagrad imtl-g nash-mtl fairgrad"
     assert names >= set(expected.split())

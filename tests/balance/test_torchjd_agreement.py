@@ -60,7 +60,7 @@ RANK_DEFICIENT = ("low rank", "duplicated", "opposed")
 
 @dataclass(frozen=True)
 class Agreement:
-    """A method of both shelves.
+    """A method of both libraries.
 
     Attributes:
         ours: the balancer.

@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+from docs.tables import filled, table
 
 import equipoise as eq
-from equipoise.balance.tables import filled, table
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "papers" / "docs").glob("*.md")])
 # Whatever other tests or the guide itself register does not belong into its tables.
-SHELF = {info.name: info for info in eq.methods() if info.cls.__module__.startswith("equipoise.")}
+METHODS = {info.name: info for info in eq.methods() if info.cls.__module__.startswith("equipoise.")}
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/choosing-a-method.md"])
@@ -24,7 +24,7 @@ def test_the_tables_of_methods_are_what_the_registry_says(page: str) -> None:
 
 
 def test_every_method_says_what_the_tables_need() -> None:
-    for info in SHELF.values():
+    for info in METHODS.values():
         assert getattr(eq, info.cls.__name__) is info.cls
         for fact in ("summary", "paper", "price", "promise", "serves", "caveats", "adds_up_to", "checked"):
             assert getattr(info, fact), f"{info.name} does not say its {fact}"

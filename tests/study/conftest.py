@@ -5,8 +5,8 @@ import pytest
 from rich.console import Console
 from tests.study.attempts import COST, attempt
 
+from equipoise.store import write_json
 from equipoise.study import Study, find_problem
-from equipoise.study.files import write_json
 from equipoise.study.records import SCHEMA
 
 TINY = Path(__file__).parent / "problems" / "tiny.py"

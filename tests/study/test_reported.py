@@ -94,10 +94,10 @@ def test_a_folder_remembers_what_is_reported(tiny, tmp_path):
     assert "reported" not in tiny.identity()
     folder = Folder(tmp_path / "study")
     averaged = dataclasses.replace(tiny, reported=LastEpochs(2))
-    folder.claim(averaged, parse_methods("ls"), [0], {"epochs": 2})
+    folder.claim_for(averaged, parse_methods("ls"), [0], {"epochs": 2})
     assert Results(folder).reported == "mean over the last 2 epochs"
     with pytest.raises(InputError, match="another configuration"):
-        folder.claim(tiny, parse_methods("ls"), [0], {"epochs": 2})
+        folder.claim_for(tiny, parse_methods("ls"), [0], {"epochs": 2})
 
 
 def test_a_study_without_baselines_misses_none(tiny, tmp_path):

@@ -11,8 +11,8 @@ from tests.study.attempts import COST, LABEL
 from tests.study.timeless import timeless, timeless_records
 
 from equipoise.cli import main
+from equipoise.store import read_json, write_json
 from equipoise.study import Results, Study, parse_method
-from equipoise.study.files import read_json, write_json
 from equipoise.study.pictures import PICTURES, TELEPORT_PICTURES
 from equipoise.study.plan import Run
 from equipoise.study.report import write_report

@@ -164,7 +164,7 @@ def test_a_plus_sign_in_a_value_is_no_teleport():
 def test_the_folder_tells_methods_with_and_without_teleports_apart(tiny, tmp_path):
     def configured(*texts):
         folder = Folder(tmp_path)
-        folder.claim(tiny, parse_methods(texts), [0], {"epochs": 1})
+        folder.claim_for(tiny, parse_methods(texts), [0], {"epochs": 1})
         return json.loads((tmp_path / "study.json").read_text())["methods"]
 
     methods = configured("ls", "cost+ls", "cost(gamma=0.5)+ls", "cost(delta=oft)+ls")
@@ -173,7 +173,7 @@ def test_the_folder_tells_methods_with_and_without_teleports_apart(tiny, tmp_pat
     assert methods["cost(gamma=0.5)+ls"]["options"]["teleport"]["gamma"] == 0.5
     assert methods["cost+ls"]["options"]["teleport"]["gamma"] == GAMMA  # in force, though nobody said so
     configured(("mine", "cost+ls"))
-    with pytest.raises(InputError, match='method "mine"'):
+    with pytest.raises(InputError, match="methods mine options teleport gamma"):
         configured(("mine", "cost(gamma=0.5)+ls"))
 
 

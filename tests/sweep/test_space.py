@@ -71,7 +71,8 @@ def test_several_ranges_in_one_text_or_several_texts():
     wanted = {"c": "0:1", "rescale": "true|false"}
     assert read_sweep("c=0:1,rescale=true|false") == read_sweep(["c=0:1", " rescale = true|false "]) == wanted
     assert read_sweep(None) == {}
-    for text, said in (("c", "says not what is swept"), ("c=", "says not what is swept"), ("c=0:1,c=0:2", "given twice")):
+    nothing = "does not say what to sweep"
+    for text, said in (("c", nothing), ("c=", nothing), ("c=0:1,c=0:2", "given twice")):
         with pytest.raises(InputError, match=said):
             read_sweep(text)
 
@@ -160,10 +161,10 @@ def by_default(name):
 
 def test_every_method_with_something_to_tune_has_default_ranges():
     """What is swept by default can be made at both ends; methods without such options say so."""
-    shelf = [info for info in methods() if info.cls.__module__.startswith("equipoise.")]
-    found = {info.name: by_default(info.name) for info in shelf}
+    listed = [info for info in methods() if info.cls.__module__.startswith("equipoise.")]
+    found = {info.name: by_default(info.name) for info in listed}
     swept = {name: own for name, own in found.items() if isinstance(own, Space)}
-    for info in shelf:
+    for info in listed:
         if info.name not in swept:
             assert "nothing to sweep by default" in found[info.name]
             assert not any(isinstance(own, float) and own > 0 for key, own in info.options.items() if key != "epsilon")
@@ -184,7 +185,7 @@ def test_every_method_with_something_to_tune_has_default_ranges():
         ("mgda", None, InputError, "nothing to sweep by default (it has no options)"),
         ("ls", "weights=0:1", InputError, "write a logarithmic range such as 0.01:1:log"),
         ("ls", "weights=simplex", InputError, '"log" and "dirichlet" will do'),
-        ("nash-mtl", "max_norm", InputError, "says not what is swept"),
+        ("nash-mtl", "max_norm", InputError, "does not say what to sweep"),
     ],
 )
 def test_bad_spaces_are_refused_in_one_line(method, sweep, kind, said):

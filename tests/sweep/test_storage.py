@@ -8,7 +8,8 @@ import time
 import optuna
 import pytest
 
-from equipoise.sweep.storage import Owners, open_journal, turn
+from equipoise.store import locked
+from equipoise.sweep.storage import Owners, open_journal
 
 
 def test_a_half_written_line_is_taken_away(tmp_path):
@@ -58,7 +59,7 @@ def test_turns_are_taken_one_at_a_time(tmp_path):
         if not child:
             try:
                 for _ in range(5):
-                    with turn(tmp_path / "turn"), (tmp_path / "log").open("a") as log:
+                    with locked(tmp_path / "turn"), (tmp_path / "log").open("a") as log:
                         log.write(name)
                         log.flush()
                         time.sleep(0.005)

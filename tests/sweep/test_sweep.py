@@ -109,9 +109,9 @@ def test_started_again_it_does_only_what_is_missing(done, tug, quiet, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in times} == times
     for label in more.confirmed:
         assert list(more.results.records(label)) == [0, 1, 2]
-    with pytest.raises(InputError, match=r"holds another sweep .*seed 1000 there, 7 now"):
+    with pytest.raises(InputError, match=r"holds a sweep of another configuration .*seed 1000 there, 7 now"):
         Sweep(tug, "ls", budget=8, seed=7, seeds=2, **arguments).run()
-    with pytest.raises(InputError, match="another sweep"):
+    with pytest.raises(InputError, match="a sweep of another"):
         Sweep(tug, "ls", sweep="weights=dirichlet", seeds=2, **arguments).run()
     with pytest.raises(InputError, match="epochs 2 there, 3 now"):
         Sweep(tug, "ls", epochs=3, seeds=2, **arguments).run()

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from equipoise.cli import main
+from equipoise.store import write_json
 from equipoise.study import Results, Study
-from equipoise.study.files import write_json
 from equipoise.study.records import SCHEMA
 from equipoise_papers.published import find_table
 from equipoise_papers.reproduce import Asked, Setting, find_recipe

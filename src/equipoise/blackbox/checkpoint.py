@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from equipoise.errors import InputError
+from equipoise.store import write_whole
 
 __all__ = ["check_storable", "read_checkpoint", "write_checkpoint"]
 
@@ -32,18 +32,12 @@ def check_storable(state: Any) -> None:
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes a nested dictionary of arrays, numbers, strings and bytes, beside the target first."""
+    """Writes a nested dictionary of arrays, numbers, strings and bytes, whole or not at all."""
     arrays: dict[str, Any] = {}
     text = json.dumps(_packed(state, arrays))
     buffer = io.BytesIO()
     np.savez(buffer, __state__=np.array(text), **arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with temporary.open("wb") as file:
-        file.write(buffer.getvalue())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_whole(path, buffer.getvalue())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

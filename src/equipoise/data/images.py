@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from equipoise.data.loading import DatasetBatches, EpochDataset
 from equipoise.errors import DataSetError, InputError, require
+from equipoise.store import locked, replacing
 
 __all__ = ["Images", "cached_images", "channels_first", "decode"]
 
@@ -120,7 +119,7 @@ def cached_images(paths: Sequence[Path], size: tuple[int, int], folder: str | Pa
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_suffix(".lock")):
+        with locked(target.with_suffix(".lock")):
             if not _complete(target, len(paths), size):  # another process may have been at it while this one waited
                 _write(target, paths, size, workers)
     except OSError as error:
@@ -148,8 +147,7 @@ def _complete(target: Path, count: int, size: tuple[int, int]) -> bool:
 
 
 def _write(target: Path, paths: Sequence[Path], size: tuple[int, int], workers: int) -> None:
-    part = target.with_name(f"{target.name}.{os.getpid()}.{threading.get_ident()}.part")
-    try:
+    with replacing(target) as part:
         array = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(len(paths), *size, 3))
         start = 0
         for chunk in DatasetBatches(_Decoding(paths, size), _CHUNK, workers=workers):
@@ -157,9 +155,6 @@ def _write(target: Path, paths: Sequence[Path], size: tuple[int, int], workers: 
             start += len(chunk)
         array.flush()
         del array
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 class _Decoding(EpochDataset):
@@ -172,16 +167,3 @@ class _Decoding(EpochDataset):
 
     def batch(self, rows: Sequence[int], epoch: int) -> np.ndarray:
         return np.stack([decode(self.paths[row], self.size) for row in rows])
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds the lock file; the operating system lets go of it when a process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two processes may both decode, and the later one's file counts
-        yield
-        return
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

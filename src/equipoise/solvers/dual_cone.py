@@ -62,7 +62,7 @@ def unconflicting_weights(gramian: ArrayLike, preference: ArrayLike) -> Array:
 
     Σ_k p_k π(g_k), π being the projection (Quinton and Rey 2024, "Jacobian descent for multi-objective optimization",
     UPGrad, eq. 6). The K programmes have one matrix and differ in their right-hand sides, so they exchange variables side
-    by side (block principal pivoting, see :mod:`equipoise.solvers.pivoting`), with a stack of small linear systems a round;
+    by side (block principal pivoting, see :mod:`equipoise.solvers.pivoting`), with a stack of small linear systems per round;
     a task's first guess is that those it conflicts with are active.
 
     Args:

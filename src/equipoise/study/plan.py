@@ -62,7 +62,7 @@ def plan(tasks: Sequence[str], methods: Iterable[Method], seeds: Iterable[int], 
     Args:
         tasks: each gets one single-task baseline per seed, shared by all methods.
         methods: what is compared.
-        seeds: one run a method and seed.
+        seeds: one run per method and seed.
         baselines: whether there are single-task baselines.
 
     Example:

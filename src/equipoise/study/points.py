@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from equipoise.study.files import rounded
+from equipoise.store import rounded
 from equipoise.teleport import Dominated
 from equipoise.teleport.triggers import Array
 

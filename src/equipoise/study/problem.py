@@ -45,7 +45,7 @@ class Problem:
     """Everything a study has to know about what is trained.
 
     Every run is a process of its own, which seeds torch, NumPy and ``random`` with the run's seed before it calls
-    ``data`` and ``build``: what those functions draw is repeatable without further ado. Functions may be defined
+    ``data`` and ``build``: what those functions draw is repeatable. Functions may be defined
     anywhere, also in a script or a notebook.
 
     Args:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, TypeAlias
 
-from equipoise.study.files import read_json
 from equipoise.study.plan import Run
 
-__all__ = ["SCHEMA", "Record", "describe", "matches", "read_record"]
+__all__ = ["SCHEMA", "Record", "describe", "is_whole", "matches"]
 
 SCHEMA = 1
 """Counts up whenever the meaning of a record changes; records of another schema are run again."""
@@ -44,17 +42,15 @@ def describe(run: Run) -> dict[str, Any]:
     }
 
 
-def read_record(path: Path) -> Record | None:
-    """A whole record, or ``None``: no file, cut off, of another schema, or without its last entry ``complete``."""
-    record = read_json(path)
-    whole = (
+def is_whole(record: Any) -> bool:
+    """Whether something is a whole record: not of another schema, nor without its last entry ``complete``."""
+    return (
         isinstance(record, dict)
         and record.get("schema") == SCHEMA
         and record.get("complete") is True
         and all(isinstance(record.get(part), kind) for part, kind in _PARTS.items())
         and len(record["history"]) == record["epochs"]
     )
-    return record if whole else None
 
 
 def matches(record: Record, run: Run, epochs: int) -> bool:

@@ -37,7 +37,7 @@ class Study:
         epochs: passes over the training data; the problem's own number if left out.
         folder: where everything goes; ``results/<problem>`` if left out.
         jobs: runs at a time; as many as there are processors to use if left out.
-        gramian_every: methods that form no Gramian get one for the conflict statistics in every such step, outside of
+        gramian_every: methods that form no Gramian get one for the conflict statistics every so many steps, outside of
             the timing; 0 for never.
         baselines: whether every task is trained alone as well; without that there is no Δm, and methods are ordered by mean
             rank. They can be added later.
@@ -103,7 +103,7 @@ class Study:
             InputError: the folder holds a study of another configuration, or one that is running.
         """
         with self.folder.locked():
-            self.folder.claim(
+            self.folder.claim_for(
                 self.problem,
                 self.methods,
                 self.seeds,

@@ -66,7 +66,7 @@ class TaskWeights:
 
 @dataclass(frozen=True)
 class TaskWeightsInfo:
-    """An entry of the shelf, as the registry of balancers has them.
+    """An entry of the registry, as the registry of balancers has them.
 
     Attributes:
         weighting: the solver's entry.

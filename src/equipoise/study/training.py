@@ -15,7 +15,7 @@ from equipoise.metrics import ConflictTally, Metric
 from equipoise.objective import LossFunction
 from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.step.report import StepReport
-from equipoise.study.files import rounded
+from equipoise.store import rounded
 from equipoise.study.machine import peak_memory_mb, seed_process, versions
 from equipoise.study.plan import Run
 from equipoise.study.points import Points
@@ -41,7 +41,7 @@ def train(
         problem: what is trained.
         run: with which method, or on which task, and from which seed.
         epochs: passes over the training data.
-        gramian_every: for methods that form no Gramian, one is formed for the conflict statistics in every such step,
+        gramian_every: for methods that form no Gramian, one is formed for the conflict statistics every so many steps,
             outside of the timing; 0 for never.
         finished_epoch: told the number of each finished epoch, counted from 1, and its metrics on the validation split
             (``None`` without one).

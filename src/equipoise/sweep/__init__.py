@@ -1,4 +1,4 @@
-"""Sweeps: fixed weights, or any method's own options, tried many times on one problem, and held against other methods.
+"""Sweeps: fixed weights, or any method's own options, tried many times on one problem and compared with other methods.
 
 The sharpest objection to clever balancers is that a plain sum with *tuned* weights does as well. A :class:`Sweep` puts it to
 the test, with Optuna: trials are chosen by the validation split on one seed, the best of them are trained again on the seeds

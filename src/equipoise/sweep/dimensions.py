@@ -167,7 +167,7 @@ def read_sweep(given: str | Sequence[str] | Mapping[str, Any] | None) -> dict[st
         for part in filter(None, (part.strip() for part in split_outside(text, ","))):
             name, equals, value = (piece.strip() for piece in part.partition("="))
             if not name or not equals or not value:
-                raise InputError(f'"{part}" says not what is swept; write option=range, and for the range {_FORM}')
+                raise InputError(f'"{part}" does not say what to sweep; write option=range, and for the range {_FORM}')
             if name in read:
                 raise InputError(f'the range of "{name}" is given twice: {read[name]} and {value}')
             read[name] = value

@@ -15,18 +15,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from equipoise.errors import InputError
-from equipoise.study.files import TEMPORARY, plain, read_json, write_json
+from equipoise.store import RunStore
 from equipoise.study.folder import Folder
 
 __all__ = ["SweepFolder", "TrialFolder"]
 
 SCHEMA = 1
-_FREE = ("sampler", "pruner", "budget", "confirm", "front", "baseline", "confirmed", "compare", "seeds")
+_FREE = ("sampler", "pruner", "budget", "confirm", "front", "compare", "seeds")
 """What may change between two starts of a sweep."""
 
 
@@ -52,7 +50,7 @@ class TrialFolder(Folder):
         shutil.rmtree(self.path / f".work-{owner}", ignore_errors=True)
 
 
-class SweepFolder:
+class SweepFolder(RunStore):
     """A sweep's folder.
 
     Args:
@@ -60,7 +58,7 @@ class SweepFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        super().__init__(path, "sweep.json", what="sweep", schema=SCHEMA)
         self.trials = self.path / "trials"
         self.journal = self.path / "trials.journal"
         self.owners = self.path / "owners"
@@ -71,48 +69,21 @@ class SweepFolder:
         """The study that the sweep belongs to."""
         return self.path.parent.parent
 
-    def read(self) -> dict[str, Any]:
-        """What the folder remembers.
-
-        Raises:
-            InputError: it is not the folder of a sweep.
-        """
-        known = read_json(self.path / "sweep.json")
-        if not isinstance(known, dict) or known.get("schema") != SCHEMA:
-            raise InputError(f'"{self.path}" is not the folder of a sweep: it holds no sweep.json that can be read')
-        return known
-
-    def claim(self, asked: Mapping[str, Any]) -> None:
+    def claim_for(self, asked: dict[str, Any]) -> None:
         """Makes the folder this sweep's, or checks that it is; to be called in one's turn.
 
         Raises:
             InputError: the folder holds another sweep; the message says what differs.
         """
-        now = plain({"schema": SCHEMA, "baseline": None, "confirmed": [], **asked})
-        if (self.path / "sweep.json").exists():
-            known = self.read()
-            differences = [
-                f"{key} {known.get(key)!r} there, {now[key]!r} now"
-                for key in now
-                if key not in _FREE and known.get(key) != now[key]
-            ]
-            if differences:
-                raise InputError(
-                    f'"{self.path}" holds another sweep ({"; ".join(differences)}); give another --name or --folder, or start '
-                    "it as it was (budget, seeds, sampler, pruner and compared methods may change)"
-                )
-            now |= {key: known[key] for key in ("baseline", "confirmed")}
-        self.write(now)
-
-    def remember(self, **values: Any) -> None:
-        """Adds to what the folder remembers."""
-        self.write(self.read() | values)
-
-    def write(self, values: dict[str, Any]) -> None:
-        """Replaces what the folder remembers."""
-        write_json(self.path / "sweep.json", values)
+        self.claim(
+            {"baseline": None, "confirmed": [], **asked},
+            free=_FREE,
+            kept=("baseline", "confirmed"),
+            advice="give another --name or --folder, or start it as it was (budget, seeds, sampler, pruner and compared "
+            "methods may change)",
+        )
 
     def tidy(self) -> None:
         """Takes away half-written files; only when no other process takes part."""
-        for left in self.path.rglob(f"*{TEMPORARY}"):
-            left.unlink(missing_ok=True)
+        super().tidy()
+        Folder(self.trials).tidy()

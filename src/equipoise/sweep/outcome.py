@@ -63,7 +63,7 @@ class Outcome:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = SweepFolder(folder)
-        self.settings = self.folder.read()
+        self.settings = self.folder.configuration()
         self.results = Results(self.folder.study)
         by_name = {metric.name: metric for metric in self.results.metrics}
         self.objectives = parse_objectives(self.settings["objectives"], self.results.metrics)

@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution
 from equipoise.errors import InputError, UnknownOptionError, near_misses, refuse_unknown_options
 from equipoise.method import MethodSpec, written
 from equipoise.study.methods import Method, parse_method
-from equipoise.study.shelf import Entry, find
+from equipoise.study.registry import Entry, find
 from equipoise.sweep.dimensions import Choices, Dimension, Range, read_dimension, read_sweep
 from equipoise.sweep.weights import Weights, read_weights
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
+from filelock import FileLock, Timeout
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-__all__ = ["Owners", "open_journal", "turn"]
+__all__ = ["Owners", "open_journal"]
 
 
 def open_journal(path: Path) -> JournalStorage:
@@ -52,31 +50,33 @@ class Owners:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.own = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._file: IO[str] | None = None
+        self._lock = FileLock(self._path(self.own))
 
     def __enter__(self) -> Owners:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._file = self._path(self.own).open("a+")
-        _lock(self._file, wait=True)
+        self._lock.acquire()
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._file is not None
-        self._path(self.own).unlink(missing_ok=True)
-        self._file.close()
+        with contextlib.suppress(OSError):  # where locked files cannot be removed, others do it when they find it free
+            self._path(self.own).unlink()
+        self._lock.release()
 
     def alive(self, owner: str) -> bool:
         """Whether that process still lives."""
         if owner == self.own:
             return True
-        try:
-            file = self._path(owner).open("r+")
-        except OSError:
+        path = self._path(owner)
+        if not path.exists():
             return False
-        with file:
-            if not _lock(file, wait=False):
-                return True
-        self._path(owner).unlink(missing_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return True
+        with contextlib.suppress(OSError):
+            path.unlink()
+        lock.release()
         return False
 
     def others(self) -> list[str]:
@@ -86,32 +86,3 @@ class Owners:
 
     def _path(self, owner: str) -> Path:
         return self.folder / f"{owner}.lock"
-
-
-@contextlib.contextmanager
-def turn(path: Path) -> Iterator[None]:
-    """One process at a time: waits until it is this one's turn.
-
-    Args:
-        path: of the file that is locked meanwhile.
-    """
-    with path.open("a+") as file:
-        _lock(file, wait=True)
-        yield
-
-
-def _lock(file: IO[str], *, wait: bool) -> bool:
-    """Takes a lock that the operating system gives back when the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system: one process at a time has to do
-        return True
-    while True:
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                return False
-            time.sleep(0.02)
-        else:
-            return True

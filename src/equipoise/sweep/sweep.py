@@ -14,6 +14,7 @@ from rich.console import Console
 
 from equipoise.errors import EquipoiseError, InputError
 from equipoise.metrics import Metric
+from equipoise.store import locked
 from equipoise.study.folder import Folder
 from equipoise.study.methods import Method, MethodLike, parse_methods
 from equipoise.study.plan import Run, key_of, parse_seeds, plan
@@ -21,21 +22,19 @@ from equipoise.study.problem import Problem
 from equipoise.study.problems import find_problem
 from equipoise.study.processes.pool import execute
 from equipoise.study.progress import duration, progress
-from equipoise.study.records import read_record
 from equipoise.sweep.folder import SweepFolder
 from equipoise.sweep.front import select
 from equipoise.sweep.objectives import drop, find_metric, parse_objectives
 from equipoise.sweep.outcome import Outcome
 from equipoise.sweep.samplers import make_pruner, make_sampler
 from equipoise.sweep.space import Space
-from equipoise.sweep.storage import turn
 from equipoise.sweep.trials import TrialSearch, load_trials
 
 __all__ = ["Sweep"]
 
 
 class Sweep:
-    """Tries many weights, or many values of a method's options, and holds the best against other methods.
+    """Tries many weights, or many values of a method's options, and compares the best with other methods.
 
     1. Single-task baselines, once per seed, as in any study.
     2. The search: ``budget`` trials of one seed of their own, judged on the *validation* split.
@@ -47,11 +46,11 @@ class Sweep:
 
     Args:
         problem: a :class:`~equipoise.study.Problem`, or the name of a built-in one.
-        method: what is swept, see :class:`~equipoise.sweep.Space`.
+        method: what to sweep, see :class:`~equipoise.sweep.Space`.
         budget: trials.
         objectives: ``"delta_m"``, a metric, or several, which makes the search a multi-objective one.
         sweep: what is swept over, see :class:`~equipoise.sweep.Space`.
-        compare: methods that the sweep is held against, see :func:`~equipoise.study.parse_methods`.
+        compare: methods to compare the sweep with, see :func:`~equipoise.study.parse_methods`.
         seeds: on which confirmed trials and compared methods are trained.
         front: the two metrics of the Pareto front; the two objectives where they are metrics, else the problem's first and
             last metric.
@@ -169,7 +168,7 @@ class Sweep:
             start=self.start,
             console=self.console,
         ).run(baseline)
-        # Equal weights, say, may be compared and confirmed: one run a seed will do.
+        # Equal weights, say, may be compared and confirmed: one run per seed will do.
         methods = {method.label: method for method in (*self._confirmed(baseline), *self.compare)}
         self._study_runs(tuple(methods.values()))
         self._say(f"sweep finished in {duration(time.monotonic() - began)}")
@@ -193,11 +192,11 @@ class Sweep:
 
         with self.study.locked(waiting):
             settings = {"epochs": self.epochs, "gramian_every": self.gramian_every}
-            self.study.claim(self.problem, methods, self.seeds, settings)
+            self.study.claim_for(self.problem, methods, self.seeds, settings)
             if claim_sweep:
                 self.folder.path.mkdir(parents=True, exist_ok=True)
-                with turn(self.folder.turn):
-                    self.folder.claim(self._asked())
+                with locked(self.folder.turn):
+                    self.folder.claim_for(self._asked())
             runs = plan(self.problem.tasks, methods, self.seeds)
             missing = [run for run in runs if not self.study.finished(run, self.epochs)]
             if not missing:
@@ -241,8 +240,8 @@ class Sweep:
 
         Written down once: values of trials must mean the same when seeds are added later.
         """
-        with turn(self.folder.turn):
-            known = self.folder.read()["baseline"]
+        with locked(self.folder.turn):
+            known = self.folder.configuration()["baseline"]
             if known is None:
                 known = {metric.name: self._validation(metric) for metric in self.problem.metrics}
                 self.folder.remember(baseline=known)
@@ -251,12 +250,12 @@ class Sweep:
     def _validation(self, metric: Metric) -> float:
         values = []
         for seed in self.seeds:
-            record = read_record(self.study.record(Run(seed, task=metric.task)))
+            record = self.study.find(Run(seed, task=metric.task).key)
             validation = record["final"]["validation"] if record else None
             if validation is None:
                 raise InputError(
-                    f'problem "{self.problem.name}" has no validation split, and to choose on the test split would be to '
-                    "fool oneself; have its data give one"
+                    f'problem "{self.problem.name}" has no validation split, and a choice made on the test split '
+                    "would look better than it is; let its data give one"
                 )
             values.append(math.nan if validation[metric.name] is None else float(validation[metric.name]))
         mean = math.fsum(values) / len(values)
@@ -275,7 +274,7 @@ class Sweep:
         methods = {trial.number: self.space.method(trial.params) for trial in complete}
         points = {}
         for trial in complete:
-            record = read_record(Folder(self.folder.trials).record(Run(self.seed, method=methods[trial.number])))
+            record = Folder(self.folder.trials).find(Run(self.seed, method=methods[trial.number]).key)
             final = record["final"]["validation"] if record else {}
             points[trial.number] = [
                 drop(math.nan if final.get(own.name) is None else final[own.name], baseline[own.name], own)
@@ -283,9 +282,9 @@ class Sweep:
             ]
         sign = 1.0 if self.objectives[0].direction == "minimize" else -1.0
         best = {trial.number: sign * trial.values[0] for trial in complete}
-        with turn(self.folder.turn):
+        with locked(self.folder.turn):
             chosen = select(best, points, self.confirm, {number: methods[number].label for number in methods})
-            known = [number for number in self.folder.read()["confirmed"] if number in methods]
+            known = [number for number in self.folder.configuration()["confirmed"] if number in methods]
             self.folder.remember(confirmed=sorted({*known, *chosen}))
             return tuple(methods[number] for number in sorted({*known, *chosen}))
 

@@ -19,16 +19,16 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 
+from equipoise.store import locked
 from equipoise.study.plan import Run
 from equipoise.study.problem import Problem
 from equipoise.study.processes.pool import Event, Pool
 from equipoise.study.progress import Progress, progress
-from equipoise.study.records import read_record
 from equipoise.sweep.folder import SweepFolder, TrialFolder
 from equipoise.sweep.objectives import SweepObjective
 from equipoise.sweep.samplers import make_pruner, make_sampler
 from equipoise.sweep.space import Space
-from equipoise.sweep.storage import Owners, open_journal, turn
+from equipoise.sweep.storage import Owners, open_journal
 
 __all__ = ["TrialSearch", "counted", "load_trials"]
 
@@ -94,7 +94,7 @@ class TrialSearch:
             runs = TrialFolder(self.folder.trials, owners.own)
             runs.work.mkdir(parents=True)
             try:
-                with turn(self.folder.turn):
+                with locked(self.folder.turn):
                     if not owners.others():
                         self.folder.tidy()
                     study = self._study()
@@ -165,7 +165,7 @@ class TrialSearch:
 
     def _ask(self, study: optuna.Study, owners: Owners, runs: TrialFolder) -> tuple[Trial, Run] | None:
         """The next trial and its run; none if the budget is used up."""
-        with turn(self.folder.turn):
+        with locked(self.folder.turn):
             self._reap(study, owners, runs)
             trials = study.get_trials(deepcopy=False)
             waiting = sum(trial.state is TrialState.WAITING for trial in trials)
@@ -219,7 +219,7 @@ class TrialSearch:
         baseline: Mapping[str, float],
         failure: str = "",
     ) -> None:
-        record = None if failure else read_record(runs.record(run))
+        record = None if failure else runs.find(run.key)
         values = [math.nan]
         if record is not None:
             values = [own.value(record["final"]["validation"], baseline) for own in self.objectives]

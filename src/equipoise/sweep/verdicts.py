@@ -1,6 +1,6 @@
 """Which methods the sweep dominates.
 
-A method is held against each confirmed trial, seed by seed: runs of one seed share their start and their batches. One trial
+A method is compared with each confirmed trial, seed by seed: runs of one seed share their start and their batches. One trial
 has to do it: that for each seed *some* trial is better would be no news, with enough trials.
 """
 
@@ -64,7 +64,7 @@ class Verdict:
 
 
 def judge(method: Points, trials: Mapping[str, Points]) -> Verdict:
-    """Holds one method against all confirmed trials.
+    """Compares one method with all confirmed trials.
 
     Args:
         method: its points.

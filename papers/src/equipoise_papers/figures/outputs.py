@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise.errors import InputError
-from equipoise.study.files import plain, read_json, write_json, write_whole
+from equipoise.store import RunStore, write_json, write_whole
 from equipoise_papers.commands import Told
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def made_folder(folder: Path) -> None:
         raise InputError(f"the folder {folder} cannot be made ({error.strerror}); choose another with --output") from None
 
 
-class KeptRuns:
+class KeptRuns(RunStore):
     """The finished runs of a figure in its folder, a file for each, so that an interrupted figure goes on where it was.
 
     Args:
@@ -62,28 +62,9 @@ class KeptRuns:
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        self._folder = folder / "runs"
-        made_folder(self._folder)
-        now = plain(dict(identity))
-        before = read_json(folder / "settings.json")
-        if isinstance(before, dict) and before != now:
-            name = next(name for name in {**before, **now} if before.get(name) != now.get(name))
-            raise InputError(
-                f"{folder} holds runs with another {name} ({before.get(name)}, now {now.get(name)}); "
-                "choose another folder with --output"
-            )
-        write_json(folder / "settings.json", now)
-
-    def find(self, key: str) -> dict[str, Any] | None:
-        """What a finished run gave; ``None`` if it is not there."""
-        found: dict[str, Any] | None = read_json(self._folder / f"{key}.json")
-        return found
-
-    def keep(self, key: str, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Writes what a run gave, and returns it as it will be found."""
-        written: dict[str, Any] = plain(dict(result))
-        write_json(self._folder / f"{key}.json", written)
-        return written
+        made_folder(folder)
+        super().__init__(folder, what="figure")
+        self.claim(identity, shared=True, advice="choose another folder with --output")
 
 
 def write_outputs(folder: Path, name: str, pictures: Mapping[str, Figure], text: str, numbers: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from equipoise.study.files import read_json, write_json
+from equipoise.store import RunStore
 from equipoise.study.plan import Run
 from equipoise.study.progress import duration
 from equipoise_papers.published import find_table
@@ -39,14 +39,14 @@ class RunsPart(Part):
     def execute(self, asked: Asked, folder: Path) -> None:
         """Runs what the folder lacks, one after the other."""
         wanted = self.made(asked.rows)
-        missing = [(row, seed) for seed in asked.seeds for row in wanted if self._read(folder, row, seed, asked) is None]
+        missing = [(row, seed) for seed in asked.seeds for row in wanted if self._lacks(folder, row, seed, asked)]
         self._say(asked, f"{self.name}: {len(wanted)} rows × {len(asked.seeds)} seeds; {len(missing) or 'nothing'} to do")
         for row, seed in missing:
             began = time.perf_counter()
             values = self.run(asked.setting.within(self.subfolder), row, seed, asked.epochs, folder)
             took = time.perf_counter() - began
-            write_json(
-                self._file(folder, row, seed),
+            self._store(folder).keep(
+                self._key(row, seed),
                 {
                     "row": row.name,
                     "method": row.method,
@@ -62,9 +62,8 @@ class RunsPart(Part):
         """Values of every row, one per seed, with summaries of the table's metrics."""
         table = find_table(self.table)
         found: dict[str, dict[str, list[float]]] = {}
-        for path in sorted((folder / "runs").glob("*.json")):
-            record = read_json(path)
-            if not isinstance(record, dict) or record.get("row") not in {row.name for row in self.rows}:
+        for record in self._store(folder).records():
+            if record.get("row") not in {row.name for row in self.rows}:
                 continue
             values = {name: float(value) for name, value in record["values"].items()}
             summed = {column: table.summed_up(values, column) for column in table.summaries if column != "MR"}
@@ -74,9 +73,9 @@ class RunsPart(Part):
         return found
 
     def departures(self, folder: Path) -> tuple[str, ...]:
-        records = [read_json(path) for path in sorted((folder / "runs").glob("*.json"))]
-        epochs = {record["epochs"] for record in records if isinstance(record, dict) and record.get("epochs") is not None}
-        small = any(isinstance(record, dict) and record["identity"].get("smoke") for record in records)
+        records = self._store(folder).records()
+        epochs = {record["epochs"] for record in records if record.get("epochs") is not None}
+        small = any(record["identity"].get("smoke") for record in records)
         said = [f"{self.name}: {own} iterations instead of {self.workload.epochs}." for own in sorted(epochs)]
         return (*said, *([f"{self.name}: a small model on a few rows."] if small else []))
 
@@ -87,17 +86,21 @@ class RunsPart(Part):
             for row in self.made(rows)
         }
 
-    def _file(self, folder: Path, row: RecipeRow, seed: int) -> Path:
+    @staticmethod
+    def _key(row: RecipeRow, seed: int) -> str:
         # A run's key is made for file names; the label is the row's.
-        return folder / "runs" / f"{Run(seed, task=row.name).key}.json"
+        return Run(seed, task=row.name).key
+
+    @staticmethod
+    def _store(folder: Path) -> RunStore:
+        # Each record says what was asked for, so that runs of a few epochs may lie beside those of all.
+        return RunStore(folder)
 
     def _asked_for(self, asked: Asked) -> dict[str, Any]:
         return {"epochs": asked.epochs, "identity": self.identity(asked.setting)}
 
-    def _read(self, folder: Path, row: RecipeRow, seed: int, asked: Asked) -> dict[str, Any] | None:
-        record = read_json(self._file(folder, row, seed))
-        same = isinstance(record, dict) and all(record.get(key) == value for key, value in self._asked_for(asked).items())
-        return record if same else None
+    def _lacks(self, folder: Path, row: RecipeRow, seed: int, asked: Asked) -> bool:
+        return self._store(folder).find(self._key(row, seed), self._asked_for(asked)) is None
 
     @staticmethod
     def _say(asked: Asked, text: str) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from equipoise.errors import InputError
+from equipoise.store import locked, replacing
 from equipoise_papers.scenes.scene import KINDS, SPLITS, Scene, check_size, make_scene
 from equipoise_papers.scenes.shapes import Array
 
@@ -80,7 +80,7 @@ def write_scenes(
     folder = Path(root).expanduser()
     counts = dict(zip(SPLITS, (train, val, test), strict=True))
     if min(counts.values()) < 0 or train < 1:
-        raise InputError(f"train is {train}, val {val} and test {test}; expected at least one to train on, and none below 0")
+        raise InputError(f"train is {train}, val {val} and test {test}; train must be at least 1, val and test at least 0")
     if jobs < 1:
         raise InputError(f"jobs is {jobs}; it must be at least 1")
     if kind not in KINDS:
@@ -125,12 +125,9 @@ def _write(folder: Path, kind: str, size: tuple[int, int], seed: int, split: str
 
 
 def _whole(path: Path, content: bytes) -> None:
-    """Writes beside the target and then puts it in place; what a killed process leaves is never read."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        with replacing(path) as part:
+            part.write_bytes(content)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}); choose another folder, or make room") from None
 
@@ -195,5 +192,5 @@ def cached_scenes(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror}); name another cache with EQUIPOISE_CACHE") from None
-    with FileLock(folder / ".lock"):
+    with locked(folder / ".lock"):
         return write_scenes(folder, kind, size, train=train, val=val, test=test, seed=seed, told=told)

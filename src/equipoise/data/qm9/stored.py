@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +10,7 @@ import torch
 
 from equipoise.data.qm9.graphs import Molecules
 from equipoise.errors import DataSetError, MissingExtraError, require
+from equipoise.store import replacing
 
 __all__ = ["read_molecules"]
 
@@ -98,12 +97,8 @@ def _kind(base: Any) -> Any:
 
         @classmethod
         def save(cls, data_list: Any, path: str) -> None:
-            part = f"{path}.{os.getpid()}.{threading.get_ident()}.part"
-            try:
-                super().save(data_list, part)
-                os.replace(part, path)
-            finally:
-                Path(part).unlink(missing_ok=True)
+            with replacing(Path(path)) as part:
+                super().save(data_list, str(part))
 
     return cast(Any, Stored)
 

@@ -58,7 +58,7 @@ def perform(payload: Path, messages: int) -> int:
     try:
         import torch
 
-        from equipoise.study.files import write_json, write_whole
+        from equipoise.store import write_json, write_whole
 
         torch.set_num_threads(1)
         path, packed = pickle.loads(payload.read_bytes())

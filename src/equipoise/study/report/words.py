@@ -20,7 +20,7 @@ class SideTable:
 
     Attributes:
         columns: headings, that of the names first.
-        rows: as many texts each.
+        rows: one text per column each.
         notes: how to read it.
     """
 

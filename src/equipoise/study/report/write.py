@@ -14,7 +14,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from equipoise.study.files import write_whole
+from equipoise.store import write_whole
 from equipoise.study.pictures import PICTURES, TELEPORT_PICTURES, Picture
 from equipoise.study.report.content import content
 from equipoise.study.results import Results

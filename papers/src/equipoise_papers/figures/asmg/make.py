@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from equipoise.study.files import write_whole
+from equipoise.store import write_whole
 from equipoise.study.pictures.style import COLORS, GREY, grid
 from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.asmg.run import problem, trajectory

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from equipoise.study.files import write_whole
+from equipoise.store import write_whole
 from equipoise.study.pictures.style import COLORS, GREY, STYLES, grid
 from equipoise.study.processes.calls import calls
 from equipoise_papers.commands import Told, silent

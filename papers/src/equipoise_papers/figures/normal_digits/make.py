@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from equipoise.metrics import delta_m, holm, paired_comparison, spread
-from equipoise.study.files import plain, rounded, write_whole
+from equipoise.store import plain, rounded, write_whole
 from equipoise.study.pictures.style import COLORS, INK, grid
 from equipoise.study.problems import find_problem
 from equipoise.study.report.words import brief

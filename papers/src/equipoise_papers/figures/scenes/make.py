@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.study.files import write_json
+from equipoise.store import write_json
 from equipoise.study.problem import Problem
 from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.outputs import made_folder

@@ -32,4 +32,5 @@ def find(name: str) -> Entry:
     try:
         return REGISTRY.find(name)
     except UnknownMethodError as error:
-        raise UnknownMethodError(f"{error}{near_misses(key, own)} On validation data learn {', '.join(sorted(own))}") from None
+        also = f"Methods that learn on validation data: {', '.join(sorted(own))}"
+        raise UnknownMethodError(f"{error}{near_misses(key, own)} {also}") from None

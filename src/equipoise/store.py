@@ -1,0 +1,346 @@
+"""Work that takes long, kept in folders: files that are whole or not there, locks, and runs that are never done twice.
+
+Whoever has runs to do names them, and asks for each; those that the folder holds are not made again::
+
+    store = RunStore(folder, "settings.json", what="search")
+    with store.locked():                                 # left out where one process is enough
+        store.claim({"steps": 100, "lr": 0.1})           # refuses a folder that holds runs of other settings
+        for seed in range(3):
+            record = store.made(f"adam-seed{seed}", lambda: train(seed))  # a dictionary, as JSON has it
+
+What is stored is JSON: ``plain`` says what becomes of other values. A run's name is a file's name. For single files there are
+:func:`write_whole`, :func:`write_json` and :func:`replacing`, and for a lock without a folder of runs :func:`locked`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from equipoise.errors import InputError
+
+__all__ = ["RunStore", "locked", "plain", "read_json", "replacing", "rounded", "write_json", "write_whole"]
+
+TEMPORARY = ".part"
+"""Ends the name of a file that is being written; nobody reads such a file."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a file beside the target to write to, which takes the target's place at the end.
+
+    A process or machine that dies in between leaves the old file, or none, and a ``.part`` that is never read.
+
+    Args:
+        path: the target; its folder is made if need be.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> target = Path(mkdtemp()) / "whole"
+        >>> with replacing(target) as part:
+        ...     written = part.write_text("all of it")
+        >>> target.read_text()
+        'all of it'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}{TEMPORARY}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    # The directory's entry has to reach the disk, too; where directories cannot be opened, the rename has to do.
+    with contextlib.suppress(OSError):
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file that is whole or not there: its content is forced to disk before it gets its name."""
+    with replacing(path) as part, part.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes plain JSON; numbers that are not finite become ``null``, which every reader understands."""
+    write_whole(path, json.dumps(plain(value), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, or ``None`` where there is no such file or it is not whole."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def plain(value: Any) -> Any:
+    """Turns a value into what JSON can hold; whatever it does not know becomes its ``repr``."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return repr(value)
+
+
+def rounded(value: Any, digits: int = 6) -> Any:
+    """Rounds all numbers in lists and dictionaries to so many significant digits, which keeps files small.
+
+    Example:
+        >>> rounded({"loss": (0.123456789, 1234567.8), "step": 1234567})
+        {'loss': [0.123457, 1234570.0], 'step': 1234567}
+    """
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}")
+    if isinstance(value, dict):
+        return {key: rounded(entry, digits) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(entry, digits) for entry in value]
+    return value
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, busy: str = "", waiting: Callable[[], object] | None = None) -> Iterator[None]:
+    """Keeps other processes out; the operating system gives the lock back when the process ends, however it ends.
+
+    Args:
+        path: of the file that is locked meanwhile; made if need be.
+        busy: what to say if another has it, in place of waiting.
+        waiting: called again and again while another has it, for instance to say so; it should sleep a little.
+
+    Raises:
+        InputError: another has it, and there is something to say and no ``waiting``.
+    """
+    # A dependency of torch's, but only who locks should wait for it.
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    while True:
+        try:
+            lock.acquire(blocking=False)
+            break
+        except Timeout:
+            if waiting is not None:
+                waiting()
+            elif busy:
+                raise InputError(busy) from None
+            else:
+                time.sleep(0.02)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class RunStore:
+    """A folder of runs, each of which is done once: whoever is interrupted goes on where it was.
+
+    ::
+
+        <about>           what was asked for, see :meth:`claim`
+        runs/<key>.json   one per finished run
+
+    Args:
+        path: the folder; it need not be there.
+        about: name of the file that remembers what was asked for.
+        what: what the runs make up together, for messages.
+        schema: counts up when what is written changes its meaning; a folder of another schema is refused. ``None`` for none.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> store = RunStore(mkdtemp(), "settings.json", what="search")
+        >>> asked = store.claim({"steps": 100})
+        >>> store.made("seed0", lambda: {"loss": 0.5}), store.made("seed0", lambda: {"loss": 7.0})
+        ({'loss': 0.5}, {'loss': 0.5})
+        >>> store.claim({"steps": 200})  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        equipoise.errors.InputError: the folder "..." holds a search of another configuration (steps 100 there, 200 now); ...
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        about: str = "settings.json",
+        *,
+        what: str = "set of runs",
+        schema: int | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.about = self.path / about
+        self.what = what
+        self.schema = schema
+
+    def configuration(self) -> dict[str, Any]:
+        """What the folder remembers.
+
+        Raises:
+            InputError: it is not such a folder, or of another schema.
+        """
+        known = read_json(self.about)
+        if not isinstance(known, dict):
+            raise InputError(f'"{self.path}" is not the folder of a {self.what}: it holds no readable {self.about.name}')
+        if self.schema is not None and known.get("schema") != self.schema:
+            raise InputError(
+                f'the {self.what} in "{self.path}" was written by another version of equipoise (schema '
+                f"{known.get('schema')}, this one reads {self.schema}); use another folder"
+            )
+        return known
+
+    def remember(self, **values: Any) -> None:
+        """Adds to what the folder remembers, or replaces parts of it."""
+        write_json(self.about, self.configuration() | values)
+
+    def claim(
+        self,
+        asked: Mapping[str, Any],
+        *,
+        free: Sequence[str] = (),
+        kept: Sequence[str] = (),
+        growing: Sequence[str] = (),
+        shared: bool = False,
+        advice: str = "give another folder, or start with the configuration it has",
+    ) -> dict[str, Any]:
+        """Makes the folder that of what is asked for, or checks that it is.
+
+        Args:
+            asked: what has to stay as it is, but for the three following.
+            free: entries that may change.
+            kept: entries that the folder knows better, such as what was found so far.
+            growing: lists and dictionaries that are added to; what a dictionary has under a key may not change.
+            shared: whether files of others may lie in the folder already.
+            advice: what the message of a refusal ends with.
+
+        Returns:
+            What the folder remembers now.
+
+        Raises:
+            InputError: the folder cannot be made, it holds something else, or it is that of other runs; the message says
+                what differs.
+        """
+        now: dict[str, Any] = plain(({} if self.schema is None else {"schema": self.schema}) | dict(asked))
+        self.make()
+        if self.about.exists():
+            known = self.configuration()
+            differing = [
+                said
+                for key in now
+                if key not in free and key not in kept
+                for said in _differences(key, known.get(key), now[key], growing=key in growing)
+            ]
+            if differing:
+                raise InputError(
+                    f'the folder "{self.path}" holds a {self.what} of another configuration ({"; ".join(differing)}); {advice}'
+                )
+            now |= {key: known[key] for key in kept if key in known}
+            for key in growing:
+                before = known.get(key, type(now[key])())
+                now[key] = before | now[key] if isinstance(before, dict) else sorted({*before, *now[key]})
+        elif not shared and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
+            raise InputError(f'"{self.path}" holds files but no {self.what}; give an empty or new folder')
+        write_json(self.about, now)
+        return now
+
+    def make(self) -> None:
+        """Makes the folder, unless it is there.
+
+        Raises:
+            InputError: it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f'the folder "{self.path}" cannot be made ({error.strerror}); give another') from None
+
+    def file(self, key: str) -> Path:
+        """The file of a finished run."""
+        return self.path / "runs" / f"{key}.json"
+
+    def whole(self, record: Any) -> bool:
+        """Whether a record is one that counts; a subclass may ask for more."""
+        return isinstance(record, dict)
+
+    def find(self, key: str, having: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """What a run left, or ``None`` if it is still to be done.
+
+        Args:
+            key: the run's name.
+            having: what the record must hold to count, beside being whole.
+        """
+        record = read_json(self.file(key))
+        wanted = plain(having or {})
+        return record if self.whole(record) and all(record.get(name) == value for name, value in wanted.items()) else None
+
+    def keep(self, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Keeps what a run left, and gives it as it will be read."""
+        stored: dict[str, Any] = plain(record)
+        write_json(self.file(key), stored)
+        return stored
+
+    def made(self, key: str, make: Callable[[], Mapping[str, Any]], having: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What a run left; it is made, and kept, if it is not there.
+
+        Args:
+            key: the run's name.
+            make: does the run.
+            having: as for :meth:`find`.
+        """
+        found = self.find(key, having)
+        return self.keep(key, make()) if found is None else found
+
+    def records(self) -> list[dict[str, Any]]:
+        """All whole records, in the order of their files' names."""
+        read = (read_json(path) for path in sorted((self.path / "runs").glob("*.json")))
+        return [record for record in read if self.whole(record)]
+
+    @contextlib.contextmanager
+    def locked(self, waiting: Callable[[], object] | None = None) -> Iterator[None]:
+        """Keeps a second process out of the folder, and clears away what a killed one left half-written.
+
+        Args:
+            waiting: called again and again while another is at it; left out, that is an error.
+
+        Raises:
+            InputError: another is running in the folder.
+        """
+        self.make()
+        busy = f'another {self.what} is running in "{self.path}"; wait for it, or give another folder'
+        with locked(self.path / ".lock", busy=busy, waiting=waiting):
+            self.tidy()
+            yield
+
+    def tidy(self) -> None:
+        """Takes away half-written files; only for whoever is alone in the folder."""
+        for pattern in (f"*{TEMPORARY}", f"*/*{TEMPORARY}"):  # deeper down are folders with locks of their own
+            for left in self.path.glob(pattern):
+                left.unlink(missing_ok=True)
+
+
+def _differences(name: str, there: Any, now: Any, *, growing: bool) -> list[str]:
+    """What has changed of one entry, in words; dictionaries entry by entry."""
+    if isinstance(there, dict) and isinstance(now, dict):
+        keys = [key for key in now if key in there] if growing else dict.fromkeys((*there, *now))
+        return [said for key in keys for said in _differences(f"{name} {key}", there.get(key), now.get(key), growing=False)]
+    return [] if growing or there == now else [f"{name} {_short(there)} there, {_short(now)} now"]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "…"
