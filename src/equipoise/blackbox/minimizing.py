@@ -200,7 +200,7 @@ def minimize(
             arrays, numbers, strings and bytes. That of an iteration that was interrupted is the state before it, as the
             iteration is then done again.
         checkpoint_every: see there.
-        **options: of the method: ``std``, ``samples``, ``step_size``, ``seed``, ``failed`` and others.
+        **options: of the method: ``std``, ``samples``, ``lr``, ``seed``, ``failed`` and others.
 
     Returns:
         The mean of the search distribution and what there is to know about how it was found.
