@@ -218,7 +218,7 @@ def _methods(outcome: Outcome) -> Table:
             f"as a share of the box between the best value of each metric ({best}) and the reference point ({corner}), "
             "which lies a tenth beyond the worst. "
             f"The confirmed trials reach {volume:.3f} together, the compared methods {together:.3f} together; several points "
-            "cover more than one, so a single method's number is not to be held against a front's. «Adds»: how much a method "
+            "cover more than one, so do not compare a single method's number with a front's. «Adds»: how much a method "
             "adds to the sweep's front; 0 if it is dominated by the front.",
             "The swept method was tuned with "
             f"{sum(trial.state != 'running' for trial in outcome.trials)} trials; the compared methods were taken as they are.",
