@@ -54,9 +54,11 @@ class ASMGPromptSettings:
 
     def __post_init__(self) -> None:
         if not (self.methods and self.seeds and self.tuning_seeds) or self.iterations < 1:
-            raise InputError("methods, seeds and iterations have to leave something to do")
+            raise InputError("at least one method, seed, tuning seed and iteration is needed")
         if set(self.seeds) & set(self.tuning_seeds):
-            raise InputError(f"seeds {self.seeds} and tuning_seeds {self.tuning_seeds} overlap; choose and judge by others")
+            raise InputError(
+                f"seeds {self.seeds} and tuning_seeds {self.tuning_seeds} overlap; the seeds that choose must not judge"
+            )
         for method in self.methods:
             if method not in GRIDS:
                 raise InputError(f'there is no black-box optimizer "{method}" in this figure; there are {", ".join(GRIDS)}')
