@@ -241,7 +241,7 @@ class BlackBoxPrompt:
         return {"calls": self._calls, "queries": self.queries, "evaluation_queries": self.evaluation_queries}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes on from saved counters."""
+        """Continues from saved counters."""
         self._calls = state["calls"]
         self.queries = state["queries"]
         self.evaluation_queries = state["evaluation_queries"]
