@@ -106,7 +106,7 @@ class BilevelSolver(ABC):
         return dict(zip(report.objectives, report.upper.unbind(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides how solving goes on: variables, buffers, optimizers, memory.
+        """Everything that decides how solving continues: variables, buffers, optimizers, memory.
 
         torch's random state and the data's order are not part of it; save them beside it if the functions draw numbers.
         """
@@ -128,7 +128,7 @@ class BilevelSolver(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state.
+        """Continues from a saved state.
 
         Raises:
             InputError: the state is of other variables, other objectives, or another kind of solver.
@@ -165,7 +165,7 @@ class BilevelSolver(ABC):
         self.optimizers.load_state_dict(state["optimizers"])
 
     def load_own_state(self, state: dict[str, Any]) -> None:
-        """Goes on from what :meth:`own_state` gave.
+        """Continues from what :meth:`own_state` gave.
 
         Raises:
             InputError: it is that of another kind of solver.
@@ -199,7 +199,7 @@ class BilevelSolver(ABC):
         return {}
 
     def _remember(self, memory: dict[str, Any]) -> None:  # noqa: B027
-        """Goes on from a memory."""
+        """Continues from a memory."""
 
 
 def check_upper(values: Sequence[Tensor], names: Sequence[str], step: int) -> Tensor:

@@ -283,7 +283,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state.
+        """Continues from a saved state.
 
         Raises:
             InputError: the state belongs to another kind of balancer, or to one with another router.

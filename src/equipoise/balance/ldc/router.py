@@ -33,7 +33,7 @@ class Router(Protocol):
         """W and the state of what moves it."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from there."""
+        """Continues from there."""
 
 
 class VectorRouter:
@@ -84,7 +84,7 @@ class VectorRouter:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from there."""
+        """Continues from there."""
         self.outputs, self.moments = (None if state[name] is None else state[name].clone() for name in ("outputs", "moments"))
 
 
@@ -170,7 +170,7 @@ class NetworkRouter:
         return {"network": network, "optimizer": _copied(self._optimizer.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from there; before the first step, as soon as the network is made."""
+        """Continues from there; before the first step, as soon as the network is made."""
         if state["network"] is None:
             self.network = self._optimizer = self._pending = None
         elif self.network is None or self._optimizer is None:

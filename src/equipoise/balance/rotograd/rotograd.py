@@ -282,7 +282,7 @@ class RotoGrad(OnFeatures, GramianBalancer):
         return None if self.rotations is None else self.rotations.matrices
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state.
+        """Continues from a saved state.
 
         Raises:
             InputError: the state belongs to another kind of balancer, or to rotations for other tasks or of another size.

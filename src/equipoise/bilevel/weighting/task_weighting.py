@@ -222,7 +222,7 @@ class TaskWeighting:
         return self._training.gramian(*batches)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides how training goes on: model, optimizers, weights, solver, the validation loader's place.
+        """Everything that decides how training continues: model, optimizers, weights, solver, the validation loader's place.
 
         torch's random state and the training data's order are not part of it; save them beside it.
         """
@@ -240,7 +240,7 @@ class TaskWeighting:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state.
+        """Continues from a saved state.
 
         Raises:
             InputError: the state is of other tasks, another method, or was saved with or without a validation loader.
