@@ -46,7 +46,7 @@ def test_resumes_bit_by_bit(name: str, tmp_path) -> None:
 def test_resumes_only_from_the_same_start_and_schedule(tmp_path) -> None:
     def search(x0, slope, name: str = "search"):
         schedule = lambda t: slope / (t + 1)  # noqa: E731
-        return minimize(quadratics, x0, iterations=2, samples=4, seed=0, checkpoint=tmp_path / name, step_size=schedule)
+        return minimize(quadratics, x0, iterations=2, samples=4, seed=0, checkpoint=tmp_path / name, lr=schedule)
 
     search(np.ones(3), 0.1)
     search(np.ones(3), 0.1)

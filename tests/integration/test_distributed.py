@@ -35,7 +35,7 @@ def test_micro_batches(pool: Pool, method: str) -> None:
 
 def test_a_router_whose_gradients_flow_into_the_model(pool: Pool) -> None:
     # Every process routes by its own samples, which one with the joint batch does not; but all take the same step.
-    method = "ldc-mtl:router=mlp,features=encoder,formulation=released,learning_rate=0.05"
+    method = "ldc-mtl:router=mlp,features=encoder,formulation=released,lr=0.05"
     first, second = pool.run(scenarios.plain, method)
     assert problems.same(first, second)
 

@@ -73,6 +73,6 @@ class OuterOptimizers:
         return [copy.deepcopy(optimizer.state_dict()) for optimizer in self.all]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Goes on from saved states, which stay as they are."""
+        """Continues from saved states, which stay as they are."""
         for optimizer, state in zip(self.all, states, strict=True):
             optimizer.load_state_dict(copy.deepcopy(state))

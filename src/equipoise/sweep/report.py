@@ -68,7 +68,7 @@ class SweepContent:
 def content(outcome: Outcome) -> SweepContent:
     """Gathers what the report of a sweep says."""
     if not outcome.confirmed and not outcome.also_trials():
-        lead: tuple[str, ...] = ("No trial has been confirmed yet; start the sweep again to go on.",)
+        lead: tuple[str, ...] = ("No trial has been confirmed yet; start the sweep again to continue.",)
         tables: tuple[Table, ...] = ()
     else:
         lead = tuple(_lead(outcome))

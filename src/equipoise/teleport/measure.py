@@ -67,7 +67,7 @@ class LossSizes:
         return {"largest": None if self._largest is None else torch.from_numpy(self._largest.copy())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there."""
+        """Continues from there."""
         largest = state["largest"]
         self._largest = None if largest is None else largest.numpy().copy()
 

@@ -125,6 +125,6 @@ class Counters:
         return {name: value for name, value in vars(self).items() if name != "schedule"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from saved counters."""
+        """Continues from saved counters."""
         for name in self.state_dict():
             setattr(self, name, state[name])

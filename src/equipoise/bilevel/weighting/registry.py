@@ -25,7 +25,7 @@ from equipoise.registry import Registry
 __all__ = ["REGISTRY", "WeightingInfo", "weighting", "weightings"]
 
 # The thesis' for regression on QM9; with its 0.1, for other data, lower steps on a squared error of two digits diverge.
-_STEP_SIZE = 0.01
+_LR = 0.01
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,10 @@ def _options(kind: type) -> dict[str, Any]:
 def _values(kind: type[BilevelSolver], **changed: Any) -> dict[str, Any]:
     """Options of a value-function method; what a task-weighting step decides itself is left out."""
     own = {name: value for name, value in _options(kind).items() if name not in ("start", "constraint_batches")}
-    return {"lower_steps": 5, "lower_step_size": _STEP_SIZE, "careful": True, **own, **changed}
+    return {"lower_steps": 5, "lower_lr": _LR, "careful": True, **own, **changed}
 
 
-_UNROLLED = {"lower_steps": 1, "lower_step_size": _STEP_SIZE, "memory": "plain", "batched": False}
+_UNROLLED = {"lower_steps": 1, "lower_lr": _LR, "memory": "plain", "batched": False}
 
 REGISTRY: Registry[WeightingInfo] = Registry("method of task weights")
 for _info in (
