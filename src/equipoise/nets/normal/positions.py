@@ -63,9 +63,6 @@ class Positions(nn.Module, ABC):
 
     Learned ones are one scalar parameter per task, never one vector: every task's loss would reach a vector, and count as
     shared where each entry is one task's own.
-
-    Attributes:
-        tasks: names, in order.
     """
 
     def __init__(self, tasks: Sequence[str]) -> None:
