@@ -56,11 +56,7 @@ class SweepObjective:
 
 
 def find_metric(name: str, metrics: Sequence[Metric]) -> Metric:
-    """A metric by its name or label.
-
-    Raises:
-        InputError: there is none; near misses are suggested.
-    """
+    """A metric by its name or label. Raises InputError: there is none; near misses are suggested."""
     for metric in metrics:
         if name.strip() in (metric.name, metric.label):
             return metric

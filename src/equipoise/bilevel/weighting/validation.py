@@ -47,11 +47,7 @@ class Validation:
         self._generator: torch.Tensor | None = None
 
     def draw(self) -> Any:
-        """The next batch.
-
-        Raises:
-            InputError: a pass over the loader gave none.
-        """
+        """The next batch. Raises InputError: a pass over the loader gave none."""
         if self._batches is None:
             self._batches = self._begin()
         missing = object()

@@ -83,11 +83,7 @@ class Positions(nn.Module, ABC):
         """The position of a task, a scalar that carries the graph of how it came about."""
 
     def index(self, task: str) -> int:
-        """Place of a task in the order.
-
-        Raises:
-            UnknownTaskError: there is no such task.
-        """
+        """Place of a task in the order. Raises UnknownTaskError: there is no such task."""
         if task not in self.tasks:
             raise UnknownTaskError(
                 f'there is no position for task "{task}".{near_misses(str(task), self.tasks)} Tasks: {", ".join(self.tasks)}'
