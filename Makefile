@@ -42,7 +42,7 @@ test: lint types
 	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 tables: .venv/dev
-	$(BIN)/python -m equipoise.balance.tables README.md docs/choosing-a-method.md src/equipoise/__init__.py src/equipoise/balance/__init__.py
+	$(BIN)/python docs/tables.py README.md docs/choosing-a-method.md src/equipoise/__init__.py src/equipoise/balance/__init__.py
 	$(BIN)/python -m equipoise_papers.reproduce.page papers/docs/reproducing.md
 
 bench: .venv/bench
