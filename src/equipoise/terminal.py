@@ -14,9 +14,6 @@ __all__ = ["counter"]
 def counter(what: str) -> Iterator[Callable[[int, int], None]]:
     """Gives a function that takes how many pieces are done and how many there are; drawn on standard error.
 
-    Args:
-        what: the pieces, in the plural.
-
     Raises:
         MissingExtraError: rich is not installed.
     """

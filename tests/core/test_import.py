@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from docs.tables import filled
 
 import equipoise as eq
-from equipoise.balance.tables import filled
 
 HEAVY = "matplotlib sklearn scipy rich typer jinja2 torchjd cloudpickle pandas"
 

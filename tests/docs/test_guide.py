@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from docs.tables import filled, table
 
 import equipoise as eq
-from equipoise.balance.tables import filled, table
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "papers" / "docs").glob("*.md")])

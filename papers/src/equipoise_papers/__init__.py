@@ -8,6 +8,7 @@
 ``scenes/``         ``equipoise data scenes``: rendered rooms and streets with exact labels
 ``problems/``       ``equipoise study scenes``: the scenes as study problems
 ``samples/``        small generated folders in the layouts of the public data sets
+``clip.py``         a CLIP whose prompt is tuned by queries alone
 ``toys/``           the two-task problem in the plane, and its Pareto set
 ==================  ==============================================================================================
 """

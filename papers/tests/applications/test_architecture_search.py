@@ -140,7 +140,7 @@ def test_the_splits_share_no_image() -> None:
         (lambda: SearchNetwork(4, 3)(torch.zeros(1, 1, 8, 8), torch.zeros(2, 5)), r"= \[3, 5\]; got \[2, 5\]"),
         (lambda: problem(torch.zeros(3, 5), SearchNetwork(4, 3), TINY, 1, ("speed",)), "objectives must be some of"),
         (lambda: search(torch.zeros(3, 5), SearchNetwork(4, 3), split_digits(0), TINY, 1, solver="x"), "unknown solver"),
-        (lambda: ArchitectureSearchSettings(nodes=1), "nodes must be a whole number from 2 on"),
+        (lambda: ArchitectureSearchSettings(nodes=1), "nodes must be a whole number of at least 2"),
         (lambda: ArchitectureSearchSettings(lower_lr=0.0), "lower_lr"),
     ],
 )

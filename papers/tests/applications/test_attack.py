@@ -62,7 +62,7 @@ def test_leaves_no_gradients_and_works_without_a_graph_around_it() -> None:
     [
         ({"radius": -0.1}, "radius must be finite and at least 0; got -0.1"),
         ({"radius": float("nan")}, "radius"),
-        ({"radius": 0.1, "steps": -1}, "steps must be a whole number from 0 on"),
+        ({"radius": 0.1, "steps": -1}, "steps must be a whole number of at least 0"),
         ({"radius": 0.1, "step_size": 0.0}, "step_size must be positive"),
         ({"radius": 0.1, "low": 1.0}, "low must be below high"),
     ],

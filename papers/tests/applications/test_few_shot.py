@@ -109,7 +109,7 @@ def test_the_table_says_what_was_found(outcomes: dict[str, FewShotOutcome]) -> N
     [
         (lambda: run("both", 0, TINY), 'unknown method "both"; expected one of untrained'),
         (lambda: FewShotSettings(ways=5), "ways must be from 2 to .* got 5"),
-        (lambda: FewShotSettings(shots=0), "shots must be a whole number from 1 on; got 0"),
+        (lambda: FewShotSettings(shots=0), "shots must be a whole number of at least 1; got 0"),
         (lambda: FewShotSettings(decay=-1.0), "decay"),
         (lambda: FewShotSettings(lr=0.0), "lr must"),
         (lambda: split_classes(10, 0), "base must be from 1 to 9"),
@@ -118,7 +118,7 @@ def test_the_table_says_what_was_found(outcomes: dict[str, FewShotOutcome]) -> N
         (lambda: Episodes(digit_images(), [1, 1, 2], ways=2, shots=1, queries=1, seed=0), "different classes"),
         (lambda: Episodes(digit_images(), [1], ways=2, shots=1, queries=1, seed=0), "2 ways need at least"),
         (lambda: Episodes(digit_images(), [1, 2], ways=2, shots=150, queries=50, seed=0), "class 1 has 182 images"),
-        (lambda: Episodes(digit_images(), [1, 2], ways=2, shots=0, queries=1, seed=0), "shots and queries must be from 1"),
+        (lambda: Episodes(digit_images(), [1, 2], ways=2, shots=0, queries=1, seed=0), "shots and queries must be at least 1"),
     ],
 )
 def test_bad_input(call: Callable[[], Any], says: str) -> None:

@@ -196,7 +196,7 @@ def test_command_writes_pictures_table_and_numbers(capsys, tmp_path, monkeypatch
         (["--balancers", "famo"], "cannot run here"),
         (["--balancers", "cost+ls"], 'write "ls"'),
         (["--sign", "plus"], "sign must be released or paper"),
-        (["--steps", "0"], "steps must be a whole number from 1 on; got 0"),
+        (["--steps", "0"], "steps must be a whole number of at least 1; got 0"),
         (["--history", "mass"], "history must be one of keep, reuse, reset; got mass"),
         (["--radius", "0"], "radius must be positive"),
         (["--gamma=-1"], "gamma must be at least 0"),

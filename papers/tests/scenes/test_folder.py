@@ -91,8 +91,8 @@ def test_real_data_is_not_mixed_with_rendered(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"train": 0}, "expected at least one to train on"),
-        ({"val": -1}, "none below 0"),
+        ({"train": 0}, "train must be at least 1"),
+        ({"val": -1}, "val and test at least 0"),
         ({"jobs": 0}, "jobs is 0"),
         ({"kind": "street"}, 'Did you mean "streets"?'),
         ({"size": (2, 2)}, "at least 8 pixels"),

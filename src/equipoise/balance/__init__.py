@@ -63,41 +63,13 @@ __all__ = [
 ]
 
 # methods: names
+# fmt: off
 __all__ += [
-    "DBMTL",
-    "DWA",
-    "FAMO",
-    "GLS",
-    "IMTL",
-    "IMTLG",
-    "IMTLL",
-    "LDCMTL",
-    "LS",
-    "MGDA",
-    "RLW",
-    "SI",
-    "STCH",
-    "UW",
-    "AlignedMTL",
-    "BayesAggMTL",
-    "CAGrad",
-    "ConFIG",
-    "ConsMTL",
-    "DualProj",
-    "ExcessMTL",
-    "FairGrad",
-    "GO4Align",
-    "GradDrop",
-    "GradNorm",
-    "GradVac",
-    "MoCo",
-    "MoDo",
-    "NashMTL",
-    "PCGrad",
-    "RotoGrad",
-    "SDMGrad",
-    "UPGrad",
+    "DBMTL", "DWA", "FAMO", "GLS", "IMTL", "IMTLG", "IMTLL", "LDCMTL", "LS", "MGDA", "RLW", "SI", "STCH", "UW", "AlignedMTL",
+    "BayesAggMTL", "CAGrad", "ConFIG", "ConsMTL", "DualProj", "ExcessMTL", "FairGrad", "GO4Align", "GradDrop", "GradNorm",
+    "GradVac", "MoCo", "MoDo", "NashMTL", "PCGrad", "RotoGrad", "SDMGrad", "UPGrad"
 ]
+# fmt: on
 # end of methods
 
 if not TYPE_CHECKING:  # for a type checker these are the imports above, and nothing else exists

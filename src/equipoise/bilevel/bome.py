@@ -29,7 +29,7 @@ class BOME(ValueFunctionSolver):
         problem: what is solved; its objectives are averaged.
         optimizer: a torch optimizer, or several, that hold α and ω.
         lower_steps: T.
-        lower_step_size: their step size.
+        lower_lr: their step size.
         rho: the paper's η, how fast the constraint is to fall.
         barrier: what φ is measured in.
         start: ω̃^0: ``"warm"``, the present ω, or ``"cold"``, the first one.
@@ -47,7 +47,7 @@ class BOME(ValueFunctionSolver):
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         *,
         lower_steps: int,
-        lower_step_size: float,
+        lower_lr: float,
         rho: float = 0.5,
         barrier: Barrier = "gradient",
         start: Start = "warm",
@@ -57,7 +57,7 @@ class BOME(ValueFunctionSolver):
             problem,
             optimizer,
             lower_steps=lower_steps,
-            lower_step_size=lower_step_size,
+            lower_lr=lower_lr,
             start=start,
             constraint_batches=constraint_batches,
         )

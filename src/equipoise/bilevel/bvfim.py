@@ -34,7 +34,7 @@ class BVFIM(ValueFunctionSolver):
         problem: what is solved; its objectives are averaged.
         optimizer: a torch optimizer, or several, that hold α and ω.
         lower_steps: T, on the regularised lower level.
-        lower_step_size: their step size.
+        lower_lr: their step size.
         barrier: τ of the first step.
         regularization: θ of the first step.
         margin: μ of the first step.
@@ -54,7 +54,7 @@ class BVFIM(ValueFunctionSolver):
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         *,
         lower_steps: int,
-        lower_step_size: float,
+        lower_lr: float,
         barrier: float = 0.1,
         regularization: float = 0.001,
         margin: float = 0.1,
@@ -66,7 +66,7 @@ class BVFIM(ValueFunctionSolver):
             problem,
             optimizer,
             lower_steps=lower_steps,
-            lower_step_size=lower_step_size,
+            lower_lr=lower_lr,
             start=start,
             constraint_batches=constraint_batches,
         )

@@ -33,7 +33,7 @@ class FORUM(ValueFunctionSolver):
         problem: what is solved.
         optimizer: a torch optimizer, or several, that hold α and ω. Plain ``SGD`` at step size μ is the paper's.
         lower_steps: T.
-        lower_step_size: η.
+        lower_lr: η.
         rho: ρ ≥ 0; how fast the constraint is to fall.
         averaging: the exponent of β_k; 0 for no averaging. The paper's is 3/4.
         start: ω̃^0: ``"warm"``, the present ω, or ``"cold"``, the first one.
@@ -52,7 +52,7 @@ class FORUM(ValueFunctionSolver):
         ...     ],
         ...     variables=(alpha, omega),
         ... )
-        >>> solver = FORUM(problem, torch.optim.SGD([alpha, omega], 0.3), lower_steps=50, lower_step_size=0.05, rho=0.3)
+        >>> solver = FORUM(problem, torch.optim.SGD([alpha, omega], 0.3), lower_steps=50, lower_lr=0.05, rho=0.3)
         >>> for _ in range(200):
         ...     values = solver.step()
         >>> bool(1 <= alpha <= 2), bool((omega - alpha).abs().max() < 1e-3)
@@ -65,7 +65,7 @@ class FORUM(ValueFunctionSolver):
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         *,
         lower_steps: int,
-        lower_step_size: float,
+        lower_lr: float,
         rho: float = 0.5,
         averaging: float = 0.75,
         start: Start = "warm",
@@ -76,7 +76,7 @@ class FORUM(ValueFunctionSolver):
             problem,
             optimizer,
             lower_steps=lower_steps,
-            lower_step_size=lower_step_size,
+            lower_lr=lower_lr,
             start=start,
             constraint_batches=constraint_batches,
         )

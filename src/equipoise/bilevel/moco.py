@@ -27,7 +27,7 @@ class MoCoBilevel(MOML):
         problem: what is solved.
         optimizer: a torch optimizer, or several, that hold α (and no ω).
         lower_steps: T.
-        lower_step_size: their step size.
+        lower_lr: their step size.
         start: of the lower steps: ``"warm"`` or ``"cold"``.
         memory: ``"plain"`` or ``"checkpointed"``.
         batched: differentiate all objectives at once with ``vmap``.
@@ -43,7 +43,7 @@ class MoCoBilevel(MOML):
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         *,
         lower_steps: int,
-        lower_step_size: float,
+        lower_lr: float,
         start: Start = "warm",
         memory: Memory = "plain",
         batched: bool = False,
@@ -53,7 +53,7 @@ class MoCoBilevel(MOML):
             problem,
             optimizer,
             lower_steps=lower_steps,
-            lower_step_size=lower_step_size,
+            lower_lr=lower_lr,
             balancer=MoCo(**options),
             start=start,
             memory=memory,

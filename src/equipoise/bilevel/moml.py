@@ -38,7 +38,7 @@ class MOML(BilevelSolver):
         problem: what is solved.
         optimizer: a torch optimizer, or several, that hold α (and no ω).
         lower_steps: T.
-        lower_step_size: their step size, the paper's μ.
+        lower_lr: their step size, the paper's μ.
         balancer: combines the hypergradients: any balancer that looks at losses, the Gramian or gradients, or the name of one.
         start: of the lower steps: ``"warm"``, the present ω, or ``"cold"``, the first one.
         memory: ``"plain"`` or ``"checkpointed"``, see :mod:`equipoise.bilevel.hypergradients`.
@@ -56,7 +56,7 @@ class MOML(BilevelSolver):
         ...     upper=lambda alpha, omega, batch: {"one": (omega - 1).square().sum(), "two": (omega - 2).square().sum()},
         ...     variables=(alpha, omega),
         ... )
-        >>> solver = MOML(problem, torch.optim.SGD([alpha], 0.1), lower_steps=50, lower_step_size=0.1)
+        >>> solver = MOML(problem, torch.optim.SGD([alpha], 0.1), lower_steps=50, lower_lr=0.1)
         >>> for _ in range(50):
         ...     values = solver.step()
         >>> bool(1 <= alpha <= 2)
@@ -71,14 +71,14 @@ class MOML(BilevelSolver):
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         *,
         lower_steps: int,
-        lower_step_size: float,
+        lower_lr: float,
         balancer: Balancer | str | Any = None,
         start: Start = "warm",
         memory: Memory = "plain",
         batched: bool = False,
         keeps_lower: bool = False,
     ) -> None:
-        super().__init__(problem, optimizer, lower_steps=lower_steps, lower_step_size=lower_step_size, start=start)
+        super().__init__(problem, optimizer, lower_steps=lower_steps, lower_lr=lower_lr, start=start)
         if memory not in get_args(Memory):
             raise InputError(f'memory must be "plain" or "checkpointed"; got "{memory}"')
         self.balancer = MGDA() if balancer is None else as_balancer(balancer)
@@ -143,7 +143,7 @@ class MOML(BilevelSolver):
             self._lower_start(),
             batches,
             upper_batch,
-            self.lower_step_size,
+            self.lower_lr,
             memory=self.memory,
             batched=self.batched,
             step=self.steps,

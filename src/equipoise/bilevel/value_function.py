@@ -31,12 +31,7 @@ First: TypeAlias = tuple[Tensor, Sequence[Tensor | None]]
 
 
 class Combination(NamedTuple):
-    """How the gradients are combined in a step.
-
-    Attributes:
-        weights: λ of the rows of the upper level.
-        multiplier: ν of the constraint's gradient.
-    """
+    """How the gradients are combined in a step."""
 
     weights: NDArray[np.float64]
     multiplier: float
@@ -65,11 +60,11 @@ class ValueFunctionSolver(BilevelSolver):
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         *,
         lower_steps: int,
-        lower_step_size: float,
+        lower_lr: float,
         start: Start = "warm",
         constraint_batches: int = 1,
     ) -> None:
-        super().__init__(problem, optimizer, lower_steps=lower_steps, lower_step_size=lower_step_size, start=start)
+        super().__init__(problem, optimizer, lower_steps=lower_steps, lower_lr=lower_lr, start=start)
         whole = isinstance(constraint_batches, int) and not isinstance(constraint_batches, bool)
         if not whole or not 1 <= constraint_batches <= lower_steps:
             raise InputError(
@@ -99,7 +94,7 @@ class ValueFunctionSolver(BilevelSolver):
             # Statistics that a probe collects are not the model's: of this step's evaluations the one at z counts.
             Point(here.upper, self._lower_start().lower, _copies(upper_here.buffers)),
             batches,
-            self.lower_step_size,
+            self.lower_lr,
             decay=self._lower_decay(),
             careful=self.careful,
             first=None if first is None else (first[0], first[1][len(here.upper) :]),

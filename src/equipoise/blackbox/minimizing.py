@@ -196,11 +196,11 @@ def minimize(
         progress: show a bar.
         checkpoint: a file. If it exists, the search goes on from there, with the same bits as if it had never stopped; it is
             written every ``checkpoint_every`` iterations and at the end, interruptions included. If ``f`` has
-            ``state_dict`` and ``load_state_dict``, as :class:`BlackBoxPrompt` has, its state travels along: a dictionary of
+            ``state_dict`` and ``load_state_dict``, as ``BlackBoxPrompt`` has, its state travels along: a dictionary of
             arrays, numbers, strings and bytes. That of an iteration that was interrupted is the state before it, as the
             iteration is then done again.
         checkpoint_every: see there.
-        **options: of the method: ``std``, ``samples``, ``step_size``, ``seed``, ``failed`` and others.
+        **options: of the method: ``std``, ``samples``, ``lr``, ``seed``, ``failed`` and others.
 
     Returns:
         The mean of the search distribution and what there is to know about how it was found.

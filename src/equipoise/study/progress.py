@@ -17,13 +17,7 @@ __all__ = ["Progress", "duration", "progress"]
 
 
 class Progress(ABC):
-    """Counts epochs over all runs, from which the time left follows.
-
-    Args:
-        runs: how many runs there are to do.
-        epochs: epochs per run.
-        console: where it is shown.
-    """
+    """Counts epochs over all runs, from which the time left follows."""
 
     def __init__(self, runs: int, epochs: int, console: Console) -> None:
         self.runs = runs

@@ -42,7 +42,7 @@ class Sweep:
        of the two ``front`` metrics) and the compared methods are trained on the same ``seeds``, none of which the search saw.
     4. The report looks at the *test* split of step 3 only.
 
-    Killed at any moment it goes on where it was, and several processes may work in one folder.
+    Killed at any moment it continues where it stopped, and several processes may work in one folder.
 
     Args:
         problem: a :class:`~equipoise.study.Problem`, or the name of a built-in one.

@@ -48,7 +48,7 @@ class PGD:
         if not 0 <= self.radius < float("inf"):
             raise InputError(f"radius must be finite and at least 0; got {self.radius}")
         if self.steps < 0:
-            raise InputError(f"steps must be a whole number from 0 on; got {self.steps}")
+            raise InputError(f"steps must be a whole number of at least 0; got {self.steps}")
         if self.step_size is not None and not 0 < self.step_size < float("inf"):
             raise InputError(f"step_size must be positive and finite; got {self.step_size}")
         if not self.low < self.high:

@@ -18,7 +18,7 @@ class DigitImages(NamedTuple):
 
     Attributes:
         pixels: ``[N, 1, height, width]``, in [0, 1].
-        labels: ``[N]``, whole numbers from 0 on.
+        labels: ``[N]``, whole numbers, at least 0.
     """
 
     pixels: Tensor

@@ -80,7 +80,7 @@ def write_scenes(
     folder = Path(root).expanduser()
     counts = dict(zip(SPLITS, (train, val, test), strict=True))
     if min(counts.values()) < 0 or train < 1:
-        raise InputError(f"train is {train}, val {val} and test {test}; expected at least one to train on, and none below 0")
+        raise InputError(f"train is {train}, val {val} and test {test}; train must be at least 1, val and test at least 0")
     if jobs < 1:
         raise InputError(f"jobs is {jobs}; it must be at least 1")
     if kind not in KINDS:

@@ -23,13 +23,13 @@ class BES(Optimizer):
         mean: μ_0 [d].
         std: σ, the distance of the samples from the mean in each dimension.
         samples: N.
-        step_size: β, which has to suit the scale of the outputs.
+        lr: β, which has to suit the scale of the outputs.
         seed: of the signs.
         failed: ``"drop"`` or ``"penalize"``.
 
     Example:
         >>> import numpy as np
-        >>> bes = BES(np.full(3, 2.0), std=0.1, samples=20, step_size=0.05, seed=0)
+        >>> bes = BES(np.full(3, 2.0), std=0.1, samples=20, lr=0.05, seed=0)
         >>> for _ in range(200):
         ...     bes.tell((bes.ask() ** 2).sum(1, keepdims=True))
         >>> bool(np.abs(bes.mean).max() < 0.3)
@@ -44,12 +44,12 @@ class BES(Optimizer):
         *,
         std: object = 1.0,
         samples: int = 50,
-        step_size: float = 0.01,
+        lr: float = 0.01,
         seed: Seed = None,
         failed: Failed = "drop",
     ) -> None:
         super().__init__(mean, std=std, samples=samples, seed=seed, failed=failed)
-        self._step_size = check_positive(step_size, "step_size")
+        self._lr = check_positive(lr, "lr")
         self._signs: Array | None = None
 
     def _draw(self) -> Array:
@@ -64,7 +64,7 @@ class BES(Optimizer):
         values = aggregate[:-1][kept]
         base = aggregate[-1] if keep[-1] else values.mean()
         gradient = (values - base) @ self._signs[kept] / (values.size * self._std)
-        mean = self._mean - self._step_size * gradient
+        mean = self._mean - self._lr * gradient
         if np.isfinite(mean).all():
             self._mean = mean
         self._signs = None

@@ -91,7 +91,7 @@ class CMAES(Optimizer):
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state; see :meth:`Optimizer.load_state_dict`."""
+        """Continues from a saved state; see :meth:`Optimizer.load_state_dict`."""
         super().load_state_dict(state)
         self._strategy = pickle.loads(state["strategy"])
         # The unpickled strategy draws from a generator of its own, which is from now on ours, too.

@@ -23,13 +23,13 @@ class ES(Optimizer):
         mean: μ_0 [d].
         std: σ, which stays as it is.
         samples: N; the second half mirrors the first.
-        step_size: Adam's learning rate.
+        lr: Adam's learning rate.
         seed: of the samples.
         failed: ``"drop"`` or ``"penalize"``; ranks being relative, the second ranks failed samples last.
 
     Example:
         >>> import numpy as np
-        >>> es = ES(np.full(3, 2.0), std=0.1, samples=20, step_size=0.05, seed=0)
+        >>> es = ES(np.full(3, 2.0), std=0.1, samples=20, lr=0.05, seed=0)
         >>> for _ in range(200):
         ...     es.tell((es.ask() ** 2).sum(1, keepdims=True))
         >>> bool(np.abs(es.mean).max() < 0.1)
@@ -44,12 +44,12 @@ class ES(Optimizer):
         *,
         std: object = 1.0,
         samples: int = 50,
-        step_size: float = 0.01,
+        lr: float = 0.01,
         seed: Seed = None,
         failed: Failed = "drop",
     ) -> None:
         super().__init__(mean, std=std, samples=samples, seed=seed, failed=failed)
-        self._step_size = check_positive(step_size, "step_size")
+        self._lr = check_positive(lr, "lr")
         self._normals: Array | None = None
         self._first = np.zeros(self.dimension)
         self._second = np.zeros(self.dimension)
@@ -74,5 +74,5 @@ class ES(Optimizer):
         self._second = 0.999 * self._second + 0.001 * gradient * gradient
         first = self._first / (1 - 0.9**self._steps)
         second = self._second / (1 - 0.999**self._steps)
-        self._mean = self._mean - self._step_size * first / (np.sqrt(second) + 1e-8)
+        self._mean = self._mean - self._lr * first / (np.sqrt(second) + 1e-8)
         self._normals = None

@@ -72,7 +72,7 @@ PICTURES: tuple[Picture[Results], ...] = (
         "conflicts",
         "Conflicting steps",
         "A task conflicts when its gradient has a negative inner product with the mean gradient of all tasks. Means over "
-        "seeds; for methods that form no Gramian from every n-th step only.",
+        "seeds; for methods that form no Gramian, over every n-th step only.",
         conflicts_picture,
     ),
     Picture(
@@ -94,7 +94,7 @@ PICTURES: tuple[Picture[Results], ...] = (
         "cosines",
         "Cosines between task gradients",
         "Means over the last epoch's steps and over seeds; red fields are tasks that pull against each other. For methods that "
-        "form no Gramian from every n-th step only. Of more than eight tasks eight evenly spaced ones are shown (Figure 9 of "
+        "form no Gramian, over every n-th step only. Of more than eight tasks eight evenly spaced ones are shown (Figure 9 of "
         "the LDC-MTL paper).",
         cosines_picture,
     ),
@@ -128,7 +128,7 @@ TELEPORT_PICTURES: tuple[Picture[Results], ...] = (
         "teleport_conflicts",
         "Conflicting steps with and without teleports",
         "Share of an epoch's steps, mean over seeds. Solid: the task with the smallest gradient conflicts with the mean "
-        "gradient, which is COST's trigger for few tasks; dotted: any task does. For methods that form no Gramian from every "
+        "gradient, which is COST's trigger for few tasks; dotted: any task does. For methods that form no Gramian, over every "
         "n-th step only, so that few steps decide (Figure 5a of the COST paper).",
         teleport_conflicts_picture,
     ),

@@ -1,4 +1,4 @@
-"""Calls of a function, each in a process of its own, several at a time."""
+"""Calls of a function, several at a time, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def calls(
     Args:
         function: what is called; functions of scripts and notebooks will do.
         arguments: of each call.
-        jobs: how many processes at a time.
+        jobs: how many processes at a time; 1 for none: the calls are made here, one after the other.
         preload: modules that the processes find imported already.
         start: how processes are started, see :func:`equipoise.study.processes.launchers.launcher`.
 
@@ -45,9 +45,12 @@ def calls(
         >>> sorted(calls(pow, [(2, 3), (3, 2)], jobs=2))
         [(0, 8), (1, 9)]
     """
+    if jobs == 1:
+        yield from _here(function, arguments)
+        return
     with tempfile.TemporaryDirectory(prefix="equipoise-") as temporary:
         folder = Path(temporary)
-        processes = launcher(start, preload, folder / "processes.log")
+        processes = launcher(start, ("torch", *preload), folder / "processes.log")
         try:
             waiting, running = deque(range(len(arguments))), 0
             while waiting or running:
@@ -74,6 +77,19 @@ def calls(
                 result.unlink()
         finally:
             processes.close()
+
+
+def _here(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+    """The calls in this process; with one thread, so that results are those of processes."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for number, one in enumerate(arguments):
+            yield number, function(*one)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _text(path: Path) -> str:

@@ -20,6 +20,9 @@ from equipoise.study.progress import Progress
 
 __all__ = ["Event", "Pool", "execute"]
 
+# Making a torch optimizer imports torch._dynamo, which takes longer than many a run of a small problem.
+_EVERY_RUN = ("equipoise.study.training", "torch._dynamo", "numpy.random")
+
 
 @dataclass(frozen=True)
 class Event:
@@ -67,7 +70,7 @@ class Pool:
         self.watch = tuple(watch)
         self.running: dict[str, Run] = {}
         self._errors = folder.path / "processes.log"
-        self._processes = launcher(start, problem.preload, self._errors)
+        self._processes = launcher(start, (*_EVERY_RUN, *problem.preload), self._errors)
 
     def __enter__(self) -> Pool:
         return self

@@ -23,8 +23,6 @@ from typing import NoReturn
 from equipoise.study.processes.lifeline import hold_on
 from equipoise.study.processes.worker import perform, say
 
-# Making a torch optimizer imports torch._dynamo, which takes longer than many a run of a small problem.
-_EVERY_RUN = ("equipoise.study.training", "torch._dynamo", "numpy.random")
 _BREATH = 0.05  # seconds between two looks for ended processes
 
 
@@ -32,7 +30,7 @@ def main() -> None:
     """Serves until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study decides when runs end
     lifeline = int(sys.argv[1])
-    for module in (*_EVERY_RUN, *sys.argv[2:]):
+    for module in sys.argv[2:]:
         with contextlib.suppress(ImportError):  # the run itself will say better what is missing
             importlib.import_module(module)
     running: dict[int, str] = {}

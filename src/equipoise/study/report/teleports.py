@@ -108,8 +108,8 @@ def _notes(results: Results) -> Iterable[str]:
         "paper)."
     )
     yield (
-        "A guard accepts an attempt because of these very numbers, so those of the accepted attempts flatter; the cosines of "
-        "all attempts do not. Whether training gained is for Δm to say."
+        "A guard accepts an attempt because of these very numbers, so the numbers of accepted attempts look too "
+        "good; the cosines of all attempts do not. Only Δm says whether training gained."
     )
     yield (
         "Share of time: of all optimizer steps' time, spent in the attempts. Gramians that were formed only to look for "

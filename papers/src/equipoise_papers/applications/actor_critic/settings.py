@@ -58,7 +58,7 @@ class ActorCriticSettings:
     def __post_init__(self) -> None:
         for name in ("batch_size", "hidden", "capacity", "test_episodes", "horizon", "warm_up"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} must be a whole number from 1 on; got {getattr(self, name)}")
+                raise InputError(f"{name} must be a whole number of at least 1; got {getattr(self, name)}")
         if self.steps <= self.warm_up:
             raise InputError(f"steps must be more than warm_up, or nothing is learned; got {self.steps} and {self.warm_up}")
         if not 0 <= self.discount < 1:

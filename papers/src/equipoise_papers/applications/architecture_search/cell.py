@@ -220,7 +220,7 @@ def size_loss(logits: Tensor, counts: Tensor, wished: float) -> Tensor:
     _check(logits, counts)
     largest = len(logits) * float(counts.max())
     if largest == 0:
-        raise InputError("no operation has parameters, so all architectures are of one size")
+        raise InputError("no operation has parameters, so all architectures have the same size")
     if not 0 <= wished <= largest:
         raise InputError(f"wished is a number of parameters from 0 to {largest:g}, those of the largest cell; got {wished:g}")
     return (expected_parameters(logits, counts) - wished).abs() / largest

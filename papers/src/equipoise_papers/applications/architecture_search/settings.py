@@ -65,7 +65,7 @@ class ArchitectureSearchSettings:
             ("training_steps", 1),
         ):
             if getattr(self, name) < least:
-                raise InputError(f"{name} must be a whole number from {least} on; got {getattr(self, name)}")
+                raise InputError(f"{name} must be a whole number of at least {least}; got {getattr(self, name)}")
         for name in ("lower_lr", "logits_lr", "weights_lr"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name} must be positive and finite; got {getattr(self, name)}")

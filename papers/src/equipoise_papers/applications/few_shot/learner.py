@@ -57,7 +57,7 @@ class Episodes:
 
     def __init__(self, images: DigitImages, classes: Sequence[int], *, ways: int, shots: int, queries: int, seed: int) -> None:
         if min(ways, shots, queries) < 1:
-            raise InputError(f"ways, shots and queries must be from 1 on; got {ways}, {shots} and {queries}")
+            raise InputError(f"ways, shots and queries must be at least 1; got {ways}, {shots} and {queries}")
         if len(set(classes)) < len(classes) or len(classes) < ways:
             raise InputError(f"{ways} ways need at least that many different classes; got {list(classes)}")
         self._rows = {int(label): (images.labels == label).nonzero().flatten() for label in classes}

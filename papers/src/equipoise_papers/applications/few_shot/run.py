@@ -109,7 +109,7 @@ def train(
         problem(encoder, head(settings.ways), settings, objectives),
         torch.optim.Adam(encoder.parameters(), settings.lr),
         lower_steps=settings.lower_steps,
-        lower_step_size=settings.lower_lr,
+        lower_lr=settings.lower_lr,
         balancer=balancer,
         start="cold",
     )

@@ -58,7 +58,7 @@ class FewShotSettings:
     def __post_init__(self) -> None:
         for name in ("shots", "queries", "steps", "lower_steps", "test_episodes"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} must be a whole number from 1 on; got {getattr(self, name)}")
+                raise InputError(f"{name} must be a whole number of at least 1; got {getattr(self, name)}")
         if not 2 <= self.ways <= min(self.base_classes, 10 - self.base_classes):
             raise InputError(
                 f"ways must be from 2 to the number of classes on either side ({self.base_classes} base, "

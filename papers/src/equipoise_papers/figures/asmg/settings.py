@@ -76,11 +76,11 @@ class ASMGSettings:
             OPTIMIZERS.find(method)  # refuses unknown names
         if self.iterations < 1 or self.seconds <= 0 or not self.seeds:
             raise InputError(
-                f"iterations is {self.iterations}, seconds {self.seconds}, {len(self.seeds)} seeds; all have to be positive"
+                f"iterations is {self.iterations}, seconds {self.seconds}, {len(self.seeds)} seeds; all must be positive"
             )
         for name in ("samples", "dimensions"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise InputError(f"{name} must be whole numbers from 1 on; got {getattr(self, name)}")
+                raise InputError(f"{name} must be whole numbers of at least 1; got {getattr(self, name)}")
 
     def by_samples(self) -> list[ASMGCell]:
         """The panels of Figures 4.1 to 4.3."""

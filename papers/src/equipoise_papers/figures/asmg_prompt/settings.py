@@ -13,12 +13,12 @@ __all__ = ["GRIDS", "ASMGPromptSettings"]
 # As many for each method; of those without a step size, the first standard deviation. The middle one is the thesis' (for BES,
 # the whole grid is).
 GRIDS: dict[str, tuple[dict[str, Any], ...]] = {
-    "asmg": tuple({"step_size": value} for value in (0.25, 0.5, 1.0)),
-    "asmg-ew": tuple({"step_size": value} for value in (0.25, 0.5, 1.0)),
+    "asmg": tuple({"lr": value} for value in (0.25, 0.5, 1.0)),
+    "asmg-ew": tuple({"lr": value} for value in (0.25, 0.5, 1.0)),
     "cma-es": tuple({"std": value} for value in (0.3, 1.0, 3.0)),
     "mmes": tuple({"std": value} for value in (0.3, 1.0, 3.0)),
-    "es": tuple({"step_size": value} for value in (0.001, 0.01, 0.1)),
-    "bes": tuple({"step_size": value} for value in (0.5, 0.1, 0.01)),
+    "es": tuple({"lr": value} for value in (0.001, 0.01, 0.1)),
+    "bes": tuple({"lr": value} for value in (0.5, 0.1, 0.01)),
 }
 
 
@@ -54,9 +54,11 @@ class ASMGPromptSettings:
 
     def __post_init__(self) -> None:
         if not (self.methods and self.seeds and self.tuning_seeds) or self.iterations < 1:
-            raise InputError("methods, seeds and iterations have to leave something to do")
+            raise InputError("at least one method, seed, tuning seed and iteration is needed")
         if set(self.seeds) & set(self.tuning_seeds):
-            raise InputError(f"seeds {self.seeds} and tuning_seeds {self.tuning_seeds} overlap; choose and judge by others")
+            raise InputError(
+                f"seeds {self.seeds} and tuning_seeds {self.tuning_seeds} overlap; the seeds that choose must not judge"
+            )
         for method in self.methods:
             if method not in GRIDS:
                 raise InputError(f'there is no black-box optimizer "{method}" in this figure; there are {", ".join(GRIDS)}')

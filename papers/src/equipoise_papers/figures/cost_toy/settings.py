@@ -75,7 +75,7 @@ class Teleporting:
             raise InputError(f"inner_lr must be a positive step size; got {self.inner_lr}")
         for name in ("samples", "inner_steps", "check_every"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} must be a whole number from 1 on; got {getattr(self, name)}")
+                raise InputError(f"{name} must be a whole number of at least 1; got {getattr(self, name)}")
         if self.history not in get_args(History):
             raise InputError(f"history must be one of {', '.join(get_args(History))}; got {self.history}")
 
@@ -116,6 +116,6 @@ class CostToySettings:
                 raise InputError(f"{name} is empty; give at least one")
         for name in ("steps", "record_every"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} must be a whole number from 1 on; got {getattr(self, name)}")
+                raise InputError(f"{name} must be a whole number of at least 1; got {getattr(self, name)}")
         if not self.lr > 0:
             raise InputError(f"lr must be a positive step size; got {self.lr}")

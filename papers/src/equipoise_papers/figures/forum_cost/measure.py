@@ -65,7 +65,7 @@ def measured(method: str, lower_steps: int, layers: int, batch_size: int, repeat
     model = CleaningNet(TASKS, further=layers).to(device)
     weights, problem, batches = cleaning_problem(model, _SAMPLES, batch_size, device)
     solver: BilevelSolver
-    options = {"lower_steps": lower_steps, "lower_step_size": 0.01}
+    options = {"lower_steps": lower_steps, "lower_lr": 0.01}
     upper = torch.optim.SGD(weights.values(), 10.0)
     if method == "forum":
         solver = FORUM(problem, [upper, torch.optim.SGD(model.parameters(), 0.01)], **options)  # type: ignore[arg-type]

@@ -47,11 +47,11 @@ class ForumCostSettings:
     def __post_init__(self) -> None:
         for name in ("fixed_lower_steps", "batch_size", "repeats"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} must be a whole number from 1 on; got {getattr(self, name)}")
+                raise InputError(f"{name} must be a whole number of at least 1; got {getattr(self, name)}")
         if not self.lower_steps or min(self.lower_steps) < 1:
-            raise InputError(f"lower_steps must be whole numbers from 1 on; got {self.lower_steps}")
+            raise InputError(f"lower_steps must be whole numbers of at least 1; got {self.lower_steps}")
         if not self.layers or min(self.layers) < 0:
-            raise InputError(f"layers must be whole numbers from 0 on; got {self.layers}")
+            raise InputError(f"layers must be whole numbers of at least 0; got {self.layers}")
         for method in self.methods:
             if method not in METHODS:
                 raise InputError(f'unknown method "{method}"; expected some of {", ".join(METHODS)}')

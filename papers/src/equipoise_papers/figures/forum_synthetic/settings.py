@@ -42,7 +42,7 @@ class ForumSyntheticSettings:
     def __post_init__(self) -> None:
         for name in ("steps", "lower_steps"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} must be a whole number from 1 on; got {getattr(self, name)}")
+                raise InputError(f"{name} must be a whole number of at least 1; got {getattr(self, name)}")
         for name in ("lr", "lower_lr"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be a positive step size; got {getattr(self, name)}")

@@ -94,14 +94,14 @@ class HyperCleaningSettings:
                 raise InputError(f'unknown method "{method}".{near_misses(method, METHODS)} There are {", ".join(METHODS)}')
         for name in ("batch_size", "steps", "lower_steps", "constraint_batches", "evaluate_every", "jobs"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} must be a whole number from 1 on; got {getattr(self, name)}")
+                raise InputError(f"{name} must be a whole number of at least 1; got {getattr(self, name)}")
         for name in ("lower_lr", "weights_lr", "model_lr"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be a positive step size; got {getattr(self, name)}")
         if not 0 <= self.corrupted < 1:
             raise InputError(f"corrupted must be a share from 0 to below 1; got {self.corrupted}")
         if len(self.samples) != 4 or min(self.samples) < 1:
-            raise InputError(f"samples must be four whole numbers from 1 on; got {self.samples}")
+            raise InputError(f"samples must be four whole numbers of at least 1; got {self.samples}")
 
     def identity(self) -> dict[str, Any]:
         """What runs in one folder must have in common."""

@@ -42,7 +42,7 @@ class LDCGradientNormsSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "inner_steps"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} must be a whole number from 1 on; got {getattr(self, name)}")
+                raise InputError(f"{name} must be a whole number of at least 1; got {getattr(self, name)}")
         if not self.inner_lr > 0:
             raise InputError(f"inner_lr must be a positive step size; got {self.inner_lr}")
         taken = {"double_loop", "inner_steps", "inner_lr"} & set(self.options)

@@ -51,7 +51,7 @@ class LDCToySettings:
             raise InputError('name at least one method, such as "ls,ldc-mtl"')
         for name in ("steps", "timed_steps", "repeats", "record_every"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} must be a whole number from 1 on; got {getattr(self, name)}")
+                raise InputError(f"{name} must be a whole number of at least 1; got {getattr(self, name)}")
         if not self.lr > 0:
             raise InputError(f"lr must be a positive step size; got {self.lr}")
 

@@ -92,7 +92,7 @@ class NormalDigitsSettings:
         if not self.seeds or self.epochs < 1 or not 1 <= self.orders <= math.factorial(len(self.fixed)):
             raise InputError("seeds must not be empty, epochs at least 1, and orders between 1 and 24")
         if self.selection_seed in self.seeds:
-            raise InputError(f"seed {self.selection_seed} chooses constant positions and cannot be reported on, too")
+            raise InputError(f"seed {self.selection_seed} chooses constant positions and cannot be reported on as well")
         if not self.position_lr > 0:
             raise InputError(f"position_lr must be a positive step size; got {self.position_lr}")
         parse_method(self.method)

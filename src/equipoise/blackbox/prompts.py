@@ -1,19 +1,110 @@
-"""A prompt of a model that can only be queried, as a black-box problem with one objective per task."""
+"""Black-box multi-task prompt tuning (thesis, section 4.6.2): one prompt for all tasks of a model that can only be queried."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.blackbox.arrays import Array, read_array
-from equipoise.blackbox.prompts.clip import PromptModel
-from equipoise.blackbox.prompts.tasks import PromptTask
+from equipoise.data.office import SPLITS, split_indices
 from equipoise.errors import EquipoiseError, InputError
 
-__all__ = ["BlackBoxPrompt", "QueryBudgetError"]
+__all__ = ["SPLITS", "BlackBoxPrompt", "CallableModel", "PromptModel", "PromptTask", "QueryBudgetError", "split_indices"]
+
+
+class PromptModel(Protocol):
+    """A model that can be asked for class scores under given prompts, and for nothing else.
+
+    Attributes:
+        embedding_size: E, entries of a token's embedding.
+        embedding_std: σ_e, standard deviation of the entries of the model's word embeddings.
+    """
+
+    embedding_size: int
+    embedding_std: float
+
+    def scores(self, prompts: Array, inputs: list[Any]) -> list[Array]:
+        """Class scores (logits) of images under each prompt.
+
+        Args:
+            prompts: token embeddings [B, tokens, E].
+            inputs: for each task, what it gives the model for n images.
+
+        Returns:
+            For each task [B, n, C].
+        """
+        ...
+
+
+class CallableModel:
+    """A function from prompt embeddings and inputs to class scores: what a served model is.
+
+    Args:
+        function: from prompts [B, tokens, E] and a task's inputs for n images to scores [B, n, C].
+        embedding_size: E.
+        embedding_std: σ_e of the served model, if it is known.
+
+    Example:
+        >>> import numpy as np
+        >>> model = CallableModel(lambda prompts, images: prompts.sum(axis=1) @ images.T[None].repeat(3, 1), 3)
+        >>> model.embedding_size
+        3
+    """
+
+    def __init__(self, function: Callable[[Array, Any], Any], embedding_size: int, embedding_std: float = 1.0) -> None:
+        if embedding_size < 1 or not embedding_std > 0:
+            raise InputError(f"embedding_size is {embedding_size} and embedding_std {embedding_std}; both have to be positive")
+        self._function = function
+        self.embedding_size = embedding_size
+        self.embedding_std = float(embedding_std)
+
+    def scores(self, prompts: Array, inputs: list[Any]) -> list[Array]:
+        """Class scores; see :class:`PromptModel`.
+
+        Raises:
+            InputError: the function returned another shape.
+        """
+        answers = []
+        for rows in inputs:
+            scores = read_array(self._function(prompts, rows), "what the model returned")
+            if scores.ndim != 3 or scores.shape[:2] != (len(prompts), len(rows)):
+                raise InputError(
+                    f"the model returned scores of shape {scores.shape} for {len(prompts)} prompts and {len(rows)} images; "
+                    f"expected [{len(prompts)}, {len(rows)}, classes]"
+                )
+            answers.append(np.ascontiguousarray(scores))
+        return answers
+
+
+@dataclass(frozen=True)
+class PromptTask:
+    """One source of images, all of which are described by the same class names.
+
+    Attributes:
+        name: of the source.
+        inputs: split → what the model gets for each image: features [n, F] for a CLIP; for a callable, anything that an array
+            of row numbers indexes.
+        labels: split → class of each image [n], integers from 0.
+    """
+
+    name: str
+    inputs: Mapping[str, NDArray[np.generic]]
+    labels: Mapping[str, NDArray[np.int64]]
+
+    def __post_init__(self) -> None:
+        for split, labels in self.labels.items():
+            if split not in self.inputs or len(self.inputs[split]) != len(labels) or not len(labels):
+                given = len(self.inputs[split]) if split in self.inputs else "no"
+                raise InputError(
+                    f'task "{self.name}" has {given} inputs and {len(labels)} labels in split "{split}"; give equally many, '
+                    "and at least one"
+                )
+        if "train" not in self.labels:
+            raise InputError(f'task "{self.name}" has no split "train"; it has {", ".join(self.labels) or "none"}')
 
 
 class QueryBudgetError(EquipoiseError, RuntimeError):
@@ -30,7 +121,7 @@ class BlackBoxPrompt:
     A query is one prompt sent to the model with the mini-batches of all tasks.
 
     Args:
-        model: a :class:`PromptModel`: :class:`Clip`, :class:`CallableModel`, or the user's own.
+        model: a :class:`PromptModel`: :class:`~equipoise.blackbox.prompts.Clip`, :class:`CallableModel`, or the user's own.
         tasks: m ≥ 1 of them, with the same classes.
         tokens: of the prompt.
         dim: d, entries of v.
@@ -150,7 +241,7 @@ class BlackBoxPrompt:
         return {"calls": self._calls, "queries": self.queries, "evaluation_queries": self.evaluation_queries}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes on from saved counters."""
+        """Continues from saved counters."""
         self._calls = state["calls"]
         self.queries = state["queries"]
         self.evaluation_queries = state["evaluation_queries"]

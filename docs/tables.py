@@ -1,4 +1,4 @@
-"""What is written down of the methods, made from the registry: ``python -m equipoise.balance.tables FILE ...``.
+"""What is written down of the methods, made from the registry: ``python docs/tables.py FILE ...``, by ``make tables``.
 
 README and guide have tables, between ``<!-- methods: KIND -->`` and ``<!-- end of methods -->``. Two ``__init__.py`` have
 lists of the classes, so that type checkers and editors know what is found by scanning a folder, between ``# methods: KIND`` and
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -84,7 +85,9 @@ def source(kind: str) -> str:
     if kind == "names":
         # Ruff's order: names in capitals come first.
         names = sorted((_class(info) for info in _own()), key=lambda name: (not name.isupper(), name))
-        return "".join(["__all__ += [\n", *(f'    "{name}",\n' for name in names), "]\n"])
+        quoted = ", ".join(f'"{name}"' for name in names)
+        lines = textwrap.wrap(quoted, 128, initial_indent="    ", subsequent_indent="    ")
+        return "".join(["# fmt: off\n", "__all__ += [\n", *(f"{line}\n" for line in lines), "]\n", "# fmt: on\n"])
     raise InputError(f'there is no list of classes "{kind}"; there are classes and names')
 
 
