@@ -10,13 +10,14 @@ from equipoise.errors import InputError
 __all__ = ["mean_and_spread", "table"]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Lays out a Markdown table with aligned columns.
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, *, aligned: bool = True) -> str:
+    """Lays out a Markdown table.
 
     Args:
         head: titles of the columns.
         rows: cells, as many per row as there are titles.
-        left: how many of the first columns are aligned to the left; the others are to the right.
+        left: how many of the first columns are set to the left; the others are set to the right.
+        aligned: whether columns have the same width in every line, as is good to read on a terminal.
 
     Raises:
         InputError: a row with another number of cells.
@@ -31,7 +32,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> 
     for row in rows:
         if len(row) != len(head):
             raise InputError(f"a row of the table has {len(row)} cells; its head has {len(head)}: {', '.join(head)}")
-    widths = [max(3, *(len(line[column]) for line in [head, *rows])) for column in range(len(head))]
+    widths = [max(3, *(len(line[column]) for line in [head, *rows])) if aligned else 0 for column in range(len(head))]
 
     def laid(cells: Sequence[str]) -> str:
         both = enumerate(zip(cells, widths, strict=True))
@@ -39,7 +40,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> 
             "| " + " | ".join(cell.ljust(width) if place < left else cell.rjust(width) for place, (cell, width) in both) + " |"
         )
 
-    rule = [":" + "-" * (width - 1) if place < left else "-" * (width - 1) + ":" for place, width in enumerate(widths)]
+    rule = [
+        ":".ljust(max(width, 3), "-") if place < left else ":".rjust(max(width, 3), "-") for place, width in enumerate(widths)
+    ]
     return "\n".join([laid(head), laid(rule), *map(laid, rows)])
 
 

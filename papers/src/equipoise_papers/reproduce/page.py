@@ -16,6 +16,7 @@ from equipoise_papers.reproduce.cost import in_words
 from equipoise_papers.reproduce.plan import total_hours
 from equipoise_papers.reproduce.recipe import Recipe
 from equipoise_papers.reproduce.registry import recipes
+from equipoise_papers.tables import table as laid_out
 
 __all__ = ["KINDS", "filled", "table"]
 
@@ -119,7 +120,7 @@ def table(kind: str) -> str:
     if kind not in KINDS:
         raise InputError(f'there is no table of recipes "{kind}"; there are {", ".join(KINDS)}')
     head, *rows = KINDS[kind]()
-    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))
+    return laid_out(head, rows, left=len(head), aligned=False) + "\n"
 
 
 def filled(page: str) -> str:
