@@ -68,7 +68,7 @@ def table(kind: str) -> str:
         raise InputError(f'there is no table of methods "{kind}"; there are {", ".join(KINDS)}')
     columns = KINDS[kind]
     rows = [[cell(info) for cell in columns.values()] for info in _own()]
-    return markdown.table(list(columns), rows, len(columns), padded=False) + "\n"
+    return markdown.table(list(columns), rows, len(columns), aligned=False) + "\n"
 
 
 def source(kind: str) -> str:

@@ -65,13 +65,7 @@ class Named(Protocol):
 
 
 class Progress(ABC):
-    """How far runs are: counts epochs over all of them, from which the time left follows.
-
-    Args:
-        runs: how many runs there are to do.
-        epochs: epochs per run.
-        console: where it is shown.
-    """
+    """How far runs are: counts epochs over all of them, from which the time left follows."""
 
     def __init__(self, runs: int, epochs: int, console: Console) -> None:
         self.runs = runs

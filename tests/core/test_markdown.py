@@ -15,7 +15,7 @@ def test_columns_are_aligned() -> None:
 
 
 def test_without_padding() -> None:
-    assert table(["a", "b"], [["x" * 50, "y"]], left=2, padded=False).splitlines()[:2] == ["| a | b |", "| :-- | :-- |"]
+    assert table(["a", "b"], [["x" * 50, "y"]], left=2, aligned=False).splitlines()[:2] == ["| a | b |", "| :-- | :-- |"]
 
 
 def test_a_cell_stays_a_cell() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -11,14 +9,6 @@ from tests import problems
 from tests.integration import scenarios
 from tests.integration.processes import Pool
 from tests.integration.scenarios import State
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    """Two processes, started when the first test needs them."""
-    made = Pool(2)
-    yield made
-    made.close()
 
 
 def agree(states: list[State], alone: State) -> None:

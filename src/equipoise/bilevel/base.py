@@ -217,11 +217,7 @@ class BilevelSolver(ABC):
 
 
 def check_upper(values: Sequence[Tensor], names: Sequence[str], step: int) -> Tensor:
-    """The upper objectives' values ``[m]``, detached.
-
-    Raises:
-        NonFiniteError: one of them is not finite; names it.
-    """
+    """The upper objectives' values ``[m]``, detached. Raises NonFiniteError: one of them is not finite; names it."""
     stacked = torch.stack([value.detach() for value in values])
     for name, number in zip(names, stacked.tolist(), strict=True):
         if not math.isfinite(number):

@@ -31,12 +31,7 @@ First: TypeAlias = tuple[Tensor, Sequence[Tensor | None]]
 
 
 class Combination(NamedTuple):
-    """How the gradients are combined in a step.
-
-    Attributes:
-        weights: λ of the rows of the upper level.
-        multiplier: ν of the constraint's gradient.
-    """
+    """How the gradients are combined in a step."""
 
     weights: NDArray[np.float64]
     multiplier: float

@@ -23,11 +23,7 @@ __all__ = ["FeatureGradients", "Recorder"]
 
 
 class Recorder:
-    """Keeps what a module gives while losses are evaluated.
-
-    Args:
-        module: the part of the model whose output all tasks start from.
-    """
+    """Keeps what a module gives while losses are evaluated."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -66,9 +62,6 @@ class FeatureGradients:
 
     Args:
         module: the part of the model whose output all tasks start from. It must run exactly once in an evaluation.
-
-    Attributes:
-        recorder: records the module's output; to be on while the losses are evaluated.
     """
 
     def __init__(self, module: nn.Module) -> None:

@@ -32,10 +32,6 @@ class TaskGradients:
         reached: for each parameter, whether any task's gradient arrived there in the last recording.
         sparse: for each parameter, whether a gradient that arrived there was sparse.
 
-    Args:
-        parameters: the shared parameters; leaf tensors on one device that require grad.
-        tasks: how many rows, K.
-
     Raises:
         InputError: no parameters, or parameters on several devices.
     """

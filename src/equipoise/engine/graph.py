@@ -38,9 +38,6 @@ def divide(losses: Sequence[Tensor]) -> tuple[list[Tensor], list[list[Tensor]]]:
     Each node is visited twice at most, however many losses there are: what lies below the first node that two losses have
     in common is shared as a whole.
 
-    Args:
-        losses: the ends of the graphs, all of them alive.
-
     Returns:
         The leaves that two or more losses reach, and for each loss those that it alone reaches.
     """

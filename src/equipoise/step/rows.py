@@ -21,7 +21,7 @@ __all__ = ["Buffer", "Filling", "kept_grads", "select", "task_seed", "unscaled"]
 
 
 class Buffer:
-    """The engine of a training run, made anew where the shared parameters or the number of tasks have changed."""
+    """The engine of a training run, made again where the shared parameters or the number of tasks have changed."""
 
     def __init__(self) -> None:
         self.engine: TaskGradients | None = None

@@ -29,11 +29,7 @@ __all__ = ["Folder"]
 
 
 class Folder(RunStore):
-    """A study's folder.
-
-    Args:
-        path: where it is, or will be.
-    """
+    """A study's folder."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path, "study.json", what="study", schema=SCHEMA)

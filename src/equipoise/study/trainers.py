@@ -40,17 +40,7 @@ class Trainer(Protocol):
 
 
 class Stage(NamedTuple):
-    """What there is before a method comes in.
-
-    Attributes:
-        problem: what is trained.
-        model: a fresh model.
-        losses: its losses.
-        tasks: in order.
-        optimizer: the torch optimizer.
-        loader: the training data.
-        seed: of the run.
-    """
+    """What there is before a method comes in."""
 
     problem: Problem
     model: nn.Module
@@ -61,11 +51,7 @@ class Stage(NamedTuple):
     seed: int
 
     def objective(self, batches: Iterable[Any] | None = None) -> Objective:
-        """The model with its losses.
-
-        Args:
-            batches: a loader for methods that look at further batches.
-        """
+        """The model with its losses."""
         return Objective(self.model, self.losses, tasks=self.tasks, batches=batches)
 
     @property

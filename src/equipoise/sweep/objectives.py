@@ -48,12 +48,7 @@ class SweepObjective:
         return "Δm (%) ↓" if self.name == DELTA_M else self.metrics[0].heading
 
     def value(self, values: Mapping[str, float | None], baseline: Mapping[str, float]) -> float:
-        """The objective's value; ``nan`` if a metric has none.
-
-        Args:
-            values: metric → value of the trial.
-            baseline: metric → value of single-task training, on the same split.
-        """
+        """The objective's value; ``nan`` if a metric has none."""
         numbers = {name: math.nan if value is None else float(value) for name, value in values.items()}
         if self.name == DELTA_M:
             return delta_m(numbers, baseline, self.metrics)
@@ -61,11 +56,7 @@ class SweepObjective:
 
 
 def find_metric(name: str, metrics: Sequence[Metric]) -> Metric:
-    """A metric by its name or label.
-
-    Raises:
-        InputError: there is none; near misses are suggested.
-    """
+    """A metric by its name or label. Raises InputError: there is none; near misses are suggested."""
     for metric in metrics:
         if name.strip() in (metric.name, metric.label):
             return metric

@@ -85,11 +85,7 @@ class TrialSearch:
         self._distributions = space.distributions()
 
     def run(self, baseline: Mapping[str, float]) -> None:
-        """Searches until the budget is used up, by this process or others.
-
-        Args:
-            baseline: metric → value of single-task training on the validation split.
-        """
+        """Searches until the budget is used up, by this process or others."""
         with _quiet(), Owners(self.folder.owners) as owners:
             runs = TrialFolder(self.folder.trials, owners.own)
             runs.work.mkdir(parents=True)

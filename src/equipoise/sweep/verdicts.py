@@ -66,10 +66,6 @@ class Verdict:
 def judge(method: Points, trials: Mapping[str, Points]) -> Verdict:
     """Compares one method with all confirmed trials.
 
-    Args:
-        method: its points.
-        trials: label → points of a confirmed trial.
-
     Example:
         >>> judge({0: (2, 2), 1: (3, 3)}, {"a": {0: (1, 1), 1: (2, 3)}, "b": {0: (5, 0), 1: (5, 0)}}).dominated
         True

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from equipoise.errors import InputError
+from equipoise.markdown import table as laid_out
 from equipoise_papers.published import Check, check, published_tables
 from equipoise_papers.reproduce.cost import in_words
 from equipoise_papers.reproduce.plan import total_hours
@@ -119,7 +120,7 @@ def table(kind: str) -> str:
     if kind not in KINDS:
         raise InputError(f'there is no table of recipes "{kind}"; there are {", ".join(KINDS)}')
     head, *rows = KINDS[kind]()
-    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))
+    return laid_out(head, rows, left=len(head), aligned=False) + "\n"
 
 
 def filled(page: str) -> str:

@@ -56,12 +56,7 @@ _TITLE = 52  # characters above a panel
 
 
 def shown(results: Results, *, attempted: bool = True) -> list[str]:
-    """The methods that get a row, best first.
-
-    Args:
-        results: of a study.
-        attempted: only methods with at least one attempt.
-    """
+    """The methods that get a row, best first."""
     names = [name for name in results.teleporting() if not attempted or any(results.teleports(name).values())]
     return names[:_ROWS]
 

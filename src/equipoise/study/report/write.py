@@ -41,9 +41,6 @@ class Shown:
 def write_report(results: Results) -> tuple[Path, Path]:
     """Writes the report beside the records it is made of.
 
-    Args:
-        results: of a study's folder.
-
     Returns:
         Paths of ``report.md`` and of ``report.html``, which holds its pictures and needs no other file.
     """
@@ -87,13 +84,7 @@ def render(name: str, folder: Path, *, package: str = "equipoise.study", **value
 
 
 def drawn(pictures: Iterable[Picture[T]], source: T, folder: Path) -> list[Shown]:
-    """Draws pictures into ``pictures/``; one that has nothing to show any more is taken away.
-
-    Args:
-        pictures: which.
-        source: what they are drawn from.
-        folder: that of the report.
-    """
+    """Draws pictures into ``pictures/``; one that has nothing to show any more is taken away."""
     shown = []
     for picture in pictures:
         path = folder / "pictures" / f"{picture.name}.png"
