@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.engine.gramian import gramian
-from equipoise.engine.graph import divide_leaves, leaves, leaves_of_all
-from equipoise.engine.origin import origins
+from equipoise.engine.graph import divide_leaves, leaves, leaves_of_all, origins
 from equipoise.errors import InputError
 
 __all__ = ["FeatureGradients", "Recorder"]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from equipoise.engine.gramian import gramian
-from equipoise.engine.origin import origin, origins
+from equipoise.engine.graph import origin, origins
 from equipoise.errors import InputError
 
 __all__ = ["TaskGradients"]

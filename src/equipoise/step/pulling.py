@@ -14,8 +14,7 @@ from equipoise.balance.mixins import Pull, PullsHeads
 from equipoise.compiled import not_compiled
 from equipoise.engine.features import Recorder
 from equipoise.engine.gradients import TaskGradients
-from equipoise.engine.graph import is_compiled
-from equipoise.engine.origin import origins
+from equipoise.engine.graph import is_compiled, origins
 from equipoise.errors import InputError
 from equipoise.step.context import Context, Turn
 from equipoise.step.seen import SeenLosses

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from equipoise.autocast import without_autocast
 from equipoise.engine.gradients import TaskGradients
-from equipoise.engine.origin import origins
+from equipoise.engine.graph import origins
 from equipoise.step.checking import check_losses, looks_early
 from equipoise.step.context import Context, Turn
 from equipoise.step.seen import SeenLosses

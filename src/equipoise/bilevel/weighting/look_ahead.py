@@ -23,7 +23,7 @@ from equipoise.bilevel.lower import check_answer, check_lower
 from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import Point
 from equipoise.bilevel.weighting.problem import WeightProblem
-from equipoise.engine.origin import origins
+from equipoise.engine.graph import origins
 from equipoise.errors import InputError
 
 __all__ = ["LookAhead", "one_step_hypergradients"]
