@@ -8,11 +8,11 @@ import pytest
 from tests.study.timeless import timeless_records
 
 from equipoise.errors import EquipoiseError, InputError
+from equipoise.progress import progress
 from equipoise.study import Results, Study, find_problem, parse_method
 from equipoise.study.folder import Folder
 from equipoise.study.plan import Run
 from equipoise.study.processes.pool import execute
-from equipoise.study.progress import progress
 from equipoise.study.records import describe
 
 

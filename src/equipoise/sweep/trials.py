@@ -19,11 +19,11 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 
+from equipoise.progress import Progress, progress
 from equipoise.store import locked
 from equipoise.study.plan import Run
 from equipoise.study.problem import Problem
 from equipoise.study.processes.pool import Event, Pool
-from equipoise.study.progress import Progress, progress
 from equipoise.sweep.folder import SweepFolder, TrialFolder
 from equipoise.sweep.objectives import SweepObjective
 from equipoise.sweep.samplers import make_pruner, make_sampler

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from equipoise.errors import InputError
+from equipoise.markdown import table as laid_out
 from equipoise_papers.published import Check, check, published_tables
 from equipoise_papers.reproduce.cost import in_words
 from equipoise_papers.reproduce.plan import total_hours
 from equipoise_papers.reproduce.recipe import Recipe
 from equipoise_papers.reproduce.registry import recipes
-from equipoise_papers.tables import table as laid_out
 
 __all__ = ["KINDS", "filled", "table"]
 

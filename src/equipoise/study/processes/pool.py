@@ -11,12 +11,12 @@ from pathlib import Path
 from types import TracebackType
 
 from equipoise.errors import EquipoiseError
+from equipoise.progress import Progress
 from equipoise.study.folder import Folder
 from equipoise.study.plan import Run
 from equipoise.study.problem import Problem
 from equipoise.study.processes.launchers import launcher
 from equipoise.study.processes.worker import pack
-from equipoise.study.progress import Progress
 
 __all__ = ["Event", "Pool", "execute"]
 

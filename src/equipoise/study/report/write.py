@@ -14,6 +14,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from equipoise.markdown import table
 from equipoise.store import write_whole
 from equipoise.study.pictures import PICTURES, TELEPORT_PICTURES, Picture
 from equipoise.study.report.content import content
@@ -76,6 +77,7 @@ def render(name: str, folder: Path, *, package: str = "equipoise.study", **value
             lstrip_blocks=True,
             keep_trailing_newline=True,
         )
+        templates.globals["table"] = table
         paths.append(folder / f"report.{ending}")
         write_whole(paths[-1], templates.get_template(f"{name}.{ending}").render(**values, written=written))
     return paths[0], paths[1]
