@@ -36,7 +36,7 @@ def _recipes() -> Iterable[Sequence[str]]:
             _runs(recipe),
             span,
             in_words(total_hours(recipe)),
-            "; ".join(_escaped(obstacle) for obstacle in _short(recipe)) or "–",
+            "; ".join(_short(recipe)) or "–",
         )
 
 
@@ -71,7 +71,7 @@ def _choices() -> Iterable[Sequence[str]]:
             for choice in part.open_choices:
                 grouped.setdefault(choice, []).append(recipe.name)
     for choice, names in grouped.items():
-        yield ", ".join(f"`{name}`" for name in dict.fromkeys(names)), _escaped(choice)
+        yield ", ".join(f"`{name}`" for name in dict.fromkeys(names)), choice
 
 
 def _data() -> Iterable[Sequence[str]]:
@@ -133,11 +133,7 @@ def filled(page: str) -> str:
 
 
 def _words(hyperparameters: Mapping[str, str]) -> str:
-    return _escaped("; ".join(f"{name}: {value}" for name, value in hyperparameters.items()))
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
+    return "; ".join(f"{name}: {value}" for name, value in hyperparameters.items())
 
 
 def _main(files: Sequence[str]) -> None:
