@@ -422,10 +422,7 @@ DeltaLike: TypeAlias = "str | Delta"
 
 
 def as_delta(delta: DeltaLike) -> Delta:
-    """Reads a delta.
-
-    Args:
-        delta: a delta, or the name of one, which is then made with its defaults.
+    """Reads a delta, or the name of one, which is then made with its defaults.
 
     Raises:
         InputError: neither of these, or an unknown name.
