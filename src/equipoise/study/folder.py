@@ -59,12 +59,6 @@ class Folder(RunStore):
     def claim_for(self, problem: Problem, methods: Sequence[Method], seeds: Sequence[int], settings: dict[str, Any]) -> None:
         """Makes the folder this study's, or checks that it is: methods and seeds may be added, nothing may be changed.
 
-        Args:
-            problem: what is trained.
-            methods: those asked for now; the folder remembers all that ever were.
-            seeds: those asked for now.
-            settings: everything else that has to stay as it was, such as the number of epochs.
-
         Raises:
             InputError: the folder holds another study (the message says what differs), or something else altogether.
         """

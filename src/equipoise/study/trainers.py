@@ -82,7 +82,7 @@ class RunRecipe(Protocol):
     """Makes a run with a trainer of its own, such as :class:`~equipoise.study.task_weights.TaskWeights`."""
 
     def trained(self, stage: Stage) -> Trained:
-        """What a run trains with, and on which batches."""
+        """What a run trains with: a recipe's own choice, or the balancer on all of the training data. ``made`` is fresh."""
 
 
 Made: TypeAlias = Balancer | nn.Module | RunRecipe

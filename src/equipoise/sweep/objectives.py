@@ -68,11 +68,7 @@ def find_metric(name: str, metrics: Sequence[Metric]) -> Metric:
 
 
 def parse_objectives(given: str | Sequence[str], metrics: Sequence[Metric]) -> tuple[SweepObjective, ...]:
-    """Reads ``"delta_m"``, one metric, or several: ``"left accuracy,sum error"``.
-
-    Args:
-        given: names or labels of metrics, or ``delta_m``.
-        metrics: those of the problem.
+    """Reads ``"delta_m"``, one metric of the problem, or several: ``"left accuracy,sum error"``.
 
     Raises:
         InputError: none, one twice, or one that the problem does not have.

@@ -44,10 +44,7 @@ class Verdict:
         return self.mean and 0 < len(self.seeds) == self.common
 
     def words(self, name: str) -> str:
-        """One phrase.
-
-        Args:
-            name: what :attr:`by` is called.
+        """One phrase; ``name`` is what :attr:`by` is called.
 
         Example:
             >>> Verdict("a", True, (0, 2), 3, ()).words("#4")

@@ -58,15 +58,7 @@ def single(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def grid(panels: int, *, columns: int, width: float, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of small multiples, as many as asked for.
-
-    Args:
-        panels: how many.
-        columns: at most so many side by side.
-        width: inches per panel.
-        height: inches per panel.
-        **shared: passed to ``Figure.subplots``, such as ``sharey=True``.
-    """
+    """A figure of small multiples; width and height are inches per panel, ``shared`` is for ``Figure.subplots``."""
     columns = min(columns, panels)
     rows = math.ceil(panels / columns)
     width = max(width, _NARROWEST / columns)

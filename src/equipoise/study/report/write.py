@@ -55,16 +55,9 @@ def write_report(results: Results) -> tuple[Path, Path]:
 
 
 def render(name: str, folder: Path, *, package: str = "equipoise.study", **values: Any) -> tuple[Path, Path]:
-    """Fills the templates ``<name>.md`` and ``<name>.html`` and writes ``report.md`` and ``report.html``.
+    """Fills the templates ``<name>.md`` and ``<name>.html`` of a package and writes ``report.md`` and ``report.html``.
 
-    Args:
-        name: of the templates.
-        folder: where the two files go.
-        package: whose ``templates`` they are; what they include may also be of the study's.
-        **values: what the templates need; ``written``, the time, is there anyway.
-
-    Returns:
-        Paths of both files.
+    What the templates include may also be of the study's; ``written``, the time, is there for them anyway.
     """
     written = time.strftime("%Y-%m-%d %H:%M")
     paths = []
