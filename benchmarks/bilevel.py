@@ -28,8 +28,8 @@ __all__ = ["run"]
 
 TASKS = (2, 4, 11)
 SETTINGS: dict[str, dict[str, Any]] = {
-    "forum": {"lower_steps": 5, "lower_step_size": 1e-3, "rho": 0.1, "normalize": True},
-    "moml": {"lower_steps": 1, "lower_step_size": 1e-3},
+    "forum": {"lower_steps": 5, "lower_lr": 1e-3, "rho": 0.1, "normalize": True},
+    "moml": {"lower_steps": 1, "lower_lr": 1e-3},
 }
 Step = Callable[[int], object]
 
@@ -105,7 +105,7 @@ def _theirs(trainer: Any, problem: Problem, tasks: int, method: str) -> Step:
             self.kwargs = {
                 "weight_args": {
                     "inner_step": own["lower_steps"],
-                    "inner_lr": own["lower_step_size"],
+                    "inner_lr": own["lower_lr"],
                     "FORUM_phi": own.get("rho", 0.0),
                 }
             }

@@ -62,7 +62,7 @@ def _study(
 ) -> None:
     """Compare methods over seeds, with single-task training as the baseline.
 
-    Started again with the same folder, it goes on where it was; methods and seeds may be added.
+    Started again with the same folder, it continues where it stopped; methods and seeds may be added.
     """
     from equipoise.study import Study, find_problem
     from equipoise.study.plan import parse_seeds
@@ -84,7 +84,7 @@ def _study(
         results = study.run()
     except KeyboardInterrupt:
         left = len(study.missing())
-        typer.echo(f"\nStopped; {left} runs are left. The same command goes on from here.", err=True)
+        typer.echo(f"\nStopped; {left} runs are left. The same command continues from here.", err=True)
         raise typer.Exit(130) from None
     _show_study(results)
 
@@ -124,7 +124,7 @@ def _sweep(
 ) -> None:
     """Sweep fixed weights, or a method's options, and compare the best trials with other methods.
 
-    Started again it goes on where it was, also with a larger budget; several processes may work in one folder.
+    Started again it continues where it stopped, also with a larger budget; several processes may work in one folder.
     """
     from equipoise.sweep import Sweep
 
@@ -149,7 +149,7 @@ def _sweep(
     try:
         asked.run()
     except KeyboardInterrupt:
-        typer.echo("\nStopped. The same command goes on from here.", err=True)
+        typer.echo("\nStopped. The same command continues from here.", err=True)
         raise typer.Exit(130) from None
     _show_sweep(asked.folder.path)
 

@@ -83,7 +83,7 @@ class FurtherBatches:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there with the next draw."""
+        """Continues from there with the next draw."""
         self.seed, self.passes, self.drawn = int(state["seed"]), int(state["passes"]), int(state["drawn"])
         self._began = [generator.clone() for generator in state["generators"]]
         self._running = None

@@ -45,10 +45,10 @@ class Teleport(Protocol):
         """Says that a pass over the data is over."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides how it goes on."""
+        """Everything that decides how it continues."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state."""
+        """Continues from a saved state."""
 
 
 class MultiTaskOptimizer:
@@ -242,7 +242,7 @@ class MultiTaskOptimizer:
             return self._balancing.gramian(self.balancer, Batches(self.objective, batches, self.processes), self._scale())
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides how training goes on: model, optimizer, balancer, scaler, teleport, tasks and step count.
+        """Everything that decides how training continues: model, optimizer, balancer, scaler, teleport, tasks and step count.
 
         torch's random state and the data's order are not part of it; save them beside it if the model uses dropout. Where the
         objective draws further batches, the place in their loader is (see :class:`~equipoise.further.FurtherBatches`).
@@ -260,7 +260,7 @@ class MultiTaskOptimizer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state.
+        """Continues from a saved state.
 
         Raises:
             InputError: the state is of other tasks, another balancer, or was saved with or without a teleport or scaler.

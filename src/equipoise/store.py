@@ -150,7 +150,7 @@ def locked(path: Path, *, busy: str = "", waiting: Callable[[], object] | None =
 
 
 class RunStore:
-    """A folder of runs, each of which is done once: whoever is interrupted goes on where it was.
+    """A folder of runs, each of which is done once: whoever is interrupted continues where it stopped.
 
     ::
 

@@ -99,7 +99,7 @@ def test_db_mtl_needs_positive_losses() -> None:
 
 
 def test_excess_mtl_by_hand() -> None:
-    balancer = eq.ExcessMTL(step_size=0.3)
+    balancer = eq.ExcessMTL(lr=0.3)
     squares, weights, first = torch.zeros(3, 5, dtype=torch.float64), torch.ones(3, dtype=torch.float64), None
     for gradients, _ in stream():
         squares = squares + gradients**2
@@ -116,7 +116,7 @@ def test_excess_mtl_by_hand() -> None:
 
 def test_excess_mtl_gives_less_to_noise_than_to_what_can_still_fall() -> None:
     """Quadratic losses, one far from its optimum, one at its optimum with noisy gradients."""
-    balancer = eq.ExcessMTL(step_size=0.1)
+    balancer = eq.ExcessMTL(lr=0.1)
     generator = torch.Generator().manual_seed(0)
     for _ in range(200):
         noise = torch.randn(5, generator=generator, dtype=torch.float64)
@@ -127,7 +127,7 @@ def test_excess_mtl_gives_less_to_noise_than_to_what_can_still_fall() -> None:
 
 
 def test_excess_mtl_takes_the_scale_from_the_first_gradient_there_is() -> None:
-    balancer = eq.ExcessMTL(step_size=0.5)
+    balancer = eq.ExcessMTL(lr=0.5)
     gradients = torch.eye(3, dtype=torch.float64)
     step_of(balancer, torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)[:, None] * gradients)
     assert float(balancer.scales[1]) == 0
@@ -189,7 +189,7 @@ def test_moco_averages_noise_away() -> None:
 
 
 def test_gradnorm_follows_autograd() -> None:
-    balancer = eq.GradNorm(alpha=1.5, learning_rate=0.1, epsilon=0.0)
+    balancer = eq.GradNorm(alpha=1.5, lr=0.1, epsilon=0.0)
     weights = torch.ones(3, dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([weights], lr=0.1)
     first = None
@@ -212,7 +212,7 @@ def test_gradnorm_follows_autograd() -> None:
 
 
 def test_gradnorm_settles_at_its_target() -> None:
-    balancer = eq.GradNorm(alpha=1.0, learning_rate=0.003)
+    balancer = eq.GradNorm(alpha=1.0, lr=0.003)
     gramian = torch.diag(torch.tensor([1.0, 4.0, 16.0], dtype=torch.float64))
     balancer.update(Observation(TASKS, (0, 1, 2), torch.ones(3), gramian))
     now = torch.tensor([1.0, 0.5, 1.5], dtype=torch.float64)
@@ -237,7 +237,7 @@ def test_gradnorm_of_a_model_and_of_features() -> None:
 
 
 def test_gradnorm_with_absent_tasks_and_odd_losses() -> None:
-    balancer = eq.GradNorm(learning_rate=0.1)
+    balancer = eq.GradNorm(lr=0.1)
     gramian = torch.diag(torch.tensor([1.0, 0.0], dtype=torch.float64))
     balancer.update(Observation(TASKS, (0, 2), torch.tensor([0.0, 1.0]), gramian))
     assert float(balancer.task_weights[1]) == 1
@@ -250,7 +250,7 @@ def test_gradnorm_with_absent_tasks_and_odd_losses() -> None:
 
 
 def test_gradnorm_survives_a_huge_learning_rate() -> None:
-    balancer = eq.GradNorm(learning_rate=100.0)
+    balancer = eq.GradNorm(lr=100.0)
     for gradients, values in stream(20):
         balancer.update(Observation(TASKS, (0, 1, 2), values, gradients @ gradients.T))
         assert float(balancer.task_weights.sum()) == pytest.approx(3)
@@ -412,10 +412,10 @@ def test_a_memory_of_another_problem_is_refused(name: str) -> None:
     [
         ("db-mtl", {"beta": 1.0}, "beta must be at least 0 and below 1; got 1.0"),
         ("db-mtl", {"beta_sigma": -1.0}, "beta_sigma must be finite and at least 0"),
-        ("excess-mtl", {"step_size": math.inf}, "step_size must be finite"),
+        ("excess-mtl", {"lr": math.inf}, "lr must be finite"),
         ("excess-mtl", {"epsilon": 0.0}, "epsilon must be positive"),
         ("gradnorm", {"alpha": -1.0}, "alpha must be finite and at least 0; got -1.0"),
-        ("gradnorm", {"learning_rate": math.nan}, "learning_rate must be finite"),
+        ("gradnorm", {"lr": math.nan}, "lr must be finite"),
         ("moco", {"beta": 0.0}, "beta must be above 0 and at most 1"),
         ("moco", {"gamma": -1.0}, "gamma must be finite"),
         ("moco", {"projection": "ball"}, 'projection must be "simplex" or "softmax"; got "ball"'),

@@ -41,7 +41,7 @@ positive = st.lists(st.floats(-10, 15).map(lambda power: 10.0**power), min_size=
 
 
 def test_imtl_l_follows_autograd() -> None:
-    balancer = eq.IMTLL(learning_rate=0.1)
+    balancer = eq.IMTLL(lr=0.1)
     scales = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([scales], lr=0.1)
     for step in range(20):
@@ -55,7 +55,7 @@ def test_imtl_l_follows_autograd() -> None:
 
 
 def test_imtl_l_settles_at_the_reciprocal_loss_and_is_twice_uncertainty_weighting() -> None:
-    ours, theirs = eq.IMTLL(learning_rate=0.05), eq.UW(learning_rate=0.05)
+    ours, theirs = eq.IMTLL(lr=0.05), eq.UW(lr=0.05)
     for step in range(2000):
         if step < 50:
             assert torch.allclose(ours.decide(seen([1, 1, 1])), 2 * theirs.decide(seen([1, 1, 1])).double(), rtol=1e-5)
@@ -65,7 +65,7 @@ def test_imtl_l_settles_at_the_reciprocal_loss_and_is_twice_uncertainty_weightin
 
 
 def test_imtl_l_leaves_absent_tasks_alone() -> None:
-    balancer = eq.IMTLL(learning_rate=0.1, initial=0.5)
+    balancer = eq.IMTLL(lr=0.1, initial=0.5)
     balancer.update(seen([4.0, 0.1], (0, 2)))
     weights = balancer.decide(seen([1, 1, 1]))
     assert float(weights[1]) == pytest.approx(math.exp(0.5))
@@ -199,9 +199,9 @@ def test_stch_as_released_resumes_to_the_bit(epochs: int) -> None:
 # -- GO4Align
 
 
-def go4align_by_hand(values: np.ndarray, shares: np.ndarray, step_size: float, groups: int) -> tuple[np.ndarray, np.ndarray]:
+def go4align_by_hand(values: np.ndarray, shares: np.ndarray, lr: float, groups: int) -> tuple[np.ndarray, np.ndarray]:
     """One step of the released code's formula, the grouping by scikit-learn."""
-    shares = shares * np.exp(-step_size * values)
+    shares = shares * np.exp(-lr * values)
     shares = shares / shares.sum()
     weights = shares * values.sum() / values
     found = KMeans(groups, n_init=20, random_state=0).fit(weights[:, None])
@@ -212,7 +212,7 @@ def go4align_by_hand(values: np.ndarray, shares: np.ndarray, step_size: float, g
 def test_go4align_follows_the_released_formula(groups: int) -> None:
     generator = np.random.default_rng(0)
     tasks = tuple("abcdefgh")
-    balancer, shares = eq.GO4Align(groups=groups, step_size=0.05, epsilon=0.0), np.full(8, 1 / 8)
+    balancer, shares = eq.GO4Align(groups=groups, lr=0.05, epsilon=0.0), np.full(8, 1 / 8)
     scales = np.repeat([1.0, 10.0, 0.1, 3.0], 2)
     for _ in range(10):
         values = scales * generator.uniform(0.8, 1.2, 8)
@@ -223,7 +223,7 @@ def test_go4align_follows_the_released_formula(groups: int) -> None:
 
 
 def test_go4align_with_a_group_a_task_and_absent_tasks() -> None:
-    balancer = eq.GO4Align(groups=5, step_size=0.1, epsilon=0.0)
+    balancer = eq.GO4Align(groups=5, lr=0.1, epsilon=0.0)
     balancer.update(seen([3.0, 1.0], (0, 2)))
     shares = torch.softmax(-0.1 * torch.tensor([3.0 + 1, 2, 1 + 4], dtype=torch.float64), 0)
     at = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
@@ -298,7 +298,7 @@ def test_a_memory_of_another_problem_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("imtl-l", {"learning_rate": -1.0}, "learning_rate must be at least 0"),
+        ("imtl-l", {"lr": -1.0}, "lr must be at least 0"),
         ("imtl-l", {"initial": math.inf}, "initial must be finite"),
         ("gls", {"epsilon": -1.0}, "epsilon must be at least 0"),
         ("stch", {"mu": 0.0}, "mu must be positive and finite; got 0.0"),
@@ -309,7 +309,7 @@ def test_a_memory_of_another_problem_is_refused(name: str) -> None:
         ("stch", {"warmup_epochs": -1}, "warmup_epochs"),
         ("stch", {"steps_per_epoch": 0}, "steps_per_epoch"),
         ("go4align", {"groups": 0}, "groups must be at least 1; got 0"),
-        ("go4align", {"step_size": -1.0}, "step_size must be at least 0"),
+        ("go4align", {"lr": -1.0}, "lr must be at least 0"),
     ],
 )
 def test_options_out_of_range(name: str, options: dict[str, object], message: str) -> None:

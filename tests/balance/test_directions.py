@@ -225,7 +225,7 @@ def test_vaccine_with_extreme_targets_and_gradients_is_finite() -> None:
 def test_imtl_learns_scales_and_keeps_the_direction() -> None:
     g = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 8)))
     values = tensor(4.0, 1.0, 0.1)
-    balancer = eq.IMTL(learning_rate=0.05)
+    balancer = eq.IMTL(lr=0.05)
     plain = eq.IMTLG().weights(g @ g.T)
     assert torch.allclose(balancer.decide(part(g, (0, 1, 2), values)), plain)
     for _ in range(3000):
@@ -243,7 +243,7 @@ def test_imtl_learns_scales_and_keeps_the_direction() -> None:
 
 
 def test_imtl_scales_follow_the_gradient_of_their_objective() -> None:
-    balancer, reference = eq.IMTL(learning_rate=0.1), torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    balancer, reference = eq.IMTL(lr=0.1), torch.zeros(3, dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([reference], lr=0.1)
     for step in range(10):
         values = tensor(4.0, 1.0, 0.1 + step)
@@ -315,7 +315,7 @@ def test_options_out_of_range() -> None:
         *[(name, {"preference": [math.nan]}, "preference must be finite") for name in PREFERRED],
         ("aligned-mtl", {"scale": "mean"}, 'scale must be one of min, median, rmse; got "mean"'),
         ("gradvac", {"beta": 1.5}, "beta must be between 0 and 1; got 1.5"),
-        ("imtl", {"learning_rate": -1.0}, "learning_rate must be at least 0"),
+        ("imtl", {"lr": -1.0}, "lr must be at least 0"),
         ("graddrop", {"leak": 2.0}, "leak must be between 0 and 1; got 2.0"),
         ("graddrop", {"leak": [0.0, math.nan]}, "leak must be between 0 and 1"),
     ]

@@ -67,7 +67,7 @@ def sdmgrad(shares: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[
     ("balancer", "recursion"),
     [
         (eq.MoDo(gamma=0.05, rho=0.1), modo),
-        (eq.SDMGrad(lam=0.4, steps=7, learning_rate=0.3), sdmgrad),
+        (eq.SDMGrad(lam=0.4, steps=7, lr=0.3), sdmgrad),
     ],
 )
 def test_steps_are_the_papers_recursion(balancer: eq.balance.Balancer, recursion: Any) -> None:
@@ -87,7 +87,7 @@ def test_steps_are_the_papers_recursion(balancer: eq.balance.Balancer, recursion
 
 def test_without_noise_sdmgrad_finds_the_common_descent_direction() -> None:
     g = torch.tensor([[1.0, 0.2], [-0.3, 1.0], [0.5, 0.5]], dtype=torch.float64)
-    direction = eq.SDMGrad(lam=0.0, steps=3000, learning_rate=0.05).weights(g @ g.T) @ g
+    direction = eq.SDMGrad(lam=0.0, steps=3000, lr=0.05).weights(g @ g.T) @ g
     expected = eq.MGDA().weights(g @ g.T) @ g
     assert torch.allclose(direction, expected / eq.MGDA().weights(g @ g.T).sum(), atol=1e-6)
 
@@ -124,7 +124,7 @@ def test_the_order_of_the_tasks_does_not_matter_to_sdmgrad() -> None:
     """With steps small enough to settle; large ones circle, and make much of a difference in rounding."""
     g = torch.randn(5, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     order = torch.tensor([3, 0, 4, 1, 2])
-    balancer = eq.SDMGrad(learning_rate=0.1)
+    balancer = eq.SDMGrad(lr=0.1)
     assert torch.allclose(balancer.weights(g @ g.T)[order], balancer.weights(g[order] @ g[order].T), atol=1e-9)
 
 

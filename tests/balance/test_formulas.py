@@ -99,7 +99,7 @@ def test_dynamic_weight_average_says_when_no_epoch_ever_ends(monkeypatch: pytest
 
 
 def test_uncertainty_weighting_is_the_gradient_of_its_objective() -> None:
-    balancer = eq.UW(learning_rate=0.1)
+    balancer = eq.UW(lr=0.1)
     reference = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([reference], lr=0.1)
     for step in range(20):
@@ -114,7 +114,7 @@ def test_uncertainty_weighting_is_the_gradient_of_its_objective() -> None:
 
 
 def test_uncertainty_weighting_settles_at_the_reciprocal_loss() -> None:
-    balancer = eq.UW(learning_rate=0.05)
+    balancer = eq.UW(lr=0.05)
     for _ in range(2000):
         balancer.decide(seen([4.0, 1.0, 0.1]))
         balancer.update(seen([4.0, 1.0, 0.1]))
@@ -123,7 +123,7 @@ def test_uncertainty_weighting_settles_at_the_reciprocal_loss() -> None:
 
 def test_famo_follows_the_gradient_of_its_dual() -> None:
     """ξ descends on −Σ softmax(ξ)_k·(log ℓ_k before − after)… with the falls held fixed, plus the decay."""
-    balancer = eq.FAMO(learning_rate=0.1, weight_decay=0.01, epsilon=0.0)
+    balancer = eq.FAMO(lr=0.1, weight_decay=0.01, epsilon=0.0)
     logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([logits], lr=0.1, weight_decay=0.01)
     generator = torch.Generator().manual_seed(0)
@@ -164,7 +164,7 @@ def test_vector_adam_is_adam_on_what_is_present() -> None:
         alone.grad = gradient.clone()
         adam.step()
         values, state = vector_adam(
-            values, gradient, state, torch.tensor([0, 1]), learning_rate=0.1, weight_decay=0.02
+            values, gradient, state, torch.tensor([0, 1]), lr=0.1, weight_decay=0.02
         )  # fmt: skip
         assert torch.allclose(values[:2], alone.detach())
     assert values[2] == 3.0
@@ -206,7 +206,7 @@ def test_options_out_of_range() -> None:
         ("si", {"epsilon": -1.0}, "epsilon"),
         ("dwa", {"temperature": 0.0}, "temperature must be positive; got 0.0"),
         ("dwa", {"steps_per_epoch": 0}, "steps_per_epoch"),
-        ("uw", {"learning_rate": -1.0}, "learning_rate"),
+        ("uw", {"lr": -1.0}, "lr"),
         ("famo", {"weight_decay": -0.1}, "weight_decay must be at least 0; got -0.1"),
         ("cagrad", {"c": -0.1}, "c must be finite and at least 0"),
         ("cagrad", {"c": math.nan}, "c must be finite"),

@@ -97,7 +97,7 @@ class FreeVector(nn.Module):
 
 
 def ours(steps: int, **options: Any) -> tuple[dict[str, Tensor], eq.LDCMTL]:
-    balancer = eq.LDCMTL(learning_rate=1e-2, **options)
+    balancer = eq.LDCMTL(lr=1e-2, **options)
     torch.manual_seed(0)
     mtl = optimizer_of(balancer, Heads(), make=torch.optim.Adam, lr=1e-2)
     for step in range(steps):
@@ -142,7 +142,7 @@ def test_the_papers_single_loop() -> None:
 def test_the_papers_router_sees_features_but_does_not_move_them() -> None:
     torch.manual_seed(0)
     model, data = Heads(), batch()
-    balancer = eq.LDCMTL(penalty=2.0, normalize="none", router="mlp", features="encoder", learning_rate=0.0)
+    balancer = eq.LDCMTL(penalty=2.0, normalize="none", router="mlp", features="encoder", lr=0.0)
     optimizer_of(balancer, model, lr=0.0).step(data)
     features = model.encoder(data[0]).mean(0).detach()
     network = mlp_router(8, 3)
@@ -173,7 +173,7 @@ def test_algorithm_2(formulation: str) -> None:
         double_loop=True,
         inner_steps=4,
         inner_lr=0.01,
-        learning_rate=0.1,
+        lr=0.1,
     )
     state = balancer.state_dict()
     state["router"] = {"outputs": start.clone(), "moments": torch.zeros(3, 3, dtype=torch.float64)}
@@ -239,7 +239,7 @@ def test_the_double_loop_leaves_the_model_and_the_random_state_alone() -> None:
 
 
 def test_log_normalisation_starts_anew_with_each_epoch() -> None:
-    balancer = eq.LDCMTL(penalty=1.0, normalize="log", learning_rate=0.0)
+    balancer = eq.LDCMTL(penalty=1.0, normalize="log", lr=0.0)
     first = torch.tensor([4.0, 1.0])
     assert torch.allclose(balancer.weights(first), torch.tensor([0.5 / 4, 0.5]))  # no gaps yet
     weights = balancer.weights(torch.tensor([4.0, 0.5]))  # log ratios 0 and −log 2
@@ -267,7 +267,7 @@ def test_resumed_to_the_bit(options: dict[str, Any]) -> None:
 
     def fresh() -> eq.MultiTaskOptimizer:
         torch.manual_seed(0)
-        return optimizer_of(eq.LDCMTL(learning_rate=0.05, **options), Heads(), make=torch.optim.Adam, lr=0.01)
+        return optimizer_of(eq.LDCMTL(lr=0.05, **options), Heads(), make=torch.optim.Adam, lr=0.01)
 
     straight = fresh()
     run(straight, range(10))
@@ -307,7 +307,7 @@ def test_one_task_is_plain_training() -> None:
 def test_a_network_router_in_a_loop_of_ones_own() -> None:
     torch.manual_seed(0)
     model = Heads()
-    balancer = eq.LDCMTL(router="mlp", features=model.encoder, formulation="released", learning_rate=0.1)
+    balancer = eq.LDCMTL(router="mlp", features=model.encoder, formulation="released", lr=0.1)
     for step in range(4):
         eq.backward(losses(model, batch(seed=step)), balancer)
         model.eval()
@@ -320,9 +320,9 @@ def test_a_network_router_in_a_loop_of_ones_own() -> None:
 
 def test_accumulation_is_one_batch() -> None:
     torch.manual_seed(0)
-    whole = optimizer_of(eq.LDCMTL(router="mlp", features="encoder", learning_rate=0.1), Heads())
+    whole = optimizer_of(eq.LDCMTL(router="mlp", features="encoder", lr=0.1), Heads())
     torch.manual_seed(0)
-    parts = optimizer_of(eq.LDCMTL(router="mlp", features="encoder", learning_rate=0.1), Heads())
+    parts = optimizer_of(eq.LDCMTL(router="mlp", features="encoder", lr=0.1), Heads())
     for step in range(3):
         inputs, targets = batch(16, seed=step)
         whole.step((inputs, targets))
@@ -382,7 +382,7 @@ def test_bad_use() -> None:
 def test_a_gradient_scaler_does_not_reach_the_router() -> None:
     def trained(scaler: torch.amp.GradScaler | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         torch.manual_seed(0)
-        balancer = eq.LDCMTL(router="mlp", features="encoder", formulation="released", learning_rate=0.05)
+        balancer = eq.LDCMTL(router="mlp", features="encoder", formulation="released", lr=0.05)
         mtl = optimizer_of(balancer, Heads(), scaler=scaler)
         for step in range(6):
             mtl.step(batch(seed=step))
@@ -402,7 +402,7 @@ def test_a_resumed_router_survives_a_first_step_that_fails() -> None:
     def fresh() -> eq.MultiTaskOptimizer:
         torch.manual_seed(0)
         model = Heads()
-        balancer = eq.LDCMTL(router="mlp", features="encoder", learning_rate=0.05)
+        balancer = eq.LDCMTL(router="mlp", features="encoder", lr=0.05)
         return eq.MultiTaskOptimizer(eq.Objective(model, breaking), torch.optim.SGD(model.parameters(), lr=0.01), balancer)
 
     straight = fresh()

@@ -22,12 +22,14 @@ from tests.states import assert_same_state, kept
 TASKS = ["t0", "t1", "t2"]
 
 
-def made(model: Heads | None = None, *, lr: float = 0.05, make: Any = torch.optim.SGD, **options: Any) -> eq.MultiTaskOptimizer:
+def made(
+    model: Heads | None = None, *, rate: float = 0.05, make: Any = torch.optim.SGD, **options: Any
+) -> eq.MultiTaskOptimizer:
     """A MultiTaskOptimizer with RotoGrad on Heads, found by name."""
     torch.manual_seed(0)
     model = Heads() if model is None else model
     heads = {f"t{k}": f"heads.{k}" for k in range(len(model.heads))}
-    return optimizer_of(eq.RotoGrad("encoder", heads, **options), model, lr=lr, make=make)
+    return optimizer_of(eq.RotoGrad("encoder", heads, **options), model, lr=rate, make=make)
 
 
 def assert_rotations(matrices: Tensor, tolerance: float = 1e-12) -> None:
@@ -40,9 +42,9 @@ def assert_rotations(matrices: Tensor, tolerance: float = 1e-12) -> None:
 
 
 @pytest.mark.parametrize("start", ["identity", "random"])
-@pytest.mark.parametrize("learning_rate", [1e-3, 0.5])
-def test_rotations_stay_rotations(start: str, learning_rate: float) -> None:
-    mtl = made(learning_rate=learning_rate, start=start)
+@pytest.mark.parametrize("lr", [1e-3, 0.5])
+def test_rotations_stay_rotations(start: str, lr: float) -> None:
+    mtl = made(lr=lr, start=start)
     mtl.step(batch())
     first = mtl.balancer.matrices.clone()
     for step in range(300):
@@ -76,7 +78,7 @@ def test_a_rotation_acts_on_the_channels(shape: tuple[int, ...], dim: int, size:
 
 
 def test_the_subspace_alone_is_rotated() -> None:
-    mtl = made(size=3, learning_rate=0.1)
+    mtl = made(size=3, lr=0.1)
     for step in range(5):
         mtl.step(batch(seed=step))
     assert mtl.balancer.matrices.shape == (3, 3, 3)
@@ -115,7 +117,7 @@ def test_gradient_of_the_rotations_loss(shape: tuple[int, ...], dim: int, size: 
 
 
 def test_a_step_lowers_the_rotations_loss() -> None:
-    mtl = made(lr=0.0, learning_rate=5e-3)
+    mtl = made(rate=0.0, lr=5e-3)
     cosines = []
     for _ in range(100):
         mtl.step(batch())
@@ -126,7 +128,7 @@ def test_a_step_lowers_the_rotations_loss() -> None:
 
 @pytest.mark.parametrize("norms", [True, False])
 def test_gradients_against_plain_autograd(norms: bool) -> None:
-    mtl = made(lr=0.01, learning_rate=0.05, start="random", norms=norms)
+    mtl = made(rate=0.01, lr=0.05, start="random", norms=norms)
     model = mtl.objective.model
     start: list[float] = []
     for step in range(4):
@@ -208,8 +210,8 @@ def test_opposed_tasks_are_turned_towards_each_other(seed: int, norms: bool) -> 
 
     heads = {"here": "heads.here", "there": "heads.there"}
     equal, _ = trained(eq.LS())
-    still, unturned = trained(eq.RotoGrad("encoder", heads, learning_rate=0.0))
-    rotated, turned = trained(eq.RotoGrad("encoder", heads, learning_rate=0.03, norms=norms))
+    still, unturned = trained(eq.RotoGrad("encoder", heads, lr=0.0))
+    rotated, turned = trained(eq.RotoGrad("encoder", heads, lr=0.03, norms=norms))
     assert turned[0] < -0.5
     assert turned[60] > 0.8  # the angle fell from more than 120 degrees to less than 37
     assert unturned[60] < -0.8
@@ -228,7 +230,7 @@ def test_tasks_that_a_batch_lacks_keep_their_rotation() -> None:
     torch.manual_seed(0)
     model = Heads()
     objective = eq.Objective(model, partly, tasks=TASKS)
-    balancer = eq.RotoGrad("encoder", {f"t{k}": f"heads.{k}" for k in (2, 0, 1)}, learning_rate=0.05)
+    balancer = eq.RotoGrad("encoder", {f"t{k}": f"heads.{k}" for k in (2, 0, 1)}, lr=0.05)
     mtl = eq.MultiTaskOptimizer(objective, torch.optim.SGD(model.parameters(), lr=0.01), balancer)
     mtl.step((*batch(), ("t0", "t2")))
     assert balancer.seen.tolist() == [1, 1, 0]  # in the order of the heads: t2, t0, t1
@@ -254,7 +256,7 @@ def test_any_scale_and_vanishing_gradients(scales: tuple[float, ...]) -> None:
     mtl = eq.MultiTaskOptimizer(
         eq.Objective(model, scaled),
         torch.optim.Adam(model.parameters(), lr=1e-3),
-        eq.RotoGrad("encoder", {f"t{k}": f"heads.{k}" for k in range(3)}, learning_rate=0.01),
+        eq.RotoGrad("encoder", {f"t{k}": f"heads.{k}" for k in range(3)}, lr=0.01),
     )
     for step in range(20):
         mtl.step(batch(seed=step))
@@ -270,7 +272,7 @@ def test_units_of_the_losses_do_not_matter_to_the_rotations() -> None:
         mtl = eq.MultiTaskOptimizer(
             eq.Objective(model, lambda m, b: {task: unit * loss for task, loss in losses(m, b).items()}),
             torch.optim.SGD(model.parameters(), lr=0.01 / unit),
-            eq.RotoGrad("encoder", {f"t{k}": f"heads.{k}" for k in range(3)}, learning_rate=0.01),
+            eq.RotoGrad("encoder", {f"t{k}": f"heads.{k}" for k in range(3)}, lr=0.01),
         )
         for step in range(10):
             mtl.step(batch(seed=step))
@@ -301,7 +303,7 @@ def test_a_failed_step_leaves_everything_as_it_was(spoil: Any) -> None:
         mtl = eq.MultiTaskOptimizer(
             eq.Objective(model, function),
             torch.optim.Adam(model.parameters(), lr=0.01),
-            eq.RotoGrad("encoder", {f"t{k}": f"heads.{k}" for k in range(3)}, learning_rate=0.05),
+            eq.RotoGrad("encoder", {f"t{k}": f"heads.{k}" for k in range(3)}, lr=0.05),
         )
         for step in range(6):
             if failing and step == 3:
@@ -321,7 +323,7 @@ def test_a_failed_step_leaves_everything_as_it_was(spoil: Any) -> None:
 def test_a_gradient_scaler_gives_the_same_rotations() -> None:
     def trained(**options: Any) -> tuple[dict[str, Tensor], Tensor, list[bool]]:
         torch.manual_seed(0)
-        mtl = optimizer_of(eq.RotoGrad(learning_rate=0.05), Heads(), lr=0.01, **options)
+        mtl = optimizer_of(eq.RotoGrad(lr=0.05), Heads(), lr=0.01, **options)
         skipped = []
         while mtl.balancer.seen is None or int(mtl.balancer.seen[0]) < 4:
             mtl.step(batch())
@@ -339,7 +341,7 @@ def test_a_gradient_scaler_gives_the_same_rotations() -> None:
 
 
 def test_resumed_to_the_bit_and_served_elsewhere() -> None:
-    straight, stopped = (made(learning_rate=0.05, start="random", make=torch.optim.Adam, lr=0.01) for _ in range(2))
+    straight, stopped = (made(lr=0.05, start="random", make=torch.optim.Adam, rate=0.01) for _ in range(2))
     for step in range(10):
         straight.step(batch(seed=step))
     for step in range(5):
@@ -347,7 +349,7 @@ def test_resumed_to_the_bit_and_served_elsewhere() -> None:
     file = io.BytesIO()
     torch.save(stopped.state_dict(), file)
     file.seek(0)
-    resumed = made(learning_rate=0.05, start="random", make=torch.optim.Adam, lr=0.01)
+    resumed = made(lr=0.05, start="random", make=torch.optim.Adam, rate=0.01)
     resumed.load_state_dict(torch.load(file, weights_only=True))
     for step in range(5, 10):
         resumed.step(batch(seed=step))
@@ -382,10 +384,10 @@ def test_rotations_called_by_the_model_itself() -> None:
             features = self.encoder(inputs)
             return [head(self.rotations(features, f"t{k}")).squeeze(-1) for k, head in enumerate(self.heads)]
 
-    hooked = made(learning_rate=0.05)
+    hooked = made(lr=0.05)
     torch.manual_seed(0)
     model = Own()
-    own = optimizer_of(eq.RotoGrad("encoder", rotations=model.rotations, learning_rate=0.05), model)
+    own = optimizer_of(eq.RotoGrad("encoder", rotations=model.rotations, lr=0.05), model)
     for step in range(5):
         hooked.step(batch(seed=step))
         own.step(batch(seed=step))
@@ -410,7 +412,7 @@ def test_evaluations_between_steps_are_free() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"learning_rate": -1.0}, "learning_rate must be finite and at least 0; got -1.0"),
+        ({"lr": -1.0}, "lr must be finite and at least 0; got -1.0"),
         ({"burn_in": -1}, "burn_in must be a number of steps from 0 on; got -1"),
         ({"size": 0}, "size must be a number of channels from 1 on; got 0"),
         ({"dim": 0}, "dim must not be 0"),

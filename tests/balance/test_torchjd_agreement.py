@@ -317,7 +317,7 @@ def test_modo_takes_the_same_steps(tasks: int, rho: float) -> None:
 @pytest.mark.parametrize("tasks", [2, 5, 12])
 def test_sdmgrad_takes_the_same_steps(tasks: int) -> None:
     """With small inner steps: see below. Next to these gradients, what TorchJD adds to the squared norm, 1e-8, is nothing."""
-    ours, theirs = eq.SDMGrad(learning_rate=0.1), aggregation.SDMGradWeighting(lr=0.1)
+    ours, theirs = eq.SDMGrad(lr=0.1), aggregation.SDMGradWeighting(lr=0.1)
     for first, second in _draws(tasks, 30, scale=1e4):
         weights = _crossed(ours, first, second)
         assert torch.allclose(weights, theirs(first @ second.T), rtol=0, atol=1e-12)
@@ -330,7 +330,7 @@ def test_excess_mtl_takes_the_same_steps(tasks: int) -> None:
 
     What TorchJD adds to that scale, 1e-7, is nothing to gradients of this size. Its weights add up to 1, ours to K.
     """
-    ours, theirs = eq.ExcessMTL(step_size=0.3), aggregation.ExcessMTL(robust_step_size=0.3, n_warmup_steps=1)
+    ours, theirs = eq.ExcessMTL(lr=0.3), aggregation.ExcessMTL(robust_step_size=0.3, n_warmup_steps=1)
     spread = 10.0 ** torch.linspace(4, 6, tasks, dtype=torch.float64)[:, None]
     for step, (g, _) in enumerate(_draws(tasks, 12)):
         observation = Observation(tuple(f"t{k}" for k in range(tasks)), tuple(range(tasks)), gradients=spread * g, step=step)
@@ -367,7 +367,7 @@ def test_difference_sdmgrad_at_its_default_steps_amplifies_rounding() -> None:
 def test_difference_sdmgrad_of_small_gradients() -> None:
     """The 1e-8 that TorchJD adds stops small gradients from moving the weights; here the size of gradients does not matter."""
     draws = _draws(5, 10)
-    ours, same, theirs = eq.SDMGrad(learning_rate=0.1), eq.SDMGrad(learning_rate=0.1), aggregation.SDMGradWeighting(lr=0.1)
+    ours, same, theirs = eq.SDMGrad(lr=0.1), eq.SDMGrad(lr=0.1), aggregation.SDMGradWeighting(lr=0.1)
     for first, second in draws:
         weights = _crossed(ours, first, second)
         assert torch.allclose(weights, _crossed(same, 1e-6 * first, 1e-6 * second), rtol=0, atol=1e-9)
@@ -380,7 +380,7 @@ def test_difference_sdmgrad_without_a_positive_product_on_the_diagonal() -> None
     """Noise may leave none. TorchJD then divides by 1e-8, so the weights jump; here by the largest product."""
     cross = torch.tensor([[-1.0, -0.2], [-0.4, -1.5]], dtype=torch.float64)
     theirs = aggregation.SDMGradWeighting(lr=0.01, n_iter=1)(cross)
-    ours = eq.SDMGrad(learning_rate=0.01, steps=1)
+    ours = eq.SDMGrad(lr=0.01, steps=1)
     weights = ours.decide(CrossObservation(("a", "b"), (0, 1), gramian=torch.eye(2), cross=cross, crossed=(0, 1)))
     assert float(theirs.max()) > 0.88, "all the weight that a task can have"
     assert float((weights - 0.5).abs().max()) < 0.01
@@ -393,13 +393,13 @@ def test_difference_excess_mtl_begins_with_equal_weights() -> None:
     g = MATRICES["pair"] * torch.tensor([[1.0], [100.0]], dtype=torch.float64)
     theirs = aggregation.ExcessMTLWeighting()(g)
     assert float(theirs[1]) > 0.99
-    assert torch.allclose(eq.ExcessMTL(step_size=1.0).direction(g), g.sum(0))
-    assert eq.ExcessMTL().step_size == 0.01
+    assert torch.allclose(eq.ExcessMTL(lr=1.0).direction(g), g.sum(0))
+    assert eq.ExcessMTL().lr == 0.01
 
 
 def test_difference_excess_mtl_of_a_task_without_gradients_at_first() -> None:
     """TorchJD divides by 1e-7 then, so that this task takes all the weight; here its scale is the first estimate above 0."""
-    ours, theirs = eq.ExcessMTL(step_size=1.0), aggregation.ExcessMTLWeighting(n_warmup_steps=1)
+    ours, theirs = eq.ExcessMTL(lr=1.0), aggregation.ExcessMTLWeighting(n_warmup_steps=1)
     silent = MATRICES["pair"] * torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     for step, g in enumerate([silent, MATRICES["pair"], MATRICES["pair"]]):
         observation = Observation(("a", "b"), (0, 1), gradients=g, step=step)

@@ -54,20 +54,18 @@ class Quadratic:
     def upper(self, alpha: Tensor, omega: Tensor, batch: object) -> Tensor:
         return 0.5 * (omega - self.targets).square().sum(1) + self.slopes @ alpha
 
-    def hypergradients(self, steps: int, step_size: float) -> tuple[Tensor, Tensor]:
+    def hypergradients(self, steps: int, lr: float) -> tuple[Tensor, Tensor]:
         """∇_α F_i(ω_T(α), α) and ω_T, from ω_T = Mᵀω_0 + η Σ Mᵗ (Bα + b), M = I − ηA."""
         with torch.no_grad():
-            shrink = torch.eye(4, dtype=DOUBLE) - step_size * self.a
+            shrink = torch.eye(4, dtype=DOUBLE) - lr * self.a
             sums = sum((torch.linalg.matrix_power(shrink, t) for t in range(steps)), torch.zeros(4, 4, dtype=DOUBLE))
-            jacobian = step_size * sums @ self.b
-            omega = torch.linalg.matrix_power(shrink, steps) @ self.omega + step_size * sums @ (
-                self.b @ self.alpha + self.offset
-            )
+            jacobian = lr * sums @ self.b
+            omega = torch.linalg.matrix_power(shrink, steps) @ self.omega + lr * sums @ (self.b @ self.alpha + self.offset)
             return (omega - self.targets) @ jacobian + self.slopes, omega
 
 
 def small_network(seed: int = 0, dropout: float = 0.0) -> tuple[Tensor, nn.Module, BilevelProblem, Tensor]:
-    """A weight a training sample, two objectives on validation data, a batch-normalised network below."""
+    """One weight per training sample, two objectives on validation data, a batch-normalised network below."""
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(12, 5, generator=generator, dtype=DOUBLE)
     targets = torch.randn(12, 2, generator=generator, dtype=DOUBLE)

@@ -22,7 +22,7 @@ def built(kind: type[BilevelSolver], lower: Callable[..., Any], upper: Callable[
     alpha, omega = torch.tensor([1.0]), torch.tensor([2.0, 3.0])
     problem = BilevelProblem(lower, upper, (alpha, omega))
     held = [alpha, omega] if kind.moves_both else [alpha]
-    solver = kind(problem, torch.optim.SGD(held, 0.1, momentum=0.9), **({"lower_steps": 3, "lower_step_size": 0.1} | options))
+    solver = kind(problem, torch.optim.SGD(held, 0.1, momentum=0.9), **({"lower_steps": 3, "lower_lr": 0.1} | options))
     return alpha, omega, solver
 
 
@@ -133,7 +133,7 @@ def test_a_step_that_leaves_the_numbers_changes_nothing(kind: type[BilevelSolver
 def test_statistics_are_as_before_a_failed_step(kind: type[BilevelSolver]) -> None:
     logits, model, problem, validation = small_network()
     held = [logits, *model.parameters()] if kind.moves_both else [logits]
-    solver = kind(problem, torch.optim.SGD(held, 0.1), lower_steps=2, lower_step_size=1e300)
+    solver = kind(problem, torch.optim.SGD(held, 0.1), lower_steps=2, lower_lr=1e300)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(NonFiniteError, match="lower level"):
         solver.step([torch.arange(4)] * 2, validation)
@@ -208,7 +208,7 @@ def test_objectives_keep_their_names() -> None:
 
 def test_optimizers_that_do_not_fit() -> None:
     alpha, omega, problem = synthetic(0.0, (0.0, 3.0))
-    options: dict[str, Any] = {"lower_steps": 2, "lower_step_size": 0.1}
+    options: dict[str, Any] = {"lower_steps": 2, "lower_lr": 0.1}
     with pytest.raises(InputError, match="no optimizer holds the lower-level variable"):
         FORUM(problem, torch.optim.SGD([alpha], 0.1), **options)
     with pytest.raises(InputError, match="no optimizer holds the upper-level variable"):
@@ -228,7 +228,7 @@ def test_optimizers_that_do_not_fit() -> None:
     [
         (FORUM, {"rho": -1.0}, "rho"),
         (FORUM, {"averaging": float("inf")}, "averaging"),
-        (FORUM, {"lower_step_size": 0.0}, "lower_step_size"),
+        (FORUM, {"lower_lr": 0.0}, "lower_lr"),
         (FORUM, {"start": "hot"}, "warm"),
         (FORUM, {"constraint_batches": 4}, "constraint_batches"),
         (FORUM, {"constraint_batches": 1.5}, "constraint_batches must be a whole number"),
@@ -255,7 +255,7 @@ def test_states_that_do_not_fit() -> None:
     with pytest.raises(InputError, match="warm"):
         cold.load_state_dict(moml.state_dict())
     alpha, _, problem = synthetic(0.0, (0.0, 3.0))
-    other = MOML(problem, torch.optim.SGD([alpha], 0.1), lower_steps=1, lower_step_size=0.1)
+    other = MOML(problem, torch.optim.SGD([alpha], 0.1), lower_steps=1, lower_lr=0.1)
     with pytest.raises(InputError, match="other upper-level variables"):
         other.load_state_dict(moml.state_dict())
 

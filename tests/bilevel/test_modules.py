@@ -20,7 +20,7 @@ def solver_of(kind: type[BilevelSolver], seed: int = 0, dropout: float = 0.0, **
     optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam([logits], 0.05)]
     if kind.moves_both:
         optimizers.append(torch.optim.SGD(model.parameters(), 0.05, momentum=0.5))
-    solver = kind(problem, optimizers, lower_steps=3, lower_step_size=0.1, **options)
+    solver = kind(problem, optimizers, lower_steps=3, lower_lr=0.1, **options)
     return logits, model, solver, validation
 
 
@@ -58,7 +58,7 @@ def test_frozen_parameters_stay_and_get_no_gradient(kind: type[BilevelSolver]) -
     frozen = model[0].weight.clone()
     problem = BilevelProblem(problem._lower, problem._upper, (logits, model))
     held = [logits, *[p for p in model.parameters() if p.requires_grad]] if kind.moves_both else [logits]
-    solver = kind(problem, torch.optim.SGD(held, 0.1), lower_steps=3, lower_step_size=0.1)
+    solver = kind(problem, torch.optim.SGD(held, 0.1), lower_steps=3, lower_lr=0.1)
     solver.step(TRAINING, validation)
     assert torch.equal(model[0].weight, frozen)
     assert model[0].weight.grad is None
@@ -84,7 +84,7 @@ def test_variables_given_as_parameters_of_a_model_are_replaced_in_it(kind: type[
         model=model,
     )
     held = [*upper.values(), *lower.values()] if kind.moves_both else [*upper.values()]
-    solver = kind(problem, torch.optim.SGD(held, 0.1), lower_steps=4, lower_step_size=0.1)
+    solver = kind(problem, torch.optim.SGD(held, 0.1), lower_steps=4, lower_lr=0.1)
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     values = [solver.step(endless([torch.arange(6)]), torch.arange(6)) for _ in range(20)]
     after = dict(model.named_parameters())
@@ -104,7 +104,7 @@ def test_both_levels_may_be_modules_of_one_model() -> None:
         lambda encoder, head, batch: (head(encoder(inputs[4:])) - targets[4:]).square().mean(0),
         (encoder, head),
     )
-    solver = MOML(problem, torch.optim.SGD(encoder.parameters(), 0.2), lower_steps=5, lower_step_size=0.1, start="cold")
+    solver = MOML(problem, torch.optim.SGD(encoder.parameters(), 0.2), lower_steps=5, lower_lr=0.1, start="cold")
     values = [sum(solver.step().values()) for _ in range(30)]
     assert values[-1] < 0.8 * values[0]
 
@@ -112,7 +112,7 @@ def test_both_levels_may_be_modules_of_one_model() -> None:
 def test_dropout_masks_are_the_same_on_both_sides_of_the_constraint() -> None:
     # With ω̃ = ω the two sides are the same function, so the constraint vanishes exactly if the masks agree.
     logits, model, problem, validation = small_network(dropout=0.5)
-    solver = FORUM(problem, torch.optim.SGD([logits, *model.parameters()], 0.1), lower_steps=1, lower_step_size=1e-300)
+    solver = FORUM(problem, torch.optim.SGD([logits, *model.parameters()], 0.1), lower_steps=1, lower_lr=1e-300)
     solver.step(TRAINING, validation)
     assert solver.last is not None
     assert solver.last.constraint == 0.0
@@ -143,7 +143,7 @@ def test_sharing_the_first_gradient_changes_nothing(kind: type[BilevelSolver], d
     assert_same_state(first, second)
     assert_same_state(state, other)
     assert_same_state(report, other_report)
-    # One evaluation less a step; with dropout, one more in the first, which finds out about it.
+    # One evaluation less per step; with dropout, one more in the first, which finds out about it.
     assert calls - other_calls == (1 if dropout else -3)
 
 

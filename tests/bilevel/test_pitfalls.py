@@ -36,7 +36,7 @@ def weighted(forward: Callable[[Any, Tensor], Tensor], lower: Any, **options: An
 
 def solver_of(kind: type[BilevelSolver], logits: Tensor, problem: BilevelProblem, **options: Any) -> BilevelSolver:
     held = [logits, *problem.lower_variables.tensors] if kind.moves_both else [logits]
-    return kind(problem, torch.optim.SGD(held, 0.1, momentum=0.9), lower_steps=2, lower_step_size=0.1, **options)
+    return kind(problem, torch.optim.SGD(held, 0.1, momentum=0.9), lower_steps=2, lower_lr=0.1, **options)
 
 
 class Tied(nn.Module):
@@ -152,7 +152,7 @@ def test_an_answer_that_is_not_finite_is_the_lower_levels_fault_and_not_kept(mem
         lambda alpha, omega, batch: (omega["seen"] - 3).square().sum(),
         (alpha, omega),
     )
-    solver = MOML(problem, torch.optim.SGD([alpha], 0.1), lower_steps=1, lower_step_size=0.1, memory=memory)
+    solver = MOML(problem, torch.optim.SGD([alpha], 0.1), lower_steps=1, lower_lr=0.1, memory=memory)
     with pytest.raises(NonFiniteError, match='lower level\'s variable "unseen"') as caught:
         solver.step()
     assert caught.value.tasks == ("lower",)
@@ -207,7 +207,7 @@ def test_a_multiplier_that_the_gradients_precision_cannot_hold_changes_nothing()
         lambda alpha, omega, batch: [100 * (omega + 9).square().sum(), alpha.sum()],
         (alpha, omega),
     )
-    solver = BOME(problem, torch.optim.SGD([alpha, omega], 0.1), lower_steps=2, lower_step_size=0.1)
+    solver = BOME(problem, torch.optim.SGD([alpha, omega], 0.1), lower_steps=2, lower_lr=0.1)
     with pytest.raises(NonFiniteError, match="not finite in float16, with the lower level's multiplier"):
         solver.step()
     assert alpha.tolist() == [1.0, 1.0]
@@ -227,7 +227,7 @@ def test_variables_that_nothing_depends_on_do_not_decay(kind: type[BilevelSolver
         (upper, lower),
     )
     held = [*upper.values(), *lower.values()] if kind.moves_both else [*upper.values()]
-    kind(problem, torch.optim.AdamW(held, 0.1, weight_decay=0.1), lower_steps=3, lower_step_size=0.1, **options).step()
+    kind(problem, torch.optim.AdamW(held, 0.1, weight_decay=0.1), lower_steps=3, lower_lr=0.1, **options).step()
     assert not torch.equal(upper["used"], torch.ones(2))
     assert torch.equal(upper["idle"], torch.ones(3))
     assert torch.equal(lower["idle"], torch.ones(3))

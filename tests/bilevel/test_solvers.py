@@ -25,9 +25,9 @@ SOLVERS: dict[str, tuple[Callable[..., BilevelSolver], float, dict[str, Any]]] =
 
 
 def made(name: str, alpha: torch.Tensor, omega: torch.Tensor, problem: Any, **options: Any) -> BilevelSolver:
-    kind, step_size, own = SOLVERS[name]
+    kind, lr, own = SOLVERS[name]
     held = [alpha, omega] if kind.moves_both else [alpha]  # type: ignore[attr-defined]
-    return kind(problem, torch.optim.SGD(held, step_size), **({"lower_steps": 50, "lower_step_size": 0.05} | own | options))
+    return kind(problem, torch.optim.SGD(held, lr), **({"lower_steps": 50, "lower_lr": 0.05} | own | options))
 
 
 @pytest.mark.parametrize(("alpha", "omega"), STARTS)
@@ -53,7 +53,7 @@ def test_reach_the_optimal_set_of_the_synthetic_problem(
 def test_forum_takes_the_step_of_its_equations() -> None:
     quadratic = Quadratic()
     alpha, omega = quadratic.alpha, quadratic.omega
-    solver = FORUM(quadratic.problem, torch.optim.SGD([alpha, omega], 0.1), lower_steps=7, lower_step_size=0.2, rho=0.4)
+    solver = FORUM(quadratic.problem, torch.optim.SGD([alpha, omega], 0.1), lower_steps=7, lower_lr=0.2, rho=0.4)
     kept = np.full(3, 1 / 3)
     for step in range(4):
         before = torch.cat([alpha, omega]).detach()
@@ -84,7 +84,7 @@ def test_forum_takes_the_step_of_its_equations() -> None:
 def test_forum_with_normalised_gradients_steps_along_unit_gradients() -> None:
     quadratic = Quadratic()
     held = [quadratic.alpha, quadratic.omega]
-    solver = FORUM(quadratic.problem, torch.optim.SGD(held, 0.1), lower_steps=7, lower_step_size=0.2, rho=0.0, normalize=True)
+    solver = FORUM(quadratic.problem, torch.optim.SGD(held, 0.1), lower_steps=7, lower_lr=0.2, rho=0.0, normalize=True)
     a, w = (value.detach().clone().requires_grad_() for value in held)
     rows = [torch.cat(torch.autograd.grad(value, (a, w), retain_graph=True)) for value in quadratic.upper(a, w, None)]
     solver.step()
@@ -112,7 +112,7 @@ def test_bome_takes_the_step_of_its_equations(barrier: str) -> None:
         quadratic.problem,
         torch.optim.SGD([alpha, omega], 0.1),
         lower_steps=3,
-        lower_step_size=0.2,
+        lower_lr=0.2,
         rho=2.0,
         barrier=barrier,
     ).step()
@@ -140,7 +140,7 @@ def test_bvfim_takes_the_step_of_its_equations() -> None:
         quadratic.problem,
         torch.optim.SGD([alpha, omega], 0.1),
         lower_steps=3,
-        lower_step_size=0.2,
+        lower_lr=0.2,
         barrier=0.3,
         regularization=0.01,
         margin=0.1,
@@ -157,7 +157,7 @@ def test_moml_combines_hypergradients_by_any_balancer(balancer: str) -> None:
         quadratic.problem,
         torch.optim.SGD([quadratic.alpha], 0.1),
         lower_steps=4,
-        lower_step_size=0.2,
+        lower_lr=0.2,
         balancer=balancer,
     )
     solver.step()
@@ -179,7 +179,7 @@ def test_moml_combines_hypergradients_by_any_balancer(balancer: str) -> None:
 def test_moco_is_its_balancer_on_the_hypergradients() -> None:
     quadratic = Quadratic()
     solver = MoCoBilevel(
-        quadratic.problem, torch.optim.SGD([quadratic.alpha], 0.1), lower_steps=2, lower_step_size=0.2, beta=1.0, gamma=0.0
+        quadratic.problem, torch.optim.SGD([quadratic.alpha], 0.1), lower_steps=2, lower_lr=0.2, beta=1.0, gamma=0.0
     )
     rows, _ = quadratic.hypergradients(2, 0.2)
     before = quadratic.alpha.detach().clone()
@@ -190,7 +190,7 @@ def test_moco_is_its_balancer_on_the_hypergradients() -> None:
 def test_starting_cold_means_starting_from_the_first_variables() -> None:
     quadratic = Quadratic()
     first = quadratic.omega.detach().clone()
-    solver = MOML(quadratic.problem, torch.optim.SGD([quadratic.alpha], 0.1), lower_steps=3, lower_step_size=0.2, start="cold")
+    solver = MOML(quadratic.problem, torch.optim.SGD([quadratic.alpha], 0.1), lower_steps=3, lower_lr=0.2, start="cold")
     for _ in range(3):
         quadratic_at = Quadratic()
         quadratic_at.alpha = quadratic.alpha.detach().clone()
@@ -208,7 +208,7 @@ def test_one_objective_is_ordinary_bilevel_optimisation() -> None:
         lambda alpha, omega, batch: (omega - 1).square() + 0.1 * alpha.square(),
         (alpha, omega),
     )
-    solver = FORUM(problem, torch.optim.SGD([alpha, omega], 0.1), lower_steps=20, lower_step_size=0.2)
+    solver = FORUM(problem, torch.optim.SGD([alpha, omega], 0.1), lower_steps=20, lower_lr=0.2)
     for _ in range(1500):
         solver.step()
     assert float(alpha.detach()) == pytest.approx(1 / 1.1, abs=1e-3)

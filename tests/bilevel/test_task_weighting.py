@@ -134,7 +134,7 @@ def written_out_rows(model, train, held_out, a, steps, size, decay=0.0):
 def test_a_step_of_the_methods_that_move_both_levels_is_the_one_written_out(solver):
     """Three steps, so that averages, decays and Adam's memory are met as well."""
     options = {"rho": 0.3} if solver != "bvfim" else {"barrier": 0.05, "margin": 0.5, "regularization": 0.1, "decay": 1.5}
-    mtl = made(solver, lower_steps=3, lower_step_size=0.02, learning_rate=0.01, **options)
+    mtl = made(solver, lower_steps=3, lower_lr=0.02, lr=0.01, **options)
     twin, a, seen, average = Net(), np.zeros(3), [], np.full(3, 1 / 3)
     for step in range(3):
         train, held_out = batch(2 * step), batch(2 * step + 1)
@@ -179,7 +179,7 @@ def test_a_step_of_the_methods_that_move_both_levels_is_the_one_written_out(solv
 def test_a_step_of_the_methods_that_look_ahead_is_the_one_written_out(solver, lower_steps):
     """Hypergradients by finite differences of the validation losses after the virtual steps."""
     own = {"gamma": 3.0, "beta": 0.7} if solver == "moco-bilevel" else {}
-    mtl = made(solver, lower_steps=lower_steps, lower_step_size=0.05, learning_rate=0.02, **own)
+    mtl = made(solver, lower_steps=lower_steps, lower_lr=0.05, lr=0.02, **own)
     twin, a, seen = Net(), np.zeros(3), []
     combine = MoCo(**own) if own else eq.MGDA()
     for step in range(2):
@@ -228,7 +228,7 @@ def test_the_fast_way_for_one_step_gives_what_unrolling_gives(norm, tasks):
 
 @pytest.mark.parametrize("solver", NAMES)
 def test_weights_stay_on_the_simplex_and_move(solver):
-    mtl = made(solver, learning_rate=0.5, lower_step_size=0.01)
+    mtl = made(solver, lr=0.5, lower_lr=0.01)
     for step in range(20):
         mtl.step(batch(step), batch(100 + step))
         weights = np.array(list(mtl.weights.values()))
@@ -242,7 +242,7 @@ def test_training_lowers_the_validation_losses(solver):
     x = torch.randn(64, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     rows = {"x": x, "y": torch.tanh(x @ torch.randn(4, 3, generator=torch.Generator().manual_seed(6), dtype=torch.float64))}
     train, held_out = ({name: tensor[part] for name, tensor in rows.items()} for part in (slice(48), slice(48, None)))
-    mtl = made(solver, make=torch.optim.Adam, rate=0.02, lower_step_size=0.01)
+    mtl = made(solver, make=torch.optim.Adam, rate=0.02, lower_lr=0.01)
     before = losses(mtl.objective.model, held_out)
     for _ in range(80):
         mtl.step(train, held_out)
@@ -291,9 +291,9 @@ def test_resumed_training_gives_the_same_bits(solver, kind):
 @pytest.mark.parametrize("solver", TOGETHER)
 def test_lower_steps_that_are_too_long_are_taken_back(solver):
     """Squares with a step size far beyond 2 over their curvature; plain lower steps leave the finite numbers in no time."""
-    with pytest.raises(NonFiniteError, match="a smaller lower_step_size may help"):
-        made(solver, lower_steps=200, lower_step_size=1e3, careful=False).step(batch(0), batch(1))
-    mtl = made(solver, lower_steps=8, lower_step_size=1.0)
+    with pytest.raises(NonFiniteError, match="a smaller lower_lr may help"):
+        made(solver, lower_steps=200, lower_lr=1e3, careful=False).step(batch(0), batch(1))
+    mtl = made(solver, lower_steps=8, lower_lr=1.0)
     for step in range(5):
         mtl.step(batch(step), batch(9))
         assert math.isfinite(mtl.bilevel.lower)
@@ -451,7 +451,7 @@ def test_one_task_is_trained_as_it_is():
         ("forum", {"lower_steps": 0}, InputError, "lower_steps must be a whole number"),
         ("moml", {"balancer": "rotograd"}, InputError, "needs more than the objectives"),
         ("moco-bilevel", {"beta": 2.0}, InputError, "beta must be above 0"),
-        ("forum", {"learning_rate": 0.0}, InputError, "learning_rate must be positive"),
+        ("forum", {"lr": 0.0}, InputError, "lr must be positive"),
         ("forum", {"scaler": torch.amp.GradScaler("cpu")}, InputError, "cannot be learned with a GradScaler"),
         ("forum", {"validation": iter([])}, InputError, "can be iterated over again"),
         ("forum", {"clip": -1.0}, InputError, "clip must be a positive norm"),
@@ -506,7 +506,7 @@ def test_several_processes_are_refused(monkeypatch):
 def test_an_autocast_around_the_loop_meets_no_stale_casts(solver):
     found = []
     for cached in (True, False):
-        mtl = made(solver, Net().float(), learning_rate=0.1)
+        mtl = made(solver, Net().float(), lr=0.1)
         single = [{name: tensor.float() for name, tensor in batch(seed).items()} for seed in range(6)]
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=cached):
             for step in range(3):

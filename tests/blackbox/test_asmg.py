@@ -19,7 +19,7 @@ def quadratics(x):
 
 @pytest.mark.parametrize("shaping", ["standardize", "mean"])
 def test_one_iteration_is_algorithm_3(shaping: str) -> None:
-    optimizer = ASMG(np.array([0.5, -2.0, 3.0]), std=[0.3, 0.5, 0.2], samples=7, step_size=0.05, shaping=shaping, seed=0)
+    optimizer = ASMG(np.array([0.5, -2.0, 3.0]), std=[0.3, 0.5, 0.2], samples=7, lr=0.05, shaping=shaping, seed=0)
     mean, variance = optimizer.mean, optimizer.std**2
     points = optimizer.ask()
     outputs = np.stack([((points - 1) ** 2).sum(1), np.abs(points).sum(1) * 3], axis=1)
@@ -53,8 +53,8 @@ def test_shaping_makes_the_outputs_scale_and_shift_irrelevant(factor: float, see
 
 
 @given(st.integers(0, 1000), st.sampled_from([0.1, 10.0, 1e6]))
-def test_sigma_stays_positive_whatever_the_step(seed: int, step_size: float) -> None:
-    optimizer = ASMG(np.ones(3), samples=4, step_size=step_size, seed=seed)
+def test_sigma_stays_positive_whatever_the_step(seed: int, lr: float) -> None:
+    optimizer = ASMG(np.ones(3), samples=4, lr=lr, seed=seed)
     for _ in range(5):
         optimizer.tell(quadratics(optimizer.ask()))
     assert np.isfinite(optimizer.std).all()

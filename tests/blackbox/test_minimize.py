@@ -6,7 +6,6 @@ import functools
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -15,20 +14,11 @@ import torch
 from equipoise.blackbox import ASMG, OPTIMIZERS, minimize
 from equipoise.blackbox.minimizing import worded
 from equipoise.errors import EquipoiseError, InputError
+from tests.blackbox.functions import fragile
 
 
 def quadratics(x):
     return [((x - 1) ** 2).sum(), ((x + 1) ** 2).sum()]
-
-
-def fragile(x):
-    if abs(x[0]) > 2.2:
-        time.sleep(30)
-    if x[1] > 2.5:
-        raise ValueError("boom")
-    if x[2] > 2.5:
-        os._exit(3)
-    return [((x - 1) ** 2).sum(), float("nan") if x[3] > 2.5 else 1.0]
 
 
 def test_processes_survive_everything_and_count_it() -> None:
@@ -56,7 +46,7 @@ def test_resumes_bit_by_bit(name: str, tmp_path) -> None:
 def test_resumes_only_from_the_same_start_and_schedule(tmp_path) -> None:
     def search(x0, slope, name: str = "search"):
         schedule = lambda t: slope / (t + 1)  # noqa: E731
-        return minimize(quadratics, x0, iterations=2, samples=4, seed=0, checkpoint=tmp_path / name, step_size=schedule)
+        return minimize(quadratics, x0, iterations=2, samples=4, seed=0, checkpoint=tmp_path / name, lr=schedule)
 
     search(np.ones(3), 0.1)
     search(np.ones(3), 0.1)

@@ -68,7 +68,7 @@ def features(rank: int, count: int, method: str) -> State:
 
 def rotated(rank: int, count: int, group: bool) -> State:
     """Twenty steps with rotated features; the rotations are part of what must agree."""
-    balancer = eq.RotoGrad(learning_rate=0.02)
+    balancer = eq.RotoGrad(lr=0.02)
     options = {"process_group": dist.group.WORLD} if group and count > 1 else {}
     model = model_of(rank)
     mtl = problems.optimizer_of(balancer, model, lr=0.01, **options)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -11,14 +9,6 @@ from tests import problems
 from tests.integration import scenarios
 from tests.integration.processes import Pool
 from tests.integration.scenarios import State
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    """Two processes, started when the first test needs them."""
-    made = Pool(2)
-    yield made
-    made.close()
 
 
 def agree(states: list[State], alone: State) -> None:
@@ -45,7 +35,7 @@ def test_micro_batches(pool: Pool, method: str) -> None:
 
 def test_a_router_whose_gradients_flow_into_the_model(pool: Pool) -> None:
     # Every process routes by its own samples, which one with the joint batch does not; but all take the same step.
-    method = "ldc-mtl:router=mlp,features=encoder,formulation=released,learning_rate=0.05"
+    method = "ldc-mtl:router=mlp,features=encoder,formulation=released,lr=0.05"
     first, second = pool.run(scenarios.plain, method)
     assert problems.same(first, second)
 

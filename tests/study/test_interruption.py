@@ -112,7 +112,7 @@ def test_interrupted_from_the_keyboard(start, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert "The same command goes on from here." in output
+    assert "The same command continues from here." in output
     assert "Traceback" not in output
     assert not alive(processes)
     assert not (folder / ".work").exists()

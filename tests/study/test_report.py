@@ -180,7 +180,7 @@ def test_pictures_of_teleports_that_never_were_tried(made_up):
 def _nothing_overlaps(figure):
     assert figure is not None
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    figure.draw_without_rendering()  # all is laid out, and nothing painted
     renderer = canvas.get_renderer()
     width, height = canvas.get_width_height()
     boxes = []

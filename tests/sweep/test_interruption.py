@@ -158,5 +158,5 @@ def test_interrupted_from_the_keyboard(start, allow, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 130, output
-    assert "The same command goes on from here." in output
+    assert "The same command continues from here." in output
     assert "Traceback" not in output

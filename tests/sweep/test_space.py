@@ -207,7 +207,7 @@ def test_a_default_range_stays_within_what_the_method_takes():
 
     averaging = MethodInfo("averaging", Averaging, "", "", "gramian", (), {"beta": 0.9})
     assert defaults.default_dimension(averaging, "beta") == Range("beta", 0.09, 1.0, log=True)
-    assert defaults.default_dimension(method("uw"), "learning_rate").high == 0.1
+    assert defaults.default_dimension(method("uw"), "lr").high == 0.1
     assert defaults.default_dimension(method("cagrad"), "rescale").values == (False, True)
     with pytest.raises(InputError, match='no default range for option "seed"'):
         defaults.default_dimension(method("pcgrad"), "seed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,14 +9,6 @@ import pytest
 from tests import problems
 from tests.integration.processes import Pool
 from tests.teleport import scenarios
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    """Two processes, started when the first test needs them."""
-    made = Pool(2)
-    yield made
-    made.close()
 
 
 def alike(answers: list[scenarios.Answer]) -> scenarios.Answer:

@@ -134,7 +134,7 @@ def test_where_targets_are_constants_it_is_moml_with_one_lower_step(balancer: st
             solver: Any = AlternatingUpdate(posed, optimizers, balancer=balancer)
         else:
             optimizer = torch.optim.SGD(critic.parameters(), 0.1)
-            solver = MOML(posed, optimizer, lower_steps=1, lower_step_size=0.05, balancer=balancer)
+            solver = MOML(posed, optimizer, lower_steps=1, lower_lr=0.05, balancer=balancer)
         # MOML looks at F after its lower step, so only the first step is of the same point for both.
         solver.step(batches, batches[0])
         results.append([*policy.parameters()])

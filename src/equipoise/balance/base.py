@@ -121,11 +121,11 @@ class Balancer(ABC):
         """Says that a pass over the data is over."""
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of everything that decides how the balancer goes on."""
+        """A copy of everything that decides how the balancer continues."""
         return {name: _saved(getattr(self, name)) for name in self.stateful}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state.
+        """Continues from a saved state.
 
         Raises:
             InputError: the state belongs to another kind of balancer.

@@ -171,7 +171,7 @@ class ConsMTL(Attached, PullsHeads, GramianBalancer):
         return {"aggregator": self.aggregator.state_dict()} if self.stateful else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state.
+        """Continues from a saved state.
 
         Raises:
             InputError: the state belongs to another kind of balancer.

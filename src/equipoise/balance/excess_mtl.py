@@ -44,7 +44,7 @@ class ExcessMTL(GradientBalancer):
     their sums and their weight relative to the others.
 
     Args:
-        step_size: η; 0.01 as in released code.
+        lr: η; 0.01 as in released code.
         epsilon: ε, added to the sums of squares; 1e-7 as in released code.
 
     Raises:
@@ -58,12 +58,12 @@ class ExcessMTL(GradientBalancer):
     stateful = ("squares", "scales", "log_weights")
     decides_purely = True
 
-    def __init__(self, step_size: float = 0.01, epsilon: float = 1e-7) -> None:
-        if not 0 <= step_size < float("inf"):
-            raise InputError(f"step_size must be finite and at least 0; got {step_size}")
+    def __init__(self, lr: float = 0.01, epsilon: float = 1e-7) -> None:
+        if not 0 <= lr < float("inf"):
+            raise InputError(f"lr must be finite and at least 0; got {lr}")
         if not 0 < epsilon < float("inf"):
             raise InputError(f"epsilon must be positive and finite; got {epsilon}")
-        self.step_size = step_size
+        self.lr = lr
         self.epsilon = epsilon
         self.squares: Tensor | None = None
         self.scales: Tensor | None = None
@@ -86,7 +86,7 @@ class ExcessMTL(GradientBalancer):
         if self.log_weights is not None and self.scales is not None:
             logs = observation.of_present(self.log_weights.to(risks.device))
             known = observation.of_present(self.scales.to(risks.device))
-        logs = logs + torch.where(known > 0, self.step_size * risks / torch.where(known > 0, known, 1.0), 0.0)
+        logs = logs + torch.where(known > 0, self.lr * risks / torch.where(known > 0, known, 1.0), 0.0)
         self._held = (gradients, torch.where(known > 0, known, risks), logs)
         weights = len(logs) * torch.softmax(logs, 0)
         return torch.mm(weights.to(gradients)[None], gradients)[0]
@@ -132,4 +132,4 @@ class ExcessMTL(GradientBalancer):
         return torch.stack(risks)
 
     def __repr__(self) -> str:
-        return f"ExcessMTL(step_size={self.step_size})"
+        return f"ExcessMTL(lr={self.lr})"

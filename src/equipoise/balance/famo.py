@@ -41,7 +41,7 @@ class FAMO(LossBalancer):
     :class:`~equipoise.MultiTaskOptimizer` does it by itself.
 
     Args:
-        learning_rate: β, of Adam on ξ; 0.025 in the paper.
+        lr: β, of Adam on ξ; 0.025 in the paper.
         weight_decay: γ, decay of ξ towards equal weights; 0.01 as in the released code (the paper searched 0.0001 to 0.01).
         epsilon: added to the losses before the logarithm.
 
@@ -53,11 +53,11 @@ class FAMO(LossBalancer):
     watches = True
     stateful = ("logits", "moments")
 
-    def __init__(self, learning_rate: float = 0.025, weight_decay: float = 0.01, epsilon: float = 1e-8) -> None:
-        for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay), ("epsilon", epsilon)):
+    def __init__(self, lr: float = 0.025, weight_decay: float = 0.01, epsilon: float = 1e-8) -> None:
+        for name, value in (("lr", lr), ("weight_decay", weight_decay), ("epsilon", epsilon)):
             if not value >= 0:
                 raise InputError(f"{name} must be at least 0; got {value}")
-        self.learning_rate = learning_rate
+        self.lr = lr
         self.weight_decay = weight_decay
         self.epsilon = epsilon
         self.logits: Tensor | None = None
@@ -105,7 +105,7 @@ class FAMO(LossBalancer):
             gradient,
             self.moments.to(before.device),
             entries,
-            learning_rate=self.learning_rate,
+            lr=self.lr,
             weight_decay=self.weight_decay,
         )
         finite = torch.isfinite(gradient).all()
@@ -113,4 +113,4 @@ class FAMO(LossBalancer):
         self.moments = torch.where(finite, new_moments, self.moments.to(before.device))
 
     def __repr__(self) -> str:
-        return f"FAMO(learning_rate={self.learning_rate}, weight_decay={self.weight_decay})"
+        return f"FAMO(lr={self.lr}, weight_decay={self.weight_decay})"

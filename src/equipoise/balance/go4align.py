@@ -23,7 +23,7 @@ __all__ = ["GO4Align"]
     serves="many tasks on different scales in a few kinds, when one backward is all you can afford",
     caveats=(
         "losses must be positive; shares go by the losses added up so far, in their units, and never come back: mind "
-        "`step_size` where losses are large or training is long; with one group it is `ls` times a number"
+        "`lr` where losses are large or training is long; with one group it is `ls` times a number"
     ),
     adds_up_to="Σ_k p_k Σℓ/ℓ_k: K for equal losses at the start, more the less equal they are",
     checked="released code's formula; exact grouping against brute force and scikit-learn",
@@ -44,7 +44,7 @@ class GO4Align(LossBalancer):
 
     Args:
         groups: how many groups at most; the number of tasks or more leaves every task its own weight.
-        step_size: η, per unit of loss; 1e-4 as in the released code.
+        lr: η, per unit of loss; 1e-4 as in the released code.
         epsilon: added to the losses where they are divided by.
 
     Raises:
@@ -59,14 +59,14 @@ class GO4Align(LossBalancer):
     stateful = ("log_shares",)
     decides_purely = True
 
-    def __init__(self, groups: int = 2, step_size: float = 1e-4, epsilon: float = 1e-8) -> None:
+    def __init__(self, groups: int = 2, lr: float = 1e-4, epsilon: float = 1e-8) -> None:
         if groups < 1:
             raise InputError(f"groups must be at least 1; got {groups}")
-        for name, value in (("step_size", step_size), ("epsilon", epsilon)):
+        for name, value in (("lr", lr), ("epsilon", epsilon)):
             if not value >= 0:
                 raise InputError(f"{name} must be at least 0; got {value}")
         self.groups = groups
-        self.step_size = step_size
+        self.lr = lr
         self.epsilon = epsilon
         self.log_shares: Tensor | None = None
 
@@ -79,7 +79,7 @@ class GO4Align(LossBalancer):
         good = (shifted > 0) & np.isfinite(shifted)
         if not good.all():
             return torch.from_numpy(np.where(good, 1.0, np.nan))
-        logs = -self.step_size * losses
+        logs = -self.lr * losses
         if self.log_shares is not None:
             logs += observation.of_present(self.log_shares).numpy()
         shares = np.exp(logs - logs.max())
@@ -101,9 +101,9 @@ class GO4Align(LossBalancer):
         losses = observation.losses.detach().to("cpu", torch.float64)
         shares = torch.zeros(len(observation.tasks), dtype=torch.float64) if self.log_shares is None else self.log_shares
         if observation.complete:
-            self.log_shares = shares - self.step_size * losses
+            self.log_shares = shares - self.lr * losses
         else:
-            self.log_shares = shares.index_add(0, torch.tensor(observation.present), -self.step_size * losses)
+            self.log_shares = shares.index_add(0, torch.tensor(observation.present), -self.lr * losses)
 
     def __repr__(self) -> str:
-        return f"GO4Align(groups={self.groups}, step_size={self.step_size})"
+        return f"GO4Align(groups={self.groups}, lr={self.lr})"

@@ -48,7 +48,7 @@ class GradNorm(GramianBalancer):
 
     Args:
         alpha: strength of the pull towards a common rate; 0 makes the norms equal. 1.5 as the paper uses on NYUv2.
-        learning_rate: of Adam on w; 0.025 in the paper.
+        lr: of Adam on w; 0.025 in the paper.
         epsilon: added to the losses before ratios are taken.
 
     Raises:
@@ -63,12 +63,12 @@ class GradNorm(GramianBalancer):
     stateful = ("task_weights", "first_losses", "moments")
     decides_purely = True
 
-    def __init__(self, alpha: float = 1.5, learning_rate: float = 0.025, epsilon: float = 1e-8) -> None:
-        for name, value in (("alpha", alpha), ("learning_rate", learning_rate), ("epsilon", epsilon)):
+    def __init__(self, alpha: float = 1.5, lr: float = 0.025, epsilon: float = 1e-8) -> None:
+        for name, value in (("alpha", alpha), ("lr", lr), ("epsilon", epsilon)):
             if not 0 <= value < float("inf"):
                 raise InputError(f"{name} must be finite and at least 0; got {value}")
         self.alpha = alpha
-        self.learning_rate = learning_rate
+        self.lr = lr
         self.epsilon = epsilon
         self.task_weights: Tensor | None = None
         self.first_losses: Tensor | None = None
@@ -114,7 +114,7 @@ class GradNorm(GramianBalancer):
         rates = ratios / mean if mean > 0 else torch.ones_like(ratios)
         weighted = weights * norms
         gradient = (weighted - weighted.mean() * rates**self.alpha).sign() * norms
-        moved, self.moments = vector_adam(self.task_weights, gradient, self.moments, entries, learning_rate=self.learning_rate)
+        moved, self.moments = vector_adam(self.task_weights, gradient, self.moments, entries, lr=self.lr)
         positive = moved[entries].clamp(min=0)
         total = positive.sum()
         # At a huge learning rate all may have met 0.
@@ -122,4 +122,4 @@ class GradNorm(GramianBalancer):
         self.task_weights = moved.index_copy(0, entries, positive)
 
     def __repr__(self) -> str:
-        return f"GradNorm(alpha={self.alpha}, learning_rate={self.learning_rate})"
+        return f"GradNorm(alpha={self.alpha}, lr={self.lr})"

@@ -42,7 +42,7 @@ class IMTL(GramianBalancer):
     among them, a slowly moving factor exp(s_k) there makes little difference; with plain SGD it is one learning rate per task.
 
     Args:
-        learning_rate: of Adam on s.
+        lr: of Adam on s.
 
     Raises:
         InputError: the learning rate is negative.
@@ -55,10 +55,10 @@ class IMTL(GramianBalancer):
 
     stateful = ("log_scales", "moments")
 
-    def __init__(self, learning_rate: float = 1e-3) -> None:
-        if not learning_rate >= 0:
-            raise InputError(f"learning_rate must be at least 0; got {learning_rate}")
-        self.learning_rate = learning_rate
+    def __init__(self, lr: float = 1e-3) -> None:
+        if not lr >= 0:
+            raise InputError(f"lr must be at least 0; got {lr}")
+        self.lr = lr
         self.log_scales: Tensor | None = None
         self.moments: Tensor | None = None
         self._here: list[int] | None = None
@@ -93,8 +93,8 @@ class IMTL(GramianBalancer):
             observation,
             lambda values, losses: values.exp() * losses - 1,
             initial=0.0,
-            learning_rate=self.learning_rate,
+            lr=self.lr,
         )
 
     def __repr__(self) -> str:
-        return f"IMTL(learning_rate={self.learning_rate})"
+        return f"IMTL(lr={self.lr})"

@@ -41,7 +41,7 @@ class IMTLL(LossBalancer):
     For a loss that stays at 0 or below, the objective has no minimum in s_k, and its weight grows without bound.
 
     Args:
-        learning_rate: of Adam on s.
+        lr: of Adam on s.
         initial: log-scale that every task starts from; 0 weighs all by 1.
 
     Raises:
@@ -56,12 +56,12 @@ class IMTLL(LossBalancer):
     depends_on_losses = False
     decides_purely = True
 
-    def __init__(self, learning_rate: float = 1e-3, initial: float = 0.0) -> None:
-        if not learning_rate >= 0:
-            raise InputError(f"learning_rate must be at least 0; got {learning_rate}")
+    def __init__(self, lr: float = 1e-3, initial: float = 0.0) -> None:
+        if not lr >= 0:
+            raise InputError(f"lr must be at least 0; got {lr}")
         if not math.isfinite(initial):
             raise InputError(f"initial must be finite; got {initial}")
-        self.learning_rate = learning_rate
+        self.lr = lr
         self.initial = initial
         self.log_scales: Tensor | None = None
         self.moments: Tensor | None = None
@@ -86,8 +86,8 @@ class IMTLL(LossBalancer):
             observation,
             lambda values, losses: values.exp() * losses - 1,
             initial=self.initial,
-            learning_rate=self.learning_rate,
+            lr=self.lr,
         )
 
     def __repr__(self) -> str:
-        return f"IMTLL(learning_rate={self.learning_rate}, initial={self.initial})"
+        return f"IMTLL(lr={self.lr}, initial={self.initial})"

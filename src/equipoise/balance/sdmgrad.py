@@ -58,7 +58,7 @@ class SDMGrad(DoubleSampling):
     Args:
         lam: λ ≥ 0; 0 is the common descent direction of :class:`~equipoise.MGDA`, large values tend to the mean gradient.
         steps: inner steps of w.
-        learning_rate: β, of the inner steps.
+        lr: β, of the inner steps.
         momentum: of the inner steps; starts again in every training step.
         normalize: divide the products by the squared mean norm; off as in the paper's equations.
 
@@ -67,7 +67,7 @@ class SDMGrad(DoubleSampling):
 
     Example:
         >>> import torch
-        >>> SDMGrad(lam=0.0, steps=200, learning_rate=0.1).weights(torch.tensor([[4.0, 0.0], [0.0, 2.0]]))
+        >>> SDMGrad(lam=0.0, steps=200, lr=0.1).weights(torch.tensor([[4.0, 0.0], [0.0, 2.0]]))
         tensor([0.3333, 0.6667])
     """
 
@@ -75,11 +75,11 @@ class SDMGrad(DoubleSampling):
         self,
         lam: float = 0.3,
         steps: int = 20,
-        learning_rate: float = 5.0,
+        lr: float = 5.0,
         momentum: float = 0.5,
         normalize: bool = True,
     ) -> None:
-        for name, value in (("lam", lam), ("learning_rate", learning_rate)):
+        for name, value in (("lam", lam), ("lr", lr)):
             if not 0 <= value < float("inf"):
                 raise InputError(f"{name} must be finite and at least 0; got {value}")
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
@@ -89,7 +89,7 @@ class SDMGrad(DoubleSampling):
         super().__init__()
         self.lam = float(lam)
         self.steps = steps
-        self.learning_rate = float(learning_rate)
+        self.lr = float(lr)
         self.momentum = float(momentum)
         self.normalize = normalize
 
@@ -100,7 +100,7 @@ class SDMGrad(DoubleSampling):
         velocity = np.zeros_like(shares)
         for _ in range(self.steps):
             velocity = self.momentum * velocity + products @ shares + towards_mean
-            shares = project_on_simplex(shares - np.clip(self.learning_rate * velocity, -1e12, 1e12))
+            shares = project_on_simplex(shares - np.clip(self.lr * velocity, -1e12, 1e12))
         return shares
 
     def given(self, shares: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -109,8 +109,7 @@ class SDMGrad(DoubleSampling):
 
     def __repr__(self) -> str:
         return (
-            f"SDMGrad(lam={self.lam}, steps={self.steps}, learning_rate={self.learning_rate}, momentum={self.momentum}, "
-            f"normalize={self.normalize})"
+            f"SDMGrad(lam={self.lam}, steps={self.steps}, lr={self.lr}, momentum={self.momentum}, normalize={self.normalize})"
         )
 
 

@@ -36,7 +36,7 @@ class UW(LossBalancer):
     negative: for one that stays below 0 the objective has no minimum in s_k, and its weight grows without bound.
 
     Args:
-        learning_rate: of Adam on s.
+        lr: of Adam on s.
         initial: log-variance that every task starts from; 0 weighs all by ½.
 
     Raises:
@@ -50,10 +50,10 @@ class UW(LossBalancer):
     stateful = ("log_variances", "moments")
     depends_on_losses = False
 
-    def __init__(self, learning_rate: float = 1e-3, initial: float = 0.0) -> None:
-        if not learning_rate >= 0:
-            raise InputError(f"learning_rate must be at least 0; got {learning_rate}")
-        self.learning_rate = learning_rate
+    def __init__(self, lr: float = 1e-3, initial: float = 0.0) -> None:
+        if not lr >= 0:
+            raise InputError(f"lr must be at least 0; got {lr}")
+        self.lr = lr
         self.initial = initial
         self.log_variances: Tensor | None = None
         self.moments: Tensor | None = None
@@ -78,8 +78,8 @@ class UW(LossBalancer):
             observation,
             lambda values, losses: 0.5 * (1 - (-values).exp() * losses),
             initial=self.initial,
-            learning_rate=self.learning_rate,
+            lr=self.lr,
         )
 
     def __repr__(self) -> str:
-        return f"UW(learning_rate={self.learning_rate}, initial={self.initial})"
+        return f"UW(lr={self.lr}, initial={self.initial})"

@@ -26,7 +26,7 @@ def vector_adam(
     state: Tensor,
     entries: Tensor | slice,
     *,
-    learning_rate: float,
+    lr: float,
     betas: tuple[float, float] = (0.9, 0.999),
     epsilon: float = 1e-8,
     weight_decay: float = 0.0,
@@ -38,7 +38,7 @@ def vector_adam(
         gradient: ``[k]``, of the entries alone.
         state: ``[3, K]`` of :func:`vector_adam_state`.
         entries: positions of the k entries to move; ``slice(None)`` for all of them, which is faster.
-        learning_rate: step size.
+        lr: step size.
         betas: decay rates of the moments.
         epsilon: added to the root of the second moment.
         weight_decay: multiple of the values that is added to the gradient.
@@ -54,9 +54,9 @@ def vector_adam(
     count = count + 1
     size = (first / (1 - betas[0] ** count)) / ((second / (1 - betas[1] ** count)).sqrt() + epsilon)
     if isinstance(entries, slice):
-        return values - learning_rate * size, torch.stack([first, second, count])
+        return values - lr * size, torch.stack([first, second, count])
     values, state = values.clone(), state.clone()
-    values[entries] -= learning_rate * size
+    values[entries] -= lr * size
     state[:, entries] = torch.stack([first, second, count])
     return values, state
 
@@ -68,7 +68,7 @@ def learn_from_losses(
     gradient: Callable[[Tensor, Tensor], Tensor],
     *,
     initial: float,
-    learning_rate: float,
+    lr: float,
 ) -> tuple[Tensor, Tensor]:
     """One step of :func:`vector_adam` on one number per task, for the tasks that a step's batch holds.
 
@@ -78,7 +78,7 @@ def learn_from_losses(
         observation: of the step.
         gradient: from the numbers ``[k]`` and the losses ``[k]`` of the tasks present.
         initial: where the numbers start.
-        learning_rate: step size.
+        lr: step size.
 
     Returns:
         New values and new state, in float64 on the losses' device.
@@ -91,4 +91,4 @@ def learn_from_losses(
     values, state = values.to(losses.device), state.to(losses.device)
     # A batch that holds every task needs no indexing.
     entries = slice(None) if observation.complete else torch.as_tensor(observation.present, device=losses.device)
-    return vector_adam(values, gradient(values[entries], losses), state, entries, learning_rate=learning_rate)
+    return vector_adam(values, gradient(values[entries], losses), state, entries, lr=lr)

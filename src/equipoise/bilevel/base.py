@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Required, TypedDict, get_args
 
 import torch
 from torch import Tensor
@@ -16,9 +16,24 @@ from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.bilevel.report import BilevelReport
 from equipoise.errors import InputError, NonFiniteError
 
-__all__ = ["BilevelSolver", "Start", "check_upper"]
+__all__ = ["BilevelSolver", "LowerLevel", "Start", "check_upper"]
 
 Start = Literal["warm", "cold"]
+
+
+class LowerLevel(TypedDict, total=False):
+    """How a solver solves the lower level: what every solver's constructor takes beside arguments of its own.
+
+    Attributes:
+        lower_steps: T, gradient steps on the lower level in every outer step.
+        lower_lr: their step size η.
+        start: whether the lower level's steps start ``"warm"``, from the present ω, as they do if this is left out, or
+            ``"cold"``, from the ω that the solver was made with.
+    """
+
+    lower_steps: Required[int]
+    lower_lr: Required[float]
+    start: Start
 
 
 class BilevelSolver(ABC):
@@ -32,10 +47,9 @@ class BilevelSolver(ABC):
     Args:
         problem: what is solved.
         optimizer: a torch optimizer, or several, for the outer update.
-        lower_steps: T, gradient steps on the lower level in every outer step.
-        lower_step_size: their step size η.
-        start: whether the lower level's steps start ``"warm"``, from the present ω, or ``"cold"``, from the ω that the solver
-            was made with.
+        lower_steps: see :class:`LowerLevel`, as the two others.
+        lower_lr: η.
+        start: of the lower level's steps.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -49,7 +63,7 @@ class BilevelSolver(ABC):
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         *,
         lower_steps: int,
-        lower_step_size: float,
+        lower_lr: float,
         start: Start = "warm",
     ) -> None:
         if not isinstance(problem, BilevelProblem):
@@ -58,8 +72,8 @@ class BilevelSolver(ABC):
             raise InputError(
                 f"lower_steps must be a whole number, at least 1, or the lower level would never be solved; got {lower_steps}"
             )
-        if not 0 < lower_step_size < float("inf"):
-            raise InputError(f"lower_step_size must be positive and finite; got {lower_step_size}")
+        if not 0 < lower_lr < float("inf"):
+            raise InputError(f"lower_lr must be positive and finite; got {lower_lr}")
         if start not in get_args(Start):
             raise InputError(f'start must be "warm" or "cold"; got "{start}"')
         self.problem = problem
@@ -68,7 +82,7 @@ class BilevelSolver(ABC):
             optimizer, both if self.moves_both else both[:1], None if self.moves_both else problem.lower_variables
         )
         self.lower_steps = lower_steps
-        self.lower_step_size = lower_step_size
+        self.lower_lr = lower_lr
         self.start = start
         self.steps = 0
         self.last: BilevelReport | None = None
@@ -106,7 +120,7 @@ class BilevelSolver(ABC):
         return dict(zip(report.objectives, report.upper.unbind(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides how solving goes on: variables, buffers, optimizers, memory.
+        """Everything that decides how solving continues: variables, buffers, optimizers, memory.
 
         torch's random state and the data's order are not part of it; save them beside it if the functions draw numbers.
         """
@@ -128,7 +142,7 @@ class BilevelSolver(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state.
+        """Continues from a saved state.
 
         Raises:
             InputError: the state is of other variables, other objectives, or another kind of solver.
@@ -165,7 +179,7 @@ class BilevelSolver(ABC):
         self.optimizers.load_state_dict(state["optimizers"])
 
     def load_own_state(self, state: dict[str, Any]) -> None:
-        """Goes on from what :meth:`own_state` gave.
+        """Continues from what :meth:`own_state` gave.
 
         Raises:
             InputError: it is that of another kind of solver.
@@ -199,15 +213,11 @@ class BilevelSolver(ABC):
         return {}
 
     def _remember(self, memory: dict[str, Any]) -> None:  # noqa: B027
-        """Goes on from a memory."""
+        """Continues from a memory."""
 
 
 def check_upper(values: Sequence[Tensor], names: Sequence[str], step: int) -> Tensor:
-    """The upper objectives' values ``[m]``, detached.
-
-    Raises:
-        NonFiniteError: one of them is not finite; names it.
-    """
+    """The upper objectives' values ``[m]``, detached. Raises NonFiniteError: one of them is not finite; names it."""
     stacked = torch.stack([value.detach() for value in values])
     for name, number in zip(names, stacked.tolist(), strict=True):
         if not math.isfinite(number):

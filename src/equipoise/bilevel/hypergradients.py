@@ -20,7 +20,7 @@ from torch import Tensor
 from equipoise.bilevel.base import check_upper
 from equipoise.bilevel.lower import check_answer, check_lower, lower_gradients
 from equipoise.bilevel.problem import BilevelProblem, Point
-from equipoise.engine.origin import origins
+from equipoise.engine.graph import origins
 from equipoise.errors import InputError
 from equipoise.randomness import RandomState
 
@@ -52,7 +52,7 @@ def hypergradients(
     start: Point,
     batches: Sequence[Any],
     upper_batch: Any,
-    step_size: float,
+    lr: float,
     *,
     memory: Memory = "plain",
     batched: bool = False,
@@ -65,7 +65,7 @@ def hypergradients(
         start: α and ω_0, which does not depend on α; stays as it is, but for the buffers.
         batches: T of them, for the lower level.
         upper_batch: for the upper level.
-        step_size: η.
+        lr: η.
         memory: see the top of this file.
         batched: differentiate all m objectives at once with ``vmap``, which pays on GPUs with small models.
         step: index of the outer step, for error messages.
@@ -74,7 +74,7 @@ def hypergradients(
         InputError: a level does not depend on what it should.
         NonFiniteError: a value is not finite; names level and objective.
     """
-    unroll = _Unroll(problem, [value.detach().requires_grad_() for value in start.upper], start.buffers, step_size)
+    unroll = _Unroll(problem, [value.detach().requires_grad_() for value in start.upper], start.buffers, lr)
     if memory == "plain":
         return _plain(unroll, start, batches, upper_batch, batched, step)
     return _checkpointed(unroll, start, batches, upper_batch, batched, step)
@@ -83,11 +83,11 @@ def hypergradients(
 class _Unroll:
     """One problem's lower steps at fixed α."""
 
-    def __init__(self, problem: BilevelProblem, upper: list[Tensor], buffers: dict[str, Tensor], step_size: float) -> None:
+    def __init__(self, problem: BilevelProblem, upper: list[Tensor], buffers: dict[str, Tensor], lr: float) -> None:
         self.problem = problem
         self.upper = upper
         self.buffers = buffers
-        self.step_size = step_size
+        self.lr = lr
 
     def lower(self, omega: list[Tensor], batch: Any, *, create_graph: bool) -> tuple[Tensor, list[Tensor | None]]:
         """Value and gradient of f at ω."""
@@ -97,8 +97,7 @@ class _Unroll:
     def moved(self, omega: list[Tensor], gradients: list[Tensor | None]) -> list[Tensor]:
         """ω after one step."""
         return [
-            value if gradient is None else value - self.step_size * gradient
-            for value, gradient in zip(omega, gradients, strict=True)
+            value if gradient is None else value - self.lr * gradient for value, gradient in zip(omega, gradients, strict=True)
         ]
 
     def objectives(self, omega: list[Tensor], batch: Any) -> list[Tensor]:
@@ -156,7 +155,7 @@ def _checkpointed(
     # Recomputing a segment must leave no trace: it has the buffers and the random state of its first time.
     for segment in reversed(range(len(kept))):
         first, buffers, state = kept.pop()
-        replay = _Unroll(unroll.problem, unroll.upper, buffers, unroll.step_size)
+        replay = _Unroll(unroll.problem, unroll.upper, buffers, unroll.lr)
         own = batches[segment * length : (segment + 1) * length]
         with state.replayed():
             points = [(first, _copies(buffers), unroll.problem.random_state())]
@@ -176,10 +175,10 @@ def _checkpointed(
                     if product is None:
                         continue
                     if position >= count:
-                        adjoints[row][position - count].sub_(product, alpha=unroll.step_size)
+                        adjoints[row][position - count].sub_(product, alpha=unroll.lr)
                     else:
                         depends[row] = True
-                        change = product * -unroll.step_size
+                        change = product * -unroll.lr
                         before = direct[row][position]
                         direct[row][position] = change if before is None else before + change
     _check_dependence([row if depends[i] else [None] * count for i, row in enumerate(direct)], names)

@@ -19,7 +19,7 @@ def descend(
     problem: BilevelProblem,
     start: Point,
     batches: Sequence[Any],
-    step_size: float,
+    lr: float,
     *,
     decay: float = 0.0,
     careful: bool = False,
@@ -32,7 +32,7 @@ def descend(
         problem: whose lower level is solved.
         start: α and ω̃^0; stays as it is.
         batches: T of them.
-        step_size: η.
+        lr: η.
         decay: of the variables.
         careful: take a step back that led to a larger f than that of ω̃^0, or to none, and halve η for the steps that are left.
             The T batches must be one and the same, or f would not be comparable. Costs one more evaluation of f.
@@ -56,7 +56,7 @@ def descend(
         known = first if position == 0 else None
         value = problem.lower_at(point, batch) if known is None else known[0]
         if careful and values and not bool(value <= values[0]):
-            step_size *= 0.5
+            lr *= 0.5
             with torch.no_grad():
                 torch._foreach_copy_(lower, kept)
         else:
@@ -65,9 +65,9 @@ def descend(
             kept = [tensor.detach().clone() for tensor in lower] if careful else []
         with torch.no_grad():
             if decay:
-                torch._foreach_mul_(lower, 1.0 - step_size * decay)
+                torch._foreach_mul_(lower, 1.0 - lr * decay)
             moved = [tensor for tensor, gradient in zip(lower, gradients, strict=True) if gradient is not None]
-            torch._foreach_add_(moved, [gradient for gradient in gradients if gradient is not None], alpha=-step_size)
+            torch._foreach_add_(moved, [gradient for gradient in gradients if gradient is not None], alpha=-lr)
         torch.clear_autocast_cache()  # a caller's autocast keeps casts of what has just moved
     check_lower(values, step)
     if careful:
@@ -99,20 +99,13 @@ def lower_gradients(
 
 
 def check_answer(lower: Sequence[Tensor], names: Sequence[str], steps: int, step: int) -> None:
-    """Raises if ω_T is not finite, which the values of f on the way need not show: no value is taken at ω_T.
-
-    Args:
-        lower: ω_T.
-        names: of the variables.
-        steps: T.
-        step: index of the outer step.
-    """
+    """Raises if ω_T is not finite, which the values of f on the way need not show: no value is taken at ω_T."""
     fine = torch.stack([torch.isfinite(value).all() for value in lower]).tolist()
     for name, well in zip(names, fine, strict=True):
         if not well:
             raise NonFiniteError(
                 f'the lower level\'s variable "{name}" is not finite after its {steps} steps, in step {step}: its gradient was '
-                f"not, or lower_step_size is too large. The step was not taken and nothing has changed",
+                f"not, or lower_lr is too large. The step was not taken and nothing has changed",
                 tasks=("lower",),
                 step=step,
                 what="gradient",
@@ -120,20 +113,14 @@ def check_answer(lower: Sequence[Tensor], names: Sequence[str], steps: int, step
 
 
 def check_lower(values: Sequence[Tensor], step: int, where: str = "") -> None:
-    """Raises if one of the lower level's values, one per lower step, is not finite.
-
-    Args:
-        values: of f.
-        step: index of the outer step.
-        where: they were taken, if not in one lower step after the other.
-    """
+    """Raises if one of the lower level's values, one per lower step, is not finite."""
     numbers = torch.stack([value.double() for value in values]).tolist()
     for position, number in enumerate(numbers):
         if not math.isfinite(number):
             raise NonFiniteError(
                 f"the lower level is not finite {where or f'in its step {position + 1} of {len(numbers)}'} (it is {number}), "
                 f"in step {step}; "
-                f"a smaller lower_step_size may help. The step was not taken and nothing has changed",
+                f"a smaller lower_lr may help. The step was not taken and nothing has changed",
                 tasks=("lower",),
                 step=step,
                 what="loss",

@@ -18,11 +18,6 @@ __all__ = ["OuterOptimizers"]
 class OuterOptimizers:
     """One or several torch optimizers that step together.
 
-    Args:
-        given: an optimizer or several.
-        stepped: the levels whose variables they must hold, all of them.
-        others: a level that they must not hold, as something else moves it.
-
     Raises:
         InputError: no optimizer, variables missing from all of them, held by two, or held although they must not be.
     """
@@ -73,6 +68,6 @@ class OuterOptimizers:
         return [copy.deepcopy(optimizer.state_dict()) for optimizer in self.all]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Goes on from saved states, which stay as they are."""
+        """Continues from saved states, which stay as they are."""
         for optimizer, state in zip(self.all, states, strict=True):
             optimizer.load_state_dict(copy.deepcopy(state))

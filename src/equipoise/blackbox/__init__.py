@@ -2,7 +2,7 @@
 
 Ask/tell optimizers that leave the loop to the user,
 
-    optimizer = ASMG(mean, std=1.0, samples=50, step_size=0.1)
+    optimizer = ASMG(mean, std=1.0, samples=50, lr=0.1)
     for _ in range(1000):
         X = optimizer.ask()          # [N, d]
         optimizer.tell(evaluate(X))  # [N, m]

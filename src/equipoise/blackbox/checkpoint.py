@@ -42,11 +42,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads what :func:`write_checkpoint` wrote.
-
-    Raises:
-        InputError: the file is none of these.
-    """
+    """Reads what :func:`write_checkpoint` wrote. Raises InputError: the file is none of these."""
     try:
         with shielded():
             found = read_npz(path, kinds="fiubcSUmM")

@@ -121,7 +121,7 @@ class BlackBoxPrompt:
     A query is one prompt sent to the model with the mini-batches of all tasks.
 
     Args:
-        model: a :class:`PromptModel`: :class:`Clip`, :class:`CallableModel`, or the user's own.
+        model: a :class:`PromptModel`: ``equipoise_papers.clip.Clip``, :class:`CallableModel`, or the user's own.
         tasks: m ≥ 1 of them, with the same classes.
         tokens: of the prompt.
         dim: d, entries of v.
@@ -241,7 +241,7 @@ class BlackBoxPrompt:
         return {"calls": self._calls, "queries": self.queries, "evaluation_queries": self.evaluation_queries}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes on from saved counters."""
+        """Continues from saved counters."""
         self._calls = state["calls"]
         self.queries = state["queries"]
         self.evaluation_queries = state["evaluation_queries"]

@@ -2,7 +2,7 @@
 
 A :class:`Problem` says how to build the model and its losses, where the batches come from and how the result is judged.
 A :class:`Study` trains it with every method and every seed, each run in a process of its own, and keeps one JSON file per run
-in its folder. Killed at any moment, it goes on where it was; :meth:`Study.report` turns the folder into tables and
+in its folder. Killed at any moment, it continues where it stopped; :meth:`Study.report` turns the folder into tables and
 pictures.
 
 Rooms, in the order in which a study passes through them:

@@ -10,13 +10,13 @@ from typing import Any
 from rich.console import Console
 
 from equipoise.errors import InputError
+from equipoise.progress import duration, progress
 from equipoise.study.folder import Folder
 from equipoise.study.methods import MethodLike, parse_methods
 from equipoise.study.plan import Run, parse_seeds, plan
 from equipoise.study.problem import Problem
 from equipoise.study.problems import find_problem
 from equipoise.study.processes.pool import execute
-from equipoise.study.progress import duration, progress
 from equipoise.study.results import Results
 from equipoise.study.serves import serves
 
@@ -27,8 +27,8 @@ class Study:
     """Compares methods over seeds on one problem, and remembers everything in a folder.
 
     Every method is trained once per seed, and every task alone once per seed as the baseline; each run is a process of its
-    own with one thread. What is complete in the folder is not run again, so a study that was killed goes on where it
-    was, and methods or seeds can be added later.
+    own with one thread. What is complete in the folder is not run again, so a study that was killed continues where it
+    stopped, and methods or seeds can be added later.
 
     Args:
         problem: a :class:`~equipoise.study.Problem`, or the name of a built-in one.

@@ -12,7 +12,7 @@ from equipoise.study.trainers import Stage, Trained
 
 __all__ = ["TaskWeights", "TaskWeightsInfo", "task_weights"]
 
-_OWN = {"holdout": 0.2, "learning_rate": 0.001}
+_OWN = {"holdout": 0.2, "lr": 0.001}
 """Options of every one of these methods, before the solver's own."""
 
 
@@ -24,7 +24,7 @@ class TaskWeights:
         method: name of the solver.
         holdout: which part of the *training* data is put aside for the weights; the problem's own validation and test
             splits are never used. ``None`` cuts every training batch in two instead.
-        learning_rate: of the weights.
+        lr: of the weights.
         options: of the solver.
 
     Raises:
@@ -34,7 +34,7 @@ class TaskWeights:
 
     method: str
     holdout: float | None = _OWN["holdout"]
-    learning_rate: float = _OWN["learning_rate"]
+    lr: float = _OWN["lr"]
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -43,7 +43,7 @@ class TaskWeights:
                 f"holdout must lie between 0 and 1, the part of the training data put aside, or be None, to cut every batch in "
                 f"two; got {self.holdout}"
             )
-        TaskWeighting.check(self.method, self.learning_rate, **self.options)
+        TaskWeighting.check(self.method, self.lr, **self.options)
 
     def trained(self, stage: Stage) -> Trained:
         """A run: of the problem's arguments of the step those that say how to form task gradients have no meaning here."""
@@ -56,7 +56,7 @@ class TaskWeights:
             stage.optimizer,
             self.method,
             validation=validation,
-            learning_rate=self.learning_rate,
+            lr=self.lr,
             shared=stage.shared,
             **stepping,
             **self.options,
@@ -66,12 +66,7 @@ class TaskWeights:
 
 @dataclass(frozen=True)
 class TaskWeightsInfo:
-    """An entry of the registry, as the registry of balancers has them.
-
-    Attributes:
-        weighting: the solver's entry.
-        options: all options with their defaults.
-    """
+    """An entry of the registry, as the registry of balancers has them."""
 
     weighting: WeightingInfo
     options: Mapping[str, Any]

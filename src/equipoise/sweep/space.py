@@ -31,19 +31,19 @@ _RANGES = {
     ("moco", "gamma"): (0.01, 1.0, True),
     ("sdmgrad", "lam"): (0.03, 3.0, True),
     ("dwa", "temperature"): (0.5, 10.0, True),
-    ("famo", "learning_rate"): (0.001, 0.1, True),
+    ("famo", "lr"): (0.001, 0.1, True),
     ("famo", "weight_decay"): (1e-4, 0.1, True),
-    ("uw", "learning_rate"): (1e-4, 0.1, True),
+    ("uw", "lr"): (1e-4, 0.1, True),
     # The thesis searches ρ and the step size of the lower level (section 3.7.3).
     ("forum", "rho"): (0.02, 1.0, True),
-    ("forum", "lower_step_size"): (0.005, 0.5, True),
+    ("forum", "lower_lr"): (0.005, 0.5, True),
     ("bome", "rho"): (0.1, 0.9, False),
-    ("bome", "lower_step_size"): (0.005, 0.5, True),
+    ("bome", "lower_lr"): (0.005, 0.5, True),
     ("bvfim", "barrier"): (0.05, 1.0, True),
-    ("bvfim", "lower_step_size"): (0.005, 0.5, True),
-    ("moml", "learning_rate"): (1e-4, 0.1, True),
-    ("moml", "lower_step_size"): (0.005, 0.5, True),
-    ("moco-bilevel", "learning_rate"): (1e-4, 0.1, True),
+    ("bvfim", "lower_lr"): (0.005, 0.5, True),
+    ("moml", "lr"): (1e-4, 0.1, True),
+    ("moml", "lower_lr"): (0.005, 0.5, True),
+    ("moco-bilevel", "lr"): (1e-4, 0.1, True),
     ("moco-bilevel", "gamma"): (0.01, 10.0, True),
 }
 _NOT_TUNED = ("seed", "epsilon", "steps_per_epoch", "update_every")
@@ -72,11 +72,7 @@ def swept_by_default(info: Entry, fixed: frozenset[str]) -> tuple[str, ...]:
 
 
 def default_dimension(info: Entry, option: str) -> Dimension:
-    """The range of an option for which none was given.
-
-    Raises:
-        InputError: its default says nothing about a sensible range.
-    """
+    """The range of an option for which none was given. Raises InputError: its default says nothing about a sensible range."""
     if (info.name, option) in _RANGES:
         low, high, log = _RANGES[info.name, option]
         return Range(option, low, high, log)

@@ -254,7 +254,7 @@ class COST:
         self._counters.end_epoch()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides how it goes on: counters, random state, held batches, a blend still to come, attempts."""
+        """Everything that decides how it continues: counters, random state, held batches, a blend still to come, attempts."""
         return {
             "schedule": self._counters.state_dict(),
             "probes": self._held.state_dict(),
@@ -268,7 +268,7 @@ class COST:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state.
+        """Continues from a saved state.
 
         Raises:
             InputError: it is no state of a COST.

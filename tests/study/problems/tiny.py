@@ -46,7 +46,7 @@ problem = tiny()
 
 
 def slow():
-    """Takes about half a second a run, and leaves the number of its process in the folder named by TINY_PROCESSES."""
+    """Takes about half a second per run, and leaves the number of its process in the folder named by TINY_PROCESSES."""
 
     def patient(model, batch):
         time.sleep(0.06)

@@ -20,7 +20,7 @@ def lower_level_solution(
     normalize: Callable[[Tensor], Tensor],
     *,
     steps: int,
-    step_size: float,
+    lr: float,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Takes gradient steps z ← z − β ∇_z g(W, z) by substitution; the model stays as it is.
 
@@ -30,7 +30,7 @@ def lower_level_solution(
         shares: σ(W) ``[k]`` of the tasks present, fixed.
         normalize: from losses ``[k]`` to those that g adds up.
         steps: N.
-        step_size: what ∇_z g is multiplied with.
+        lr: what ∇_z g is multiplied with.
 
     Returns:
         z_N, and the normalised losses there ``[k]``, in float64.
@@ -47,7 +47,7 @@ def lower_level_solution(
             found = torch.autograd.grad((shares * normalize(elsewhere.losses(point).double())).sum(), values, allow_unused=True)
             with torch.no_grad():
                 moved = [(value, gradient) for value, gradient in zip(values, found, strict=True) if gradient is not None]
-                torch._foreach_add_([value for value, _ in moved], [gradient for _, gradient in moved], alpha=-step_size)
+                torch._foreach_add_([value for value, _ in moved], [gradient for _, gradient in moved], alpha=-lr)
     with torch.no_grad():
         there = normalize(elsewhere.average(elsewhere.losses(point).double()))
     if not bool(torch.isfinite(there).all()):

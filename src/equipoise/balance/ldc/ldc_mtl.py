@@ -99,7 +99,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
             left out.
         features: the module (or its dotted name in the model) whose output the network looks at, averaged over samples and
             places.
-        learning_rate: of Adam on W; 1e-3, the paper's step size for both x and W.
+        lr: of Adam on W; 1e-3, the paper's step size for both x and W.
         smooth: γ of √(x² + γ) in place of |x|; 0 for |x|.
         through_features: let gradients flow from the router into the model. Left out, as the formulation has it: in the
             paper's σ(W) is constant for x.
@@ -134,7 +134,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
         *,
         initial: Sequence[float] | None = None,
         features: nn.Module | str | None = None,
-        learning_rate: float = 1e-3,
+        lr: float = 1e-3,
         smooth: float = 0.0,
         through_features: bool | None = None,
         double_loop: bool = False,
@@ -159,7 +159,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
             )
         if penalty is not None and not penalty > 0:
             raise InputError(f"penalty must be a positive number; got {penalty}")
-        for name, value in (("learning_rate", learning_rate), ("smooth", smooth), ("inner_lr", inner_lr)):
+        for name, value in (("lr", lr), ("smooth", smooth), ("inner_lr", inner_lr)):
             if not value >= 0:
                 raise InputError(f"{name} must be at least 0; got {value}")
         if inner_steps < 1:
@@ -170,7 +170,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
         self.tau = tau
         self.normalize: Normalization = normalize
         self.formulation = formulation
-        self.learning_rate = learning_rate
+        self.lr = lr
         self.smooth = smooth
         self.double_loop = double_loop
         self.inner_steps = inner_steps
@@ -185,7 +185,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
         self._router: Router | None = None
         if router == "vector":
             self._through = False
-            self._router = VectorRouter(Sigmoid() if self._released else Softmax(), float(self._released), learning_rate)
+            self._router = VectorRouter(Sigmoid() if self._released else Softmax(), float(self._released), lr)
         elif isinstance(features, nn.Module):
             self._listen(features)
         self._first = None if initial is None else torch.tensor(list(initial), dtype=torch.float64)
@@ -283,7 +283,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state.
+        """Continues from a saved state.
 
         Raises:
             InputError: the state belongs to another kind of balancer, or to one with another router.
@@ -328,7 +328,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
             shares,
             lambda losses: self._normalized(losses, entries)[0],
             steps=self.inner_steps,
-            step_size=self.inner_lr * factor,
+            lr=self.inner_lr * factor,
         )
         if self.warm_start == "model":
             self._solution = None
@@ -351,7 +351,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
         assert self._make is not None
         self._representation = Representation(module, differentiable=self._through)
         shares_of = clamped_softmax if self._released else partial(torch.softmax, dim=0)
-        self._router = NetworkRouter(self._make, shares_of, self._representation, self.learning_rate)
+        self._router = NetworkRouter(self._make, shares_of, self._representation, self.lr)
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -33,22 +33,16 @@ class Router(Protocol):
         """W and the state of what moves it."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from there."""
+        """Continues from there."""
 
 
 class VectorRouter:
-    """One number per task, moved by Adam; absent tasks keep theirs.
+    """One number per task, moved by Adam; absent tasks keep theirs."""
 
-    Args:
-        shares_of: from the numbers to shares.
-        start: the numbers at first.
-        learning_rate: of Adam.
-    """
-
-    def __init__(self, shares_of: Shares, start: float, learning_rate: float) -> None:
+    def __init__(self, shares_of: Shares, start: float, lr: float) -> None:
         self.shares_of = shares_of
         self.start = start
-        self.learning_rate = learning_rate
+        self.lr = lr
         self.outputs: Tensor | None = None
         self.moments: Tensor | None = None
         self._entries: Tensor | None = None
@@ -74,9 +68,7 @@ class VectorRouter:
         assert self.outputs is not None
         assert self.moments is not None
         assert self._entries is not None
-        self.outputs, self.moments = vector_adam(
-            self.outputs, gradient, self.moments, self._entries, learning_rate=self.learning_rate
-        )
+        self.outputs, self.moments = vector_adam(self.outputs, gradient, self.moments, self._entries, lr=self.lr)
 
     def state_dict(self) -> dict[str, Any]:
         """The numbers and Adam's state."""
@@ -86,7 +78,7 @@ class VectorRouter:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from there."""
+        """Continues from there."""
         self.outputs, self.moments = (None if state[name] is None else state[name].clone() for name in ("outputs", "moments"))
 
 
@@ -97,7 +89,7 @@ class NetworkRouter:
         make: ``make(channels, tasks)`` gives the network; called when both are known.
         shares_of: from the network's outputs ``[k]`` to shares.
         representation: where the features come from.
-        learning_rate: of Adam.
+        lr: of Adam.
     """
 
     def __init__(
@@ -105,12 +97,12 @@ class NetworkRouter:
         make: Callable[[int, int], nn.Module],
         shares_of: Callable[[Tensor], Tensor],
         representation: Representation,
-        learning_rate: float,
+        lr: float,
     ) -> None:
         self.make = make
         self.shares_of = shares_of
         self.representation = representation
-        self.learning_rate = learning_rate
+        self.lr = lr
         self.network: nn.Module | None = None
         self._optimizer: torch.optim.Adam | None = None
         self._pending: Mapping[str, Any] | None = None
@@ -172,7 +164,7 @@ class NetworkRouter:
         return {"network": network, "optimizer": _copied(self._optimizer.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from there; before the first step, as soon as the network is made."""
+        """Continues from there; before the first step, as soon as the network is made."""
         if state["network"] is None:
             self.network = self._optimizer = self._pending = None
         elif self.network is None or self._optimizer is None:
@@ -184,7 +176,7 @@ class NetworkRouter:
     def _network(self, features: Tensor, tasks: int) -> nn.Module:
         if self.network is None:
             self.network = self.make(len(features), tasks).to(features.device, features.dtype)
-            self._optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+            self._optimizer = torch.optim.Adam(self.parameters(), lr=self.lr)
             if self._pending is not None:
                 pending, self._pending = self._pending, None
                 self.load_state_dict(pending)
@@ -195,10 +187,6 @@ def mlp_router(channels: int, tasks: int) -> nn.Sequential:
     """The three-layer router of appendix A.1: channels → channels/2 → channels/4 → tasks, with ReLU between.
 
     For Cityscapes (128 → 2) these are the paper's 10,402 parameters.
-
-    Args:
-        channels: of the shared representation.
-        tasks: K.
 
     Example:
         >>> sum(parameter.numel() for parameter in mlp_router(128, 2).parameters())

@@ -48,7 +48,7 @@ class RotoGrad(OnFeatures, GramianBalancer):
     chain rule R_kᵀ g̃_k is the row G_k = ∂L_k/∂z, and along R_k exp(A) the derivative by the skew-symmetric A at 0 is that of
     −⟨A, G_kᵀV⟩ (:func:`rotation_gradients`), so that nothing is differentiated for it. R_k takes a step of an Adam of its
     own in these coordinates. Where the encoder has come to rest between conflicting tasks their gradients cancel, and there
-    is no common direction left to turn to: a ``learning_rate`` with which the rotations are there first is what helps.
+    is no common direction left to turn to: a ``lr`` with which the rotations are there first is what helps.
 
     **Norms** (section 3.1). z gets Σ_k w_k G_k with w_k = C/‖G_k‖, C = Σ_k α_k ‖G_k‖, and α_k in proportion to ‖G_k‖ over the
     norm that it had at the start, Σ_k α_k = 1. One backward pass takes that through the encoder. Heads get their own task's
@@ -66,7 +66,7 @@ class RotoGrad(OnFeatures, GramianBalancer):
     - Adam's ε is next to nothing (1e-30), so that the units of the losses do not matter;
     - steps are taken from where R_k is, in a frame that turns with it, and not in one chart at the identity;
     - the learning rate of the rotations does not decay by itself, which the paper's convergence argument asks for; set
-      ``learning_rate`` on the way.
+      ``lr`` on the way.
 
     Tasks that a batch lacks keep their rotation. It needs :class:`~equipoise.MultiTaskOptimizer`, which then takes
     gradients at the output of ``features`` by itself, and one batch per step.
@@ -75,7 +75,7 @@ class RotoGrad(OnFeatures, GramianBalancer):
         features: the module, or its dotted name in the model, whose output z all heads start from: one tensor.
         heads: task → the module, or its dotted name, that is given z as its first argument, as it is.
         rotations: made by you, for a model or loss function that calls ``rotations(z, "task")`` itself; in place of ``heads``.
-        learning_rate: of Adam on the rotations, an angle per step.
+        lr: of Adam on the rotations, an angle per step.
         size: how many of the features' channels are rotated; all if left out.
         dim: where the features have their channels; see :class:`Rotations`.
         norms: ``False`` leaves the tasks' gradients as long as they are (the paper's rotations alone; all weights 1).
@@ -108,7 +108,7 @@ class RotoGrad(OnFeatures, GramianBalancer):
         heads: Mapping[str, nn.Module | str] | None = None,
         rotations: Rotations | None = None,
         *,
-        learning_rate: float = 5e-4,
+        lr: float = 5e-4,
         size: int | None = None,
         dim: int = 1,
         norms: bool = True,
@@ -116,8 +116,8 @@ class RotoGrad(OnFeatures, GramianBalancer):
         start: Literal["identity", "random"] = "identity",
         seed: int = 0,
     ) -> None:
-        if not 0 <= learning_rate < float("inf"):
-            raise InputError(f"learning_rate must be finite and at least 0; got {learning_rate}")
+        if not 0 <= lr < float("inf"):
+            raise InputError(f"lr must be finite and at least 0; got {lr}")
         if burn_in < 0:
             raise InputError(f"burn_in must be a number of steps from 0 on; got {burn_in}")
         if rotations is not None and not isinstance(rotations, Rotations):
@@ -125,7 +125,7 @@ class RotoGrad(OnFeatures, GramianBalancer):
         if rotations is not None and heads is not None:
             raise InputError("give heads, which are then rotated for you, or rotations, which you call; not both")
         Rotations(["any"], size, dim=dim, start=start)  # refuses bad values now
-        self.learning_rate = learning_rate
+        self.lr = lr
         self.norms = norms
         self.burn_in = burn_in
         self.rotations = rotations
@@ -258,7 +258,7 @@ class RotoGrad(OnFeatures, GramianBalancer):
             slopes,
             moments,
             entries.to(matrices.device),
-            learning_rate=self.learning_rate,
+            lr=self.lr,
             epsilon=_EPSILON,
         )
         count = len(self.rotations.tasks)
@@ -282,7 +282,7 @@ class RotoGrad(OnFeatures, GramianBalancer):
         return None if self.rotations is None else self.rotations.matrices
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state.
+        """Continues from a saved state.
 
         Raises:
             InputError: the state belongs to another kind of balancer, or to rotations for other tasks or of another size.
@@ -308,7 +308,7 @@ class RotoGrad(OnFeatures, GramianBalancer):
             setattr(self, name, None if state[name] is None else state[name].clone())
 
     def __repr__(self) -> str:
-        return f"RotoGrad(learning_rate={self.learning_rate}, norms={self.norms})"
+        return f"RotoGrad(lr={self.lr}, norms={self.norms})"
 
     # -- parts
 

@@ -23,7 +23,7 @@ from equipoise.bilevel.lower import check_answer, check_lower
 from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import Point
 from equipoise.bilevel.weighting.problem import WeightProblem
-from equipoise.engine.origin import origins
+from equipoise.engine.graph import origins
 from equipoise.errors import InputError
 
 __all__ = ["LookAhead", "one_step_hypergradients"]
@@ -33,11 +33,6 @@ class LookAhead(MOML):
     """As MOML, on a :class:`WeightProblem`: moves the weights and leaves the model alone.
 
     With ``lower_steps=1`` hypergradients come from :func:`one_step_hypergradients`, otherwise by unrolling.
-
-    Args:
-        problem: of task weights.
-        optimizer: a torch optimizer that holds the free vector.
-        options: those of :class:`~equipoise.bilevel.MOML`.
     """
 
     problem: WeightProblem
@@ -49,24 +44,16 @@ class LookAhead(MOML):
         if self.lower_steps > 1:
             return super()._hypergradients(batches, upper_batch)
         return one_step_hypergradients(
-            self.problem, self._lower_start(), batches[0], upper_batch, self.lower_step_size, step=self.steps
+            self.problem, self._lower_start(), batches[0], upper_batch, self.lower_lr, step=self.steps
         )
 
 
 def one_step_hypergradients(
-    problem: WeightProblem, start: Point, batch: Any, upper_batch: Any, step_size: float, *, step: int = 0
+    problem: WeightProblem, start: Point, batch: Any, upper_batch: Any, lr: float, *, step: int = 0
 ) -> Hypergradients:
     """What :func:`~equipoise.bilevel.hypergradients` gives for one lower step, by inner products of first derivatives.
 
-    Memory: K + 1 gradients of the model.
-
-    Args:
-        problem: of task weights.
-        start: the weights' free vector and ω; stays as it is, but for the buffers.
-        batch: of training data; may lack tasks.
-        upper_batch: of validation data.
-        step_size: η.
-        step: index of the outer step, for error messages.
+    Memory: K + 1 gradients of the model. ``start`` stays as it is, but for the buffers; a batch may lack tasks.
 
     Raises:
         InputError: a loss does not depend on the model.
@@ -85,7 +72,7 @@ def one_step_hypergradients(
     with without_autocast(gradients.device):
         mixed = present.to(gradients) @ gradients
     moved = [
-        (leaf.detach() - step_size * piece.view(leaf.shape).to(leaf)).requires_grad_()
+        (leaf.detach() - lr * piece.view(leaf.shape).to(leaf)).requires_grad_()
         for leaf, piece in zip(leaves, mixed.split([leaf.numel() for leaf in leaves]), strict=True)
     ]
     check_answer(moved, problem.lower_variables.names, 1, step)
@@ -97,7 +84,7 @@ def one_step_hypergradients(
         products = torch.stack([gradients @ row for row in _rows(objectives, names, moved, "validation")])
         jacobian = -torch.outer(present, weights)  # ∂α_j/∂a_k = α_j (δ_jk − α_k)
         jacobian[torch.arange(len(positions)), positions] += present
-        rows = -step_size * products.to(jacobian) @ jacobian
+        rows = -lr * products.to(jacobian) @ jacobian
     return Hypergradients(rows, values, Point(start.upper, [value.detach() for value in moved], start.buffers), float(lower))
 
 

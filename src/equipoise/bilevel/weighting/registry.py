@@ -25,7 +25,7 @@ from equipoise.registry import Registry
 __all__ = ["REGISTRY", "WeightingInfo", "weighting", "weightings"]
 
 # The thesis' for regression on QM9; with its 0.1, for other data, lower steps on a squared error of two digits diverge.
-_STEP_SIZE = 0.01
+_LR = 0.01
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,6 @@ class WeightingInfo:
 
     def solver(self, problem: WeightProblem, free: torch.optim.Optimizer, model: torch.optim.Optimizer, **options: Any) -> Any:
         """The solver on a problem, its options checked.
-
-        Args:
-            problem: of task weights.
-            free: the torch optimizer of the free vector.
-            model: the torch optimizer of the model's parameters.
-            options: others than the defaults.
 
         Raises:
             UnknownOptionError: the method has no such option; near misses are suggested.
@@ -135,10 +129,10 @@ def _options(kind: type) -> dict[str, Any]:
 def _values(kind: type[BilevelSolver], **changed: Any) -> dict[str, Any]:
     """Options of a value-function method; what a task-weighting step decides itself is left out."""
     own = {name: value for name, value in _options(kind).items() if name not in ("start", "constraint_batches")}
-    return {"lower_steps": 5, "lower_step_size": _STEP_SIZE, "careful": True, **own, **changed}
+    return {"lower_steps": 5, "lower_lr": _LR, "careful": True, **own, **changed}
 
 
-_UNROLLED = {"lower_steps": 1, "lower_step_size": _STEP_SIZE, "memory": "plain", "batched": False}
+_UNROLLED = {"lower_steps": 1, "lower_lr": _LR, "memory": "plain", "batched": False}
 
 REGISTRY: Registry[WeightingInfo] = Registry("method of task weights")
 for _info in (

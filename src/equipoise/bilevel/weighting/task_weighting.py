@@ -64,12 +64,12 @@ class TaskWeighting:
         solver: ``"forum"``, ``"bome"``, ``"bvfim"``, ``"moml"`` or ``"moco-bilevel"``.
         validation: a loader, whose batches are drawn endlessly, one per step; its place is part of the state. Left out,
             :meth:`step` takes a validation batch as well, or cuts its only batch in two.
-        learning_rate: Adam's, of the free vector a; the thesis' is 0.001.
+        lr: Adam's, of the free vector a; the thesis' is 0.001.
         clip: clip the norm of ω's gradients to this before the optimizer steps.
         shared: a module or parameters, for :meth:`gramian`; left out, the parameters that two or more losses reach.
         scaler: not supported, and refused: no loss scale suits gradients of two levels. bfloat16 needs none.
         options: of the solver, see :func:`~equipoise.bilevel.weighting.weighting`. Among them ``lower_steps`` (T);
-            ``lower_step_size`` (η, 0.01 by default; the thesis' is 0.01 on QM9 and 0.1 elsewhere); and, for ``"forum"``,
+            ``lower_lr`` (η, 0.01 by default; the thesis' is 0.01 on QM9 and 0.1 elsewhere); and, for ``"forum"``,
             ``"bome"`` and ``"bvfim"``, ``careful`` (on by default): a lower step that made the training loss larger than at
             the start is taken back, and η halved for the rest of the T steps. Without it, lower steps that diverge are an
             error.
@@ -93,7 +93,7 @@ class TaskWeighting:
         ...     errors = (model(inputs) - targets).square().mean(0)
         ...     return {"near": errors[0], "far": errors[1]}
         >>> optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-        >>> mtl = TaskWeighting(Objective(model, losses), optimizer, "moml", learning_rate=0.01)
+        >>> mtl = TaskWeighting(Objective(model, losses), optimizer, "moml", lr=0.01)
         >>> train, held_out = [(torch.randn(16, 4), torch.randn(16, 2)) for _ in range(2)]
         >>> first = mtl.step(train, held_out)
         >>> for _ in range(50):
@@ -111,13 +111,13 @@ class TaskWeighting:
         solver: str = "forum",
         *,
         validation: Iterable[Any] | None = None,
-        learning_rate: float = 0.001,
+        lr: float = 0.001,
         clip: float | None = None,
         shared: nn.Module | Iterable[Tensor] | None = None,
         scaler: Any = None,
         **options: Any,
     ) -> None:
-        self.info = self.check(solver, learning_rate, **options)
+        self.info = self.check(solver, lr, **options)
         if scaler is not None:
             raise InputError(
                 "task weights on validation data cannot be learned with a GradScaler: the gradients of two levels have no "
@@ -135,7 +135,7 @@ class TaskWeighting:
         self.optimizer = optimizer
         self.clip = clip
         self.validation = None if validation is None else Validation(validation)
-        self.learning_rate = learning_rate
+        self.lr = lr
         self.options = dict(options)
         self.steps = 0
         self.last: StepReport | None = None
@@ -147,7 +147,7 @@ class TaskWeighting:
             self._prepare()
 
     @staticmethod
-    def check(solver: str, learning_rate: float = 0.001, **options: Any) -> WeightingInfo:
+    def check(solver: str, lr: float = 0.001, **options: Any) -> WeightingInfo:
         """Refuses what cannot be used, before there is a model; gives the method's entry in the registry.
 
         Raises:
@@ -157,8 +157,8 @@ class TaskWeighting:
         """
         info = weighting(solver)
         info.check(**options)
-        if isinstance(learning_rate, bool) or not 0 < learning_rate < float("inf"):
-            raise InputError(f"learning_rate must be positive and finite; got {learning_rate}")
+        if isinstance(lr, bool) or not 0 < lr < float("inf"):
+            raise InputError(f"lr must be positive and finite; got {lr}")
         return info
 
     @property
@@ -222,7 +222,7 @@ class TaskWeighting:
         return self._training.gramian(*batches)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides how training goes on: model, optimizers, weights, solver, the validation loader's place.
+        """Everything that decides how training continues: model, optimizers, weights, solver, the validation loader's place.
 
         torch's random state and the training data's order are not part of it; save them beside it.
         """
@@ -240,7 +240,7 @@ class TaskWeighting:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state.
+        """Continues from a saved state.
 
         Raises:
             InputError: the state is of other tasks, another method, or was saved with or without a validation loader.
@@ -287,7 +287,7 @@ class TaskWeighting:
             free = torch.zeros(len(self.objective.tasks), dtype=dtype, device=parameter.device)
             self._problem = WeightProblem(self.objective, free)
             self._free = self._learned.free = free
-            self._adam = torch.optim.Adam([free], lr=self.learning_rate)
+            self._adam = torch.optim.Adam([free], lr=self.lr)
             self._solver = self.info.solver(self._problem, self._adam, self.optimizer, **self.options)
         return self._solver
 

@@ -232,14 +232,9 @@ def evaluator(
     batched: bool = False,
     limit: float | None = None,
 ) -> Evaluator:
-    """The evaluator for what is wanted.
+    """The evaluator for what :func:`~equipoise.blackbox.minimize` is asked for.
 
-    Args:
-        function: from a point [d] to outputs [m], or, batched, from points [N, d] to outputs [N, m].
-        workers: how many at a time.
-        backend: of several workers. A late evaluation in a process is killed; one in a thread runs on, unheard.
-        batched: what ``function`` takes.
-        limit: seconds for one call; ``None`` for no limit.
+    A late evaluation in a process is killed; one in a thread runs on, unheard.
 
     Raises:
         InputError: an argument that cannot be used.

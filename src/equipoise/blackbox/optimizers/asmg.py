@@ -47,7 +47,7 @@ class ASMG(Optimizer):
         mean: μ_0 [d].
         std: the square root of diag(Σ_0), one number or [d].
         samples: N.
-        step_size: β; a number, or a function of the iteration t = 0, 1, … .
+        lr: β; a number, or a function of the iteration t = 0, 1, … .
         weights: ``"adaptive"`` for (4.10), ``"equal"`` for ASMG-EW, or fixed ones [m], non-negative and of sum 1.
         momentum: γ_t in [0, 1]; a function of t, or a number. 1/(t + 1) if left out. Before the first iteration λ is equal.
         shaping: ``"standardize"`` or ``"mean"``, see above.
@@ -79,7 +79,7 @@ class ASMG(Optimizer):
         *,
         std: object = 1.0,
         samples: int = 50,
-        step_size: float | Callable[[int], float] = 0.1,
+        lr: float | Callable[[int], float] = 0.1,
         weights: Literal["adaptive", "equal"] | Any = "adaptive",
         momentum: float | Callable[[int], float] | None = None,
         shaping: Literal["standardize", "mean"] = "standardize",
@@ -96,10 +96,10 @@ class ASMG(Optimizer):
         self._adaptive = isinstance(weights, str) and weights == "adaptive"
         self._shaping = shaping
         self._extra = int(shaping == "mean")
-        self._step_size = step_size
+        self._lr = lr
         self._momentum = momentum
-        if not callable(step_size):
-            check_positive(step_size, "step_size")
+        if not callable(lr):
+            check_positive(lr, "lr")
         if momentum is not None and not callable(momentum):
             _share(momentum)
         self._lambda: Array | None = None
@@ -145,8 +145,8 @@ class ASMG(Optimizer):
         mixed = self._mix(before, slope, curvature)
         aggregate = centered @ mixed
         spread = float(aggregate.std()) if self._shaping == "standardize" else 1.0
-        step = float(self._step_size(self.iterations)) if callable(self._step_size) else float(self._step_size)
-        check_positive(step, "step_size")
+        step = float(self._lr(self.iterations)) if callable(self._lr) else float(self._lr)
+        check_positive(step, "lr")
         if spread > 0.0:
             mean = self._mean - step / spread * (self._std * (slope @ mixed))
             growth = np.clip(1.0 + 2.0 * step / spread * (curvature @ mixed), _LEAST, _MOST)

@@ -211,7 +211,7 @@ class Optimizer(ABC):
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state, with the same bits as if nothing had happened in between.
+        """Continues from a saved state, with the same bits as if nothing had happened in between.
 
         Raises:
             InputError: the state is that of another kind of optimizer, dimension or number of samples.

@@ -120,7 +120,7 @@ class CMAES(Optimizer):
         return super().state_dict() | {"strategy": packed(self._strategy), "parts": packed.arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state; see :meth:`Optimizer.load_state_dict`."""
+        """Continues from a saved state; see :meth:`Optimizer.load_state_dict`."""
         normals = _Normals(np.random.default_rng(0))
         twin = self._made(normals)
         # After one iteration it has every part that pycma makes late.

@@ -157,7 +157,7 @@ class AlternatingUpdate(MOML):
         balancer: Balancer | str | Any = None,
     ) -> None:
         # One lower batch per step; the step size is the optimizer's.
-        super().__init__(problem, optimizer, lower_steps=1, lower_step_size=1.0, balancer=balancer)
+        super().__init__(problem, optimizer, lower_steps=1, lower_lr=1.0, balancer=balancer)
 
     def _hypergradients(self, batches: list[Any], upper_batch: Any) -> Hypergradients:
         here = self.problem.here()

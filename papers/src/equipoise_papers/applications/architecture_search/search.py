@@ -120,14 +120,14 @@ def search(
     of_logits = torch.optim.Adam([logits], settings.logits_lr)
     made: BilevelSolver
     if solver == "moml":
-        made = MOML(posed, of_logits, lower_steps=settings.lower_steps, lower_step_size=settings.lower_lr)
+        made = MOML(posed, of_logits, lower_steps=settings.lower_steps, lower_lr=settings.lower_lr)
     elif solver == "forum":
         of_weights = torch.optim.SGD(network.parameters(), settings.weights_lr)
         made = FORUM(
             posed,
             [of_logits, of_weights],
             lower_steps=settings.lower_steps,
-            lower_step_size=settings.lower_lr,
+            lower_lr=settings.lower_lr,
             rho=settings.rho,
         )
     else:

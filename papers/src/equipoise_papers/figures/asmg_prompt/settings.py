@@ -13,12 +13,12 @@ __all__ = ["GRIDS", "ASMGPromptSettings"]
 # As many for each method; of those without a step size, the first standard deviation. The middle one is the thesis' (for BES,
 # the whole grid is).
 GRIDS: dict[str, tuple[dict[str, Any], ...]] = {
-    "asmg": tuple({"step_size": value} for value in (0.25, 0.5, 1.0)),
-    "asmg-ew": tuple({"step_size": value} for value in (0.25, 0.5, 1.0)),
+    "asmg": tuple({"lr": value} for value in (0.25, 0.5, 1.0)),
+    "asmg-ew": tuple({"lr": value} for value in (0.25, 0.5, 1.0)),
     "cma-es": tuple({"std": value} for value in (0.3, 1.0, 3.0)),
     "mmes": tuple({"std": value} for value in (0.3, 1.0, 3.0)),
-    "es": tuple({"step_size": value} for value in (0.001, 0.01, 0.1)),
-    "bes": tuple({"step_size": value} for value in (0.5, 0.1, 0.01)),
+    "es": tuple({"lr": value} for value in (0.001, 0.01, 0.1)),
+    "bes": tuple({"lr": value} for value in (0.5, 0.1, 0.01)),
 }
 
 

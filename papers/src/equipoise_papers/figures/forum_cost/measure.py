@@ -65,12 +65,12 @@ def measured(method: str, lower_steps: int, layers: int, batch_size: int, repeat
     model = CleaningNet(TASKS, further=layers).to(device)
     weights, problem, batches = cleaning_problem(model, _SAMPLES, batch_size, device)
     solver: BilevelSolver
-    options = {"lower_steps": lower_steps, "lower_step_size": 0.01}
+    options = {"lower_steps": lower_steps, "lower_lr": 0.01}
     upper = torch.optim.SGD(weights.values(), 10.0)
     if method == "forum":
         solver = FORUM(problem, [upper, torch.optim.SGD(model.parameters(), 0.01)], **options)  # type: ignore[arg-type]
     elif method == "moco":
-        solver = MoCoBilevel(problem, upper, **options)  # type: ignore[arg-type]
+        solver = MoCoBilevel(problem, upper, **options)
     else:
         memory = "checkpointed" if method == "moml-checkpointed" else "plain"
         solver = MOML(problem, upper, memory=memory, **options)  # type: ignore[arg-type]

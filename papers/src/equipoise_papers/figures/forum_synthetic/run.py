@@ -118,7 +118,7 @@ def _one(method: str, start: tuple[float, tuple[float, float]], settings: ForumS
 def _solver(method: str, at: Synthetic, settings: ForumSyntheticSettings) -> BilevelSolver:
     options: dict[str, Any] = {
         "lower_steps": settings.lower_steps,
-        "lower_step_size": settings.lower_lr,
+        "lower_lr": settings.lower_lr,
         "start": settings.start,
     }
     if method == "forum":

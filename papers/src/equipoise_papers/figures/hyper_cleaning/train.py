@@ -219,7 +219,7 @@ def _solver(
 ) -> BilevelSolver:
     options: dict[str, Any] = {
         "lower_steps": settings.lower_steps,
-        "lower_step_size": settings.lower_lr,
+        "lower_lr": settings.lower_lr,
         "start": settings.start,
     }
     of_weights = torch.optim.SGD(weights.values(), settings.weights_lr)

@@ -16,7 +16,7 @@ MTAN_LINE: Mapping[str, str] = {
     "SI": "si",
     "RLW": "rlw",
     "DWA": "dwa",
-    "UW": "uw:learning_rate=0.025",
+    "UW": "uw:lr=0.025",
     "MGDA": "mgda",
     "GradDrop": "graddrop",
     "PCGrad": "pcgrad",
@@ -54,14 +54,14 @@ LIBMTL: Mapping[str, str] = {
 _PAPER = {"formulation": "paper", "guard": False, "scaling": "none", "lr": 0.01, "budget": None, "per_epoch": 1}
 
 
-def bilevel(lower_step_size: float) -> dict[str, str]:
+def bilevel(lower_lr: float) -> dict[str, str]:
     """The thesis' bilevel methods, the task weights being the upper level's variables (section 3.7.2).
 
     Args:
-        lower_step_size: η, 0.01 for QM9 and 0.1 for other data sets.
+        lower_lr: η, 0.01 for QM9 and 0.1 for other data sets.
     """
-    unrolled = f"lower_steps=1,lower_step_size={lower_step_size}"
-    iterated = f"lower_steps=5,lower_step_size={lower_step_size}"
+    unrolled = f"lower_steps=1,lower_lr={lower_lr}"
+    iterated = f"lower_steps=5,lower_lr={lower_lr}"
     return {
         "BVFIM": f"bvfim:{iterated}",
         "BOME": f"bome:{iterated}",
@@ -84,9 +84,9 @@ def cost(balancer: str = "fairgrad", **options: object) -> str:
     return f"cost({','.join(f'{name}={value}' for name, value in merged.items())})+{balancer}"
 
 
-def ldc(penalty: float, learning_rate: float, **options: object) -> str:
+def ldc(penalty: float, lr: float, **options: object) -> str:
     """LDC-MTL with λ as in the paper's tables, which is that of its released code."""
-    merged = {"penalty": penalty, "formulation": "released", "learning_rate": learning_rate, **options}
+    merged = {"penalty": penalty, "formulation": "released", "lr": lr, **options}
     return f"ldc-mtl:{','.join(f'{name}={value}' for name, value in merged.items())}"
 
 

@@ -23,10 +23,10 @@ from equipoise_papers.reproduce.runs_part import RunsPart
 __all__ = ["RECIPES", "PromptPart"]
 
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "asmg": {"step_size": 0.5},
-    "asmg-ew": {"step_size": 0.5},
-    "es": {"step_size": 0.01},
-    "bes": {"step_size": 0.01},
+    "asmg": {"lr": 0.5},
+    "asmg-ew": {"lr": 0.5},
+    "es": {"lr": 0.01},
+    "bes": {"lr": 0.01},
     "cma-es": {},
     "mmes": {},
 }
@@ -120,7 +120,7 @@ def _part(kind: str, name: str) -> PromptPart:
         hyper(
             iterations="200, in each a mini-batch of 64 images per task",
             population=_SAMPLES[kind],
-            step_size="0.5 for ASMG and ASMG-EW, 0.01 for ES and BES",
+            learning_rate="0.5 for ASMG and ASMG-EW, 0.01 for ES and BES",
             initial="μ = 0, Σ = I",
             reported="after the last iteration",
         ),
