@@ -9,7 +9,7 @@ PYTEST_WORKERS ?= 2
 help:
 	@echo "make study   compare balancing methods on handwritten digits; prints the table and the report's place"
 	@echo "make test    lint, types, tests, examples in docstrings and Markdown, of the library and of papers/"
-	@echo "make tables  writes the lists of methods and recipes in README, guides and __init__.py anew, from their registries"
+	@echo "make tables  rewrites the lists of methods and recipes in README, guides and __init__.py from their registries"
 	@echo "make bench   the speed benchmarks, side by side with other libraries (about ten minutes)"
 	@echo "make clean   removes .venv and caches"
 

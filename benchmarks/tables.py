@@ -1,27 +1,10 @@
-"""Markdown tables, columns aligned so that they also read well on a terminal."""
+"""What benchmarks report: Markdown tables, and numbers in words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from equipoise.markdown import table
 
 __all__ = ["duration", "small", "table", "times"]
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column is aligned left, the others right."""
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return "| " + " | ".join(padded) + " |"
-
-    rule = (
-        "|" + "|".join(("-" * (width + 1) + ":") if place else ("-" * (width + 2)) for place, width in enumerate(widths)) + "|"
-    )
-    return "\n".join([line(head), rule, *map(line, rows)])
 
 
 def duration(seconds: float) -> str:

@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from equipoise import markdown
 from equipoise.balance.registry import MethodInfo, methods
 from equipoise.errors import InputError
 
@@ -66,8 +67,8 @@ def table(kind: str) -> str:
     if kind not in KINDS:
         raise InputError(f'there is no table of methods "{kind}"; there are {", ".join(KINDS)}')
     columns = KINDS[kind]
-    rows = [list(columns), ["---"] * len(columns), *([cell(info) for cell in columns.values()] for info in _own())]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    rows = [[cell(info) for cell in columns.values()] for info in _own()]
+    return markdown.table(list(columns), rows, len(columns), aligned=False) + "\n"
 
 
 def source(kind: str) -> str:

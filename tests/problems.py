@@ -23,7 +23,7 @@ SAMPLING = [info.name for info in eq.methods() if issubclass(info.cls, DoubleSam
 
 
 class Heads(nn.Module):
-    """A shared encoder and one linear head a task."""
+    """A shared encoder and one linear head per task."""
 
     def __init__(self, tasks: int = 3, *, inputs: int = 6, width: int = 8, dropout: float = 0.0, norm: bool = False) -> None:
         super().__init__()

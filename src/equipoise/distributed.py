@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from equipoise.engine.reach import Reach
+from equipoise.engine.shared import Reach
 
 __all__ = ["Processes"]
 

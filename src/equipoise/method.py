@@ -67,9 +67,12 @@ class _Options(Mapping[str, Any]):
         return repr(self._values)
 
     @property
-    def key(self) -> frozenset[tuple[str, str]]:
+    def key(self) -> frozenset[tuple[str, object]]:
         """What equal options have in common, in whatever order they were given."""
-        return frozenset((name, written_value(value)) for name, value in self._values.items())
+        # As text, for 1, 1.0 and True are equal and yet different options.
+        return frozenset(
+            (name, value if isinstance(value, Nested) else written_value(value)) for name, value in self._values.items()
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,7 +65,7 @@ class Quadratic:
 
 
 def small_network(seed: int = 0, dropout: float = 0.0) -> tuple[Tensor, nn.Module, BilevelProblem, Tensor]:
-    """A weight a training sample, two objectives on validation data, a batch-normalised network below."""
+    """One weight per training sample, two objectives on validation data, a batch-normalised network below."""
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(12, 5, generator=generator, dtype=DOUBLE)
     targets = torch.randn(12, 2, generator=generator, dtype=DOUBLE)

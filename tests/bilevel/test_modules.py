@@ -143,7 +143,7 @@ def test_sharing_the_first_gradient_changes_nothing(kind: type[BilevelSolver], d
     assert_same_state(first, second)
     assert_same_state(state, other)
     assert_same_state(report, other_report)
-    # One evaluation less a step; with dropout, one more in the first, which finds out about it.
+    # One evaluation less per step; with dropout, one more in the first, which finds out about it.
     assert calls - other_calls == (1 if dropout else -3)
 
 

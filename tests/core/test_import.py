@@ -6,6 +6,7 @@ import json
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from docs.tables import filled
@@ -53,11 +54,15 @@ def test_the_top_level_has_what_is_typed_in_a_loop() -> None:
 
 @pytest.mark.parametrize("module", ["equipoise", "equipoise.balance"])
 def test_type_checkers_know_every_balancer(module: str) -> None:
-    from pathlib import Path
-
     text = Path(sys.modules[module].__file__ or "").read_text(encoding="utf-8")
     assert "# methods: classes" in text
     assert filled(text) == text, "write the lists again: make tables"
+
+
+def test_type_checkers_know_every_room() -> None:
+    text = Path(eq.__file__ or "").read_text(encoding="utf-8")
+    rooms = {room.name for room in pkgutil.iter_modules(eq.__path__) if room.ispkg}
+    assert {room for room in rooms if f"from equipoise import {room} as {room}\n" not in text} == set()
 
 
 def test_rooms_and_names() -> None:

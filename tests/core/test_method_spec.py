@@ -130,6 +130,7 @@ def test_it_is_a_value() -> None:
     assert one != MethodSpec("cagrad", {"c": 0.2}, one.teleport)
     assert one != one.balancer
     assert one.balancer.teleport is None
+    assert MethodSpec.parse("a:b=c(d=1,e=2)") == MethodSpec.parse("a:b=c(e=2,d=1)")
     assert MethodSpec("a", {"b": 1}) != MethodSpec("a", {"b": True})  # equal numbers, another option
     assert one != "cagrad"
     for again in (copy.deepcopy(one), pickle.loads(pickle.dumps(one)), dataclasses.replace(one)):

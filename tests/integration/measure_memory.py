@@ -1,4 +1,4 @@
-"""Prints the peak of tensor memory of training in bytes, a line a method: ``python measure_memory.py plain METHOD …``.
+"""Prints the peak of tensor memory of training in bytes, one line per method: ``python measure_memory.py plain METHOD …``.
 
 The profiler tells of every allocation and release of a tensor's memory, so the peak is exact, whatever the allocator does.
 """

@@ -1,4 +1,4 @@
-"""Several micro-batches a step are as one batch."""
+"""Several micro-batches per step are as one batch."""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ import pytest
 from tests.study.timeless import timeless_records
 
 from equipoise.errors import EquipoiseError, InputError
+from equipoise.progress import progress
 from equipoise.study import Results, Study, find_problem, parse_method
 from equipoise.study.folder import Folder
 from equipoise.study.plan import Run
 from equipoise.study.processes.pool import execute
-from equipoise.study.progress import progress
 from equipoise.study.records import describe
 
 
@@ -111,7 +111,7 @@ def test_from_a_script_without_a_guard(tiny_path, tmp_path):
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "methods ls mine failures 0\n"
-    # Off a terminal: a line a run, the last of which has no time left.
+    # Off a terminal: one line per run, the last of which has no time left.
     lines = done.stderr.splitlines()
     assert "4 runs of 3 epochs; 4 to do, 2 at a time" in lines[0]
     assert [line.startswith(f"[{number}/4] ") for number, line in enumerate(lines[1:5], 1)] == [True] * 4

@@ -1,46 +1,11 @@
-"""Results as plain text: a Markdown table, and numbers over several seeds."""
+"""Numbers over several seeds, as text."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 
-from equipoise.errors import InputError
-
-__all__ = ["mean_and_spread", "table"]
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Lays out a Markdown table with aligned columns.
-
-    Args:
-        head: titles of the columns.
-        rows: cells, as many per row as there are titles.
-        left: how many of the first columns are aligned to the left; the others are to the right.
-
-    Raises:
-        InputError: a row with another number of cells.
-
-    Example:
-        >>> print(table(["method", "loss"], [["ls", "1.5"], ["mgda", "12.0"]]))
-        | method | loss |
-        | :----- | ---: |
-        | ls     |  1.5 |
-        | mgda   | 12.0 |
-    """
-    for row in rows:
-        if len(row) != len(head):
-            raise InputError(f"a row of the table has {len(row)} cells; its head has {len(head)}: {', '.join(head)}")
-    widths = [max(3, *(len(line[column]) for line in [head, *rows])) for column in range(len(head))]
-
-    def laid(cells: Sequence[str]) -> str:
-        both = enumerate(zip(cells, widths, strict=True))
-        return (
-            "| " + " | ".join(cell.ljust(width) if place < left else cell.rjust(width) for place, (cell, width) in both) + " |"
-        )
-
-    rule = [":" + "-" * (width - 1) if place < left else "-" * (width - 1) + ":" for place, width in enumerate(widths)]
-    return "\n".join([laid(head), laid(rule), *map(laid, rows)])
+__all__ = ["mean_and_spread"]
 
 
 def mean_and_spread(values: Sequence[float], digits: int = 1) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from equipoise.cli import main
 from equipoise.errors import InputError
-from equipoise_papers.tables import table
+from equipoise.markdown import table
 
 
 def test_few_shot(capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,7 +98,7 @@ def test_hyper_cleaning_goes_on_with_the_runs_that_are_missing(tmp_path: Path, c
     assert "| MOML " in capsys.readouterr().out
     assert (tmp_path / "runs" / "noisy-0.json").stat().st_mtime_ns == first
     assert main([*command, "--methods", "noisy", "--lower-steps", "2"]) != 0
-    assert "another lower_steps (1, now 2)" in capsys.readouterr().err
+    assert "lower_steps 1 there, 2 now" in capsys.readouterr().err
 
 
 def test_the_thesis_setting_reads_idx_files(tmp_path: Path) -> None:

@@ -39,11 +39,7 @@ class PerTask:
             raise InputError(f"{option} must be finite{floor}; got {self.given}")
 
     def of_present(self, observation: Observation) -> list[float]:
-        """The numbers of the tasks present.
-
-        Raises:
-            InputError: the numbers are not those of the tasks.
-        """
+        """The numbers of the tasks present. Raises InputError: the numbers are not those of the tasks."""
         if isinstance(self.given, float):
             return [self.given] * len(observation.present)
         if isinstance(self.given, dict):

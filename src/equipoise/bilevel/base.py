@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Required, TypedDict, get_args
 
 import torch
 from torch import Tensor
@@ -16,9 +16,24 @@ from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.bilevel.report import BilevelReport
 from equipoise.errors import InputError, NonFiniteError
 
-__all__ = ["BilevelSolver", "Start", "check_upper"]
+__all__ = ["BilevelSolver", "LowerLevel", "Start", "check_upper"]
 
 Start = Literal["warm", "cold"]
+
+
+class LowerLevel(TypedDict, total=False):
+    """How a solver solves the lower level: what every solver's constructor takes beside arguments of its own.
+
+    Attributes:
+        lower_steps: T, gradient steps on the lower level in every outer step.
+        lower_lr: their step size η.
+        start: whether the lower level's steps start ``"warm"``, from the present ω, as they do if this is left out, or
+            ``"cold"``, from the ω that the solver was made with.
+    """
+
+    lower_steps: Required[int]
+    lower_lr: Required[float]
+    start: Start
 
 
 class BilevelSolver(ABC):
@@ -32,10 +47,9 @@ class BilevelSolver(ABC):
     Args:
         problem: what is solved.
         optimizer: a torch optimizer, or several, for the outer update.
-        lower_steps: T, gradient steps on the lower level in every outer step.
-        lower_lr: their step size η.
-        start: whether the lower level's steps start ``"warm"``, from the present ω, or ``"cold"``, from the ω that the solver
-            was made with.
+        lower_steps: see :class:`LowerLevel`, as the two others.
+        lower_lr: η.
+        start: of the lower level's steps.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -203,11 +217,7 @@ class BilevelSolver(ABC):
 
 
 def check_upper(values: Sequence[Tensor], names: Sequence[str], step: int) -> Tensor:
-    """The upper objectives' values ``[m]``, detached.
-
-    Raises:
-        NonFiniteError: one of them is not finite; names it.
-    """
+    """The upper objectives' values ``[m]``, detached. Raises NonFiniteError: one of them is not finite; names it."""
     stacked = torch.stack([value.detach() for value in values])
     for name, number in zip(names, stacked.tolist(), strict=True):
         if not math.isfinite(number):

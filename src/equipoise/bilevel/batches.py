@@ -11,11 +11,7 @@ __all__ = ["endless", "take"]
 
 
 def take(batches: Iterable[Any] | None, count: int) -> list[Any]:
-    """The next ``count`` batches; of an iterator they are used up, a list starts again each time.
-
-    Args:
-        batches: an iterator, an iterable, or ``None`` for functions that need no data.
-        count: how many.
+    """The next ``count`` batches; of an iterator they are used up, a list starts again each time, ``None`` stands for no data.
 
     Raises:
         InputError: there are not so many, or it cannot be iterated over.

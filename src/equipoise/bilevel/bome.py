@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from equipoise.bilevel.base import Start
 from equipoise.bilevel.problem import BilevelProblem
-from equipoise.bilevel.value_function import Combination, ValueFunctionSolver
+from equipoise.bilevel.value_function import Combination, ValueFunction, ValueFunctionSolver
 from equipoise.errors import InputError
 
 __all__ = ["BOME"]
@@ -28,12 +27,10 @@ class BOME(ValueFunctionSolver):
     Args:
         problem: what is solved; its objectives are averaged.
         optimizer: a torch optimizer, or several, that hold α and ω.
-        lower_steps: T.
-        lower_lr: their step size.
         rho: the paper's η, how fast the constraint is to fall.
         barrier: what φ is measured in.
-        start: ω̃^0: ``"warm"``, the present ω, or ``"cold"``, the first one.
-        constraint_batches: over how many of the step's last lower batches q̃ is taken.
+        lower: ``lower_steps``, ``lower_lr``, ``start`` and ``constraint_batches``, see
+            :class:`~equipoise.bilevel.value_function.ValueFunction`.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -46,21 +43,11 @@ class BOME(ValueFunctionSolver):
         problem: BilevelProblem,
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         *,
-        lower_steps: int,
-        lower_lr: float,
         rho: float = 0.5,
         barrier: Barrier = "gradient",
-        start: Start = "warm",
-        constraint_batches: int = 1,
+        **lower: Unpack[ValueFunction],
     ) -> None:
-        super().__init__(
-            problem,
-            optimizer,
-            lower_steps=lower_steps,
-            lower_lr=lower_lr,
-            start=start,
-            constraint_batches=constraint_batches,
-        )
+        super().__init__(problem, optimizer, **lower)
         if not 0 <= rho < float("inf"):
             raise InputError(f"rho must be finite and at least 0; got {rho}")
         if barrier not in get_args(Barrier):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.bilevel.base import Start
 from equipoise.bilevel.problem import BilevelProblem
-from equipoise.bilevel.value_function import Combination, ValueFunctionSolver
+from equipoise.bilevel.value_function import Combination, ValueFunction, ValueFunctionSolver
 from equipoise.errors import InputError
 
 __all__ = ["BVFIM"]
@@ -33,14 +33,12 @@ class BVFIM(ValueFunctionSolver):
     Args:
         problem: what is solved; its objectives are averaged.
         optimizer: a torch optimizer, or several, that hold α and ω.
-        lower_steps: T, on the regularised lower level.
-        lower_lr: their step size.
         barrier: τ of the first step.
         regularization: θ of the first step.
         margin: μ of the first step.
         decay: what the three are divided by from one step to the next, at least 1.
-        start: of the lower steps: ``"warm"``, the present ω, or ``"cold"``, the first one.
-        constraint_batches: over how many of the step's last lower batches the constraint is taken.
+        lower: ``lower_steps``, ``lower_lr``, ``start`` and ``constraint_batches``, see
+            :class:`~equipoise.bilevel.value_function.ValueFunction`; the lower level is the regularised one.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -53,23 +51,13 @@ class BVFIM(ValueFunctionSolver):
         problem: BilevelProblem,
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         *,
-        lower_steps: int,
-        lower_lr: float,
         barrier: float = 0.1,
         regularization: float = 0.001,
         margin: float = 0.1,
         decay: float = 1.001,
-        start: Start = "warm",
-        constraint_batches: int = 1,
+        **lower: Unpack[ValueFunction],
     ) -> None:
-        super().__init__(
-            problem,
-            optimizer,
-            lower_steps=lower_steps,
-            lower_lr=lower_lr,
-            start=start,
-            constraint_batches=constraint_batches,
-        )
+        super().__init__(problem, optimizer, **lower)
         for name, value in (("barrier", barrier), ("margin", margin)):
             if not 0 < value < float("inf"):
                 raise InputError(f"{name} must be positive and finite; got {value}")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from equipoise.bilevel.base import Start
 from equipoise.bilevel.problem import BilevelProblem
-from equipoise.bilevel.value_function import Combination, ValueFunctionSolver
+from equipoise.bilevel.value_function import Combination, ValueFunction, ValueFunctionSolver
 from equipoise.errors import InputError
 from equipoise.solvers import constrained_descent, constraint_multiplier
 
@@ -32,12 +31,10 @@ class FORUM(ValueFunctionSolver):
     Args:
         problem: what is solved.
         optimizer: a torch optimizer, or several, that hold α and ω. Plain ``SGD`` at step size μ is the paper's.
-        lower_steps: T.
-        lower_lr: η.
         rho: ρ ≥ 0; how fast the constraint is to fall.
         averaging: the exponent of β_k; 0 for no averaging. The paper's is 3/4.
-        start: ω̃^0: ``"warm"``, the present ω, or ``"cold"``, the first one.
-        constraint_batches: over how many of the step's last lower batches q̃ is taken.
+        lower: ``lower_steps``, ``lower_lr``, ``start`` and ``constraint_batches``, see
+            :class:`~equipoise.bilevel.value_function.ValueFunction`.
         normalize: scale every ∇F_i to length 1 first, as released code does.
 
     Raises:
@@ -64,22 +61,12 @@ class FORUM(ValueFunctionSolver):
         problem: BilevelProblem,
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         *,
-        lower_steps: int,
-        lower_lr: float,
         rho: float = 0.5,
         averaging: float = 0.75,
-        start: Start = "warm",
-        constraint_batches: int = 1,
         normalize: bool = False,
+        **lower: Unpack[ValueFunction],
     ) -> None:
-        super().__init__(
-            problem,
-            optimizer,
-            lower_steps=lower_steps,
-            lower_lr=lower_lr,
-            start=start,
-            constraint_batches=constraint_batches,
-        )
+        super().__init__(problem, optimizer, **lower)
         for name, value in (("rho", rho), ("averaging", averaging)):
             if not 0 <= value < float("inf"):
                 raise InputError(f"{name} must be finite and at least 0; got {value}")

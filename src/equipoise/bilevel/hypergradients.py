@@ -20,7 +20,7 @@ from torch import Tensor
 from equipoise.bilevel.base import check_upper
 from equipoise.bilevel.lower import check_answer, check_lower, lower_gradients
 from equipoise.bilevel.problem import BilevelProblem, Point
-from equipoise.engine.origin import origins
+from equipoise.engine.graph import origins
 from equipoise.errors import InputError
 from equipoise.randomness import RandomState
 

@@ -99,14 +99,7 @@ def lower_gradients(
 
 
 def check_answer(lower: Sequence[Tensor], names: Sequence[str], steps: int, step: int) -> None:
-    """Raises if ω_T is not finite, which the values of f on the way need not show: no value is taken at ω_T.
-
-    Args:
-        lower: ω_T.
-        names: of the variables.
-        steps: T.
-        step: index of the outer step.
-    """
+    """Raises if ω_T is not finite, which the values of f on the way need not show: no value is taken at ω_T."""
     fine = torch.stack([torch.isfinite(value).all() for value in lower]).tolist()
     for name, well in zip(names, fine, strict=True):
         if not well:
@@ -120,13 +113,7 @@ def check_answer(lower: Sequence[Tensor], names: Sequence[str], steps: int, step
 
 
 def check_lower(values: Sequence[Tensor], step: int, where: str = "") -> None:
-    """Raises if one of the lower level's values, one per lower step, is not finite.
-
-    Args:
-        values: of f.
-        step: index of the outer step.
-        where: they were taken, if not in one lower step after the other.
-    """
+    """Raises if one of the lower level's values, one per lower step, is not finite."""
     numbers = torch.stack([value.double() for value in values]).tolist()
     for position, number in enumerate(numbers):
         if not math.isfinite(number):

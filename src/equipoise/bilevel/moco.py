@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from equipoise.balance import MoCo
-from equipoise.bilevel.base import Start
-from equipoise.bilevel.hypergradients import Memory
 from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import BilevelProblem
 
@@ -26,12 +25,7 @@ class MoCoBilevel(MOML):
     Args:
         problem: what is solved.
         optimizer: a torch optimizer, or several, that hold α (and no ω).
-        lower_steps: T.
-        lower_lr: their step size.
-        start: of the lower steps: ``"warm"`` or ``"cold"``.
-        memory: ``"plain"`` or ``"checkpointed"``.
-        batched: differentiate all objectives at once with ``vmap``.
-        options: β, γ, ρ and the others of :class:`equipoise.MoCo`.
+        options: β, γ, ρ and the others of :class:`equipoise.MoCo`; and those of :class:`MOML` but for its balancer.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -41,21 +35,7 @@ class MoCoBilevel(MOML):
         self,
         problem: BilevelProblem,
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
-        *,
-        lower_steps: int,
-        lower_lr: float,
-        start: Start = "warm",
-        memory: Memory = "plain",
-        batched: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(
-            problem,
-            optimizer,
-            lower_steps=lower_steps,
-            lower_lr=lower_lr,
-            balancer=MoCo(**options),
-            start=start,
-            memory=memory,
-            batched=batched,
-        )
+        own = {name: options.pop(name) for name in inspect.signature(MoCo).parameters if name in options}
+        super().__init__(problem, optimizer, balancer=MoCo(**own), **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, Unpack, get_args
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from equipoise.balance import MGDA, Balancer, Observation
 from equipoise.balance.coerce import as_balancer
 from equipoise.balance.double_sampling import DoubleSampling
 from equipoise.balance.mixins import OnFeatures, PullsHeads
-from equipoise.bilevel.base import BilevelSolver, Start
+from equipoise.bilevel.base import BilevelSolver, LowerLevel
 from equipoise.bilevel.hypergradients import Hypergradients, Memory, hypergradients
 from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.bilevel.report import BilevelReport
@@ -37,14 +37,12 @@ class MOML(BilevelSolver):
     Args:
         problem: what is solved.
         optimizer: a torch optimizer, or several, that hold α (and no ω).
-        lower_steps: T.
-        lower_lr: their step size, the paper's μ.
         balancer: combines the hypergradients: any balancer that looks at losses, the Gramian or gradients, or the name of one.
-        start: of the lower steps: ``"warm"``, the present ω, or ``"cold"``, the first one.
         memory: ``"plain"`` or ``"checkpointed"``, see :mod:`equipoise.bilevel.hypergradients`.
         batched: differentiate all objectives at once with ``vmap``.
         keeps_lower: leave ω, and the modules' buffers, as they are: the lower steps are a look ahead, and something else
             moves ω.
+        lower: ``lower_steps``, ``lower_lr`` (the paper's μ) and ``start``, see :class:`~equipoise.bilevel.base.LowerLevel`.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -70,15 +68,13 @@ class MOML(BilevelSolver):
         problem: BilevelProblem,
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         *,
-        lower_steps: int,
-        lower_lr: float,
         balancer: Balancer | str | Any = None,
-        start: Start = "warm",
         memory: Memory = "plain",
         batched: bool = False,
         keeps_lower: bool = False,
+        **lower: Unpack[LowerLevel],
     ) -> None:
-        super().__init__(problem, optimizer, lower_steps=lower_steps, lower_lr=lower_lr, start=start)
+        super().__init__(problem, optimizer, **lower)
         if memory not in get_args(Memory):
             raise InputError(f'memory must be "plain" or "checkpointed"; got "{memory}"')
         self.balancer = MGDA() if balancer is None else as_balancer(balancer)

@@ -18,11 +18,6 @@ __all__ = ["OuterOptimizers"]
 class OuterOptimizers:
     """One or several torch optimizers that step together.
 
-    Args:
-        given: an optimizer or several.
-        stepped: the levels whose variables they must hold, all of them.
-        others: a level that they must not hold, as something else moves it.
-
     Raises:
         InputError: no optimizer, variables missing from all of them, held by two, or held although they must not be.
     """

@@ -10,36 +10,41 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.bilevel.base import BilevelSolver, Start, check_upper
+from equipoise.bilevel.base import BilevelSolver, LowerLevel, check_upper
 from equipoise.bilevel.lower import check_lower, descend
 from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.bilevel.report import BilevelReport
 from equipoise.engine.gradients import TaskGradients
 from equipoise.errors import InputError, NonFiniteError
 
-__all__ = ["Combination", "ValueFunctionSolver"]
+__all__ = ["Combination", "ValueFunction", "ValueFunctionSolver"]
 
 
 First: TypeAlias = tuple[Tensor, Sequence[Tensor | None]]
 
 
 class Combination(NamedTuple):
-    """How the gradients are combined in a step.
-
-    Attributes:
-        weights: λ of the rows of the upper level.
-        multiplier: ν of the constraint's gradient.
-    """
+    """How the gradients are combined in a step."""
 
     weights: NDArray[np.float64]
     multiplier: float
+
+
+class ValueFunction(LowerLevel, total=False):
+    """What every value-function method takes: :class:`~equipoise.bilevel.base.LowerLevel` and one more.
+
+    Attributes:
+        constraint_batches: over how many of the step's last lower batches q̃ is taken; 1 if left out.
+    """
+
+    constraint_batches: int
 
 
 class ValueFunctionSolver(BilevelSolver):
@@ -64,12 +69,11 @@ class ValueFunctionSolver(BilevelSolver):
         problem: BilevelProblem,
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         *,
-        lower_steps: int,
-        lower_lr: float,
-        start: Start = "warm",
         constraint_batches: int = 1,
+        **lower: Unpack[LowerLevel],
     ) -> None:
-        super().__init__(problem, optimizer, lower_steps=lower_steps, lower_lr=lower_lr, start=start)
+        super().__init__(problem, optimizer, **lower)
+        lower_steps = self.lower_steps
         whole = isinstance(constraint_batches, int) and not isinstance(constraint_batches, bool)
         if not whole or not 1 <= constraint_batches <= lower_steps:
             raise InputError(

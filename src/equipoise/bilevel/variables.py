@@ -24,11 +24,6 @@ class LevelVariables:
         level: ``"upper"`` or ``"lower"``, for error messages.
         source: a module (its parameters that require gradients are the variables), a mapping name → tensor, or one tensor.
 
-    Attributes:
-        names: of the variables, in order.
-        tensors: the variables themselves, which solvers change in place.
-        module: the module, if the source is one.
-
     Raises:
         InputError: nothing to move, or something that is no real leaf tensor.
     """

@@ -41,11 +41,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads what :func:`write_checkpoint` wrote.
-
-    Raises:
-        InputError: the file is none of these.
-    """
+    """Reads what :func:`write_checkpoint` wrote. Raises InputError: the file is none of these."""
     try:
         with np.load(path, allow_pickle=False) as file:
             state = _unpacked(json.loads(str(file["__state__"])), file)

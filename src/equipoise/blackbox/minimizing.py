@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -20,9 +20,10 @@ from equipoise.blackbox.arrays import Array, read_vector
 from equipoise.blackbox.checkpoint import check_storable, read_checkpoint, write_checkpoint
 from equipoise.blackbox.evaluation import Failures, evaluator
 from equipoise.blackbox.optimizers import Optimizer, make_optimizer
-from equipoise.errors import EquipoiseError, InputError, require
+from equipoise.errors import EquipoiseError, InputError
+from equipoise.progress import bar
 
-__all__ = ["IterationReport", "Result", "bar", "minimize", "worded"]
+__all__ = ["IterationReport", "Result", "minimize", "worded"]
 
 _DEPTH = 5  # of functions that hold functions
 
@@ -139,22 +140,8 @@ class Result:
     optimizer: Optimizer = field(repr=False)
 
 
-@contextmanager
-def bar(wanted: bool) -> Iterator[Callable[[float, str], None]]:
-    """Gives a function that takes the share done (0 to 1) and a line of text.
-
-    Raises:
-        MissingExtraError: a bar is wanted and rich is not installed.
-    """
-    if not wanted:
-        yield lambda share, text: None
-        return
-    progress = require("rich.progress", "blackbox")
-    console = require("rich.console", "blackbox").Console(stderr=True)
-    columns = (progress.BarColumn(bar_width=30), progress.TextColumn("{task.description}"), progress.TimeRemainingColumn())
-    with progress.Progress(*columns, console=console) as shown:
-        task = shown.add_task("", total=1.0)
-        yield lambda share, text: shown.update(task, completed=share, description=text)
+def _silent(done: float, wanted: float, text: str) -> None:
+    """Shows nothing."""
 
 
 _GIVE_UP = 20  # iterations in a row without one evaluation that did not fail
@@ -281,7 +268,7 @@ def minimize(
     stopped = ""
     unsuccessful = 0
     with (
-        bar(progress) as shown,
+        bar(extra="blackbox") if progress else nullcontext(_silent) as show,
         evaluator(f, workers=workers, backend=backend, batched=batched, limit=evaluation_seconds) as evaluate,
     ):
         try:
@@ -321,7 +308,7 @@ def minimize(
                     optimizer,
                     failures,
                 )
-                shown(_share(at, iterations, evaluations, seconds), _line(at, history[-1]))
+                show(_share(at, iterations, evaluations, seconds), 1.0, _line(at, history[-1]))
                 if callback is not None and callback(at) is True:
                     stopped = "callback"
                 if optimizer.iterations % checkpoint_every == 0:

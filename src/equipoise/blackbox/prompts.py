@@ -121,7 +121,7 @@ class BlackBoxPrompt:
     A query is one prompt sent to the model with the mini-batches of all tasks.
 
     Args:
-        model: a :class:`PromptModel`: :class:`~equipoise.blackbox.prompts.Clip`, :class:`CallableModel`, or the user's own.
+        model: a :class:`PromptModel`: ``equipoise_papers.clip.Clip``, :class:`CallableModel`, or the user's own.
         tasks: m ≥ 1 of them, with the same classes.
         tokens: of the prompt.
         dim: d, entries of v.

@@ -183,15 +183,7 @@ def mnist_loaders(
 def fashion_mnist_loaders(
     root: str | Path, batch_size: int = 128, *, validation: float = 1 / 6, seed: int = 0, split_seed: int = 0
 ) -> Loaders:
-    """Loaders for training, validation and test; everything as for :func:`mnist_loaders`.
-
-    Args:
-        root: Fashion-MNIST's folder, see :class:`MNIST`.
-        batch_size: images per batch.
-        validation: fraction of the training images to keep back; 0 for none.
-        seed: of the training order.
-        split_seed: of the choice of what is kept back.
-    """
+    """Loaders for training, validation and test; everything as for :func:`mnist_loaders`."""
     return _loaders(FashionMNIST, root, batch_size, validation, seed, split_seed)
 
 

@@ -15,19 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.engine.gramian import gramian
-from equipoise.engine.graph import divide_leaves, leaves, leaves_of_all
-from equipoise.engine.origin import origins
+from equipoise.engine.graph import divide_leaves, leaves, leaves_of_all, origins
 from equipoise.errors import InputError
 
 __all__ = ["FeatureGradients", "Recorder"]
 
 
 class Recorder:
-    """Keeps what a module gives while losses are evaluated.
-
-    Args:
-        module: the part of the model whose output all tasks start from.
-    """
+    """Keeps what a module gives while losses are evaluated."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -66,9 +61,6 @@ class FeatureGradients:
 
     Args:
         module: the part of the model whose output all tasks start from. It must run exactly once in an evaluation.
-
-    Attributes:
-        recorder: records the module's output; to be on while the losses are evaluated.
     """
 
     def __init__(self, module: nn.Module) -> None:

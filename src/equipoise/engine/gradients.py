@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from equipoise.engine.gramian import gramian
-from equipoise.engine.origin import origin, origins
+from equipoise.engine.graph import origin, origins
 from equipoise.errors import InputError
 
 __all__ = ["TaskGradients"]
@@ -31,10 +31,6 @@ class TaskGradients:
         rows: ``[K, P]``, with padding between the parameters.
         reached: for each parameter, whether any task's gradient arrived there in the last recording.
         sparse: for each parameter, whether a gradient that arrived there was sparse.
-
-    Args:
-        parameters: the shared parameters; leaf tensors on one device that require grad.
-        tasks: how many rows, K.
 
     Raises:
         InputError: no parameters, or parameters on several devices.

@@ -1,16 +1,35 @@
-"""Reading the autograd graph: which leaf tensors a loss reaches, and so which parameters are shared."""
+"""Reading the autograd graph: where differentiating a loss starts, which leaf tensors it reaches, and so what is shared."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from equipoise.engine.origin import origin
+__all__ = ["divide", "divide_leaves", "hides_leaves", "is_compiled", "leaves", "leaves_of_all", "origin", "origins"]
 
-__all__ = ["divide", "divide_leaves", "hides_leaves", "is_compiled", "leaves", "leaves_of_all"]
+
+def origin(loss: Tensor) -> Tensor | GradientEdge:
+    """The loss itself, or, for an entry of ``torch.stack(losses)``, the scalar that was stacked.
+
+    Differentiating an entry of a stack walks all stacked losses, all but one with zeros. That is wasted work, and it hides
+    which parameters belong to one task alone: the graph says that every entry reaches them all.
+    """
+    node = loss.grad_fn
+    if node is None or node.name() != "UnbindBackward0":
+        return loss
+    stack = node.next_functions[0][0]
+    if stack is None or stack.name() != "StackBackward0":
+        return loss
+    entry, output = stack.next_functions[loss.output_nr]
+    return loss if entry is None else GradientEdge(entry, output)
+
+
+def origins(losses: Iterable[Tensor]) -> list[Tensor]:
+    """The origins of several losses, typed as ``torch.autograd`` wants them: its signatures admit no mixture, its code does."""
+    return cast(list[Tensor], [origin(loss) for loss in losses])
 
 
 def leaves(loss: Tensor, stop: Iterable[Any] = ()) -> list[Tensor]:
@@ -37,9 +56,6 @@ def divide(losses: Sequence[Tensor]) -> tuple[list[Tensor], list[list[Tensor]]]:
 
     Each node is visited twice at most, however many losses there are: what lies below the first node that two losses have
     in common is shared as a whole.
-
-    Args:
-        losses: the ends of the graphs, all of them alive.
 
     Returns:
         The leaves that two or more losses reach, and for each loss those that it alone reaches.

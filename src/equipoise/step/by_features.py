@@ -24,12 +24,7 @@ __all__ = ["ByFeatures"]
 
 
 class ByFeatures:
-    """Balances the gradients of the features and takes the result through the encoder.
-
-    Args:
-        context: tasks and parameters.
-        module: gives the features.
-    """
+    """Balances the gradients of the features and takes the result through the encoder."""
 
     def __init__(self, context: Context, module: nn.Module) -> None:
         self.context = context

@@ -30,14 +30,6 @@ def decide_weights(
 ) -> Tensor:
     """The balancer's weights ``[k]``, checked.
 
-    Args:
-        context: tasks and processes.
-        turn: the step.
-        present: positions of the tasks present.
-        losses: theirs, if they are known.
-        gramian: of their gradients, if it was formed.
-        crossing: what the further batches gave, if there are any.
-
     Raises:
         InputError: the answer is not one weight for each task present.
         NonFiniteError: a loss or a weight is not finite.

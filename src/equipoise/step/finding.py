@@ -8,7 +8,7 @@ from torch import Tensor
 
 from equipoise.compiled import not_compiled
 from equipoise.engine.graph import is_compiled
-from equipoise.engine.reach import Reach
+from equipoise.engine.shared import Reach
 from equipoise.errors import InputError
 from equipoise.step.context import Context
 from equipoise.step.source import Source

@@ -14,8 +14,7 @@ from equipoise.balance.mixins import Pull, PullsHeads
 from equipoise.compiled import not_compiled
 from equipoise.engine.features import Recorder
 from equipoise.engine.gradients import TaskGradients
-from equipoise.engine.graph import is_compiled
-from equipoise.engine.origin import origins
+from equipoise.engine.graph import is_compiled, origins
 from equipoise.errors import InputError
 from equipoise.step.context import Context, Turn
 from equipoise.step.seen import SeenLosses
@@ -32,11 +31,6 @@ class Pulling:
     are there already, their graph is kept; otherwise each micro-batch is evaluated a second time, from the same random
     state, so that callables and micro-batches need the memory of one graph. As φ_i is reached by task i alone, tasks with
     the same direction are differentiated together: ∂⟨Σ_i g_i, u⟩/∂φ_k is ∂⟨g_k, u⟩/∂φ_k.
-
-    Args:
-        context: tasks and parameters.
-        turn: the step, whose losses have not been evaluated yet.
-        balancer: that of the step.
     """
 
     def __init__(self, context: Context, turn: Turn, balancer: PullsHeads) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from equipoise.autocast import without_autocast
 from equipoise.engine.gradients import TaskGradients
-from equipoise.engine.origin import origins
+from equipoise.engine.graph import origins
 from equipoise.step.checking import check_losses, looks_early
 from equipoise.step.context import Context, Turn
 from equipoise.step.seen import SeenLosses
@@ -21,7 +21,7 @@ __all__ = ["Buffer", "Filling", "kept_grads", "select", "task_seed", "unscaled"]
 
 
 class Buffer:
-    """The engine of a training run, made anew where the shared parameters or the number of tasks have changed."""
+    """The engine of a training run, made again where the shared parameters or the number of tasks have changed."""
 
     def __init__(self) -> None:
         self.engine: TaskGradients | None = None

@@ -29,11 +29,7 @@ __all__ = ["Folder"]
 
 
 class Folder(RunStore):
-    """A study's folder.
-
-    Args:
-        path: where it is, or will be.
-    """
+    """A study's folder."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path, "study.json", what="study", schema=SCHEMA)
@@ -62,12 +58,6 @@ class Folder(RunStore):
 
     def claim_for(self, problem: Problem, methods: Sequence[Method], seeds: Sequence[int], settings: dict[str, Any]) -> None:
         """Makes the folder this study's, or checks that it is: methods and seeds may be added, nothing may be changed.
-
-        Args:
-            problem: what is trained.
-            methods: those asked for now; the folder remembers all that ever were.
-            seeds: those asked for now.
-            settings: everything else that has to stay as it was, such as the number of epochs.
 
         Raises:
             InputError: the folder holds another study (the message says what differs), or something else altogether.

@@ -48,14 +48,7 @@ class Points:
             self.scales.setdefault(task, abs(loss) or 1.0)
 
     def add(self, step: int, epoch: int, losses: Mapping[str, float], gramian: Array) -> None:
-        """Offers a point.
-
-        Args:
-            step: index of the step, counted from 0.
-            epoch: counted from 1.
-            losses: of the k tasks present, all of which have been seen.
-            gramian: inner products of their gradients ``[k, k]``; with fewer than two tasks there is no conflict to show.
-        """
+        """Offers a point: losses and Gramian of the tasks present. With fewer than two there is no conflict to show."""
         if len(losses) < 2:
             return
         if self._offered % self._stride == 0:

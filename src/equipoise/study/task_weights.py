@@ -66,12 +66,7 @@ class TaskWeights:
 
 @dataclass(frozen=True)
 class TaskWeightsInfo:
-    """An entry of the registry, as the registry of balancers has them.
-
-    Attributes:
-        weighting: the solver's entry.
-        options: all options with their defaults.
-    """
+    """An entry of the registry, as the registry of balancers has them."""
 
     weighting: WeightingInfo
     options: Mapping[str, Any]

@@ -40,17 +40,7 @@ class Trainer(Protocol):
 
 
 class Stage(NamedTuple):
-    """What there is before a method comes in.
-
-    Attributes:
-        problem: what is trained.
-        model: a fresh model.
-        losses: its losses.
-        tasks: in order.
-        optimizer: the torch optimizer.
-        loader: the training data.
-        seed: of the run.
-    """
+    """What there is before a method comes in."""
 
     problem: Problem
     model: nn.Module
@@ -61,11 +51,7 @@ class Stage(NamedTuple):
     seed: int
 
     def objective(self, batches: Iterable[Any] | None = None) -> Objective:
-        """The model with its losses.
-
-        Args:
-            batches: a loader for methods that look at further batches.
-        """
+        """The model with its losses."""
         return Objective(self.model, self.losses, tasks=self.tasks, batches=batches)
 
     @property
@@ -96,7 +82,7 @@ class RunRecipe(Protocol):
     """Makes a run with a trainer of its own, such as :class:`~equipoise.study.task_weights.TaskWeights`."""
 
     def trained(self, stage: Stage) -> Trained:
-        """What a run trains with, and on which batches."""
+        """What a run trains with: a recipe's own choice, or the balancer on all of the training data. ``made`` is fresh."""
 
 
 Made: TypeAlias = Balancer | nn.Module | RunRecipe

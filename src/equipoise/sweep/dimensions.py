@@ -19,15 +19,7 @@ _FORM = "write low:high, low:high:log, or choices such as 1|2|4"
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``, both included.
-
-    Attributes:
-        name: of the option.
-        low: smallest value.
-        high: largest value.
-        log: whether equal ratios count as equal distances.
-        whole: whether only whole numbers are meant.
-    """
+    """Numbers from ``low`` to ``high``, both included."""
 
     name: str
     low: float

@@ -29,12 +29,7 @@ _FREE = ("sampler", "pruner", "budget", "confirm", "front", "compare", "seeds")
 
 
 class TrialFolder(Folder):
-    """Runs of trials; several processes write here at a time, each with a place of its own for what is under way.
-
-    Args:
-        path: where it is.
-        owner: names this process.
-    """
+    """Runs of trials; several processes write here at a time, each with a place of its own for what is under way."""
 
     def __init__(self, path: Path, owner: str) -> None:
         super().__init__(path)
@@ -51,11 +46,7 @@ class TrialFolder(Folder):
 
 
 class SweepFolder(RunStore):
-    """A sweep's folder.
-
-    Args:
-        path: where it is, or will be.
-    """
+    """A sweep's folder."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path, "sweep.json", what="sweep", schema=SCHEMA)

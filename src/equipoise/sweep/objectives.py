@@ -48,12 +48,7 @@ class SweepObjective:
         return "Δm (%) ↓" if self.name == DELTA_M else self.metrics[0].heading
 
     def value(self, values: Mapping[str, float | None], baseline: Mapping[str, float]) -> float:
-        """The objective's value; ``nan`` if a metric has none.
-
-        Args:
-            values: metric → value of the trial.
-            baseline: metric → value of single-task training, on the same split.
-        """
+        """The objective's value; ``nan`` if a metric has none."""
         numbers = {name: math.nan if value is None else float(value) for name, value in values.items()}
         if self.name == DELTA_M:
             return delta_m(numbers, baseline, self.metrics)
@@ -61,11 +56,7 @@ class SweepObjective:
 
 
 def find_metric(name: str, metrics: Sequence[Metric]) -> Metric:
-    """A metric by its name or label.
-
-    Raises:
-        InputError: there is none; near misses are suggested.
-    """
+    """A metric by its name or label. Raises InputError: there is none; near misses are suggested."""
     for metric in metrics:
         if name.strip() in (metric.name, metric.label):
             return metric
@@ -77,11 +68,7 @@ def find_metric(name: str, metrics: Sequence[Metric]) -> Metric:
 
 
 def parse_objectives(given: str | Sequence[str], metrics: Sequence[Metric]) -> tuple[SweepObjective, ...]:
-    """Reads ``"delta_m"``, one metric, or several: ``"left accuracy,sum error"``.
-
-    Args:
-        given: names or labels of metrics, or ``delta_m``.
-        metrics: those of the problem.
+    """Reads ``"delta_m"``, one metric of the problem, or several: ``"left accuracy,sum error"``.
 
     Raises:
         InputError: none, one twice, or one that the problem does not have.

@@ -48,15 +48,7 @@ class Table:
 
 @dataclass(frozen=True)
 class SweepContent:
-    """The report in words and numbers.
-
-    Attributes:
-        title: of the report.
-        lead: sentences on the outcome.
-        tables: methods first, then the confirmed trials.
-        failures: name of what failed → its file.
-        facts: name → value, about how the numbers came about.
-    """
+    """The report in words and numbers."""
 
     title: str
     lead: tuple[str, ...]
@@ -372,9 +364,6 @@ _PICTURES = (
 
 def write_report(outcome: Outcome) -> tuple[Path, Path]:
     """Writes the report into the sweep's folder.
-
-    Args:
-        outcome: of a sweep's folder.
 
     Returns:
         Paths of ``report.md`` and of ``report.html``, which holds its picture and needs no other file.

@@ -23,12 +23,7 @@ def make_sampler(name: str, *, seed: int, asked: int, budget: int) -> BaseSample
 
     Optuna's samplers keep nothing but their random generator; all else they read from the trials. So the generator is made
     from the sweep's seed and the number of trials so far: a sweep that was killed asks for what it would have asked for.
-
-    Args:
-        name: one of :data:`SAMPLERS`.
-        seed: the sweep's.
-        asked: trials asked for so far.
-        budget: trials in all; a third of them, at most 10, are drawn at random before a model is used.
+    A third of the budget, at most 10 trials, is drawn at random before a model is used.
 
     Raises:
         InputError: there is no such sampler.
@@ -54,10 +49,6 @@ def make_sampler(name: str, *, seed: int, asked: int, budget: int) -> BaseSample
 
 def make_pruner(name: str, *, epochs: int) -> BasePruner:
     """A pruner: ends a trial early that does worse than others did after as many epochs.
-
-    Args:
-        name: one of :data:`PRUNERS`.
-        epochs: of a whole trial.
 
     Raises:
         InputError: there is no such pruner.

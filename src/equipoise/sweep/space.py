@@ -72,11 +72,7 @@ def swept_by_default(info: Entry, fixed: frozenset[str]) -> tuple[str, ...]:
 
 
 def default_dimension(info: Entry, option: str) -> Dimension:
-    """The range of an option for which none was given.
-
-    Raises:
-        InputError: its default says nothing about a sensible range.
-    """
+    """The range of an option for which none was given. Raises InputError: its default says nothing about a sensible range."""
     if (info.name, option) in _RANGES:
         low, high, log = _RANGES[info.name, option]
         return Range(option, low, high, log)

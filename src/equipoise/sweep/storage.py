@@ -41,11 +41,7 @@ def _mend(path: Path) -> None:
 
 
 class Owners:
-    """Who takes part in a sweep: one file per process, locked while it lives. A context manager for this process.
-
-    Args:
-        folder: where the files lie.
-    """
+    """Who takes part in a sweep: one file per process, locked while it lives. A context manager for this process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from equipoise.errors import EquipoiseError, InputError
 from equipoise.metrics import Metric
+from equipoise.progress import duration, progress
 from equipoise.store import locked
 from equipoise.study.folder import Folder
 from equipoise.study.methods import Method, MethodLike, parse_methods
@@ -21,7 +22,6 @@ from equipoise.study.plan import Run, key_of, parse_seeds, plan
 from equipoise.study.problem import Problem
 from equipoise.study.problems import find_problem
 from equipoise.study.processes.pool import execute
-from equipoise.study.progress import duration, progress
 from equipoise.sweep.folder import SweepFolder
 from equipoise.sweep.front import select
 from equipoise.sweep.objectives import drop, find_metric, parse_objectives

@@ -13,17 +13,18 @@ import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 
+from equipoise.progress import Progress, progress
 from equipoise.store import locked
 from equipoise.study.plan import Run
 from equipoise.study.problem import Problem
 from equipoise.study.processes.pool import Event, Pool
-from equipoise.study.progress import Progress, progress
 from equipoise.sweep.folder import SweepFolder, TrialFolder
 from equipoise.sweep.objectives import SweepObjective
 from equipoise.sweep.samplers import make_pruner, make_sampler
@@ -36,60 +37,29 @@ _OWNER, _LABEL, _AGAIN, _WHY = "owner", "label", "again", "why"
 _PATIENCE = 0.3  # seconds between two looks at what other processes do
 
 
+@dataclass(frozen=True)
 class TrialSearch:
-    """Carries a budget of trials out.
+    """Carries a budget of trials out: those that are there already and those of other processes count.
 
-    Args:
-        problem: what is trained.
-        space: what is searched.
-        objectives: what trials are judged by.
-        folder: of the sweep.
-        epochs: passes over the training data per trial.
-        seed: of all trials, and of the sampler.
-        budget: trials in all, those that are there already and those of other processes included.
-        sampler: see :data:`~equipoise.sweep.samplers.SAMPLERS`.
-        pruner: see :data:`~equipoise.sweep.samplers.PRUNERS`.
-        jobs: trials at a time in this process.
-        start: how processes are started.
-        console: where progress is shown.
+    Arguments are those of :class:`~equipoise.sweep.Sweep`.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        space: Space,
-        objectives: Sequence[SweepObjective],
-        folder: SweepFolder,
-        *,
-        epochs: int,
-        seed: int,
-        budget: int,
-        sampler: str,
-        pruner: str,
-        jobs: int,
-        start: str,
-        console: Console,
-    ) -> None:
-        self.problem = problem
-        self.space = space
-        self.objectives = tuple(objectives)
-        self.folder = folder
-        self.epochs = epochs
-        self.seed = seed
-        self.budget = budget
-        self.sampler = sampler
-        self.pruner = pruner
-        self.jobs = jobs
-        self.start = start
-        self.console = console
-        self._distributions = space.distributions()
+    problem: Problem
+    space: Space
+    objectives: tuple[SweepObjective, ...]
+    folder: SweepFolder
+    _: KW_ONLY
+    epochs: int
+    seed: int
+    budget: int
+    sampler: str
+    pruner: str
+    jobs: int
+    start: str
+    console: Console
 
     def run(self, baseline: Mapping[str, float]) -> None:
-        """Searches until the budget is used up, by this process or others.
-
-        Args:
-            baseline: metric → value of single-task training on the validation split.
-        """
+        """Searches until the budget is used up, by this process or others."""
         with _quiet(), Owners(self.folder.owners) as owners:
             runs = TrialFolder(self.folder.trials, owners.own)
             runs.work.mkdir(parents=True)
@@ -174,7 +144,7 @@ class TrialSearch:
             # Without those that were done again, so that an interruption changes nothing of what is drawn next.
             asked = counted(trials) - waiting
             study.sampler = make_sampler(self.sampler, seed=self.seed, asked=asked, budget=self.budget)
-            trial = study.ask(self._distributions)
+            trial = study.ask(self.space.distributions())
             trial.set_user_attr(_OWNER, owners.own)
             method = self.space.method(trial.params)
             trial.set_user_attr(_LABEL, method.label)

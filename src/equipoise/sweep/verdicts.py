@@ -44,10 +44,7 @@ class Verdict:
         return self.mean and 0 < len(self.seeds) == self.common
 
     def words(self, name: str) -> str:
-        """One phrase.
-
-        Args:
-            name: what :attr:`by` is called.
+        """One phrase; ``name`` is what :attr:`by` is called.
 
         Example:
             >>> Verdict("a", True, (0, 2), 3, ()).words("#4")
@@ -65,10 +62,6 @@ class Verdict:
 
 def judge(method: Points, trials: Mapping[str, Points]) -> Verdict:
     """Compares one method with all confirmed trials.
-
-    Args:
-        method: its points.
-        trials: label → points of a confirmed trial.
 
     Example:
         >>> judge({0: (2, 2), 1: (3, 3)}, {"a": {0: (1, 1), 1: (2, 3)}, "b": {0: (5, 0), 1: (5, 0)}}).dominated

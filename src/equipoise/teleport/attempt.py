@@ -71,12 +71,6 @@ class TeleportAttempt:
     def make(self, mtl: MultiTaskOptimizer, trigger: Trigger, seed: int, epoch: int) -> Landing:
         """Makes the attempt; the parameters are at θ + Δθ afterwards, or to the bit where they were.
 
-        Args:
-            mtl: the training under way, just after a step.
-            trigger: what asked for it; its measure judges the landing.
-            seed: of all random numbers of this attempt.
-            epoch: for the report.
-
         Raises:
             InputError: nothing to adapt, or probe batches that do not fit.
         """

@@ -35,11 +35,7 @@ def check_number(name: str, value: Any, what: str, *, positive: bool = True) -> 
 
 
 def check_switch(name: str, value: Any) -> None:
-    """Refuses what is neither ``True`` nor ``False``.
-
-    Raises:
-        InputError: with the option's name and what was given.
-    """
+    """Refuses what is neither ``True`` nor ``False``. Raises InputError: with the option's name and what was given."""
     if not isinstance(value, bool):
         raise InputError(f"{name} must be True or False; got {value!r}")
 

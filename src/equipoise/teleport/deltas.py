@@ -72,12 +72,7 @@ class DenseDifference(Difference):
 
 
 class Adaptation:
-    """Deltas of several parameters, being trained.
-
-    Args:
-        parameters: by name; those that have a difference.
-        differences: one for each, by name.
-    """
+    """Deltas of several parameters, being trained."""
 
     def __init__(self, parameters: Mapping[str, Tensor], differences: Mapping[str, Difference]) -> None:
         self._parameters = {name: parameters[name].detach() for name in differences}
@@ -427,10 +422,7 @@ DeltaLike: TypeAlias = "str | Delta"
 
 
 def as_delta(delta: DeltaLike) -> Delta:
-    """Reads a delta.
-
-    Args:
-        delta: a delta, or the name of one, which is then made with its defaults.
+    """Reads a delta, or the name of one, which is then made with its defaults.
 
     Raises:
         InputError: neither of these, or an unknown name.

@@ -248,10 +248,7 @@ FormulationLike: TypeAlias = "str | Formulation"
 
 
 def as_formulation(formulation: FormulationLike) -> Formulation:
-    """Reads a formulation.
-
-    Args:
-        formulation: a formulation, or the name of one, which is then made with its defaults.
+    """Reads a formulation, or the name of one, which is then made with its defaults.
 
     Raises:
         InputError: neither of these, or an unknown name.

@@ -137,9 +137,6 @@ HistoryLike: TypeAlias = "str | History"
 def as_history(history: HistoryLike) -> History:
     """Reads a history policy.
 
-    Args:
-        history: a policy, or the name of one.
-
     Raises:
         InputError: neither of these, or an unknown name.
 

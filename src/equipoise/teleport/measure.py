@@ -32,9 +32,6 @@ class LossSizes:
     """What losses are divided by, so that γ and a tolerance mean the same for large and for small ones.
 
     Remembers the largest loss of each task.
-
-    Args:
-        relative: whether losses are divided at all; sizes are 1 where not.
     """
 
     def __init__(self, relative: bool) -> None:
@@ -73,13 +70,7 @@ class LossSizes:
 
 
 class JointLosses:
-    """Means of task losses over the processes that train together, so that all of them see the same numbers.
-
-    Args:
-        tasks: all tasks.
-        processes: those that train together.
-        device: where messages between them lie.
-    """
+    """Means of task losses over the processes that train together, so that all of them see the same numbers."""
 
     def __init__(self, tasks: Tasks, processes: Processes, device: torch.device) -> None:
         self.tasks = tasks
@@ -149,13 +140,7 @@ def evaluated(objective: Objective, batch: Any, random_state: RandomState) -> di
 
 
 def look(mtl: MultiTaskOptimizer, batches: Sequence[Any], joint: JointLosses) -> View:
-    """Losses and Gramian at the model's present parameters.
-
-    Args:
-        mtl: whose objective and whose way to a Gramian are used.
-        batches: one or several.
-        joint: averages losses over processes.
-    """
+    """Losses and Gramian at the model's present parameters."""
     seen = [joint.means([evaluated(mtl.objective, batch, mtl.objective.random_state())]) for batch in batches]
     torch.clear_autocast_cache()
     present = np.stack([counts for _, counts in seen]).clip(max=1.0)

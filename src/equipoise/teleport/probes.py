@@ -56,11 +56,7 @@ class Probes:
 
 
 class HeldBatches:
-    """Holds a few batches, as :class:`Probes` says.
-
-    Args:
-        probes: which, and how many.
-    """
+    """Holds a few batches, as :class:`Probes` says."""
 
     def __init__(self, probes: Probes) -> None:
         self._source = probes.probe

@@ -68,9 +68,6 @@ class Counters:
 
     Cost is counted in evaluations of the model's losses, a backward pass for two: unlike seconds, that is the same in every
     run and on every process.
-
-    Args:
-        schedule: what the user allows.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -87,12 +84,7 @@ class Counters:
         self.trained += cost
 
     def due(self, step: int, expected: float) -> bool:
-        """Whether an attempt is allowed after this step.
-
-        Args:
-            step: index of the step just taken.
-            expected: what the attempt would cost.
-        """
+        """Whether an attempt is allowed after this step."""
         schedule = self.schedule
         return (
             schedule.start <= self.epoch

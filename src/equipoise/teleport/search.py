@@ -55,7 +55,7 @@ class _Probe:
 
 @dataclass(frozen=True)
 class Search:
-    """The inner optimization: what is sought at the other point, and how.
+    """The inner optimisation: what is sought at the other point, and how.
 
     Args:
         formulation: what is sought: ``"pareto"`` (no loss may rise, the neglected tasks' are to fall), ``"paper"`` (eq. 7 to

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from equipoise.errors import InputError
+from equipoise.markdown import table as laid_out
 from equipoise_papers.published import Check, check, published_tables
 from equipoise_papers.reproduce.cost import in_words
 from equipoise_papers.reproduce.plan import total_hours
@@ -35,7 +36,7 @@ def _recipes() -> Iterable[Sequence[str]]:
             _runs(recipe),
             span,
             in_words(total_hours(recipe)),
-            "; ".join(_escaped(obstacle) for obstacle in _short(recipe)) or "–",
+            "; ".join(_short(recipe)) or "–",
         )
 
 
@@ -70,7 +71,7 @@ def _choices() -> Iterable[Sequence[str]]:
             for choice in part.open_choices:
                 grouped.setdefault(choice, []).append(recipe.name)
     for choice, names in grouped.items():
-        yield ", ".join(f"`{name}`" for name in dict.fromkeys(names)), _escaped(choice)
+        yield ", ".join(f"`{name}`" for name in dict.fromkeys(names)), choice
 
 
 def _data() -> Iterable[Sequence[str]]:
@@ -119,7 +120,7 @@ def table(kind: str) -> str:
     if kind not in KINDS:
         raise InputError(f'there is no table of recipes "{kind}"; there are {", ".join(KINDS)}')
     head, *rows = KINDS[kind]()
-    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))
+    return laid_out(head, rows, left=len(head), aligned=False) + "\n"
 
 
 def filled(page: str) -> str:
@@ -132,11 +133,7 @@ def filled(page: str) -> str:
 
 
 def _words(hyperparameters: Mapping[str, str]) -> str:
-    return _escaped("; ".join(f"{name}: {value}" for name, value in hyperparameters.items()))
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
+    return "; ".join(f"{name}: {value}" for name, value in hyperparameters.items())
 
 
 def _main(files: Sequence[str]) -> None:

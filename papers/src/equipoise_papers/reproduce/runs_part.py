@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from equipoise.progress import duration
 from equipoise.store import RunStore
 from equipoise.study.plan import Run
-from equipoise.study.progress import duration
 from equipoise_papers.published import find_table
 from equipoise_papers.reproduce.recipe import Asked, FoundRows, Part, RecipeRow, Setting
 

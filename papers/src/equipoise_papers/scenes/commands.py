@@ -44,7 +44,7 @@ def _scenes(
     import os
     import time
 
-    from equipoise.terminal import counter
+    from equipoise.progress import counter
     from equipoise_papers.scenes import write_scenes
 
     pixels = read_size(size or ("128x256" if kind == "streets" else "288x384"))

@@ -15,11 +15,7 @@ _TOLERANCE = 0.02
 
 
 def find_head(model: nn.Module, part: nn.Module | str, task: str) -> nn.Linear:
-    """The linear head of a task.
-
-    Raises:
-        InputError: the model has no such part, or it is no ``nn.Linear``.
-    """
+    """The linear head of a task. Raises InputError: the model has no such part, or it is no ``nn.Linear``."""
     found = find_part(model, part, f'the head of task "{task}"')
     if not isinstance(found, nn.Linear):
         raise InputError(

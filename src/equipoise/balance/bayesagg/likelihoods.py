@@ -45,9 +45,6 @@ class SquaredError:
     """ℓ = mean over outputs of (z_c − y_c)²; y_c = w̃_cᵀh̃ + ε with ε ~ N(0, σ²), the outputs independent given h.
 
     Then Λ = Σ h̃h̃ᵀ/σ² for each of the outputs, and η_c = Σ h̃ y_c/σ².
-
-    Args:
-        noise: σ².
     """
 
     called = "the mean squared error"

@@ -37,13 +37,7 @@ class Router(Protocol):
 
 
 class VectorRouter:
-    """One number per task, moved by Adam; absent tasks keep theirs.
-
-    Args:
-        shares_of: from the numbers to shares.
-        start: the numbers at first.
-        lr: of Adam.
-    """
+    """One number per task, moved by Adam; absent tasks keep theirs."""
 
     def __init__(self, shares_of: Shares, start: float, lr: float) -> None:
         self.shares_of = shares_of
@@ -193,10 +187,6 @@ def mlp_router(channels: int, tasks: int) -> nn.Sequential:
     """The three-layer router of appendix A.1: channels → channels/2 → channels/4 → tasks, with ReLU between.
 
     For Cityscapes (128 → 2) these are the paper's 10,402 parameters.
-
-    Args:
-        channels: of the shared representation.
-        tasks: K.
 
     Example:
         >>> sum(parameter.numel() for parameter in mlp_router(128, 2).parameters())

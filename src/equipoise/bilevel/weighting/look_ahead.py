@@ -23,7 +23,7 @@ from equipoise.bilevel.lower import check_answer, check_lower
 from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import Point
 from equipoise.bilevel.weighting.problem import WeightProblem
-from equipoise.engine.origin import origins
+from equipoise.engine.graph import origins
 from equipoise.errors import InputError
 
 __all__ = ["LookAhead", "one_step_hypergradients"]
@@ -33,11 +33,6 @@ class LookAhead(MOML):
     """As MOML, on a :class:`WeightProblem`: moves the weights and leaves the model alone.
 
     With ``lower_steps=1`` hypergradients come from :func:`one_step_hypergradients`, otherwise by unrolling.
-
-    Args:
-        problem: of task weights.
-        optimizer: a torch optimizer that holds the free vector.
-        options: those of :class:`~equipoise.bilevel.MOML`.
     """
 
     problem: WeightProblem
@@ -58,15 +53,7 @@ def one_step_hypergradients(
 ) -> Hypergradients:
     """What :func:`~equipoise.bilevel.hypergradients` gives for one lower step, by inner products of first derivatives.
 
-    Memory: K + 1 gradients of the model.
-
-    Args:
-        problem: of task weights.
-        start: the weights' free vector and ω; stays as it is, but for the buffers.
-        batch: of training data; may lack tasks.
-        upper_batch: of validation data.
-        lr: η.
-        step: index of the outer step, for error messages.
+    Memory: K + 1 gradients of the model. ``start`` stays as it is, but for the buffers; a batch may lack tasks.
 
     Raises:
         InputError: a loss does not depend on the model.

@@ -55,12 +55,6 @@ class WeightingInfo:
     def solver(self, problem: WeightProblem, free: torch.optim.Optimizer, model: torch.optim.Optimizer, **options: Any) -> Any:
         """The solver on a problem, its options checked.
 
-        Args:
-            problem: of task weights.
-            free: the torch optimizer of the free vector.
-            model: the torch optimizer of the model's parameters.
-            options: others than the defaults.
-
         Raises:
             UnknownOptionError: the method has no such option; near misses are suggested.
             InputError: an option's value is out of range.

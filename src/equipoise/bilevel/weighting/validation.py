@@ -20,9 +20,6 @@ class Validation:
     :class:`torch.utils.data.DataLoader` draws for its order, from its generator or torch's own, is remembered at the
     beginning of a pass, so that :meth:`load_state_dict` finds the same place in the same order.
 
-    Args:
-        loader: anything that can be iterated over many times.
-
     Raises:
         InputError: it cannot.
 
@@ -50,11 +47,7 @@ class Validation:
         self._generator: torch.Tensor | None = None
 
     def draw(self) -> Any:
-        """The next batch.
-
-        Raises:
-            InputError: a pass over the loader gave none.
-        """
+        """The next batch. Raises InputError: a pass over the loader gave none."""
         if self._batches is None:
             self._batches = self._begin()
         missing = object()

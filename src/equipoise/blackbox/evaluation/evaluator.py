@@ -59,12 +59,7 @@ class Failures:
     def table(self, answers: list[Answer], objectives: int | None) -> Array | None:
         """The outputs [N, m] of an iteration, rows of failures not a number; counts the failures.
 
-        Args:
-            answers: one per row.
-            objectives: m if it is known; otherwise that of the first row with outputs.
-
-        Returns:
-            The table, or ``None`` where m is still unknown because every evaluation failed.
+        ``None`` where m is still unknown because every evaluation failed.
         """
         known = objectives or next((answer.outputs.size for answer in answers if answer.outputs is not None), None)
         for answer in answers:
@@ -216,14 +211,9 @@ def evaluator(
     batched: bool = False,
     limit: float | None = None,
 ) -> Evaluator:
-    """The evaluator for what is wanted.
+    """The evaluator for what :func:`~equipoise.blackbox.minimize` is asked for.
 
-    Args:
-        function: from a point [d] to outputs [m], or, batched, from points [N, d] to outputs [N, m].
-        workers: how many at a time.
-        backend: of several workers. A late evaluation in a process is killed; one in a thread runs on, unheard.
-        batched: what ``function`` takes.
-        limit: seconds for one call; ``None`` for no limit.
+    A late evaluation in a process is killed; one in a thread runs on, unheard.
 
     Raises:
         InputError: an argument that cannot be used.

@@ -9,9 +9,8 @@ from typing import Any
 
 from equipoise.blackbox.optimizers.asmg import ASMG
 from equipoise.blackbox.optimizers.base import Optimizer
-from equipoise.blackbox.optimizers.bes import BES
 from equipoise.blackbox.optimizers.cmaes import CMAES
-from equipoise.blackbox.optimizers.es import ES
+from equipoise.blackbox.optimizers.es import BES, ES
 from equipoise.blackbox.optimizers.mmes import MMES
 from equipoise.errors import refuse_unknown_options
 from equipoise.registry import Registry, folded

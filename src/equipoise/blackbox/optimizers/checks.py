@@ -13,11 +13,7 @@ __all__ = ["check_positive"]
 
 
 def check_positive(value: Any, name: str) -> float:
-    """The value, if it is a finite number greater than 0.
-
-    Raises:
-        InputError: it is not.
-    """
+    """The value, if it is a finite number greater than 0. Raises InputError: it is not."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not (math.isfinite(value) and value > 0):
         raise InputError(f"{name} is {value!r}; expected a finite number greater than 0")
     return float(value)

@@ -87,13 +87,6 @@ def cityscapes_loaders(
         root: the folder that holds ``train`` and ``val``, and maybe ``test``.
         batch_size: scenes per batch; 8 in the literature.
         classes: 7, 19 or 2.
-        augmentation: of the training split alone; ``None`` for none.
-        validation: fraction of the training scenes to keep back as validation split; 0 for none.
-        seed: of the training order and the augmentation.
-        split_seed: of the choice of what is kept back.
-        workers: processes of each loader that read ahead.
-        pin_memory: whether batches lie in page-locked memory.
-        drop_last: whether a last, smaller training batch is left out.
 
     Raises:
         InputError: another number of classes.

@@ -162,11 +162,7 @@ class Means:
         self._weight += weight * len(values)
 
     def result(self) -> np.ndarray:
-        """The means ``[Q]``.
-
-        Raises:
-            InputError: there was no valid pixel.
-        """
+        """The means ``[Q]``. Raises InputError: there was no valid pixel."""
         if not self._weight:
             raise InputError("a summary was asked for before anything valid was added; add a batch that has a valid target")
         return self._sums / self._weight

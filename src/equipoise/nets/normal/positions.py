@@ -63,9 +63,6 @@ class Positions(nn.Module, ABC):
 
     Learned ones are one scalar parameter per task, never one vector: every task's loss would reach a vector, and count as
     shared where each entry is one task's own.
-
-    Attributes:
-        tasks: names, in order.
     """
 
     def __init__(self, tasks: Sequence[str]) -> None:
@@ -86,11 +83,7 @@ class Positions(nn.Module, ABC):
         """The position of a task, a scalar that carries the graph of how it came about."""
 
     def index(self, task: str) -> int:
-        """Place of a task in the order.
-
-        Raises:
-            UnknownTaskError: there is no such task.
-        """
+        """Place of a task in the order. Raises UnknownTaskError: there is no such task."""
         if task not in self.tasks:
             raise UnknownTaskError(
                 f'there is no position for task "{task}".{near_misses(str(task), self.tasks)} Tasks: {", ".join(self.tasks)}'

@@ -58,15 +58,7 @@ def single(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def grid(panels: int, *, columns: int, width: float, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of small multiples, as many as asked for.
-
-    Args:
-        panels: how many.
-        columns: at most so many side by side.
-        width: inches per panel.
-        height: inches per panel.
-        **shared: passed to ``Figure.subplots``, such as ``sharey=True``.
-    """
+    """A figure of small multiples; width and height are inches per panel, ``shared`` is for ``Figure.subplots``."""
     columns = min(columns, panels)
     rows = math.ceil(panels / columns)
     width = max(width, _NARROWEST / columns)
@@ -136,14 +128,7 @@ def percent(axes: Axes) -> None:
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], *, panel: float, size: float = 9) -> None:
-    """Writes each line's name behind its last point.
-
-    Args:
-        axes: finished otherwise: limits and scale are not to change any more.
-        ends: last value, name and colour of each line.
-        panel: height of the axes in inches.
-        size: of the font, in points.
-    """
+    """Writes each line's name behind its last point."""
     finite = [end for end in ends if math.isfinite(end[0])]
     if not finite:
         return
@@ -173,10 +158,6 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], *, panel: flo
 def spread_apart(heights: Sequence[float], needed: float) -> list[float]:
     """Moves positions as little as possible until they keep the distance.
 
-    Args:
-        heights: where they would like to be.
-        needed: the least distance between two of them.
-
     Returns:
         The new positions, in the order given.
 
@@ -203,13 +184,7 @@ def spread_apart(heights: Sequence[float], needed: float) -> list[float]:
 
 
 def by_method(results: Results, quantity: str, methods: Sequence[str] | None = None) -> tuple[Figure, dict[str, Axes]]:
-    """Panels over epochs, the methods in the order of their Δm.
-
-    Args:
-        results: what is shown.
-        quantity: label of the y axes.
-        methods: which; all if left out.
-    """
+    """Panels over epochs, the methods in the order of their Δm."""
     names = tuple(results.ranking() if methods is None else methods)
     # As many columns as leave the fewest places empty; of equals, the wider.
     columns = min((4, 3), key=lambda number: -len(names) % number)
@@ -224,12 +199,7 @@ def by_method(results: Results, quantity: str, methods: Sequence[str] | None = N
 
 
 def legend(figure: Figure, entries: Sequence[tuple[str, str, str]]) -> None:
-    """One legend above all panels.
-
-    Args:
-        figure: where.
-        entries: text, colour and line style of each.
-    """
+    """One legend above all panels."""
     lines = [Line2D([], [], color=color, linestyle=style, linewidth=1.8) for _, color, style in entries]  # type: ignore[arg-type]
     # As many side by side as fit: a character takes about a fourteenth of an inch, the line before it six of them.
     room = figure.get_figwidth() * 14
@@ -249,14 +219,7 @@ def legend(figure: Figure, entries: Sequence[tuple[str, str, str]]) -> None:
 def dots(
     axes: Axes, values: Sequence[Sequence[float]], *, color: str | Sequence[str] = ACCENT, texts: Sequence[str] = ()
 ) -> None:
-    """Draws one line per name.
-
-    Args:
-        axes: with the names on its y axis.
-        values: for each name, one value per seed.
-        color: of the marks; one for all, or one for each name.
-        texts: written at the right edge, one for each name.
-    """
+    """Draws one line per name."""
     colors = [color] * len(values) if isinstance(color, str) else color
     for position, (own, shade) in enumerate(zip(values, colors, strict=True)):
         finite = [value for value in own if math.isfinite(value)]

@@ -56,12 +56,7 @@ _TITLE = 52  # characters above a panel
 
 
 def shown(results: Results, *, attempted: bool = True) -> list[str]:
-    """The methods that get a row, best first.
-
-    Args:
-        results: of a study.
-        attempted: only methods with at least one attempt.
-    """
+    """The methods that get a row, best first."""
     names = [name for name in results.teleporting() if not attempted or any(results.teleports(name).values())]
     return names[:_ROWS]
 
@@ -95,12 +90,7 @@ def task_colors(results: Results) -> dict[str, str]:
 
 
 def legend_of(figure: Figure, entries: Sequence[tuple[str, dict[str, object]]]) -> None:
-    """One legend above all panels.
-
-    Args:
-        figure: where.
-        entries: text, and the properties of the line or mark that stands for it.
-    """
+    """One legend above all panels, of texts with the properties of the line or mark that each stands for."""
     marks = [Line2D([], [], **{"linestyle": "none", **look}) for _, look in entries]  # type: ignore[arg-type]
     # As many side by side as fit: a character takes about a fourteenth of an inch, a mark and its margins six of them.
     room = figure.get_figwidth() * 14

@@ -11,12 +11,12 @@ from pathlib import Path
 from types import TracebackType
 
 from equipoise.errors import EquipoiseError
+from equipoise.progress import Progress
 from equipoise.study.folder import Folder
 from equipoise.study.plan import Run
 from equipoise.study.problem import Problem
 from equipoise.study.processes.launchers import launcher
 from equipoise.study.processes.worker import pack
-from equipoise.study.progress import Progress
 
 __all__ = ["Event", "Pool", "execute"]
 
@@ -44,13 +44,8 @@ class Event:
 class Pool:
     """Runs as processes: started one by one, watched together. A context manager, which kills what still runs in the end.
 
-    Args:
-        problem: what is trained.
-        folder: where records, failures and logs go.
-        epochs: passes over the training data per run.
-        gramian_every: see :func:`equipoise.study.training.train`.
-        start: how processes are started, see :func:`equipoise.study.processes.launchers.launcher`.
-        watch: names of the validation metrics that events of epochs tell.
+    ``watch`` names the validation metrics that events of epochs tell; the other arguments are those of
+    :func:`equipoise.study.training.train` and :func:`equipoise.study.processes.launchers.launcher`.
     """
 
     def __init__(
@@ -136,17 +131,7 @@ def execute(
     jobs: int,
     start: str = "auto",
 ) -> list[Run]:
-    """Carries out runs, each in a process of its own.
-
-    Args:
-        problem: what is trained.
-        runs: what is to be done, in this order.
-        folder: where records, failures and logs go.
-        progress: is told what happens.
-        epochs: passes over the training data per run.
-        gramian_every: see :func:`equipoise.study.training.train`.
-        jobs: how many processes at a time.
-        start: how processes are started, see :func:`equipoise.study.processes.launchers.launcher`.
+    """Carries out runs, each in a process of its own, and tells ``progress``; arguments as for :class:`Pool`.
 
     Returns:
         The runs that failed.

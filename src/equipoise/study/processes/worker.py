@@ -101,11 +101,7 @@ def _called(work: dict[str, Any]) -> bytes:
 
 
 def unpack_result(path: Path) -> Any:
-    """The result of a call that was written by :func:`perform`.
-
-    Raises:
-        EquipoiseError: that the call raised.
-    """
+    """The result of a call that was written by :func:`perform`. Raises EquipoiseError: that the call raised."""
     _, packed = pickle.loads(path.read_bytes())
     result = pickle.loads(packed)
     if "error" in result:

@@ -89,6 +89,19 @@ class Content:
     teleports: SideTable | None = None
     discrepancy: SideTable | None = None
 
+    @property
+    def head(self) -> tuple[str, ...]:
+        """Headings of the whole table."""
+        return ("method", *self.columns, f"Δm against {self.reference}")
+
+    @property
+    def lines(self) -> tuple[tuple[str, ...], ...]:
+        """The table's rows in Markdown; what is best in a column is bold."""
+        return tuple(
+            (row.name, *(f"**{cell.text}**" if cell.best else cell.text for cell in row.cells), row.verdict)
+            for row in self.rows
+        )
+
 
 def content(results: Results) -> Content:
     """Gathers what the report of a study says."""

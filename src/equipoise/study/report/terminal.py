@@ -68,13 +68,7 @@ def _table(said: Content, which: range, shown: Callable[[str], str] = str) -> tu
 
 
 def print_methods(balancers: Iterable[Entry], on_validation: Iterable[Entry], console: Console) -> None:
-    """Prints the methods: name, what it does, cost, options, paper.
-
-    Args:
-        balancers: those of the registry.
-        on_validation: those that learn task weights on validation data.
-        console: where to.
-    """
+    """Prints the methods: name, what it does, cost, options, paper."""
     _print_entries(balancers, console)
     console.print(
         "What a step costs: losses, one backward pass; gramian or gradients, one backward pass per task. "

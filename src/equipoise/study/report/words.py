@@ -16,13 +16,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class SideTable:
-    """One line per method.
-
-    Attributes:
-        columns: headings, that of the names first.
-        rows: one text per column each.
-        notes: how to read it.
-    """
+    """One line per method."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -44,11 +38,6 @@ def places(values: Iterable[float]) -> int:
 
 def verdict(comparison: Comparison, p: float, reference: str) -> str:
     """One phrase on whether a method's Δm differs from the reference's.
-
-    Args:
-        comparison: the method minus the reference, paired by seed.
-        p: its p-value after correction.
-        reference: the reference's name.
 
     Example:
         >>> verdict(Comparison(-20.0, 1.0, 3, 0.001), 0.004, "ls")

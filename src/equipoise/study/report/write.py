@@ -14,6 +14,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from equipoise.markdown import table
 from equipoise.store import write_whole
 from equipoise.study.pictures import PICTURES, TELEPORT_PICTURES, Picture
 from equipoise.study.report.content import content
@@ -40,9 +41,6 @@ class Shown:
 def write_report(results: Results) -> tuple[Path, Path]:
     """Writes the report beside the records it is made of.
 
-    Args:
-        results: of a study's folder.
-
     Returns:
         Paths of ``report.md`` and of ``report.html``, which holds its pictures and needs no other file.
     """
@@ -57,16 +55,9 @@ def write_report(results: Results) -> tuple[Path, Path]:
 
 
 def render(name: str, folder: Path, *, package: str = "equipoise.study", **values: Any) -> tuple[Path, Path]:
-    """Fills the templates ``<name>.md`` and ``<name>.html`` and writes ``report.md`` and ``report.html``.
+    """Fills the templates ``<name>.md`` and ``<name>.html`` of a package and writes ``report.md`` and ``report.html``.
 
-    Args:
-        name: of the templates.
-        folder: where the two files go.
-        package: whose ``templates`` they are; what they include may also be of the study's.
-        **values: what the templates need; ``written``, the time, is there anyway.
-
-    Returns:
-        Paths of both files.
+    What the templates include may also be of the study's; ``written``, the time, is there for them anyway.
     """
     written = time.strftime("%Y-%m-%d %H:%M")
     paths = []
@@ -79,19 +70,14 @@ def render(name: str, folder: Path, *, package: str = "equipoise.study", **value
             lstrip_blocks=True,
             keep_trailing_newline=True,
         )
+        templates.globals["table"] = table
         paths.append(folder / f"report.{ending}")
         write_whole(paths[-1], templates.get_template(f"{name}.{ending}").render(**values, written=written))
     return paths[0], paths[1]
 
 
 def drawn(pictures: Iterable[Picture[T]], source: T, folder: Path) -> list[Shown]:
-    """Draws pictures into ``pictures/``; one that has nothing to show any more is taken away.
-
-    Args:
-        pictures: which.
-        source: what they are drawn from.
-        folder: that of the report.
-    """
+    """Draws pictures into ``pictures/``; one that has nothing to show any more is taken away."""
     shown = []
     for picture in pictures:
         path = folder / "pictures" / f"{picture.name}.png"

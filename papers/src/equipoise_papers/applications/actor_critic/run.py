@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from equipoise.markdown import table
 from equipoise_papers.applications.actor_critic.environments import Environments, Replay, TasksShape, pendulums, shape_of
 from equipoise_papers.applications.actor_critic.learner import AlternatingUpdate, Critic, Policy, problem
 from equipoise_papers.applications.actor_critic.settings import ActorCriticSettings
 from equipoise_papers.commands import Told, silent
-from equipoise_papers.tables import mean_and_spread, table
+from equipoise_papers.tables import mean_and_spread
 
 __all__ = ["ActorCriticOutcome", "evaluate", "make", "run", "show"]
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from equipoise.errors import InputError
+from equipoise.markdown import table
 from equipoise_papers.applications.architecture_search.cell import (
     OPERATIONS,
     FoundNetwork,
@@ -24,7 +25,7 @@ from equipoise_papers.applications.architecture_search.search import OBJECTIVES,
 from equipoise_papers.applications.architecture_search.settings import ArchitectureSearchSettings
 from equipoise_papers.applications.attack import PGD
 from equipoise_papers.commands import Told, silent
-from equipoise_papers.tables import mean_and_spread, table
+from equipoise_papers.tables import mean_and_spread
 
 __all__ = ["METHODS", "ArchitectureSearchOutcome", "make", "run", "show"]
 

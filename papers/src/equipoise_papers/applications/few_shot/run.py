@@ -13,12 +13,13 @@ from equipoise.bilevel.lower import descend
 from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import BilevelProblem
 from equipoise.errors import InputError
+from equipoise.markdown import table
 from equipoise_papers.applications.attack import PGD
 from equipoise_papers.applications.digit_images import DigitImages, digit_images
 from equipoise_papers.applications.few_shot.learner import Encoder, Episodes, head, problem, split_classes
 from equipoise_papers.applications.few_shot.settings import FewShotSettings
 from equipoise_papers.commands import Told, silent
-from equipoise_papers.tables import mean_and_spread, table
+from equipoise_papers.tables import mean_and_spread
 
 __all__ = ["METHODS", "FewShotOutcome", "evaluate", "make", "run", "show", "train"]
 

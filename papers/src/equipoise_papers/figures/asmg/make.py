@@ -11,13 +11,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from equipoise.markdown import table as markdown
 from equipoise.store import write_whole
 from equipoise.study.pictures.style import COLORS, GREY, grid
 from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.asmg.run import problem, trajectory
 from equipoise_papers.figures.asmg.settings import ASMGCell, ASMGRun, ASMGSettings
 from equipoise_papers.figures.outputs import KeptRuns
-from equipoise_papers.tables import table as markdown
 
 __all__ = ["make", "picture", "table"]
 

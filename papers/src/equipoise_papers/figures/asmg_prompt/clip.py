@@ -78,7 +78,7 @@ _BEGIN, _END = "<|startoftext|>", "<|endoftext|>"
 
 def tokenizer() -> Any:
     """A CLIP tokenizer of letters: every character is a token."""
-    transformers = require("transformers", "blackbox", "equipoise-papers")
+    transformers = require("transformers", "clip", "equipoise-papers")
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = [*letters, *(f"{letter}</w>" for letter in letters), _BEGIN, _END]
     return transformers.CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[])
@@ -96,7 +96,7 @@ def small_clip(sources: list[DigitSource], *, seed: int = 0, steps: int = 400, t
     Returns:
         A ``transformers.CLIPModel``.
     """
-    transformers = require("transformers", "blackbox", "equipoise-papers")
+    transformers = require("transformers", "clip", "equipoise-papers")
     words = tokenizer()
     begin, end = (words.convert_tokens_to_ids(token) for token in (_BEGIN, _END))
     shared = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -10,12 +10,13 @@ import numpy as np
 
 from equipoise.blackbox import minimize
 from equipoise.blackbox.prompts import BlackBoxPrompt, PromptTask
+from equipoise.markdown import table
 from equipoise.store import write_json, write_whole
 from equipoise_papers.clip import Clip, cached_features
 from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.asmg_prompt.clip import CLASSES, small_clip, sources, tokenizer
 from equipoise_papers.figures.asmg_prompt.settings import GRIDS, ASMGPromptSettings
-from equipoise_papers.tables import mean_and_spread, table
+from equipoise_papers.tables import mean_and_spread
 
 __all__ = ["make"]
 

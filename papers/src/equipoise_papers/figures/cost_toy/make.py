@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from equipoise.markdown import table as markdown
 from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.cost_toy.pictures import balancers_picture, front_picture, plane_picture, surfaces_picture
 from equipoise_papers.figures.cost_toy.run import CostToyOutcome, CostToyTrajectories, outcomes, run
 from equipoise_papers.figures.cost_toy.settings import CostToySettings
 from equipoise_papers.figures.outputs import made_folder, parts_told, write_outputs
-from equipoise_papers.tables import table as markdown
 from equipoise_papers.toys import TOLERANCE
 
 __all__ = ["HEADER", "as_markdown", "as_numbers", "caption", "cells", "make", "totals"]

@@ -14,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from equipoise.errors import EquipoiseError
+from equipoise.markdown import table
 from equipoise.study.pictures.style import COLORS, grid
 from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.forum_cost.settings import METHODS, ForumCostSettings
 from equipoise_papers.figures.outputs import made_folder, write_outputs
-from equipoise_papers.tables import table
 
 __all__ = ["Measurement", "make", "picture", "run"]
 

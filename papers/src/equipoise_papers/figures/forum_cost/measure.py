@@ -70,7 +70,7 @@ def measured(method: str, lower_steps: int, layers: int, batch_size: int, repeat
     if method == "forum":
         solver = FORUM(problem, [upper, torch.optim.SGD(model.parameters(), 0.01)], **options)  # type: ignore[arg-type]
     elif method == "moco":
-        solver = MoCoBilevel(problem, upper, **options)  # type: ignore[arg-type]
+        solver = MoCoBilevel(problem, upper, **options)
     else:
         memory = "checkpointed" if method == "moml-checkpointed" else "plain"
         solver = MOML(problem, upper, memory=memory, **options)  # type: ignore[arg-type]

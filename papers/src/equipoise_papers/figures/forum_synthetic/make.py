@@ -9,12 +9,12 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from equipoise.markdown import table
 from equipoise.study.pictures.style import COLORS, STYLES, grid
 from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.forum_synthetic.run import Curves, run
 from equipoise_papers.figures.forum_synthetic.settings import INITIALIZATIONS, METHODS, ForumSyntheticSettings
 from equipoise_papers.figures.outputs import made_folder, write_outputs
-from equipoise_papers.tables import table
 
 __all__ = ["LABELS", "make", "picture"]
 

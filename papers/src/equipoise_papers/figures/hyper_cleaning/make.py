@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from equipoise.markdown import table
 from equipoise.store import write_whole
 from equipoise.study.pictures.style import COLORS, GREY, STYLES, grid
 from equipoise.study.processes.calls import calls
@@ -17,7 +18,7 @@ from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.hyper_cleaning.settings import METHODS, HyperCleaningSettings
 from equipoise_papers.figures.hyper_cleaning.train import HyperCleaningOutcome, train
 from equipoise_papers.figures.outputs import KeptRuns
-from equipoise_papers.tables import mean_and_spread, table
+from equipoise_papers.tables import mean_and_spread
 
 __all__ = ["make", "picture", "run"]
 

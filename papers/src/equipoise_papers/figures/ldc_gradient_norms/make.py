@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from equipoise.markdown import table
 from equipoise.study.pictures.style import COLORS, INK, grid
 from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.ldc_gradient_norms.run import Norms, run
 from equipoise_papers.figures.ldc_gradient_norms.settings import LDCGradientNormsSettings
 from equipoise_papers.figures.outputs import made_folder, write_outputs
-from equipoise_papers.tables import table
 
 __all__ = ["make", "picture"]
 

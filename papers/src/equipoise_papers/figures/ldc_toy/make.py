@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from equipoise.markdown import table as markdown
 from equipoise.study.names import wrapped
 from equipoise.study.pictures.style import ACCENT, COLORS, GREY, INK, grid, single
 from equipoise_papers.commands import Told, silent
@@ -18,7 +19,6 @@ from equipoise_papers.figures.cost_toy.pictures import SPAN, mean_loss
 from equipoise_papers.figures.ldc_toy.run import LDCToyOutcome, LDCToyTrajectories, outcomes, run, seconds_per_step, spread
 from equipoise_papers.figures.ldc_toy.settings import LDCToySettings
 from equipoise_papers.figures.outputs import made_folder, parts_told, write_outputs
-from equipoise_papers.tables import table as markdown
 from equipoise_papers.toys import ParetoSet
 
 __all__ = ["cost_picture", "make", "trajectories_picture"]

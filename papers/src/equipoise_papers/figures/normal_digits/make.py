@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from equipoise.markdown import table as markdown
 from equipoise.metrics import delta_m, holm, paired_comparison, spread
 from equipoise.store import plain, rounded, write_whole
 from equipoise.study.pictures.style import COLORS, INK, grid
@@ -23,7 +24,6 @@ from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.normal_digits.run import train
 from equipoise_papers.figures.normal_digits.settings import NETWORKS, NormalDigitsRun, NormalDigitsSettings
 from equipoise_papers.figures.outputs import KeptRuns
-from equipoise_papers.tables import table as markdown
 
 __all__ = ["make", "positions_picture", "relations_picture", "table"]
 
