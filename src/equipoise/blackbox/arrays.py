@@ -1,7 +1,8 @@
-"""NumPy arrays in double precision from whatever the user has: NumPy, torch on any device, lists."""
+"""What users give, read and checked: NumPy arrays in double precision from NumPy, torch on any device or lists; numbers."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from equipoise.errors import InputError
 
-__all__ = ["Array", "read_array", "read_vector"]
+__all__ = ["Array", "check_positive", "read_array", "read_vector"]
 
 Array = NDArray[np.float64]
 
@@ -40,3 +41,10 @@ def read_vector(value: Any, name: str) -> Array:
     if not np.isfinite(vector).all():
         raise InputError(f"{name} has an entry that is infinite or not a number; start the search at a finite point")
     return vector
+
+
+def check_positive(value: Any, name: str) -> float:
+    """The value, if it is a finite number greater than 0. Raises InputError: it is not."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not (math.isfinite(value) and value > 0):
+        raise InputError(f"{name} is {value!r}; expected a finite number greater than 0")
+    return float(value)

@@ -8,9 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.blackbox.arrays import Array, read_array
+from equipoise.blackbox.arrays import Array, check_positive, read_array
 from equipoise.blackbox.optimizers.base import Failed, Optimizer, Seed
-from equipoise.blackbox.optimizers.checks import check_positive
 from equipoise.errors import InputError
 from equipoise.solvers import simplex_quadratic_program
 

@@ -7,9 +7,8 @@ from abc import abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.blackbox.arrays import Array
+from equipoise.blackbox.arrays import Array, check_positive
 from equipoise.blackbox.optimizers.base import Failed, Optimizer, Seed
-from equipoise.blackbox.optimizers.checks import check_positive
 
 __all__ = ["BES", "ES"]
 
