@@ -132,7 +132,7 @@ def _npy(content: bytearray, kinds: str) -> NDArray[Any]:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, by_columns, dtype = read(head)
     if dtype.kind not in kinds or dtype.itemsize == 0:
-        raise Unreadable(f"it holds values of the kind {dtype}")
+        raise Unreadable(f"it holds something else than an array of numbers, values of the kind {dtype}")
     if any(isinstance(length, bool) or length < 0 for length in shape) or len(shape) > 64:
         raise Unreadable(f"its header says {_by(shape)}")
     have = len(content) - head.tell()

@@ -115,7 +115,7 @@ def test_either_file_is_enough(qm9, monkeypatch):
     shutil.rmtree(qm9 / "processed")
     assert torch.equal(QM9Molecules(qm9, held_out=10).labels, expected)
     shutil.rmtree(qm9 / "raw")
-    assert sorted(path.name for path in (qm9 / "processed").iterdir()) == ["data_v3.pt", "pre_filter.pt", "pre_transform.pt"]
+    assert sorted(path.name for path in (qm9 / "processed").iterdir()) == ["data_v3.json", "data_v3.pt"]
     assert torch.equal(QM9Molecules(qm9, held_out=10).labels, expected)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from equipoise.data.images import Images, channels_first
 from equipoise.data.loading import DatasetBatches, EpochDataset
 from equipoise.errors import DataSetError, InputError
+from equipoise.reading import Unreadable, read_text
 
 __all__ = ["ATTRIBUTES", "SOURCE", "CelebA", "celeba_loaders", "read_attributes", "read_partition"]
 
@@ -99,6 +100,10 @@ def read_attributes(path: Path) -> tuple[list[str], NDArray[np.uint8]]:
             raise _wrong(path, number, f'"{min(set(own) - _VALUES)}" is neither 1 nor −1')
         files.append(file)
         values.extend([value == "1" for value in own])
+    if first and int(lines[0].strip()[:18]) != len(files):
+        raise _wrong(path, 1, f"{lines[0].strip()[:18]} images are announced, but {len(files)} follow")
+    if len(set(files)) != len(files):
+        raise _wrong(path, first + 2, "an image is there twice")
     return files, np.frombuffer(values, dtype=np.uint8).reshape(-1, len(ATTRIBUTES))
 
 
@@ -115,14 +120,16 @@ def read_partition(path: Path) -> dict[str, int]:
         fields = _fields(line)
         if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
             raise _wrong(path, number, f'expected a file name and 0, 1 or 2, but found "{line.strip()}"')
+        if fields[0] in parts:
+            raise _wrong(path, number, f"{fields[0]} is there twice")
         parts[fields[0]] = int(fields[1])
     return parts
 
 
 def _lines(path: Path) -> Sequence[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).rstrip().splitlines()
+    except Unreadable as error:
         raise DataSetError(f"{path} cannot be read as text ({error}); get it again from {SOURCE}") from error
     if not lines:
         raise DataSetError(f"{path} is empty; get it again from {SOURCE}")
@@ -174,6 +181,9 @@ class Listed:
         unknown = [file for file in files if file not in parts]
         if unknown:
             raise DataSetError(f"{partition} lacks {unknown[0]}, which {attributes} has; get both from {SOURCE}")
+        missing = set(parts).difference(files)
+        if missing:
+            raise DataSetError(f"{attributes} lacks {min(missing)}, which {partition} has; get both from {SOURCE}")
         return cls(folder, files, labels, np.array([parts[file] for file in files], dtype=np.int64))
 
 

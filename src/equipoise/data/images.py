@@ -15,6 +15,7 @@ from torch import Tensor
 
 from equipoise.data.loading import DatasetBatches, EpochDataset
 from equipoise.errors import DataSetError, InputError, require
+from equipoise.reading import Unreadable, regular, shielded
 from equipoise.store import locked, replacing
 
 __all__ = ["Images", "cached_images", "channels_first", "decode"]
@@ -28,15 +29,30 @@ def decode(path: str | Path, size: tuple[int, int]) -> NDArray[np.uint8]:
         DataSetError: the file is not there, or cannot be decoded.
     """
     module = require("PIL.Image", "images")
-    try:
-        with module.open(path) as file:
-            image = file.convert("RGB")
-    except (OSError, SyntaxError, ValueError, module.DecompressionBombError) as error:  # what Pillow's readers raise
-        raise DataSetError(f"{path} cannot be read as an image ({error}); get the file again from its source") from error
+    image = opened(path, module)
     height, width = size
     if image.size != (width, height):
         image = image.resize((width, height), module.Resampling.BILINEAR)
     return np.array(image, dtype=np.uint8)
+
+
+# Those of the data sets. Pillow hands some others, such as EPS, to programs of the system.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "PPM")
+
+
+def opened(path: str | Path, module: Any) -> Any:
+    """The image in a file, in RGB, by Pillow's module ``Image``.
+
+    Raises:
+        DataSetError: it cannot be decoded, or its values are not bytes, of which a conversion would lose some.
+    """
+    try:
+        with regular(path) as file, shielded(), module.open(file, formats=_FORMATS) as image:
+            if image.mode[:1] in "IF":
+                raise Unreadable(f"its values are of mode {image.mode}, not bytes")
+            return image.convert("RGB")
+    except Unreadable as error:
+        raise DataSetError(f"{path} cannot be read as an image ({error}); get the file again from its source") from error
 
 
 def channels_first(pixels: NDArray[np.uint8]) -> Tensor:
@@ -140,10 +156,13 @@ def _digest(paths: Sequence[Path], size: tuple[int, int]) -> str:
 
 def _complete(target: Path, count: int, size: tuple[int, int]) -> bool:
     try:
-        found = np.load(target, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        with regular(target):
+            pass
+        with shielded():
+            found = np.load(target, mmap_mode="r", allow_pickle=False)
+            return bool(found.shape == (count, *size, 3) and found.dtype == np.uint8)
+    except Unreadable:
         return False
-    return bool(found.shape == (count, *size, 3) and found.dtype == np.uint8)
 
 
 def _write(target: Path, paths: Sequence[Path], size: tuple[int, int], workers: int) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -17,10 +15,12 @@ from torch import Tensor
 from equipoise.data.batches import TensorBatches
 from equipoise.data.loading import EpochDataset, held_out
 from equipoise.errors import DataSetError, InputError
+from equipoise.reading import Unreadable, read_bytes, unzipped
 
 __all__ = ["MNIST", "FashionMNIST", "fashion_mnist_loaders", "mnist_loaders", "read_idx"]
 
 _UNSIGNED_BYTES = 0x08
+_MOST = 1 << 31  # values; MNIST has 47 million
 
 
 def read_idx(path: str | Path) -> NDArray[np.uint8]:
@@ -33,26 +33,35 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
         DataSetError: the file cannot be read, is no IDX file of bytes, or is shorter or longer than its header says.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_bytes(path)
         if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
+            content = unzipped(content, 4 + 4 * 255, lambda head: sum(_declared(head, path)[::2]))
+    except Unreadable as error:
         raise DataSetError(f"{path} cannot be read ({error}); get the file again from its source") from error
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTES:
-        raise DataSetError(
-            f"{path} starts with the bytes {content[:4].hex(' ') or 'of an empty file'}; an IDX file of unsigned "
-            "bytes starts with 00 00 08 and the number of dimensions"
-        )
-    start = 4 + 4 * content[3]
-    if len(content) < start:
-        raise DataSetError(f"{path} ends within its header, after {len(content)} bytes; get the file again from its source")
-    shape = tuple(np.frombuffer(content[4:start], dtype=">u4").tolist())
-    if len(content) != start + prod(shape):
+    start, shape, size = _declared(bytes(content[: 4 + 4 * 255]), path)
+    if len(content) != start + size:
         raise DataSetError(
             f"{path} has {len(content) - start} values, but its header says {'×'.join(map(str, shape))}; "
             "get the file again from its source"
         )
-    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy()
+    return np.frombuffer(content, dtype=np.uint8, count=size, offset=start if size else 0).reshape(shape)
+
+
+def _declared(head: bytes, path: str | Path) -> tuple[int, tuple[int, ...], int]:
+    """Where the values start, their shape, and how many they are, all from the header."""
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] != _UNSIGNED_BYTES:
+        raise DataSetError(
+            f"{path} starts with the bytes {head[:4].hex(' ') or 'of an empty file'}; an IDX file of unsigned "
+            "bytes starts with 00 00 08 and the number of dimensions"
+        )
+    start = 4 + 4 * head[3]
+    if len(head) < start:
+        raise DataSetError(f"{path} ends within its header, after {len(head)} bytes; get the file again from its source")
+    shape = tuple(np.frombuffer(head[4:start], dtype=">u4").tolist())
+    if len(shape) > 64 or prod(max(length, 1) for length in shape) > _MOST:
+        said = f"{len(shape)} dimensions" if len(shape) > 8 else "×".join(map(str, shape)) + " values"
+        raise DataSetError(f"the header of {path} says {said}; at most 64 dimensions and {_MOST} values are read")
+    return start, shape, prod(shape)
 
 
 _STEMS = {"train": "train", "test": "t10k"}
@@ -98,7 +107,7 @@ class MNIST(EpochDataset):
         folder = Path(root).expanduser()
         images, labels = (self._find(folder, _STEMS[split], what) for what in ("images-idx3", "labels-idx1"))
         pixels, truth = read_idx(images), read_idx(labels)
-        if pixels.ndim != 3 or truth.ndim != 1 or len(pixels) != len(truth) or not len(truth):
+        if pixels.shape[1:] != (28, 28) or truth.ndim != 1 or len(pixels) != len(truth) or not len(truth):
             raise DataSetError(
                 f"{images} holds {_by(pixels.shape)} and {labels} {_by(truth.shape)} values; expected N×28×28 and N; "
                 f"to get both again: {self.source}"

@@ -15,6 +15,7 @@ from torch import Tensor
 from equipoise.data.images import Images, channels_first
 from equipoise.data.loading import DatasetBatches, EpochDataset, generator_of
 from equipoise.errors import DataSetError, InputError
+from equipoise.reading import Unreadable, read_text
 
 __all__ = ["SPLITS", "ImageSource", "Office", "SourceBatches", "office_loaders", "read_office", "split_indices"]
 
@@ -152,11 +153,15 @@ def _by_lists(name: str, classes: tuple[str, ...], root: Path, lists: Mapping[st
             raise DataSetError(f'the list {file} of source "{name}" does not exist')
         own: list[Path] = []
         truth: list[int] = []
-        for number, line in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            lines = read_text(file).splitlines()
+        except Unreadable as error:
+            raise DataSetError(f"the list {file} cannot be read as text ({error})") from error
+        for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             path, _, label = line.strip().rpartition(" ")
-            if not path or not label.isdecimal() or (classes and int(label) >= len(classes)):
+            if not path or not label.isdecimal() or len(label) > 9 or (classes and int(label) >= len(classes)):
                 raise DataSetError(f'line {number} of {file} is "{line}"; expected a path, a space, and a class number')
             where = next((base / path for base in (root, Path(file).parent) if (base / path).is_file()), None)
             if where is None:

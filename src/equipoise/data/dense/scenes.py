@@ -13,6 +13,7 @@ from torch import Tensor
 from equipoise.data.dense.augmentation import ZoomAndFlip
 from equipoise.data.loading import DatasetBatches, EpochDataset, generator_of, held_out
 from equipoise.errors import DataSetError, InputError
+from equipoise.reading import Unreadable, read_npy
 
 __all__ = ["Layout", "Loaders", "SceneDataset", "scene_loaders"]
 
@@ -54,6 +55,7 @@ class SceneDataset(EpochDataset):
         if split not in ("train", "val", "test"):
             raise InputError(f'split is "{split}"; {layout.name} has "train" and "val" (and "test" where a user made one)')
         self._folders = {name: self._find(names) for name, names in layout.folders.items()}
+        self._named: dict[str, dict[int, str]] = {}  # array → number → file
         self._count = self._counted()
 
     def __len__(self) -> int:
@@ -79,7 +81,7 @@ class SceneDataset(EpochDataset):
         return {name: array.contiguous() for name, array in arrays.items()}
 
     def _path(self, name: str, row: int) -> Path:
-        return self._folders[name] / f"{row}.npy"
+        return self._folders[name] / self._named[name].get(row, f"{row}.npy")
 
     def _find(self, names: tuple[str, ...]) -> Path:
         for name in names:
@@ -93,10 +95,13 @@ class SceneDataset(EpochDataset):
 
     def _counted(self) -> int:
         """How many scenes there are: every folder must hold the same numbers, from 0 without a gap."""
-        numbers = {}
+        numbers: dict[str, set[int]] = {}
         for name, folder in self._folders.items():
-            stems = (path.stem for path in folder.iterdir() if path.suffix == ".npy")
-            numbers[name] = {int(stem) for stem in stems if stem.isdecimal()}
+            named = self._named[name] = {}
+            for path in sorted(path for path in folder.iterdir() if path.suffix == ".npy" and path.stem.isdecimal()):
+                if named.setdefault(int(path.stem), path.name) != path.name:  # 0000.npy is understood, but not beside 0.npy
+                    raise self._wrong(path, f"has the number of {named[int(path.stem)]}")
+            numbers[name] = set(named)
         count = max(len(own) for own in numbers.values())
         if not count:
             raise DataSetError(
@@ -117,11 +122,9 @@ class SceneDataset(EpochDataset):
     def _read(self, name: str, row: int) -> Tensor:
         path = self._path(name, row)
         try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise self._wrong(path, f"cannot be read as an array ({error})") from error
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
-            raise self._wrong(path, "holds something else than an array of numbers")
+            array = read_npy(path)
+        except Unreadable as error:
+            raise self._wrong(path, f"cannot be read as an array of numbers ({error})") from error
         channels = _CHANNELS[name]
         if channels in (None, 1) and array.ndim == (3 if channels is None else 2):
             # Some copies have one dimension of length 1 more or less.
@@ -130,13 +133,25 @@ class SceneDataset(EpochDataset):
         if array.ndim != (2 if channels is None else 3) or (channels is not None and array.shape[-1] != channels):
             wanted = "H×W" if channels is None else f"H×W×{channels}"
             raise self._wrong(path, f"has the shape {_by(array.shape)}, but {name} is {wanted}")
+        if not array.size:
+            raise self._wrong(path, "holds no pixels")
         if channels is None:
             return self._label(array, path)
+        if name == "image" and array.dtype.kind != "f" and array.dtype != np.uint8:
+            raise self._wrong(path, f"holds {array.dtype}; an image is uint8, 0 to 255, or floats, 0 to 1")
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(array.astype(np.float32, copy=False)).all()
+        if not finite:
+            raise self._wrong(path, "has values that are not finite in single precision")
         values = torch.from_numpy(np.moveaxis(array.astype(np.float32, copy=False), -1, 0))
         return values.div_(255.0) if name == "image" and array.dtype == np.uint8 else values
 
     def _label(self, array: np.ndarray, path: Path) -> Tensor:
-        label = torch.from_numpy(array.astype(np.int64))
+        with np.errstate(invalid="ignore"):
+            whole = array.astype(np.int64)
+        if not (whole == array).all() or (array.dtype.kind == "u" and (whole < 0).any()):
+            raise self._wrong(path, "has labels that are no whole numbers")
+        label = torch.from_numpy(whole)
         for ignored in self.layout.ignored:
             label[label == ignored] = -1
         low, high = int(label.min()), int(label.max())
