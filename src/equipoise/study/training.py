@@ -46,9 +46,6 @@ def train(
         finished_epoch: told the number of each finished epoch, counted from 1, and its metrics on the validation split
             (``None`` without one).
 
-    Returns:
-        The record, as :mod:`equipoise.study.records` describes it.
-
     Raises:
         InputError: an empty loader, or an evaluation that lacks one of the metrics.
     """

@@ -34,11 +34,6 @@ def normalized(losses: Tensor, known: Tensor, how: Normalization) -> tuple[Tenso
     ``"rescale"`` is ℓ/ℓ', with ℓ' the task's first loss; ``"log"`` is log(ℓ/ℓ_0). The logarithm of a loss that is not
     positive does not exist and comes out as not a number.
 
-    Args:
-        losses: ``[k]``.
-        known: the reference losses of these tasks ``[k]``.
-        how: which.
-
     Example:
         >>> normalized(torch.tensor([4.0, 1.0]), torch.tensor([8.0, 1.0]), "rescale")
         (tensor([0.5000, 1.0000]), tensor([0.1250, 1.0000]))
