@@ -6,7 +6,8 @@ Whoever has runs to do names them, and asks for each; those that the folder hold
     with store.locked():                                 # left out where one process is enough
         store.claim({"steps": 100, "lr": 0.1})           # refuses a folder that holds runs of other settings
         for seed in range(3):
-            record = store.made(f"adam-seed{seed}", lambda: train(seed))  # a dictionary, as JSON has it
+            key = f"adam-seed{seed}"
+            record = store.find(key) or store.keep(key, train(seed))  # a dictionary, as JSON has it
 
 What is stored is JSON: ``plain`` says what becomes of other values. A run's name is a file's name. For single files there are
 :func:`write_whole`, :func:`write_json` and :func:`replacing`, and for a lock without a folder of runs :func:`locked`.
@@ -167,8 +168,8 @@ class RunStore:
         >>> from tempfile import mkdtemp
         >>> store = RunStore(mkdtemp(), "settings.json", what="search")
         >>> asked = store.claim({"steps": 100})
-        >>> store.made("seed0", lambda: {"loss": 0.5}), store.made("seed0", lambda: {"loss": 7.0})
-        ({'loss': 0.5}, {'loss': 0.5})
+        >>> [store.find("seed0") or store.keep("seed0", {"loss": loss}) for loss in (0.5, 7.0)]
+        [{'loss': 0.5}, {'loss': 0.5}]
         >>> store.claim({"steps": 200})  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
@@ -293,17 +294,6 @@ class RunStore:
         stored: dict[str, Any] = plain(record)
         write_json(self.file(key), stored)
         return stored
-
-    def made(self, key: str, make: Callable[[], Mapping[str, Any]], having: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """What a run left; it is made, and kept, if it is not there.
-
-        Args:
-            key: the run's name.
-            make: does the run.
-            having: as for :meth:`find`.
-        """
-        found = self.find(key, having)
-        return self.keep(key, make()) if found is None else found
 
     def records(self) -> list[dict[str, Any]]:
         """All whole records, in the order of their files' names."""

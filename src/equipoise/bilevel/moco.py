@@ -32,10 +32,7 @@ class MoCoBilevel(MOML):
     """
 
     def __init__(
-        self,
-        problem: BilevelProblem,
-        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
-        **options: Any,
+        self, problem: BilevelProblem, optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer], **options: Any
     ) -> None:
         own = {name: options.pop(name) for name in inspect.signature(MoCo).parameters if name in options}
         super().__init__(problem, optimizer, balancer=MoCo(**own), **options)

@@ -106,11 +106,7 @@ class BilevelProblem:
             if id(tensor) in both:
                 raise InputError(f'the tensor "{name}" is a variable of both levels; it can belong to one only')
         self.names = Tasks(objectives)
-        modules = {
-            "upper": self.upper_variables.module,
-            "lower": self.lower_variables.module,
-            "model": model,
-        }
+        modules = {"upper": self.upper_variables.module, "lower": self.lower_variables.module, "model": model}
         self._stage = _Stage({name: module for name, module in modules.items() if module is not None})
         if any(isinstance(part, DistributedDataParallel) for part in self._stage.modules()):
             raise InputError(

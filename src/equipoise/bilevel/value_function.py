@@ -205,10 +205,7 @@ class ValueFunctionSolver(BilevelSolver):
         rows.subtract(row, [*sums, *[None] * len(here.lower)])
         check_lower(present, self.steps, "at the present ω")
         check_lower(answer, self.steps, f"after its {self.lower_steps} steps")
-        return (
-            float(torch.stack(present).double().mean()),
-            float(torch.stack(answer).double().mean()),
-        )
+        return (float(torch.stack(present).double().mean()), float(torch.stack(answer).double().mean()))
 
     def _check_dependence(self, rows: TaskGradients, count: int) -> None:
         """Says in the first step which objectives α cannot influence, neither directly nor through ω."""

@@ -317,13 +317,7 @@ class SourceBatches(DatasetBatches):
         pin_memory: bool = False,
     ) -> None:
         super().__init__(
-            dataset,
-            batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            drop_last=drop_last,
-            workers=workers,
-            pin_memory=pin_memory,
+            dataset, batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last, workers=workers, pin_memory=pin_memory
         )
 
     def __len__(self) -> int:

@@ -12,11 +12,7 @@ __all__ = ["delta_m", "delta_p"]
 
 
 def delta_m(
-    results: Mapping[str, float],
-    baseline: Mapping[str, float],
-    metrics: Iterable[Metric],
-    *,
-    average: str = "metrics",
+    results: Mapping[str, float], baseline: Mapping[str, float], metrics: Iterable[Metric], *, average: str = "metrics"
 ) -> float:
     """The mean relative drop in performance against a baseline, in percent; below zero is better than the baseline.
 

@@ -103,10 +103,7 @@ class Study:
         """
         with self.folder.locked():
             self.folder.claim_for(
-                self.problem,
-                self.methods,
-                self.seeds,
-                {"epochs": self.epochs, "gramian_every": self.gramian_every},
+                self.problem, self.methods, self.seeds, {"epochs": self.epochs, "gramian_every": self.gramian_every}
             )
             missing = self.missing()
             self._say(f"{self._overview()}; {len(missing) or 'nothing'} to do, {self.jobs} at a time")

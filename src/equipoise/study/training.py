@@ -182,11 +182,7 @@ class _Watch:
         return {task: float(loss) for task, loss in losses.items()}, probed if formed is None else formed
 
     def summary(self) -> dict[str, float | int]:
-        return {
-            "median": statistics.median(self.seconds),
-            "mean": statistics.fmean(self.seconds),
-            "steps": self.steps,
-        }
+        return {"median": statistics.median(self.seconds), "mean": statistics.fmean(self.seconds), "steps": self.steps}
 
 
 class _Tally:
@@ -212,14 +208,7 @@ def _means(values: Mapping[str, list[float]]) -> dict[str, float]:
     return {task: statistics.fmean(own) for task, own in values.items() if own}
 
 
-def _epoch(
-    mtl: Trainer,
-    model: nn.Module,
-    loader: Iterable[Any],
-    epoch: int,
-    tasks: tuple[str, ...],
-    watch: _Watch,
-) -> _Tally:
+def _epoch(mtl: Trainer, model: nn.Module, loader: Iterable[Any], epoch: int, tasks: tuple[str, ...], watch: _Watch) -> _Tally:
     for teller in (loader, getattr(loader, "sampler", None)):
         set_epoch = getattr(teller, "set_epoch", None)
         if set_epoch is not None:

@@ -66,10 +66,7 @@ def front_picture(outcome: Outcome) -> Figure | None:
             *entries,
             ("confirmed trial", {"marker": "s", "color": _SWEEP}),
             ("their front", {"linestyle": "-", "color": _SWEEP, "linewidth": 1.1}),
-            (
-                searching,
-                {"marker": "x", "color": _PALE, "markersize": 5},
-            ),
+            (searching, {"marker": "x", "color": _PALE, "markersize": 5}),
             ("single-task", {"linestyle": ":", "color": _PALE, "linewidth": 1.3}),
         ],
     )

@@ -134,6 +134,5 @@ def _of_indices(loader: DataLoader[Any], fraction: float, seed: int) -> HeldOut:
         )
 
     return HeldOut(
-        part(kept, shuffled, loader.generator, loader.drop_last),
-        part(aside, True, torch.Generator().manual_seed(seed), False),
+        part(kept, shuffled, loader.generator, loader.drop_last), part(aside, True, torch.Generator().manual_seed(seed), False)
     )

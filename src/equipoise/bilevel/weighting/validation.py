@@ -63,12 +63,7 @@ class Validation:
 
     def state_dict(self) -> dict[str, Any]:
         """The place, and the random state from which the present pass began."""
-        return {
-            "passes": self.passes,
-            "position": self.position,
-            "random": self._random,
-            "generator": self._generator,
-        }
+        return {"passes": self.passes, "position": self.position, "random": self._random, "generator": self._generator}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes to a saved place: starts the pass again, as it began then, and skips what had been drawn."""

@@ -24,13 +24,7 @@ class Molecules:
     """
 
     def __init__(
-        self,
-        atoms: Mapping[str, Tensor],
-        bonds: Tensor,
-        kinds: Tensor,
-        first_atom: Tensor,
-        first_bond: Tensor,
-        targets: Tensor,
+        self, atoms: Mapping[str, Tensor], bonds: Tensor, kinds: Tensor, first_atom: Tensor, first_bond: Tensor, targets: Tensor
     ) -> None:
         self.atoms = dict(atoms)
         self.bonds = bonds

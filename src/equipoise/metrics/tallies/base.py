@@ -202,9 +202,7 @@ class Evaluation:
     """
 
     def __init__(
-        self,
-        tallies: Mapping[str, Callable[[], Tally]],
-        outputs: Callable[[nn.Module, Any], Mapping[str, tuple[Tensor, ...]]],
+        self, tallies: Mapping[str, Callable[[], Tally]], outputs: Callable[[nn.Module, Any], Mapping[str, tuple[Tensor, ...]]]
     ) -> None:
         if not tallies:
             raise InputError("an evaluation needs at least one task with a tally")

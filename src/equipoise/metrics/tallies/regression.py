@@ -135,10 +135,7 @@ class NormalTally(Tally):
     """
 
     def __init__(
-        self,
-        within: Sequence[float] = (11.25, 22.5, 30),
-        average: str = "pixels",
-        missing: Literal["zero", "sum"] = "zero",
+        self, within: Sequence[float] = (11.25, 22.5, 30), average: str = "pixels", missing: Literal["zero", "sum"] = "zero"
     ) -> None:
         if missing not in ("zero", "sum"):
             raise InputError(f'missing is {missing!r}; it must be "zero" or "sum"')

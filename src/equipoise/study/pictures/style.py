@@ -206,14 +206,7 @@ def legend(figure: Figure, entries: Sequence[tuple[str, str, str]]) -> None:
     columns = len(entries)
     while columns > 1 and sum(sorted((len(text) + 7 for text, _, _ in entries), reverse=True)[:columns]) > room:
         columns -= 1
-    figure.legend(
-        lines,
-        [text for text, _, _ in entries],
-        loc="outside upper left",
-        ncols=columns,
-        frameon=False,
-        fontsize=9,
-    )
+    figure.legend(lines, [text for text, _, _ in entries], loc="outside upper left", ncols=columns, frameon=False, fontsize=9)
 
 
 def dots(
@@ -251,12 +244,5 @@ def dots(
 def above_texts(axes: Axes, text: str) -> None:
     """Says above the texts at the right edge what they are."""
     axes.annotate(
-        text,
-        (1, 1),
-        xycoords="axes fraction",
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="center",
-        fontsize=9,
-        color=INK,
+        text, (1, 1), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points", ha="center", fontsize=9, color=INK
     )
