@@ -62,8 +62,8 @@ def _study(
     Started again with the same folder, it continues where it stopped; methods and seeds may be added.
     """
     from equipoise.study import Study, find_problem
+    from equipoise.study.methods import served
     from equipoise.study.plan import parse_seeds
-    from equipoise.study.serves import served
 
     found = find_problem(problem)
     # A study of everything leaves out what the problem cannot serve.

@@ -7,38 +7,44 @@ import sys
 import time
 
 import pytest
+from tests.gates import Gate
 from tests.study.timeless import timeless_records
 
 from equipoise.cli import main
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals"),
+    pytest.mark.usefixtures("one_template"),  # for the studies of this process; those that are killed have their own
+]
 
 
-# One attempt a run, and a short one: every evaluation of the problem's losses takes its time.
+# One attempt per run, and a short one.
 TELEPORTING = (
     "cost(budget=None,stop=1,per_epoch=1,cooldown=1,probe_batches=1,held_out_batches=1,steps=1,samples=1,rank=2)+fairgrad"
 )
 
 
 def arguments(tiny_path, folder):
-    """The study of a problem whose runs take half a second or more, on the command line."""
+    """The study of a problem whose runs may be made to wait, on the command line."""
     options = ["--methods", f"ls,{TELEPORTING}", "--seeds", "2", "--jobs", "2", "--folder", str(folder)]
-    return ["study", f"{tiny_path}:slow", *options]
+    return ["study", f"{tiny_path}:gated", *options]
 
 
 @pytest.fixture
-def start(tiny_path, tmp_path, monkeypatch):
+def start(tiny_path, tmp_path):
     """Starts a study as a user would, in a process of its own; and where its runs say which processes they are."""
     processes = tmp_path / "processes"
     processes.mkdir()
-    monkeypatch.setenv("TINY_PROCESSES", str(processes))
+    gate = Gate(tmp_path / "gate")
     started = []
 
-    def starts(folder):
+    def starts(folder, allowed):
+        """Of its runs, as many as allowed go on; the others wait."""
+        gate.allow(allowed)
         command = [sys.executable, "-m", "equipoise.cli", *arguments(tiny_path, folder)]
-        started.append(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-        )
+        environment = gate.environment | {"TINY_PROCESSES": str(processes)}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        started.append(subprocess.Popen(command, **pipes, env=environment, start_new_session=True))
         return started[-1]
 
     yield starts, processes
@@ -48,7 +54,7 @@ def start(tiny_path, tmp_path, monkeypatch):
             process.communicate()
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=200):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -80,14 +86,13 @@ def test_killed_in_the_middle_and_started_again(start, tiny_path, tmp_path, caps
     assert len(records(undisturbed)) == 8
     assert any(record["teleports"] for record in timeless_records(undisturbed))
 
-    process = starts(folder)
-    wait_for(lambda: len(records(folder)) >= 3)
-    wait_for(lambda: alive(processes))
+    process = starts(folder, 4)
+    wait_for(lambda: len(records(folder)) == 4 and alive(processes))
     process.kill()
     process.communicate()
-    wait_for(lambda: not alive(processes), 10)  # no orphans
+    wait_for(lambda: not alive(processes), 60)  # no orphans
     complete = {path: path.stat().st_mtime_ns for path in records(folder)}
-    assert 3 <= len(complete) < 8
+    assert len(complete) == 4
 
     # What a writer that died may leave, and what a disk that was full may leave.
     missing = next(path.name for path in records(undisturbed) if not (folder / "runs" / path.name).exists())
@@ -97,7 +102,7 @@ def test_killed_in_the_middle_and_started_again(start, tiny_path, tmp_path, caps
 
     capsys.readouterr()
     assert main(arguments(tiny_path, folder)) == 0
-    assert f"{8 - len(complete)} to do" in capsys.readouterr().err
+    assert "4 to do" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in complete} == complete
     assert not list(folder.rglob("*.part"))
     assert timeless_records(folder) == timeless_records(undisturbed)
@@ -107,10 +112,10 @@ def test_killed_in_the_middle_and_started_again(start, tiny_path, tmp_path, caps
 def test_interrupted_from_the_keyboard(start, tmp_path):
     starts, processes = start
     folder = tmp_path / "study"
-    process = starts(folder)
-    wait_for(lambda: len(records(folder)) >= 1 and alive(processes))
+    process = starts(folder, 1)
+    wait_for(lambda: len(records(folder)) == 1 and alive(processes))
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=100)
     assert process.returncode == 130, output
     assert "The same command continues from here." in output
     assert "Traceback" not in output

@@ -25,7 +25,7 @@ def test_unknown_names_get_suggestions(tiny_path):
 def test_files_and_modules(tiny_path, tmp_path, monkeypatch):
     assert find_problem(f"{tiny_path}:problem").name == "tiny"
     assert find_problem(str(tiny_path)).name == "tiny"  # "problem" is the name where none is given
-    assert find_problem(f"{tiny_path}:slow").name == "tiny"  # a function that makes one
+    assert find_problem(f"{tiny_path}:gated").name == "tiny"  # a function that makes one
     (tmp_path / "own_module.py").write_text(tiny_path.read_text())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])

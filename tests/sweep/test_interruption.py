@@ -14,6 +14,7 @@ from equipoise.cli import main
 from equipoise.sweep import Outcome
 from equipoise.sweep.folder import SweepFolder
 from equipoise.sweep.trials import load_trials
+from tests.gates import Gate
 from tests.study.timeless import timeless
 
 pytestmark = [
@@ -30,28 +31,29 @@ def arguments(tug_path, folder, budget, jobs=1):
 
 
 @pytest.fixture
-def allow(tmp_path):
+def gate(tmp_path):
+    return Gate(tmp_path / "gate")
+
+
+@pytest.fixture
+def allow(gate):
     """Says how many trials of the sweeps that are started may run; all others wait."""
-    gate = tmp_path / "gate"
-    gate.mkdir()
 
     def allows(trials):
-        (gate / "new").write_text(str(BASELINES + trials))
-        (gate / "new").replace(gate / "allowed")
+        gate.allow(BASELINES + trials)
 
     allows(0)
     return allows
 
 
 @pytest.fixture
-def start(tug_path, tmp_path, allow):
+def start(tug_path, gate, allow):
     started = []
 
     def starts(folder, budget):
         command = [sys.executable, "-m", "equipoise.cli", *arguments(tug_path, folder, budget)]
-        environment = os.environ | {"TUG_GATE": str(tmp_path / "gate")}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        started.append(subprocess.Popen(command, **pipes, env=environment, start_new_session=True))
+        started.append(subprocess.Popen(command, **pipes, env=gate.environment, start_new_session=True))
         return started[-1]
 
     yield starts

@@ -25,14 +25,14 @@ def searched(name, budget, directions, *, seed=0):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_searches_and_repeats_itself(name, several):
     directions = ["minimize"] * (1 + several)
-    budget = 10 if name == "gp" else 14  # a Gaussian process is fitted for every trial
+    budget = 8 if name == "gp" else 14  # a Gaussian process is fitted for every trial
     parameters = searched(name, budget, directions)
     assert parameters[0] == {"c": 0.4, "rescale": False}
     # A fresh generator a trial, and not the same number again and again; children of nsga2 may be like their parents.
     assert len({own["c"] for own in parameters}) >= (7 if name == "nsga2" else budget - 1)
     assert {own["rescale"] for own in parameters} == {True, False}
     assert parameters == searched(name, budget, directions)
-    assert parameters[1:] != searched(name, budget, directions, seed=1)[1:]
+    assert parameters[1:5] != searched(name, 5, directions, seed=1)[1:]
 
 
 @pytest.mark.parametrize("name", ["tpe", "gp"])

@@ -2,10 +2,10 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import torch
+from tests.gates import wait_at_the_gate
 
 from equipoise.data import TensorBatches
 from equipoise.metrics import Metric
@@ -45,19 +45,19 @@ def tiny(**changes):
 problem = tiny()
 
 
-def slow():
-    """Takes about half a second per run, and leaves the number of its process in the folder named by TINY_PROCESSES."""
+def gated():
+    """Runs wait until they are let on, see ``tests/gates.py``; they leave the number of their process in TINY_PROCESSES."""
 
-    def patient(model, batch):
-        time.sleep(0.06)
-        return losses(model, batch)
+    def waiting(model, loader):
+        wait_at_the_gate()
+        return evaluate(model, loader)
 
-    def patient_build(seed):
+    def named_build(seed):
         if "TINY_PROCESSES" in os.environ:
             (Path(os.environ["TINY_PROCESSES"]) / str(os.getpid())).touch()
-        return build(seed)[0], patient
+        return build(seed)
 
-    return tiny(build=patient_build)
+    return tiny(build=named_build, evaluate=waiting)
 
 
 def failing():

@@ -4,12 +4,10 @@ For weights w the sum of the losses is least at p = ((w₁ − w₂) / (w₁ + w
 on which the two metrics, 0.1 + the distance from either end, add up to 2.2.
 """
 
-import itertools
-import os
 import time
-from pathlib import Path
 
 import torch
+from tests.gates import wait_at_the_gate
 
 from equipoise.data import TensorBatches
 from equipoise.metrics import Metric
@@ -63,29 +61,13 @@ def slow(pause=0.1, epochs=3):
 
 
 def gated():
-    """Processes that know a folder TUG_GATE wait there, unless their number is below the one in its file ``allowed``."""
-    place = []
+    """Runs wait until they are let on; see ``tests/gates.py``."""
 
     def waiting(model, loader):
-        if "TUG_GATE" in os.environ:
-            gate = Path(os.environ["TUG_GATE"])
-            if not place:
-                place.append(_arrived(gate))
-            while place[0] >= int((gate / "allowed").read_text()):
-                time.sleep(0.02)
+        wait_at_the_gate()
         return evaluate(model, loader)
 
     return tug(evaluate=waiting)
-
-
-def _arrived(gate):
-    """Which one this process is to come to the gate, counted from 0."""
-    for number in itertools.count():
-        try:
-            (gate / f"arrived-{number}").touch(exist_ok=False)
-        except FileExistsError:
-            continue
-        return number
 
 
 def without_validation():

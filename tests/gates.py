@@ -1,0 +1,57 @@
+"""Runs of a study that wait until a test lets them on, so that no test has to guess how long anything takes.
+
+A test names a folder in the environment variable ``GATE`` of the processes it starts. Runs take numbers there, in the order in
+which they come, and wait unless their number is below the one in the folder's file ``allowed``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from pathlib import Path
+
+
+class Gate:
+    """The test's side.
+
+    Args:
+        folder: to be named in ``GATE``; made if it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        # The runs find this file through the path of the process that starts them.
+        path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+        self.environment = os.environ | {"GATE": str(folder), "PYTHONPATH": path}
+        self.allow(0)
+
+    def allow(self, runs: int) -> None:
+        """Lets as many runs on in all."""
+        (self.folder / "new").write_text(str(runs))
+        (self.folder / "new").replace(self.folder / "allowed")
+
+
+_place: list[int] = []
+
+
+def wait_at_the_gate() -> None:
+    """The run's side: returns at once where no gate is named."""
+    if "GATE" not in os.environ:
+        return
+    folder = Path(os.environ["GATE"])
+    if not _place:
+        _place.append(_arrived(folder))
+    while _place[0] >= int((folder / "allowed").read_text()):
+        time.sleep(0.02)
+
+
+def _arrived(folder: Path) -> int:
+    for number in itertools.count():
+        try:
+            (folder / f"arrived-{number}").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return number
+    raise AssertionError
