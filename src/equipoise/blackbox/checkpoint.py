@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from equipoise.errors import InputError
+from equipoise.reading import Unreadable, read_npz, shielded
 from equipoise.store import write_whole
 
 __all__ = ["check_storable", "read_checkpoint", "write_checkpoint"]
@@ -43,12 +44,13 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Reads what :func:`write_checkpoint` wrote. Raises InputError: the file is none of these."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            state = _unpacked(json.loads(str(file["__state__"])), file)
-    except (ValueError, KeyError, OSError, EOFError) as error:
+        with shielded():
+            found = read_npz(path, kinds="fiubcSUmM")
+            state = _unpacked(json.loads(str(found["__state__"])), found)
+            if not isinstance(state, dict):
+                raise Unreadable("it holds no state")
+    except Unreadable as error:
         raise InputError(f"{path} is no checkpoint of a search ({error}); take another file name or remove it") from error
-    if not isinstance(state, dict):
-        raise InputError(f"{path} is no checkpoint of a search; take another file name or remove it")
     return state
 
 

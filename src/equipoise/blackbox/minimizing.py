@@ -118,6 +118,8 @@ class Result:
     Attributes:
         x: the mean of the search distribution [d].
         std: its standard deviations [d].
+        best: the evaluated point [d] of the lowest mean of the outputs; ``None`` if nothing could be evaluated.
+        best_outputs: its outputs [m].
         weights: λ [m] of the last iteration; ``None`` if nothing could be evaluated.
         objectives: for each iteration, the mean outputs of the samples that did not fail [iterations, m].
         iterations: how many.
@@ -130,6 +132,8 @@ class Result:
 
     x: Array
     std: Array
+    best: Array | None
+    best_outputs: Array | None
     weights: Array | None
     objectives: Array
     iterations: int
@@ -187,7 +191,7 @@ def minimize(
             arrays, numbers, strings and bytes. That of an iteration that was interrupted is the state before it, as the
             iteration is then done again.
         checkpoint_every: see there.
-        **options: of the method: ``std``, ``samples``, ``lr``, ``seed``, ``failed`` and others.
+        **options: of the method: ``std``, ``samples``, ``lr``, ``seed``, ``failed``, ``bounds`` and others.
 
     Returns:
         The mean of the search distribution and what there is to know about how it was found.
@@ -195,7 +199,8 @@ def minimize(
     Raises:
         InputError: an argument that cannot be used, a checkpoint of another search (start, method, options), or a checkpoint
             for a function whose state cannot be stored or changes in other processes.
-        EquipoiseError: no evaluation has succeeded in 20 iterations in a row; the message says what the first failure was.
+        EquipoiseError: no evaluation has succeeded in 20 iterations in a row, or in all that the limits allow; the message says
+            what the first failure was. (A search that ends before it has evaluated anything has an empty result.)
 
     Example:
         >>> import numpy as np
@@ -225,7 +230,7 @@ def minimize(
     failures = Failures()
     before = 0.0
     if path is not None and path.exists():
-        saved = read_checkpoint(path)
+        saved = _of_a_search(path, read_checkpoint(path))
         if saved.get("settings") != settings:
             raise InputError(
                 f"{path} is a checkpoint of {saved.get('settings')}, and this is {settings}; give the same options, or another "
@@ -280,14 +285,11 @@ def minimize(
                     break
                 under_way = deepcopy(function_state())
                 answers = evaluate(points)
-                table = failures.table(answers, optimizer.objectives)
+                table = failures.table(answers, optimizer.objectives, optimizer.smallest_objectives)
                 if table is None or not np.isfinite(table).all(axis=1).any():
                     unsuccessful += 1
                     if unsuccessful == _GIVE_UP:
-                        kind, said = next(iter(failures.first.items()))
-                        raise EquipoiseError(
-                            f"no evaluation has succeeded in {_GIVE_UP} iterations in a row; the first failure ({kind}): {said}"
-                        )
+                        raise _unsuccessful(_GIVE_UP, failures)
                 else:
                     unsuccessful = 0
                 if table is None:
@@ -318,17 +320,51 @@ def minimize(
             stopped = "interrupted"
         finally:
             save()
+    if stopped in ("iterations", "evaluations", "seconds") and 0 < optimizer.evaluations == optimizer.failures:
+        raise _unsuccessful(optimizer.iterations, failures)
     return Result(
         x=optimizer.mean,
         std=optimizer.std,
+        best=optimizer.best,
+        best_outputs=optimizer.best_outputs,
         weights=optimizer.weights,
-        objectives=np.array(history).reshape(len(history), -1),
+        objectives=np.array(history).reshape(len(history), optimizer.objectives or 0),
         iterations=optimizer.iterations,
         evaluations=optimizer.evaluations,
         failures=failures,
         seconds=before + monotonic() - began,
         stopped=stopped,
         optimizer=optimizer,
+    )
+
+
+def _of_a_search(path: Path, saved: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint holds, if :func:`minimize` wrote it."""
+    rows, counts = saved.get("history"), saved.get("failures")
+    good = (
+        isinstance(rows, list)
+        and all(isinstance(row, list) and len(row) == len(rows[0]) and set(map(type, row)) <= {int, float} for row in rows)
+        and isinstance(counts, dict)
+        and all(type(count) is int and count > 0 for count in counts.values())
+        and isinstance(saved.get("first failures"), dict)
+        and all(isinstance(said, str) for said in saved["first failures"].values())
+        and type(saved.get("seconds")) in (int, float)
+        and math.isfinite(saved["seconds"])
+        and isinstance(saved.get("optimizer"), dict)
+        and (saved.get("x0", "") is None or isinstance(saved.get("x0"), np.ndarray))
+        and "function" in saved
+    )
+    if not good:
+        raise InputError(
+            f"{path} is no checkpoint of a search (parts are missing or wrong); take another file name or remove it"
+        )
+    return saved
+
+
+def _unsuccessful(iterations: int, failures: Failures) -> EquipoiseError:
+    kind, said = next(iter(failures.first.items()), ("unknown", "it was before this search"))
+    return EquipoiseError(
+        f"no evaluation has succeeded in {iterations} iterations in a row; the first failure ({kind}): {said}"
     )
 
 

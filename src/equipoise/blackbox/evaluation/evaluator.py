@@ -15,6 +15,7 @@ import numpy as np
 from equipoise.blackbox.arrays import Array, read_array
 from equipoise.blackbox.evaluation.processes import WorkerProcess, dumped
 from equipoise.errors import InputError
+from equipoise.reading import one_line
 
 __all__ = ["Answer", "Evaluator", "Failures", "evaluator"]
 
@@ -56,21 +57,31 @@ class Failures:
         self.counts[kind] = self.counts.get(kind, 0) + 1
         self.first.setdefault(kind, message)
 
-    def table(self, answers: list[Answer], objectives: int | None) -> Array | None:
+    def table(self, answers: list[Answer], objectives: int | None, least: int = 1) -> Array | None:
         """The outputs [N, m] of an iteration, rows of failures not a number; counts the failures.
 
-        ``None`` where m is still unknown because every evaluation failed.
+        Args:
+            answers: one per row.
+            objectives: m if it is known; otherwise what most of the rows with outputs have.
+            least: m that the optimizer needs; rows of fewer outputs decide only where there are no others.
+
+        Returns:
+            The table, or ``None`` where m is still unknown because every evaluation failed.
         """
-        known = objectives or next((answer.outputs.size for answer in answers if answer.outputs is not None), None)
-        for answer in answers:
+        sizes = [answer.outputs.size for answer in answers if answer.outputs is not None and answer.outputs.ndim == 1]
+        # The first answer may be the one that is wrong.
+        known = objectives or max(sizes, key=lambda size: (size >= least, sizes.count(size)), default=0)
+        table = np.full((len(answers), known), np.nan)
+        for row, answer in zip(table, answers, strict=True):
             if answer.outputs is None:
                 self.add(answer.kind, answer.message)
-            elif not np.isfinite(answer.outputs).all():
-                self.add("not finite", f"outputs {answer.outputs.tolist()}")
-        if known is None:
-            return None
-        missing = np.full(known, np.nan)
-        return np.stack([missing if answer.outputs is None else answer.outputs for answer in answers])
+            elif answer.outputs.shape != (known,):
+                self.add("shape", f"f returned the shape {list(answer.outputs.shape)}; expected {[known]} as from other points")
+            else:
+                row[:] = answer.outputs
+                if not np.isfinite(row).all():
+                    self.add("not finite", f"outputs {row.tolist()}")
+        return table if known else None
 
     def __str__(self) -> str:
         return ", ".join(f"{count} {kind}" for kind, count in self.counts.items()) or "none"
@@ -165,11 +176,21 @@ class _Threads(_Parts):
         if self._limit is None:
             return attempt(self._function, points)
         # A thread cannot be stopped: one that is late is left alone, and its answer is not waited for.
-        box: list[Answer] = []
-        thread = threading.Thread(target=lambda: box.append(attempt(self._function, points)), daemon=True)
+        box: list[Answer | KeyboardInterrupt] = []
+
+        def work() -> None:
+            try:
+                box.append(attempt(self._function, points))
+            except KeyboardInterrupt as interrupt:
+                box.append(interrupt)
+
+        thread = threading.Thread(target=work, daemon=True)
         thread.start()
         thread.join(self._limit)
-        return box[0] if box else late(self._limit)
+        found = box[0] if box else late(self._limit)
+        if isinstance(found, KeyboardInterrupt):
+            raise found
+        return found
 
 
 class _Processes(_Parts):
@@ -234,12 +255,14 @@ def evaluator(
 
 
 def attempt(function: Function, points: Array) -> Answer:
-    """Calls the function; what it raises becomes an answer."""
+    """Calls the function; what it raises becomes an answer, ``sys.exit`` included, and Ctrl-C alone passes."""
     try:
         # A copy: a function that writes into its argument must not change the samples.
         value = function(points.copy())
-    except Exception as error:
-        return Answer(None, "exception", f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return Answer(None, "exception", f"{type(error).__name__}: {one_line(error)}")
     return read(value)
 
 
@@ -261,7 +284,6 @@ def rows_of(answer: Answer, rows: int) -> list[Answer]:
     if answer.outputs is None:
         return [answer] * rows
     if answer.outputs.ndim != 2 or answer.outputs.shape[0] != rows:
-        raise InputError(
-            f"f returned shape {answer.outputs.shape} for {rows} points; expected [{rows}, m] from a batched function"
-        )
+        said = f"f returned shape {answer.outputs.shape} for {rows} points; expected [{rows}, m] from a batched function"
+        return [Answer(None, "shape", said)] * rows
     return [Answer(row) for row in answer.outputs]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.errors import InputError, require
+from equipoise.reading import one_line
 
 __all__ = ["WorkerProcess", "dumped"]
 
@@ -61,7 +62,7 @@ class WorkerProcess:
                 self._writer.send((sys.path, os.getcwd()))
                 self._writer.send_bytes(self._program)
             self._writer.send(points)
-        except BrokenPipeError:
+        except OSError:  # the pipe is broken
             pass
 
     def receive(self, limit: float | None) -> tuple[Any, str]:
@@ -79,9 +80,15 @@ class WorkerProcess:
                     raise InputError(f"f cannot be loaded in a process ({problem}); can it be imported there?")
             if not self._reader.poll(limit):
                 raise TimeoutError
-            value, problem = self._reader.recv()
-        except (ConnectionResetError, pickle.UnpicklingError) as error:
+            received = self._reader.recv_bytes()
+        except TimeoutError:
+            raise
+        except (OSError, pickle.UnpicklingError) as error:
             raise EOFError from error
+        try:
+            value, problem = pickle.loads(received)  # from our own process
+        except Exception as error:
+            return None, f"what f returned cannot be received: {type(error).__name__}: {one_line(error)}"
         return value, problem
 
     def kill(self) -> None:

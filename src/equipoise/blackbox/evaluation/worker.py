@@ -6,6 +6,23 @@ import os
 import pickle
 import sys
 from multiprocessing.connection import Connection
+from typing import Any
+
+
+def told(error: BaseException) -> str:
+    """An error in one line."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = ""
+    return f"{type(error).__name__}: {text}"
+
+
+def detached(value: Any) -> Any:
+    """The value, torch tensors without their graph, which cannot travel."""
+    if hasattr(value, "detach"):
+        return value.detach().cpu()
+    return [detached(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def main() -> None:
@@ -18,22 +35,25 @@ def main() -> None:
         os.chdir(folder)
         try:
             function = pickle.loads(reader.recv_bytes())
-        except Exception as error:
-            writer.send(f"{type(error).__name__}: {error}")
+        except KeyboardInterrupt:
+            return
+        except BaseException as error:
+            writer.send(told(error))
             return
         writer.send("")
         while True:
             points = reader.recv()
             try:
-                value, problem = function(points), ""
-                if hasattr(value, "detach"):
-                    value = value.detach().cpu().numpy()
-            except Exception as error:
-                value, problem = None, f"{type(error).__name__}: {error}"
+                value, problem = detached(function(points)), ""
+            except KeyboardInterrupt:
+                return
+            except BaseException as error:
+                value, problem = None, told(error)
             try:
-                writer.send((value, problem))
-            except (pickle.PicklingError, TypeError, AttributeError) as error:
-                writer.send((None, f"what f returned cannot be sent: {error}"))
+                packed = pickle.dumps((value, problem))
+            except Exception as error:
+                packed = pickle.dumps((None, f"what f returned cannot be sent: {told(error)}"))
+            writer.send_bytes(packed)
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.blackbox.arrays import Array, check_positive, read_array
-from equipoise.blackbox.optimizers.base import Failed, Optimizer, Seed
+from equipoise.blackbox.optimizers.base import Bounds, Failed, Optimizer, Seed
 from equipoise.errors import InputError
 from equipoise.solvers import simplex_quadratic_program
 
@@ -52,6 +52,7 @@ class ASMG(Optimizer):
         shaping: ``"standardize"`` or ``"mean"``, see above.
         seed: of the samples.
         failed: ``"drop"`` or ``"penalize"``, see :class:`Optimizer`.
+        bounds: see :class:`Optimizer`.
 
     Raises:
         InputError: an argument that cannot be used; one objective only (at ``tell``).
@@ -69,6 +70,7 @@ class ASMG(Optimizer):
 
     smallest_objectives = 2
     _memory = ("_lambda", "_normals")
+    _changing = ("_lambda", "_normals")
 
     def __init__(
         self,
@@ -82,8 +84,9 @@ class ASMG(Optimizer):
         shaping: Literal["standardize", "mean"] = "standardize",
         seed: Seed = None,
         failed: Failed = "drop",
+        bounds: Bounds = None,
     ) -> None:
-        super().__init__(mean, std=std, samples=samples, seed=seed, failed=failed)
+        super().__init__(mean, std=std, samples=samples, seed=seed, failed=failed, bounds=bounds)
         if shaping not in ("standardize", "mean"):
             raise InputError(f'shaping is {shaping!r}; expected "standardize" (appendix A.2.5) or "mean" (F(μ) as baseline)')
         if isinstance(weights, str) and weights not in ("adaptive", "equal"):
@@ -91,6 +94,7 @@ class ASMG(Optimizer):
         self._fixed = None if isinstance(weights, str) else _read_weights(weights)
         self._adaptive = isinstance(weights, str) and weights == "adaptive"
         self._shaping = shaping
+        self._extra = int(shaping == "mean")
         self._lr = lr
         self._momentum = momentum
         if not callable(lr):
@@ -110,9 +114,12 @@ class ASMG(Optimizer):
         if self._fixed is not None and self._fixed.size != count:
             raise InputError(f"{self._fixed.size} weights were given and outputs has {count} objectives; give one for each")
 
+    def _score(self, outputs: Array) -> Any:
+        return super()._score(outputs) if self._fixed is None else outputs @ self._fixed
+
     def _draw(self) -> Array:
         self._normals = self._rng.standard_normal((self._samples, self.dimension))
-        rows = self._samples + (self._shaping == "mean")
+        rows = self._samples + self._extra
         points = np.empty((rows, self.dimension))
         np.multiply(self._normals, self._std, out=points[: self._samples])
         points[: self._samples] += self._mean

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.blackbox.arrays import Array, check_positive
-from equipoise.blackbox.optimizers.base import Failed, Optimizer, Seed
+from equipoise.blackbox.optimizers.base import Bounds, Failed, Optimizer, Seed
 
 __all__ = ["BES", "ES"]
 
@@ -23,6 +23,7 @@ class Descent(Optimizer):
         lr: of the mean.
         seed: of the samples.
         failed: ``"drop"`` or ``"penalize"``, see :class:`Optimizer`.
+        bounds: see :class:`Optimizer`.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class Descent(Optimizer):
         lr: float = 0.01,
         seed: Seed = None,
         failed: Failed = "drop",
+        bounds: Bounds = None,
     ) -> None:
-        super().__init__(mean, std=std, samples=samples, seed=seed, failed=failed)
+        super().__init__(mean, std=std, samples=samples, seed=seed, failed=failed, bounds=bounds)
         self._lr = check_positive(lr, "lr")
         self._begin()
 
@@ -58,6 +60,7 @@ class ES(Descent):
         lr: Adam's learning rate.
         seed: of the samples.
         failed: ``"drop"`` or ``"penalize"``; ranks being relative, the second ranks failed samples last.
+        bounds: see :class:`Optimizer`.
 
     Example:
         >>> import numpy as np
@@ -69,6 +72,7 @@ class ES(Descent):
     """
 
     _memory = ("_normals", "_first", "_second", "_steps")
+    _changing = ("_normals",)
 
     def _begin(self) -> None:
         self._normals: Array | None = None
@@ -113,6 +117,7 @@ class BES(Descent):
         lr: β, which has to suit the scale of the outputs.
         seed: of the signs.
         failed: ``"drop"`` or ``"penalize"``.
+        bounds: see :class:`Optimizer`.
 
     Example:
         >>> import numpy as np
@@ -124,6 +129,8 @@ class BES(Descent):
     """
 
     _memory = ("_signs",)
+    _changing = ("_signs",)
+    _extra = 1
 
     def _begin(self) -> None:
         self._signs: Array | None = None

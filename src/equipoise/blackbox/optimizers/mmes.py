@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.blackbox.arrays import Array
-from equipoise.blackbox.optimizers.base import Failed, Optimizer, Seed
+from equipoise.blackbox.optimizers.base import Bounds, Failed, Optimizer, Seed
 
 __all__ = ["MMES"]
 
@@ -23,8 +23,9 @@ class MMES(Optimizer):
     that prefers young ones; mirrored samples; the mean is the log-weighted one of the best half; the step size follows the
     paired comparison of this generation's best with the last one's. He, Zheng and Zhou, "MMES: Mixture Model-Based Evolution
     Strategy for Large-Scale Optimization", 2020, with its defaults; the geometric distribution's parameter is 3.8/d, as in
-    the authors' code, where the paper has 4/d. Several objectives are averaged. On functions with local minima or curved
-    valleys the end differs by powers of ten between seeds: compare medians over many (``benchmarks/mmes.py``).
+    the authors' code, where the paper has 4/d. Below d = 4, for which it is not made, γ is at most 0.9. Several objectives
+    are averaged. On functions with local minima or curved valleys the end differs by powers of ten between seeds: compare
+    medians over many (``benchmarks/mmes.py``).
 
     Args:
         mean: starting point [d].
@@ -32,6 +33,7 @@ class MMES(Optimizer):
         samples: population size.
         seed: of the samples.
         failed: failed samples are ranked last in both cases.
+        bounds: see :class:`Optimizer`.
 
     Example:
         >>> import numpy as np
@@ -43,14 +45,22 @@ class MMES(Optimizer):
     """
 
     _memory = ("_sigma", "_path", "_paths", "_born", "_count", "_evidence", "_last", "_generation")
+    _changing = ("_last",)
     _MIXED = 4
     _STEP_RATE = 0.3
     _SIGNIFICANCE = 0.05
 
     def __init__(
-        self, mean: object, *, std: object = 1.0, samples: int = 50, seed: Seed = None, failed: Failed = "drop"
+        self,
+        mean: object,
+        *,
+        std: object = 1.0,
+        samples: int = 50,
+        seed: Seed = None,
+        failed: Failed = "drop",
+        bounds: Bounds = None,
     ) -> None:
-        super().__init__(mean, std=std, samples=samples, seed=seed, failed=failed)
+        super().__init__(mean, std=std, samples=samples, seed=seed, failed=failed, bounds=bounds)
         size = self.dimension
         self._scale = self._std / self._std.max()
         self._sigma = float(self._std.max())
@@ -58,7 +68,8 @@ class MMES(Optimizer):
         self._gap = math.ceil(1 / self._rate)
         self._chance = min(3.8 / size, 1.0)
         stored = 2 * math.ceil(math.sqrt(size))
-        self._mixture = 1.0 - (1.0 - self._chance) ** stored
+        # Below d = 4 a sample would be nothing but old paths, of which there are none at first.
+        self._mixture = min(1.0 - (1.0 - self._chance) ** stored, 1.0 if size > 3 else 0.9)
         parents = self._samples // 2
         weights = math.log((self._samples + 1) / 2) - np.log(np.arange(1, parents + 1))
         self._recombination: Array = weights / weights.sum()

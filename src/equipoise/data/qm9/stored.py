@@ -24,15 +24,12 @@ _SOURCE = (
 
 
 def read_molecules(root: str | Path, *, download: bool = False) -> Molecules:
-    """The molecules of torch_geometric's ``QM9`` data set at ``root``.
+    """The molecules of torch_geometric's ``QM9`` data set in a folder that holds ``raw`` or ``processed``.
 
     torch_geometric would download whatever is missing, and would look for other files if rdkit is installed than if it is
     not. Here everything that can serve is taken: ``processed/data_v3.pt``, its own result; else ``raw/qm9_v3.pt``, which it
     offers ready-made; else the raw files with rdkit. What is computed is written to ``processed``, whole or not at all.
-
-    Args:
-        root: the folder that holds ``raw`` or ``processed``.
-        download: whether torch_geometric may download what is missing.
+    With ``download``, torch_geometric may download what is missing.
 
     Raises:
         MissingExtraError: torch_geometric is not installed.
