@@ -4,7 +4,7 @@ BIN := .venv/bin
 STUDY ?= --methods ls,si,famo,pcgrad,cagrad,fairgrad --seeds 3 --epochs 10 --folder results/quick
 PYTEST_WORKERS ?= 2
 
-.PHONY: help study test lint types tables bench clean
+.PHONY: help study test pytest lint types tables bench clean
 
 help:
 	@echo "make study   compare balancing methods on handwritten digits; prints the table and the report's place"
@@ -37,8 +37,12 @@ lint: .venv/dev
 types: .venv/dev
 	$(BIN)/mypy
 
+# mypy takes one core for half a minute, which it may as well do while the tests run.
+test: lint
+	@$(MAKE) --no-print-directory -j 2 types pytest
+
 # A file goes to one worker: the blocks of a page of the guide build on each other, and tests of a file share fixtures.
-test: lint types
+pytest: .venv/dev
 	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 tables: .venv/dev

@@ -45,19 +45,16 @@ def _study(
         ),
     ],
     methods: Annotated[
-        str,
-        typer.Option("--methods", "-m", help='Which methods, such as "ls,cagrad:c=0.2,cost+ls"; "all" for every balancer.'),
+        str, typer.Option("--methods", "-m", help='Which methods, such as "ls,cagrad:c=0.2,cost+ls"; "all" for every balancer.')
     ] = "all",
     seeds: Annotated[str, typer.Option("--seeds", "-s", help='How many ("3": 0, 1, 2), a range "5-9", a list "1,4".')] = "3",
     epochs: Epochs = None,
     jobs: Jobs = None,
     folder: Annotated[
-        Path | None,
-        typer.Option("--folder", "--output", "-o", help="Where everything goes; results/<problem> if left out."),
+        Path | None, typer.Option("--folder", "--output", "-o", help="Where everything goes; results/<problem> if left out.")
     ] = None,
     gramian_every: Annotated[
-        int,
-        typer.Option(help="For methods without a Gramian: steps from one look at conflicts to the next; 0 for none."),
+        int, typer.Option(help="For methods without a Gramian: steps from one look at conflicts to the next; 0 for none.")
     ] = 10,
 ) -> None:
     """Compare methods over seeds, with single-task training as the baseline.
@@ -65,21 +62,13 @@ def _study(
     Started again with the same folder, it continues where it stopped; methods and seeds may be added.
     """
     from equipoise.study import Study, find_problem
+    from equipoise.study.methods import served
     from equipoise.study.plan import parse_seeds
-    from equipoise.study.serves import served
 
     found = find_problem(problem)
     # A study of everything leaves out what the problem cannot serve.
     chosen = served(found) if methods.strip() == "all" else methods
-    study = Study(
-        found,
-        chosen,
-        parse_seeds(seeds),
-        epochs=epochs,
-        folder=folder,
-        jobs=jobs,
-        gramian_every=gramian_every,
-    )
+    study = Study(found, chosen, parse_seeds(seeds), epochs=epochs, folder=folder, jobs=jobs, gramian_every=gramian_every)
     try:
         results = study.run()
     except KeyboardInterrupt:
@@ -114,8 +103,7 @@ def _sweep(
     sampler: Annotated[str, typer.Option(help="tpe, random, qmc, nsga2 or gp.")] = "tpe",
     pruner: Annotated[str, typer.Option(help="none, median or hyperband; with one objective only.")] = "none",
     folder: Annotated[
-        Path | None,
-        typer.Option("--folder", "--output", "-o", help="Folder of the study; results/<problem> if left out."),
+        Path | None, typer.Option("--folder", "--output", "-o", help="Folder of the study; results/<problem> if left out.")
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Of the sweep and its folder sweeps/<name>; the method's if left out.")

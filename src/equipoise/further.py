@@ -75,12 +75,7 @@ class FurtherBatches:
     def state_dict(self) -> dict[str, Any]:
         """The seed, passes finished, batches drawn in the present one, and the loader's generators at its beginning."""
         began = self._generators_now() if self._began is None else self._began
-        return {
-            "seed": self.seed,
-            "passes": self.passes,
-            "drawn": self.drawn,
-            "generators": [state.clone() for state in began],
-        }
+        return {"seed": self.seed, "passes": self.passes, "drawn": self.drawn, "generators": [state.clone() for state in began]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from there with the next draw."""

@@ -9,7 +9,7 @@ import equipoise as eq
 from equipoise.errors import InputError, UnknownMethodError, UnknownOptionError
 from equipoise.method import MethodSpec, Nested
 from equipoise.study import Method, Study, parse_method, parse_methods
-from equipoise.study.serves import served, serves
+from equipoise.study.methods import served, serves
 
 
 def labels(methods):

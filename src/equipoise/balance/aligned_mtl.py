@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.balance.preference import PreferenceBalancer
+from equipoise.balance.per_task import PreferenceBalancer
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 from equipoise.solvers import aligned_weights

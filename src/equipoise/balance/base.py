@@ -20,14 +20,7 @@ from torch import Tensor
 from equipoise.distributed import Processes
 from equipoise.errors import InputError, NonFiniteError
 
-__all__ = [
-    "Balancer",
-    "GradientBalancer",
-    "GramianBalancer",
-    "LossBalancer",
-    "Need",
-    "Observation",
-]
+__all__ = ["Balancer", "GradientBalancer", "GramianBalancer", "LossBalancer", "Need", "Observation"]
 
 Need = Literal["losses", "gramian", "gradients"]
 

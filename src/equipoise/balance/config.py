@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.balance.preference import PreferenceBalancer
+from equipoise.balance.per_task import PreferenceBalancer
 from equipoise.balance.registry import register
 from equipoise.solvers import conflict_free_weights
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from equipoise.balance.base import GradientBalancer, Observation
+from equipoise.balance.per_task import check_rows_memory, fresh_rows, mixed_row, move_rows
 from equipoise.balance.registry import register
-from equipoise.balance.tracked_rows import check_rows_memory, fresh_rows, mixed_row, move_rows
 from equipoise.errors import InputError, NonFiniteError
 
 __all__ = ["DBMTL"]

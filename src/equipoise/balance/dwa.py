@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from equipoise.balance.base import LossBalancer, Observation
-from equipoise.balance.epoch_sums import add_losses
+from equipoise.balance.per_task import add_losses
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 

@@ -101,12 +101,7 @@ class FAMO(LossBalancer):
         shares = torch.softmax(logits[entries], 0)
         gradient = shares * (fall - (shares * fall).sum())
         new_logits, new_moments = vector_adam(
-            logits,
-            gradient,
-            self.moments.to(before.device),
-            entries,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
+            logits, gradient, self.moments.to(before.device), entries, lr=self.lr, weight_decay=self.weight_decay
         )
         finite = torch.isfinite(gradient).all()
         self.logits = torch.where(finite, new_logits, logits)

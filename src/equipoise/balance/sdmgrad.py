@@ -72,12 +72,7 @@ class SDMGrad(DoubleSampling):
     """
 
     def __init__(
-        self,
-        lam: float = 0.3,
-        steps: int = 20,
-        lr: float = 5.0,
-        momentum: float = 0.5,
-        normalize: bool = True,
+        self, lam: float = 0.3, steps: int = 20, lr: float = 5.0, momentum: float = 0.5, normalize: bool = True
     ) -> None:
         for name, value in (("lam", lam), ("lr", lr)):
             if not 0 <= value < float("inf"):

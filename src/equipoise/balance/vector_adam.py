@@ -72,16 +72,8 @@ def learn_from_losses(
 ) -> tuple[Tensor, Tensor]:
     """One step of :func:`vector_adam` on one number per task, for the tasks that a step's batch holds.
 
-    Args:
-        values: ``[K]``; ``None`` before the first step.
-        state: of Adam; ``None`` before the first step.
-        observation: of the step.
-        gradient: from the numbers ``[k]`` and the losses ``[k]`` of the tasks present.
-        initial: where the numbers start.
-        lr: step size.
-
-    Returns:
-        New values and new state, in float64 on the losses' device.
+    ``gradient`` is from the numbers ``[k]`` and the losses ``[k]`` of the tasks present. Values and state are ``None`` before
+    the first step; the new ones are in float64 on the losses' device.
     """
     assert observation.losses is not None
     losses = observation.losses.double()

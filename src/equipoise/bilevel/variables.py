@@ -18,11 +18,7 @@ class LevelVariables:
     """What one level moves, and how the user's functions see it.
 
     A module shows itself, with other parameters in place while a function runs; a mapping shows a dictionary of tensors; a
-    tensor shows a tensor.
-
-    Args:
-        level: ``"upper"`` or ``"lower"``, for error messages.
-        source: a module (its parameters that require gradients are the variables), a mapping name → tensor, or one tensor.
+    tensor shows a tensor. A module's parameters that require gradients are the variables.
 
     Raises:
         InputError: nothing to move, or something that is no real leaf tensor.

@@ -98,14 +98,9 @@ class TaskGradients:
     def differentiate(
         self, row: int, loss: Tensor, seed: Tensor | None = None, *, retain_graph: bool, alone: bool = False
     ) -> None:
-        """Adds the gradient of ``loss`` to a row; to be called within :meth:`recording`.
+        """Adds the gradient of ``loss``, times ``seed``, to a row; to be called within :meth:`recording`.
 
-        Args:
-            row: position of the task.
-            loss: scalar.
-            seed: what the gradient is multiplied with; 1 if left out.
-            retain_graph: keep the graph for the tasks to come.
-            alone: differentiate with respect to the shared parameters alone; other leaves' ``.grad`` stays as it is.
+        With ``alone`` only the shared parameters count; other leaves' ``.grad`` stays as it is.
         """
         self._row = row
         start = origin(loss)
@@ -116,16 +111,10 @@ class TaskGradients:
     def differentiate_together(
         self, rows: Sequence[int], losses: Sequence[Tensor], seeds: Sequence[Tensor | None], *, chunk: int | None = None
     ) -> None:
-        """Adds the gradients of several losses at once by batched (``vmap``) differentiation.
+        """Adds the gradients of several losses at once by batched (``vmap``) differentiation, ``chunk`` at once or all of them.
 
         Worth it where launching kernels is what takes time, that is on GPUs with small models; it needs the memory of
-        ``chunk`` backward passes at once.
-
-        Args:
-            rows: positions of the tasks.
-            losses: scalars, one per row, whose graphs are alive.
-            seeds: what each gradient is multiplied with; 1 where ``None``.
-            chunk: how many tasks at once; all of them if left out.
+        ``chunk`` backward passes at once. Gradients are multiplied with ``seeds``, with 1 where these are ``None``.
         """
         size = chunk or len(losses)
         for start in range(0, len(losses), size):
@@ -135,12 +124,7 @@ class TaskGradients:
             for position, (ask, seed) in enumerate(zip(asks, seeds[start : start + size], strict=True)):
                 ask[position] = 1.0 if seed is None else seed
             gradients = torch.autograd.grad(
-                origins(part),
-                self.parameters,
-                asks,
-                retain_graph=True,
-                allow_unused=True,
-                is_grads_batched=True,
+                origins(part), self.parameters, asks, retain_graph=True, allow_unused=True, is_grads_batched=True
             )
             for position, gradient in enumerate(gradients):
                 if gradient is not None:
@@ -173,14 +157,7 @@ class TaskGradients:
         return gramian(self.rows)
 
     def combine(self, weights: Tensor) -> Tensor:
-        """The weighted sum of the rows.
-
-        Args:
-            weights: ``[K]``.
-
-        Returns:
-            The update direction, as long as a row (padding included).
-        """
+        """The weighted sum of the rows, for weights ``[K]``: as long as a row, padding included."""
         with torch.no_grad(), torch.autocast(self.rows.device.type, enabled=False):
             # As a matrix product: on the CPU, torch's product with a vector was no faster and sometimes slower.
             return torch.mm(weights.to(self.rows)[None], self.rows)[0]

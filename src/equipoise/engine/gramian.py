@@ -49,15 +49,7 @@ def gramian(rows: Tensor) -> Tensor:
 
 
 def cross_gramian(rows: Tensor, others: Tensor) -> Tensor:
-    """Computes ``rows @ others.T``, accumulated in float64.
-
-    Args:
-        rows: task gradients ``[K, P]``.
-        others: task gradients ``[K, P]`` on another batch.
-
-    Returns:
-        ``[K, K]`` in float64, on the device of ``rows``; entry (i, j) belongs to row i and the other row j.
-    """
+    """``rows @ others.T``, ``[K, K]`` in float64 on the device of ``rows``: task gradients ``[K, P]`` on two batches."""
     total = torch.zeros(len(rows), len(others), dtype=torch.float64, device=rows.device)
     step = 32 * CHUNK if rows.is_cuda else 4 * CHUNK
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):

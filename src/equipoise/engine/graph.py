@@ -33,15 +33,7 @@ def origins(losses: Iterable[Tensor]) -> list[Tensor]:
 
 
 def leaves(loss: Tensor, stop: Iterable[Any] = ()) -> list[Tensor]:
-    """Leaf tensors that gradients of ``loss`` flow to.
-
-    Args:
-        loss: the end of the graph.
-        stop: nodes (``tensor.grad_fn``) at which not to go on.
-
-    Returns:
-        The leaves, each once, in the order of the walk.
-    """
+    """Leaf tensors that gradients of ``loss`` flow to, each once, in the order of the walk; it ends at the nodes ``stop``."""
     return _walk(loss, set(stop))[0]
 
 

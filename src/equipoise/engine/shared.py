@@ -122,11 +122,7 @@ class SharedParameters:
         return self._fresh.issuperset(positions)
 
     def look(self, losses: Mapping[int, Loss], names: Mapping[int, str]) -> Reach:
-        """Reads the graphs of some losses.
-
-        Args:
-            losses: by position of the task; callables are evaluated here, one after the other, and let go again.
-            names: of these tasks, for error messages.
+        """Reads the graphs of some losses, by position of the task; callables are evaluated here, one by one, and let go again.
 
         Raises:
             InputError: the graph does not tell what the losses reach.

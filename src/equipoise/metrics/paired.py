@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from equipoise.errors import InputError, require
-from equipoise.metrics.spread import spread
+from equipoise.metrics.metric import spread
 
 __all__ = ["Comparison", "holm", "paired_comparison"]
 

@@ -56,7 +56,5 @@ class CleaningNet(HardSharing):
         widths = (pixels, first, *([first] * further), last)
         layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
         super().__init__(
-            nn.Sequential(nn.Flatten(), *layers),
-            {dataset: nn.Linear(last, classes) for dataset in datasets},
-            own_inputs=True,
+            nn.Sequential(nn.Flatten(), *layers), {dataset: nn.Linear(last, classes) for dataset in datasets}, own_inputs=True
         )

@@ -26,13 +26,8 @@ def _convolution(inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) 
 class ASPP(nn.Module):
     """Looks at features through a 1×1 convolution, dilated 3×3 ones and their mean over the image, side by side.
 
-    In training the mean's batch normalisation needs two images or more.
-
-    Args:
-        inputs: channels of the features.
-        channels: of each of the branches, and of the result.
-        rates: dilation of the 3×3 convolutions; (12, 24, 36) for features eight times smaller than the image.
-        dropout: probability, on the result.
+    In training the mean's batch normalisation needs two images or more. Rates are (12, 24, 36) for features eight times smaller
+    than the image; each branch, and the result, has ``channels``.
     """
 
     def __init__(self, inputs: int, channels: int, rates: Sequence[int], dropout: float) -> None:

@@ -14,14 +14,7 @@ __all__ = ["CITYSCAPES", "NYUV2", "Output", "as_outputs", "classes", "directions
 
 
 def module_per_task(what: str, modules: Mapping[str, nn.Module] | nn.ModuleDict) -> nn.ModuleDict:
-    """Registers the modules of several tasks under the tasks' names.
-
-    Args:
-        what: names them in error messages, such as ``"heads"``.
-        modules: task → module.
-
-    Returns:
-        The same, in the same order.
+    """Registers the modules of several tasks under the tasks' names; ``what`` names them in error messages, as ``"heads"``.
 
     Raises:
         InputError: no mapping, no tasks, something that is no module, or a name that torch cannot give to a module.

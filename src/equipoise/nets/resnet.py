@@ -21,13 +21,8 @@ def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, dilati
 class Block(nn.Module):
     """x ↦ ReLU(x + residual(x)), where x passes a 1×1 convolution if its shape has to change.
 
-    Attributes are named as in published state dicts.
-
-    Args:
-        inputs: channels of x.
-        width: channels inside; the result has ``growth`` times as many.
-        stride: 2 to halve the size.
-        dilations: of the first 3×3 convolution, and of a second one.
+    Attributes are named as in published state dicts. Inside are ``width`` channels, the result has ``growth`` times as many;
+    ``dilations`` are those of the first 3×3 convolution, and of a second one.
     """
 
     growth: ClassVar[int]

@@ -31,10 +31,7 @@ _GROWTH = (1, 2, 4, 8, 8)
 
 
 def filters_of(width: int | Sequence[int]) -> tuple[int, ...]:
-    """Channels at the five levels.
-
-    Args:
-        width: w for channels (w, 2w, 4w, 8w, 8w), or all five.
+    """Channels at the five levels: (w, 2w, 4w, 8w, 8w), or all five as given.
 
     Raises:
         InputError: not five, or one below 1.

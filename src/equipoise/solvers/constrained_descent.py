@@ -68,10 +68,7 @@ def constrained_descent(gramian: ArrayLike, phi: float) -> tuple[Array, float]:
     if multiplier >= 0.0:
         return active, multiplier
     # Rounding only: in exact arithmetic one of the two cases holds.
-    return min(
-        ((free, _multiplier(along, square, free, phi)), (active, 0.0)),
-        key=lambda found: _objective(whole, phi, *found),
-    )
+    return min(((free, _multiplier(along, square, free, phi)), (active, 0.0)), key=lambda found: _objective(whole, phi, *found))
 
 
 def constraint_multiplier(gramian: ArrayLike, weights: ArrayLike, phi: float) -> float:

@@ -24,16 +24,11 @@ __all__ = ["Balancing"]
 
 
 class Balancing:
-    """Turns losses into balanced gradients.
+    """Turns losses into balanced gradients; arguments as for :class:`~equipoise.step.context.Context`.
 
     Args:
-        tasks: their names; fixed by the first losses if they are not yet.
-        shared: the parameters whose gradients are balanced.
         features: take the Gramian at this module's output instead.
         batched: differentiate so many tasks at once with ``vmap``, 0 for all; one after the other if ``None``.
-        processes: those that train together.
-        parameters: everything that is trained; found from the graphs if empty.
-        check_finite: raise on losses and gradients that are not finite.
     """
 
     def __init__(
@@ -57,21 +52,9 @@ class Balancing:
         self._observation: Observation | None = None
 
     def run(
-        self,
-        balancer: Balancer,
-        source: Source,
-        step: int,
-        scale: Tensor | None = None,
-        further: Sequence[FurtherSource] = (),
+        self, balancer: Balancer, source: Source, step: int, scale: Tensor | None = None, further: Sequence[FurtherSource] = ()
     ) -> StepReport:
         """Fills ``.grad``; :meth:`commit` or :meth:`rollback` must follow.
-
-        Args:
-            balancer: how the tasks combine.
-            source: the losses.
-            step: index of the step.
-            scale: of a gradient scaler.
-            further: losses on further batches, as many as the balancer looks at.
 
         Raises:
             InputError: losses or parameters that cannot be used.

@@ -54,12 +54,7 @@ class Context:
     """
 
     def __init__(
-        self,
-        tasks: Tasks,
-        shared: SharedParameters,
-        processes: Processes,
-        parameters: Sequence[Tensor],
-        check_finite: bool,
+        self, tasks: Tasks, shared: SharedParameters, processes: Processes, parameters: Sequence[Tensor], check_finite: bool
     ) -> None:
         self.tasks = tasks
         self.shared = shared

@@ -52,11 +52,6 @@ def decide_weights(
 def decide_direction(context: Context, turn: Turn, observation: Observation) -> Tensor:
     """The balancer's direction ``[P]``, checked.
 
-    Args:
-        context: tasks.
-        turn: the step.
-        observation: with the gradients ``[k, P]``.
-
     Raises:
         InputError: the answer has another length.
         NonFiniteError: it is not finite.

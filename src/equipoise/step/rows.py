@@ -64,14 +64,9 @@ class Filling:
         *,
         keep: bool = False,
     ) -> tuple[SeenLosses, Tensor]:
-        """Differentiates every task of every micro-batch.
+        """Differentiates every task of every micro-batch, of which ``evaluate`` gives the further ones.
 
-        Args:
-            engine: whose rows are filled.
-            turn: the step.
-            first: losses of the first micro-batch.
-            evaluate: gives those of the others.
-            keep: leave the graph of a single micro-batch alive, to be differentiated once more.
+        ``keep`` leaves the graph of a single micro-batch alive, to be differentiated once more.
 
         Returns:
             The losses, and what each of the K rows is still to be multiplied with.

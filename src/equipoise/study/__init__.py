@@ -10,7 +10,7 @@ Rooms, in the order in which a study passes through them:
 =================  =====================================================================================
 ``problem.py``     what is trained and how it is judged; ``reported.py``: by which of its epochs
 ``problems.py``    the embedded problem; finding one by name or in a user's file
-``methods.py``     "cost(gamma=0.2)+cagrad:c=0.2" → a method to compare; ``serves.py`` which problem can be trained with it
+``methods.py``     "cost(gamma=0.2)+cagrad:c=0.2" → a method to compare; and which problem serves it
 ``registry.py``    every method that is known by name; ``task_weights.py`` those that learn weights on validation data
 ``trainers.py``    what a method makes for a run: what takes the steps, and on which batches
 ``names.py``       labels where there is little room for them

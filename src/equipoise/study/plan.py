@@ -57,13 +57,7 @@ def key_of(label: str, seed: int) -> str:
 
 
 def plan(tasks: Sequence[str], methods: Iterable[Method], seeds: Iterable[int], *, baselines: bool = True) -> tuple[Run, ...]:
-    """All runs of a study.
-
-    Args:
-        tasks: each gets one single-task baseline per seed, shared by all methods.
-        methods: what is compared.
-        seeds: one run per method and seed.
-        baselines: whether there are single-task baselines.
+    """All runs of a study: one per method and seed and, with ``baselines``, one per task and seed that all methods share.
 
     Example:
         >>> [str(run) for run in plan(["left", "ink"], [], [0])]
@@ -75,14 +69,11 @@ def plan(tasks: Sequence[str], methods: Iterable[Method], seeds: Iterable[int], 
 
 
 def parse_seeds(seeds: int | str | Iterable[int]) -> tuple[int, ...]:
-    """Reads seeds: a count, a range, a list.
+    """Reads seeds: a count, a range, a list; repetitions are left out.
 
     Args:
         seeds: ``3`` or ``"3"`` means 0, 1, 2; ``"5-9"`` means 5 to 9; ``"1,4,7"`` those three; ``"7,"`` only 7; a
             sequence of whole numbers stands for itself.
-
-    Returns:
-        The seeds without repetitions, in the order given.
 
     Raises:
         InputError: none of these.

@@ -12,13 +12,12 @@ from rich.console import Console
 from equipoise.errors import InputError
 from equipoise.progress import duration, progress
 from equipoise.study.folder import Folder
-from equipoise.study.methods import MethodLike, parse_methods
+from equipoise.study.methods import MethodLike, parse_methods, serves
 from equipoise.study.plan import Run, parse_seeds, plan
 from equipoise.study.problem import Problem
 from equipoise.study.problems import find_problem
 from equipoise.study.processes.pool import execute
 from equipoise.study.results import Results
-from equipoise.study.serves import serves
 
 __all__ = ["Study"]
 

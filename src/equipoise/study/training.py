@@ -16,11 +16,10 @@ from equipoise.objective import LossFunction
 from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.step.report import StepReport
 from equipoise.store import rounded
-from equipoise.study.machine import peak_memory_mb, seed_process, versions
 from equipoise.study.plan import Run
 from equipoise.study.points import Points
 from equipoise.study.problem import Problem, Splits
-from equipoise.study.records import SCHEMA, Record, describe
+from equipoise.study.records import SCHEMA, Record, describe, peak_memory_mb, seed_process, versions
 from equipoise.study.trainers import Stage, Trained, Trainer
 from equipoise.tasks import as_losses
 
@@ -45,9 +44,6 @@ def train(
             outside of the timing; 0 for never.
         finished_epoch: told the number of each finished epoch, counted from 1, and its metrics on the validation split
             (``None`` without one).
-
-    Returns:
-        The record, as :mod:`equipoise.study.records` describes it.
 
     Raises:
         InputError: an empty loader, or an evaluation that lacks one of the metrics.

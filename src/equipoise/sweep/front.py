@@ -32,11 +32,7 @@ def pareto(points: Sequence[Sequence[float]]) -> list[int]:
 
 
 def hypervolume(points: ArrayLike, reference: Sequence[float]) -> float:
-    """The volume that is dominated by at least one of the points and that dominates the reference point (pymoo's).
-
-    Args:
-        points: ``[n, d]``; points that do not dominate the reference add nothing.
-        reference: ``[d]``, the corner that is as bad as can be.
+    """The volume dominated by at least one of the points ``[n, d]`` that dominates the reference point ``[d]`` (pymoo's).
 
     Example:
         >>> hypervolume([[0, 2], [1, 1], [2, 0]], [3, 3])
@@ -50,11 +46,7 @@ def hypervolume(points: ArrayLike, reference: Sequence[float]) -> float:
 
 
 def spread_out(points: Sequence[Sequence[float]], count: int) -> list[int]:
-    """Picks points of the Pareto front one by one, each time the one that adds most hypervolume to those picked.
-
-    Args:
-        points: ``[n, d]``.
-        count: at most so many are picked.
+    """Picks at most ``count`` points of the Pareto front, each time the one that adds most hypervolume to those picked.
 
     Returns:
         Their positions, in the order in which they were picked. The reference point is the worst value of each column
@@ -83,14 +75,7 @@ def select(
 ) -> list[int]:
     """Picks trials: the best by the first objective, then those that span the validation Pareto front, then the next best.
 
-    Args:
-        values: trial → first objective; lower is better.
-        points: trial → its place in the plane of the front; lower is better.
-        count: how many.
-        labels: trial → what it stands for; of equal ones the first is taken.
-
-    Returns:
-        Numbers of trials, in the order in which they were picked.
+    For objective and front lower is better; of trials with one label, which stand for the same, the first is taken.
 
     Example:
         >>> values, points = {0: 3.0, 1: 1.0, 2: 2.0, 3: 2.5}, {0: [0, 9], 1: [5, 5], 2: [6, 6], 3: [9, 0]}

@@ -27,12 +27,6 @@ class Weights:
     ``x_k = −log u_k`` with ``u_k`` uniform in (0, 1), which makes ``w / K`` uniform on the simplex (Dirichlet with all
     parameters 1).
 
-    Attributes:
-        tasks: the tasks in order.
-        kind: ``"log"`` or ``"dirichlet"``.
-        low: see above; without meaning for ``"dirichlet"``.
-        high: likewise.
-
     Example:
         >>> weights = Weights(("left", "ink"))
         >>> weights.values({"weights.left": 0.1, "weights.ink": 0.3})

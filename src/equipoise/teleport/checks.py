@@ -41,13 +41,7 @@ def check_switch(name: str, value: Any) -> None:
 
 
 def chosen(known: Registry[type[T]], value: Any, base: type[T], further: str = "") -> T:
-    """One of several kinds, given as an object or by its name.
-
-    Args:
-        known: name → class.
-        value: an instance of ``base``, or a name, for which the class is called without arguments.
-        base: the base class of all of them.
-        further: what else it may be, for the message.
+    """One of several kinds, given as an object or by its name; ``further`` says what else it may be, for the message.
 
     Raises:
         InputError: neither of these, or an unknown name; near misses are suggested.

@@ -49,13 +49,7 @@ class Guard:
         return formulation.tolerance if self.tolerance is None else self.tolerance
 
     def objection(
-        self,
-        before: Array,
-        after: Array,
-        sizes: Array,
-        measure_before: float,
-        measure_after: float,
-        formulation: Formulation,
+        self, before: Array, after: Array, sizes: Array, measure_before: float, measure_after: float, formulation: Formulation
     ) -> str:
         """Why not to land; empty if all checks pass.
 

@@ -29,12 +29,7 @@ from equipoise.teleport.triggers import TRIGGERS
 
 __all__ = ["cost_of", "options_of", "shortest"]
 
-_KINDS: dict[str, Registry[Any]] = {
-    "trigger": TRIGGERS,
-    "delta": DELTAS,
-    "formulation": FORMULATIONS,
-    "history": HISTORIES,
-}
+_KINDS: dict[str, Registry[Any]] = {"trigger": TRIGGERS, "delta": DELTAS, "formulation": FORMULATIONS, "history": HISTORIES}
 
 
 def _fields(kind: Any) -> tuple[str, ...]:
@@ -125,9 +120,6 @@ def shortest(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options without those that say what would hold anyway, flat, in the order in which they were given.
 
     A ``seed`` stays: left out, it is that of the run.
-
-    Args:
-        options: as for :func:`cost_of`.
 
     Example:
         >>> shortest({"delta": "oft", "blocks": 5, "steps": 20, "formulation": "released", "history": "released", "stop": None})

@@ -211,10 +211,7 @@ for _kind in (Dominated, Weak, Majority, Released):
 
 
 def as_trigger(trigger: TriggerLike) -> Trigger | None:
-    """Reads a trigger.
-
-    Args:
-        trigger: its name, a trigger, or a function of the Gramian; ``None`` stays ``None`` (decided by the number of tasks).
+    """Reads a trigger: its name, a trigger, a function of the Gramian, or ``None`` (decided by the number of tasks).
 
     Raises:
         InputError: an unknown name, or none of these.

@@ -10,7 +10,7 @@ from typing import Any
 
 from equipoise.markdown import table
 from equipoise.metrics import mean_rank
-from equipoise.metrics.spread import Spread, spread
+from equipoise.metrics.metric import Spread, spread
 from equipoise.store import write_json, write_whole
 from equipoise_papers.published import PublishedTable, find_table
 from equipoise_papers.reproduce.recipe import FoundRows, Recipe

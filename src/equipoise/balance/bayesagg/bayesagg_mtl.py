@@ -10,11 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.balance.base import GradientBalancer, Observation
-from equipoise.balance.bayesagg.aggregate import aggregate
-from equipoise.balance.bayesagg.gaussian import Gaussian
-from equipoise.balance.bayesagg.heads import find_head, multiple_of, parameters_of, with_bias
-from equipoise.balance.bayesagg.likelihoods import Likelihood, SquaredError, likelihood_of
-from equipoise.balance.bayesagg.moments import drawn_moments, squared_error_moments
+from equipoise.balance.bayesagg.likelihoods import (
+    Likelihood,
+    SquaredError,
+    find_head,
+    likelihood_of,
+    multiple_of,
+    parameters_of,
+    with_bias,
+)
+from equipoise.balance.bayesagg.moments import Gaussian, aggregate, drawn_moments, squared_error_moments
 from equipoise.balance.mixins import FeaturesObservation, OnFeatures
 from equipoise.balance.per_task import PerTask
 from equipoise.balance.registry import register

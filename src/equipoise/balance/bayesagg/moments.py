@@ -1,14 +1,83 @@
-"""Mean and variance of every sample's gradient by the features, over the posterior of a head's parameters."""
+"""Gaussians of the heads' parameters, the moments of every sample's gradient over them, and the direction they give."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from equipoise.balance.bayesagg.gaussian import Gaussian
-from equipoise.balance.bayesagg.likelihoods import Likelihood
+if TYPE_CHECKING:
+    from equipoise.balance.bayesagg.likelihoods import Likelihood
 
-__all__ = ["drawn_moments", "squared_error_moments"]
+__all__ = ["FLOOR", "Gaussian", "aggregate", "drawn_moments", "squared_error_moments"]
+
+_JITTERS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6)
+
+
+class Gaussian(NamedTuple):
+    """B independent Gaussians over D numbers each, with density proportional to exp(−½ wᵀΛw + wᵀη).
+
+    What a batch says of the parameters has the same form (it need not be a density by itself), so that a posterior is the sum
+    of a prior and of what the batches say, in whatever order.
+
+    Attributes:
+        precision: Λ ``[B, D, D]``.
+        shift: η = Λm ``[B, D, R]``; R columns for R means that have one precision in common.
+
+    Example:
+        >>> prior = Gaussian.spherical(2, 0.5, like=Gaussian(torch.zeros(1, 2, 2), torch.zeros(1, 2, 1)))
+        >>> prior.precision[0].diagonal(), prior.mean()[0, :, 0]
+        (tensor([2., 2.]), tensor([0., 0.]))
+    """
+
+    precision: Tensor
+    shift: Tensor
+
+    @staticmethod
+    def spherical(size: int, variance: float, like: Gaussian) -> Gaussian:
+        """N(0, ``variance``·I) over ``size`` numbers, in the shape of another."""
+        identity = torch.eye(size, dtype=like.precision.dtype, device=like.precision.device)
+        return Gaussian((identity / variance).expand_as(like.precision), torch.zeros_like(like.shift))
+
+    def __add__(self, other: tuple[Tensor, ...]) -> Gaussian:  # type: ignore[override]
+        """The product of the two densities."""
+        precision, shift = other
+        return Gaussian(self.precision + precision, self.shift + shift)
+
+    def beside(self, other: tuple[Tensor, ...]) -> Gaussian:
+        """Another one where this one is, which may have been saved on another device."""
+        precision, shift = other
+        return Gaussian(precision.to(self.precision.device), shift.to(self.shift.device))
+
+    def factor(self) -> Tensor:
+        """L with LLᵀ = Λ ``[B, D, D]``; not a number where Λ is not positive definite, far beyond rounding."""
+        diagonal = self.precision.diagonal(dim1=-2, dim2=-1)
+        for jitter in _JITTERS:
+            # Relative to each entry of the diagonal, so that features of any size are treated alike.
+            raised = self.precision + torch.diag_embed(jitter * diagonal) if jitter else self.precision
+            factor: Tensor
+            factor, info = torch.linalg.cholesky_ex(raised)
+            if not bool(info.any()):
+                return factor
+        return torch.full_like(self.precision, torch.nan)
+
+    def mean(self, factor: Tensor | None = None) -> Tensor:
+        """The means m ``[B, D, R]``."""
+        solution: Tensor = torch.cholesky_solve(self.shift, self.factor() if factor is None else factor)
+        return solution
+
+    def covariance(self, factor: Tensor | None = None) -> Tensor:
+        """Λ⁻¹ ``[B, D, D]``."""
+        inverse: Tensor = torch.cholesky_inverse(self.factor() if factor is None else factor)
+        return inverse
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """Draws ``[S, B, D]`` from standard normal numbers of that shape; one mean each (R = 1)."""
+        factor = self.factor()
+        spread: Tensor = torch.linalg.solve_triangular(factor.mT, noise.permute(1, 2, 0), upper=True)  # [B, D, S]
+        return (self.mean(factor) + spread).permute(2, 0, 1)
+
 
 _ENTRIES = 1 << 22
 
@@ -88,3 +157,28 @@ def drawn_moments(
         squares += gradients.square_().sum(0)
     shift = total / len(draws)
     return reference + shift, (squares / len(draws) - shift.square()).clamp(min=0)
+
+
+FLOOR = 1e-8
+"""No variance counts as less, as in the released code."""
+
+
+def aggregate(means: Tensor, variances: Tensor, powers: Tensor) -> Tensor:
+    """Σ_k μ_k/v_k / Σ_k 1/v_k with v_k = max(Var_k, 1e-8)^power_k, for every sample and every feature by itself.
+
+    Args:
+        means: μ ``[k, N, m]``.
+        variances: of the same shape.
+        powers: ``[k]``; 0 for the plain mean over the tasks.
+
+    Returns:
+        ``[N, m]``, within the range of the means.
+
+    Example:
+        >>> import torch
+        >>> aggregate(torch.tensor([[[0.0]], [[4.0]]]), torch.tensor([[[1.0]], [[3.0]]]), torch.ones(2))
+        tensor([[1.]])
+    """
+    # Shares of the inverses by way of logarithms, so that no power can overflow.
+    logarithms = -powers[:, None, None] * variances.clamp(min=FLOOR).log()
+    return (logarithms.softmax(0) * means).sum(0)

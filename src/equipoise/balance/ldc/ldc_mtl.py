@@ -11,12 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.balance.base import LossBalancer, Observation
-from equipoise.balance.ldc.inner import lower_level_solution
-from equipoise.balance.ldc.normalization import Normalization, normalized, reference
-from equipoise.balance.ldc.representation import Representation
-from equipoise.balance.ldc.router import NetworkRouter, Router, VectorRouter, mlp_router
-from equipoise.balance.ldc.shares import Sigmoid, Softmax, clamped_softmax
-from equipoise.balance.ldc.total import total
+from equipoise.balance.ldc.router import NetworkRouter, Representation, Router, VectorRouter, mlp_router
+from equipoise.balance.ldc.total import (
+    Normalization,
+    Sigmoid,
+    Softmax,
+    clamped_softmax,
+    lower_level_solution,
+    normalized,
+    reference,
+    total,
+)
 from equipoise.balance.mixins import Accompanied, Attached, Companion, ElsewhereObservation, LooksElsewhere
 from equipoise.balance.registry import register
 from equipoise.errors import InputError

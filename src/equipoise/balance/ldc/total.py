@@ -1,18 +1,119 @@
-"""Upper and lower level of LDC-MTL in one number, and what it is differentiated to.
-
-With normalised losses ℓ, shares σ and τ = σ or τ = 1, eq. 1 of the paper has the upper level
-``f = Σ_i |τ_i ℓ_i − τ_{i+1} ℓ_{i+1}|`` over neighbouring tasks and the lower level ``g = Σ_i σ_i ℓ_i``. Both are piecewise
-linear in ℓ and in σ, so that everything that training needs is K numbers; no graph is kept for them.
-"""
+"""LDC-MTL's two levels in one number and what it is differentiated to; normalized losses, shares σ, the inner loop."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-__all__ = ["Total", "total"]
+from equipoise.balance.mixins import Elsewhere
+from equipoise.errors import NonFiniteError
+
+__all__ = [
+    "Normalization",
+    "Shares",
+    "Sigmoid",
+    "Softmax",
+    "Total",
+    "clamped_softmax",
+    "lower_level_solution",
+    "normalized",
+    "reference",
+    "total",
+]
+
+Normalization: TypeAlias = Literal["none", "rescale", "log"]
+
+
+def reference(known: Tensor, losses: Tensor, entries: Tensor) -> Tensor:
+    """The losses that the later ones are measured by: of each task the first that was seen.
+
+    Args:
+        known: ``[K]``, not a number where none was seen yet.
+        losses: ``[k]``.
+        entries: positions of these k tasks.
+    """
+    before = known[entries]
+    # A first loss of zero says nothing about scale.
+    first = torch.where(losses == 0, torch.ones_like(losses), losses.abs())
+    known = known.clone()
+    known[entries] = torch.where(before.isnan(), first, before)
+    return known
+
+
+def normalized(losses: Tensor, known: Tensor, how: Normalization) -> tuple[Tensor, Tensor]:
+    """Normalised losses, and their derivatives by the losses.
+
+    ``"rescale"`` is ℓ/ℓ', with ℓ' the task's first loss; ``"log"`` is log(ℓ/ℓ_0). The logarithm of a loss that is not
+    positive does not exist and comes out as not a number.
+
+    Args:
+        losses: ``[k]``.
+        known: the reference losses of these tasks ``[k]``.
+        how: which.
+
+    Example:
+        >>> normalized(torch.tensor([4.0, 1.0]), torch.tensor([8.0, 1.0]), "rescale")
+        (tensor([0.5000, 1.0000]), tensor([0.1250, 1.0000]))
+    """
+    if how == "none":
+        return losses, torch.ones_like(losses)
+    if how == "rescale":
+        slopes = known.reciprocal()
+        return losses * slopes, slopes
+    positive = torch.where(losses > 0, losses, torch.nan)
+    return (positive / known).log(), positive.reciprocal()
+
+
+class Shares(ABC):
+    """σ as a function of a free vector W, with its derivative in closed form."""
+
+    @abstractmethod
+    def of(self, outputs: Tensor) -> Tensor:
+        """Shares ``[k]`` from the entries ``[k]`` of the tasks present."""
+
+    @abstractmethod
+    def back(self, shares: Tensor, by_shares: Tensor) -> Tensor:
+        """The derivative by the entries ``[k]``, from that by the shares."""
+
+
+class Softmax(Shares):
+    """The shares add up to 1, as the paper has it.
+
+    Example:
+        >>> shares = Softmax().of(torch.zeros(4))
+        >>> Softmax().back(shares, torch.tensor([1.0, 0.0, 0.0, 0.0])).tolist()
+        [0.1875, -0.0625, -0.0625, -0.0625]
+    """
+
+    def of(self, outputs: Tensor) -> Tensor:
+        """exp(W_i)/Σ_j exp(W_j)."""
+        return torch.softmax(outputs, 0)
+
+    def back(self, shares: Tensor, by_shares: Tensor) -> Tensor:
+        """σ_i (v_i − Σ_j σ_j v_j)."""
+        return shares * (by_shares - (shares * by_shares).sum())
+
+
+class Sigmoid(Shares):
+    """Every share by itself between 0 and 1, as the released code has it for a free vector."""
+
+    def of(self, outputs: Tensor) -> Tensor:
+        """1/(1 + exp(−W_i))."""
+        return torch.sigmoid(outputs)
+
+    def back(self, shares: Tensor, by_shares: Tensor) -> Tensor:
+        """σ_i (1 − σ_i) v_i."""
+        return shares * (1.0 - shares) * by_shares
+
+
+def clamped_softmax(outputs: Tensor) -> Tensor:
+    """A softmax cut off at 0.2 and 0.8, as the released code has it for networks."""
+    return torch.softmax(outputs, 0).clamp(0.2, 0.8)
 
 
 @dataclass(frozen=True)
@@ -77,3 +178,45 @@ def total(
     if weighted:
         by_shares = by_shares + upper_factor * upper_by_scaled * losses
     return Total(sizes.sum(), (lower_by_losses * losses).sum(), by_losses, by_shares, lower_by_shares)
+
+
+def lower_level_solution(
+    elsewhere: Elsewhere,
+    start: Mapping[str, Tensor] | None,
+    shares: Tensor,
+    normalize: Callable[[Tensor], Tensor],
+    *,
+    steps: int,
+    lr: float,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Takes gradient steps z ← z − β ∇_z g(W, z) by substitution; the model stays as it is.
+
+    Args:
+        elsewhere: evaluates the step's losses at other parameters.
+        start: z_0; the model's own parameters if left out.
+        shares: σ(W) ``[k]`` of the tasks present, fixed.
+        normalize: from losses ``[k]`` to those that g adds up.
+        steps: N.
+        lr: what ∇_z g is multiplied with.
+
+    Returns:
+        z_N, and the normalised losses there ``[k]``, in float64.
+
+    Raises:
+        NonFiniteError: a loss at z is not finite.
+    """
+    own = elsewhere.parameters()
+    held = {} if start is None else start
+    point = {name: held.get(name, value).detach().clone().requires_grad_() for name, value in own.items()}
+    values = list(point.values())
+    with torch.enable_grad():
+        for _ in range(steps):
+            found = torch.autograd.grad((shares * normalize(elsewhere.losses(point).double())).sum(), values, allow_unused=True)
+            with torch.no_grad():
+                moved = [(value, gradient) for value, gradient in zip(values, found, strict=True) if gradient is not None]
+                torch._foreach_add_([value for value, _ in moved], [gradient for _, gradient in moved], alpha=-lr)
+    with torch.no_grad():
+        there = normalize(elsewhere.average(elsewhere.losses(point).double()))
+    if not bool(torch.isfinite(there).all()):
+        raise NonFiniteError("the lower level of the double loop diverged; lower inner_lr", tasks=(), step=-1, what="loss")
+    return {name: value.detach() for name, value in point.items()}, there

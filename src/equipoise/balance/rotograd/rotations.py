@@ -107,10 +107,7 @@ class Rotations(nn.Module):
         return self.tasks.index(task)
 
     def hook(self, heads: Mapping[str, nn.Module]) -> list[RemovableHandle]:
-        """Rotates what these modules are given, from now on: the first positional argument of each.
-
-        Args:
-            heads: task → the module that turns the features into its output.
+        """Rotates the first positional argument of the modules that turn the features into the tasks' outputs, from now on.
 
         Returns:
             A handle for each; ``handle.remove()`` takes the rotation off again.

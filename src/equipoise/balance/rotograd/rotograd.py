@@ -254,12 +254,7 @@ class RotoGrad(OnFeatures, GramianBalancer):
         slopes = observation.processes.sum(slopes.to(torch.float64)).to(matrices)
         moments = vector_adam_state(torch.zeros_like(matrices)) if self.moments is None else self.moments.to(matrices.device)
         skew, moments = vector_adam(
-            torch.zeros_like(matrices),
-            slopes,
-            moments,
-            entries.to(matrices.device),
-            lr=self.lr,
-            epsilon=_EPSILON,
+            torch.zeros_like(matrices), slopes, moments, entries.to(matrices.device), lr=self.lr, epsilon=_EPSILON
         )
         count = len(self.rotations.tasks)
         first = torch.full((count,), torch.nan, dtype=torch.float64) if self.first_norms is None else self.first_norms

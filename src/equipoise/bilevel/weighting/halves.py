@@ -15,11 +15,7 @@ __all__ = ["halves"]
 def halves(batch: Any) -> tuple[Any, Any]:
     """Cuts a batch in two along the first dimension of all its tensors; of an odd number of rows the first half has one more.
 
-    Args:
-        batch: a tensor, or a mapping or sequence (nested as you like) of tensors with one first dimension of at least 2.
-
-    Returns:
-        Two batches of the same kind, of views.
+    The batch is a tensor, or a mapping or sequence (nested as you like) of tensors; the halves are views.
 
     Raises:
         InputError: something else is in the batch, the tensors differ in length, or there is one row only.

@@ -30,9 +30,8 @@ __all__ = ["LookAhead", "one_step_hypergradients"]
 
 
 class LookAhead(MOML):
-    """As MOML, on a :class:`WeightProblem`: moves the weights and leaves the model alone.
-
-    With ``lower_steps=1`` hypergradients come from :func:`one_step_hypergradients`, otherwise by unrolling.
+    """As MOML, on a :class:`WeightProblem`: moves the weights and leaves the model alone, by
+    :func:`one_step_hypergradients` if ``lower_steps=1``, otherwise by unrolling.
     """
 
     problem: WeightProblem

@@ -27,17 +27,14 @@ _SOURCE = (
 
 
 def read_molecules(root: str | Path, *, download: bool = False) -> Molecules:
-    """The molecules of torch_geometric's ``QM9`` data set at ``root``.
+    """The molecules of torch_geometric's ``QM9`` data set in a folder that holds ``raw`` or ``processed``.
 
     torch_geometric would download whatever is missing, would look for other files if rdkit is installed than if it is not, and
     unpickles what lies in ``processed``, which can run any code. Here its loader is given no file: tensors, numbers and texts
     are read and nothing else. Everything that can serve is taken: ``processed/data_v3.pt``; else ``raw/qm9_v3.pt``, which it
     offers ready-made; else the raw files with rdkit. What is computed is checked, and then written to ``processed``, whole or
     not at all, with a note of the raw file it was made of: of a raw file that changes later it is made again.
-
-    Args:
-        root: the folder that holds ``raw`` or ``processed``.
-        download: whether torch_geometric may download what is missing.
+    With ``download``, torch_geometric may download what is missing.
 
     Raises:
         MissingExtraError: torch_geometric is not installed.

@@ -117,11 +117,7 @@ def check_average(average: str) -> str:
 
 
 class Means:
-    """Means of several quantities of pixels, over pixels, images or batches.
-
-    Args:
-        quantities: how many.
-        average: one of :data:`AVERAGES`.
+    """Means of several quantities of pixels, over pixels, images or batches (``average``, one of :data:`AVERAGES`).
 
     Example:
         >>> means = Means(1, "images")

@@ -24,16 +24,10 @@ def calls(
     preload: Sequence[str] = (),
     start: str = "auto",
 ) -> Iterator[tuple[int, Any]]:
-    """Calls a function once for each tuple of arguments, with one thread per call.
+    """Calls a function once for each tuple of arguments, with one thread per call and so many processes at a time.
 
-    The script that asks for it is not imported again, so it needs no ``if __name__ == "__main__"``.
-
-    Args:
-        function: what is called; functions of scripts and notebooks will do.
-        arguments: of each call.
-        jobs: how many processes at a time; 1 for none: the calls are made here, one after the other.
-        preload: modules that the processes find imported already.
-        start: how processes are started, see :func:`equipoise.study.processes.launchers.launcher`.
+    The script that asks for it is not imported again, so it needs no ``if __name__ == "__main__"``; functions of scripts and
+    notebooks will do. With ``jobs=1`` the calls are made here, one after the other. Processes find ``preload`` imported.
 
     Yields:
         The position of a call among ``arguments``, and its result, as calls end.

@@ -148,12 +148,9 @@ class _Spawning(Launcher):
 
 
 def launcher(start: str, preload: Sequence[str], errors: Path) -> Launcher:
-    """The launcher of that kind.
+    """The launcher of that kind: ``"fork"``, ``"spawn"``, or ``"auto"`` for what suits the system.
 
-    Args:
-        start: ``"fork"``, ``"spawn"``, or ``"auto"`` for what suits the system.
-        preload: modules that forked runs find imported already.
-        errors: file for what goes wrong while starting.
+    ``preload`` is what forked runs find imported; ``errors`` is the file for what goes wrong while starting.
 
     Raises:
         InputError: another kind.

@@ -20,8 +20,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from equipoise.study.processes.lifeline import hold_on
-from equipoise.study.processes.worker import perform, say
+from equipoise.study.processes.worker import hold_on, perform, say
 
 _BREATH = 0.05  # seconds between two looks for ended processes
 

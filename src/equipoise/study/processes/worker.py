@@ -11,11 +11,30 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
 
-__all__ = ["THREADS", "pack", "perform", "say", "unpack_result"]
+__all__ = ["THREADS", "hold_on", "pack", "perform", "say", "unpack_result"]
+
+
+def hold_on(descriptor: int) -> None:
+    """Ends this process, and the process group it leads, as soon as the other end of the pipe is gone.
+
+    Args:
+        descriptor: the end of the pipe to read from; its other end is held by the study alone.
+    """
+
+    def watch() -> None:
+        while os.read(descriptor, 1024):
+            pass
+        if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)  # processes that the run started, such as those of a DataLoader, go with it
+        os._exit(1)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
 
 THREADS = {
     "OMP_NUM_THREADS": "1",
@@ -111,7 +130,7 @@ def unpack_result(path: Path) -> Any:
 
 def main() -> None:
     """Entry point of a freshly started process."""
-    from equipoise.study.processes.lifeline import hold_on
+    from equipoise.study.processes.worker import hold_on
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study decides when runs end
     messages = os.dup(1)

@@ -12,9 +12,9 @@ from equipoise.balance.mixins import OnFeatures
 from equipoise.data.batches import TensorBatches
 from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer
-from equipoise.study.machine import seed_process
 from equipoise.study.methods import parse_methods
 from equipoise.study.problem import Problem
+from equipoise.study.records import seed_process
 from equipoise_papers.commands import Told
 from equipoise_papers.figures.scenes.make import SceneRow
 from equipoise_papers.figures.scenes.settings import ScenesFigureSettings
