@@ -43,6 +43,14 @@ def test_anything_else_may_not_be_changed(claimed, tiny):
     assert (claimed.path / "study.json").read_bytes() == before
 
 
+def test_options_that_were_called_otherwise(claimed, tiny):
+    claimed.claim_for(tiny, parse_methods("famo"), [0], SETTINGS)
+    told = (claimed.path / "study.json").read_text()
+    (claimed.path / "study.json").write_text(told.replace('"lr"', '"learning_rate"'))
+    claimed.claim_for(tiny, parse_methods("famo"), [1], SETTINGS)
+    assert "learning_rate" not in (claimed.path / "study.json").read_text()
+
+
 def test_every_difference_is_named(claimed, tiny):
     with pytest.raises(InputError, match="epochs 3 there, 5 now; gramian_every 10 there, 2 now"):
         claimed.claim_for(tiny, parse_methods("ls"), [0], {"epochs": 5, "gramian_every": 2})

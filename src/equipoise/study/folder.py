@@ -28,6 +28,10 @@ from equipoise.study.records import SCHEMA, is_whole, matches
 __all__ = ["Folder"]
 
 
+_RENAMED = {"learning_rate": "lr", "step_size": "lr", "lower_step_size": "lower_lr", "normalise": "normalize"}
+"""Options that were called otherwise when some folders were begun."""
+
+
 class Folder(RunStore):
     """A study's folder."""
 
@@ -55,6 +59,13 @@ class Folder(RunStore):
     def log(self, run: Run) -> Path:
         """What a finished run printed."""
         return self.path / "logs" / f"{run.key}.txt"
+
+    def configuration(self) -> dict[str, Any]:
+        """As for any store; options have their names of today."""
+        known = super().configuration()
+        for method in known["methods"].values():
+            method["options"] = {_RENAMED.get(name, name): value for name, value in method["options"].items()}
+        return known
 
     def claim_for(self, problem: Problem, methods: Sequence[Method], seeds: Sequence[int], settings: dict[str, Any]) -> None:
         """Makes the folder this study's, or checks that it is: methods and seeds may be added, nothing may be changed.
