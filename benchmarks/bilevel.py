@@ -103,11 +103,7 @@ def _theirs(trainer: Any, problem: Problem, tasks: int, method: str) -> Step:
             self.scheduler = None
             own = SETTINGS[method]
             self.kwargs = {
-                "weight_args": {
-                    "inner_step": own["lower_steps"],
-                    "inner_lr": own["lower_lr"],
-                    "FORUM_phi": own.get("rho", 0.0),
-                }
+                "weight_args": {"inner_step": own["lower_steps"], "inner_lr": own["lower_lr"], "FORUM_phi": own.get("rho", 0.0)}
             }
             self.meter = _Meter()
             self._prepare_tw(1e-3)

@@ -212,8 +212,6 @@ def _gradvac(_gradients: list[Array], gramians: list[Array]) -> dict[str, Route]
     generator, tasks = np.random.default_rng(0), len(gramians[0])
     targets = np.zeros((tasks, tasks))
     routes = {
-        "ours": Route(
-            lambda turn: solvers.vaccinate(gramians[turn], solvers.random_orders(tasks, generator), targets)[0],
-        )
+        "ours": Route(lambda turn: solvers.vaccinate(gramians[turn], solvers.random_orders(tasks, generator), targets)[0])
     }
     return routes | ({"TorchJD": _torchjd("GradVacWeighting", gramians)} if peers.torchjd() else {})

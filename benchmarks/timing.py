@@ -59,13 +59,7 @@ class Times:
 
 
 def race(
-    runs: Mapping[str, Run],
-    *,
-    seconds: float,
-    rounds: int = 200,
-    warm_up: int = 2,
-    sample: float = 0.0,
-    limit: float = 30.0,
+    runs: Mapping[str, Run], *, seconds: float, rounds: int = 200, warm_up: int = 2, sample: float = 0.0, limit: float = 30.0
 ) -> Times:
     """Times everybody in turn, A B C A B C …, starting with another one each round.
 

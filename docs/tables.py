@@ -39,15 +39,8 @@ KINDS: dict[str, dict[str, Column]] = {
         "when to use it": lambda info: info.serves,
         "caveats": lambda info: info.caveats,
     },
-    "scales": {
-        "method": _NAME,
-        "the weights add up to": lambda info: info.adds_up_to,
-    },
-    "sources": {
-        "method": _NAME,
-        "paper": lambda info: info.paper,
-        "checked against": lambda info: info.checked,
-    },
+    "scales": {"method": _NAME, "the weights add up to": lambda info: info.adds_up_to},
+    "sources": {"method": _NAME, "paper": lambda info: info.paper, "checked against": lambda info: info.checked},
 }
 
 

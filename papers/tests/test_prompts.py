@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 
 from equipoise.blackbox import minimize
-from equipoise.blackbox.prompts import BlackBoxPrompt, CallableModel, PromptTask, QueryBudgetError
 from equipoise.data.office import read_office
 from equipoise.errors import InputError
 from equipoise_papers.clip import Clip, office_tasks
 from equipoise_papers.figures.asmg_prompt.clip import small_clip, sources, tokenizer
 from equipoise_papers.figures.asmg_prompt.make import make
 from equipoise_papers.figures.asmg_prompt.settings import ASMGPromptSettings
+from equipoise_papers.prompts import BlackBoxPrompt, CallableModel, PromptTask, QueryBudgetError
 
 
 @pytest.fixture(scope="module")

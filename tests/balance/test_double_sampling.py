@@ -64,11 +64,7 @@ def sdmgrad(shares: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[
 
 
 @pytest.mark.parametrize(
-    ("balancer", "recursion"),
-    [
-        (eq.MoDo(gamma=0.05, rho=0.1), modo),
-        (eq.SDMGrad(lam=0.4, steps=7, lr=0.3), sdmgrad),
-    ],
+    ("balancer", "recursion"), [(eq.MoDo(gamma=0.05, rho=0.1), modo), (eq.SDMGrad(lam=0.4, steps=7, lr=0.3), sdmgrad)]
 )
 def test_steps_are_the_papers_recursion(balancer: eq.balance.Balancer, recursion: Any) -> None:
     model = nn.Linear(2, 1, bias=False, dtype=torch.float64)

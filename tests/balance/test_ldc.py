@@ -167,13 +167,7 @@ def test_algorithm_2(formulation: str) -> None:
     model, data = Heads(), batch()
     start = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
     balancer = eq.LDCMTL(
-        penalty=2.0,
-        normalize="none",
-        formulation=formulation,
-        double_loop=True,
-        inner_steps=4,
-        inner_lr=0.01,
-        lr=0.1,
+        penalty=2.0, normalize="none", formulation=formulation, double_loop=True, inner_steps=4, inner_lr=0.01, lr=0.1
     )
     state = balancer.state_dict()
     state["router"] = {"outputs": start.clone(), "moments": torch.zeros(3, 3, dtype=torch.float64)}

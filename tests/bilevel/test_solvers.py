@@ -108,14 +108,7 @@ def test_bome_takes_the_step_of_its_equations(barrier: str) -> None:
     phi = 2.0 * (constraint.square().sum() if barrier == "gradient" else gap.detach())
     multiplier = ((phi - mean @ constraint) / constraint.square().sum()).clamp(min=0)
 
-    BOME(
-        quadratic.problem,
-        torch.optim.SGD([alpha, omega], 0.1),
-        lower_steps=3,
-        lower_lr=0.2,
-        rho=2.0,
-        barrier=barrier,
-    ).step()
+    BOME(quadratic.problem, torch.optim.SGD([alpha, omega], 0.1), lower_steps=3, lower_lr=0.2, rho=2.0, barrier=barrier).step()
     torch.testing.assert_close(torch.cat([alpha, omega]).detach(), before - 0.1 * (mean + multiplier * constraint))
 
 
@@ -153,13 +146,7 @@ def test_moml_combines_hypergradients_by_any_balancer(balancer: str) -> None:
     quadratic = Quadratic()
     rows, solution = quadratic.hypergradients(4, 0.2)
     before = quadratic.alpha.detach().clone()
-    solver = MOML(
-        quadratic.problem,
-        torch.optim.SGD([quadratic.alpha], 0.1),
-        lower_steps=4,
-        lower_lr=0.2,
-        balancer=balancer,
-    )
+    solver = MOML(quadratic.problem, torch.optim.SGD([quadratic.alpha], 0.1), lower_steps=4, lower_lr=0.2, balancer=balancer)
     solver.step()
     moved = (before - quadratic.alpha.detach()) / 0.1
     own = eq.balancer(balancer)

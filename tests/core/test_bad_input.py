@@ -42,11 +42,7 @@ def _spoilt(spoil: Callable[[Tensor], Tensor], when: int) -> Callable[[nn.Module
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(
     ("what", "spoil"),
-    [
-        ("loss", lambda loss: loss * float("nan")),
-        ("loss", lambda loss: loss + float("inf")),
-        ("gradient", _Explode.apply),
-    ],
+    [("loss", lambda loss: loss * float("nan")), ("loss", lambda loss: loss + float("inf")), ("gradient", _Explode.apply)],
 )
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_nothing_changes_when_something_is_not_finite(

@@ -15,7 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # From the bottom up. A room imports from those below it, and from its own row only where the row says so.
 ROWS: tuple[tuple[set[str], bool], ...] = (
-    ({"errors", "version", "lazy"}, False),
+    ({"errors", "version"}, False),
     ({"solvers", "registry", "store", "progress", "markdown", "reading", "tasks", "further", "randomness"}, False),
     ({"autocast", "compiled", "modules"}, False),
     ({"metrics", "data", "engine"}, False),

@@ -76,9 +76,7 @@ literals = st.recursive(
     max_leaves=6,
 )
 values = st.recursive(
-    literals | st.floats(),
-    lambda inner: st.builds(Nested, words, st.dictionaries(words, inner, max_size=3)),
-    max_leaves=5,
+    literals | st.floats(), lambda inner: st.builds(Nested, words, st.dictionaries(words, inner, max_size=3)), max_leaves=5
 )
 options = st.dictionaries(words, values, max_size=4)
 specs = st.builds(

@@ -102,13 +102,7 @@ def test_a_folder_is_that_of_one_configuration(tmp_path):
     store.remember(found=7)
     known = store.claim(asked | {"note": "b", "seeds": [1], "named": {"two": 2}}, **rules)
     assert known == store.configuration()
-    assert known == asked | {
-        "schema": 2,
-        "note": "b",
-        "seeds": [0, 1, 2],
-        "named": {"one": 1, "two": 2},
-        "found": 7,
-    }
+    assert known == asked | {"schema": 2, "note": "b", "seeds": [0, 1, 2], "named": {"one": 1, "two": 2}, "found": 7}
     for changed, said in [
         ({"lr": 0.2}, "lr 0.1 there, 0.2 now"),
         ({"net": {"depth": 1}}, "net width 3 there, None now; net depth None there, 1 now"),

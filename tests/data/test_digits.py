@@ -91,11 +91,6 @@ def test_network_has_the_stated_layers():
     ]
     assert {
         task: [layer.out_features for layer in head if hasattr(layer, "out_features")] for task, head in net.heads.items()
-    } == {
-        "left": [50, 10],
-        "right": [50, 10],
-        "sum": [50, 1],
-        "ink": [50, 1],
-    }
+    } == {"left": [50, 10], "right": [50, 10], "sum": [50, 1], "ink": [50, 1]}
     # One canvas keeps its batch dimension.
     assert net(torch.zeros(1, 1, 12, 12))["sum"].shape == (1,)

@@ -26,11 +26,7 @@ class Failure(Exception):
 def _serve(rank: int, count: int, store: str, pipe: Connection) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo",
-        store=dist.FileStore(store, count),
-        rank=rank,
-        world_size=count,
-        timeout=timedelta(seconds=COLLECTIVE_SECONDS),
+        "gloo", store=dist.FileStore(store, count), rank=rank, world_size=count, timeout=timedelta(seconds=COLLECTIVE_SECONDS)
     )
     pipe.send("ready")
     while (job := pipe.recv()) is not None:

@@ -53,12 +53,7 @@ def compiled_losses() -> tuple[nn.Module, Any]:
     return model, torch.compile(losses, backend="aot_eager")
 
 
-WAYS = {
-    "model": compiled_model,
-    "encoder": compiled_encoder,
-    "in place": compiled_in_place,
-    "losses": compiled_losses,
-}
+WAYS = {"model": compiled_model, "encoder": compiled_encoder, "in place": compiled_in_place, "losses": compiled_losses}
 
 
 def train(made: tuple[nn.Module, Any], method: str, micro_batches: int = 1, **options: Any) -> list[Tensor]:

@@ -78,10 +78,7 @@ def test_autocast_with_features() -> None:
         model = problems.Heads()
         losses = problems.losses if around else autocast_losses
         mtl = eq.MultiTaskOptimizer(
-            eq.Objective(model, losses),
-            torch.optim.SGD(model.parameters(), lr=0.01),
-            "mgda",
-            features=model.encoder,
+            eq.Objective(model, losses), torch.optim.SGD(model.parameters(), lr=0.01), "mgda", features=model.encoder
         )
         with torch.autocast("cpu", torch.bfloat16, enabled=around):
             return train(mtl)

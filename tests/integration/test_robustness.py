@@ -93,10 +93,7 @@ def test_after_a_failure_with_features() -> None:
     torch.manual_seed(0)
     model, losses = problems.Heads(), Failing()
     mtl = eq.MultiTaskOptimizer(
-        eq.Objective(model, losses),
-        torch.optim.SGD(model.parameters(), lr=0.01),
-        "mgda",
-        features=model.encoder,
+        eq.Objective(model, losses), torch.optim.SGD(model.parameters(), lr=0.01), "mgda", features=model.encoder
     )
     mtl.step(problems.batch())
     for how in ("forward", "backward", "infinite loss", "infinite gradient of a head"):

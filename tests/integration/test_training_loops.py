@@ -443,10 +443,7 @@ def test_losses_that_reach_the_encoder_past_the_features_are_refused() -> None:
         return found
 
     mtl = eq.MultiTaskOptimizer(
-        eq.Objective(model, losses),
-        torch.optim.SGD(model.parameters(), lr=0.01),
-        "mgda",
-        features=model.encoder,
+        eq.Objective(model, losses), torch.optim.SGD(model.parameters(), lr=0.01), "mgda", features=model.encoder
     )
     with pytest.raises(eq.InputError, match="past the features"):
         mtl.step(problems.batch())

@@ -65,14 +65,8 @@ def flowing(dynamics: Any) -> Any:
         (lambda: TaskFlow.for_vectors(["a"], 3)(torch.zeros(2, 3), ["b"]), 'there is no position for task "b"'),
         (lambda: TaskFlow.for_vectors(["a"], 3)(torch.zeros(2, 3).long()), "features must be a floating-point tensor"),
         (lambda: TaskFlow.for_vectors(["a"], 3)([1.0]), "features must be a floating-point tensor; got list"),
-        (
-            lambda: flowing(FirstOrder(NARROW)),
-            "the ODE function must keep",
-        ),
-        (
-            lambda: flowing(HeavyBall(NARROW, LAYER)),
-            "the initial velocity",
-        ),
+        (lambda: flowing(FirstOrder(NARROW)), "the ODE function must keep"),
+        (lambda: flowing(HeavyBall(NARROW, LAYER)), "the initial velocity"),
         (lambda: NORMAL(lambda x: x, TaskFlow.for_vectors(["a"], 3), {"a": LAYER}), "encoder must be a torch.nn.Module"),
         (lambda: NORMAL(LAYER, LAYER, {"a": LAYER}), "flow must be a TaskFlow"),
         (lambda: NORMAL(LAYER, TaskFlow.for_vectors(["a"], 3), [LAYER]), "heads must be a mapping"),

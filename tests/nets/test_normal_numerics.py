@@ -86,11 +86,7 @@ def test_damping_and_spring_as_one_oscillator() -> None:
 
 
 @settings(max_examples=20)
-@given(
-    own=st.floats(-2, 2),
-    others=st.lists(st.floats(-3, 3), max_size=3),
-    method=st.sampled_from(["euler", "rk4", "dopri5"]),
-)
+@given(own=st.floats(-2, 2), others=st.lists(st.floats(-3, 3), max_size=3), method=st.sampled_from(["euler", "rk4", "dopri5"]))
 def test_where_the_others_sit_makes_no_difference(own: float, others: list[float], method: str) -> None:
     z = torch.randn(2, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     solver = Solver(method, step_size=0.3, rtol=1e-3)

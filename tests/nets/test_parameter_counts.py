@@ -11,18 +11,7 @@ import torch
 from torch import nn
 
 from equipoise import nets
-from equipoise.nets import (
-    CITYSCAPES,
-    NYUV2,
-    CelebANet,
-    CleaningNet,
-    DeepLab,
-    DigitsNet,
-    QM9Net,
-    ResNet,
-    SegNet,
-    SegNetMTAN,
-)
+from equipoise.nets import CITYSCAPES, NYUV2, CelebANet, CleaningNet, DeepLab, DigitsNet, QM9Net, ResNet, SegNet, SegNetMTAN
 
 
 def count(build: Callable[[], nn.Module]) -> int:

@@ -48,11 +48,7 @@ def _double_precision() -> Iterator[None]:
 
 # Network, a batch, and whether a parameter of this name is shared.
 CASES: dict[str, Case] = {
-    "SegNet": (
-        lambda: SegNet(NYUV2, width=2),
-        lambda: torch.randn(2, 3, 32, 64),
-        lambda name: name.startswith("features."),
-    ),
+    "SegNet": (lambda: SegNet(NYUV2, width=2), lambda: torch.randn(2, 3, 32, 64), lambda name: name.startswith("features.")),
     "SegNetMTAN": (
         lambda: SegNetMTAN(NYUV2, width=2),
         lambda: torch.randn(2, 3, 32, 64),

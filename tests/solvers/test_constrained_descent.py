@@ -9,12 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equipoise.errors import InputError
-from equipoise.solvers import (
-    constrained_descent,
-    constrained_descent_residual,
-    constraint_multiplier,
-    minimum_norm_point,
-)
+from equipoise.solvers import constrained_descent, constrained_descent_residual, constraint_multiplier, minimum_norm_point
 
 KINDS = ("ordinary", "mixed scales", "along the constraint", "against the constraint", "all alike", "a zero gradient")
 

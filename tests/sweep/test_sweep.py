@@ -119,16 +119,7 @@ def test_started_again_it_does_only_what_is_missing(done, tug, quiet, tmp_path):
 
 def test_several_objectives(tug, quiet, tmp_path):
     outcome = Sweep(
-        tug,
-        "ls",
-        budget=7,
-        objectives="near error,far",
-        seeds=1,
-        confirm=4,
-        jobs=2,
-        epochs=1,
-        folder=tmp_path,
-        console=quiet,
+        tug, "ls", budget=7, objectives="near error,far", seeds=1, confirm=4, jobs=2, epochs=1, folder=tmp_path, console=quiet
     ).run()
     assert [metric.name for metric in outcome.front] == ["near", "far"]
     assert all(len(trial.values) == 2 for trial in outcome.trials)

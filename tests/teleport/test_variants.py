@@ -261,14 +261,7 @@ def autocast_losses(model: nn.Module, batch: problems.Batch) -> dict[str, Tensor
 
 
 @pytest.mark.parametrize("samples", [1, 3])
-@pytest.mark.parametrize(
-    "delta",
-    [
-        LowRank(rank=2),
-        Dense(),
-    ],
-    ids=lambda delta: type(delta).__name__,
-)
+@pytest.mark.parametrize("delta", [LowRank(rank=2), Dense()], ids=lambda delta: type(delta).__name__)
 @pytest.mark.parametrize("balancer", ["mgda", "ls"])
 def test_autocast_around_the_steps_is_as_around_the_losses(balancer: str, delta: Any, samples: int) -> None:
     found, costs = [], []
@@ -309,13 +302,7 @@ def test_a_gradient_scaler_changes_nothing_but_rounding(history: str) -> None:
     assert problems.same(*found, atol=2e-4)
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        "everywhere",
-        "in a head",
-    ],
-)
+@pytest.mark.parametrize("where", ["everywhere", "in a head"])
 def test_an_overflow_leaves_the_blend_for_the_step_that_is_taken(where: str) -> None:
     torch.manual_seed(0)
     model = problems.Heads()

@@ -7,8 +7,8 @@
 ``applications/``   ``equipoise example NAME``: bilevel problems with several upper objectives
 ``scenes/``         ``equipoise data scenes``: rendered rooms and streets with exact labels
 ``problems/``       ``equipoise study scenes``: the scenes as study problems
-``samples/``        small generated folders in the layouts of the public data sets
-``clip.py``         a CLIP whose prompt is tuned by queries alone
+``samples.py``      small generated folders in the layouts of the public data sets
+``prompts.py``      a prompt for several tasks of a model that only answers queries; ``clip.py``: of a CLIP
 ``toys/``           the two-task problem in the plane, and its Pareto set
 ==================  ==============================================================================================
 """

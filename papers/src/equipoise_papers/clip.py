@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from equipoise.blackbox.arrays import Array
-from equipoise.blackbox.prompts import PromptTask
 from equipoise.data.office import ImageSource, read_office
 from equipoise.errors import InputError, require
 from equipoise.store import replacing
+from equipoise_papers.prompts import PromptTask
 
 __all__ = [
     "MEAN",

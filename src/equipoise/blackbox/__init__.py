@@ -7,8 +7,7 @@ Ask/tell optimizers that leave the loop to the user,
         X = optimizer.ask()          # [N, d]
         optimizer.tell(evaluate(X))  # [N, m]
 
-and :func:`minimize`, which has the loop: workers, limits, failures, checkpoints. Prompt tuning of models that can only be
-queried is in :mod:`equipoise.blackbox.prompts`.
+and :func:`minimize`, which has the loop: workers, limits, failures, checkpoints.
 """
 
 from equipoise.blackbox.minimizing import IterationReport, Result, minimize

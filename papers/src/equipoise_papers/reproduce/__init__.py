@@ -15,7 +15,7 @@
 
 from typing import TYPE_CHECKING
 
-from equipoise.lazy import on_demand
+from equipoise_papers.lazy import on_demand
 
 if TYPE_CHECKING:
     from equipoise_papers.reproduce.recipe import Asked, Part, Recipe, RecipeRow, Setting

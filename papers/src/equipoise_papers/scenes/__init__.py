@@ -15,7 +15,7 @@ Images have soft shadows, highlights, dark corners, haze and sensor noise.
 
 from typing import TYPE_CHECKING
 
-from equipoise.lazy import on_demand
+from equipoise_papers.lazy import on_demand
 
 if TYPE_CHECKING:
     from equipoise_papers.scenes.classes import ROOM_CLASSES, STREET_CLASSES, VOID

@@ -12,11 +12,7 @@ from equipoise.errors import InputError
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    help="Make a data set.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = typer.Typer(help="Make a data set.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()

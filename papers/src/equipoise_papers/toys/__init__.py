@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from equipoise.lazy import on_demand
+from equipoise_papers.lazy import on_demand
 from equipoise_papers.toys.starts import STARTS, Sign
 
 if TYPE_CHECKING:

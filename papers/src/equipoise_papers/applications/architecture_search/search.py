@@ -124,11 +124,7 @@ def search(
     elif solver == "forum":
         of_weights = torch.optim.SGD(network.parameters(), settings.weights_lr)
         made = FORUM(
-            posed,
-            [of_logits, of_weights],
-            lower_steps=settings.lower_steps,
-            lower_lr=settings.lower_lr,
-            rho=settings.rho,
+            posed, [of_logits, of_weights], lower_steps=settings.lower_steps, lower_lr=settings.lower_lr, rho=settings.rho
         )
     else:
         raise InputError(f'unknown solver "{solver}"; expected moml or forum')

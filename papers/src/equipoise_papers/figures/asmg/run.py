@@ -43,10 +43,7 @@ def _shift_l1(dimension: int) -> ASMGProblem:
         return np.stack([np.abs(x - 0.01) @ scale, np.abs(x + 0.01) @ scale], axis=1)
 
     return ASMGProblem(
-        "shift-l1",
-        "shift l₁-ellipsoid (4.21)",
-        outputs,
-        lambda x: float(np.linalg.norm(np.maximum(np.abs(x) - 0.01, 0.0))),
+        "shift-l1", "shift l₁-ellipsoid (4.21)", outputs, lambda x: float(np.linalg.norm(np.maximum(np.abs(x) - 0.01, 0.0)))
     )
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from equipoise.blackbox.prompts import split_indices
 from equipoise.errors import require
 from equipoise_papers.commands import Told, silent
+from equipoise_papers.prompts import split_indices
 
 __all__ = ["CLASSES", "SOURCES", "DigitSource", "small_clip", "sources", "tokenizer"]
 

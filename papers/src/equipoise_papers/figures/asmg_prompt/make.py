@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from equipoise.blackbox import minimize
-from equipoise.blackbox.prompts import BlackBoxPrompt, PromptTask
 from equipoise.markdown import table
 from equipoise.store import write_json, write_whole
 from equipoise_papers.clip import Clip, cached_features
 from equipoise_papers.commands import Told, silent
 from equipoise_papers.figures.asmg_prompt.clip import CLASSES, small_clip, sources, tokenizer
 from equipoise_papers.figures.asmg_prompt.settings import GRIDS, ASMGPromptSettings
+from equipoise_papers.prompts import BlackBoxPrompt, PromptTask
 from equipoise_papers.tables import mean_and_spread
 
 __all__ = ["make"]
@@ -52,13 +52,7 @@ def make(settings: ASMGPromptSettings, folder: Path, told: Told = silent) -> str
 
     def run(method: str, seed: int, options: dict[str, Any], split: str) -> dict[str, float]:
         prompt = BlackBoxPrompt(
-            clip,
-            tasks,
-            tokens=settings.tokens,
-            dim=settings.dim,
-            batch_size=settings.batch_size,
-            seed=seed,
-            budget=budget,
+            clip, tasks, tokens=settings.tokens, dim=settings.dim, batch_size=settings.batch_size, seed=seed, budget=budget
         )
         found = minimize(
             prompt,

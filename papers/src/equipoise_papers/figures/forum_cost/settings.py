@@ -10,12 +10,7 @@ from equipoise_papers.figures import figure
 
 __all__ = ["METHODS", "ForumCostSettings"]
 
-METHODS = {
-    "moml": "MOML",
-    "moml-checkpointed": "MOML, checkpointed",
-    "moco": "MoCo",
-    "forum": "FORUM",
-}
+METHODS = {"moml": "MOML", "moml-checkpointed": "MOML, checkpointed", "moco": "MoCo", "forum": "FORUM"}
 
 
 @figure("Figure 3.1 of the thesis: seconds and memory of a bilevel step against T and against p.")

@@ -116,11 +116,7 @@ def _one(method: str, start: tuple[float, tuple[float, float]], settings: ForumS
 
 
 def _solver(method: str, at: Synthetic, settings: ForumSyntheticSettings) -> BilevelSolver:
-    options: dict[str, Any] = {
-        "lower_steps": settings.lower_steps,
-        "lower_lr": settings.lower_lr,
-        "start": settings.start,
-    }
+    options: dict[str, Any] = {"lower_steps": settings.lower_steps, "lower_lr": settings.lower_lr, "start": settings.start}
     if method == "forum":
         optimizer = torch.optim.SGD([at.alpha, at.omega], settings.lr)
         return FORUM(at.problem, optimizer, rho=settings.rho, **options)

@@ -136,12 +136,7 @@ class HyperCleaningOutcome:
     history: list[float]
 
 
-def train(
-    method: str,
-    seed: int,
-    settings: HyperCleaningSettings,
-    told: Told = silent,
-) -> HyperCleaningOutcome:
+def train(method: str, seed: int, settings: HyperCleaningSettings, told: Told = silent) -> HyperCleaningOutcome:
     """Trains one model.
 
     Args:
@@ -217,11 +212,7 @@ def _bilevel(
 def _solver(
     method: str, problem: BilevelProblem, model: nn.Module, weights: dict[str, Tensor], settings: HyperCleaningSettings
 ) -> BilevelSolver:
-    options: dict[str, Any] = {
-        "lower_steps": settings.lower_steps,
-        "lower_lr": settings.lower_lr,
-        "start": settings.start,
-    }
+    options: dict[str, Any] = {"lower_steps": settings.lower_steps, "lower_lr": settings.lower_lr, "start": settings.start}
     of_weights = torch.optim.SGD(weights.values(), settings.weights_lr)
     if method in ("moml", "moco"):
         return (MOML if method == "moml" else MoCoBilevel)(problem, of_weights, **options)

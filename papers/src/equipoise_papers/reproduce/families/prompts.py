@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from equipoise.blackbox import minimize
-from equipoise.blackbox.prompts import BlackBoxPrompt
 from equipoise.data.office import read_office
 from equipoise.errors import InputError
 from equipoise_papers.clip import Clip, office_tasks
+from equipoise_papers.prompts import BlackBoxPrompt
 from equipoise_papers.reproduce.cost import Workload
 from equipoise_papers.reproduce.families.office import DATA, SOURCES, write_sample
 from equipoise_papers.reproduce.recipe import Recipe, RecipeRow, Setting, hyper

@@ -133,10 +133,7 @@ def _ceiling_lamp(generator: np.random.Generator, size: Array, lights: list[Ligh
     hanging = generator.random() < 0.4
     y = size[1] - (generator.uniform(0.45, 0.7) if hanging else 0.08)
     if hanging:
-        solids = [
-            rod(x, z, (y, size[1]), 0.008, Room.OBJECTS, metal(0.1)),
-            ball((x, y, z), 0.16, Room.OBJECTS, shining),
-        ]
+        solids = [rod(x, z, (y, size[1]), 0.008, Room.OBJECTS, metal(0.1)), ball((x, y, z), 0.16, Room.OBJECTS, shining)]
     else:
         solids = [rod(x, z, (size[1] - 0.08, size[1]), 0.2, Room.OBJECTS, shining, top=0.22)]
     if on:

@@ -139,7 +139,7 @@ class BlackBoxPrompt:
 
     Example:
         >>> import numpy as np
-        >>> from equipoise.blackbox.prompts import CallableModel
+        >>> from equipoise_papers.prompts import CallableModel
         >>> rng = np.random.default_rng(0)
         >>> images, labels = rng.normal(size=(40, 3)), np.arange(40) % 3
         >>> task = PromptTask("toy", {"train": images}, {"train": labels})
