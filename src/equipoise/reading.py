@@ -13,7 +13,6 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -71,7 +70,7 @@ def shielded() -> Iterator[None]:
 
 
 @contextmanager
-def regular(path: str | Path) -> Iterator[io.BufferedReader]:
+def regular(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader]:
     """Opens a regular file; a pipe or a device, which could be without an end, is refused and not waited for."""
     with shielded():
         # Where it is a pipe, opening alone would wait for a writer.
@@ -82,7 +81,7 @@ def regular(path: str | Path) -> Iterator[io.BufferedReader]:
             yield file
 
 
-def read_bytes(path: str | Path, largest: int = _LARGEST) -> bytearray:
+def read_bytes(path: str | os.PathLike[str], largest: int = _LARGEST) -> bytearray:
     """The content of a regular file of at most so many bytes."""
     with regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -94,7 +93,7 @@ def read_bytes(path: str | Path, largest: int = _LARGEST) -> bytearray:
         return content
 
 
-def read_text(path: str | Path, largest: int = 1 << 30) -> str:
+def read_text(path: str | os.PathLike[str], largest: int = 1 << 30) -> str:
     """The content of a text file in UTF-8, with or without its mark."""
     with shielded():
         return read_bytes(path, largest).decode("utf-8-sig")
@@ -142,7 +141,7 @@ def _npy(content: bytearray, kinds: str) -> NDArray[Any]:
     return flat.reshape(shape, order="F" if by_columns else "C")
 
 
-def read_npy(path: str | Path, kinds: str = "fiub") -> NDArray[Any]:
+def read_npy(path: str | os.PathLike[str], kinds: str = "fiub") -> NDArray[Any]:
     """The array in a ``.npy`` file, in memory of its own.
 
     Args:
@@ -165,7 +164,7 @@ def _stored(file: BinaryIO) -> zipfile.ZipFile:
     return archive
 
 
-def read_npz(path: str | Path, kinds: str = "fiubU") -> dict[str, NDArray[Any]]:
+def read_npz(path: str | os.PathLike[str], kinds: str = "fiubU") -> dict[str, NDArray[Any]]:
     """The arrays in a ``.npz`` file that ``np.savez`` wrote, by their names."""
     with regular(path) as file, _stored(file) as archive:
         return {
@@ -173,7 +172,7 @@ def read_npz(path: str | Path, kinds: str = "fiubU") -> dict[str, NDArray[Any]]:
         }
 
 
-def read_tensors(path: str | Path, stand_ins: Mapping[str, type] | None = None) -> Any:
+def read_tensors(path: str | os.PathLike[str], stand_ins: Mapping[str, type] | None = None) -> Any:
     """What ``torch.save`` wrote, if it is tensors, numbers, texts and containers of them; it is brought to the CPU.
 
     Args:

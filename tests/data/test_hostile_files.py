@@ -269,3 +269,17 @@ def test_images_whose_values_are_no_bytes_or_that_are_programs(tmp_path) -> None
     image.new("RGB", (4, 4)).save(content, "EPS")
     (tmp_path / "program.jpg").write_bytes(content.getvalue())
     refused(lambda: decode(tmp_path / "program.jpg", (2, 2)), "cannot be read")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_weights_run_nothing_and_do_not_hang(legacy: bool, tmp_path) -> None:
+    from equipoise.errors import InputError
+    from equipoise.nets import load_weights
+
+    torch.save({"weight": Bait()}, tmp_path / "weights.pt", _use_new_zipfile_serialization=not legacy)
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("weights.pt", "pipe", "none"):
+        with pytest.raises(InputError) as raised:
+            load_weights(torch.nn.Linear(1, 1), tmp_path / name)
+        assert "\n" not in str(raised.value)
+        assert not RAN

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from equipoise.blackbox.arrays import Array
+from equipoise.data.images import opened
 from equipoise.data.office import ImageSource, read_office
 from equipoise.errors import InputError, require
+from equipoise.reading import Unreadable, read_npy
 from equipoise.store import replacing
 from equipoise_papers.prompts import PromptTask
 
@@ -188,11 +190,7 @@ def read_image(path: Path, size: int = 224) -> NDArray[np.float32]:
         InputError: the file is no image.
     """
     module = require("PIL.Image", "clip", "equipoise-papers")
-    try:
-        with module.open(path) as file:
-            image = file.convert("RGB")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read as an image ({error})") from error
+    image = opened(path, module)
     width, height = image.size
     factor = size / min(width, height)
     image = image.resize((max(size, round(width * factor)), max(size, round(height * factor))), module.Resampling.BICUBIC)
@@ -236,8 +234,8 @@ def cached_features(
         return compute()
     path = Path(folder) / f"features-{digest_of(*depends_on)}.npy"
     try:
-        return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
-    except (OSError, ValueError, EOFError):
+        return np.asarray(read_npy(path), dtype=np.float32)
+    except Unreadable:
         pass  # not there, or not whole
     features = compute()
     with replacing(path) as part, part.open("wb") as file:

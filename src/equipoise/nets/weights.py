@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from equipoise.errors import InputError
+from equipoise.reading import Unreadable, read_tensors
 
 __all__ = ["load_weights"]
 
@@ -73,12 +72,12 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, without: Seq
 
 def _state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"cannot read weights from {os.fspath(path)}: {error.strerror or error}") from error
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        content: Any = read_tensors(path)
+    except Unreadable as error:
+        if isinstance(error.__cause__, OSError):
+            raise InputError(f"cannot read weights from {os.fspath(path)}: {error}") from error
         raise InputError(
-            f"{os.fspath(path)} holds no tensors that torch.load could read; a state dict saved by torch.save is expected"
+            f"{os.fspath(path)} holds no tensors that torch.load could read ({error}); give a file of torch.save"
         ) from error
     for container in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
