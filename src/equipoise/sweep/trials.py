@@ -25,11 +25,10 @@ from equipoise.store import locked
 from equipoise.study.plan import Run
 from equipoise.study.problem import Problem
 from equipoise.study.processes.pool import Event, Pool
-from equipoise.sweep.folder import SweepFolder, TrialFolder
+from equipoise.sweep.folder import Owners, SweepFolder, TrialFolder, open_journal
 from equipoise.sweep.objectives import SweepObjective
 from equipoise.sweep.samplers import make_pruner, make_sampler
 from equipoise.sweep.space import Space
-from equipoise.sweep.storage import Owners, open_journal
 
 __all__ = ["TrialSearch", "counted", "load_trials"]
 
