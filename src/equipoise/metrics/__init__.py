@@ -4,18 +4,9 @@ from equipoise.metrics.conflict import ConflictTally
 from equipoise.metrics.metric import Metric, Spread, spread
 from equipoise.metrics.paired import Comparison, holm, paired_comparison
 from equipoise.metrics.summaries import average_metric, delta_m, delta_p, mean_rank
-from equipoise.metrics.tallies import (
-    BinaryTally,
-    ClassTally,
-    ConfusionMatrix,
-    DepthTally,
-    ErrorTally,
-    Evaluation,
-    NormalTally,
-    Quantity,
-    SegmentationTally,
-    Tally,
-)
+from equipoise.metrics.tallies.base import Evaluation, Quantity, Tally
+from equipoise.metrics.tallies.classification import BinaryTally, ClassTally, ConfusionMatrix, SegmentationTally
+from equipoise.metrics.tallies.regression import DepthTally, ErrorTally, NormalTally
 
 __all__ = [
     "BinaryTally",
