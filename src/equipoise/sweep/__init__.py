@@ -7,7 +7,7 @@ of the other methods, and only those runs, on the test split, are compared.
 A sweep lives inside a study's folder and shares its single-task baselines and its runs of methods.
 
 A sweep passes through ``dimensions.py`` and ``space.py`` (what is tried), ``objectives.py`` (what a trial is judged by),
-``trials.py`` and ``samplers.py`` (asking and running), ``folder.py`` (what is kept), ``front.py`` (domination), ``outcome.py``
+``trials.py`` (asking and running), ``folder.py`` (what is kept), ``front.py`` (domination), ``outcome.py``
 (numbers over seeds), ``report.py`` and ``picture.py``; ``sweep.py`` is all of it together.
 """
 

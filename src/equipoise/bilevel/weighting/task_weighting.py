@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from equipoise.balance.base import LossBalancer, Observation
 from equipoise.bilevel.base import BilevelReport, BilevelSolver
-from equipoise.bilevel.weighting.hold_out import halves
+from equipoise.bilevel.weighting.hold_out import Validation, halves
 from equipoise.bilevel.weighting.problem import WeightProblem
 from equipoise.bilevel.weighting.registry import WeightingInfo, weighting
-from equipoise.bilevel.weighting.validation import Validation
 from equipoise.distributed import Processes
 from equipoise.errors import InputError
 from equipoise.objective import Objective
