@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -24,13 +26,22 @@ class Gate:
         self.folder = folder
         # The runs find this file through the path of the process that starts them.
         path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
-        self.environment = os.environ | {"GATE": str(folder), "PYTHONPATH": path}
+        self.environment = os.environ | {"GATE": str(folder), "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1"}
         self.allow(0)
 
     def allow(self, runs: int) -> None:
         """Lets as many runs on in all."""
         (self.folder / "new").write_text(str(runs))
         (self.folder / "new").replace(self.folder / "allowed")
+
+
+def said_in_the_end(process: subprocess.Popen[str], seconds: float = 100) -> str:
+    """Waits for the end of a process and returns its output; of one that does not end, with what its threads are at."""
+    try:
+        return process.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        raise AssertionError(f"did not end within {seconds} s: {process.communicate()[0]}") from None
 
 
 _place: list[int] = []

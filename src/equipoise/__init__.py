@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from equipoise.version import __version__
 
 if TYPE_CHECKING:
-    from equipoise import autocast as autocast
     from equipoise import balance as balance
     from equipoise import bilevel as bilevel
     from equipoise import blackbox as blackbox

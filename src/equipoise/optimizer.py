@@ -17,13 +17,12 @@ from equipoise.distributed import Processes
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
 from equipoise.method import MethodSpec, resolved
-from equipoise.modules import find_module
+from equipoise.modules import RunningStatistics, find_module
 from equipoise.objective import Objective
 from equipoise.step.balancing import Balancing
 from equipoise.step.report import StepReport
 from equipoise.step.seen import SeenLosses
 from equipoise.step.source import Batches, FurtherBatch
-from equipoise.step.statistics import RunningStatistics
 from equipoise.tasks import scalar
 
 __all__ = ["MultiTaskOptimizer", "Teleport"]

@@ -11,7 +11,7 @@ from torchjd import aggregation
 
 import equipoise as eq
 from equipoise.balance import registry
-from equipoise.balance.torchjd import TorchJDAggregator, TorchJDWeighting, from_torchjd
+from equipoise.balance.coerce import TorchJDAggregator, TorchJDWeighting, from_torchjd
 from tests.problems import Heads, batch, losses, optimizer_of
 
 

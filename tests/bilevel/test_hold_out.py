@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset, WeightedRandomSampler
 
 from equipoise.bilevel.weighting import halves, hold_out
-from equipoise.bilevel.weighting.validation import Validation
+from equipoise.bilevel.weighting.hold_out import Validation
 from equipoise.data import TensorBatches
 from equipoise.data.loading import DatasetBatches, EpochDataset
 from equipoise.errors import InputError

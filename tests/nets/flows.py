@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equipoise.nets import NORMAL, FirstOrder, HeavyBall, LearnedPositions, Solver, TaskFlow
-from equipoise.nets.normal import Positions
+from equipoise.nets import NORMAL, FirstOrder, HeavyBall, LearnedPositions, Positions, Solver, TaskFlow
 
 SIZE = 3
 TIGHT = Solver("dopri5", rtol=1e-9, atol=1e-9)

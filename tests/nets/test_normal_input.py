@@ -20,9 +20,10 @@ from equipoise.nets import (
     PositivePositions,
     Solver,
     TaskFlow,
+    pointwise_map,
     position_groups,
+    vector_map,
 )
-from equipoise.nets.normal import pointwise_map, vector_map
 from tests.nets.flows import batch, losses, model
 
 LAYER = nn.Linear(3, 3)

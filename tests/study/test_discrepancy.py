@@ -12,9 +12,9 @@ import torch
 
 from equipoise.metrics import ConflictTally
 from equipoise.study import Results
-from equipoise.study.discrepancy import discrepancy, final_losses, relative_losses
 from equipoise.study.pictures.training import cosines_picture, loss_distribution_picture
 from equipoise.study.report.content import discrepancy_table
+from equipoise.study.results import discrepancy, final_losses, relative_losses
 
 
 def test_cosines_are_means_over_the_steps_that_hold_both_tasks() -> None:

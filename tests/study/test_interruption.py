@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from tests.gates import Gate
+from tests.gates import Gate, said_in_the_end
 from tests.study.timeless import timeless_records
 
 from equipoise.cli import main
@@ -115,7 +115,7 @@ def test_interrupted_from_the_keyboard(start, tmp_path):
     process = starts(folder, 1)
     wait_for(lambda: len(records(folder)) == 1 and alive(processes))
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=100)
+    output = said_in_the_end(process)
     assert process.returncode == 130, output
     assert "The same command continues from here." in output
     assert "Traceback" not in output

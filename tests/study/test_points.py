@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from equipoise.study.points import Points
+from equipoise.study.records import Points
 
 AGREE = np.array([[1.0, 0.5], [0.5, 9.0]])
 

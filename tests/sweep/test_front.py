@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equipoise.sweep.front import dominates, hypervolume, pareto, select, spread_out
-from equipoise.sweep.verdicts import judge
+from equipoise.sweep.front import dominates, hypervolume, judge, pareto, select, spread_out
 
 coordinates = st.integers(0, 6).map(float)
 clouds = st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=12)

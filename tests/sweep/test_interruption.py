@@ -14,7 +14,7 @@ from equipoise.cli import main
 from equipoise.sweep import Outcome
 from equipoise.sweep.folder import SweepFolder
 from equipoise.sweep.trials import load_trials
-from tests.gates import Gate
+from tests.gates import Gate, said_in_the_end
 from tests.study.timeless import timeless
 
 pytestmark = [
@@ -158,7 +158,7 @@ def test_interrupted_from_the_keyboard(start, allow, tmp_path):
     process = start(folder, 20)
     wait_for(lambda: len(records(folder)) == 1 and running(folder))
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=100)
+    output = said_in_the_end(process)
     assert process.returncode == 130, output
     assert "The same command continues from here." in output
     assert "Traceback" not in output

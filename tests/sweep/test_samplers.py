@@ -3,7 +3,7 @@ import pytest
 
 from equipoise.errors import InputError
 from equipoise.sweep import Space
-from equipoise.sweep.samplers import PRUNERS, SAMPLERS, make_pruner, make_sampler
+from equipoise.sweep.trials import PRUNERS, SAMPLERS, make_pruner, make_sampler
 
 SPACE = Space("cagrad", ("near", "far"), "c=0.1:0.9,rescale=true|false")
 

@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from equipoise.store import locked
-from equipoise.sweep.storage import Owners, open_journal
+from equipoise.sweep.folder import Owners, open_journal
 
 
 def test_a_half_written_line_is_taken_away(tmp_path):
@@ -30,7 +30,7 @@ def test_an_owner_lives_as_long_as_its_process(tmp_path):
         code = f"""
         import sys
         from pathlib import Path
-        from equipoise.sweep.storage import Owners
+        from equipoise.sweep.folder import Owners
         with Owners(Path({str(tmp_path)!r})) as owners:
             print(owners.own, *owners.others(), flush=True)
             sys.stdin.read()

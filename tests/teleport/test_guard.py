@@ -10,8 +10,8 @@ import torch
 
 import equipoise as eq
 from equipoise.teleport import Guard, PaperFormulation, ParetoFormulation, ReleasedFormulation
+from equipoise.teleport.attempt import TeleportReport
 from equipoise.teleport.history import similarity
-from equipoise.teleport.report import TeleportReport
 
 
 def objection(after: list[float], measures: tuple[float, float] = (0.2, 0.1), tolerance: float = 0.05) -> str:

@@ -50,6 +50,12 @@ class Observation:
     step: int = 0
     processes: Processes = _EVERY
 
+    @classmethod
+    def of_all(cls, losses: Tensor, gradients: Tensor | None = None) -> Observation:
+        """Of K tasks without names, all of which are present."""
+        places = tuple(range(len(losses)))
+        return cls(tuple(f"task{k}" for k in places), places, losses, gradients=gradients)
+
     @property
     def complete(self) -> bool:
         """Whether all tasks are present."""
@@ -151,8 +157,10 @@ class LossBalancer(Balancer):
         return self.weights(observation.losses)
 
     def weights(self, losses: Tensor) -> Tensor:
-        """Weights ``[k]`` for losses ``[k]``; what a balancer without memory implements."""
-        raise TypeError(f"{type(self).__name__} implements neither weights() nor decide()")
+        """Weights ``[k]`` for losses ``[k]``; what a balancer without memory implements, else :meth:`decide` of all K tasks."""
+        if type(self).decide is LossBalancer.decide:
+            raise TypeError(f"{type(self).__name__} implements neither weights() nor decide()")
+        return self.decide(Observation.of_all(losses)).to(losses)
 
 
 class GramianBalancer(Balancer):

@@ -1,16 +1,17 @@
-"""Whatever a user passes as ``balancer`` becomes a balancer here."""
+"""Whatever a user passes as ``balancer`` becomes a balancer here, TorchJD's aggregators and weightings, too."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from equipoise.balance.base import Balancer
+from torch import Tensor
+
+from equipoise.balance.base import Balancer, GradientBalancer, GramianBalancer
 from equipoise.balance.registry import balancer
-from equipoise.balance.torchjd import from_torchjd
-from equipoise.errors import InputError
+from equipoise.errors import InputError, require
 from equipoise.method import MethodSpec, Nested
 
-__all__ = ["as_balancer"]
+__all__ = ["TorchJDAggregator", "TorchJDWeighting", "as_balancer", "from_torchjd"]
 
 
 def as_balancer(thing: Any) -> Balancer:
@@ -39,3 +40,67 @@ def as_balancer(thing: Any) -> Balancer:
         f"balancer must be a balancer such as equipoise.FairGrad(), the name of one, or a TorchJD aggregator; "
         f"got {type(thing).__name__}"
     )
+
+
+class TorchJDWeighting(GramianBalancer):
+    """Uses a TorchJD weighting of the Gramian, such as ``torchjd.aggregation.UPGradWeighting()``.
+
+    Args:
+        weighting: a module that maps a Gramian ``[K, K]`` to weights ``[K]``.
+    """
+
+    def __init__(self, weighting: Any) -> None:
+        self.weighting = weighting
+
+    def weights(self, gramian: Tensor) -> Tensor:
+        """What the weighting answers for each Gramian ``[..., K, K]``."""
+        if gramian.dim() == 2:
+            answer: Tensor = self.weighting(gramian)
+            return answer
+        flat = gramian.reshape(-1, *gramian.shape[-2:])
+        answers = gramian.new_empty(flat.shape[:-1])
+        for position, matrix in enumerate(flat):
+            answers[position] = self.weighting(matrix)
+        return answers.reshape(gramian.shape[:-1])
+
+    def __repr__(self) -> str:
+        return f"TorchJDWeighting({self.weighting})"
+
+
+class TorchJDAggregator(GradientBalancer):
+    """Uses a TorchJD aggregator of the task gradients, such as ``torchjd.aggregation.ConFIG()``.
+
+    Args:
+        aggregator: a module that maps task gradients ``[K, P]`` to a direction ``[P]``.
+    """
+
+    def __init__(self, aggregator: Any) -> None:
+        self.aggregator = aggregator
+
+    def direction(self, gradients: Tensor) -> Tensor:
+        """What the aggregator answers."""
+        answer: Tensor = self.aggregator(gradients)
+        return answer
+
+    def __repr__(self) -> str:
+        return f"TorchJDAggregator({self.aggregator})"
+
+
+def from_torchjd(thing: Any) -> Balancer:
+    """Makes a balancer of a TorchJD aggregator or weighting.
+
+    An aggregator that only weighs by the Gramian becomes a Gramian balancer, which spares it the matrix.
+
+    Raises:
+        InputError: neither of the two, or a weighting that needs the whole matrix.
+        MissingExtraError: TorchJD is not installed.
+    """
+    aggregation = require("torchjd.aggregation", "torchjd")
+    gramian_weighting = getattr(thing, "gramian_weighting", None)
+    if isinstance(gramian_weighting, aggregation.Weighting):
+        return TorchJDWeighting(gramian_weighting)
+    if isinstance(thing, aggregation.Aggregator):
+        return TorchJDAggregator(thing)
+    if isinstance(thing, aggregation.Weighting):
+        return TorchJDWeighting(thing)
+    raise InputError(f"expected a TorchJD aggregator or weighting; got {type(thing).__name__}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from equipoise.balance.base import GradientBalancer, Observation
-from equipoise.balance.per_task import check_rows_memory, fresh_rows, mixed_row, move_rows
+from equipoise.balance.base import Observation
+from equipoise.balance.per_task import RowsBalancer, mixed_row, move_rows
 from equipoise.balance.registry import register
 from equipoise.errors import InputError, NonFiniteError
 
@@ -28,7 +28,7 @@ __all__ = ["DBMTL"]
     adds_up_to="no weights: the averages of K log-loss gradients, each as long as the longest",
     checked="reference implementation, equations, autograd",
 )
-class DBMTL(GradientBalancer):
+class DBMTL(RowsBalancer):
     """Adds up averaged gradients of log losses, each scaled to the largest norm among them (Lin et al., 2023, Algorithm 1).
 
     With ĝ_k ← β_t ĝ_k + (1 − β_t) ∇log(ℓ_k + ε), ĝ starting from 0, the direction is max_j ‖ĝ_j‖ · Σ_k ĝ_k/‖ĝ_k‖, and
@@ -59,7 +59,6 @@ class DBMTL(GradientBalancer):
     """
 
     stateful = ("averages", "steps")
-    decides_purely = True
 
     def __init__(self, beta: float = 0.9, beta_sigma: float = 0.0, log_losses: bool = True, epsilon: float = 1e-8) -> None:
         if not 0 <= beta < 1:
@@ -79,7 +78,7 @@ class DBMTL(GradientBalancer):
         """Direction ``[P]`` of the tasks present."""
         gradients = observation.gradients
         assert gradients is not None
-        check_rows_memory(self, self.averages, observation)
+        self._check_rows(self.averages, observation)
         take = (1 - self._beta()) * self._slopes(observation, gradients)
         self._held = (gradients, take)
         spare = torch.empty_like(gradients[0])
@@ -94,14 +93,6 @@ class DBMTL(GradientBalancer):
             direction.addcmul_(average, torch.where(norm > 0, 1 / norm, 0.0).to(average))
         return direction.mul_(torch.stack(norms).max().to(direction))
 
-    def direction(self, gradients: Tensor) -> Tensor:
-        """Direction ``[P]`` from gradients ``[K, P]`` of all tasks; their losses count as 1 where they matter."""
-        tasks = tuple(f"task{k}" for k in range(len(gradients)))
-        losses = gradients.new_ones(len(gradients))
-        direction = self.decide(Observation(tasks, tuple(range(len(tasks))), losses, gradients=gradients))
-        self._held = None
-        return direction
-
     def update(self, observation: Observation) -> None:
         """Moves the averages of the tasks present."""
         if self._held is None:
@@ -110,7 +101,7 @@ class DBMTL(GradientBalancer):
         self._held = None
         if self.beta > 0:
             if self.averages is None:
-                self.averages = fresh_rows(observation, gradients)
+                self.averages = gradients.new_zeros(len(observation.tasks), gradients.shape[1])
             move_rows(self.averages, observation.present, self._beta(), gradients, take)
         self.steps += 1
 

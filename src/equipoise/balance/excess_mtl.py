@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from equipoise.balance.base import GradientBalancer, Observation
-from equipoise.balance.per_task import check_rows_memory, fresh_rows
+from equipoise.balance.base import Observation
+from equipoise.balance.per_task import RowsBalancer
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 
@@ -28,7 +28,7 @@ __all__ = ["ExcessMTL"]
     adds_up_to="the number of tasks present",
     checked="reference implementation, equations, TorchJD",
 )
-class ExcessMTL(GradientBalancer):
+class ExcessMTL(RowsBalancer):
     """Moves weights by the exponentiated gradient of estimated excess risks (He et al., 2024, Algorithm 1).
 
     A task's loss above its own optimum is estimated as E_k = g_kᵀ diag(Σ_τ g_k,τ² + ε)^{−1/2} g_k, the sum running over all
@@ -56,7 +56,6 @@ class ExcessMTL(GradientBalancer):
     """
 
     stateful = ("squares", "scales", "log_weights")
-    decides_purely = True
 
     def __init__(self, lr: float = 0.01, epsilon: float = 1e-7) -> None:
         if not 0 <= lr < float("inf"):
@@ -79,7 +78,7 @@ class ExcessMTL(GradientBalancer):
         """Direction ``[P]`` of the tasks present."""
         gradients = observation.gradients
         assert gradients is not None
-        check_rows_memory(self, self.squares, observation)
+        self._check_rows(self.squares, observation)
         risks = self._risks(observation, gradients)
         logs = torch.zeros_like(risks)
         known = torch.zeros_like(risks)
@@ -91,13 +90,6 @@ class ExcessMTL(GradientBalancer):
         weights = len(logs) * torch.softmax(logs, 0)
         return torch.mm(weights.to(gradients)[None], gradients)[0]
 
-    def direction(self, gradients: Tensor) -> Tensor:
-        """Direction ``[P]`` from gradients ``[K, P]`` of all tasks."""
-        tasks = tuple(f"task{k}" for k in range(len(gradients)))
-        direction = self.decide(Observation(tasks, tuple(range(len(tasks))), gradients=gradients))
-        self._held = None
-        return direction
-
     def update(self, observation: Observation) -> None:
         """Adds to the sums of squares, and keeps scales and weights."""
         if self._held is None:
@@ -105,7 +97,7 @@ class ExcessMTL(GradientBalancer):
         gradients, scales, logs = self._held
         self._held = None
         if self.squares is None or self.scales is None or self.log_weights is None:
-            self.squares = fresh_rows(observation, gradients)
+            self.squares = gradients.new_zeros(len(observation.tasks), gradients.shape[1])
             self.scales = torch.zeros(len(observation.tasks), dtype=torch.float64, device=gradients.device)
             self.log_weights = torch.zeros_like(self.scales)
         if observation.complete:

@@ -84,11 +84,6 @@ class FAMO(LossBalancer):
         parts = torch.where(losses + self.epsilon > 0, shares / (losses + self.epsilon), torch.nan)
         return parts / parts.sum()
 
-    def weights(self, losses: Tensor) -> Tensor:
-        """C z_k/ℓ_k for losses ``[K]`` of all tasks."""
-        tasks = tuple(f"task{k}" for k in range(len(losses)))
-        return self.decide(Observation(tasks, tuple(range(len(losses))), losses)).to(losses)
-
     def observe(self, before: Tensor, after: Tensor, present: tuple[int, ...]) -> None:
         """One Adam step on the logits of the tasks present; non-finite losses teach nothing."""
         assert self.logits is not None

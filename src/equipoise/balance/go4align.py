@@ -90,11 +90,6 @@ class GO4Align(LossBalancer):
         means = np.bincount(labels, weights) / np.bincount(labels)
         return torch.from_numpy(means[labels])
 
-    def weights(self, losses: Tensor) -> Tensor:
-        """The groups' means for losses ``[K]`` of all tasks."""
-        tasks = tuple(f"task{k}" for k in range(len(losses)))
-        return self.decide(Observation(tasks, tuple(range(len(losses))), losses)).to(losses)
-
     def update(self, observation: Observation) -> None:
         """Moves the shares of the tasks present."""
         assert observation.losses is not None

@@ -73,11 +73,6 @@ class IMTLL(LossBalancer):
             return torch.full((len(observation.present),), self.initial, dtype=torch.float64).exp()
         return observation.of_present(self.log_scales).exp()
 
-    def weights(self, losses: Tensor) -> Tensor:
-        """exp(s) for losses ``[K]`` of all tasks."""
-        tasks = tuple(f"task{k}" for k in range(len(losses)))
-        return self.decide(Observation(tasks, tuple(range(len(losses))))).to(losses)
-
     def update(self, observation: Observation) -> None:
         """One Adam step on the log-scales of the tasks present."""
         self.log_scales, self.moments = learn_from_losses(

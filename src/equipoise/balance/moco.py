@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.balance.base import GradientBalancer, Observation
-from equipoise.balance.per_task import check_rows_memory, fresh_rows, mixed_row, move_rows
+from equipoise.balance.base import Observation
+from equipoise.balance.per_task import RowsBalancer, mixed_row, move_rows
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 from equipoise.solvers import project_on_simplex
@@ -33,7 +33,7 @@ MoCoProjection = Literal["simplex", "softmax"]
     adds_up_to="1, of averaged gradients that start from 0",
     checked="reference implementation, equations",
 )
-class MoCo(GradientBalancer):
+class MoCo(RowsBalancer):
     """Follows Yᵀλ, Y [K, P] tracking the task gradients and λ descending on ½‖Yᵀλ‖² + ½ρ‖λ‖².
 
     In step t = 1, 2, … (Fernando et al., 2023, Algorithm 1), with β_t = β/t^σ and γ_t = γ/t^τ:
@@ -69,7 +69,6 @@ class MoCo(GradientBalancer):
     """
 
     stateful = ("tracked", "lambdas", "steps")
-    decides_purely = True
 
     def __init__(
         self,
@@ -108,7 +107,7 @@ class MoCo(GradientBalancer):
         """Direction ``[P]`` of the tasks present."""
         gradients = observation.gradients
         assert gradients is not None
-        check_rows_memory(self, self.tracked, observation)
+        self._check_rows(self.tracked, observation)
         lambdas = torch.full((len(gradients),), 1 / len(observation.tasks), dtype=torch.float64)
         if self.lambdas is not None:
             lambdas = observation.of_present(self.lambdas)
@@ -130,14 +129,6 @@ class MoCo(GradientBalancer):
         self._held = (gradients, take, shrink, moved)
         return _combine(past, old, gradients, new, moved)
 
-    def direction(self, gradients: Tensor) -> Tensor:
-        """Direction ``[P]`` from gradients ``[K, P]`` of all tasks, whose losses, if lengths go by them, count as 1."""
-        tasks = tuple(f"task{k}" for k in range(len(gradients)))
-        losses = gradients.new_ones(len(gradients))
-        direction = self.decide(Observation(tasks, tuple(range(len(tasks))), losses, gradients=gradients))
-        self._held = None
-        return direction
-
     def update(self, observation: Observation) -> None:
         """Moves the tracked gradients and the weights of the tasks present."""
         if self._held is None:
@@ -145,7 +136,7 @@ class MoCo(GradientBalancer):
         gradients, take, shrink, moved = self._held
         self._held = None
         if self.tracked is None or self.lambdas is None:
-            self.tracked = fresh_rows(observation, gradients)
+            self.tracked = gradients.new_zeros(len(observation.tasks), gradients.shape[1])
             self.lambdas = torch.full((len(observation.tasks),), 1 / len(observation.tasks), dtype=torch.float64)
         move_rows(self.tracked, observation.present, 1 - self._beta(), gradients, take)
         if self.max_norm is not None:

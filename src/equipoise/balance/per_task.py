@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.balance.base import Balancer, GramianBalancer, Observation
+from equipoise.balance.base import GradientBalancer, GramianBalancer, Observation
 from equipoise.errors import InputError, near_misses
 
-__all__ = ["PerTask", "PreferenceBalancer", "add_losses", "check_rows_memory", "fresh_rows", "mixed_row", "move_rows"]
+__all__ = ["PerTask", "PreferenceBalancer", "RowsBalancer", "add_losses", "mixed_row", "move_rows"]
 
 
 class PerTask:
@@ -164,26 +164,29 @@ def add_losses(sums: Tensor | None, counts: Tensor | None, observation: Observat
     return sums, counts.to(losses.device).index_add(0, entries, torch.ones_like(losses))
 
 
-def check_rows_memory(balancer: Balancer, memory: Tensor | None, observation: Observation) -> None:
-    """Refuses to go on with a memory ``[K, P]`` of other tasks or of other shared parameters.
+class RowsBalancer(GradientBalancer):
+    """A balancer that remembers rows as long as the gradients; ``_held`` is what a decision leaves for the update."""
 
-    Raises:
-        InputError: K or P differ.
-    """
-    assert observation.gradients is not None
-    if memory is None:
-        return
-    observation.check_memory(balancer, memory[:, 0])
-    if memory.shape[1] != observation.gradients.shape[1]:
-        raise InputError(
-            f"this {type(balancer).__name__} has learned from gradients of {memory.shape[1]} shared parameters and now meets "
-            f"{observation.gradients.shape[1]}; make a new one for another model"
-        )
+    decides_purely = True
+    _held: tuple[Tensor, ...] | None
 
+    def direction(self, gradients: Tensor) -> Tensor:
+        """Direction ``[P]`` from gradients ``[K, P]`` of all tasks; their losses count as 1 where they matter."""
+        direction = self.decide(Observation.of_all(gradients.new_ones(len(gradients)), gradients))
+        self._held = None
+        return direction
 
-def fresh_rows(observation: Observation, gradients: Tensor) -> Tensor:
-    """A memory ``[K, P]`` of zeros like the gradients."""
-    return gradients.new_zeros(len(observation.tasks), gradients.shape[1])
+    def _check_rows(self, memory: Tensor | None, observation: Observation) -> None:
+        """Refuses to go on with a memory ``[K, P]`` of other tasks or of other shared parameters."""
+        assert observation.gradients is not None
+        if memory is None:
+            return
+        observation.check_memory(self, memory[:, 0])
+        if memory.shape[1] != observation.gradients.shape[1]:
+            raise InputError(
+                f"this {type(self).__name__} has learned from gradients of {memory.shape[1]} shared parameters and now meets "
+                f"{observation.gradients.shape[1]}; make a new one for another model"
+            )
 
 
 def move_rows(memory: Tensor, present: Sequence[int], keep: float, gradients: Tensor, take: Tensor) -> None:

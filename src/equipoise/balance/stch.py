@@ -118,11 +118,6 @@ class STCH(LossBalancer):
         preference = losses.new_tensor(self.preference.of_present(observation))
         return preference * self._shares(preference * losses)
 
-    def weights(self, losses: Tensor) -> Tensor:
-        """Weights for losses ``[K]`` of all tasks."""
-        tasks = tuple(f"task{k}" for k in range(len(losses)))
-        return self.decide(Observation(tasks, tuple(range(len(losses))), losses)).to(losses)
-
     def _shares(self, values: Tensor) -> Tensor:
         """softmax(v/μ); shifted first, for v/μ may overflow."""
         return torch.softmax((values - values.max()) / self.mu, 0)

@@ -65,11 +65,6 @@ class UW(LossBalancer):
             return torch.full((len(observation.present),), 0.5) * torch.tensor(-self.initial).exp()
         return 0.5 * (-observation.of_present(self.log_variances)).exp()
 
-    def weights(self, losses: Tensor) -> Tensor:
-        """½ exp(−s) for losses ``[K]`` of all tasks."""
-        tasks = tuple(f"task{k}" for k in range(len(losses)))
-        return self.decide(Observation(tasks, tuple(range(len(losses))))).to(losses)
-
     def update(self, observation: Observation) -> None:
         """One Adam step on the log-variances of the tasks present."""
         self.log_variances, self.moments = learn_from_losses(

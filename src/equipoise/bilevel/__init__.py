@@ -6,16 +6,15 @@ steps; :class:`FORUM`, :class:`BOME` and :class:`BVFIM` need first derivatives o
 :class:`TaskWeighting` learns the weights of a model's tasks on validation data with any of them.
 """
 
-from equipoise.bilevel.base import BilevelSolver
-from equipoise.bilevel.batches import endless
+from equipoise.bilevel.base import BilevelReport, BilevelSolver
 from equipoise.bilevel.bome import BOME
 from equipoise.bilevel.bvfim import BVFIM
 from equipoise.bilevel.forum import FORUM
 from equipoise.bilevel.hypergradients import Hypergradients, hypergradients
+from equipoise.bilevel.lower import endless
 from equipoise.bilevel.moco import MoCoBilevel
 from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import BilevelProblem, Point
-from equipoise.bilevel.report import BilevelReport
 from equipoise.bilevel.weighting import TaskWeighting, hold_out, weighting, weightings
 
 __all__ = [

@@ -1,22 +1,51 @@
-"""What all bilevel solvers have in common: one interface, state, and steps that happen whole or not at all."""
+"""What all bilevel solvers have in common: one interface, state, a report, and steps that happen whole or not at all."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Required, TypedDict, get_args
 
 import torch
 from torch import Tensor
 
-from equipoise.bilevel.batches import take
+from equipoise.bilevel.lower import take
 from equipoise.bilevel.outer_optimizers import OuterOptimizers
 from equipoise.bilevel.problem import BilevelProblem, Point
-from equipoise.bilevel.report import BilevelReport
 from equipoise.errors import InputError, NonFiniteError
 
-__all__ = ["BilevelSolver", "LowerLevel", "Start", "check_upper"]
+__all__ = ["BilevelReport", "BilevelSolver", "LowerLevel", "Start", "check_upper"]
+
+
+@dataclass(frozen=True)
+class BilevelReport:
+    """Diagnostics of one step of a bilevel solver, at the point before the variables moved.
+
+    Attributes:
+        step: index of the step, counted from 0.
+        objectives: names of the m upper objectives.
+        upper: their values F ``[m]``, detached: at ω_T for methods that unroll the lower level, at ω otherwise.
+        lower: f(α, ω̃^T), the lower level after its T steps; for methods that unroll the lower level, f(α, ω_{T−1}) on the
+            batch of the last step, for at ω_T they evaluate F alone.
+        weights: λ ``[m]`` of the objectives in the step taken (float64, CPU), FORUM's being the average λ̃; ``None`` where a
+            balancer gave a direction.
+        multiplier: ν of the constraint; ``None`` for methods without one.
+        constraint: q̃(z) = f(α, ω) − f(α, ω̃^T); ``None`` for methods without a constraint.
+        stationarity: 𝒦(z) = ‖Σ λ_i ∇F_i + ν ∇q̃‖², the squared length of the direction (for BVFIM without θω); for methods
+            that unroll the lower level, of the combined hypergradient.
+    """
+
+    step: int
+    objectives: tuple[str, ...]
+    upper: Tensor
+    lower: float
+    weights: Tensor | None
+    multiplier: float | None
+    constraint: float | None
+    stationarity: float
+
 
 Start = Literal["warm", "cold"]
 

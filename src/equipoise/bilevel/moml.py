@@ -10,17 +10,16 @@ from typing import Any, Unpack, get_args
 import torch
 from torch import Tensor
 
-from equipoise.autocast import without_autocast
 from equipoise.balance import MGDA, Balancer, Observation
 from equipoise.balance.coerce import as_balancer
 from equipoise.balance.double_sampling import DoubleSampling
 from equipoise.balance.mixins import OnFeatures, PullsHeads
-from equipoise.bilevel.base import BilevelSolver, LowerLevel
+from equipoise.bilevel.base import BilevelReport, BilevelSolver, LowerLevel
 from equipoise.bilevel.hypergradients import Hypergradients, Memory, hypergradients
 from equipoise.bilevel.problem import BilevelProblem, Point
-from equipoise.bilevel.report import BilevelReport
 from equipoise.engine.gramian import gramian
 from equipoise.errors import InputError, NonFiniteError
+from equipoise.modes import without_autocast
 
 __all__ = ["MOML"]
 

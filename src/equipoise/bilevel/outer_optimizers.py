@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equipoise.bilevel.variables import LevelVariables
+from equipoise.bilevel.problem import LevelVariables
 from equipoise.errors import InputError
 
 __all__ = ["OuterOptimizers"]

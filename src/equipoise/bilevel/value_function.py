@@ -17,10 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.bilevel.base import BilevelSolver, LowerLevel, check_upper
+from equipoise.bilevel.base import BilevelReport, BilevelSolver, LowerLevel, check_upper
 from equipoise.bilevel.lower import check_lower, descend
 from equipoise.bilevel.problem import BilevelProblem, Point
-from equipoise.bilevel.report import BilevelReport
 from equipoise.engine.gradients import TaskGradients
 from equipoise.errors import InputError, NonFiniteError
 

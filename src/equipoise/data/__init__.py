@@ -1,11 +1,10 @@
 """Data sets: the embedded one, readers for the public ones as they lie on disk, and the loaders that make batches."""
 
-from equipoise.data.batches import TensorBatches
 from equipoise.data.celeba import CelebA, celeba_loaders
 from equipoise.data.dense import Cityscapes, NYUv2, ZoomAndFlip, cityscapes_loaders, nyuv2_loaders
 from equipoise.data.digits import Digits, digits
 from equipoise.data.images import Images, cached_images
-from equipoise.data.loading import DatasetBatches, EpochDataset
+from equipoise.data.loading import DatasetBatches, EpochDataset, TensorBatches
 from equipoise.data.mnist import MNIST, FashionMNIST, fashion_mnist_loaders, mnist_loaders, read_idx
 from equipoise.data.office import ImageSource, Office, SourceBatches, office_loaders, read_office
 from equipoise.data.qm9 import QM9Molecules, TargetScaling, qm9_loaders

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.data.batches import TensorBatches
+from equipoise.data.loading import TensorBatches
 from equipoise.errors import require
 
 __all__ = ["Digits", "digits"]

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.data.batches import TensorBatches
-from equipoise.data.loading import EpochDataset, held_out
+from equipoise.data.loading import EpochDataset, TensorBatches, held_out
 from equipoise.errors import DataSetError, InputError
 from equipoise.reading import Unreadable, read_bytes, unzipped
 

@@ -1,32 +1,12 @@
-"""What a comparison of multi-task methods is measured by.
-
-=================  =====================================================================================
-``metric.py``      a metric: its name, its task, its direction; mean and deviation over seeds
-``tallies/``       metrics gathered batch by batch: segmentation, depth, normals, classes, errors
-``delta_m.py``     Δm and Δ_p: the mean change against single-task training
-``mean_rank.py``   MR, and the plain mean over tasks
-``conflict.py``    how often tasks pull against each other
-``paired.py``      compares two methods over seeds
-=================  =====================================================================================
-"""
+"""What a comparison of multi-task methods is measured by: metrics, and how methods are compared by them."""
 
 from equipoise.metrics.conflict import ConflictTally
-from equipoise.metrics.delta_m import delta_m, delta_p
-from equipoise.metrics.mean_rank import average_metric, mean_rank
 from equipoise.metrics.metric import Metric, Spread, spread
 from equipoise.metrics.paired import Comparison, holm, paired_comparison
-from equipoise.metrics.tallies import (
-    BinaryTally,
-    ClassTally,
-    ConfusionMatrix,
-    DepthTally,
-    ErrorTally,
-    Evaluation,
-    NormalTally,
-    Quantity,
-    SegmentationTally,
-    Tally,
-)
+from equipoise.metrics.summaries import average_metric, delta_m, delta_p, mean_rank
+from equipoise.metrics.tallies.base import Evaluation, Quantity, Tally
+from equipoise.metrics.tallies.classification import BinaryTally, ClassTally, ConfusionMatrix, SegmentationTally
+from equipoise.metrics.tallies.regression import DepthTally, ErrorTally, NormalTally
 
 __all__ = [
     "BinaryTally",

@@ -4,17 +4,10 @@ from equipoise.nets.celeba import CELEBA_ATTRIBUTES, CelebANet
 from equipoise.nets.cleaning import CleaningNet
 from equipoise.nets.deeplab import ASPPHead, DeepLab
 from equipoise.nets.digits import DigitsNet
-from equipoise.nets.normal import (
-    NORMAL,
-    FirstOrder,
-    FixedPositions,
-    HeavyBall,
-    LearnedPositions,
-    PositivePositions,
-    Solver,
-    TaskFlow,
-    position_groups,
-)
+from equipoise.nets.normal.dynamics import Dynamics, FirstOrder, HeavyBall, pointwise_map, vector_map
+from equipoise.nets.normal.flow import NORMAL, TaskFlow
+from equipoise.nets.normal.positions import FixedPositions, LearnedPositions, Positions, PositivePositions, position_groups
+from equipoise.nets.normal.solver import Solver
 from equipoise.nets.outputs import CITYSCAPES, NYUV2, Output, classes, directions, values
 from equipoise.nets.qm9 import QM9_TASKS, QM9Net
 from equipoise.nets.resnet import ResNet
@@ -35,6 +28,7 @@ __all__ = [
     "CrossStitchUnit",
     "DeepLab",
     "DigitsNet",
+    "Dynamics",
     "FirstOrder",
     "FixedPositions",
     "HardSharing",
@@ -42,6 +36,7 @@ __all__ = [
     "LearnedPositions",
     "MMoE",
     "Output",
+    "Positions",
     "PositivePositions",
     "QM9Net",
     "ResNet",
@@ -52,6 +47,8 @@ __all__ = [
     "classes",
     "directions",
     "load_weights",
+    "pointwise_map",
     "position_groups",
     "values",
+    "vector_map",
 ]

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from equipoise.autocast import without_autocast
 from equipoise.balance.base import Observation
 from equipoise.balance.double_sampling import DoubleSampling
 from equipoise.balance.mixins import FeaturesObservation, OnFeatures, PullsHeads
 from equipoise.engine.features import FeatureGradients
 from equipoise.errors import InputError
+from equipoise.modes import without_autocast
 from equipoise.step.checking import check_gradients, check_losses, check_rows, looks_early
 from equipoise.step.context import Context, Turn
 from equipoise.step.deciding import decide_direction, decide_weights

@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import Tensor
 
-from equipoise.autocast import without_autocast
 from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.mixins import Accompanied, Companion
 from equipoise.engine.graph import leaves_of_all, origins
+from equipoise.modes import without_autocast
 from equipoise.step.checking import check_gradients, check_losses
 from equipoise.step.context import Context, Turn
 from equipoise.step.deciding import decide_weights

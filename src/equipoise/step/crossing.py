@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from equipoise.compiled import not_compiled
 from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.gramian import cross_gramian
 from equipoise.errors import InputError, NonFiniteError
+from equipoise.modes import not_compiled
 from equipoise.step.checking import check_losses, check_rows
 from equipoise.step.context import Turn
 from equipoise.step.finding import check_alike, find_shared

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from equipoise.autocast import without_autocast
 from equipoise.balance.base import Observation
 from equipoise.balance.double_sampling import CrossObservation
 from equipoise.balance.mixins import ElsewhereObservation, LooksElsewhere
 from equipoise.errors import InputError
+from equipoise.modes import without_autocast
 from equipoise.step.checking import check_losses, raise_nonfinite, which_finite
 from equipoise.step.context import Context, Turn
 from equipoise.step.crossing import Crossing

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from equipoise.compiled import not_compiled
 from equipoise.engine.graph import is_compiled
 from equipoise.engine.shared import Reach
 from equipoise.errors import InputError
+from equipoise.modes import not_compiled
 from equipoise.step.context import Context
 from equipoise.step.source import Source
 from equipoise.tasks import Loss

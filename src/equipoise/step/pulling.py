@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equipoise.autocast import without_autocast
 from equipoise.balance.mixins import Pull, PullsHeads
-from equipoise.compiled import not_compiled
 from equipoise.engine.features import Recorder
 from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.graph import is_compiled, origins
 from equipoise.errors import InputError
+from equipoise.modes import not_compiled, without_autocast
 from equipoise.step.context import Context, Turn
 from equipoise.step.seen import SeenLosses
 from equipoise.tasks import Loss

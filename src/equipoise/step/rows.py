@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equipoise.autocast import without_autocast
 from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.graph import origins
+from equipoise.modes import without_autocast
 from equipoise.step.checking import check_losses, looks_early
 from equipoise.step.context import Context, Turn
 from equipoise.step.seen import SeenLosses

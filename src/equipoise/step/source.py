@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from equipoise.balance.mixins import Elsewhere
-from equipoise.compiled import not_compiled
 from equipoise.distributed import Processes
+from equipoise.modes import not_compiled
 from equipoise.objective import Objective
 from equipoise.randomness import RandomState
 from equipoise.step.seen import SeenLosses

@@ -5,26 +5,9 @@ A :class:`Study` trains it with every method and every seed, each run in a proce
 in its folder. Killed at any moment, it continues where it stopped; :meth:`Study.report` turns the folder into tables and
 pictures.
 
-Rooms, in the order in which a study passes through them:
-
-=================  =====================================================================================
-``problem.py``     what is trained and how it is judged; ``reported.py``: by which of its epochs
-``problems.py``    the embedded problem; finding one by name or in a user's file
-``methods.py``     "cost(gamma=0.2)+cagrad:c=0.2" → a method to compare; and which problem serves it
-``registry.py``    every method that is known by name; ``task_weights.py`` those that learn weights on validation data
-``trainers.py``    what a method makes for a run: what takes the steps, and on which batches
-``names.py``       labels where there is little room for them
-``plan.py``        problem × methods × seeds → the runs, single-task baselines first
-``folder.py``      what lies in a study's folder, and that it is only ever whole
-``records.py``     the record of one run, written and validated
-``training.py``    one run, from seed to record; ``points.py`` keeps where it was in loss and conflict
-``processes/``     runs as independent processes, several at a time
-``progress.py``    one bar over all runs, or plain lines
-``study.py``       all of it together
-``results.py``     the records of a folder, as numbers over seeds
-``report/``        terminal table, Markdown, HTML
-``pictures/``      the pictures of a report
-=================  =====================================================================================
+A study passes through ``problem.py`` and ``methods.py`` (what is trained, with what), ``plan.py`` (the runs), ``processes/``
+and ``training.py`` (one run, from seed to record), ``folder.py`` and ``records.py`` (what is kept), ``results.py`` (numbers
+over seeds), ``report/`` and ``pictures/``; ``study.py`` is all of it together.
 """
 
 from equipoise.errors import require

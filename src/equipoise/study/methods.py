@@ -16,8 +16,7 @@ from equipoise.errors import InputError
 from equipoise.method import MethodSpec, Nested, as_teleport, make_teleport, seeded, settled
 from equipoise.optimizer import Teleport
 from equipoise.study.problem import Problem
-from equipoise.study.registry import find
-from equipoise.study.task_weights import TaskWeightsInfo
+from equipoise.study.task_weights import TaskWeightsInfo, find
 from equipoise.study.trainers import Made, Stage, Trained, trained
 from equipoise.teleport.text import options_of, shortest
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from equipoise.errors import InputError
 from equipoise.metrics import Comparison, Metric, Spread, delta_m, holm, mean_rank, paired_comparison, spread
@@ -15,7 +18,7 @@ from equipoise.study.names import distinct, without_teleport
 from equipoise.study.records import Record
 from equipoise.teleport import TeleportReport
 
-__all__ = ["Results"]
+__all__ = ["Discrepancy", "Results", "discrepancy", "final_losses", "relative_losses"]
 
 SPLIT = "test"
 """The split that all reported numbers are from."""
@@ -190,7 +193,7 @@ class Results:
         }
 
     def points(self, method: str) -> dict[int, dict[str, Any]]:
-        """Seed → where the run was in loss and conflict, see :class:`equipoise.study.points.Points`; only runs that know."""
+        """Seed → where the run was in loss and conflict, see :class:`equipoise.study.records.Points`; only runs that know."""
         return {seed: record["points"] for seed, record in self.records(method).items() if record.get("points")}
 
     def epoch_seconds(self, method: str) -> dict[int, float]:
@@ -255,3 +258,54 @@ def _report(entry: Mapping[str, Any]) -> TeleportReport:
         return math.nan if value is None else [number(part) for part in value] if isinstance(value, list) else value
 
     return TeleportReport.from_dict({key: number(value) for key, value in entry.items()})
+
+
+@dataclass(frozen=True)
+class Discrepancy:
+    """Statistics over the tasks, each the mean over the seeds.
+
+    Attributes:
+        mean: of the losses.
+        deviation: their standard deviation (of these K numbers, not an estimate from a sample).
+        lowest: the smallest loss.
+        highest: the largest loss.
+    """
+
+    mean: float
+    deviation: float
+    lowest: float
+    highest: float
+
+
+def final_losses(results: Results, method: str) -> list[list[float]]:
+    """Training losses of the last epoch, means over its steps: seed → task; tasks that were never seen are left out."""
+    return [
+        [float(own["losses"][task]) for task in results.tasks if task in own["losses"]]
+        for own in (record["history"][-1] for record in results.records(method).values())
+    ]
+
+
+def relative_losses(results: Results, method: str) -> list[list[float]]:
+    """The same, each over the size of the task's first loss in that run; empty where that was not recorded."""
+    relative = []
+    for record in results.records(method).values():
+        scales = (record.get("points") or {}).get("scales") or {}
+        losses = record["history"][-1]["losses"]
+        known = [float(losses[task]) / scales[task] for task in results.tasks if task in losses and scales.get(task)]
+        if known:
+            relative.append(known)
+    return relative
+
+
+def discrepancy(losses: list[list[float]]) -> Discrepancy | None:
+    """The statistics of some seeds' losses; ``None`` if there is nothing finite.
+
+    Example:
+        >>> discrepancy([[1.0, 3.0], [2.0, 4.0]])
+        Discrepancy(mean=2.5, deviation=1.0, lowest=1.5, highest=3.5)
+    """
+    seeds = [np.asarray(own) for own in losses if own and all(map(math.isfinite, own))]
+    if not seeds:
+        return None
+    statistics = np.mean([[own.mean(), own.std(), own.min(), own.max()] for own in seeds], axis=0)
+    return Discrepancy(*(float(value) for value in statistics))

@@ -1,16 +1,18 @@
-"""Methods that learn task weights on validation data, as a study runs them: on a part of the training data put aside."""
+"""Methods that learn task weights on validation data put aside, as a study runs them; and finding methods of all kinds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
+from equipoise.balance.registry import REGISTRY, MethodInfo
 from equipoise.bilevel.weighting import TaskWeighting, WeightingInfo, hold_out, weightings
-from equipoise.errors import InputError, refuse_unknown_options
+from equipoise.errors import InputError, UnknownMethodError, near_misses, refuse_unknown_options
+from equipoise.registry import folded
 from equipoise.study.trainers import Stage, Trained
 
-__all__ = ["TaskWeights", "TaskWeightsInfo", "task_weights"]
+__all__ = ["Entry", "TaskWeights", "TaskWeightsInfo", "find", "task_weights"]
 
 _OWN = {"holdout": 0.2, "lr": 0.001}
 """Options of every one of these methods, before the solver's own."""
@@ -111,3 +113,28 @@ def task_weights() -> tuple[TaskWeightsInfo, ...]:
         ['bome', 'bvfim', 'forum', 'moco-bilevel', 'moml']
     """
     return tuple(TaskWeightsInfo(info, {**_OWN, **info.options}) for info in weightings())
+
+
+Entry: TypeAlias = MethodInfo | TaskWeightsInfo
+"""What is known of the methods of both kinds: balancers, and those that learn task weights on validation data."""
+
+
+def find(name: str) -> Entry:
+    """Looks a method up by its name or an alias; case, ``-`` and ``_`` do not matter.
+
+    Raises:
+        UnknownMethodError: there is no such method; near misses are suggested.
+
+    Example:
+        >>> find("forum").cost, find("FairGrad").cost
+        ('bilevel', 'gramian')
+    """
+    own = {info.name: info for info in task_weights()}
+    key = folded(name)
+    if key in own:
+        return own[key]
+    try:
+        return REGISTRY.find(name)
+    except UnknownMethodError as error:
+        also = f"Methods that learn on validation data: {', '.join(sorted(own))}"
+        raise UnknownMethodError(f"{error}{near_misses(key, own)} {also}") from None

@@ -17,9 +17,8 @@ from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.step.report import StepReport
 from equipoise.store import rounded
 from equipoise.study.plan import Run
-from equipoise.study.points import Points
 from equipoise.study.problem import Problem, Splits
-from equipoise.study.records import SCHEMA, Record, describe, peak_memory_mb, seed_process, versions
+from equipoise.study.records import SCHEMA, Points, Record, describe, peak_memory_mb, seed_process, versions
 from equipoise.study.trainers import Stage, Trained, Trainer
 from equipoise.tasks import as_losses
 

@@ -6,21 +6,9 @@ of the other methods, and only those runs, on the test split, are compared.
 
 A sweep lives inside a study's folder and shares its single-task baselines and its runs of methods.
 
-==================  ====================================================================================
-``dimensions.py``   one option: a range, a logarithmic range, whole numbers, choices
-``weights.py``      the weights of the tasks, on the simplex
-``space.py``        all dimensions of a method, and the method that a point of the space stands for
-``objectives.py``   what a trial is judged by, on the validation split
-``samplers.py``     Optuna's samplers and pruners, by name
-``storage.py``      the trials' journal; which process owns which trial; who is alive
-``folder.py``       what lies in a sweep's folder
-``trials.py``       asks for trials, runs them, tells what came out
-``front.py``        domination, Pareto fronts, hypervolume; which trials are confirmed
-``sweep.py``        all of it together
-``outcome.py``      what a folder holds, as numbers over seeds
-``verdicts.py``     which methods the sweep dominates
-``report.py``       terminal, Markdown, HTML; ``picture.py``: the picture of the front
-==================  ====================================================================================
+A sweep passes through ``dimensions.py`` and ``space.py`` (what is tried), ``objectives.py`` (what a trial is judged by),
+``trials.py`` (asking and running), ``folder.py`` (what is kept), ``front.py`` (domination), ``outcome.py``
+(numbers over seeds), ``report.py`` and ``picture.py``; ``sweep.py`` is all of it together.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from equipoise.study.pictures import Picture
 from equipoise.study.report.words import LEVEL, brief, places
 from equipoise.study.report.write import drawn, render
 from equipoise.sweep.dimensions import Range, read_dimension
+from equipoise.sweep.front import Verdict, judge
 from equipoise.sweep.outcome import Outcome
 from equipoise.sweep.picture import front_picture
-from equipoise.sweep.verdicts import Verdict, judge
 
 __all__ = ["SweepContent", "Table", "content", "print_outcome", "verdicts", "write_report"]
 

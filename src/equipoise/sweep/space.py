@@ -12,9 +12,8 @@ from optuna.distributions import BaseDistribution
 from equipoise.errors import InputError, UnknownOptionError, near_misses, refuse_unknown_options
 from equipoise.method import MethodSpec, written
 from equipoise.study.methods import Method, parse_method
-from equipoise.study.registry import Entry, find
-from equipoise.sweep.dimensions import Choices, Dimension, Range, read_dimension, read_sweep
-from equipoise.sweep.weights import Weights, read_weights
+from equipoise.study.task_weights import Entry, find
+from equipoise.sweep.dimensions import Choices, Dimension, Range, Weights, read_dimension, read_sweep, read_weights
 
 __all__ = ["Space", "default_dimension", "swept_by_default"]
 

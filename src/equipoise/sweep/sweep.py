@@ -26,9 +26,8 @@ from equipoise.sweep.folder import SweepFolder
 from equipoise.sweep.front import select
 from equipoise.sweep.objectives import drop, find_metric, parse_objectives
 from equipoise.sweep.outcome import Outcome
-from equipoise.sweep.samplers import make_pruner, make_sampler
 from equipoise.sweep.space import Space
-from equipoise.sweep.trials import TrialSearch, load_trials
+from equipoise.sweep.trials import TrialSearch, load_trials, make_pruner, make_sampler
 
 __all__ = ["Sweep"]
 

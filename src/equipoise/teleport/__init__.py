@@ -6,6 +6,7 @@ history policy says what becomes of the optimizer's memory. For a delta, a trigg
 own, derive from :class:`Delta` and :class:`Difference`, :class:`Trigger`, :class:`Formulation` or :class:`History`.
 """
 
+from equipoise.teleport.attempt import TeleportReport
 from equipoise.teleport.cost import COST
 from equipoise.teleport.deltas import (
     DELTAS,
@@ -43,7 +44,6 @@ from equipoise.teleport.history import (
     reset,
 )
 from equipoise.teleport.probes import Probes
-from equipoise.teleport.report import TeleportReport
 from equipoise.teleport.schedule import Schedule
 from equipoise.teleport.search import Search
 from equipoise.teleport.triggers import (

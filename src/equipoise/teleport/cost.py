@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from equipoise.errors import InputError
-from equipoise.teleport.attempt import TeleportAttempt, attempt_cost, shared_by_name
+from equipoise.teleport.attempt import TeleportAttempt, TeleportReport, attempt_cost, shared_by_name
 from equipoise.teleport.checks import check_whole
 from equipoise.teleport.deltas import DeltaLike, LowRank, as_delta
 from equipoise.teleport.guard import Guard
 from equipoise.teleport.history import HistoryLike, as_history, blend
 from equipoise.teleport.measure import LossSizes
 from equipoise.teleport.probes import HeldBatches, Probes
-from equipoise.teleport.report import TeleportReport
 from equipoise.teleport.schedule import Counters, Schedule
 from equipoise.teleport.search import Search
 from equipoise.teleport.triggers import TriggerLike, as_trigger, default_trigger

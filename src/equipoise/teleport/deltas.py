@@ -17,8 +17,8 @@ from typing import Any, Self, TypeAlias
 import torch
 from torch import Tensor
 
-from equipoise.autocast import without_autocast
 from equipoise.errors import InputError
+from equipoise.modes import without_autocast
 from equipoise.registry import Registry
 from equipoise.teleport.checks import check_number, check_switch, check_whole, chosen
 

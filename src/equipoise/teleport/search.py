@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from equipoise.autocast import without_autocast
 from equipoise.errors import InputError
+from equipoise.modes import without_autocast
 from equipoise.objective import Objective
 from equipoise.randomness import RandomState
 from equipoise.teleport.checks import check_number, check_whole

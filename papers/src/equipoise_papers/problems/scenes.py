@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from equipoise.data.batches import TensorBatches
 from equipoise.data.dense import Cityscapes, NYUv2
+from equipoise.data.loading import TensorBatches
 from equipoise.errors import InputError
 from equipoise.metrics import DepthTally, Evaluation, NormalTally, SegmentationTally
 from equipoise.nets import CITYSCAPES, NYUV2, SegNet, SegNetMTAN

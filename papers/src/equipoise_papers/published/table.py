@@ -9,9 +9,8 @@ from functools import cached_property
 from importlib.resources import files
 
 from equipoise.errors import InputError, near_misses
-from equipoise.metrics.delta_m import delta_m
-from equipoise.metrics.mean_rank import average_metric
 from equipoise.metrics.metric import Metric
+from equipoise.metrics.summaries import average_metric, delta_m
 
 __all__ = ["SUMMARIES", "PublishedTable"]
 

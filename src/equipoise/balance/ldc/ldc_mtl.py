@@ -254,11 +254,6 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
         self.report = LDCReport(found.upper, found.lower, shares, *norms)
         return found.by_losses * slopes
 
-    def weights(self, losses: Tensor) -> Tensor:
-        """∂(total)/∂ℓ for losses ``[K]`` of all tasks."""
-        tasks = tuple(f"task{k}" for k in range(len(losses)))
-        return self.decide(Observation(tasks, tuple(range(len(losses))), losses)).to(losses)
-
     def update(self, observation: Observation) -> None:
         """W's step."""
         router = self._known_router()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from equipoise.autocast import without_autocast
 from equipoise.errors import InputError, near_misses
+from equipoise.modes import without_autocast
 
 __all__ = ["Rotations"]
 

@@ -1,18 +1,19 @@
-"""A fixed part of the training data put aside, on which task weights are learned."""
+"""What task weights are learned on: training data put aside, half of each batch, or a loader whose place can be saved."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
 
-from equipoise.data.batches import TensorBatches
-from equipoise.data.loading import DatasetBatches
+from equipoise.data.loading import DatasetBatches, TensorBatches
 from equipoise.errors import InputError
+from equipoise.randomness import RandomState
 
-__all__ = ["HeldOut", "hold_out"]
+__all__ = ["HeldOut", "Validation", "halves", "hold_out"]
 
 
 class HeldOut(NamedTuple):
@@ -136,3 +137,143 @@ def _of_indices(loader: DataLoader[Any], fraction: float, seed: int) -> HeldOut:
     return HeldOut(
         part(kept, shuffled, loader.generator, loader.drop_last), part(aside, True, torch.Generator().manual_seed(seed), False)
     )
+
+
+def halves(batch: Any) -> tuple[Any, Any]:
+    """Cuts a batch in two along the first dimension of all its tensors; of an odd number of rows the first half has one more.
+
+    The batch is a tensor, or a mapping or sequence (nested as you like) of tensors; the halves are views.
+
+    Raises:
+        InputError: something else is in the batch, the tensors differ in length, or there is one row only.
+
+    Example:
+        >>> import torch
+        >>> first, second = halves({"x": torch.arange(5), "y": torch.arange(5)})
+        >>> first["x"].tolist(), second["y"].tolist()
+        ([0, 1, 2], [3, 4])
+    """
+    lengths = {len(tensor) if tensor.dim() else 0 for tensor in _tensors(batch)}
+    if len(lengths) != 1 or min(lengths) < 2:
+        found = f"tensors whose first dimensions are {', '.join(map(str, sorted(lengths)))}" if lengths else "no tensor"
+        raise InputError(
+            f"a batch is cut in two, training and validation half, only if all its tensors have one first dimension of at "
+            f"least 2; this one holds {found}. Give step() two batches, or a validation loader"
+        )
+    middle = -(-lengths.pop() // 2)
+    return _cut(batch, slice(None, middle)), _cut(batch, slice(middle, None))
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for entry in batch.values():
+            yield from _tensors(entry)
+    elif isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
+        for entry in batch:
+            yield from _tensors(entry)
+    else:
+        raise InputError(
+            f"a batch is cut in two, training and validation half, only if it consists of tensors in mappings and sequences; "
+            f"this one holds {type(batch).__name__}. Give step() two batches, or a validation loader"
+        )
+
+
+def _cut(batch: Any, rows: slice) -> Any:
+    if isinstance(batch, Tensor):
+        return batch[rows]
+    if isinstance(batch, Mapping):
+        return {name: _cut(entry, rows) for name, entry in batch.items()}
+    entries = [_cut(entry, rows) for entry in batch]
+    if hasattr(batch, "_fields"):  # a named tuple takes its entries one by one
+        return type(batch)(*entries)
+    return tuple(entries) if isinstance(batch, tuple) else entries
+
+
+class Validation:
+    """Draws batch after batch from a loader, pass after pass.
+
+    Of a loader with a method ``set_epoch`` every pass is told its number. What a shuffling
+    :class:`torch.utils.data.DataLoader` draws for its order, from its generator or torch's own, is remembered at the
+    beginning of a pass, so that :meth:`load_state_dict` finds the same place in the same order.
+
+    Raises:
+        InputError: it cannot.
+
+    Example:
+        >>> batches = Validation([1, 2, 3])
+        >>> [batches.draw() for _ in range(4)]
+        [1, 2, 3, 1]
+        >>> state = batches.state_dict()
+        >>> later = Validation([1, 2, 3])
+        >>> later.load_state_dict(state)
+        >>> later.draw()
+        2
+    """
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        if isinstance(loader, Iterator) or not isinstance(loader, Iterable):
+            raise InputError(
+                f"validation must be a loader that can be iterated over again and again; got {type(loader).__name__}"
+            )
+        self.loader = loader
+        self.passes = 0
+        self.position = 0
+        self._batches: Iterator[Any] | None = None
+        self._random: torch.Tensor | None = None
+        self._generator: torch.Tensor | None = None
+
+    def draw(self) -> Any:
+        """The next batch. Raises InputError: a pass over the loader gave none."""
+        if self._batches is None:
+            self._batches = self._begin()
+        missing = object()
+        batch = next(self._batches, missing)
+        if batch is missing:
+            if self.position == 0:
+                raise InputError("the validation loader is empty; it must give at least one batch")
+            self.passes += 1
+            self._batches, self.position = None, 0
+            return self.draw()
+        self.position += 1
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place, and the random state from which the present pass began."""
+        return {"passes": self.passes, "position": self.position, "random": self._random, "generator": self._generator}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to a saved place: starts the pass again, as it began then, and skips what had been drawn."""
+        self.passes, self.position = state["passes"], state["position"]
+        self._random, self._generator = state["random"], state["generator"]
+        self._batches = None
+        if self.position == 0:
+            return
+        generator = _generator(self.loader)
+        if generator is not None and self._generator is not None:
+            generator.set_state(self._generator)
+        before = RandomState.capture()
+        with RandomState(before.cpu if self._random is None else self._random, {}).replayed():
+            self._batches = self._begin()
+            for skipped in range(self.position):
+                if next(self._batches, None) is None:
+                    raise InputError(f"the validation loader gives {skipped} batches; the state is of one with more of them")
+
+    def _begin(self) -> Iterator[Any]:
+        self._random = torch.get_rng_state()
+        generator = _generator(self.loader)
+        self._generator = None if generator is None else generator.get_state()
+        set_epoch = getattr(self.loader, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(self.passes)
+        return iter(self.loader)
+
+
+def _generator(loader: Any) -> torch.Generator | None:
+    """The generator that decides a DataLoader's order, if it has one of its own."""
+    for owner in (getattr(loader, "sampler", None), loader):
+        found = getattr(owner, "generator", None)
+        if isinstance(found, torch.Generator):
+            return found
+    return None

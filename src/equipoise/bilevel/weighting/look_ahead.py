@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equipoise.autocast import without_autocast
 from equipoise.bilevel.base import check_upper
 from equipoise.bilevel.hypergradients import Hypergradients
 from equipoise.bilevel.lower import check_answer, check_lower
@@ -25,6 +24,7 @@ from equipoise.bilevel.problem import Point
 from equipoise.bilevel.weighting.problem import WeightProblem
 from equipoise.engine.graph import origins
 from equipoise.errors import InputError
+from equipoise.modes import without_autocast
 
 __all__ = ["LookAhead", "one_step_hypergradients"]
 

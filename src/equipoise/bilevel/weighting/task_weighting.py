@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.balance.base import LossBalancer, Observation
-from equipoise.bilevel.base import BilevelSolver
-from equipoise.bilevel.report import BilevelReport
-from equipoise.bilevel.weighting.halves import halves
+from equipoise.bilevel.base import BilevelReport, BilevelSolver
+from equipoise.bilevel.weighting.hold_out import Validation, halves
 from equipoise.bilevel.weighting.problem import WeightProblem
 from equipoise.bilevel.weighting.registry import WeightingInfo, weighting
-from equipoise.bilevel.weighting.validation import Validation
 from equipoise.distributed import Processes
 from equipoise.errors import InputError
 from equipoise.objective import Objective
@@ -179,7 +177,7 @@ class TaskWeighting:
         Args:
             batch: of training data. Where there is no validation data it is cut in two: the first half is for the lower
                 level, the second for the upper one, and an ordinary training step (``"moml"``, ``"moco-bilevel"``) is
-                taken on both; see :func:`~equipoise.bilevel.weighting.halves`.
+                taken on both; see :func:`~equipoise.bilevel.weighting.hold_out`.
             validation_batch: of validation data; only without a validation loader.
 
         Returns:

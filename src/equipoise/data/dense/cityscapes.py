@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from equipoise.data.dense.augmentation import ZoomAndFlip
-from equipoise.data.dense.scenes import Layout, Loaders, SceneDataset, scene_loaders
+from equipoise.data.dense.scenes import Layout, Loaders, SceneDataset, ZoomAndFlip, scene_loaders
 from equipoise.errors import InputError
 
 __all__ = ["Cityscapes", "cityscapes_loaders"]

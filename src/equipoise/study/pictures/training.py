@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from equipoise.study.discrepancy import relative_losses
 from equipoise.study.names import shortened, wrapped
 from equipoise.study.pictures.style import (
     ACCENT,
@@ -29,7 +28,7 @@ from equipoise.study.pictures.style import (
     percent,
 )
 from equipoise.study.pictures.teleports import legend_of, rows, shown
-from equipoise.study.results import Results
+from equipoise.study.results import Results, relative_losses
 from equipoise.teleport import TeleportReport
 
 __all__ = [

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from equipoise.metrics import Metric, Spread, spread
-from equipoise.study.discrepancy import Discrepancy, discrepancy, final_losses, relative_losses
 from equipoise.study.report.teleports import teleport_table
 from equipoise.study.report.words import LEVEL, SideTable, brief, places, verdict
-from equipoise.study.results import Results
+from equipoise.study.results import Discrepancy, Results, discrepancy, final_losses, relative_losses
 
 __all__ = ["Cell", "Content", "Row", "content", "discrepancy_table"]
 

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from equipoise.study.names import shortened
-from equipoise.study.registry import Entry
 from equipoise.study.report.content import Content, content
 from equipoise.study.results import Results
+from equipoise.study.task_weights import Entry
 
 __all__ = ["print_methods", "print_results"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from equipoise.balance.mixins import OnFeatures
-from equipoise.data.batches import TensorBatches
+from equipoise.data.loading import TensorBatches
 from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.study.methods import parse_methods

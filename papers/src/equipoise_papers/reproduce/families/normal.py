@@ -8,8 +8,17 @@ from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from equipoise.nets import NYUV2, DeepLab, HardSharing, ResNet, load_weights
-from equipoise.nets.normal import NORMAL, FixedPositions, PositivePositions, TaskFlow
+from equipoise.nets import (
+    NORMAL,
+    NYUV2,
+    DeepLab,
+    FixedPositions,
+    HardSharing,
+    PositivePositions,
+    ResNet,
+    TaskFlow,
+    load_weights,
+)
 from equipoise_papers.reproduce.families import celeba, nyuv2, office
 from equipoise_papers.reproduce.families.common import LIBMTL, rows
 from equipoise_papers.reproduce.recipe import Part, Recipe, RecipeRow, Setting, hyper
