@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 from tests.study.timeless import timeless_records
@@ -108,7 +109,16 @@ def test_from_a_script_without_a_guard(tiny_path, tmp_path):
     script = tmp_path / "script.py"
     folder = tmp_path / "study"
     script.write_text(SCRIPT.format(problems=str(tiny_path.parent), folder=str(folder)))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, check=False)
+    # The problem beside the script imports a helper of the tests, which a script elsewhere has to be told of.
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "methods ls mine failures 0\n"
     # Off a terminal: one line per run, the last of which has no time left.

@@ -9,7 +9,8 @@ import optuna
 import pytest
 
 from equipoise.store import locked
-from equipoise.sweep.folder import Owners, open_journal
+from equipoise.sweep.folder import Owners, SweepFolder, open_journal
+from equipoise.sweep.trials import load_trials
 
 
 def test_a_half_written_line_is_taken_away(tmp_path):
@@ -72,3 +73,11 @@ def test_turns_are_taken_one_at_a_time(tmp_path):
     text = (tmp_path / "log").read_text()
     assert len(text) == 20
     assert all(text[place] == text[place + 1] for place in range(0, 20, 2))
+
+
+def test_a_journal_that_another_process_has_only_just_made_holds_no_trials(tmp_path):
+    """There is a moment between the making of the file and the writing of the study's name into it."""
+    folder = SweepFolder(tmp_path / "sweeps" / "ls")
+    open_journal(folder.journal)
+    folder.journal.touch()
+    assert load_trials(folder) == []

@@ -36,7 +36,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, without: Seq
         InputError: no such file, a file of something else, or names and shapes that do not fit.
 
     Example:
-        >>> import tempfile, pathlib
+        >>> import tempfile, pathlib, torch
         >>> from equipoise.nets import ResNet
         >>> file = pathlib.Path(tempfile.mkdtemp(), "resnet18.pth")
         >>> torch.save(ResNet(18, classes=10, width=4).state_dict(), file)

@@ -218,7 +218,10 @@ def load_trials(folder: SweepFolder) -> list[FrozenTrial]:
     if not folder.journal.exists():
         return []
     with _quiet():
-        study = optuna.load_study(study_name="sweep", storage=open_journal(folder.journal))
+        try:
+            study = optuna.load_study(study_name="sweep", storage=open_journal(folder.journal))
+        except KeyError:
+            return []  # another process has made the journal and not yet written the study's name into it
         trials: list[FrozenTrial] = study.get_trials(deepcopy=False)
     again: set[Any] = {trial.user_attrs.get(_AGAIN) for trial in trials}
     return [trial for trial in trials if trial.number not in again and trial.params]
