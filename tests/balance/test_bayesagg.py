@@ -18,8 +18,15 @@ from torch.nn import functional as F
 
 import equipoise as eq
 from equipoise.balance.bayesagg import BayesAggMTL
-from equipoise.balance.bayesagg.likelihoods import BinaryCrossEntropy, CrossEntropy, Likelihood, SquaredError, likelihood_of
-from equipoise.balance.bayesagg.moments import Gaussian, aggregate, drawn_moments, squared_error_moments
+from equipoise.balance.bayesagg.likelihoods import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Gaussian,
+    Likelihood,
+    SquaredError,
+    likelihood_of,
+)
+from equipoise.balance.bayesagg.moments import aggregate, drawn_moments, squared_error_moments
 from equipoise.study import Problem, Splits, Study, parse_methods
 from equipoise.study.plan import Run
 from equipoise.study.problems import digits_problem

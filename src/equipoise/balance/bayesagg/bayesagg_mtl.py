@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from equipoise.balance.base import GradientBalancer, Observation
 from equipoise.balance.bayesagg.likelihoods import (
+    Gaussian,
     Likelihood,
     SquaredError,
     find_head,
@@ -19,7 +20,7 @@ from equipoise.balance.bayesagg.likelihoods import (
     parameters_of,
     with_bias,
 )
-from equipoise.balance.bayesagg.moments import Gaussian, aggregate, drawn_moments, squared_error_moments
+from equipoise.balance.bayesagg.moments import aggregate, drawn_moments, squared_error_moments
 from equipoise.balance.mixins import FeaturesObservation, OnFeatures
 from equipoise.balance.per_task import PerTask
 from equipoise.balance.registry import register
