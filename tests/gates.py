@@ -10,6 +10,7 @@ import itertools
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -35,6 +36,12 @@ class Gate:
         (self.folder / "new").replace(self.folder / "allowed")
 
 
+def command_line(*arguments: str) -> list[str]:
+    """The library's command, which hears Ctrl-C even where these tests were started by something that does not."""
+    hearing = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    return [sys.executable, "-c", f"{hearing}; runpy.run_module('equipoise.cli', run_name='__main__')", *arguments]
+
+
 def said_in_the_end(process: subprocess.Popen[str], seconds: float = 100) -> str:
     """Waits for the end of a process and returns its output; of one that does not end, with what its threads are at."""
     try:
@@ -48,9 +55,7 @@ _place: list[int] = []
 
 
 def wait_at_the_gate() -> None:
-    """The run's side: returns at once where no gate is named."""
-    if "GATE" not in os.environ:
-        return
+    """The run's side, where a gate is named."""
     folder = Path(os.environ["GATE"])
     if not _place:
         _place.append(_arrived(folder))

@@ -3,11 +3,10 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
-from tests.gates import Gate, said_in_the_end
+from tests.gates import Gate, command_line, said_in_the_end
 from tests.study.timeless import timeless_records
 
 from equipoise.cli import main
@@ -41,7 +40,7 @@ def start(tiny_path, tmp_path):
     def starts(folder, allowed):
         """Of its runs, as many as allowed go on; the others wait."""
         gate.allow(allowed)
-        command = [sys.executable, "-m", "equipoise.cli", *arguments(tiny_path, folder)]
+        command = command_line(*arguments(tiny_path, folder))
         environment = gate.environment | {"TINY_PROCESSES": str(processes)}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         started.append(subprocess.Popen(command, **pipes, env=environment, start_new_session=True))

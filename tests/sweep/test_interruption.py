@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +13,7 @@ from equipoise.cli import main
 from equipoise.sweep import Outcome
 from equipoise.sweep.folder import SweepFolder
 from equipoise.sweep.trials import load_trials
-from tests.gates import Gate, said_in_the_end
+from tests.gates import Gate, command_line, said_in_the_end
 from tests.study.timeless import timeless
 
 pytestmark = [
@@ -51,7 +50,7 @@ def start(tug_path, gate, allow):
     started = []
 
     def starts(folder, budget):
-        command = [sys.executable, "-m", "equipoise.cli", *arguments(tug_path, folder, budget)]
+        command = command_line(*arguments(tug_path, folder, budget))
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         started.append(subprocess.Popen(command, **pipes, env=gate.environment, start_new_session=True))
         return started[-1]

@@ -4,10 +4,10 @@ For weights w the sum of the losses is least at p = ((w₁ − w₂) / (w₁ + w
 on which the two metrics, 0.1 + the distance from either end, add up to 2.2.
 """
 
+import os
 import time
 
 import torch
-from tests.gates import wait_at_the_gate
 
 from equipoise.data import TensorBatches
 from equipoise.metrics import Metric
@@ -64,7 +64,10 @@ def gated():
     """Runs wait until they are let on; see ``tests/gates.py``."""
 
     def waiting(model, loader):
-        wait_at_the_gate()
+        if "GATE" in os.environ:  # elsewhere this file may be imported by scripts that know no tests
+            from tests.gates import wait_at_the_gate
+
+            wait_at_the_gate()
         return evaluate(model, loader)
 
     return tug(evaluate=waiting)
