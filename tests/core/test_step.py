@@ -97,7 +97,8 @@ def test_callables_give_the_same_step(name: str) -> None:
 
 @pytest.mark.parametrize("name", EVERY_METHOD)
 def test_batched_differentiation_gives_the_same_step(name: str) -> None:
-    one, together = optimizer_of(name), optimizer_of(name, batched=0)
+    # Small steps, in which nothing grows (GO4Align grows at the usual size): rounding would grow with it.
+    one, together = optimizer_of(name, lr=0.005), optimizer_of(name, batched=0, lr=0.005)
     for step in range(3):
         one.step(batch(seed=step))
         together.step(batch(seed=step))
@@ -246,7 +247,8 @@ def test_parameters_above_the_features_that_tasks_share_are_combined() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_micro_batches_are_one_step(name: str) -> None:
-    whole, parts = optimizer_of(name), optimizer_of(name)
+    # At the usual step size GO4Align's parameters grow into the thousands within three steps, and rounding grows with them.
+    whole, parts = optimizer_of(name, lr=0.005), optimizer_of(name, lr=0.005)
     for step in range(3):
         inputs, targets = batch(size=16, seed=step)
         whole.step((inputs, targets))
