@@ -6,7 +6,6 @@ import gzip
 import io
 import os
 import shutil
-import time
 import tracemalloc
 import zipfile
 import zlib
@@ -35,16 +34,14 @@ class Bait:
 
 
 def refused(call, match: str | None = None) -> None:
-    """In one line, soon, and within 64 MB."""
+    """In one line and within 64 MB."""
     tracemalloc.start()
-    began = time.monotonic()
     with pytest.raises((DataSetError, Unreadable), match=match) as raised:
         call()
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert "\n" not in str(raised.value)
     assert most < 64 << 20
-    assert time.monotonic() - began < 30
     assert not RAN
 
 
