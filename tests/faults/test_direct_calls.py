@@ -95,9 +95,9 @@ def test_what_holds_no_numbers_gets_one_line(name: str, call: str, values: np.nd
 def test_solvers_refuse_what_holds_no_numbers(name: str, bad: str) -> None:
     value: Any = BAD[bad]
     solve = SOLVERS[name]
-    if name in ("simplex", "groups", "nonnegative programme"):
-        if not isinstance(value, torch.Tensor | np.ndarray) or value.ndim != 2 or not len(value):
-            return
+    whole = isinstance(value, torch.Tensor | np.ndarray) and value.ndim == 2 and len(value)
+    if name in ("simplex", "groups", "nonnegative programme") and not whole:
+        return  # the test itself takes these apart
     with pytest.raises(eq.InputError) as caught:
         solve(value)
     assert "\n" not in str(caught.value)

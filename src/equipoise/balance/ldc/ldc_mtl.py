@@ -339,8 +339,8 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
             pairs = zip(observation.present, torch.isfinite(there).tolist(), strict=True)
             names = tuple(observation.tasks[position] for position, fine in pairs if not fine)
             raise NonFiniteError(
-                f"the lower level of the double loop diverged; lower inner_lr (not finite in step {observation.step}: the loss of "
-                f"task {', '.join(names)}; the step was not taken and nothing has changed)",
+                f"the lower level of the double loop diverged; lower inner_lr (not finite in step {observation.step}: the loss "
+                f"of task {', '.join(names)}; the step was not taken and nothing has changed)",
                 tasks=names,
                 step=observation.step,
                 what="loss",
