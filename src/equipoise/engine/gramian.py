@@ -41,7 +41,7 @@ def gramian(rows: Tensor | ArrayLike) -> Tensor:
                 [ 8.,  4.]], dtype=torch.float64)
     """
     if not (isinstance(rows, Tensor) and rows.layout == torch.strided and (rows.is_floating_point() or rows.is_complex())):
-        rows = torch.from_numpy(read_array(rows, "task gradients"))
+        rows = torch.tensor(read_array(rows, "task gradients"))
     if rows.dim() != 2 or len(rows) == 0:
         raise InputError(f"task gradients have the shape [K, P]; got {list(rows.shape)}")
     # A caller's autocast would round the products to half precision.
