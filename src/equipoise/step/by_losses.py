@@ -70,13 +70,8 @@ class ByLosses:
 
     def _rehearse(self, turn: Turn, random_state: AbstractContextManager[None]) -> SeenLosses:
         """All losses of the step, without graphs."""
-        seen = SeenLosses()
-        with random_state, torch.no_grad():
-            for micro_batch in range(turn.source.micro_batches):
-                for position, loss in self.context.named(turn.source.rehearse(micro_batch)).items():
-                    seen.add(position, self.context.scalar(position, loss, differentiable=False))
-        torch.clear_autocast_cache()  # casts made without a graph must not be met again with one
-        return self.context.gather(seen)
+        with random_state:
+            return self.context.rehearsed(turn.source)
 
     def _in_one_go(self, turn: Turn, first: dict[int, Loss], again: AbstractContextManager[None]) -> tuple[SeenLosses, Tensor]:
         """Weights that do not depend on the losses are known before the first backward pass."""

@@ -215,8 +215,9 @@ def lower_level_solution(
             with torch.no_grad():
                 moved = [(value, gradient) for value, gradient in zip(values, found, strict=True) if gradient is not None]
                 torch._foreach_add_([value for value, _ in moved], [gradient for _, gradient in moved], alpha=-lr)
-    with torch.no_grad():
-        there = normalize(elsewhere.average(elsewhere.losses(point).double()))
+        # Gradients are on here, too, for losses may themselves differentiate.
+        there = elsewhere.losses(point).detach().double()
+    there = normalize(elsewhere.average(there))
     if not bool(torch.isfinite(there).all()):
         raise NonFiniteError("the lower level of the double loop diverged; lower inner_lr", tasks=(), step=-1, what="loss")
     return {name: value.detach() for name, value in point.items()}, there
