@@ -84,7 +84,7 @@ class Filling:
                 losses = first if micro_batch == 0 else context.named(evaluate(micro_batch))
                 self._differentiate(engine, turn, losses, counts, seen, keep=keep)
         context.gather(seen)
-        if context.processes.count > 1:
+        if context.processes.count > 1 and engine.parameters:
             context.processes.sum(engine.rows)
             flags = torch.tensor([engine.reached, engine.sparse], dtype=torch.int32, device=engine.rows.device)
             engine.reached, engine.sparse = context.processes.sum(flags).bool().tolist()
@@ -113,7 +113,7 @@ class Filling:
         if looks_early(context) and eager and next(iter(eager.values())).device.type == "cpu":
             here = SeenLosses(eager)
             check_losses(here.means(), context.names(here.present), turn.step)
-        if self.batched is not None and len(eager) > 1:
+        if self.batched is not None and len(eager) > 1 and engine.parameters:
             self._differentiate_together(engine, turn, eager, counts, seen, retain_graph=keep or len(eager) < len(losses))
             losses = {position: loss for position, loss in losses.items() if position not in eager}
         # Callables come last: they may build on what the batch's other losses have in common.
