@@ -303,7 +303,7 @@ def test_features_within_a_compiled_graph_are_refused() -> None:
         features="encoder",
     )
     for _ in range(2):
-        with pytest.raises(eq.InputError, match="no loss reaches the output .* compiled|can be seen .* compiled"):
+        with pytest.raises(eq.InputError, match=r"no loss reaches the output .* compiled|can be seen .* compiled"):
             mtl.step(problems.batch())
     torch._dynamo.reset()
 
@@ -335,8 +335,8 @@ def test_gradients_that_all_vanish_are_said_once(method: str, features: str | No
     objective = eq.Objective(model, _vanishing, batches=problems.further_batches(model))
     mtl = eq.MultiTaskOptimizer(objective, torch.optim.SGD(model.parameters(), lr=0.1), method, features=features)
     with pytest.warns(UserWarning, match="all task gradients of the shared parameters are exactly zero") as said:
-        for _ in range(3):
-            mtl.step(problems.batch())
+        mtl.step(problems.batch())
+    mtl.step(problems.batch())  # says nothing, or it would raise here
     assert len(said) == 1
     assert said[0].filename == __file__
 
