@@ -1,4 +1,4 @@
-"""Of many tasks a batch holds few: rows, clearing and products follow those, and what comes out is as if there were no others."""
+"""Of many tasks a batch holds few: rows, clearing and products follow those, as if there were no others."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ def test_micro_batches_that_bring_new_tasks(batched: int | None) -> None:
         assert mtl.last.tasks == tuple(f"t{k}" for k in present)
         assert torch.allclose(mtl.last.gramian, matrix @ matrix.T, rtol=1e-4)
         direction = eq.UPGrad().weights(matrix @ matrix.T) @ matrix
-        moved = torch.cat([(b - p.detach()).reshape(-1) for b, p in zip(before, mtl.objective.model.encoder.parameters())])
+        after = mtl.objective.model.encoder.parameters()
+        moved = torch.cat([(b - a.detach()).reshape(-1) for b, a in zip(before, after, strict=True)])
         assert torch.allclose(moved.double() / 1e-3, direction, rtol=1e-2, atol=1e-2)
         for k in present:
             assert torch.allclose(mtl.objective.model.heads[k].weight.grad, own[k] / count[k], rtol=1e-4, atol=1e-5)

@@ -1,9 +1,9 @@
 """The gradient engine: one row per task in one buffer, and the weighted sum of the rows back into ``.grad``.
 
-The buffer holds the rows of the tasks that are there, and is allocated once. While a task is differentiated, a hook on each shared parameter moves the fresh
-gradient into the task's row and lets go of it, while it is still warm in the cache: nothing of length P is ever concatenated
-or stacked, and no second copy of the gradients is held. All other leaves (task-specific parameters) accumulate their
-``.grad`` as in any backward pass.
+The buffer holds a row for each task that is there, and its memory is used again from step to step. While a task is
+differentiated, a hook on each shared parameter moves the fresh gradient into the task's row and lets go of it, while it is
+still warm in the cache: nothing of length P is ever concatenated or stacked, and no second copy of the gradients is held. All
+other leaves (task-specific parameters) accumulate their ``.grad`` as in any backward pass.
 """
 
 from __future__ import annotations
