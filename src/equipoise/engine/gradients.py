@@ -148,8 +148,8 @@ class TaskGradients:
                 parameter.grad = None
                 handles.append(parameter.register_post_accumulate_grad_hook(self._mover(position)))
             yield
-            written = self._written[: self.tasks]
-            self.reached = [any(flags[position] for flags in written) for position in range(len(before))]
+            rows = self._written[: self.tasks]
+            self.reached = [any(written[position] for written in rows) for position in range(len(before))]
             self._clear_unwritten()
         finally:
             for handle in handles:
