@@ -37,7 +37,7 @@ class ByFeatures:
         names = context.names(present)
         # Every process holds other samples, so the inner products over the joint batch are the sum of theirs.
         gramian = context.processes.sum(engine.gramian()).cpu()
-        gramian = unscaled(gramian, torch.ones(len(present)), turn.scale)
+        gramian = unscaled(gramian, torch.ones(len(present), device="cpu"), turn.scale)
         overflow = check_rows(turn, gramian.diagonal(), means, names)
         weights: Tensor | None = None
         direction: Tensor | None = None
