@@ -196,4 +196,8 @@ def _norm(pieces: Any) -> Tensor:
         torch.linalg.vector_norm((p.coalesce().values() if p.is_sparse else p).detach(), dtype=torch.float64).square()
         for p in pieces
     ]
-    return torch.stack([square.cpu() for square in squares]).sum().sqrt() if squares else torch.zeros((), dtype=torch.float64)
+    return (
+        torch.stack([square.cpu() for square in squares]).sum().sqrt()
+        if squares
+        else torch.zeros((), dtype=torch.float64, device="cpu")
+    )

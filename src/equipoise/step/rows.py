@@ -76,7 +76,7 @@ class Filling:
             everywhere = source.micro_batches * context.processes.count
             counts = dict.fromkeys(range(len(context.tasks)), everywhere)
         else:
-            counts = context.gather(SeenLosses({position: torch.zeros(()) for position in first})).counts
+            counts = context.gather(SeenLosses({position: torch.zeros((), device="cpu") for position in first})).counts
         seen = SeenLosses()
         keep = keep and source.micro_batches == 1
         rows = {position: row for row, position in enumerate(sorted(counts if source.micro_batches == 1 else first))}
