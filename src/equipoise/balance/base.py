@@ -54,7 +54,7 @@ def as_numbers(values: Tensor | ArrayLike, name: str, dimensions: int) -> Tensor
         tensor([1., 2.], dtype=torch.float64)
     """
     if not (isinstance(values, Tensor) and values.is_floating_point() and values.layout == torch.strided):
-        values = torch.tensor(read_array(values, name))
+        values = torch.tensor(read_array(values, name), device="cpu")
     if values.dim() != dimensions or values.numel() == 0:
         shape = "[K]" if dimensions == 1 else "[K, P]"
         raise InputError(f"{name} have the shape {shape}; got {list(values.shape)}")
@@ -281,7 +281,11 @@ class GramianBalancer(Balancer):
         matrices = read_array(gramian, "a Gramian")
         if matrices.ndim < 2 or matrices.shape[-1] != matrices.shape[-2] or matrices.shape[-1] == 0:
             raise InputError(f"a Gramian has the shape [..., K, K]; got {list(matrices.shape)}")
-        like = gramian if isinstance(gramian, Tensor) and gramian.is_floating_point() else torch.empty(0, dtype=torch.float64)
+        like = (
+            gramian
+            if isinstance(gramian, Tensor) and gramian.is_floating_point()
+            else torch.empty(0, dtype=torch.float64, device="cpu")
+        )
         if not np.isfinite(matrices).all():
             raise _unbounded(matrices)
         if matrices.ndim == 2:

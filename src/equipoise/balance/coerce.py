@@ -58,7 +58,7 @@ class TorchJDWeighting(GramianBalancer):
     def weights(self, gramian: Tensor | ArrayLike) -> Tensor:
         """What the weighting answers for each Gramian ``[..., K, K]``."""
         if not isinstance(gramian, Tensor):
-            gramian = torch.tensor(read_array(gramian, "a Gramian"))
+            gramian = torch.tensor(read_array(gramian, "a Gramian"), device="cpu")
         if gramian.dim() == 2:
             answer: Tensor = self.weighting(gramian)
             return answer

@@ -20,6 +20,7 @@ from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.engine.gramian import gramian
 from equipoise.errors import InputError, NonFiniteError
 from equipoise.modes import without_autocast
+from equipoise.step.deciding import as_answer
 
 __all__ = ["MOML"]
 
@@ -158,7 +159,7 @@ class MOML(BilevelSolver):
             self.steps,
         )
         with without_autocast(found.rows.device):
-            answer = torch.as_tensor(balancer.decide(self._observation))
+            answer = as_answer(balancer.decide(self._observation), balancer)
         if not bool(torch.isfinite(answer).all()):
             pairs = zip(names, torch.isfinite(answer).tolist(), strict=False)
             bad = names if balancer.needs == "gradients" else tuple(name for name, fine in pairs if not fine)

@@ -41,7 +41,7 @@ def gramian(rows: Tensor | ArrayLike) -> Tensor:
                 [ 8.,  4.]], dtype=torch.float64)
     """
     if not (isinstance(rows, Tensor) and rows.layout == torch.strided and (rows.is_floating_point() or rows.is_complex())):
-        rows = torch.tensor(read_array(rows, "task gradients"))
+        rows = torch.tensor(read_array(rows, "task gradients"), device="cpu")
     if rows.dim() != 2 or len(rows) == 0:
         raise InputError(f"task gradients have the shape [K, P]; got {list(rows.shape)}")
     # A caller's autocast would round the products to half precision.
@@ -71,7 +71,7 @@ def cross_gramian(rows: Tensor, others: Tensor) -> Tensor:
 
 def _by_chunks(rows: Tensor) -> Tensor:
     tasks, columns = rows.shape
-    total = torch.zeros(tasks, tasks, dtype=torch.float64)
+    total = torch.zeros(tasks, tasks, dtype=torch.float64, device=rows.device)
     whole = columns - columns % CHUNK
     # Blocks of rows, of which those below the diagonal are left out. It pays in this range only: with fewer tasks there is
     # little to leave out, with more the products of whole chunks are that much faster.
