@@ -84,7 +84,7 @@ class ByFeatures:
         warn_of_nothing_shared(context)
         if context.check_finite:
             check_losses(means, names, turn.step)
-        self.engine.deliver(torch.ones(len(seen.present)))
+        self.engine.deliver(torch.ones(len(seen.present), device="cpu"))
         context.processes.sum_gradients(context.everything())
         check_gradients(context, turn, context.everything(), seen.present)
         return StepReport(names, means, step=turn.step)
