@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from equipoise.balance.base import Observation
 from equipoise.balance.per_task import RowsBalancer
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
+from equipoise.states import Maybe, Of
 
 __all__ = ["ExcessMTL"]
 
@@ -55,7 +58,11 @@ class ExcessMTL(RowsBalancer):
         tensor([1., 2.])
     """
 
-    stateful = ("squares", "scales", "log_weights")
+    stateful: ClassVar = {
+        "squares": Maybe(Of(("K", "P"), dtype=None, least=0, inf=True), "memory"),
+        "scales": Maybe(Of(("K",), least=0), "memory"),
+        "log_weights": Maybe(Of(("K",)), "memory"),
+    }
 
     def __init__(self, lr: float = 0.01, epsilon: float = 1e-7) -> None:
         if not 0 <= lr < float("inf"):
