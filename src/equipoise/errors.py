@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
+import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import ModuleType
 
 __all__ = [
@@ -23,7 +26,10 @@ __all__ = [
     "near_misses",
     "refuse_unknown_options",
     "require",
+    "warn_once",
 ]
+
+_PACKAGE = str(Path(__file__).parent)
 
 
 class EquipoiseError(Exception):
@@ -140,3 +146,31 @@ def require(module: str, extra: str, distribution: str = "equipoise") -> ModuleT
             f'"{package}" is needed for this and cannot be imported ({error}); '
             f'install it with: pip install "{distribution}[{extra}]"'
         ) from error
+
+
+def warn_once(owner: object, message: str, about: str = "") -> None:
+    """Warns, once per object, at the line outside the library that led here.
+
+    Args:
+        owner: the object that the warning is about; it remembers what was said.
+        message: one line.
+        about: what tells this warning from others of the same object; the message itself if left out.
+
+    Example:
+        >>> import warnings
+        >>> class Thing: ...
+        >>> thing = Thing()
+        >>> with warnings.catch_warnings(record=True) as said:
+        ...     for _ in range(3):
+        ...         warn_once(thing, "it is late")
+        >>> [str(warning.message) for warning in said]
+        ['it is late']
+    """
+    said = vars(owner).setdefault("_said", set())
+    if (about or message) in said:
+        return
+    said.add(about or message)
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)

@@ -100,6 +100,10 @@ class SharedParameters:
             if not any(entry.requires_grad for entry in entries):
                 raise InputError("none of the shared parameters requires grad; there is nothing to balance")
             self._given = list(dict.fromkeys(entries))
+        self.forget()
+
+    def forget(self) -> None:
+        """Makes everything that was seen unknown again; what was given stays."""
         self.parameters: list[Tensor] = []
         self.own: dict[int, list[Tensor]] = {}
         self.undeclared: list[Tensor] = []

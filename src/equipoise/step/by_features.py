@@ -104,7 +104,7 @@ class ByFeatures:
             )
         values = {position: context.scalar(position, loss) for position, loss in losses.items()}
         seen = SeenLosses(values)
-        if looks_early(context) and next(iter(values.values())).device.type == "cpu":
+        if looks_early(context) and values and next(iter(values.values())).device.type == "cpu":
             check_losses(seen.means(), context.names(seen.present), turn.step)
         context.gather(seen)
         engine.begin(len(context.tasks))
