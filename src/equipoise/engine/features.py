@@ -65,7 +65,7 @@ class FeatureGradients:
 
     def __init__(self, module: nn.Module) -> None:
         self.recorder = Recorder(module)
-        self._storage = torch.zeros(0)
+        self._storage = torch.zeros(0, device="cpu")
         self.rows = self._storage.view(0, 0)
         self._features: list[Tensor] = []
         self._above: dict[int, list[Tensor]] = {}
