@@ -242,7 +242,7 @@ def _factor(scale: float, scaler: torch.amp.GradScaler | None, source: Given) ->
     if not 0 < scale < math.inf:
         raise InputError(f"scale must be a positive number, such as 1/n for n micro-batches; got {scale}")
     if scaler is None or not scaler.is_enabled():
-        return None if scale == 1 else torch.tensor(float(scale), dtype=torch.float64)
+        return None if scale == 1 else torch.tensor(float(scale), dtype=torch.float64, device="cpu")
     device = next((loss.device for loss in source.tensors()), None)
     return scaler.scale(torch.full((), float(scale), device=device))
 

@@ -93,7 +93,7 @@ class CrossedBatches:
                 try:
                     seen, factors = self.filling.fill(engine, ahead, first, source.losses)
                 except Unlabelled:  # then no task is in both batches, and nothing is to be moved
-                    return _Side(engine, SeenLosses(), torch.ones(len(context.tasks), dtype=torch.float64), False)
+                    return _Side(engine, SeenLosses(), torch.ones(len(context.tasks), dtype=torch.float64, device="cpu"), False)
             means, names = seen.means(), context.names(seen.present)
             overflow = check_rows(ahead, engine.row_norms(), means, names)
             if context.check_finite:
