@@ -283,6 +283,7 @@ def _warn_of_compiled(balancer: Balancer, balancing: Balancing, source: Given, s
     if hides_division(source.tensors()):
         warn_once(
             balancing,
+            "compiled",
             "the losses come from a compiled graph, of which every loss seems to reach every parameter, so that those of one "
             "task alone are balanced like shared ones; say what is shared, backward(..., shared=model.encoder)",
         )

@@ -11,7 +11,6 @@ import importlib
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from types import ModuleType
 
 __all__ = [
@@ -28,8 +27,6 @@ __all__ = [
     "require",
     "warn_once",
 ]
-
-_PACKAGE = str(Path(__file__).parent)
 
 
 class EquipoiseError(Exception):
@@ -148,29 +145,30 @@ def require(module: str, extra: str, distribution: str = "equipoise") -> ModuleT
         ) from error
 
 
-def warn_once(owner: object, message: str, about: str = "") -> None:
-    """Warns, once per object, at the line outside the library that led here.
+def warn_once(owner: object, about: str, message: str) -> None:
+    """Warns the user's line that called into the library, once per object and subject.
 
     Args:
-        owner: the object that the warning is about; it remembers what was said.
-        message: one line.
-        about: what tells this warning from others of the same object; the message itself if left out.
+        owner: keeps what was said, in its attribute ``_said``.
+        about: the subject.
+        message: one line: what was met, and what to do.
 
     Example:
         >>> import warnings
-        >>> class Thing: ...
-        >>> thing = Thing()
-        >>> with warnings.catch_warnings(record=True) as said:
+        >>> class Owner: ...
+        >>> owner = Owner()
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
         ...     for _ in range(3):
-        ...         warn_once(thing, "it is late")
-        >>> [str(warning.message) for warning in said]
-        ['it is late']
+        ...         warn_once(owner, "zeros", "all gradients vanish")
+        >>> len(caught)
+        1
     """
-    said = vars(owner).setdefault("_said", set())
-    if (about or message) in said:
+    said: frozenset[str] = getattr(owner, "_said", frozenset())
+    if about in said:
         return
-    said.add(about or message)
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    owner._said = said | {about}  # type: ignore[attr-defined]
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("equipoise."):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level)

@@ -224,7 +224,9 @@ class MultiTaskOptimizer:
             self._balancing.skip()
             report = StepReport(report.tasks, report.losses, report.weights, None, report.step, skipped=True)
             if self.scaler is None:
-                warn_once(self, f"{self._moving!r} moved no parameter when told to step; such steps are reported as skipped")
+                warn_once(
+                    self, "idle", f"{self._moving!r} moved no parameter when told to step; such steps are reported as skipped"
+                )
         if self.balancer.watches and not report.skipped:
             with random.replayed():
                 self._watch(source, report)

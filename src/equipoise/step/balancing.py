@@ -195,25 +195,26 @@ class Balancing:
         """Says, once, what is allowed and most probably not meant."""
         self.unlabelled += len(source.unlabelled)
         if source.unlabelled:
-            warn_once(self, "a batch held no task's loss: such batches are left out and counted", "unlabelled")
+            warn_once(self, "unlabelled", "a batch held no task's loss: such batches are left out and counted")
         if not report.tasks:
             return
         if self._served is None or self._served() is not balancer:
             self._served = weakref.ref(balancer)
             other = _serving.get(id(balancer))
             if other is not None and other._served is not None and other._served() is balancer and _remembers(balancer):
-                warn_once(balancer, _SECOND.format(type(balancer).__name__), "second")
+                warn_once(balancer, "second", _SECOND.format(type(balancer).__name__))
             _serving[id(balancer)] = self
         if not self.context.parameters and _remembers(balancer):
             met = {id(leaf) for leaf in self.context.everything()}
             if self._met.isdisjoint(met) and self._met:
-                warn_once(balancer, _SECOND.format(type(balancer).__name__), "second")
+                warn_once(balancer, "second", _SECOND.format(type(balancer).__name__))
             self._met = met
         if self._alone is not None:
             self._alone = self._alone + 1 if len(report.tasks) == 1 < len(self.context.tasks) else None
             if self._alone == _ALONE:
                 warn_once(
                     self,
+                    "alone",
                     f"each of the first {_ALONE} steps held a single one of {len(self.context.tasks)} tasks, so there was "
                     f"nothing to balance: let a step hold several, as micro-batches if need be",
                 )
