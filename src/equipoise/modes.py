@@ -55,6 +55,13 @@ def not_compiled() -> AbstractContextManager[object]:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
+def _compiling() -> bool:
+    """Whether functions called now would be compiled."""
+    if torch.compiler.is_dynamo_compiling():
+        return True  # asked while this very code is traced, which could not follow further
+    return "torch._dynamo" in sys.modules and callable(torch._C._dynamo.eval_frame.get_eval_frame_callback())
+
+
 def uncompiled(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """Keeps ``torch.compile`` out of a function that is called from compiled code: it breaks the graph and runs as it is.
 
@@ -64,7 +71,7 @@ def uncompiled(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
     @functools.wraps(function)
     def called(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        if "torch._dynamo" not in sys.modules:
+        if not _compiling():
             return function(*args, **kwargs)
         if not inside:
             inside.append(torch.compiler.disable(function, reason=_REASON))
