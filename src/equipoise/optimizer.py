@@ -151,6 +151,7 @@ class MultiTaskOptimizer:
             processes=self.processes,
             parameters=self._trained(),
             check_finite=check_finite,
+            model=objective.model,
         )
 
     @property

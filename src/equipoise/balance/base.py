@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -20,9 +20,11 @@ from torch import Tensor
 from equipoise.distributed import Processes
 from equipoise.errors import InputError, NonFiniteError
 
-__all__ = ["Balancer", "GradientBalancer", "GramianBalancer", "LossBalancer", "Need", "Observation"]
+__all__ = ["Balancer", "GradientBalancer", "GramianBalancer", "Layout", "LossBalancer", "Need", "Observation"]
 
 Need = Literal["losses", "gramian", "gradients"]
+Layout: TypeAlias = tuple[tuple[str, int], ...]
+"""For each shared parameter, in the order of the columns, what it is called and how many columns it has."""
 
 _EVERY = Processes()
 
@@ -40,6 +42,7 @@ class Observation:
         gradients: task gradients ``[k, P]``, if the balancer needs them.
         step: index of the step, counted from 0.
         processes: those that train together.
+        layout: the parameters that the columns of the gradients belong to, where that is known.
     """
 
     tasks: tuple[str, ...]
@@ -49,6 +52,7 @@ class Observation:
     gradients: Tensor | None = None
     step: int = 0
     processes: Processes = _EVERY
+    layout: Layout | None = None
 
     @classmethod
     def of_all(cls, losses: Tensor, gradients: Tensor | None = None) -> Observation:

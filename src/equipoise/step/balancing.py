@@ -41,9 +41,10 @@ class Balancing:
         processes: Processes | None = None,
         parameters: Sequence[Tensor] = (),
         check_finite: bool = True,
+        model: nn.Module | None = None,
     ) -> None:
         self.steps = 0
-        self.context = Context(tasks, shared, processes or Processes(), parameters, check_finite)
+        self.context = Context(tasks, shared, processes or Processes(), parameters, check_finite, model)
         self._by_losses = ByLosses(self.context)
         self._by_gradients = ByGradients(self.context, batched)
         self._by_features = None if features is None else ByFeatures(self.context, features)

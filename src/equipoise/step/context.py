@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from equipoise.balance.base import Balancer, Observation
+from equipoise.balance.base import Balancer, Layout, Observation
 from equipoise.distributed import Processes
 from equipoise.engine.shared import SharedParameters
 from equipoise.step.seen import SeenLosses
@@ -51,16 +51,25 @@ class Context:
         processes: those that train together.
         parameters: everything that is trained; found from the graphs if empty.
         check_finite: raise on losses and gradients that are not finite.
+        model: whose names the parameters have, where it is known.
     """
 
     def __init__(
-        self, tasks: Tasks, shared: SharedParameters, processes: Processes, parameters: Sequence[Tensor], check_finite: bool
+        self,
+        tasks: Tasks,
+        shared: SharedParameters,
+        processes: Processes,
+        parameters: Sequence[Tensor],
+        check_finite: bool,
+        model: nn.Module | None = None,
     ) -> None:
         self.tasks = tasks
         self.shared = shared
         self.processes = processes
         self.parameters = list(parameters)
         self.check_finite = check_finite
+        self.model = model
+        self._nameless: list[Tensor] = []
         self.found: list[Tensor] = []
         self.here: list[int] = []
 
@@ -109,11 +118,25 @@ class Context:
         losses: Tensor | None,
         gramian: Tensor | None = None,
         gradients: Tensor | None = None,
+        layout: Layout | None = None,
     ) -> Observation:
         """What every balancer may look at, of the tasks present."""
-        return Observation(self.tasks.names, tuple(present), losses, gramian, gradients, turn.step, self.processes)
+        return Observation(self.tasks.names, tuple(present), losses, gramian, gradients, turn.step, self.processes, layout)
 
     # -- parameters
+
+    def layout(self, parameters: Sequence[Tensor], sizes: Sequence[int]) -> Layout:
+        """What the columns of rows belong to, for balancers that keep rows while layers are frozen and unfrozen.
+
+        Parameters have their names in the model. Those without are counted, the declared ones first.
+        """
+        named = () if self.model is None else self.model.named_parameters()
+        names = {id(parameter): name.replace("_orig_mod.", "") for name, parameter in named}
+        met = {id(parameter) for parameter in self._nameless} | names.keys()
+        fresh = [*self.shared.declared, *parameters]
+        self._nameless += [p for p in dict.fromkeys(fresh) if id(p) not in met]
+        names |= {id(p): f"{place}: {list(p.shape)}" for place, p in enumerate(self._nameless)}
+        return tuple((names[id(parameter)], size) for parameter, size in zip(parameters, sizes, strict=True))
 
     def device(self) -> torch.device:
         """The device of the first parameter known."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equipoise.balance.base import Layout
 from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.graph import origins
 from equipoise.modes import without_autocast
@@ -25,10 +26,11 @@ class Buffer:
 
     def __init__(self) -> None:
         self.engine: TaskGradients | None = None
+        self.layout: Layout = ()
 
     def __getstate__(self) -> dict[str, Any]:
         # Copied or pickled, the engine's views would no longer be views; the next step makes a new one.
-        return {"engine": None}
+        return {"engine": None, "layout": ()}
 
     def fitting(self, context: Context) -> TaskGradients:
         """An engine for the parameters of now."""
@@ -36,6 +38,7 @@ class Buffer:
         if self.engine is None or not self.engine.serves(shared):
             self.engine = None  # let go of the old rows before new ones are allocated
             self.engine = TaskGradients(shared)
+            self.layout = context.layout(shared, self.engine.sizes())
         return self.engine
 
     def forget(self) -> None:
