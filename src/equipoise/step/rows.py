@@ -94,7 +94,7 @@ class Filling:
                 self._differentiate(engine, turn, losses, rows, counts, seen, keep=keep)
         context.gather(seen)
         engine.arrange([rows.get(position) for position in seen.present])
-        if context.processes.count > 1:
+        if context.processes.count > 1 and engine.parameters:
             context.processes.sum(engine.rows)
             flags = torch.tensor([engine.reached, engine.sparse], dtype=torch.int32, device=engine.rows.device)
             engine.reached, engine.sparse = context.processes.sum(flags).bool().tolist()
@@ -125,7 +125,7 @@ class Filling:
         if looks_early(context) and eager and next(iter(eager.values())).device.type == "cpu":
             here = SeenLosses(eager)
             check_losses(here.means(), context.names(here.present), turn.step)
-        if self.batched is not None and len(eager) > 1:
+        if self.batched is not None and len(eager) > 1 and engine.parameters:
             retain = keep or len(eager) < len(losses)
             self._differentiate_together(engine, turn, eager, rows, counts, seen, retain_graph=retain)
             losses = {position: loss for position, loss in losses.items() if position not in eager}
