@@ -329,7 +329,7 @@ def test_a_decision_changes_nothing_and_a_failed_step_teaches_nothing(name: str)
     assert torch.equal(step_of(other, second, values, step=1), again)
     mine, its = balancer.state_dict(), other.state_dict()
     assert mine.pop("layout", None) == its.pop("layout", None)
-        assert all(torch.equal(torch.as_tensor(mine[key]), torch.as_tensor(its[key])) for key in mine)
+    assert all(torch.equal(torch.as_tensor(mine[key]), torch.as_tensor(its[key])) for key in mine)
 
 
 @pytest.mark.parametrize("name", NAMES)
