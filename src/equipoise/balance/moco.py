@@ -106,8 +106,7 @@ class MoCo(RowsBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Direction ``[P]`` of the tasks present."""
-        gradients = observation.gradients
-        assert gradients is not None
+        gradients = observation.needed("gradients")
         tracked = self._fitted(self.tracked, observation)
         lambdas = torch.full((len(gradients),), 1 / len(observation.tasks), dtype=torch.float64, device="cpu")
         if self.lambdas is not None:
@@ -156,15 +155,13 @@ class MoCo(RowsBalancer):
         """What gradients are multiplied with first, ``[k]``."""
         if not self.normalize:
             return torch.ones(len(gradients), dtype=torch.float64, device="cpu")
-        assert observation.losses is not None
         norms = torch.linalg.vector_norm(gradients, dim=1, dtype=torch.float64).cpu()
-        losses = observation.losses.detach().to("cpu", torch.float64)
+        losses = observation.needed("losses").detach().to("cpu", torch.float64)
         return torch.where(norms > 0, losses / torch.where(norms > 0, norms, 1.0), 0.0)
 
     def _shrink(self, observation: Observation, tracked: Tensor | None, take: Tensor) -> Tensor:
         """What brings the tracked gradients back into the ball, ``[k]``."""
-        gradients = observation.gradients
-        assert gradients is not None
+        gradients = observation.needed("gradients")
         if self.max_norm is None:
             return torch.ones(len(gradients), dtype=torch.float64, device="cpu")
         spare = torch.empty_like(gradients[0])

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from equipoise.balance.base import GradientBalancer, GramianBalancer, Layout, Observation
+from equipoise.balance.base import GradientBalancer, GramianBalancer, Layout, Observation, as_numbers, finite_direction
 from equipoise.errors import InputError, near_misses
 
 __all__ = ["PerTask", "PreferenceBalancer", "RowsBalancer", "add_losses", "mixed_row", "move_rows"]
@@ -98,10 +98,9 @@ class PreferenceBalancer(GramianBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Weights ``[k]`` of the tasks present, with their preferences."""
-        assert observation.gramian is not None
         self._present = (observation.tasks, observation.present)
         try:
-            return self.weights(observation.gramian)
+            return self.weights(observation.needed("gramian"))
         finally:
             self._present = None
 
@@ -109,7 +108,7 @@ class PreferenceBalancer(GramianBalancer):
         """Weights from one Gramian; of all tasks, unless a step says which are present."""
         return self.combine(gramian, self._preference(len(gramian)))
 
-    def weights(self, gramian: Tensor) -> Tensor:
+    def weights(self, gramian: Tensor | ArrayLike) -> Tensor:
         """See :meth:`~equipoise.balance.GramianBalancer.weights`; here the Gramian is that of all tasks."""
         return super().weights(gramian)
 
@@ -155,8 +154,7 @@ def add_losses(sums: Tensor | None, counts: Tensor | None, observation: Observat
     Returns:
         New sums and counts, in float64 on the losses' device; the arguments are left alone.
     """
-    assert observation.losses is not None
-    losses = observation.losses.double()
+    losses = observation.needed("losses").double()
     if sums is None or counts is None:
         sums = losses.new_zeros(len(observation.tasks))
         counts = torch.zeros_like(sums)
@@ -176,11 +174,12 @@ class RowsBalancer(GradientBalancer):
     layout: Layout | None = None
     _held: tuple[Any, ...] | None
 
-    def direction(self, gradients: Tensor) -> Tensor:
+    def direction(self, gradients: Tensor | ArrayLike) -> Tensor:
         """Direction ``[P]`` from gradients ``[K, P]`` of all tasks; their losses count as 1 where they matter."""
+        gradients = as_numbers(gradients, "task gradients", 2)
         direction = self.decide(Observation.of_all(gradients.new_ones(len(gradients)), gradients))
         self._held = None
-        return direction
+        return finite_direction(direction)
 
     def _fitted(self, memory: Tensor | None, observation: Observation) -> Tensor | None:
         """The memory ``[K, P]`` as it is for this step's gradients: their columns, their precision, their device.
@@ -191,8 +190,7 @@ class RowsBalancer(GradientBalancer):
         Raises:
             InputError: it is of other tasks or of other shared parameters.
         """
-        gradients = observation.gradients
-        assert gradients is not None
+        gradients = observation.needed("gradients")
         if memory is None:
             return None
         observation.check_memory(self, memory[:, 0])
