@@ -38,7 +38,7 @@ class ByFeatures:
         present, means = seen.present, seen.means()
         names = context.names(present)
         # Every process holds other samples, so the inner products over the joint batch are the sum of theirs.
-        gramian = select(context.processes.sum(engine.gramian()), present)
+        gramian = select(context.processes.sum(engine.gramian(), "the Gramian"), present)
         gramian = unscaled(gramian, torch.ones(len(present)), turn.scale)
         overflow = check_rows(turn, gramian.diagonal(), means, names)
         full = torch.zeros(len(context.tasks), dtype=torch.float64)

@@ -77,7 +77,7 @@ class ByLosses:
         """Weights that do not depend on the losses are known before the first backward pass."""
         context = self.context
         if turn.source.micro_batches == 1:
-            expected = context.gather(SeenLosses({position: torch.zeros(()) for position in first}))
+            expected = context.gather(SeenLosses({position: torch.zeros(()) for position in first}), "presence")
             counts, present = expected.counts, expected.present
         else:
             present = tuple(range(len(context.tasks)))

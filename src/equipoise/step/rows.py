@@ -76,7 +76,7 @@ class Filling:
             everywhere = source.micro_batches * context.processes.count
             counts = dict.fromkeys(range(len(context.tasks)), everywhere)
         else:
-            counts = context.gather(SeenLosses({position: torch.zeros(()) for position in first})).counts
+            counts = context.gather(SeenLosses({position: torch.zeros(()) for position in first}), "presence").counts
         seen = SeenLosses()
         keep = keep and source.micro_batches == 1
         with engine.recording():
@@ -85,9 +85,8 @@ class Filling:
                 self._differentiate(engine, turn, losses, counts, seen, keep=keep)
         context.gather(seen)
         if context.processes.count > 1:
-            context.processes.sum(engine.rows)
-            flags = torch.tensor([engine.reached, engine.sparse], dtype=torch.int32, device=engine.rows.device)
-            engine.reached, engine.sparse = context.processes.sum(flags).bool().tolist()
+            engine.reached, engine.sparse = context.processes.either([engine.reached, engine.sparse], "shared gradients")
+            context.processes.add(engine.rows)
         factors = torch.ones(len(context.tasks), dtype=torch.float64)
         for position, count in seen.counts.items():
             if count != counts[position]:
