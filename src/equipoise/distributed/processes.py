@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from equipoise.engine.shared import Reach
-from equipoise.errors import EquipoiseError, InputError, described, rebuilt
+from equipoise.errors import InputError, described, rebuilt
 
 __all__ = ["Processes", "together"]
 
@@ -166,12 +166,10 @@ class Processes:
         """
         if self.count == 1:
             return list(tensors)
-        flats: list[tuple[list[int], Tensor]] = []
         kinds: dict[tuple[torch.dtype, torch.device], list[int]] = {}
         for place, tensor in enumerate(tensors):
             kinds.setdefault((tensor.dtype, tensor.device), []).append(place)
-        for places in kinds.values():
-            flats.append((places, torch.cat([tensors[place].detach().reshape(-1) for place in places])))
+        flats = [(places, torch.cat([tensors[place].detach().reshape(-1) for place in places])) for places in kinds.values()]
         if not met:
             self.meet(f"{what} of sizes {[tensor.numel() for tensor in tensors]}")
         summed = list(tensors)
@@ -245,8 +243,8 @@ class Processes:
         kinds = repr([(list(tensor.shape), tensor.dtype) for tensor in tensors])
         if not self.meet("the start", same=kinds)[1]:
             error = InputError(
-                f"the processes' models differ: the shapes or dtypes of their parameters and buffers are not the same (here: "
-                f"{len(tensors)} tensors of {sum(tensor.numel() for tensor in tensors)} entries); build the same model everywhere"
+                f"the processes' models differ in the shapes or dtypes of parameters and buffers (here: {len(tensors)} tensors "
+                f"of {sum(tensor.numel() for tensor in tensors)} entries); build the same model everywhere"
             )
             raise _told(error)
         first = dist.get_global_rank(self.group, 0) if self.group is not None else 0
@@ -283,7 +281,8 @@ def _no_peers_left() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise _told(error)
+        _told(error)
+        raise
 
 
 def _told(error: Exception) -> Exception:

@@ -17,7 +17,7 @@ from equipoise.distributed.processes import Processes
 from equipoise.engine.graph import leaves_of_all
 from equipoise.errors import InputError
 
-__all__ = ["Wrappers", "refuse_unseen_wrapper", "refuse_sharded"]
+__all__ = ["Wrappers", "refuse_sharded", "refuse_unseen_wrapper"]
 
 # Whose parameters these are: found once for each, for that means a look at all objects that there are.
 _owners: Any = WeakIdKeyDictionary()
@@ -46,8 +46,8 @@ def refuse_sharded(tensors: Iterable[Tensor], model: nn.Module | None = None) ->
 
 def _sharded() -> InputError:
     return InputError(
-        "the parameters are sharded over processes (FSDP, fully_shard, DTensor), whose gradients only the ordinary backward pass "
-        "puts together; use equipoise.balanced_loss(losses, balancer) in the trainer's own loop, and call its .backward()"
+        "the parameters are sharded over processes (FSDP, fully_shard, DTensor), and their gradients are put together by the "
+        "ordinary backward pass only; use equipoise.balanced_loss(losses, balancer) in the trainer's own loop, and call its .backward()"
     )
 
 
