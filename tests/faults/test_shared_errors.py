@@ -25,7 +25,7 @@ class _Fails(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         raise ValueError("no way back")
 
 
@@ -51,12 +51,12 @@ def interrupted(rank: int, count: int, method: str, where: str, features: bool =
     def losses(model: nn.Module, batch: problems.Batch) -> dict[str, Any]:
         found: dict[str, Any] = dict(problems.losses(model, batch))
         if lazy:
-            return {name: (lambda name=name: spoilt(found, where if bad else "")[name]) for name in found}  # type: ignore[misc]
+            return {name: (lambda name=name: spoilt(found, where if bad else "")[name]) for name in found}
         return spoilt(found, where) if bad else found
 
     options: dict[str, Any] = {"features": model.encoder} if features else {}
     mtl = problems.optimizer_of(problems.balancer_of(method) if "cost" not in method else method, model, lr=0.01, **options)
-    mtl.objective.losses = losses  # type: ignore[assignment]
+    mtl.objective.losses = losses
     raised: Exception | None = None
     unchanged = False
     for step in range(4):

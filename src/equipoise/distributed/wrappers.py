@@ -46,8 +46,8 @@ def refuse_sharded(tensors: Iterable[Tensor], model: nn.Module | None = None) ->
 
 def _sharded() -> InputError:
     return InputError(
-        "the parameters are sharded over processes (FSDP, fully_shard, DTensor), and their gradients are put together by the "
-        "ordinary backward pass only; use equipoise.balanced_loss(losses, balancer) in the trainer's own loop, and call its .backward()"
+        "the parameters are sharded over processes (FSDP, fully_shard, DTensor): only an ordinary backward pass puts their "
+        "gradients together; use equipoise.balanced_loss(losses, balancer) in your trainer, and let it call .backward()"
     )
 
 

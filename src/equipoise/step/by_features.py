@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +15,7 @@ from equipoise.step.checking import check_gradients, check_losses, check_rows, l
 from equipoise.step.context import Context, Turn
 from equipoise.step.deciding import decide_direction, decide_weights
 from equipoise.step.report import StepReport
-from equipoise.step.rows import select, task_seed, unscaled
+from equipoise.step.rows import task_seed, unscaled
 from equipoise.step.seen import SeenLosses
 
 __all__ = ["ByFeatures"]
@@ -38,28 +36,27 @@ class ByFeatures:
         present, means = seen.present, seen.means()
         names = context.names(present)
         # Every process holds other samples, so the inner products over the joint batch are the sum of theirs.
-        gramian = select(context.processes.sum(engine.gramian(), "the Gramian"), present)
+        gramian = context.processes.sum(engine.gramian(), "the Gramian").cpu()
         gramian = unscaled(gramian, torch.ones(len(present)), turn.scale)
         overflow = check_rows(turn, gramian.diagonal(), means, names)
-        full = torch.zeros(len(context.tasks), dtype=torch.float64)
         weights: Tensor | None = None
         direction: Tensor | None = None
+        factors = torch.ones(len(present), dtype=torch.float64, device="cpu")
         if overflow or turn.balancer.needs == "gradients":
-            full += 1.0
             if not overflow:
                 direction = self._direction(turn, seen)
         else:
             weights = decide_weights(context, turn, present, means, gramian=gramian)
-            full[list(present)] = weights.double().cpu()
+            factors = weights.double().cpu()
         with without_autocast(engine.rows.device):
             if direction is None:
-                engine.deliver(full)
+                engine.deliver(factors)
             else:
-                engine.deliver_direction(direction, full)
+                engine.deliver_direction(direction, factors)
         rows = None
         if isinstance(turn.balancer, OnFeatures) and not overflow:
             # For a balancer that learns from them once the step is taken.
-            rows = self._rows(present)
+            rows = engine.rows
             rows = rows if turn.scale is None else rows / turn.scale.to(rows)
         context.processes.sum_gradients(context.everything())
         check_gradients(context, turn, context.everything(), present)
@@ -107,12 +104,13 @@ class ByFeatures:
         if looks_early(context) and next(iter(values.values())).device.type == "cpu":
             check_losses(seen.means(), context.names(seen.present), turn.step)
         context.gather(seen)
-        engine.begin(len(context.tasks))
-        engine.look_above(values)
+        rows = {position: row for row, position in enumerate(seen.present)}
+        engine.begin(len(rows))
+        engine.look_above({rows[position]: value for position, value in values.items()})
         for place, (position, value) in enumerate(values.items()):
             seed = task_seed(value, seen.counts[position], turn.scale)
             with without_autocast(value.device):
-                engine.differentiate(position, value, seed, retain_graph=place < len(values) - 1)
+                engine.differentiate(rows[position], value, seed, retain_graph=place < len(values) - 1)
         return seen
 
     def _direction(self, turn: Turn, seen: SeenLosses) -> Tensor:
@@ -136,7 +134,7 @@ class ByFeatures:
                     f'{balancer!r} decides for every sample on its own and needs all tasks in every process; task "{name}" is '
                     f"in {seen.counts[position]} of {count}"
                 )
-        rows = self._rows(present)
+        rows = self.engine.rows
         factor = rows.new_full((), count) if turn.scale is None else count / turn.scale.to(rows)
         if count > 1 or turn.scale is not None:
             rows = rows * factor
@@ -152,8 +150,3 @@ class ByFeatures:
         )
         direction = decide_direction(context, turn, observation)
         return direction if count == 1 and turn.scale is None else direction / factor
-
-    def _rows(self, present: Sequence[int]) -> Tensor:
-        """The gradients ``[k, F]`` of the tasks present, as they were written."""
-        rows = self.engine.rows
-        return rows if len(present) == len(rows) else rows[torch.tensor(list(present), device=rows.device)]

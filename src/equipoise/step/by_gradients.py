@@ -17,7 +17,7 @@ from equipoise.step.deciding import decide_direction, decide_weights
 from equipoise.step.finding import check_alike, find_shared
 from equipoise.step.pulling import Pulling
 from equipoise.step.report import StepReport
-from equipoise.step.rows import Buffer, Filling, kept_grads, select, unscaled
+from equipoise.step.rows import Buffer, Filling, kept_grads, unscaled
 
 __all__ = ["ByGradients"]
 
@@ -55,22 +55,20 @@ class ByGradients:
         gramian: Tensor | None = None
         weights: Tensor | None = None
         if balancer.needs == "gramian":
-            gramian = unscaled(select(engine.gramian(), present), factors[list(present)], turn.scale)
+            gramian = unscaled(engine.gramian().cpu(), factors, turn.scale)
             squares = gramian.diagonal()
         else:
-            squares = select(engine.row_norms(), present)
+            squares = engine.row_norms()
         overflow = check_rows(turn, squares, means, names)
         if crossing is not None and crossing.overflow:
             overflow = True
             # The scaler has to see what it cannot see in this batch's gradients.
-            direction = engine.combine(torch.full((len(context.tasks),), torch.inf))
+            direction = engine.combine(torch.full_like(squares, torch.inf))
         elif overflow:
-            direction = engine.combine(torch.ones(len(context.tasks)))
+            direction = engine.combine(torch.ones_like(squares))
         elif gramian is not None:
             weights = decide_weights(context, turn, present, means, gramian=gramian, crossing=crossing)
-            full = torch.zeros(len(context.tasks), dtype=torch.float64)
-            full[list(present)] = weights.double().cpu()
-            direction = engine.combine(full * factors)
+            direction = engine.combine(weights.double().cpu() * factors)
         else:
             direction = self._direction(turn, engine, present, means, factors)
         engine.deliver(direction)
@@ -89,9 +87,8 @@ class ByGradients:
             first = context.named(source.rehearse(0))
             find_shared(context, first, source)
             engine = self.buffer.fitting(context)
-            seen, factors = self._filling.fill(engine, turn, first, source.rehearse)
-        present = seen.present
-        return unscaled(select(engine.gramian(), present), factors[list(present)], turn.scale)
+            _, factors = self._filling.fill(engine, turn, first, source.rehearse)
+        return unscaled(engine.gramian().cpu(), factors, turn.scale)
 
     def forget(self) -> None:
         """Lets go of the rows."""
@@ -104,12 +101,10 @@ class ByGradients:
         if context.check_finite:
             check_losses(means, context.names(present), turn.step)
         rows = engine.compact()
-        if len(present) < len(rows):
-            rows = rows[torch.tensor(list(present), device=rows.device)]
-        multiplier = factors[list(present)].to(rows)
+        multiplier = factors.to(rows)
         if turn.scale is not None:
             multiplier = multiplier / turn.scale.to(rows)
-        if turn.scale is not None or bool((multiplier != 1).any()):
+        if turn.scale is not None or bool((factors != 1).any()):
             rows = rows * multiplier[:, None]
         direction = decide_direction(context, turn, context.observation(turn, present, means, gradients=rows))
         return engine.expand(direction if turn.scale is None else direction * turn.scale.to(rows))

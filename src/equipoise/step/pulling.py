@@ -57,7 +57,7 @@ class Pulling:
             weights: the decision ``[k]``.
             gramian: of the task gradients, ``[k, k]``.
             seen: losses and how often each was seen.
-            factors: what the rows ``[K]`` are to be multiplied with.
+            factors: what the rows are to be multiplied with, ``[k]``.
         """
         with torch.no_grad():
             pull = self.balancer.pull(weights, gramian)
@@ -76,13 +76,11 @@ class Pulling:
         self._deliver(pull, [p for _, members in groups for p in members], extra)
 
     def _groups(self, pull: Pull, present: Sequence[int]) -> list[tuple[Tensor, list[int]]]:
-        """Tasks that have parameters of their own and are pulled, by direction: ``[K]`` coefficients and positions."""
+        """Tasks that have parameters of their own and are pulled, by direction: ``[k]`` coefficients and positions."""
         groups: dict[tuple[float, ...], tuple[Tensor, list[int]]] = {}
         for position, row in zip(present, pull.coefficients.double().cpu(), strict=True):
             if self.context.shared.own.get(position) and bool((row != 0).any()):
-                full = torch.zeros(len(self.context.tasks), dtype=torch.float64)
-                full[list(present)] = row
-                groups.setdefault(tuple(row.tolist()), (full, []))[1].append(position)
+                groups.setdefault(tuple(row.tolist()), (row, []))[1].append(position)
         return list(groups.values())
 
     def _evaluations(self, pull: Pull) -> Iterator[tuple[list[list[int]], dict[int, Loss], list[Tensor] | None]]:
@@ -139,7 +137,8 @@ class Pulling:
                 inputs, toward = engine.parameters, engine.split(engine.combine(unscaled * factors))
             else:
                 inputs = features
-                weighted = [seeds[p] * unscaled[p].to(seeds[p]) for p in values]
+                by_position = dict(zip(seen.present, unscaled.unbind(), strict=True))
+                weighted = [seeds[p] * by_position[p].to(seeds[p]) for p in values]
                 found = torch.autograd.grad(
                     origins(values.values()), inputs, weighted, retain_graph=True, allow_unused=True, materialize_grads=True
                 )
