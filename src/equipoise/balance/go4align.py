@@ -85,7 +85,7 @@ class GO4Align(LossBalancer):
         shares = np.exp(logs - logs.max())
         weights = shares / shares.sum() * (shifted.sum() / shifted)
         if self.groups == 1 or len(weights) == 1:
-            return torch.full((len(weights),), weights.mean(), dtype=torch.float64)
+            return torch.full((len(weights),), weights.mean(), dtype=torch.float64, device="cpu")
         labels = group_values(weights, self.groups)
         means = np.bincount(labels, weights) / np.bincount(labels)
         return torch.from_numpy(means[labels])
@@ -94,11 +94,15 @@ class GO4Align(LossBalancer):
         """Moves the shares of the tasks present."""
         assert observation.losses is not None
         losses = observation.losses.detach().to("cpu", torch.float64)
-        shares = torch.zeros(len(observation.tasks), dtype=torch.float64) if self.log_shares is None else self.log_shares
+        shares = (
+            torch.zeros(len(observation.tasks), dtype=torch.float64, device="cpu")
+            if self.log_shares is None
+            else self.log_shares
+        )
         if observation.complete:
             self.log_shares = shares - self.lr * losses
         else:
-            self.log_shares = shares.index_add(0, torch.tensor(observation.present), -self.lr * losses)
+            self.log_shares = shares.index_add(0, torch.tensor(observation.present, device="cpu"), -self.lr * losses)
 
     def __repr__(self) -> str:
         return f"GO4Align(groups={self.groups}, lr={self.lr})"

@@ -110,7 +110,7 @@ class GradDrop(GradientBalancer):
             leaked += leak * shares
         total = positive + negative
         purity = positive / torch.where(total > 0, total, 1)
-        drawn = torch.rand(gradients.shape[1:], generator=self.generator, dtype=wide).to(gradients.device)
+        drawn = torch.rand(gradients.shape[1:], generator=self.generator, dtype=wide, device="cpu").to(gradients.device)
         if not any(leaks):
             kept = torch.where(purity > drawn, positive, -negative)
         else:

@@ -71,7 +71,7 @@ class LS(LossBalancer):
             chosen = [self._in_order[position] for position in observation.present]
         else:
             chosen = [1.0] * len(observation.present)
-        return torch.tensor(chosen, dtype=torch.float64)
+        return torch.tensor(chosen, dtype=torch.float64, device="cpu")
 
     def weights(self, losses: Tensor) -> Tensor:
         """The fixed weights for losses ``[K]`` of all tasks."""

@@ -45,12 +45,12 @@ class RLW(LossBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """New weights; as many numbers are drawn as there are tasks, whichever of them are present."""
-        drawn = torch.randn(len(observation.tasks), generator=self.generator)
+        drawn = torch.randn(len(observation.tasks), generator=self.generator, device="cpu")
         return torch.softmax(observation.of_present(drawn), 0)
 
     def weights(self, losses: Tensor) -> Tensor:
         """New weights for losses ``[K]``."""
-        return torch.softmax(torch.randn(len(losses), generator=self.generator), 0).to(losses)
+        return torch.softmax(torch.randn(len(losses), generator=self.generator, device="cpu"), 0).to(losses)
 
     def __repr__(self) -> str:
         return f"RLW(seed={self.seed})"

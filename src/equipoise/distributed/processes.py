@@ -103,8 +103,8 @@ class Processes:
             error.add_note(f"the other processes could not be told: {type(further).__name__}: {further}")
 
     def _send(self, failed: float, what: str, same: str | bytes, numbers: Tensor | None) -> tuple[list[float], Tensor]:
-        message = torch.zeros(_HEAD + _ROOM, dtype=torch.float64)
-        message[:_HEAD] = torch.tensor([failed, *_mark(what), *_mark(same)], dtype=torch.float64)
+        message = torch.zeros(_HEAD + _ROOM, dtype=torch.float64, device="cpu")
+        message[:_HEAD] = torch.tensor([failed, *_mark(what), *_mark(same)], dtype=torch.float64, device="cpu")
         message = message.to(self._device())
         size = 0 if numbers is None else numbers.numel()
         if numbers is not None:

@@ -3,7 +3,8 @@
 The buffer holds a row for each task that is there, and its memory is used again from step to step. While a task is
 differentiated, a hook on each shared parameter moves the fresh gradient into the task's row and lets go of it, while it is
 still warm in the cache: nothing of length P is ever concatenated or stacked, and no second copy of the gradients is held. All
-other leaves (task-specific parameters) accumulate their ``.grad`` as in any backward pass.
+other leaves (task-specific parameters) accumulate their ``.grad`` as in any backward pass. Rows hold real numbers, of which a
+complex parameter has two per entry.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from equipoise.engine.gramian import gramian
 from equipoise.engine.graph import origin, origins
+from equipoise.engine.reals import like, real_dtype, size
 from equipoise.errors import InputError
 
 __all__ = ["TaskGradients"]
@@ -30,35 +32,33 @@ class TaskGradients:
     """Task gradients with respect to the shared parameters, one row per task that is there.
 
     Attributes:
-        rows: ``[k, P]``, with padding between the parameters.
+        rows: ``[k, P]``, real, with padding between the parameters.
         reached: for each parameter, whether any task's gradient arrived there in the last recording.
         sparse: for each parameter, whether a gradient that arrived there was sparse.
 
+    Without parameters (all of them may be frozen) the rows are empty, and the tasks' own parameters are all that is served.
+
     Raises:
-        InputError: no parameters, or parameters on several devices.
+        InputError: parameters on several devices.
     """
 
     def __init__(self, parameters: Sequence[Tensor], tasks: int = 1) -> None:
-        if not parameters:
-            raise InputError("there are no shared parameters that require grad; balancing needs at least one")
         devices = {parameter.device for parameter in parameters}
         if len(devices) > 1:
             raise InputError(f"shared parameters must lie on one device; these lie on {', '.join(sorted(map(str, devices)))}")
         self.parameters = list(parameters)
         self._kinds = [(parameter.dtype, parameter.device) for parameter in self.parameters]
-        dtype = self.parameters[0].dtype
-        for parameter in self.parameters:
-            dtype = torch.promote_types(dtype, parameter.dtype)
+        dtype = real_dtype(self.parameters) if self.parameters else None
         self._offsets: list[int] = []
         length = 0
         for parameter in self.parameters:
             self._offsets.append(length)
-            length += -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT
+            length += -(-size(parameter) // _ALIGNMENT) * _ALIGNMENT
         self._length = length
         # Rows a multiple of the page size apart would compete for the same places of the cache.
-        length += _ALIGNMENT if length % 1024 == 0 else 0
+        length += _ALIGNMENT if length and length % 1024 == 0 else 0
         self._width = length
-        self._storage = torch.empty(0, length, dtype=dtype, device=self.parameters[0].device)
+        self._storage = torch.empty(0, length, dtype=dtype, device=next(iter(devices), None))
         self._unneeded = 0
         self._views: list[list[Tensor]] = []
         self._written: list[bytearray] = []
@@ -251,7 +251,7 @@ class TaskGradients:
 
     def compact(self) -> Tensor:
         """The rows without padding, ``[k, P]``; a copy unless there is no padding between parameters."""
-        if all(parameter.numel() % _ALIGNMENT == 0 for parameter in self.parameters):
+        if all(size(parameter) % _ALIGNMENT == 0 for parameter in self.parameters):
             return self.rows[:, : self._length]
         return torch.cat([view.reshape(self.tasks, -1) for view in self._blocks()], dim=1)
 
@@ -262,17 +262,17 @@ class TaskGradients:
         padded = self.rows.new_zeros(self.rows.shape[1])
         start = 0
         for offset, parameter in zip(self._offsets, self.parameters, strict=True):
-            padded[offset : offset + parameter.numel()] = direction[start : start + parameter.numel()]
-            start += parameter.numel()
+            padded[offset : offset + size(parameter)] = direction[start : start + size(parameter)]
+            start += size(parameter)
         return padded
 
     def _blocks(self) -> Iterator[Tensor]:
         for offset, parameter in zip(self._offsets, self.parameters, strict=True):
-            yield self.rows[:, offset : offset + parameter.numel()]
+            yield self.rows[:, offset : offset + size(parameter)]
 
     def _split(self, row: Tensor) -> list[Tensor]:
         return [
-            _like(parameter, row[offset : offset + parameter.numel()])
+            like(parameter, row[offset : offset + size(parameter)])
             for offset, parameter in zip(self._offsets, self.parameters, strict=True)
         ]
 
@@ -305,21 +305,3 @@ class TaskGradients:
                 for position, flag in enumerate(written):
                     if not flag:
                         self._views[row][position].zero_()
-
-
-def _like(parameter: Tensor, piece: Tensor) -> Tensor:
-    """A view of a stretch of a row in the parameter's shape and, where it can be, in its memory format."""
-    if parameter.is_contiguous() or not _dense(parameter):
-        return piece.view(parameter.shape)
-    return piece.as_strided(parameter.shape, parameter.stride(), piece.storage_offset())
-
-
-def _dense(parameter: Tensor) -> bool:
-    """Whether the strides are those of a permuted contiguous tensor (channels-last, say)."""
-    expected = 1
-    for stride, size in sorted(zip(parameter.stride(), parameter.shape, strict=True)):
-        if size != 1:
-            if stride != expected:
-                return False
-            expected *= size
-    return True

@@ -60,7 +60,7 @@ def cross_gramian(rows: Tensor, others: Tensor) -> Tensor:
 
 def _by_chunks(rows: Tensor) -> Tensor:
     tasks, columns = rows.shape
-    total = torch.zeros(tasks, tasks, dtype=torch.float64)
+    total = torch.zeros(tasks, tasks, dtype=torch.float64, device=rows.device)
     whole = columns - columns % CHUNK
     # Blocks of rows, of which those below the diagonal are left out. It pays in this range only: with fewer tasks there is
     # little to leave out, with more the products of whole chunks are that much faster.

@@ -11,7 +11,14 @@ from equipoise.balance.mixins import FeaturesObservation, OnFeatures, PullsHeads
 from equipoise.engine.features import FeatureGradients
 from equipoise.errors import InputError
 from equipoise.modes import without_autocast
-from equipoise.step.checking import check_gradients, check_losses, check_rows, looks_early
+from equipoise.step.checking import (
+    check_gradients,
+    check_losses,
+    check_rows,
+    looks_early,
+    warn_of_nothing_shared,
+    warn_of_zeros,
+)
 from equipoise.step.context import Context, Turn
 from equipoise.step.deciding import decide_direction, decide_weights
 from equipoise.step.report import StepReport
@@ -28,17 +35,20 @@ class ByFeatures:
         self.context = context
         self.engine = FeatureGradients(module)
 
-    def run(self, turn: Turn) -> tuple[StepReport, Observation]:
+    def run(self, turn: Turn) -> tuple[StepReport, Observation | None]:
         """Fills ``.grad``; says what happened and what the balancer may learn from."""
         context, engine = self.context, self.engine
         self._check(turn)
         seen = self._fill(turn)
         present, means = seen.present, seen.means()
         names = context.names(present)
+        if not engine.features:
+            return self._heads_alone(turn, seen), None
         # Every process holds other samples, so the inner products over the joint batch are the sum of theirs.
         gramian = context.processes.sum(engine.gramian(), "the Gramian").cpu()
-        gramian = unscaled(gramian, torch.ones(len(present)), turn.scale)
+        gramian = unscaled(gramian, torch.ones(len(present), device="cpu"), turn.scale)
         overflow = check_rows(turn, gramian.diagonal(), means, names)
+        warn_of_zeros(context, gramian.diagonal())
         weights: Tensor | None = None
         direction: Tensor | None = None
         factors = torch.ones(len(present), dtype=torch.float64, device="cpu")
@@ -62,6 +72,22 @@ class ByFeatures:
         check_gradients(context, turn, context.everything(), present)
         report = StepReport(names, means, weights, gramian, turn.step, skipped=overflow)
         return report, context.observation(turn, present, means, gramian, rows)
+
+    def _heads_alone(self, turn: Turn, seen: SeenLosses) -> StepReport:
+        """Nothing below the features is trained: the heads have their gradients, and there is nothing to balance."""
+        context, names, means = self.context, self.context.names(seen.present), seen.means()
+        if self.engine.contested:
+            raise InputError(
+                "nothing below the output of the features module is trained, but above it tasks share parameters, whose "
+                "gradients would be balanced by those of nothing. Leave features= out"
+            )
+        warn_of_nothing_shared(context)
+        if context.check_finite:
+            check_losses(means, names, turn.step)
+        self.engine.deliver(torch.ones(len(seen.present), device="cpu"))
+        context.processes.sum_gradients(context.everything())
+        check_gradients(context, turn, context.everything(), seen.present)
+        return StepReport(names, means, step=turn.step)
 
     def _check(self, turn: Turn) -> None:
         """Refuses what gradients of features cannot serve."""
@@ -105,8 +131,9 @@ class ByFeatures:
             check_losses(seen.means(), context.names(seen.present), turn.step)
         context.gather(seen)
         rows = {position: row for row, position in enumerate(seen.present)}
-        engine.begin(len(rows))
-        engine.look_above({rows[position]: value for position, value in values.items()})
+        engine.begin(len(rows), {rows[position]: value for position, value in values.items()}, context.parameters)
+        if isinstance(turn.balancer, OnFeatures) and any(tensor.is_complex() for tensor in engine.features):
+            raise InputError(f"{turn.balancer!r} needs real features; the features module gives complex ones")
         for place, (position, value) in enumerate(values.items()):
             seed = task_seed(value, seen.counts[position], turn.scale)
             with without_autocast(value.device):
@@ -127,7 +154,9 @@ class ByFeatures:
         count = context.processes.count
         features = self.engine.features
         if len(features) != 1:
-            raise InputError(f"{balancer!r} needs features in one tensor; the features module gave {len(features)}")
+            raise InputError(
+                f"{balancer!r} needs features in one tensor; the losses use {len(features)} of the features module"
+            )
         for name, position in zip(names, present, strict=True):
             if seen.counts[position] != count:
                 raise InputError(

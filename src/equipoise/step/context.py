@@ -130,7 +130,7 @@ class Context:
 
     def device(self) -> torch.device:
         """The device of the first parameter known."""
-        known = self.parameters or self.shared.parameters or self.found
+        known = self.parameters or self.shared.parameters or self.found or self._alone()
         return known[0].device if known else torch.device("cpu")
 
     def everything(self) -> list[Tensor]:

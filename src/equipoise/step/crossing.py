@@ -11,6 +11,7 @@ from torch import Tensor
 
 from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.gramian import cross_gramian
+from equipoise.engine.graph import leaves_of_all
 from equipoise.errors import InputError, NonFiniteError
 from equipoise.modes import not_compiled
 from equipoise.step.checking import check_losses, check_rows
@@ -87,8 +88,9 @@ class CrossedBatches:
         context, source = self.context, turn.further[place]
         ahead = Turn(turn.balancer, source, turn.step, turn.scale)
         with source.apart(), _noted(place):
-            with kept_grads(context.everything()):
-                first = context.named(source.losses(0))
+            first = context.named(source.losses(0))
+            evaluated = [] if context.parameters else [loss for loss in first.values() if isinstance(loss, Tensor)]
+            with kept_grads(list(dict.fromkeys([*context.everything(), *leaves_of_all(evaluated)]))):
                 check_alike(context, [*context.shared.parameters, *context.others()])
                 seen, factors = self.filling.fill(engine, ahead, first, source.losses)
             means, names = seen.means(), context.names(seen.present)

@@ -76,7 +76,8 @@ class Filling:
             everywhere = source.micro_batches * context.processes.count
             counts = dict.fromkeys(range(len(context.tasks)), everywhere)
         else:
-            counts = context.gather(SeenLosses({position: torch.zeros(()) for position in first}), "presence").counts
+            none = {position: torch.zeros((), device="cpu") for position in first}
+            counts = context.gather(SeenLosses(none), "presence").counts
         seen = SeenLosses()
         keep = keep and source.micro_batches == 1
         rows = {position: row for row, position in enumerate(sorted(counts if source.micro_batches == 1 else first))}
@@ -91,7 +92,7 @@ class Filling:
                 self._differentiate(engine, turn, losses, rows, counts, seen, keep=keep)
         context.gather(seen)
         engine.arrange([rows.get(position) for position in seen.present])
-        if context.processes.count > 1:
+        if context.processes.count > 1 and engine.parameters:
             engine.reached, engine.sparse = context.processes.either([engine.reached, engine.sparse], "shared gradients")
             context.processes.add(engine.rows)
         factors = torch.ones(len(seen.present), dtype=torch.float64, device="cpu")
@@ -121,7 +122,7 @@ class Filling:
         if looks_early(context) and eager and next(iter(eager.values())).device.type == "cpu":
             here = SeenLosses(eager)
             check_losses(here.means(), context.names(here.present), turn.step)
-        if self.batched is not None and len(eager) > 1:
+        if self.batched is not None and len(eager) > 1 and engine.parameters:
             retain = keep or len(eager) < len(losses)
             self._differentiate_together(engine, turn, eager, rows, counts, seen, retain_graph=retain)
             losses = {position: loss for position, loss in losses.items() if position not in eager}

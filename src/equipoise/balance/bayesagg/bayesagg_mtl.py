@@ -413,7 +413,7 @@ class BayesAggMTL(OnFeatures, GradientBalancer):
         # Half the digits would do for numbers that are random; not half of those.
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         size = task.inputs.shape[1]
-        noise = torch.randn(self.samples, *posterior.precision.shape[:2], generator=generator, dtype=dtype)
+        noise = torch.randn(self.samples, *posterior.precision.shape[:2], generator=generator, dtype=dtype, device="cpu")
         draws = posterior.draw(noise.to(weight.device, torch.float64)).reshape(self.samples, task.outputs, size).to(dtype)
         center = posterior.mean().reshape(task.outputs, size).to(dtype)
         mean, variance = drawn_moments(task.likelihood, draws, center, task.inputs.to(dtype), task.targets, width)

@@ -193,7 +193,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
             self._router = VectorRouter(Sigmoid() if self._released else Softmax(), float(self._released), lr)
         elif isinstance(features, nn.Module):
             self._listen(features)
-        self._first = None if initial is None else torch.tensor(list(initial), dtype=torch.float64)
+        self._first = None if initial is None else torch.tensor(list(initial), dtype=torch.float64, device="cpu")
         self._solution: dict[str, Tensor] | None = None
         self._gradient: Tensor | None = None
         self._companion: Companion | None = None

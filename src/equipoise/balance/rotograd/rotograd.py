@@ -257,8 +257,10 @@ class RotoGrad(OnFeatures, GramianBalancer):
             torch.zeros_like(matrices), slopes, moments, entries.to(matrices.device), lr=self.lr, epsilon=_EPSILON
         )
         count = len(self.rotations.tasks)
-        first = torch.full((count,), torch.nan, dtype=torch.float64) if self.first_norms is None else self.first_norms
-        seen = torch.zeros(count, dtype=torch.int64) if self.seen is None else self.seen
+        first = (
+            torch.full((count,), torch.nan, dtype=torch.float64, device="cpu") if self.first_norms is None else self.first_norms
+        )
+        seen = torch.zeros(count, dtype=torch.int64, device="cpu") if self.seen is None else self.seen
         first = first.index_copy(0, entries, self._reference(norms, entries))
         self.rotations.turn(skew)
         self.moments, self.first_norms = moments, first
@@ -310,7 +312,7 @@ class RotoGrad(OnFeatures, GramianBalancer):
     def _entries(self, observation: Observation) -> Tensor:
         """Positions of the tasks present among the rotations."""
         assert self.rotations is not None
-        return torch.tensor([self.rotations.position(observation.tasks[place]) for place in observation.present])
+        return torch.tensor([self.rotations.position(observation.tasks[place]) for place in observation.present], device="cpu")
 
     def _reference(self, norms: Tensor, entries: Tensor) -> Tensor:
         """‖G_k‖ at the start ``[k]``, which may be now."""
