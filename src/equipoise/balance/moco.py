@@ -105,8 +105,7 @@ class MoCo(RowsBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Direction ``[P]`` of the tasks present."""
-        gradients = observation.gradients
-        assert gradients is not None
+        gradients = observation.needed("gradients")
         self._check_rows(self.tracked, observation)
         lambdas = torch.full((len(gradients),), 1 / len(observation.tasks), dtype=torch.float64, device="cpu")
         if self.lambdas is not None:
@@ -153,9 +152,8 @@ class MoCo(RowsBalancer):
         """What gradients are multiplied with first, ``[k]``."""
         if not self.normalize:
             return torch.ones(len(gradients), dtype=torch.float64, device="cpu")
-        assert observation.losses is not None
         norms = torch.linalg.vector_norm(gradients, dim=1, dtype=torch.float64).cpu()
-        losses = observation.losses.detach().to("cpu", torch.float64)
+        losses = observation.needed("losses").detach().to("cpu", torch.float64)
         return torch.where(norms > 0, losses / torch.where(norms > 0, norms, 1.0), 0.0)
 
     def _shrink(self, observation: Observation, gradients: Tensor, take: Tensor) -> Tensor:
