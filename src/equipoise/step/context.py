@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.balance.base import Balancer, Layout, Observation
-from equipoise.distributed import Processes
+from equipoise.distributed import Processes, Wrappers
 from equipoise.engine.shared import SharedParameters
 from equipoise.step.seen import SeenLosses
 from equipoise.step.source import FurtherSource, Source
@@ -66,6 +66,7 @@ class Context:
         self.tasks = tasks
         self.shared = shared
         self.processes = processes
+        self.wrappers = Wrappers(processes)
         self.parameters = list(parameters)
         self.check_finite = check_finite
         self.model = model
@@ -73,10 +74,17 @@ class Context:
         self.found: list[Tensor] = []
         self.here: list[int] = []
 
+    def begin(self, what: str) -> None:
+        """Says which step begins; in all processes that train together it is the same one."""
+        self.processes.step = what
+        self.wrappers.begin()
+
     # -- tasks
 
     def named(self, losses: Mapping[str, Loss]) -> dict[int, Loss]:
         """Losses by the position of their task."""
+        if self.wrappers.active:
+            self.wrappers.look((name, loss) for name, loss in losses.items() if isinstance(loss, Tensor))
         if not self.tasks.known:
             self.tasks.fix(self.processes.union(list(losses)))
         self.here = self.tasks.positions(losses)
@@ -89,7 +97,12 @@ class Context:
 
     def scalar(self, position: int, loss: Loss, *, differentiable: bool = True) -> Tensor:
         """A task's loss as a tensor without dimensions, evaluated if need be."""
-        return scalar(self.tasks.names[position], loss, differentiable=differentiable)
+        name = self.tasks.names[position]
+        value = scalar(name, loss, differentiable=differentiable)
+        if differentiable and self.wrappers.active:
+            self.wrappers.look([(name, value)])
+            self.wrappers.sleep()
+        return value
 
     def rehearsed(self, source: Source) -> SeenLosses:
         """The losses of all micro-batches, without a trace and without their graphs; over all processes.
@@ -106,9 +119,9 @@ class Context:
         torch.clear_autocast_cache()  # a caller's autocast would keep casts from here for the step, or for after it
         return self.gather(seen)
 
-    def gather(self, seen: SeenLosses) -> SeenLosses:
-        """Adds what the other processes saw."""
-        seen.gather(self.processes, len(self.tasks), self.device())
+    def gather(self, seen: SeenLosses, what: str = "losses") -> SeenLosses:
+        """Adds what the other processes saw; ``what`` says at which point of the step that is."""
+        seen.gather(self.processes, self.tasks.names, self.device(), what)
         return seen
 
     def observation(

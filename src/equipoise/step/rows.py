@@ -79,7 +79,8 @@ class Filling:
             everywhere = source.micro_batches * context.processes.count
             counts = dict.fromkeys(range(len(context.tasks)), everywhere)
         else:
-            counts = context.gather(SeenLosses({position: torch.zeros((), device="cpu") for position in first})).counts
+            none = {position: torch.zeros((), device="cpu") for position in first}
+            counts = context.gather(SeenLosses(none), "presence").counts
         seen = SeenLosses()
         keep = keep and source.micro_batches == 1
         rows = {position: row for row, position in enumerate(sorted(counts if source.micro_batches == 1 else first))}
@@ -95,9 +96,8 @@ class Filling:
         context.gather(seen)
         engine.arrange([rows.get(position) for position in seen.present])
         if context.processes.count > 1 and engine.parameters:
-            context.processes.sum(engine.rows)
-            flags = torch.tensor([engine.reached, engine.sparse], dtype=torch.int32, device=engine.rows.device)
-            engine.reached, engine.sparse = context.processes.sum(flags).bool().tolist()
+            engine.reached, engine.sparse = context.processes.either([engine.reached, engine.sparse], "shared gradients")
+            context.processes.add(engine.rows)
         factors = torch.ones(len(seen.present), dtype=torch.float64, device="cpu")
         for row, position in enumerate(seen.present):
             count = seen.counts[position]
