@@ -112,9 +112,10 @@ def backward(
                 f"this balancer's tasks are {', '.join(context.tasks.names)}, not {', '.join(tasks)}; "
                 f"make a new balancer for another problem"
             )
+    source = Given(as_losses(losses, context.tasks.names or None))
+    context.wrappers.begin(source.losses(0))
     if shared is not None or context.shared.declared:
         context.shared = SharedParameters(shared)
-    source = Given(as_losses(losses, context.tasks.names or None))
     samples = [Given(as_losses(sample, context.tasks.names or None)) for sample in further or ()]
     scale = None
     if scaler is not None and scaler.is_enabled():

@@ -83,8 +83,7 @@ class Context:
 
     def named(self, losses: Mapping[str, Loss]) -> dict[int, Loss]:
         """Losses by the position of their task."""
-        if self.wrappers.active:
-            self.wrappers.look((name, loss) for name, loss in losses.items() if isinstance(loss, Tensor))
+        self.wrappers.look(losses)
         if not self.tasks.known:
             self.tasks.fix(self.processes.union(list(losses)))
         self.here = self.tasks.positions(losses)
@@ -100,7 +99,7 @@ class Context:
         name = self.tasks.names[position]
         value = scalar(name, loss, differentiable=differentiable)
         if differentiable and self.wrappers.active:
-            self.wrappers.look([(name, value)])
+            self.wrappers.look({name: value})
             self.wrappers.sleep()
         return value
 
