@@ -16,6 +16,7 @@ from equipoise.balance.base import Balancer
 from equipoise.balance.coerce import as_balancer
 from equipoise.balance.double_sampling import further_batches
 from equipoise.balance.mixins import OnFeatures
+from equipoise.distributed import Processes
 from equipoise.engine.graph import hides_division, leaves_of_all
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError, warn_once
@@ -32,8 +33,11 @@ __all__ = ["Accumulator", "backward"]
 # identity, for a user's own may be equal to another, or have no hash.
 _known: dict[int, Balancing] = {}
 
+_every = Processes()
+
 
 @uncompiled
+@_every.together()
 def backward(
     losses: Losses,
     balancer: Balancer | Any,
@@ -96,6 +100,7 @@ def backward(
     balancing, declared = _balancing_of(chosen, tasks, check_finite=check_finite)
     context = balancing.context
     source = Given(as_losses(losses, declared or None, some=False))
+    context.wrappers.begin(source.losses(0))
     samples = [Given(as_losses(sample, declared or None, some=False)) for sample in further or ()]
     if shared is not None or context.shared.declared:
         context.shared = SharedParameters(shared)
@@ -168,6 +173,7 @@ class Accumulator:
         self._parts.append(losses)
 
     @uncompiled
+    @_every.together()
     def backward(self) -> StepReport:
         """Adds the balanced gradients of all micro-batches to ``.grad`` and begins anew.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from equipoise.balance.base import Balancer, Observation
 from equipoise.balance.double_sampling import further_batches
 from equipoise.balance.mixins import Accompanied
-from equipoise.distributed import Processes
+from equipoise.distributed import Processes, refuse_unseen_wrapper
 from equipoise.engine.graph import leaves_of_all
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError, warn_once
@@ -54,10 +54,11 @@ class Balancing:
         processes: Processes | None = None,
         parameters: Sequence[Tensor] = (),
         check_finite: bool = True,
+        model: nn.Module | None = None,
     ) -> None:
         self.steps = 0
         self.unlabelled = 0
-        self.context = Context(tasks, shared, processes or Processes(), parameters, check_finite)
+        self.context = Context(tasks, shared, processes or Processes(), parameters, check_finite, model)
         self._by_losses = ByLosses(self.context)
         self._by_gradients = ByGradients(self.context, batched)
         self._by_features = None if features is None else ByFeatures(self.context, features)
@@ -99,6 +100,7 @@ class Balancing:
         if self._new and declared:
             self.context.tasks.fix(declared)
         self._turn = turn = Turn(balancer, source, step, scale, further, scaled=scaled)
+        self.context.begin(f"step {step} of {type(balancer).__name__}, micro-batches: {source.micro_batches}")
         self._before = balancer.state_dict() if balancer.stateful and not balancer.decides_purely else None
         way = self._way(balancer)
         try:
@@ -107,9 +109,14 @@ class Balancing:
         except Unlabelled:
             self.rollback()
             report = StepReport((), torch.zeros(0, device=self.context.device()), step=step, skipped=True)
-        except BaseException:
+        except BaseException as error:
             self.rollback()
+            refuse_unseen_wrapper(error)
             raise
+        finally:
+            if not self.context.parameters:
+                # A caller of the drop-in may differentiate more of the same forward pass.
+                self.context.wrappers.wake()
         self._look_out(balancer, source, report)
         return report
 
@@ -166,6 +173,7 @@ class Balancing:
             source: the losses.
             scale: of a gradient scaler, which keeps half-precision gradients from vanishing; the result is without it.
         """
+        self.context.begin(f"a look at the Gramian, micro-batches: {source.micro_batches}")
         new = not self.context.tasks.known
         try:
             gramian = self._by_gradients.gramian(Turn(balancer, source, 0, scale))
