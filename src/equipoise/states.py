@@ -23,6 +23,7 @@ from equipoise.errors import InputError
 
 __all__ = [
     "Anything",
+    "Fields",
     "Generator",
     "Kind",
     "Listed",
@@ -68,14 +69,18 @@ class Anything(Kind):
 
 @dataclass(frozen=True)
 class Number(Kind):
-    """A finite number, from ``least`` on."""
+    """A number, from ``least`` on; a finite one, unless said otherwise."""
 
     least: float = -math.inf
+    finite: bool = True
 
     def read(self, value: Any, sizes: Sizes) -> float:
         """As a float."""
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value) or value < self.least:
-            raise _Unfit(f"a finite number{'' if self.least == -math.inf else f' from {self.least:g} on'}")
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not real or (self.finite and not math.isfinite(value)) or value < self.least:
+            raise _Unfit(
+                f"a {'finite ' if self.finite else ''}number{'' if self.least == -math.inf else f' from {self.least:g} on'}"
+            )
         return float(value)
 
 
@@ -241,6 +246,19 @@ class Together(Kind):
         if not isinstance(value, list | tuple) or len(value) != len(self.kinds):
             raise _Unfit(f"a list of {len(self.kinds)}")
         return tuple(kind.read(entry, sizes) for kind, entry in zip(self.kinds, value, strict=True))
+
+
+@dataclass(frozen=True)
+class Fields(Kind):
+    """A state inside another."""
+
+    kinds: Mapping[str, Kind]
+
+    def read(self, value: Any, sizes: Sizes) -> dict[str, Any]:
+        """As a dictionary."""
+        if not isinstance(value, Mapping) or set(value) != set(self.kinds):
+            raise _Unfit(f"a mapping of {', '.join(self.kinds)}")
+        return {name: kind.read(value[name], sizes) for name, kind in self.kinds.items()}
 
 
 @dataclass(frozen=True)

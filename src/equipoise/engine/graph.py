@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, cast
 
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.parallel import distributed as _parallel
 
 __all__ = [
     "Edge",
     "divide",
     "divide_leaves",
     "edge_of",
+    "hides_division",
     "hides_leaves",
     "is_compiled",
     "leaves",
@@ -33,6 +35,28 @@ def edge_of(tensor: Tensor) -> Edge:
     return edge.node, edge.output_nr
 
 
+_SINK: Any = getattr(getattr(_parallel, "_DDPSink", None), "_backward_cls", "not in this torch")
+
+
+def children(node: Any) -> Iterator[Edge]:
+    """The edges below a node.
+
+    DistributedDataParallel may lead all outputs of a model through one node, which hides what each of them reaches; it hands
+    every gradient on, so the walk passes through it from an output to the same input.
+    """
+    for edge in node.next_functions:
+        yield _through(edge)
+
+
+def _through(edge: Edge) -> Edge:
+    while type(edge[0]) is _SINK:
+        node, output = edge
+        # Its inputs are the module that it belongs to and the outputs, some of which may be no tensors or carry no graph.
+        before = sum(node.needs_input_grad[1 : output + 1])
+        edge = [below for below in node.next_functions if below[0] is not None][before]
+    return edge
+
+
 def origin(loss: Tensor) -> Tensor | GradientEdge:
     """The loss itself, or, for an entry of ``torch.stack(losses)``, the scalar that was stacked.
 
@@ -40,6 +64,8 @@ def origin(loss: Tensor) -> Tensor | GradientEdge:
     which parameters belong to one task alone: the graph says that every entry reaches them all.
     """
     node = loss.grad_fn
+    if type(node) is _SINK:
+        return GradientEdge(*_through((node, loss.output_nr)))
     if node is None or node.name() != "UnbindBackward0":
         return loss
     stack = node.next_functions[0][0]
@@ -70,7 +96,7 @@ def nodes_below(edges: Iterable[Edge]) -> set[Any]:
     found: set[Any] = set()
     waiting = [node for node, _ in edges]
     while waiting:
-        for child, _ in waiting.pop().next_functions:
+        for child, _ in children(waiting.pop()):
             if child is not None and child not in found:
                 found.add(child)
                 waiting.append(child)
@@ -126,6 +152,21 @@ def is_compiled(loss: Tensor) -> bool:
     return _holds(loss, "CompiledFunctionBackward")
 
 
+def hides_division(losses: Iterable[Tensor]) -> bool:
+    """Whether losses start from different outputs of one compiled function, so that what each reaches cannot be told."""
+    entered: dict[Any, int] = {}
+    waiting = [(loss.grad_fn, loss.output_nr) for loss in losses if loss.grad_fn is not None]
+    seen: set[Any] = set()
+    while waiting:
+        node, output = waiting.pop()
+        if node.name() == "CompiledFunctionBackward" and entered.setdefault(node, output) != output:
+            return True
+        if node not in seen:
+            seen.add(node)
+            waiting.extend((child, number) for child, number in node.next_functions if child is not None)
+    return False
+
+
 def _holds(loss: Tensor, name: str) -> bool:
     waiting = [loss.grad_fn] if loss.grad_fn is not None else []
     seen = set(waiting)
@@ -158,7 +199,7 @@ def _descend(starts: Iterable[Edge], stop: Collection[Edge]) -> tuple[list[Tenso
         variable = getattr(node, "variable", None)
         if variable is not None:
             found.append(variable)
-        waiting.extend(node.next_functions)
+        waiting.extend(children(node))
     return found, list(met)
 
 
@@ -180,7 +221,7 @@ def _walk(loss: Tensor, seen: set[Any]) -> tuple[list[Tensor], list[Any]]:
         variable = getattr(node, "variable", None)
         if variable is not None:
             found.append(variable)
-        for child, _ in node.next_functions:
+        for child, _ in children(node):
             if child is None or child in mine:
                 continue
             mine.add(child)
@@ -204,7 +245,7 @@ def _collect(node: Any, visited: set[Any]) -> list[Tensor]:
         variable = getattr(node, "variable", None)
         if variable is not None:
             found.append(variable)
-        for child, _ in node.next_functions:
+        for child, _ in children(node):
             if child is not None and child not in visited:
                 visited.add(child)
                 waiting.append(child)

@@ -45,7 +45,7 @@ class ByFeatures:
         if not engine.features:
             return self._heads_alone(turn, seen), None
         # Every process holds other samples, so the inner products over the joint batch are the sum of theirs.
-        gramian = context.processes.sum(engine.gramian()).cpu()
+        gramian = context.processes.sum(engine.gramian(), "the Gramian").cpu()
         gramian = unscaled(gramian, torch.ones(len(present), device="cpu"), turn.scale)
         overflow = check_rows(turn, gramian.diagonal(), means, names)
         warn_of_zeros(context, gramian.diagonal())
@@ -127,7 +127,7 @@ class ByFeatures:
             )
         values = {position: context.scalar(position, loss) for position, loss in losses.items()}
         seen = SeenLosses(values)
-        if looks_early(context) and next(iter(values.values())).device.type == "cpu":
+        if looks_early(context) and values and next(iter(values.values())).device.type == "cpu":
             check_losses(seen.means(), context.names(seen.present), turn.step)
         context.gather(seen)
         rows = {position: row for row, position in enumerate(seen.present)}

@@ -43,7 +43,7 @@ class ByGradients:
         # First, so that the graph of the step's own batch need not live meanwhile.
         crossing = self._further.cross(turn) if turn.further else None
         pulling = Pulling(context, turn, balancer) if isinstance(balancer, PullsHeads) and balancer.pulls else None
-        first = context.named(source.losses(0))
+        first = context.first(source)
         if crossing is None:
             find_shared(context, first, source)
         engine = self.buffer.fitting(context)
@@ -82,7 +82,7 @@ class ByGradients:
             pulling.add(engine, weights, gramian, seen, factors)
         check_gradients(context, turn, others, present)
         report = StepReport(names, means, weights, gramian, turn.step, skipped=overflow)
-        return report, context.observation(turn, present, means, gramian)
+        return report, context.observation(turn, present, means, gramian, layout=self.buffer.layout)
 
     def _own_alone(self, turn: Turn, seen: SeenLosses) -> StepReport:
         """Nothing shared is trained: task-specific parameters have their gradients, and there is nothing to balance."""
@@ -126,5 +126,5 @@ class ByGradients:
             multiplier = multiplier / turn.scale.to(rows)
         if turn.scale is not None or bool((factors != 1).any()):
             rows = rows * multiplier[:, None]
-        direction = decide_direction(context, turn, context.observation(turn, present, means, gradients=rows))
+        direction = decide_direction(context, turn, context.observation(turn, present, means, None, rows, self.buffer.layout))
         return engine.expand(direction if turn.scale is None else direction * turn.scale.to(rows))

@@ -76,7 +76,7 @@ def check_rows(turn: Turn, squares: Tensor, means: Tensor, names: Sequence[str])
         return False
     # A loss that is not finite is the cause, and the better thing to name.
     check_losses(means, names, turn.step)
-    if turn.scale is None:
+    if not turn.scaled:
         bad = [name for name, fine in zip(names, finite, strict=True) if not fine]
         raise_nonfinite("gradient", bad, turn.step)
     return True
@@ -110,7 +110,7 @@ def warn_of_nothing_shared(context: Context) -> None:
 
 def check_gradients(context: Context, turn: Turn, parameters: Sequence[Tensor], present: Sequence[int]) -> None:
     """Raises, naming the tasks to blame, if a ``.grad`` is not finite. A gradient scaler looks by itself."""
-    if not context.check_finite or turn.scale is not None:
+    if not context.check_finite or turn.scaled:
         return
     bad = _nonfinite_gradients(parameters)
     if bad:
@@ -149,9 +149,8 @@ def _blame(context: Context, bad: Sequence[Tensor], source: Source, present: Seq
     owners = [p for p in present if any(id(leaf) in ids for leaf in context.shared.own.get(p, ()))]
     blamed = owners or _differentiated_one_by_one(context, bad, source)
     # The task to blame may be one that this process does not see fail.
-    flags = torch.zeros(len(context.tasks), device=context.device())
-    flags[blamed] = 1.0
-    return [position for position, flag in enumerate(context.processes.sum(flags).tolist()) if flag]
+    flags = [position in blamed for position in range(len(context.tasks))]
+    return [position for position, flag in enumerate(context.processes.either([flags], "tasks to blame")[0]) if flag]
 
 
 def _differentiated_one_by_one(context: Context, bad: Sequence[Tensor], source: Source) -> list[int]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from equipoise.balance.base import Balancer, Observation
-from equipoise.distributed import Processes
+from equipoise.balance.base import Balancer, Layout, Observation
+from equipoise.distributed import Processes, Wrappers
 from equipoise.engine.shared import SharedParameters
 from equipoise.step.seen import SeenLosses
 from equipoise.step.source import FurtherSource, Source
 from equipoise.tasks import Loss, Tasks, scalar
 
-__all__ = ["Context", "Turn"]
+__all__ = ["Context", "Turn", "Unlabelled"]
+
+
+class Unlabelled(Exception):
+    """No batch of the step holds a task's loss, on any process: no error, but it ends a step that has nothing to do."""
 
 
 class Turn:
@@ -24,18 +28,27 @@ class Turn:
         balancer: how the tasks combine.
         source: the losses.
         step: index of the step, counted from 0.
-        scale: of a gradient scaler. ``.grad`` comes out multiplied by it; the balancer does not see it.
+        scale: ``.grad`` comes out multiplied by it; the balancer does not see it.
         further: losses on further batches, for balancers that look at some.
+        scaled: whether the scale is a gradient scaler's, which looks by itself for what is not finite.
     """
 
     def __init__(
-        self, balancer: Balancer, source: Source, step: int, scale: Tensor | None = None, further: Sequence[FurtherSource] = ()
+        self,
+        balancer: Balancer,
+        source: Source,
+        step: int,
+        scale: Tensor | None = None,
+        further: Sequence[FurtherSource] = (),
+        *,
+        scaled: bool = True,
     ) -> None:
         self.balancer = balancer
         self.source = source
         self.step = step
         self.scale = scale
         self.further = tuple(further)
+        self.scaled = scaled and scale is not None
 
 
 class Context:
@@ -51,27 +64,52 @@ class Context:
         processes: those that train together.
         parameters: everything that is trained; found from the graphs if empty.
         check_finite: raise on losses and gradients that are not finite.
+        model: whose names the parameters have, where it is known.
     """
 
     def __init__(
-        self, tasks: Tasks, shared: SharedParameters, processes: Processes, parameters: Sequence[Tensor], check_finite: bool
+        self,
+        tasks: Tasks,
+        shared: SharedParameters,
+        processes: Processes,
+        parameters: Sequence[Tensor],
+        check_finite: bool,
+        model: nn.Module | None = None,
     ) -> None:
         self.tasks = tasks
         self.shared = shared
         self.processes = processes
+        self.wrappers = Wrappers(processes)
         self.parameters = list(parameters)
         self.check_finite = check_finite
+        self.model = model
+        self._nameless: list[Tensor] = []
         self.found: list[Tensor] = []
         self.here: list[int] = []
+
+    def begin(self, what: str) -> None:
+        """Says which step begins; in all processes that train together it is the same one."""
+        self.processes.step = what
+        self.wrappers.begin()
 
     # -- tasks
 
     def named(self, losses: Mapping[str, Loss]) -> dict[int, Loss]:
-        """Losses by the position of their task."""
-        if not self.tasks.known:
-            self.tasks.fix(self.processes.union(list(losses)))
+        """Losses by the position of their task; there may be none."""
+        self.wrappers.look(losses)
+        if not self.tasks.known and (names := self.processes.union(list(losses))):
+            self.tasks.fix(names)
         self.here = self.tasks.positions(losses)
         return dict(zip(self.here, losses.values(), strict=True))
+
+    def first(self, source: Source) -> dict[int, Loss]:
+        """The losses of a step's first micro-batch by position; where it has none, a later one says what the tasks are."""
+        losses = source.losses(0)
+        if not losses and not self.tasks.known and source.micro_batches > 1:
+            with source.rehearsal():
+                later = (source.rehearse(micro_batch) for micro_batch in range(1, source.micro_batches))
+                self.named(next(filter(None, later), {}))
+        return self.named(losses)
 
     def names(self, positions: Sequence[int]) -> tuple[str, ...]:
         """Names of the tasks at these positions."""
@@ -80,7 +118,12 @@ class Context:
 
     def scalar(self, position: int, loss: Loss, *, differentiable: bool = True) -> Tensor:
         """A task's loss as a tensor without dimensions, evaluated if need be."""
-        return scalar(self.tasks.names[position], loss, differentiable=differentiable)
+        name = self.tasks.names[position]
+        value = scalar(name, loss, differentiable=differentiable)
+        if differentiable and self.wrappers.active:
+            self.wrappers.look({name: value})
+            self.wrappers.sleep()
+        return value
 
     def rehearsed(self, source: Source) -> SeenLosses:
         """The losses of all micro-batches, without a trace and without their graphs; over all processes.
@@ -97,10 +140,22 @@ class Context:
         torch.clear_autocast_cache()  # a caller's autocast would keep casts from here for the step, or for after it
         return self.gather(seen)
 
-    def gather(self, seen: SeenLosses) -> SeenLosses:
-        """Adds what the other processes saw."""
-        seen.gather(self.processes, len(self.tasks), self.device())
+    def gather(self, seen: SeenLosses, what: str = "losses") -> SeenLosses:
+        """Adds what the other processes saw; ``what`` says at which point of the step that is.
+
+        Raises:
+            Unlabelled: nobody saw anything.
+        """
+        seen.gather(self.processes, self.tasks.names, self.device(), what)
+        if not seen.counts:
+            raise Unlabelled
         return seen
+
+    def forget_tasks(self) -> None:
+        """Makes the tasks unknown again, and with them what they were seen to reach."""
+        self.tasks.forget()
+        self.shared.forget()
+        self.found, self.here = [], []
 
     def observation(
         self,
@@ -109,11 +164,25 @@ class Context:
         losses: Tensor | None,
         gramian: Tensor | None = None,
         gradients: Tensor | None = None,
+        layout: Layout | None = None,
     ) -> Observation:
         """What every balancer may look at, of the tasks present."""
-        return Observation(self.tasks.names, tuple(present), losses, gramian, gradients, turn.step, self.processes)
+        return Observation(self.tasks.names, tuple(present), losses, gramian, gradients, turn.step, self.processes, layout)
 
     # -- parameters
+
+    def layout(self, parameters: Sequence[Tensor], sizes: Sequence[int]) -> Layout:
+        """What the columns of rows belong to, for balancers that keep rows while layers are frozen and unfrozen.
+
+        Parameters have their names in the model. Those without are counted, the declared ones first.
+        """
+        named = () if self.model is None else self.model.named_parameters()
+        names = {id(parameter): name.replace("_orig_mod.", "") for name, parameter in named}
+        met = {id(parameter) for parameter in self._nameless} | names.keys()
+        fresh = [*self.shared.declared, *parameters]
+        self._nameless += [p for p in dict.fromkeys(fresh) if id(p) not in met]
+        names |= {id(p): f"{place}: {list(p.shape)}" for place, p in enumerate(self._nameless)}
+        return tuple((names[id(parameter)], size) for parameter, size in zip(parameters, sizes, strict=True))
 
     def device(self) -> torch.device:
         """The device of the first parameter known."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from equipoise.errors import InputError
+from equipoise.states import Kind, Listed, Number, Switch, Text, Whole, read_state
 from equipoise.teleport.deltas import Delta
 from equipoise.teleport.guard import Guard
 from equipoise.teleport.history import similarity
@@ -98,9 +99,11 @@ class TeleportReport:
 
     @classmethod
     def from_dict(cls, entries: dict[str, Any]) -> TeleportReport:
-        """The report that :meth:`as_dict` came from."""
-        plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()}
-        return cls(**plain)
+        """The report that :meth:`as_dict` came from. Raises InputError: these are the entries of none."""
+        of_type: dict[str, Kind] = {"int": Whole(), "str": Text(), "bool": Switch(), "float": Number(finite=False)}
+        of_type |= {f"tuple[{name}, ...]": Listed(kind) for name, kind in of_type.items()}
+        kinds = {field.name: of_type[str(field.type)] for field in fields(cls)}
+        return cls(**read_state("COST's attempts", entries, kinds))
 
 
 _NOT_FINITE = "a loss or gradient is not finite"
@@ -246,7 +249,7 @@ def shared_by_name(mtl: MultiTaskOptimizer) -> dict[str, Tensor]:
     Raises:
         InputError: there are none.
     """
-    trained = {id(parameter) for group in mtl.optimizer.param_groups for parameter in group["params"]}
+    trained = {id(p) for optimizer in mtl.optimizers for group in optimizer.param_groups for p in group["params"]}
     ids = {id(parameter) for parameter in mtl.shared if parameter.requires_grad} & trained
     named = mtl.objective.model.named_parameters()
     found: dict[str, Tensor] = {name: parameter for name, parameter in named if id(parameter) in ids}

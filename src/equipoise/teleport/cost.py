@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
 from equipoise.errors import InputError
+from equipoise.states import Anything, Fields, Generator, Kind, Listed, Maybe, Number, Switch, Text, Whole, read_state
 from equipoise.teleport.attempt import TeleportAttempt, TeleportReport, attempt_cost, shared_by_name
 from equipoise.teleport.checks import check_whole
 from equipoise.teleport.deltas import DeltaLike, LowRank, as_delta
@@ -195,14 +197,15 @@ class COST:
         """Applies the history's blend that a landing left for the gradients of the next step."""
         if self._pending is None:
             return
-        everything = (parameter for group in mtl.optimizer.param_groups for parameter in group["params"])
+        everything = (p for optimizer in mtl.optimizers for group in optimizer.param_groups for p in group["params"])
         if mtl.scaler is not None and not all(map(_finite_gradient, everything)):
             return  # an overflow: no step will be taken, so it is too early
         named = dict(mtl.objective.model.named_parameters())
         # Parameters that this step's tasks do not reach take no step, and wait for one.
         waiting = tuple(name for name in self._moved if name in named and named[name].grad is None)
         stepping = [named[name] for name in self._moved if name in named and name not in waiting]
-        blend(mtl.optimizer, stepping, self._pending)
+        for optimizer in mtl.optimizers:  # each knows its own parameters
+            blend(optimizer, stepping, self._pending)
         self._moved = waiting
         if not waiting:
             self._pending = None
@@ -272,18 +275,43 @@ class COST:
         Raises:
             InputError: it is no state of a COST.
         """
-        missing = self.state_dict().keys() - state.keys()
-        if missing:
-            raise InputError(f"this is no state of a COST: it lacks {', '.join(sorted(missing))}")
+        state = self.read_state(state)
         self._counters.load_state_dict(state["schedule"])
         self._held.load_state_dict(state["probes"])
         self._sizes.load_state_dict(state["sizes"])
         self._generator.set_state(state["generator"])
         self._pending = state["pending"]
-        self._moved = tuple(state["moved"])
+        self._moved = state["moved"]
         self._last_check = state["last_check"]
         self._warned = state["warned"]
-        self.attempts = [TeleportReport.from_dict(entries) for entries in state["attempts"]]
+        self.attempts = list(state["attempts"])
+
+    def read_state(self, state: dict[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
+        """A state as it is loaded; changes nothing.
+
+        Args:
+            state: from :meth:`state_dict`.
+            sizes: how many tasks there are, as ``"K"``, where that is known.
+
+        Raises:
+            InputError: it is no state of a COST, of one for another number of tasks, or damaged.
+        """
+        missing = self.state_dict().keys() - state.keys() if isinstance(state, Mapping) else {"everything"}
+        if missing:
+            raise InputError(f"this is no state of a COST: it lacks {', '.join(sorted(missing))}")
+        kinds: dict[str, Kind] = {
+            "schedule": Fields(self._counters.kinds),
+            "probes": Fields(self._held.kinds),
+            "sizes": Fields(self._sizes.kinds),
+            "generator": Generator(),
+            "pending": Maybe(Number()),
+            "moved": Listed(Text()),
+            "last_check": Whole(least=-(2**62)),
+            "warned": Switch(),
+            "attempts": Listed(Anything()),
+        }
+        read = read_state("COST", state, kinds, sizes)
+        return {**read, "attempts": tuple(TeleportReport.from_dict(entries) for entries in read["attempts"])}
 
     def __repr__(self) -> str:
         trigger = self.trigger.name if self.trigger else "by the number of tasks"
@@ -303,7 +331,8 @@ class COST:
 
     def _settle_history(self, mtl: MultiTaskOptimizer, names: tuple[str, ...], sigma: float) -> None:
         named = dict(mtl.objective.model.named_parameters())
-        share = self.history.settle(mtl.optimizer, [named[name] for name in names], sigma)
+        shares = [self.history.settle(optimizer, [named[name] for name in names], sigma) for optimizer in mtl.optimizers]
+        share = shares[0]  # a policy decides by σ alone, so all are equal
         if share is not None:
             # The blend needs the gradient at the new point, which the next step brings.
             self._pending, self._moved = share, names
