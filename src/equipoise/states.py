@@ -41,6 +41,7 @@ __all__ = [
     "read_model",
     "read_optimizer",
     "read_state",
+    "tasks_known",
 ]
 
 Sizes = dict[str, int]
@@ -170,7 +171,7 @@ class Of(Kind):
         fits = value.dim() == len(self.shape)
         for size, expected in zip(value.shape, self.shape, strict=False):
             known = found.setdefault(expected, size) if isinstance(expected, str) else expected
-            fits = fits and size == known
+            fits = fits and size == known and (size > 0 or expected == "P")
         if not fits:
             letters = [f"{name} = {sizes[name]}" for name in dict.fromkeys(self.shape) if name in sizes]
             shape = f"[{', '.join(map(str, self.shape))}]" + (f" with {', '.join(letters)}" if letters else "")
@@ -296,9 +297,18 @@ def like(present: Any) -> Kind:
         return Switch()
     if isinstance(present, int):
         return Whole(least=-(2**63))
+    if isinstance(present, float):
+        return Number(finite=False)
     if isinstance(present, str):
         return Text()
     return Anything()
+
+
+def tasks_known(kind: Kind, present: Any, sizes: Sizes) -> None:
+    """Notes K where an object remembers something of its tasks already: it cannot go on with another number of them."""
+    own = kind.kind if isinstance(kind, Maybe) else kind
+    if isinstance(own, Of) and own.shape is not None and "K" in own.shape and isinstance(present, Tensor):
+        sizes.setdefault("K", present.shape[own.shape.index("K")])
 
 
 def read_entry(whose: str, name: str, kind: Kind, value: Any, sizes: Sizes | None = None) -> Any:
@@ -367,7 +377,7 @@ def read_model(whose: str, state: Any, present: Mapping[str, Any]) -> Mapping[st
         value = state[name]
         if not isinstance(own, Tensor) or isinstance(own, UninitializedBuffer | UninitializedParameter):
             continue  # extra state, which only the module itself can read; layers that do not know their size yet
-        fits = isinstance(value, Tensor) and value.shape == own.shape and value.device.type != "meta"
+        fits = isinstance(value, Tensor) and value.shape == own.shape and value.layout == own.layout and _there(value)
         if not fits or (value.is_floating_point(), value.is_complex()) != (own.is_floating_point(), own.is_complex()):
             raise InputError(
                 f"the state of {whose} must hold a {str(own.dtype).removeprefix('torch.')} tensor of the shape "
@@ -376,8 +386,8 @@ def read_model(whose: str, state: Any, present: Mapping[str, Any]) -> Mapping[st
     return state
 
 
-def read_optimizer(whose: str, state: Any, optimizer: torch.optim.Optimizer) -> Mapping[str, Any]:
-    """A torch optimizer's state held against the optimizer.
+def read_optimizer(whose: str, state: Any, optimizer: torch.optim.Optimizer, *, finite: bool = False) -> Mapping[str, Any]:
+    """A torch optimizer's state held against the optimizer; with ``finite``, averages must be finite real numbers.
 
     Raises:
         InputError: other groups or parameters, options of another kind, or averages of other shapes than the parameters.
@@ -408,10 +418,19 @@ def read_optimizer(whose: str, state: Any, optimizer: torch.optim.Optimizer) -> 
         for name, value in entry.items():
             own = known.get(name)
             shapes = [own.shape] if isinstance(own, Tensor) else [tensor.shape, torch.Size([]), torch.Size([1])]
-            wrong = strict and isinstance(value, Tensor) and value.shape not in shapes
-            if wrong or (strict and not isinstance(value, Tensor | numbers.Real | None)) or not isinstance(name, str):
+            wrong = not isinstance(name, str) or (strict and not isinstance(value, Tensor | numbers.Real | None))
+            if isinstance(value, Tensor):
+                wrong = wrong or value.layout != torch.strided or not _there(value)
+                wrong = wrong or (strict and (value.shape not in shapes or value.is_complex() > tensor.is_complex()))
+                wrong = wrong or (finite and not (value.is_floating_point() and bool(torch.isfinite(value).all())))
+            if wrong:
                 raise InputError(f'the state of {whose} holds {_short(value)} as "{name}" of a parameter {list(tensor.shape)}')
     return state
+
+
+def _there(value: Tensor) -> bool:
+    """Whether a tensor has values, which it has not on the device "meta"."""
+    return value.device.type != "meta"
 
 
 def _key(number: Any) -> Any:
@@ -420,13 +439,20 @@ def _key(number: Any) -> Any:
 
 def _alike(given: Any, own: Any) -> bool:
     """Whether an option may stand for another: numbers for numbers, nothing for anything and the other way round."""
-    if given is None or own is None or type(given) is type(own):
+    if given is None and isinstance(own, numbers.Real) and not isinstance(own, bool):
+        return False
+    if own is None:
+        return given is None or isinstance(given, bool | float)
+    if isinstance(given, float) and math.isnan(given):
+        return False
+    if given is None or type(given) is type(own):
         pairs = isinstance(own, list | tuple) and given is not None
         return not pairs or (len(given) == len(own) and all(map(_alike, given, own)))
     if isinstance(given, list | tuple) and isinstance(own, list | tuple):
         return len(given) == len(own) and all(map(_alike, given, own))
     real = (numbers.Real, np.number, Tensor)
-    return isinstance(given, real) and isinstance(own, real) and isinstance(given, bool) == isinstance(own, bool)
+    one = not isinstance(given, Tensor) or given.numel() == 1
+    return one and isinstance(given, real) and isinstance(own, real) and isinstance(given, bool) == isinstance(own, bool)
 
 
 def _short(value: Any) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor
 from equipoise.distributed import Processes
 from equipoise.errors import InputError, NonFiniteError
 from equipoise.solvers import read_array
-from equipoise.states import Anything, Kind, like, read_state
+from equipoise.states import Anything, Kind, like, read_state, tasks_known
 
 __all__ = [
     "Balancer",
@@ -217,6 +217,9 @@ class Balancer(ABC):
             return state  # of a form of its own, which this class does not know
         declared = self.stateful if isinstance(self.stateful, Mapping) else dict.fromkeys(self.stateful, Anything())
         kinds = {name: like(getattr(self, name)) if kind == Anything() else kind for name, kind in declared.items()}
+        sizes = {} if sizes is None else sizes
+        for name, kind in kinds.items():
+            tasks_known(kind, getattr(self, name), sizes)
         return read_state(type(self).__name__, state, kinds, sizes)
 
     def __repr__(self) -> str:

@@ -223,6 +223,8 @@ class BilevelSolver(ABC):
         """What :meth:`own_state` gave, as it is loaded; changes nothing. Raises InputError: it is of another kind of solver."""
         whose = type(self).__name__
         kinds = {"first_lower": Maybe(Listed(Of(dtype=None))), "steps": Whole(), "memory": Anything()}
+        if not isinstance(state, Mapping):
+            raise InputError(f"the state is not that of a {whose}")
         read = read_state(whose, {name: state[name] for name in kinds if name in state}, kinds)
         if not isinstance(read["memory"], Mapping) or read["memory"].keys() != self._memory().keys():
             raise InputError(f"the state is not that of a {whose}")

@@ -28,7 +28,7 @@ from equipoise.balance.registry import register
 from equipoise.errors import InputError, NonFiniteError
 from equipoise.modules import find_module
 from equipoise.objective import Objective
-from equipoise.states import Anything, Kind, Maybe, Named, Of, read_state
+from equipoise.states import Anything, Kind, Maybe, Named, Of, read_state, tasks_known
 
 __all__ = ["LDCMTL", "LDCReport"]
 
@@ -310,7 +310,12 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
             "first": Maybe(Of(("K",), nan=True, least=0)),
             "solution": Maybe(Named(Of(dtype=None))),
         }
+        tasks_known(kinds["first"], self._first, sizes)
         read = read_state("LDCMTL", state, kinds, sizes)
+        kept = self._solution or {}
+        for name, value in (read["solution"] or {}).items():
+            if name in kept and value.shape != kept[name].shape:
+                raise InputError(f'the state of LDCMTL is of another model, with {list(value.shape)} as "{name}"')
         router = self._router
         if router is None and read["router"] is None:
             return read

@@ -12,7 +12,19 @@ from equipoise.balance.ldc.total import Shares
 from equipoise.balance.vector_adam import vector_adam, vector_adam_state
 from equipoise.distributed import Processes
 from equipoise.errors import InputError
-from equipoise.states import Anything, Kind, Maybe, Moments, Named, Of, read_entry, read_model, read_optimizer, read_state
+from equipoise.states import (
+    Anything,
+    Kind,
+    Maybe,
+    Moments,
+    Named,
+    Of,
+    read_entry,
+    read_model,
+    read_optimizer,
+    read_state,
+    tasks_known,
+)
 
 __all__ = ["NetworkRouter", "Representation", "Router", "VectorRouter", "mlp_router", "pooled"]
 
@@ -141,6 +153,7 @@ class VectorRouter:
     def read_state(self, state: Any, sizes: dict[str, int]) -> dict[str, Any]:
         """As it is loaded."""
         kinds: dict[str, Kind] = {"outputs": Maybe(Of(("K",)), "memory"), "moments": Maybe(Moments((3, "K")), "memory")}
+        tasks_known(kinds["outputs"], self.outputs, sizes)
         return read_state("LDCMTL's router", state, kinds, sizes)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -235,10 +248,11 @@ class NetworkRouter:
         kinds: dict[str, Kind] = {"network": Maybe(network, "memory"), "optimizer": Maybe(Anything(), "memory")}
         read = read_state("LDCMTL's router", state, kinds, sizes)
         if read["network"] is not None and self.network is not None and self._optimizer is not None:
-            read_model("LDCMTL's router", read["network"], self.network.state_dict())
-            for name, value in read["network"].items():
-                read_entry("LDCMTL's router", name, Of(dtype=value.dtype), value)
-            read_optimizer("LDCMTL's router", read["optimizer"], self._optimizer)
+            own = self.network.state_dict()
+            read_model("LDCMTL's router", read["network"], own)
+            for name, value in own.items():
+                read_entry("LDCMTL's router", name, Of(dtype=value.dtype), read["network"][name])
+            read_optimizer("LDCMTL's router", read["optimizer"], self._optimizer, finite=True)
         elif read["network"] is not None and not (
             isinstance(read["optimizer"], Mapping) and {"state", "param_groups"} <= set(read["optimizer"])
         ):
