@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from equipoise.engine.graph import origin
+from equipoise.engine.graph import origin, origins
 
 __all__ = ["Cut", "Edge", "gradients_at"]
 
@@ -86,6 +86,13 @@ class Cut:
             self._consume(node)
             yield node, tasks
 
+    def shared_leaves(self) -> list[Tensor]:
+        """All leaves at and below the cut."""
+        for _ in self.below():
+            pass
+        alone = {id(leaf) for found in self.own.values() for leaf in found}
+        return [node.variable for node in self.reach if isinstance(node, _LEAF) and id(node.variable) not in alone]
+
     def above(self, node: Any) -> bool:
         """Whether one task alone reaches an operation."""
         tasks = self.reach[node]
@@ -150,62 +157,81 @@ class Cut:
             self.edges.append(edge)
         return self._places[edge]
 
+    @property
+    def size(self) -> int:
+        """Numbers in one task's gradient at the cut."""
+        return sum(node._input_metadata[place].shape.numel() for node, place in self.edges)
+
     def differentiate(
-        self, seeds: Mapping[int, Tensor | None], wanted: Sequence[Edge] = (), *, own: bool = True
+        self,
+        seeds: Mapping[int, Tensor | None],
+        wanted: Sequence[Edge] = (),
+        *,
+        own: bool = True,
+        tasks: Sequence[int] | None = None,
+        summed: bool = False,
     ) -> tuple[list[dict[int, Tensor]], dict[int, list[Tensor | None]], list[Tensor | None]]:
-        """One backward pass of all losses down to the cut; the graph stays.
+        """One backward pass of the losses down to the cut; the graph stays.
 
         Args:
             seeds: what each task's loss is multiplied with; 1 where it is ``None``.
             wanted: further edges above the cut.
             own: take the gradients of the leaves that one task alone reaches, too.
+            tasks: positions of the tasks whose losses are differentiated; all of them if left out.
+            summed: add the gradients of all tasks up, under the position -1.
 
         Returns:
             The gradient at each edge of the cut by the position of the task, those of each task's own leaves, and those at
             the edges wanted.
         """
+        chosen = list(self.losses) if tasks is None else list(tasks)
         flows: list[dict[int, Tensor]] = [{} for _ in self.edges]
+
+        def take(place: int, position: int, gradient: Tensor) -> None:
+            here, position = flows[place], -1 if summed else position
+            here[position] = here[position] + gradient if position in here else gradient
 
         def caught(entries: list[tuple[int, int, int]]) -> Any:
             def hook(gradients: tuple[Tensor | None, ...], _: Any) -> None:
                 for slot, place, position in entries:
                     gradient = gradients[slot]
                     if gradient is not None:
-                        here = flows[place]
-                        here[position] = here[position] + gradient if position in here else gradient
+                        take(place, position, gradient)
 
             return hook
 
-        starts, grads = [], []
         seeded = {position for _, position in self.seeded}
-        for position, loss in self.losses.items():
-            seed = seeds.get(position)
-            seed = torch.ones_like(loss) if seed is None else seed.to(loss)
-            if position not in seeded:
-                starts.append(origin(loss))
-                grads.append(seed)
+        full = {p: torch.ones_like(self.losses[p]) if seeds.get(p) is None else seeds[p] for p in chosen}
         for place, position in self.seeded:
-            loss = self.losses[position]
-            seed = seeds.get(position)
-            flows[place][position] = torch.ones_like(loss) if seed is None else seed.to(loss)
-        leaves = [leaf for found in self.own.values() for leaf in found] if own else []
-        fed = sorted({place for entries in self.feeds.values() for _, place, _ in entries})
+            if position in full:
+                take(place, position, cast(Tensor, full[position]))
+        starting = [position for position in chosen if position not in seeded]
+        entries = {
+            node: [entry for entry in found if entry[2] in full] for node, found in self.feeds.items()
+        }
+        fed = sorted({place for found in entries.values() for _, place, _ in found})
+        leaves = [leaf for position in starting for leaf in self.own[position]] if own else []
         inputs = [*(GradientEdge(*self.edges[place]) for place in fed), *leaves, *(GradientEdge(*edge) for edge in wanted)]
         results: Sequence[Tensor | None] = [None] * len(inputs)
-        if starts and inputs:
-            handles = [node.register_hook(caught(entries)) for node, entries in self.feeds.items()]
+        if starting and inputs:
+            handles = [node.register_hook(caught(found)) for node, found in entries.items() if found]
             try:
                 results = torch.autograd.grad(
-                    cast(list[Tensor], starts), cast(list[Tensor], inputs), grads, retain_graph=True, allow_unused=True
+                    origins(self.losses[position] for position in starting),
+                    cast(list[Tensor], inputs),
+                    [full[position] for position in starting],
+                    retain_graph=True,
+                    allow_unused=True,
                 )
             finally:
                 for handle in handles:
                     handle.remove()
         start = len(fed)
-        gradients: dict[int, list[Tensor | None]] = {}
-        for position, found in self.own.items() if own else ():
-            gradients[position] = list(results[start : start + len(found)])
-            start += len(found)
+        gradients: dict[int, list[Tensor | None]] = {position: [] for position in chosen}
+        for position in starting if own else ():
+            stop = start + len(self.own[position])
+            gradients[position] = list(results[start:stop])
+            start = stop
         return flows, gradients, list(results[start:])
 
 

@@ -12,9 +12,11 @@ from equipoise.balance.double_sampling import further_batches
 from equipoise.distributed import Processes
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
+from equipoise.proxy import Proxy
 from equipoise.step.by_features import ByFeatures
 from equipoise.step.by_gradients import ByGradients
 from equipoise.step.by_losses import ByLosses
+from equipoise.step.by_proxy import ByProxy
 from equipoise.step.context import Context, Turn
 from equipoise.step.report import StepReport
 from equipoise.step.source import FurtherSource, Source
@@ -29,6 +31,7 @@ class Balancing:
     Args:
         features: take the Gramian at this module's output instead.
         batched: differentiate so many tasks at once with ``vmap``, 0 for all; one after the other if ``None``.
+        proxy: estimate the Gramian in place of one backward pass per task.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Balancing:
         *,
         features: nn.Module | None = None,
         batched: int | None = None,
+        proxy: Proxy | None = None,
         processes: Processes | None = None,
         parameters: Sequence[Tensor] = (),
         check_finite: bool = True,
@@ -47,6 +51,7 @@ class Balancing:
         self._by_losses = ByLosses(self.context)
         self._by_gradients = ByGradients(self.context, batched)
         self._by_features = None if features is None else ByFeatures(self.context, features)
+        self._by_proxy = None if proxy is None else ByProxy(self.context, proxy)
         self._turn: Turn | None = None
         self._before: dict[str, Any] | None = None
         self._observation: Observation | None = None
@@ -67,7 +72,7 @@ class Balancing:
             )
         self._turn = turn = Turn(balancer, source, step, scale, further)
         self._before = balancer.state_dict() if balancer.stateful and not balancer.decides_purely else None
-        by_gradients = self._by_features or self._by_gradients
+        by_gradients = self._by_proxy or self._by_features or self._by_gradients
         way = self._by_losses if balancer.needs == "losses" else by_gradients
         try:
             report, self._observation = way.run(turn)

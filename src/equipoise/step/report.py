@@ -24,6 +24,8 @@ class StepReport:
         step: index of the step, counted from 0.
         skipped: whether the loss scaler met an overflow, so that no step was taken.
         teleport: what the teleport did after the step, if it did anything.
+        proxy: where a proxy Gramian was taken; ``None`` for an exact one.
+        audit: what an exact Gramian of the same batch said of the proxy, if this step formed one.
     """
 
     tasks: tuple[str, ...]
@@ -33,6 +35,8 @@ class StepReport:
     step: int = 0
     skipped: bool = False
     teleport: Any = None
+    proxy: str | None = None
+    audit: Any = None
 
     @cached_property
     def norms(self) -> Tensor | None:
