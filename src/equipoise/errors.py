@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from types import ModuleType
 
@@ -23,6 +25,7 @@ __all__ = [
     "near_misses",
     "refuse_unknown_options",
     "require",
+    "warn_once",
 ]
 
 
@@ -140,3 +143,32 @@ def require(module: str, extra: str, distribution: str = "equipoise") -> ModuleT
             f'"{package}" is needed for this and cannot be imported ({error}); '
             f'install it with: pip install "{distribution}[{extra}]"'
         ) from error
+
+
+def warn_once(owner: object, about: str, message: str) -> None:
+    """Warns the user's line that called into the library, once per object and subject.
+
+    Args:
+        owner: keeps what was said, in its attribute ``_said``.
+        about: the subject.
+        message: one line: what was met, and what to do.
+
+    Example:
+        >>> import warnings
+        >>> class Owner: ...
+        >>> owner = Owner()
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     for _ in range(3):
+        ...         warn_once(owner, "zeros", "all gradients vanish")
+        >>> len(caught)
+        1
+    """
+    said: frozenset[str] = getattr(owner, "_said", frozenset())
+    if about in said:
+        return
+    owner._said = said | {about}  # type: ignore[attr-defined]
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("equipoise."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
@@ -130,6 +131,20 @@ class Objective:
     def pending(self, batch: Any) -> dict[str, Loss]:
         """The losses as the loss function gives them, callables not yet evaluated."""
         return self._named(self.losses(self.model, batch))
+
+    def values(self, batch: Any, *, random_state: RandomState | None = None) -> dict[str, Tensor]:
+        """The losses' values at the model's own parameters, detached; buffers stay as they are.
+
+        Gradients are on meanwhile, for losses may themselves differentiate (forces, gradient penalties); no graph is kept, and
+        of callables there is one at a time.
+
+        Args:
+            batch: whatever the loss function takes.
+            random_state: run from this random state, and leave the present one untouched.
+        """
+        with torch.enable_grad():
+            pending = self.pending_at({}, batch, random_state=random_state)
+            return {name: scalar(name, loss, differentiable=False).detach() for name, loss in pending.items()}
 
     def pending_at(
         self, parameters: Mapping[str, Tensor], batch: Any, *, random_state: RandomState | None = None

@@ -21,9 +21,7 @@ from equipoise.modules import RunningStatistics, find_module
 from equipoise.objective import Objective
 from equipoise.step.balancing import Balancing
 from equipoise.step.report import StepReport
-from equipoise.step.seen import SeenLosses
 from equipoise.step.source import Batches, FurtherBatch
-from equipoise.tasks import scalar
 
 __all__ = ["MultiTaskOptimizer", "Teleport"]
 
@@ -345,14 +343,7 @@ class MultiTaskOptimizer:
 
     def _watch(self, source: Batches, report: StepReport) -> None:
         """Shows the balancer the same batches' losses after the step."""
-        seen = SeenLosses()
-        with torch.no_grad():
-            for micro_batch in range(source.micro_batches):
-                losses = source.rehearse(micro_batch)
-                for position, name in zip(self.objective.tasks.positions(losses), losses, strict=True):
-                    seen.add(position, scalar(name, losses[name], differentiable=False))
-        torch.clear_autocast_cache()  # casts made without a graph must not be met again with one
-        seen.gather(self.processes, len(self.objective.tasks), report.losses.device)
+        seen = self._balancing.context.rehearsed(source)
         self.balancer.observe(report.losses, seen.means(), seen.present)
 
     def __repr__(self) -> str:

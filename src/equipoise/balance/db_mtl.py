@@ -76,8 +76,7 @@ class DBMTL(RowsBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Direction ``[P]`` of the tasks present."""
-        gradients = observation.gradients
-        assert gradients is not None
+        gradients = observation.needed("gradients")
         self._check_rows(self.averages, observation)
         take = (1 - self._beta()) * self._slopes(observation, gradients)
         self._held = (gradients, take)
@@ -87,11 +86,24 @@ class DBMTL(RowsBalancer):
         for position, gradient, share in zip(observation.present, gradients, take.to(gradients).unbind(), strict=True):
             past = None if self.averages is None else self.averages[position]
             average = mixed_row(past, self._beta(), gradient, share, spare)
-            # In float64, for the squares of large and small gradients leave float32's range.
-            norm = torch.linalg.vector_norm(average, dtype=torch.float64)
+            norm = _norm(average)
             norms.append(norm)
             direction.addcmul_(average, torch.where(norm > 0, 1 / norm, 0.0).to(average))
-        return direction.mul_(torch.stack(norms).max().to(direction))
+        lengths = torch.stack(norms)
+        longest, range_ = lengths.max(), torch.finfo(direction.dtype).max
+        if bool((longest < range_) & (1 / torch.where(lengths > 0, lengths, 1.0) < range_).all()):
+            return direction.mul_(longest.to(direction))
+        # The inverse of a norm, or the norm itself, is beyond the gradients' own precision: once more, more carefully.
+        wide = torch.zeros_like(direction, dtype=torch.float64)
+        for position, gradient, share, norm in zip(
+            observation.present, gradients, take.to(gradients).unbind(), norms, strict=True
+        ):
+            past = None if self.averages is None else self.averages[position]
+            average = mixed_row(past, self._beta(), gradient, share, spare)
+            largest = average.abs().max().double()
+            if norm > 0:
+                wide += average.double() / largest / (norm / largest)
+        return (wide * longest).to(direction)
 
     def update(self, observation: Observation) -> None:
         """Moves the averages of the tasks present."""
@@ -112,8 +124,7 @@ class DBMTL(RowsBalancer):
         """What turns gradients of losses into gradients of their logarithms, ``[k]``."""
         if not self.log_losses:
             return torch.ones(len(gradients), dtype=torch.float64, device=gradients.device)
-        assert observation.losses is not None
-        shifted = observation.losses.to(gradients.device, torch.float64) + self.epsilon
+        shifted = observation.needed("losses").to(gradients.device, torch.float64) + self.epsilon
         bad = [position for position, loss in zip(observation.present, shifted.tolist(), strict=True) if loss <= 0]
         if bad:
             names = tuple(observation.tasks[position] for position in bad)
@@ -128,3 +139,12 @@ class DBMTL(RowsBalancer):
 
     def __repr__(self) -> str:
         return f"DBMTL(beta={self.beta}, beta_sigma={self.beta_sigma}, log_losses={self.log_losses})"
+
+
+def _norm(row: Tensor) -> Tensor:
+    """In float64, for the squares of large and small gradients leave float32's range; those of float64's own are scaled."""
+    norm: Tensor = torch.linalg.vector_norm(row, dtype=torch.float64)
+    if row.dtype == torch.float64 and not 1e-140 < norm < 1e140:
+        largest = row.abs().max()
+        norm = torch.where(largest > 0, largest * torch.linalg.vector_norm(row / torch.where(largest > 0, largest, 1.0)), norm)
+    return norm

@@ -76,8 +76,7 @@ class ExcessMTL(RowsBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Direction ``[P]`` of the tasks present."""
-        gradients = observation.gradients
-        assert gradients is not None
+        gradients = observation.needed("gradients")
         self._check_rows(self.squares, observation)
         risks = self._risks(observation, gradients)
         logs = torch.zeros_like(risks)
@@ -121,7 +120,8 @@ class ExcessMTL(RowsBalancer):
                 root.add_(self.squares[position])
             root.add_(self.epsilon).sqrt_()
             risks.append(square.div_(root).sum(dtype=torch.float64))
-        return torch.stack(risks)
+        # Squares beyond the number range say nothing; the task then keeps its weight.
+        return torch.stack(risks).nan_to_num(nan=0.0, posinf=0.0)
 
     def __repr__(self) -> str:
         return f"ExcessMTL(lr={self.lr})"

@@ -105,10 +105,9 @@ class MoCo(RowsBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Direction ``[P]`` of the tasks present."""
-        gradients = observation.gradients
-        assert gradients is not None
+        gradients = observation.needed("gradients")
         self._check_rows(self.tracked, observation)
-        lambdas = torch.full((len(gradients),), 1 / len(observation.tasks), dtype=torch.float64)
+        lambdas = torch.full((len(gradients),), 1 / len(observation.tasks), dtype=torch.float64, device="cpu")
         if self.lambdas is not None:
             lambdas = observation.of_present(self.lambdas)
         take = self._beta() * self._lengths(observation, gradients)
@@ -137,13 +136,13 @@ class MoCo(RowsBalancer):
         self._held = None
         if self.tracked is None or self.lambdas is None:
             self.tracked = gradients.new_zeros(len(observation.tasks), gradients.shape[1])
-            self.lambdas = torch.full((len(observation.tasks),), 1 / len(observation.tasks), dtype=torch.float64)
+            self.lambdas = torch.full((len(observation.tasks),), 1 / len(observation.tasks), dtype=torch.float64, device="cpu")
         move_rows(self.tracked, observation.present, 1 - self._beta(), gradients, take)
         if self.max_norm is not None:
             for position, factor in zip(observation.present, shrink.tolist(), strict=True):
                 if factor < 1:
                     self.tracked[position].mul_(factor)
-        self.lambdas = self.lambdas.index_copy(0, torch.tensor(observation.present), moved)
+        self.lambdas = self.lambdas.index_copy(0, torch.tensor(observation.present, device="cpu"), moved)
         self.steps += 1
 
     def _beta(self) -> float:
@@ -152,16 +151,15 @@ class MoCo(RowsBalancer):
     def _lengths(self, observation: Observation, gradients: Tensor) -> Tensor:
         """What gradients are multiplied with first, ``[k]``."""
         if not self.normalize:
-            return torch.ones(len(gradients), dtype=torch.float64)
-        assert observation.losses is not None
+            return torch.ones(len(gradients), dtype=torch.float64, device="cpu")
         norms = torch.linalg.vector_norm(gradients, dim=1, dtype=torch.float64).cpu()
-        losses = observation.losses.detach().to("cpu", torch.float64)
+        losses = observation.needed("losses").detach().to("cpu", torch.float64)
         return torch.where(norms > 0, losses / torch.where(norms > 0, norms, 1.0), 0.0)
 
     def _shrink(self, observation: Observation, gradients: Tensor, take: Tensor) -> Tensor:
         """What brings the tracked gradients back into the ball, ``[k]``."""
         if self.max_norm is None:
-            return torch.ones(len(gradients), dtype=torch.float64)
+            return torch.ones(len(gradients), dtype=torch.float64, device="cpu")
         spare = torch.empty_like(gradients[0])
         norms = []
         for position, gradient, share in zip(observation.present, gradients, take.to(gradients).unbind(), strict=True):

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from equipoise.balance.base import GradientBalancer, GramianBalancer, Observation
+from equipoise.balance.base import GradientBalancer, GramianBalancer, Observation, as_numbers, finite_direction
 from equipoise.errors import InputError, near_misses
 
 __all__ = ["PerTask", "PreferenceBalancer", "RowsBalancer", "add_losses", "mixed_row", "move_rows"]
@@ -97,10 +97,9 @@ class PreferenceBalancer(GramianBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Weights ``[k]`` of the tasks present, with their preferences."""
-        assert observation.gramian is not None
         self._present = (observation.tasks, observation.present)
         try:
-            return self.weights(observation.gramian)
+            return self.weights(observation.needed("gramian"))
         finally:
             self._present = None
 
@@ -108,7 +107,7 @@ class PreferenceBalancer(GramianBalancer):
         """Weights from one Gramian; of all tasks, unless a step says which are present."""
         return self.combine(gramian, self._preference(len(gramian)))
 
-    def weights(self, gramian: Tensor) -> Tensor:
+    def weights(self, gramian: Tensor | ArrayLike) -> Tensor:
         """See :meth:`~equipoise.balance.GramianBalancer.weights`; here the Gramian is that of all tasks."""
         return super().weights(gramian)
 
@@ -154,8 +153,7 @@ def add_losses(sums: Tensor | None, counts: Tensor | None, observation: Observat
     Returns:
         New sums and counts, in float64 on the losses' device; the arguments are left alone.
     """
-    assert observation.losses is not None
-    losses = observation.losses.double()
+    losses = observation.needed("losses").double()
     if sums is None or counts is None:
         sums = losses.new_zeros(len(observation.tasks))
         counts = torch.zeros_like(sums)
@@ -170,22 +168,23 @@ class RowsBalancer(GradientBalancer):
     decides_purely = True
     _held: tuple[Tensor, ...] | None
 
-    def direction(self, gradients: Tensor) -> Tensor:
+    def direction(self, gradients: Tensor | ArrayLike) -> Tensor:
         """Direction ``[P]`` from gradients ``[K, P]`` of all tasks; their losses count as 1 where they matter."""
+        gradients = as_numbers(gradients, "task gradients", 2)
         direction = self.decide(Observation.of_all(gradients.new_ones(len(gradients)), gradients))
         self._held = None
-        return direction
+        return finite_direction(direction)
 
     def _check_rows(self, memory: Tensor | None, observation: Observation) -> None:
         """Refuses to go on with a memory ``[K, P]`` of other tasks or of other shared parameters."""
-        assert observation.gradients is not None
         if memory is None:
             return
         observation.check_memory(self, memory[:, 0])
-        if memory.shape[1] != observation.gradients.shape[1]:
+        length = observation.needed("gradients").shape[1]
+        if memory.shape[1] != length:
             raise InputError(
                 f"this {type(self).__name__} has learned from gradients of {memory.shape[1]} shared parameters and now meets "
-                f"{observation.gradients.shape[1]}; make a new one for another model"
+                f"{length}; make a new one for another model"
             )
 
 

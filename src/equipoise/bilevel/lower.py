@@ -126,8 +126,9 @@ def descend(
         torch.clear_autocast_cache()  # a caller's autocast keeps casts of what has just moved
     check_lower(values, step)
     if careful:
-        with torch.no_grad():
-            if not bool(problem.lower_at(point, batches[-1]) <= values[0]):
+        # Gradients are on: the function may itself differentiate.
+        if not bool(problem.lower_at(point, batches[-1]).detach() <= values[0]):
+            with torch.no_grad():
                 torch._foreach_copy_(lower, kept)
         torch.clear_autocast_cache()
     return Point(upper, [tensor.detach() for tensor in lower], start.buffers)

@@ -11,6 +11,7 @@ from torch import Tensor
 from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.mixins import Accompanied, Companion
 from equipoise.engine.graph import leaves_of_all, origins
+from equipoise.engine.shared import counted
 from equipoise.modes import without_autocast
 from equipoise.step.checking import check_gradients, check_losses
 from equipoise.step.context import Context, Turn
@@ -58,6 +59,8 @@ class ByLosses:
             again = again or source.rehearsal()
             seen, weights = self._in_one_go(turn, first, again)
             looked_at = False
+        reached, context.found = context.found, counted(context.found, context.found, context.shared.declared)
+        context.shared.inputs = len(reached) - len(context.found)
         check_alike(context, context.everything())
         context.processes.sum_gradients(context.everything())
         present, means = seen.present, seen.means()
@@ -70,19 +73,14 @@ class ByLosses:
 
     def _rehearse(self, turn: Turn, random_state: AbstractContextManager[None]) -> SeenLosses:
         """All losses of the step, without graphs."""
-        seen = SeenLosses()
-        with random_state, torch.no_grad():
-            for micro_batch in range(turn.source.micro_batches):
-                for position, loss in self.context.named(turn.source.rehearse(micro_batch)).items():
-                    seen.add(position, self.context.scalar(position, loss, differentiable=False))
-        torch.clear_autocast_cache()  # casts made without a graph must not be met again with one
-        return self.context.gather(seen)
+        with random_state:
+            return self.context.rehearsed(turn.source)
 
     def _in_one_go(self, turn: Turn, first: dict[int, Loss], again: AbstractContextManager[None]) -> tuple[SeenLosses, Tensor]:
         """Weights that do not depend on the losses are known before the first backward pass."""
         context = self.context
         if turn.source.micro_batches == 1:
-            expected = context.gather(SeenLosses({position: torch.zeros(()) for position in first}))
+            expected = context.gather(SeenLosses({position: torch.zeros((), device="cpu") for position in first}))
             counts, present = expected.counts, expected.present
         else:
             present = tuple(range(len(context.tasks)))

@@ -82,6 +82,21 @@ class Context:
         """A task's loss as a tensor without dimensions, evaluated if need be."""
         return scalar(self.tasks.names[position], loss, differentiable=differentiable)
 
+    def rehearsed(self, source: Source) -> SeenLosses:
+        """The losses of all micro-batches, without a trace and without their graphs; over all processes.
+
+        Gradients are on meanwhile, for losses may themselves differentiate: forces, gradient penalties.
+        """
+        seen = SeenLosses()
+        with torch.enable_grad():
+            for micro_batch in range(source.micro_batches):
+                losses = self.named(source.rehearse(micro_batch))
+                for position in losses:
+                    seen.add(position, self.scalar(position, losses[position], differentiable=False))
+                losses = {}  # lets go of the graphs before the next one is made
+        torch.clear_autocast_cache()  # a caller's autocast would keep casts from here for the step, or for after it
+        return self.gather(seen)
+
     def gather(self, seen: SeenLosses) -> SeenLosses:
         """Adds what the other processes saw."""
         seen.gather(self.processes, len(self.tasks), self.device())
@@ -102,7 +117,7 @@ class Context:
 
     def device(self) -> torch.device:
         """The device of the first parameter known."""
-        known = self.parameters or self.shared.parameters or self.found
+        known = self.parameters or self.shared.parameters or self.found or self._alone()
         return known[0].device if known else torch.device("cpu")
 
     def everything(self) -> list[Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from equipoise.engine.graph import is_compiled
 from equipoise.engine.shared import Reach
-from equipoise.errors import InputError
+from equipoise.errors import InputError, warn_once
 from equipoise.modes import not_compiled
 from equipoise.step.context import Context
 from equipoise.step.source import Source
@@ -70,6 +70,13 @@ def check_alike(context: Context, parameters: Sequence[Tensor]) -> None:
     """
     if context.parameters or context.processes.count == 1:
         return
+    if context.shared.inputs:
+        warn_once(
+            context,
+            "inputs",
+            "leaf tensors that are no nn.Parameter are taken for inputs, whose gradients stay those of their own process; "
+            "make them nn.Parameter, or name them in shared=, if they are trained",
+        )
     here = sorted(context.here)
     if not context.processes.alike(repr((here, [list(parameter.shape) for parameter in parameters]))):
         raise InputError(

@@ -55,8 +55,9 @@ class Problem:
         build: ``build(seed) -> (model, losses)`` with ``losses(model, batch) -> {task: scalar tensor}``, or
             ``(model, losses, optimizer)``.
         data: ``data(seed) -> Splits(train, validation, test)``.
-        evaluate: ``evaluate(model, loader) -> {metric: value}``, called in evaluation mode and without gradients. For a
-            single-task baseline only the metrics of its task are read.
+        evaluate: ``evaluate(model, loader) -> {metric: value}``, called in evaluation mode and without gradients (with
+            them where it fails otherwise, for metrics such as errors of forces). For a single-task baseline only the metrics
+            of its task are read.
         epochs: how long a run trains unless the study says otherwise.
         optimizer: ``optimizer(model)`` makes the optimizer where ``build`` does not; Adam at 1e-3 by default.
         schedule: ``schedule(optimizer)`` makes a learning-rate scheduler, which steps at the end of each epoch;

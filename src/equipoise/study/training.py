@@ -234,15 +234,23 @@ def _epoch(mtl: Trainer, model: nn.Module, loader: Iterable[Any], epoch: int, ta
 
 def _evaluated(problem: Problem, model: nn.Module, loader: Iterable[Any], metrics: tuple[Metric, ...]) -> dict[str, float]:
     model.eval()
-    with torch.no_grad():
-        values = problem.evaluate(model, loader)
+    try:
+        with torch.no_grad():
+            values = problem.evaluate(model, loader)
+    except RuntimeError as error:
+        if "does not require grad" not in str(error):
+            raise
+        # Metrics that themselves differentiate, such as errors of forces, need the graphs that others are spared.
+        with torch.enable_grad():
+            values = problem.evaluate(model, loader)
     for metric in metrics:
         if metric.name not in values:
             raise InputError(
                 f'evaluate of problem "{problem.name}" returned no "{metric.name}".{near_misses(metric.name, values)} '
                 f"It returned: {', '.join(values) or 'nothing'}"
             )
-    return {metric.name: float(values[metric.name]) for metric in metrics}
+    numbers = {metric.name: values[metric.name] for metric in metrics}
+    return {name: float(value.detach() if isinstance(value, torch.Tensor) else value) for name, value in numbers.items()}
 
 
 def _refuse_empty(loader: Iterable[Any] | None, split: str, problem: Problem) -> None:

@@ -273,7 +273,7 @@ class TaskWeighting:
 
     def _learn_tasks(self, batch: Any) -> None:
         """Fixes the tasks as a training batch has them, without a trace in the model."""
-        with torch.no_grad(), self.objective.random_state().replayed():
+        with torch.enable_grad(), self.objective.random_state().replayed():
             self.objective.tasks.fix(as_losses(self.objective.pending_at({}, batch)))
 
     def _prepare(self) -> BilevelSolver:
