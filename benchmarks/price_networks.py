@@ -126,14 +126,19 @@ class Problem:
         """Mean squared errors, task k's target being the last index k."""
         inputs, targets = batch
         outputs = model(*inputs)
-        return {
-            name: nn.functional.mse_loss(output, targets[..., k]) for k, (name, output) in enumerate(outputs.items())
-        }
+        return {name: nn.functional.mse_loss(output, targets[..., k]) for k, (name, output) in enumerate(outputs.items())}
 
 
 def _mlp() -> nn.Module:
     return nn.Sequential(
-        nn.Linear(128, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 128), nn.ReLU()
+        nn.Linear(128, 512),
+        nn.ReLU(),
+        nn.Linear(512, 512),
+        nn.ReLU(),
+        nn.Linear(512, 512),
+        nn.ReLU(),
+        nn.Linear(512, 128),
+        nn.ReLU(),
     )
 
 

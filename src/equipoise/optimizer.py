@@ -19,7 +19,9 @@ from equipoise.errors import InputError
 from equipoise.method import MethodSpec, resolved
 from equipoise.modules import RunningStatistics, find_module
 from equipoise.objective import Objective
+from equipoise.proxy import Proxy, as_proxy
 from equipoise.step.balancing import Balancing
+from equipoise.step.by_proxy import check_proxied
 from equipoise.step.report import StepReport
 from equipoise.step.source import Batches, FurtherBatch
 
@@ -68,6 +70,8 @@ class MultiTaskOptimizer:
         scaler: a ``torch.amp.GradScaler`` for half precision; scaling, skipped steps and its update are taken care of.
         batched: differentiate this many tasks at once with ``vmap`` (0 for all): faster on GPUs with small models, slower
             on CPUs. Left out, one task after the other.
+        proxy: estimate the Gramian from a few shared weights (:class:`~equipoise.Proxy`), at about the price of plain training:
+            ``"last"``, ``"auto"``, a module or its name …; left out or ``"exact"``, one backward pass per task.
         check_finite: look at losses and gradients before anything changes. On a GPU, balancers that look at losses only
             have to wait for the device then; turn it off to save that.
         process_group: under ``torch.distributed``, the processes to average over; all of them if left out. At construction
@@ -106,6 +110,7 @@ class MultiTaskOptimizer:
         *,
         scaler: torch.amp.GradScaler | None = None,
         batched: int | None = None,
+        proxy: Proxy | str | nn.Module | Iterable[Tensor] | None = None,
         check_finite: bool = True,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
@@ -134,6 +139,12 @@ class MultiTaskOptimizer:
         own = self.balancer.features_module if isinstance(self.balancer, OnFeatures) else None
         if own is not None and features is not None and own is not features:
             raise InputError(f"{self.balancer!r} takes gradients at features of its own; leave features= out")
+        self.proxy = as_proxy(proxy)
+        if self.proxy is not None:
+            if features is not None or own is not None:
+                raise InputError("features= and proxy= are two ways to the Gramian; give one of them")
+            self.proxy.attach(objective.model)
+            check_proxied(self.balancer, "proxy=")
         self.clip = clip
         self.teleport = teleport
         self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
@@ -148,6 +159,7 @@ class MultiTaskOptimizer:
             SharedParameters(shared),
             features=features if own is None else own,
             batched=batched,
+            proxy=self.proxy,
             processes=self.processes,
             parameters=self._trained(),
             check_finite=check_finite,
@@ -252,6 +264,7 @@ class MultiTaskOptimizer:
             "balancer": self.balancer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "teleport": None if self.teleport is None else self.teleport.state_dict(),
+            "proxy": None if self.proxy is None else self.proxy.state_dict(),
             "tasks": list(self.objective.tasks.names),
             "steps": self.steps,
         }
@@ -268,7 +281,7 @@ class MultiTaskOptimizer:
                 f"this is no state of a MultiTaskOptimizer: it lacks {', '.join(sorted(missing))} "
                 f"(a state of the model or of the torch optimizer alone is loaded by them)"
             )
-        for part, present in (("teleport", self.teleport), ("scaler", self.scaler)):
+        for part, present in (("teleport", self.teleport), ("scaler", self.scaler), ("proxy", self.proxy)):
             if (state[part] is None) != (present is None):
                 raise InputError(
                     f"the state was saved {'without' if state[part] is None else 'with'} a {part}; "
@@ -281,6 +294,8 @@ class MultiTaskOptimizer:
         if self.teleport is not None:
             self.teleport.load_state_dict(state["teleport"])
         self.balancer.load_state_dict(state["balancer"])
+        if self.proxy is not None:
+            self.proxy.load_state_dict(state["proxy"])
         if names and not tasks.known:
             tasks.fix(names)
         self.objective.model.load_state_dict(state["model"])

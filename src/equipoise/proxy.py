@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equipoise.engine.proxy import Features, LastLayers, ProxySource, Weights
+from equipoise.engine.proxy import Features, LastLayers, ProxySource, NamedWeights
 from equipoise.errors import InputError
 from equipoise.modules import find_module
 
@@ -126,8 +126,8 @@ class Proxy:
                 self._sources[source] = self._named(source)
             return self._sources.get(source)
         if isinstance(source, nn.Module):
-            return Weights(source.parameters())
-        return Weights(source)
+            return NamedWeights(source.parameters())
+        return NamedWeights(source)
 
     def _named(self, source: str) -> ProxySource:
         if source == "features":
@@ -140,7 +140,7 @@ class Proxy:
                 f'proxy="{source}" is neither "last", "last 2", "features", "auto" nor "exact"; a module is found by its name '
                 f"by MultiTaskOptimizer only, so give the module itself"
             )
-        return Weights(find_module(self._model, source).parameters())
+        return NamedWeights(find_module(self._model, source).parameters())
 
     # -- choice and audits
 

@@ -8,6 +8,7 @@ gradients, whatever K.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -17,13 +18,13 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from equipoise.engine.graph import origin, origins
 
-__all__ = ["Cut", "Edge", "gradients_at"]
+__all__ = ["HeadCut", "Edge", "gradients_at"]
 
 Edge = tuple[Any, int]
 """A node of the autograd graph and which of its outputs."""
 
 
-class Cut:
+class HeadCut:
     """The edges at which the graphs of several losses meet, found from the losses down.
 
     Nodes are visited latest operation first, so all that leads to a node was seen before it, and nothing below the cut is
@@ -160,7 +161,7 @@ class Cut:
     @property
     def size(self) -> int:
         """Numbers in one task's gradient at the cut."""
-        return sum(node._input_metadata[place].shape.numel() for node, place in self.edges)
+        return sum(math.prod(node._input_metadata[place].shape) for node, place in self.edges)
 
     def differentiate(
         self,
@@ -206,9 +207,7 @@ class Cut:
             if position in full:
                 take(place, position, cast(Tensor, full[position]))
         starting = [position for position in chosen if position not in seeded]
-        entries = {
-            node: [entry for entry in found if entry[2] in full] for node, found in self.feeds.items()
-        }
+        entries = {node: [entry for entry in found if entry[2] in full] for node, found in self.feeds.items()}
         fed = sorted({place for found in entries.values() for _, place, _ in found})
         leaves = [leaf for position in starting for leaf in self.own[position]] if own else []
         inputs = [*(GradientEdge(*self.edges[place]) for place in fed), *leaves, *(GradientEdge(*edge) for edge in wanted)]
@@ -235,9 +234,7 @@ class Cut:
         return flows, gradients, list(results[start:])
 
 
-def gradients_at(
-    edges: Sequence[Edge], flows: Sequence[Tensor | None], wanted: Sequence[Edge | Tensor]
-) -> list[Tensor | None]:
+def gradients_at(edges: Sequence[Edge], flows: Sequence[Tensor | None], wanted: Sequence[Edge | Tensor]) -> list[Tensor | None]:
     """Takes gradients at the edges of a cut further down, to other edges or leaves; the graph stays."""
     pairs = [(edge, flow) for edge, flow in zip(edges, flows, strict=True) if flow is not None]
     if not pairs:
@@ -255,10 +252,11 @@ def gradients_at(
     )
 
 
-_LEAF = torch._C._functions.AccumulateGrad
+_LEAF: type[Any] = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]
 # The gradient of what these nodes take is that of what they give, in another order or precision.
 _HARMLESS = frozenset(
-    f"{name}Backward0" for name in ("T", "Transpose", "Permute", "ToCopy", "View", "UnsafeView", "Numpy_T", "Alias", "Unsqueeze")
+    f"{name}Backward0"
+    for name in ("T", "Transpose", "Permute", "ToCopy", "View", "UnsafeView", "Numpy_T", "Alias", "Unsqueeze")
 )
 
 

@@ -1,7 +1,7 @@
 """Gramians of one layer's weights in closed form, from its inputs and the tasks' gradients of its outputs.
 
-For a linear map with inputs a ``[n, i]`` and output gradients δ_k ``[n, o]`` task k's gradient of the weight is δ_kᵀa. Where i is
-large, a random sketch a S ``[n, r]`` with E[S Sᵀ] = 1 gives the inner products without bias, and no numbers K·o·i exist. A
+For a linear map with inputs a ``[n, i]`` and output gradients δ_k ``[n, o]`` task k's gradient of the weight is δ_kᵀa. Where i
+is large, a random sketch a S ``[n, r]`` with E[S Sᵀ] = 1 gives the inner products without bias, and no numbers K·o·i exist. A
 convolution is a linear map of its patches, and a S is a convolution with r random filters.
 """
 
@@ -92,7 +92,7 @@ def stream_of(node: Any, weight: Tensor, parents: Mapping[Any, Sequence[Any]]) -
 
 
 def _adds(node: Any) -> bool:
-    return node.name() == "AddBackward0" and node._saved_alpha == 1
+    return node.name() == "AddBackward0" and bool(node._saved_alpha == 1)
 
 
 def _leaf_below(node: Any) -> Tensor | None:
@@ -102,7 +102,7 @@ def _leaf_below(node: Any) -> Tensor | None:
 
 
 class _Stream:
-    """Several linear maps with the same output gradient: their sketches add up, for those of different layers are independent."""
+    """Several linear maps with the same output gradient: their sketches, which are independent, add up."""
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         self._inputs = inputs
@@ -204,4 +204,5 @@ def _sketch(size: int, columns: int, dtype: torch.dtype, device: torch.device) -
     generator = torch.Generator().manual_seed(size * 8191 + columns)
     drawn = torch.randn(size, columns, generator=generator, dtype=torch.float64, device="cpu")
     orthogonal = torch.linalg.qr(drawn).Q
-    return (orthogonal * (size / columns) ** 0.5).to(device, dtype)
+    sketch: Tensor = orthogonal * (size / columns) ** 0.5
+    return sketch.to(device, dtype)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from equipoise.engine.gramian import gramian
-from equipoise.engine.heads import Cut, Edge, gradients_at
+from equipoise.engine.heads import HeadCut, Edge, gradients_at
 from equipoise.engine.layers import Layer, layer_of, stream_of
 from equipoise.errors import InputError
 
-__all__ = ["Features", "LastLayers", "Places", "ProxyRows", "Weights"]
+__all__ = ["Features", "LastLayers", "Places", "ProxyRows", "NamedWeights"]
 
 _COMPILED = "CompiledFunctionBackward"
 
@@ -45,7 +45,7 @@ class Places:
 class ProxySource(Protocol):
     """Says where a proxy looks."""
 
-    def places(self, cut: Cut, allowed: Iterable[Tensor] | None) -> Places:
+    def places(self, cut: HeadCut, allowed: Iterable[Tensor] | None) -> Places:
         """The places in the graphs of this evaluation; only weights among those allowed, if these are given.
 
         Raises:
@@ -56,7 +56,7 @@ class ProxySource(Protocol):
 class Features:
     """The activations at which the tasks' graphs meet."""
 
-    def places(self, cut: Cut, allowed: Iterable[Tensor] | None) -> Places:
+    def places(self, cut: HeadCut, allowed: Iterable[Tensor] | None) -> Places:
         """The cut."""
         return Places(cut=True)
 
@@ -74,7 +74,7 @@ class LastLayers:
         self.stream = stream
         self.pinned: list[Tensor] = []
 
-    def places(self, cut: Cut, allowed: Iterable[Tensor] | None) -> Places:
+    def places(self, cut: HeadCut, allowed: Iterable[Tensor] | None) -> Places:
         """The layers with a weight matrix that all tasks reach and that ran last; other weights where there is none.
 
         Raises:
@@ -106,8 +106,8 @@ class LastLayers:
                 return Places([stream], weights=leaves.values())
         return _in_closed_form(calls, leaves)
 
-    def _search(self, cut: Cut, allowed: Iterable[Tensor] | None) -> dict[int, tuple[Tensor, list[tuple[Any, int]]]]:
-        """Weights with the operations that take them, latest first."""
+    def _search(self, cut: HeadCut, allowed: Iterable[Tensor] | None) -> dict[int, tuple[Tensor, list[tuple[Any, int]]]]:
+        """NamedWeights with the operations that take them, latest first."""
         among = None if allowed is None else {id(leaf) for leaf in allowed}
         found: dict[int, tuple[Tensor, list[tuple[Any, int]]]] = {}
 
@@ -129,7 +129,7 @@ class LastLayers:
         return found
 
     @staticmethod
-    def _everybody(cut: Cut, node: Any, leaf: Tensor) -> bool:
+    def _everybody(cut: HeadCut, node: Any, leaf: Tensor) -> bool:
         return cut.reach[node] == cut.every or cut.everybody(leaf)
 
 
@@ -141,8 +141,8 @@ def _among(leaf: Tensor, allowed: Iterable[Tensor] | None) -> bool:
     return allowed is None or any(leaf is other for other in allowed)
 
 
-class Weights:
-    """Weights that the user names.
+class NamedWeights:
+    """NamedWeights that the user names.
 
     Args:
         given: the weights.
@@ -151,7 +151,7 @@ class Weights:
     def __init__(self, given: Iterable[Tensor]) -> None:
         self.given = list(given)
 
-    def places(self, cut: Cut, allowed: Iterable[Tensor] | None) -> Places:
+    def places(self, cut: HeadCut, allowed: Iterable[Tensor] | None) -> Places:
         """All calls of the weights.
 
         Raises:
@@ -182,7 +182,7 @@ def _refuse_compiled(node: Any) -> None:
 
 
 def _in_closed_form(calls: Mapping[int, Sequence[tuple[Any, int]]], leaves: Mapping[int, Tensor]) -> Places:
-    """Weights by their calls: in closed form where all calls of one have it."""
+    """NamedWeights by their calls: in closed form where all calls of one have it."""
     layers: list[Layer] = []
     plain: list[Tensor] = []
     for key, found in calls.items():
@@ -212,7 +212,7 @@ class ProxyRows:
 
     def add(
         self,
-        cut: Cut,
+        cut: HeadCut,
         places: Places,
         flows: Sequence[Mapping[int, Tensor]],
         caught: Sequence[Tensor | None],
@@ -264,7 +264,7 @@ class ProxyRows:
         return bool(self._rows) or self._products is not None
 
     @staticmethod
-    def above(cut: Cut, places: Places) -> list[Layer]:
+    def above(cut: HeadCut, places: Places) -> list[Layer]:
         """The layers above the cut, whose gradients come with the heads'."""
         return [layer for layer in places.layers if cut.above(layer.node)]
 

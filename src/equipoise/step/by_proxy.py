@@ -17,7 +17,7 @@ from equipoise.proxy import Proxy
 from equipoise.step.checking import check_gradients, check_losses, check_rows, looks_early
 from equipoise.step.context import Context, Turn
 from equipoise.step.finding import check_alike, find_shared
-from equipoise.step.proxying import Estimate, Evaluation
+from equipoise.step.proxying import Estimate, HeadGradients
 from equipoise.step.report import StepReport
 from equipoise.step.seen import SeenLosses
 from equipoise.tasks import Loss
@@ -50,7 +50,7 @@ class ByProxy:
             check_losses(here.means(), context.names(here.present), turn.step)
         estimate = Estimate(context, self.proxy)
         seen = SeenLosses()
-        kept: Evaluation | None = None
+        kept: HeadGradients | None = None
         again = source.micro_batches > 1 or len(eager) < len(first)
         # What is evaluated a second time, when the weights are known, draws the same random numbers then.
         with source.rehearsal() if again else nullcontext():
@@ -112,11 +112,11 @@ class ByProxy:
             {position: context.scalar(position, loss)} for position, loss in losses.items() if not isinstance(loss, Tensor)
         ]
 
-    def _evaluation(self, losses: Mapping[int, Tensor], turn: Turn) -> Evaluation:
+    def _evaluation(self, losses: Mapping[int, Tensor], turn: Turn) -> HeadGradients:
         seeds = {p: None if turn.scale is None else turn.scale.to(loss) for p, loss in losses.items()}
-        return Evaluation(losses, seeds, self.context.shared.parameters)
+        return HeadGradients(losses, seeds, self.context.shared.parameters)
 
-    def _deliver(self, evaluation: Evaluation, shares: Mapping[int, float], plain: Mapping[int, float]) -> None:
+    def _deliver(self, evaluation: HeadGradients, shares: Mapping[int, float], plain: Mapping[int, float]) -> None:
         """The weighted gradients of what is shared, and each task's own ones as they are."""
         context = self.context
         device = next(iter(evaluation.cut.losses.values())).device
@@ -135,11 +135,10 @@ def check_proxied(balancer: object, what: str) -> None:
     needs = getattr(balancer, "needs", "losses")
     if needs == "gradients":
         raise InputError(
-            f"{what} estimates inner products of task gradients; {balancer!r} needs the gradients themselves. Leave {what} out, "
-            f"or use MultiTaskOptimizer(features=…) where the method can act on features"
+            f"{what} estimates inner products of task gradients; {balancer!r} needs the gradients themselves. Leave {what} "
+            f"out, or use MultiTaskOptimizer(features=…) where the method can act on features"
         )
     if isinstance(balancer, DoubleSampling):
         raise InputError(f"{what} looks at one batch per step; {balancer!r} looks at further ones. Leave {what} out")
     if isinstance(balancer, OnFeatures) or (isinstance(balancer, PullsHeads) and balancer.pulls):
         raise InputError(f"{balancer!r} acts on gradients that {what} does not form. Leave {what} out")
-

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from equipoise.engine.gramian import gramian as gramian_of
-from equipoise.engine.heads import Cut, gradients_at
+from equipoise.engine.heads import HeadCut, gradients_at
 from equipoise.engine.proxy import LastLayers, Places, ProxyRows
 from equipoise.errors import InputError
 from equipoise.proxy import Audit, Proxy
@@ -19,13 +19,13 @@ from equipoise.step.context import Context, Turn
 from equipoise.step.deciding import decide_weights
 from equipoise.step.rows import unscaled
 
-__all__ = ["Estimate", "Evaluation", "cosine"]
+__all__ = ["Estimate", "HeadGradients", "cosine"]
 
 # Numbers of the tasks' gradients at the cut that are held at once whatever the size of the model: 16 MB in float32.
 _HELD = 2**22
 
 
-class Evaluation:
+class HeadGradients:
     """One evaluation of the losses, differentiated down to where the tasks' graphs meet.
 
     Attributes:
@@ -39,7 +39,7 @@ class Evaluation:
     """
 
     def __init__(self, losses: Mapping[int, Tensor], seeds: Mapping[int, Tensor | None], shared: Sequence[Tensor]) -> None:
-        self.cut = Cut(losses, shared)
+        self.cut = HeadCut(losses, shared)
         self._seeds = dict(seeds)
         self.own: dict[int, list[Tensor | None]] = {}
         self._flows: list[dict[int, Tensor]] | None = None
@@ -79,13 +79,45 @@ class Evaluation:
         """Edges of the cut and the tasks' weighted gradients there, to be taken further down."""
         flows = self._flows
         if flows is None:
-            seeds = {
-                position: weights[position] * (torch.ones_like(loss) if self._seeds[position] is None else self._seeds[position])
-                for position, loss in self.cut.losses.items()
-            }
+            seeds: dict[int, Tensor | None] = {}
+            for position, loss in self.cut.losses.items():
+                seed = self._seeds[position]
+                seeds[position] = weights[position] * (torch.ones_like(loss) if seed is None else seed)
             flows, weights = self.cut.differentiate(seeds, own=False, summed=True)[0], {-1: 1.0}
-        found = [(GradientEdge(*edge), _combined(flow, weights)) for edge, flow in zip(self.cut.edges, flows, strict=True) if flow]
+        found = [
+            (GradientEdge(*edge), _combined(flow, weights)) for edge, flow in zip(self.cut.edges, flows, strict=True) if flow
+        ]
         return cast(list[Tensor], [edge for edge, _ in found]), [gradient for _, gradient in found]
+
+    def reweighted(self, weights: Mapping[int, float], plain: Mapping[int, float]) -> Tensor:
+        """Σ c_k ℓ_k, whose backward pass carries Σ w_k c_k g_k below the cut, and each task's c_k times its own above it.
+
+        Args:
+            weights: w, by the position of the task.
+            plain: c.
+        """
+        edges, targets = self.weighted({position: weights[position] * plain[position] for position in plain})
+        _, sums = self.weighted(plain)
+        several = len(edges) > 1
+        arrived: list[Tensor] = []
+
+        def carry(place: int, target: Tensor, total: Tensor) -> Any:
+            def hook(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+                if not arrived:  # somebody differentiates a loss itself
+                    return gradients
+                given = gradients[place]
+                scale = arrived[-1].to(target)
+                # Where there are several edges one may lie below another, whose share has been weighted already.
+                after = target * scale if not several or given is None else given + (target - total) * scale
+                return (*gradients[:place], after, *gradients[place + 1 :])
+
+            return hook
+
+        for edge, target, total in zip(cast(list[Any], edges), targets, sums, strict=True):
+            edge.node.register_prehook(carry(edge.output_nr, target, total))
+        factors = next(iter(self.cut.losses.values())).new_tensor([plain[position] for position in self.cut.losses])
+        loss: Tensor = _Sum.apply(arrived, factors, *self.cut.losses.values())
+        return loss
 
     def deliver_own(self, factors: Mapping[int, float]) -> None:
         """Adds to ``.grad`` of what one task alone reaches."""
@@ -122,7 +154,7 @@ class Estimate:
         """The Gramian that decided, ``[k, k]``: the exact one where it was formed."""
         return self._truth if self._truth is not None else next(iter(self._gramians.values()))
 
-    def add(self, evaluation: Evaluation, *, own: bool) -> None:
+    def add(self, evaluation: HeadGradients, *, own: bool) -> None:
         """Takes in one evaluation of the losses."""
         context, cut = self.context, evaluation.cut
         allowed = context.shared.parameters or None
@@ -198,10 +230,25 @@ class Estimate:
                 instead = f'; from now on "{proxy.name}"'
             warnings.warn(
                 f'the direction of the proxy "{name}" has a cosine of {audit.direction:.2f} with the exact one in step '
-                f"{turn.step}{instead}; more layers (proxy=\"last 2\"), a module further down or proxy=\"exact\" are nearer",
+                f'{turn.step}{instead}; more layers (proxy="last 2"), a module further down or proxy="exact" are nearer',
                 stacklevel=2,
             )
         return exact, audit
+
+
+class _Sum(torch.autograd.Function):
+    """Σ c_k ℓ_k that remembers what its backward pass started with."""
+
+    @staticmethod
+    def forward(ctx: Any, arrived: list[Tensor], factors: Tensor, *losses: Tensor) -> Tensor:
+        ctx.arrived, ctx.factors = arrived, factors
+        ctx.kinds = [(loss.dtype, loss.device) for loss in losses]
+        return (torch.stack([loss.to(factors) for loss in losses]) * factors).sum()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.arrived[:] = [gradient]
+        return (None, None, *((gradient * f).to(d, k) for f, (k, d) in zip(ctx.factors, ctx.kinds, strict=True)))
 
 
 def _combined(flow: Mapping[int, Tensor], weights: Mapping[int, float]) -> Tensor:
@@ -215,7 +262,8 @@ def _combined(flow: Mapping[int, Tensor], weights: Mapping[int, float]) -> Tenso
             total = total + gradient * weights[position]
         return total
     factors = gradients[0].new_tensor([weights[position] for position in flow])
-    return torch.tensordot(factors, torch.stack(gradients), 1)
+    summed: Tensor = torch.tensordot(factors, torch.stack(gradients), 1)
+    return summed
 
 
 def _flat(leaf: Tensor, gradient: Tensor | None) -> Tensor:
