@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ __all__ = [
     "Balancer",
     "GradientBalancer",
     "GramianBalancer",
+    "Layout",
     "LossBalancer",
     "Need",
     "Observation",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 Need = Literal["losses", "gramian", "gradients"]
+Layout: TypeAlias = tuple[tuple[str, int], ...]
+"""For each shared parameter, in the order of the columns, what it is called and how many columns it has."""
 
 _EVERY = Processes()
 
@@ -74,6 +77,7 @@ class Observation:
         gradients: task gradients ``[k, P]``, if the balancer needs them.
         step: index of the step, counted from 0.
         processes: those that train together.
+        layout: the parameters that the columns of the gradients belong to, where that is known.
     """
 
     tasks: tuple[str, ...]
@@ -83,6 +87,7 @@ class Observation:
     gradients: Tensor | None = None
     step: int = 0
     processes: Processes = _EVERY
+    layout: Layout | None = None
 
     def __post_init__(self) -> None:
         count = len(self.present)

@@ -40,7 +40,8 @@ class DBMTL(RowsBalancer):
     gradients are balanced, while the log losses of the paper would divide theirs by the loss.
 
     Memory: one row of the shared parameters' length per task, and one more during the step. With ``beta=0`` none is kept.
-    Tasks that a batch lacks keep their average and add nothing to the step.
+    Tasks that a batch lacks keep their average and add nothing to the step. Averages start from 0 for parameters that become
+    shared later (a layer that is unfrozen); those of the others go on.
 
     Args:
         beta: β, below 1; 0.9 as in released code. 0 takes each batch's gradients as they are.
@@ -58,7 +59,7 @@ class DBMTL(RowsBalancer):
         tensor([3., 3.])
     """
 
-    stateful = ("averages", "steps")
+    stateful = ("averages", "layout", "steps")
 
     def __init__(self, beta: float = 0.9, beta_sigma: float = 0.0, log_losses: bool = True, epsilon: float = 1e-8) -> None:
         if not 0 <= beta < 1:
@@ -72,19 +73,19 @@ class DBMTL(RowsBalancer):
         self.epsilon = epsilon
         self.averages: Tensor | None = None
         self.steps = 0
-        self._held: tuple[Tensor, Tensor] | None = None
+        self._held: tuple[Tensor, Tensor, Tensor | None] | None = None
 
     def decide(self, observation: Observation) -> Tensor:
         """Direction ``[P]`` of the tasks present."""
         gradients = observation.needed("gradients")
-        self._check_rows(self.averages, observation)
+        averages = self._fitted(self.averages, observation)
         take = (1 - self._beta()) * self._slopes(observation, gradients)
-        self._held = (gradients, take)
+        self._held = (gradients, take, averages)
         spare = torch.empty_like(gradients[0])
         direction = torch.zeros_like(spare)
         norms = []
         for position, gradient, share in zip(observation.present, gradients, take.to(gradients).unbind(), strict=True):
-            past = None if self.averages is None else self.averages[position]
+            past = None if averages is None else averages[position]
             average = mixed_row(past, self._beta(), gradient, share, spare)
             norm = _norm(average)
             norms.append(norm)
@@ -98,7 +99,7 @@ class DBMTL(RowsBalancer):
         for position, gradient, share, norm in zip(
             observation.present, gradients, take.to(gradients).unbind(), norms, strict=True
         ):
-            past = None if self.averages is None else self.averages[position]
+            past = None if averages is None else averages[position]
             average = mixed_row(past, self._beta(), gradient, share, spare)
             largest = average.abs().max().double()
             if norm > 0:
@@ -109,11 +110,12 @@ class DBMTL(RowsBalancer):
         """Moves the averages of the tasks present."""
         if self._held is None:
             return
-        gradients, take = self._held
+        gradients, take, averages = self._held
         self._held = None
         if self.beta > 0:
-            if self.averages is None:
-                self.averages = gradients.new_zeros(len(observation.tasks), gradients.shape[1])
+            if averages is None:
+                averages = gradients.new_zeros(len(observation.tasks), gradients.shape[1])
+            self.averages, self.layout = averages, observation.layout
             move_rows(self.averages, observation.present, self._beta(), gradients, take)
         self.steps += 1
 
