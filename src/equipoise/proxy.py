@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equipoise.engine.proxy import Features, LastLayers, ProxySource, NamedWeights
+from equipoise.engine.proxy import Features, LastLayers, NamedWeights, ProxySource
 from equipoise.errors import InputError
 from equipoise.modules import find_module
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import equipoise as eq
 from equipoise.engine.heads import HeadCut
-from equipoise.engine.proxy import LastLayers, ProxyRows, NamedWeights
+from equipoise.engine.proxy import LastLayers, NamedWeights, ProxyRows
 
 WIDE = 10**6
 

@@ -18,7 +18,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from equipoise.engine.graph import origin, origins
 
-__all__ = ["HeadCut", "Edge", "gradients_at"]
+__all__ = ["Edge", "HeadCut", "gradients_at"]
 
 Edge = tuple[Any, int]
 """A node of the autograd graph and which of its outputs."""

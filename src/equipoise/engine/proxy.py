@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from equipoise.engine.gramian import gramian
-from equipoise.engine.heads import HeadCut, Edge, gradients_at
+from equipoise.engine.heads import Edge, HeadCut, gradients_at
 from equipoise.engine.layers import Layer, layer_of, stream_of
 from equipoise.errors import InputError
 
-__all__ = ["Features", "LastLayers", "Places", "ProxyRows", "NamedWeights"]
+__all__ = ["Features", "LastLayers", "NamedWeights", "Places", "ProxyRows"]
 
 _COMPILED = "CompiledFunctionBackward"
 
