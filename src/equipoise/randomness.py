@@ -61,7 +61,7 @@ class RandomState:
         """
         with self.replayed():
             # Not torch.manual_seed, which would seed devices whose state is not put back.
-            seed = int(torch.randint(2**62, (place + 1,))[place])
+            seed = int(torch.randint(2**62, (place + 1,), device="cpu")[place])
             torch.default_generator.manual_seed(seed)
             for index in self.cuda:
                 torch.cuda.default_generators[index].manual_seed(seed)

@@ -549,6 +549,7 @@ def test_multiples_of_losses_scale_their_gradients() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1e6])
+@pytest.mark.filterwarnings("ignore:all task gradients")
 def test_heads_that_know_nothing_and_targets_of_any_size(scale: float) -> None:
     mtl = mixed(warm_up=0)
     for head in mtl.objective.model.heads.values():

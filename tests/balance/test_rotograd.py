@@ -247,6 +247,7 @@ def test_tasks_that_a_batch_lacks_keep_their_rotation() -> None:
 
 
 @pytest.mark.parametrize("scales", [(1e-10, 1.0, 1e10), (0.0, 1.0, 2.0), (0.0, 0.0, 0.0), (1e15, 1e15, 1e-15)])
+@pytest.mark.filterwarnings("ignore:all task gradients")
 def test_any_scale_and_vanishing_gradients(scales: tuple[float, ...]) -> None:
     def scaled(model: nn.Module, data: Any) -> dict[str, Tensor]:
         return {task: s * loss for s, (task, loss) in zip(scales, losses(model, data).items(), strict=True)}

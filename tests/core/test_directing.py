@@ -120,8 +120,8 @@ def test_features_in_several_tensors_are_refused() -> None:
             self.head = nn.Linear(4, 1)
 
     def function(model: Any, data: Tensor) -> dict[str, Tensor]:
-        outputs, _ = model.encoder(data)
-        return {"a": model.head(outputs).square().mean(), "b": outputs.mean()}
+        outputs, (hidden, _) = model.encoder(data)
+        return {"a": model.head(outputs).square().mean(), "b": hidden.mean()}
 
-    with pytest.raises(eq.InputError, match="needs features in one tensor; the features module gave 3"):
+    with pytest.raises(eq.InputError, match="needs features in one tensor; the losses use 2 of the features module"):
         made(lambda o: o.gradients[0], Pair(), function).step(torch.randn(2, 3, 6))

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.gramian import gramian
 from equipoise.engine.graph import divide, divide_leaves, leaves, leaves_of_all
-from equipoise.errors import InputError
 from tests.problems import Heads, batch, losses
 
 
@@ -168,15 +167,23 @@ def test_directions_without_padding() -> None:
 def test_a_buffer_serves_the_same_parameters_only() -> None:
     a, b = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     engine = TaskGradients([a], 2)
-    assert engine.serves([a], 2)
-    assert not engine.serves([b], 2)
-    assert not engine.serves([a], 3)
-    assert not engine.serves([a, b], 2)
+    assert engine.serves([a])
+    assert not engine.serves([b])
+    assert not engine.serves([a, b])
+    a.data = a.data.double()
+    assert not engine.serves([a])
 
 
 def test_no_shared_parameters() -> None:
-    with pytest.raises(InputError, match="no shared parameters"):
-        TaskGradients([], 2)
+    """All of them may be frozen; the tasks' own have their gradients."""
+    engine = TaskGradients([], 2)
+    own = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    with engine.recording():
+        for row, leaf in enumerate(own):
+            engine.differentiate(row, (row + 1) * leaf.sum(), retain_graph=False)
+    assert torch.equal(engine.gramian(), torch.zeros(2, 2, dtype=torch.float64))
+    engine.deliver(engine.combine(torch.ones(2)))
+    assert [leaf.grad.tolist() for leaf in own] == [[1, 1], [2, 2]]
 
 
 @pytest.mark.parametrize("columns", [1, 2047, 2048, 5000, 200_000])

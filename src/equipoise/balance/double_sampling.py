@@ -58,12 +58,12 @@ class DoubleSampling(GramianBalancer):
             raise InputError(f"{type(self).__name__} moves by two further batches; the observation has no cross-Gramian")
         observation.check_memory(self, self.shares)
         if self.shares is None:
-            self.shares = torch.full((len(observation.tasks),), 1.0 / len(observation.tasks), dtype=torch.float64)
+            self.shares = torch.full((len(observation.tasks),), 1.0 / len(observation.tasks), dtype=torch.float64, device="cpu")
         met = list(observation.crossed)
         together = float(self.shares[met].sum())
         if together > 0:
             after = self.moved(self.shares[met].numpy() / together, observation.cross.numpy())
-            self.shares = self.shares.index_copy(0, torch.tensor(met), together * torch.from_numpy(after))
+            self.shares = self.shares.index_copy(0, torch.tensor(met, device="cpu"), together * torch.from_numpy(after))
         return observation.of_present(torch.from_numpy(self.given(self.shares.numpy())))
 
     def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:

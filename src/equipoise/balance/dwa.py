@@ -64,7 +64,7 @@ class DWA(LossBalancer):
         """Weights of the tasks present, from the two epochs before; their sum is how many they are."""
         observation.check_memory(self, self.last)
         if self.last is None or self.before_last is None:
-            return torch.ones(len(observation.present))
+            return torch.ones(len(observation.present), device="cpu")
         ratios = observation.of_present(self.last / self.before_last)
         # A task that an epoch never held, or whose loss was 0, counts as one that stood still.
         ratios = torch.where(torch.isfinite(ratios), ratios, torch.ones_like(ratios))

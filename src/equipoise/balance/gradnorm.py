@@ -85,7 +85,7 @@ class GradNorm(GramianBalancer):
     def decide(self, observation: Observation) -> Tensor:
         """The present weights of the tasks present."""
         observation.check_memory(self, self.task_weights)
-        weights = torch.ones(len(observation.present), dtype=torch.float64)
+        weights = torch.ones(len(observation.present), dtype=torch.float64, device="cpu")
         if self.task_weights is not None:
             weights = observation.of_present(self.task_weights)
         if observation.losses is not None:
@@ -95,21 +95,19 @@ class GradNorm(GramianBalancer):
 
     def update(self, observation: Observation) -> None:
         """One Adam step on the weights of the tasks present."""
-        assert observation.losses is not None
-        assert observation.gramian is not None
-        losses = observation.losses.detach().to("cpu", torch.float64) + self.epsilon
-        norms = observation.gramian.diagonal().clamp(min=0).sqrt()
+        losses = observation.needed("losses").detach().to("cpu", torch.float64) + self.epsilon
+        norms = observation.needed("gramian").diagonal().clamp(min=0).sqrt()
         if self.task_weights is None or self.first_losses is None or self.moments is None:
-            self.task_weights = torch.ones(len(observation.tasks), dtype=torch.float64)
+            self.task_weights = torch.ones(len(observation.tasks), dtype=torch.float64, device="cpu")
             self.first_losses = torch.full_like(self.task_weights, torch.nan)
             self.moments = vector_adam_state(self.task_weights)
-        entries = torch.tensor(observation.present)
+        entries = torch.tensor(observation.present, device="cpu")
         first = self.first_losses[entries]
         first = torch.where(torch.isnan(first), losses, first)
         self.first_losses = self.first_losses.index_copy(0, entries, first)
         weights = self.task_weights[entries]
         # A loss that was 0 at the start has no ratio; it counts as one that stands still.
-        ratios = torch.where(first > 0, losses / first, 1.0)
+        ratios = torch.where(first > 0, losses / first, 1.0).clamp(max=1e150)
         mean = ratios.mean()
         rates = ratios / mean if mean > 0 else torch.ones_like(ratios)
         weighted = weights * norms

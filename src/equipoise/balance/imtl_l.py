@@ -70,7 +70,7 @@ class IMTLL(LossBalancer):
         """exp(s) of the tasks present."""
         observation.check_memory(self, self.log_scales)
         if self.log_scales is None:
-            return torch.full((len(observation.present),), self.initial, dtype=torch.float64).exp()
+            return torch.full((len(observation.present),), self.initial, dtype=torch.float64, device="cpu").exp()
         return observation.of_present(self.log_scales).exp()
 
     def update(self, observation: Observation) -> None:

@@ -58,7 +58,7 @@ class NashMTL(GramianBalancer):
         self.max_norm = max_norm
         self.kept: Tensor | None = None
         self.age = 0
-        self._decided = torch.empty(0)
+        self._decided = torch.empty(0, device="cpu")
 
     def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.nash_bargaining`."""
@@ -75,10 +75,9 @@ class NashMTL(GramianBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """New weights where there is a Gramian, else the kept ones."""
-        if observation.gramian is not None:
-            self._decided = self.weights(observation.gramian)
+        if observation.gramian is not None or self.kept is None:
+            self._decided = self.weights(observation.needed("gramian"))
             return self._decided
-        assert self.kept is not None
         observation.check_memory(self, self.kept)
         return observation.of_present(self.kept)
 
@@ -91,7 +90,7 @@ class NashMTL(GramianBalancer):
         usual = float(positive.mean()) if len(positive) else 1.0
         if self.kept is None:
             # Tasks that no Gramian has held yet count as middling ones.
-            self.kept = torch.full((len(observation.tasks),), usual, dtype=torch.float64)
+            self.kept = torch.full((len(observation.tasks),), usual, dtype=torch.float64, device="cpu")
         self.kept = self.kept.clone()
         self.kept[list(observation.present)] = torch.where(self._decided > 0, self._decided, usual)
 

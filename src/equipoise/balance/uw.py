@@ -62,7 +62,7 @@ class UW(LossBalancer):
         """½ exp(−s) of the tasks present."""
         observation.check_memory(self, self.log_variances)
         if self.log_variances is None:
-            return torch.full((len(observation.present),), 0.5) * torch.tensor(-self.initial).exp()
+            return torch.full((len(observation.present),), 0.5, device="cpu") * torch.tensor(-self.initial, device="cpu").exp()
         return 0.5 * (-observation.of_present(self.log_variances)).exp()
 
     def update(self, observation: Observation) -> None:

@@ -20,6 +20,7 @@ from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.engine.gramian import gramian
 from equipoise.errors import InputError, NonFiniteError
 from equipoise.modes import without_autocast
+from equipoise.step.deciding import as_answer
 
 __all__ = ["MOML"]
 
@@ -158,11 +159,13 @@ class MOML(BilevelSolver):
             self.steps,
         )
         with without_autocast(found.rows.device):
-            answer = torch.as_tensor(balancer.decide(self._observation))
+            answer = as_answer(balancer.decide(self._observation), balancer)
         if not bool(torch.isfinite(answer).all()):
+            pairs = zip(names, torch.isfinite(answer).tolist(), strict=False)
+            bad = names if balancer.needs == "gradients" else tuple(name for name, fine in pairs if not fine)
             raise NonFiniteError(
-                f"{balancer!r} gave an answer that is not finite in step {self.steps}; nothing has changed",
-                tasks=names,
+                f"{balancer!r} gave {', '.join(bad)} an answer that is not finite in step {self.steps}; nothing has changed",
+                tasks=bad,
                 step=self.steps,
                 what="weight",
             )

@@ -119,9 +119,10 @@ class ValueFunctionSolver(BilevelSolver):
                 )
         starts = [torch.stack(objectives).mean()] if self.averages else objectives
         count = len(starts)
-        if self._rows is None or not self._rows.serves(leaves, count + 1):
-            self._rows = TaskGradients(leaves, count + 1)
+        if self._rows is None or not self._rows.serves(leaves):
+            self._rows = TaskGradients(leaves)
         rows = self._rows
+        rows.begin(count + 1)
         with rows.recording():
             for row, objective in enumerate(starts):
                 rows.differentiate(row, objective, retain_graph=row < count - 1, alone=True)

@@ -122,7 +122,9 @@ class DatasetBatches:
             raise InputError(f"workers is {workers}; it must be 0, to read in this process, or the number of processes")
         self.dataset = dataset
         self.batch_size = batch_size
-        self.rows = torch.arange(len(dataset)) if rows is None else torch.as_tensor(rows, dtype=torch.int64)
+        self.rows = (
+            torch.arange(len(dataset), device="cpu") if rows is None else torch.as_tensor(rows, dtype=torch.int64, device="cpu")
+        )
         if not len(self.rows):
             raise InputError("the loader was given no rows; it needs at least one")
         self.shuffle = shuffle
@@ -149,7 +151,7 @@ class DatasetBatches:
         """The row numbers ``[N]`` in the order in which that epoch visits them."""
         if not self.shuffle:
             return self.rows
-        return self.rows[torch.randperm(len(self.rows), generator=generator_of(self.seed, epoch))]
+        return self.rows[torch.randperm(len(self.rows), generator=generator_of(self.seed, epoch), device="cpu")]
 
     def plan(self, epoch: int) -> list[list[int]]:
         """The rows of each batch of that epoch."""
@@ -251,7 +253,7 @@ def held_out(count: int, fraction: float, seed: int = 0) -> tuple[Tensor, Tensor
     kept = max(1, round(fraction * count)) if fraction else 0
     if kept >= count:
         raise InputError(f"validation={fraction} keeps back {kept} of {count} training rows; at least one must be left")
-    order = torch.randperm(count, generator=generator_of(seed))
+    order = torch.randperm(count, generator=generator_of(seed), device="cpu")
     return order[kept:].sort().values, order[:kept].sort().values
 
 
@@ -305,8 +307,8 @@ class TensorBatches:
     def order(self, epoch: int) -> Tensor:
         """The row numbers ``[N]`` in the order in which that epoch visits them."""
         if not self.shuffle:
-            return torch.arange(self._rows)
-        return torch.randperm(self._rows, generator=generator_of(self.seed, epoch))
+            return torch.arange(self._rows, device="cpu")
+        return torch.randperm(self._rows, generator=generator_of(self.seed, epoch), device="cpu")
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Yields the batches of the present epoch."""

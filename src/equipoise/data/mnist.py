@@ -127,7 +127,7 @@ class MNIST(EpochDataset):
 
     def batch(self, rows: Sequence[int], epoch: int) -> Any:
         """Several images, stacked."""
-        return self.tensors(torch.as_tensor(list(rows)))
+        return self.tensors(torch.as_tensor(list(rows), device="cpu"))
 
     def tensors(self, rows: Tensor | None = None) -> dict[str, Tensor]:
         """The rows, or all of them, as ``image`` [n, 1, 28, 28] float32 and ``label`` [n] int64."""

@@ -270,7 +270,7 @@ class Office(EpochDataset):
         """One image with its class and the number of its source; the same in every epoch."""
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         part = self._part(number, [row])
-        return {"image": part["image"][0], "label": part["label"][0], "source": torch.tensor(number)}
+        return {"image": part["image"][0], "label": part["label"][0], "source": torch.tensor(number, device="cpu")}
 
     def batch(self, rows: Sequence[int], epoch: int) -> Any:
         """Several images, grouped by source."""
@@ -285,7 +285,7 @@ class Office(EpochDataset):
         places = self._places[number][np.array(rows) - self._starts[number]]
         image = channels_first(self._images[number].rows(places.tolist()))
         if self.normalize:
-            image = (image - torch.tensor(_MEAN)[:, None, None]) / torch.tensor(_STD)[:, None, None]
+            image = (image - torch.tensor(_MEAN, device="cpu")[:, None, None]) / torch.tensor(_STD, device="cpu")[:, None, None]
         return {"image": image, "label": self.labels[list(rows)]}
 
 
@@ -339,13 +339,13 @@ class SourceBatches(DatasetBatches):
 
     def _stream(self, number: int, epoch: int, longest: int) -> list[int]:
         """The rows of one source in the order in which that epoch visits them."""
-        own = torch.tensor(self.dataset.rows_of(self.dataset.sources[number]))
+        own = torch.tensor(self.dataset.rows_of(self.dataset.sources[number]), device="cpu")
         if not self.shuffle:
             return own.tolist()
         # Smaller sources fill the last batch, too.
         needed = len(own) if len(own) == longest else len(self) * self.batch_size
         rounds = [
-            own[torch.randperm(len(own), generator=generator_of(self.seed, epoch, number, turn))]
+            own[torch.randperm(len(own), generator=generator_of(self.seed, epoch, number, turn), device="cpu")]
             for turn in range(-(-needed // len(own)) or 1)
         ]
         return torch.cat(rounds)[:needed].tolist()

@@ -1,9 +1,10 @@
 """The gradient engine: one row per task in one buffer, and the weighted sum of the rows back into ``.grad``.
 
-The buffer ``[K, P]`` is allocated once. While a task is differentiated, a hook on each shared parameter moves the fresh
-gradient into the task's row and lets go of it, while it is still warm in the cache: nothing of length P is ever concatenated
-or stacked, and no second copy of the gradients is held. All other leaves (task-specific parameters) accumulate their
-``.grad`` as in any backward pass.
+The buffer holds a row for each task that is there, and its memory is used again from step to step. While a task is
+differentiated, a hook on each shared parameter moves the fresh gradient into the task's row and lets go of it, while it is
+still warm in the cache: nothing of length P is ever concatenated or stacked, and no second copy of the gradients is held. All
+other leaves (task-specific parameters) accumulate their ``.grad`` as in any backward pass. Rows hold real numbers, of which a
+complex parameter has two per entry.
 """
 
 from __future__ import annotations
@@ -16,68 +17,128 @@ from torch import Tensor
 
 from equipoise.engine.gramian import gramian
 from equipoise.engine.graph import origin, origins
+from equipoise.engine.reals import like, real_dtype, size
 from equipoise.errors import InputError
 
 __all__ = ["TaskGradients"]
 
 # Parameters start at multiples of this many entries, so that vectorised kernels meet aligned memory.
 _ALIGNMENT = 16
+# So many recordings with a quarter of the rows or fewer, and the memory of the others is given back.
+_PATIENCE = 10
 
 
 class TaskGradients:
-    """Task gradients with respect to the shared parameters, one row per task.
+    """Task gradients with respect to the shared parameters, one row per task that is there.
 
     Attributes:
-        rows: ``[K, P]``, with padding between the parameters.
+        rows: ``[k, P]``, real, with padding between the parameters.
         reached: for each parameter, whether any task's gradient arrived there in the last recording.
         sparse: for each parameter, whether a gradient that arrived there was sparse.
 
+    Without parameters (all of them may be frozen) the rows are empty, and the tasks' own parameters are all that is served.
+
     Raises:
-        InputError: no parameters, or parameters on several devices.
+        InputError: parameters on several devices.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], tasks: int) -> None:
-        if not parameters:
-            raise InputError("there are no shared parameters that require grad; balancing needs at least one")
+    def __init__(self, parameters: Sequence[Tensor], tasks: int = 1) -> None:
         devices = {parameter.device for parameter in parameters}
         if len(devices) > 1:
             raise InputError(f"shared parameters must lie on one device; these lie on {', '.join(sorted(map(str, devices)))}")
         self.parameters = list(parameters)
-        self.tasks = tasks
-        dtype = self.parameters[0].dtype
-        for parameter in self.parameters:
-            dtype = torch.promote_types(dtype, parameter.dtype)
+        self._kinds = [(parameter.dtype, parameter.device) for parameter in self.parameters]
+        dtype = real_dtype(self.parameters) if self.parameters else None
         self._offsets: list[int] = []
         length = 0
         for parameter in self.parameters:
             self._offsets.append(length)
-            length += -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT
+            length += -(-size(parameter) // _ALIGNMENT) * _ALIGNMENT
         self._length = length
         # Rows a multiple of the page size apart would compete for the same places of the cache.
-        length += _ALIGNMENT if length % 1024 == 0 else 0
-        # Zeros, for the padding between parameters must not count in the Gramian.
-        self.rows = torch.zeros(tasks, length, dtype=dtype, device=self.parameters[0].device)
-        self._views = [self._split(row) for row in self.rows]
-        self._written = [bytearray(len(self.parameters)) for _ in range(tasks)]
+        length += _ALIGNMENT if length and length % 1024 == 0 else 0
+        self._width = length
+        self._storage = torch.empty(0, length, dtype=dtype, device=next(iter(devices), None))
+        self._unneeded = 0
+        self._views: list[list[Tensor]] = []
+        self._written: list[bytearray] = []
+        self.rows = self._storage
+        self.begin(tasks)
         self.reached = [True] * len(self.parameters)
         self.sparse = [False] * len(self.parameters)
         self._row = -1
 
-    def serves(self, parameters: Sequence[Tensor], tasks: int) -> bool:
-        """Whether this buffer fits these parameters and this number of tasks."""
-        return (
-            tasks == self.tasks
-            and len(parameters) == len(self.parameters)
-            and all(
-                a is b and a.numel() == view.numel()
-                for a, b, view in zip(parameters, self.parameters, self._views[0], strict=True)
-            )
+    @property
+    def tasks(self) -> int:
+        """How many rows there are."""
+        return len(self.rows)
+
+    def serves(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether this buffer fits these parameters, which may have been moved, cast or reshaped in place."""
+        return len(parameters) == len(self.parameters) and all(
+            a is b and (a.dtype, a.device) == kind and a.shape == view.shape
+            for a, b, kind, view in zip(parameters, self.parameters, self._kinds, self._views[0], strict=True)
         )
+
+    def begin(self, tasks: int) -> None:
+        """Makes it a buffer of so many rows, whatever is in them."""
+        # Where some batches hold many tasks and others few, the memory of the many is kept for a while.
+        self._unneeded = self._unneeded + 1 if tasks * 4 <= len(self._storage) else 0
+        if tasks > len(self._storage) or self._unneeded > _PATIENCE:
+            self._views, self.rows = [], self._storage.new_empty(0, self._width)
+            self._storage = self.rows  # lets go of the old ones first
+            self._allocate(tasks)
+        self.rows = self._storage[:tasks]
+
+    def grow(self, tasks: int, at_most: int) -> None:
+        """Adds rows, in the midst of a recording.
+
+        Args:
+            tasks: how many rows there are then.
+            at_most: how many there can ever be.
+        """
+        before = self.rows
+        if tasks > len(self._storage):
+            self._allocate(max(tasks, min(at_most, 3 * len(before) // 2)))
+            self._storage[: len(before)] = before
+        self.rows = self._storage[:tasks]
+        for written in self._written[len(before) : tasks]:
+            written[:] = bytes(len(written))
+
+    def arrange(self, order: Sequence[int | None]) -> None:
+        """Puts the rows into another order, after a recording.
+
+        Args:
+            order: for each place the row that comes there, or ``None`` for zeros; it holds all rows.
+        """
+        if list(order) == list(range(self.tasks)):
+            return
+        if len(order) > self.tasks:
+            self.grow(len(order), at_most=len(order))
+        here = list(range(self.tasks))
+        for place, source in enumerate(order):
+            if source is not None and here[place] != source:
+                other = here.index(source)
+                held = self.rows[place].clone()
+                self.rows[place] = self.rows[other]
+                self.rows[other] = held
+                here[place], here[other] = source, here[place]
+        for place, source in enumerate(order):
+            if source is None:
+                self.rows[place].zero_()
+
+    def _allocate(self, tasks: int) -> None:
+        # Zeros, for the padding between parameters must not count in the Gramian.
+        self._storage = self.rows.new_zeros(tasks, self._width)
+        self._views = [self._split(row) for row in self._storage]
+        kept = self._written[:tasks]
+        self._written = kept + [bytearray(len(self.parameters)) for _ in range(tasks - len(kept))]
+        self._unneeded = 0
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Catches the shared parameters' gradients in the body; their ``.grad`` is as before afterwards."""
-        for written in self._written:
+        for written in self._written[: self.tasks]:
             written[:] = bytes(len(written))
         self.sparse = [False] * len(self.parameters)
         before = [parameter.grad for parameter in self.parameters]
@@ -87,7 +148,8 @@ class TaskGradients:
                 parameter.grad = None
                 handles.append(parameter.register_post_accumulate_grad_hook(self._mover(position)))
             yield
-            self.reached = [any(written[position] for written in self._written) for position in range(len(before))]
+            rows = self._written[: self.tasks]
+            self.reached = [any(written[position] for written in rows) for position in range(len(before))]
             self._clear_unwritten()
         finally:
             for handle in handles:
@@ -148,16 +210,16 @@ class TaskGradients:
         return bool(self._written[row][position])
 
     def row_norms(self) -> Tensor:
-        """Norms of the rows, ``[K]``."""
+        """Norms of the rows, ``[k]``."""
         norms: Tensor = torch.linalg.vector_norm(self.rows, dim=1)
         return norms
 
     def gramian(self) -> Tensor:
-        """All inner products of the rows, ``[K, K]`` in float64."""
+        """All inner products of the rows, ``[k, k]`` in float64."""
         return gramian(self.rows)
 
     def combine(self, weights: Tensor) -> Tensor:
-        """The weighted sum of the rows, for weights ``[K]``: as long as a row, padding included."""
+        """The weighted sum of the rows, for weights ``[k]``: as long as a row, padding included."""
         with torch.no_grad(), torch.autocast(self.rows.device.type, enabled=False):
             # As a matrix product: on the CPU, torch's product with a vector was no faster and sometimes slower.
             return torch.mm(weights.to(self.rows)[None], self.rows)[0]
@@ -187,9 +249,13 @@ class TaskGradients:
         """Views of a direction in the shapes of the parameters; it is as long as a row."""
         return self._split(direction)
 
+    def sizes(self) -> list[int]:
+        """How many columns each parameter has in :meth:`compact` rows."""
+        return [block.shape[1] for block in self._blocks()]
+
     def compact(self) -> Tensor:
-        """The rows without padding, ``[K, P]``; a copy unless there is no padding between parameters."""
-        if all(parameter.numel() % _ALIGNMENT == 0 for parameter in self.parameters):
+        """The rows without padding, ``[k, P]``; a copy unless there is no padding between parameters."""
+        if all(size(parameter) % _ALIGNMENT == 0 for parameter in self.parameters):
             return self.rows[:, : self._length]
         return torch.cat([view.reshape(self.tasks, -1) for view in self._blocks()], dim=1)
 
@@ -200,17 +266,17 @@ class TaskGradients:
         padded = self.rows.new_zeros(self.rows.shape[1])
         start = 0
         for offset, parameter in zip(self._offsets, self.parameters, strict=True):
-            padded[offset : offset + parameter.numel()] = direction[start : start + parameter.numel()]
-            start += parameter.numel()
+            padded[offset : offset + size(parameter)] = direction[start : start + size(parameter)]
+            start += size(parameter)
         return padded
 
     def _blocks(self) -> Iterator[Tensor]:
         for offset, parameter in zip(self._offsets, self.parameters, strict=True):
-            yield self.rows[:, offset : offset + parameter.numel()]
+            yield self.rows[:, offset : offset + size(parameter)]
 
     def _split(self, row: Tensor) -> list[Tensor]:
         return [
-            _like(parameter, row[offset : offset + parameter.numel()])
+            like(parameter, row[offset : offset + size(parameter)])
             for offset, parameter in zip(self._offsets, self.parameters, strict=True)
         ]
 
@@ -236,28 +302,10 @@ class TaskGradients:
 
     def _clear_unwritten(self) -> None:
         """Tasks that do not reach a parameter have a zero gradient there."""
-        for row, written in enumerate(self._written):
+        for row, written in enumerate(self._written[: self.tasks]):
             if 1 not in written:
                 self.rows[row].zero_()
             elif 0 in written:
                 for position, flag in enumerate(written):
                     if not flag:
                         self._views[row][position].zero_()
-
-
-def _like(parameter: Tensor, piece: Tensor) -> Tensor:
-    """A view of a stretch of a row in the parameter's shape and, where it can be, in its memory format."""
-    if parameter.is_contiguous() or not _dense(parameter):
-        return piece.view(parameter.shape)
-    return piece.as_strided(parameter.shape, parameter.stride(), piece.storage_offset())
-
-
-def _dense(parameter: Tensor) -> bool:
-    """Whether the strides are those of a permuted contiguous tensor (channels-last, say)."""
-    expected = 1
-    for stride, size in sorted(zip(parameter.stride(), parameter.shape, strict=True)):
-        if size != 1:
-            if stride != expected:
-                return False
-            expected *= size
-    return True

@@ -2,13 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, TypeAlias, cast
 
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.parallel import distributed as _parallel
 
-__all__ = ["divide", "divide_leaves", "hides_leaves", "is_compiled", "leaves", "leaves_of_all", "origin", "origins"]
+__all__ = [
+    "Edge",
+    "divide",
+    "divide_leaves",
+    "edge_of",
+    "hides_leaves",
+    "is_compiled",
+    "leaves",
+    "leaves_above",
+    "leaves_of_all",
+    "nodes_below",
+    "origin",
+    "origins",
+]
+
+Edge: TypeAlias = tuple[Any, int]
+"""A node of the graph, and which of its outputs is meant: several tensors may be outputs of one node."""
+
+
+def edge_of(tensor: Tensor) -> Edge:
+    """Where a tensor lies in the graph; tensors of one edge are one and the same to autograd."""
+    edge = get_gradient_edge(tensor)
+    return edge.node, edge.output_nr
+
+
+_SINK: Any = getattr(getattr(_parallel, "_DDPSink", None), "_backward_cls", "not in this torch")
+
+
+def children(node: Any) -> Iterator[Edge]:
+    """The edges below a node.
+
+    DistributedDataParallel may lead all outputs of a model through one node, which hides what each of them reaches; it hands
+    every gradient on, so the walk passes through it from an output to the same input.
+    """
+    for edge in node.next_functions:
+        yield _through(edge)
+
+
+def _through(edge: Edge) -> Edge:
+    while type(edge[0]) is _SINK:
+        node, output = edge
+        # Its inputs are the module that it belongs to and the outputs, some of which may be no tensors or carry no graph.
+        before = sum(node.needs_input_grad[1 : output + 1])
+        edge = [below for below in node.next_functions if below[0] is not None][before]
+    return edge
 
 
 def origin(loss: Tensor) -> Tensor | GradientEdge:
@@ -18,6 +63,8 @@ def origin(loss: Tensor) -> Tensor | GradientEdge:
     which parameters belong to one task alone: the graph says that every entry reaches them all.
     """
     node = loss.grad_fn
+    if type(node) is _SINK:
+        return GradientEdge(*_through((node, loss.output_nr)))
     if node is None or node.name() != "UnbindBackward0":
         return loss
     stack = node.next_functions[0][0]
@@ -32,9 +79,27 @@ def origins(losses: Iterable[Tensor]) -> list[Tensor]:
     return cast(list[Tensor], [origin(loss) for loss in losses])
 
 
-def leaves(loss: Tensor, stop: Iterable[Any] = ()) -> list[Tensor]:
-    """Leaf tensors that gradients of ``loss`` flow to, each once, in the order of the walk; it ends at the nodes ``stop``."""
-    return _walk(loss, set(stop))[0]
+def leaves(loss: Tensor) -> list[Tensor]:
+    """Leaf tensors that gradients of ``loss`` flow to, each once, in the order of the walk."""
+    return _walk(loss, set())[0]
+
+
+def leaves_above(loss: Tensor, stop: Collection[Edge]) -> tuple[list[Tensor], list[Edge]]:
+    """Leaf tensors that gradients of ``loss`` flow to without passing the edges ``stop``, and those edges that they meet."""
+    start = origin(loss)
+    return _descend([(start.node, start.output_nr) if isinstance(start, GradientEdge) else edge_of(start)], stop)
+
+
+def nodes_below(edges: Iterable[Edge]) -> set[Any]:
+    """All nodes that gradients at these edges flow to, the edges' own nodes only if another of them leads there."""
+    found: set[Any] = set()
+    waiting = [node for node, _ in edges]
+    while waiting:
+        for child, _ in children(waiting.pop()):
+            if child is not None and child not in found:
+                found.add(child)
+                waiting.append(child)
+    return found
 
 
 def leaves_of_all(losses: Iterable[Tensor]) -> list[Tensor]:
@@ -100,6 +165,28 @@ def _holds(loss: Tensor, name: str) -> bool:
     return False
 
 
+def _descend(starts: Iterable[Edge], stop: Collection[Edge]) -> tuple[list[Tensor], list[Edge]]:
+    """Leaves at and below some edges, the walk ending at those of ``stop``, and which of these it met."""
+    found: list[Tensor] = []
+    met: dict[Edge, None] = {}
+    visited: set[Any] = set()
+    waiting = list(starts)
+    while waiting:
+        edge = waiting.pop()
+        node = edge[0]
+        if edge in stop:
+            met[edge] = None
+            continue
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            found.append(variable)
+        waiting.extend(children(node))
+    return found, list(met)
+
+
 def _walk(loss: Tensor, seen: set[Any]) -> tuple[list[Tensor], list[Any]]:
     """Leaves below a loss that were not seen before, and the seen nodes it ran into; marks what it visits as seen."""
     start = origin(loss)
@@ -118,7 +205,7 @@ def _walk(loss: Tensor, seen: set[Any]) -> tuple[list[Tensor], list[Any]]:
         variable = getattr(node, "variable", None)
         if variable is not None:
             found.append(variable)
-        for child, _ in node.next_functions:
+        for child, _ in children(node):
             if child is None or child in mine:
                 continue
             mine.add(child)
@@ -142,7 +229,7 @@ def _collect(node: Any, visited: set[Any]) -> list[Tensor]:
         variable = getattr(node, "variable", None)
         if variable is not None:
             found.append(variable)
-        for child, _ in node.next_functions:
+        for child, _ in children(node):
             if child is not None and child not in visited:
                 visited.add(child)
                 waiting.append(child)

@@ -10,9 +10,21 @@ from equipoise.engine.graph import divide, divide_leaves, hides_leaves, leaves
 from equipoise.errors import InputError
 from equipoise.tasks import Loss, scalar
 
-__all__ = ["Reach", "SharedParameters"]
+__all__ = ["Reach", "SharedParameters", "counted"]
 
 SharedSpec = nn.Module | Iterable[Tensor] | None
+
+
+def counted(leaves: Sequence[Tensor], decisive: Iterable[Tensor], declared: Sequence[Tensor] = ()) -> list[Tensor]:
+    """Those leaves of a graph that are parameters: each ``nn.Parameter``, and whatever was declared.
+
+    Other leaves are inputs that require grad (for forces, gradient penalties, adapters on a frozen model), unless there is no
+    ``nn.Parameter`` among the ``decisive`` ones: then parameters are plain tensors here, and all leaves count.
+    """
+    if not any(isinstance(leaf, nn.Parameter) for leaf in decisive):
+        return list(leaves)
+    ids = {id(leaf) for leaf in declared}
+    return [leaf for leaf in leaves if isinstance(leaf, nn.Parameter) or id(leaf) in ids]
 
 
 class Reach:
@@ -67,9 +79,13 @@ class SharedParameters:
     A batch need not hold all tasks, so what is known grows with the tasks seen: a parameter is shared as soon as a second
     task reaches it.
 
+    Where nobody says what is trained (the drop-in without ``shared=``), the leaves that are no ``nn.Parameter`` count only if
+    the tasks share no ``nn.Parameter``; see :func:`counted`. Those that do not count have their ordinary gradient.
+
     Attributes:
-        parameters: the shared ones, whose gradients are balanced.
+        parameters: the shared ones, whose gradients are balanced; empty if all of them are frozen.
         own: by position of the task, the leaves that its loss alone reaches.
+        inputs: how many leaves did not count in the last step.
         undeclared: leaves that several losses reach although they are not among the parameters given as shared; they get
             the sum of the tasks' gradients.
 
@@ -77,7 +93,7 @@ class SharedParameters:
         given: a module, parameters, or ``None`` to take the leaves that two or more tasks reach.
 
     Raises:
-        InputError: something else, or nothing in it that requires grad.
+        InputError: something else, or nothing in it.
     """
 
     def __init__(self, given: SharedSpec = None) -> None:
@@ -97,12 +113,13 @@ class SharedParameters:
                     )
                 if not entry.is_leaf:
                     raise InputError("shared must hold parameters (leaf tensors); it holds the result of a computation")
-            if not any(entry.requires_grad for entry in entries):
-                raise InputError("none of the shared parameters requires grad; there is nothing to balance")
+            if not entries:
+                raise InputError("shared is empty: pass the parameters of the module that the tasks have in common")
             self._given = list(dict.fromkeys(entries))
         self.parameters: list[Tensor] = []
         self.own: dict[int, list[Tensor]] = {}
         self.undeclared: list[Tensor] = []
+        self.inputs = 0
         self._reach = Reach()
         self._fresh: set[int] = set()
         self._hidden = False
@@ -154,23 +171,25 @@ class SharedParameters:
         Args:
             sightings: what the losses were seen to reach.
             names: of the tasks in them, for error messages.
-            watched: the parameters that are trained; a change of ``requires_grad`` makes what was known stale. Other
-                leaves, inputs that require grad for one, count only if nothing is watched.
+            watched: the parameters that may be trained; a change of ``requires_grad`` makes what was known stale. Other
+                leaves count only if nothing is watched.
 
         Raises:
-            InputError: no loss reaches a shared parameter, or no two losses reach one.
+            InputError: no loss reaches a shared parameter, or no two losses reach one although nothing is frozen.
         """
         if not self.current(watched):
             # What absent tasks reach is a guess from now on, and looked at again when they come.
             self._reach, self._fresh = self._reach.trained(), set()
+        self.inputs = 0
         for sighting in sightings:
-            self._reach.learn(sighting.restricted([*watched, *self.declared]) if watched else sighting)
+            self._reach.learn(sighting.restricted([*watched, *self.declared] if watched else self._counted(sighting)))
             self._fresh.update(sighting.alone)
         reach = self._reach
         if self._given is not None:
             self.parameters = [entry for entry in self._given if entry.requires_grad]
             anywhere = {id(leaf) for leaf in reach.everything()}
-            if not self._hidden and not any(id(parameter) in anywhere for parameter in self.parameters):
+            reached = any(id(parameter) in anywhere for parameter in self.parameters)
+            if self.parameters and not self._hidden and not reached:
                 raise InputError(
                     f"no loss reaches any of the {len(self.parameters)} shared parameters "
                     f"(tasks: {', '.join(names.values())}); pass the parameters of the module that the tasks have in common"
@@ -178,7 +197,7 @@ class SharedParameters:
         else:
             # With one task alone there is nothing to tell apart, and balancing may still rescale.
             self.parameters = reach.common if len(reach.alone) > 1 else next(iter(reach.alone.values()))
-            if not self.parameters:
+            if not self.parameters and watched and all(tensor.requires_grad for tensor in watched):
                 raise InputError(
                     f"no parameter is reached by two or more of the losses {', '.join(names.values())}: the tasks share "
                     f"nothing that could be balanced (does the loss function use the model that it is given?)"
@@ -187,6 +206,14 @@ class SharedParameters:
         self.own = {position: [leaf for leaf in found if id(leaf) not in ids] for position, found in reach.alone.items()}
         self.undeclared = [leaf for leaf in reach.common if id(leaf) not in ids]
         self._signature = self._sign(watched)
+
+    def _counted(self, sighting: Reach) -> list[Tensor]:
+        """The leaves of a sighting that are parameters, as far as their kind tells."""
+        every = list(sighting.everything())
+        decisive = sighting.common if self._given is None and sighting.common else every
+        kept = counted(every, decisive, self.declared)
+        self.inputs += len(every) - len(kept)
+        return kept
 
     def _sign(self, watched: Iterable[Tensor]) -> tuple[bool, ...]:
         return tuple(tensor.requires_grad for tensor in (*watched, *self.declared))

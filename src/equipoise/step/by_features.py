@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -13,11 +11,18 @@ from equipoise.balance.mixins import FeaturesObservation, OnFeatures, PullsHeads
 from equipoise.engine.features import FeatureGradients
 from equipoise.errors import InputError
 from equipoise.modes import without_autocast
-from equipoise.step.checking import check_gradients, check_losses, check_rows, looks_early
+from equipoise.step.checking import (
+    check_gradients,
+    check_losses,
+    check_rows,
+    looks_early,
+    warn_of_nothing_shared,
+    warn_of_zeros,
+)
 from equipoise.step.context import Context, Turn
 from equipoise.step.deciding import decide_direction, decide_weights
 from equipoise.step.report import StepReport
-from equipoise.step.rows import select, task_seed, unscaled
+from equipoise.step.rows import task_seed, unscaled
 from equipoise.step.seen import SeenLosses
 
 __all__ = ["ByFeatures"]
@@ -30,41 +35,59 @@ class ByFeatures:
         self.context = context
         self.engine = FeatureGradients(module)
 
-    def run(self, turn: Turn) -> tuple[StepReport, Observation]:
+    def run(self, turn: Turn) -> tuple[StepReport, Observation | None]:
         """Fills ``.grad``; says what happened and what the balancer may learn from."""
         context, engine = self.context, self.engine
         self._check(turn)
         seen = self._fill(turn)
         present, means = seen.present, seen.means()
         names = context.names(present)
+        if not engine.features:
+            return self._heads_alone(turn, seen), None
         # Every process holds other samples, so the inner products over the joint batch are the sum of theirs.
-        gramian = select(context.processes.sum(engine.gramian()), present)
-        gramian = unscaled(gramian, torch.ones(len(present)), turn.scale)
+        gramian = context.processes.sum(engine.gramian(), "the Gramian").cpu()
+        gramian = unscaled(gramian, torch.ones(len(present), device="cpu"), turn.scale)
         overflow = check_rows(turn, gramian.diagonal(), means, names)
-        full = torch.zeros(len(context.tasks), dtype=torch.float64)
+        warn_of_zeros(context, gramian.diagonal())
         weights: Tensor | None = None
         direction: Tensor | None = None
+        factors = torch.ones(len(present), dtype=torch.float64, device="cpu")
         if overflow or turn.balancer.needs == "gradients":
-            full += 1.0
             if not overflow:
                 direction = self._direction(turn, seen)
         else:
             weights = decide_weights(context, turn, present, means, gramian=gramian)
-            full[list(present)] = weights.double().cpu()
+            factors = weights.double().cpu()
         with without_autocast(engine.rows.device):
             if direction is None:
-                engine.deliver(full)
+                engine.deliver(factors)
             else:
-                engine.deliver_direction(direction, full)
+                engine.deliver_direction(direction, factors)
         rows = None
         if isinstance(turn.balancer, OnFeatures) and not overflow:
             # For a balancer that learns from them once the step is taken.
-            rows = self._rows(present)
+            rows = engine.rows
             rows = rows if turn.scale is None else rows / turn.scale.to(rows)
         context.processes.sum_gradients(context.everything())
         check_gradients(context, turn, context.everything(), present)
         report = StepReport(names, means, weights, gramian, turn.step, skipped=overflow)
         return report, context.observation(turn, present, means, gramian, rows)
+
+    def _heads_alone(self, turn: Turn, seen: SeenLosses) -> StepReport:
+        """Nothing below the features is trained: the heads have their gradients, and there is nothing to balance."""
+        context, names, means = self.context, self.context.names(seen.present), seen.means()
+        if self.engine.contested:
+            raise InputError(
+                "nothing below the output of the features module is trained, but above it tasks share parameters, whose "
+                "gradients would be balanced by those of nothing. Leave features= out"
+            )
+        warn_of_nothing_shared(context)
+        if context.check_finite:
+            check_losses(means, names, turn.step)
+        self.engine.deliver(torch.ones(len(seen.present), device="cpu"))
+        context.processes.sum_gradients(context.everything())
+        check_gradients(context, turn, context.everything(), seen.present)
+        return StepReport(names, means, step=turn.step)
 
     def _check(self, turn: Turn) -> None:
         """Refuses what gradients of features cannot serve."""
@@ -107,12 +130,14 @@ class ByFeatures:
         if looks_early(context) and next(iter(values.values())).device.type == "cpu":
             check_losses(seen.means(), context.names(seen.present), turn.step)
         context.gather(seen)
-        engine.begin(len(context.tasks))
-        engine.look_above(values)
+        rows = {position: row for row, position in enumerate(seen.present)}
+        engine.begin(len(rows), {rows[position]: value for position, value in values.items()}, context.parameters)
+        if isinstance(turn.balancer, OnFeatures) and any(tensor.is_complex() for tensor in engine.features):
+            raise InputError(f"{turn.balancer!r} needs real features; the features module gives complex ones")
         for place, (position, value) in enumerate(values.items()):
             seed = task_seed(value, seen.counts[position], turn.scale)
             with without_autocast(value.device):
-                engine.differentiate(position, value, seed, retain_graph=place < len(values) - 1)
+                engine.differentiate(rows[position], value, seed, retain_graph=place < len(values) - 1)
         return seen
 
     def _direction(self, turn: Turn, seen: SeenLosses) -> Tensor:
@@ -129,14 +154,16 @@ class ByFeatures:
         count = context.processes.count
         features = self.engine.features
         if len(features) != 1:
-            raise InputError(f"{balancer!r} needs features in one tensor; the features module gave {len(features)}")
+            raise InputError(
+                f"{balancer!r} needs features in one tensor; the losses use {len(features)} of the features module"
+            )
         for name, position in zip(names, present, strict=True):
             if seen.counts[position] != count:
                 raise InputError(
                     f'{balancer!r} decides for every sample on its own and needs all tasks in every process; task "{name}" is '
                     f"in {seen.counts[position]} of {count}"
                 )
-        rows = self._rows(present)
+        rows = self.engine.rows
         factor = rows.new_full((), count) if turn.scale is None else count / turn.scale.to(rows)
         if count > 1 or turn.scale is not None:
             rows = rows * factor
@@ -152,8 +179,3 @@ class ByFeatures:
         )
         direction = decide_direction(context, turn, observation)
         return direction if count == 1 and turn.scale is None else direction / factor
-
-    def _rows(self, present: Sequence[int]) -> Tensor:
-        """The gradients ``[k, F]`` of the tasks present, as they were written."""
-        rows = self.engine.rows
-        return rows if len(present) == len(rows) else rows[torch.tensor(list(present), device=rows.device)]

@@ -10,14 +10,15 @@ from torch import Tensor
 from equipoise.balance.base import Observation
 from equipoise.balance.mixins import PullsHeads
 from equipoise.engine.gradients import TaskGradients
-from equipoise.step.checking import check_gradients, check_losses, check_rows
+from equipoise.step.checking import check_gradients, check_losses, check_rows, warn_of_nothing_shared, warn_of_zeros
 from equipoise.step.context import Context, Turn
 from equipoise.step.crossing import CrossedBatches
 from equipoise.step.deciding import decide_direction, decide_weights
 from equipoise.step.finding import check_alike, find_shared
 from equipoise.step.pulling import Pulling
 from equipoise.step.report import StepReport
-from equipoise.step.rows import Buffer, Filling, kept_grads, select, unscaled
+from equipoise.step.rows import Buffer, Filling, kept_grads, unscaled
+from equipoise.step.seen import SeenLosses
 
 __all__ = ["ByGradients"]
 
@@ -36,7 +37,7 @@ class ByGradients:
         self._filling = Filling(context, batched)
         self._further = CrossedBatches(self._filling, self.buffer)
 
-    def run(self, turn: Turn) -> tuple[StepReport, Observation]:
+    def run(self, turn: Turn) -> tuple[StepReport, Observation | None]:
         """Fills ``.grad``; says what happened and what the balancer may learn from."""
         context, source, balancer = self.context, turn.source, turn.balancer
         # First, so that the graph of the step's own batch need not live meanwhile.
@@ -55,22 +56,23 @@ class ByGradients:
         gramian: Tensor | None = None
         weights: Tensor | None = None
         if balancer.needs == "gramian":
-            gramian = unscaled(select(engine.gramian(), present), factors[list(present)], turn.scale)
+            gramian = unscaled(engine.gramian().cpu(), factors, turn.scale)
             squares = gramian.diagonal()
         else:
-            squares = select(engine.row_norms(), present)
+            squares = engine.row_norms()
         overflow = check_rows(turn, squares, means, names)
+        if not engine.parameters:
+            return self._own_alone(turn, seen), None
+        warn_of_zeros(context, squares)
         if crossing is not None and crossing.overflow:
             overflow = True
             # The scaler has to see what it cannot see in this batch's gradients.
-            direction = engine.combine(torch.full((len(context.tasks),), torch.inf))
+            direction = engine.combine(torch.full_like(squares, torch.inf))
         elif overflow:
-            direction = engine.combine(torch.ones(len(context.tasks)))
+            direction = engine.combine(torch.ones_like(squares))
         elif gramian is not None:
             weights = decide_weights(context, turn, present, means, gramian=gramian, crossing=crossing)
-            full = torch.zeros(len(context.tasks), dtype=torch.float64)
-            full[list(present)] = weights.double().cpu()
-            direction = engine.combine(full * factors)
+            direction = engine.combine(weights.double().cpu() * factors)
         else:
             direction = self._direction(turn, engine, present, means, factors)
         engine.deliver(direction)
@@ -80,7 +82,18 @@ class ByGradients:
             pulling.add(engine, weights, gramian, seen, factors)
         check_gradients(context, turn, others, present)
         report = StepReport(names, means, weights, gramian, turn.step, skipped=overflow)
-        return report, context.observation(turn, present, means, gramian)
+        return report, context.observation(turn, present, means, gramian, layout=self.buffer.layout)
+
+    def _own_alone(self, turn: Turn, seen: SeenLosses) -> StepReport:
+        """Nothing shared is trained: task-specific parameters have their gradients, and there is nothing to balance."""
+        context, names, means = self.context, self.context.names(seen.present), seen.means()
+        warn_of_nothing_shared(context)
+        if context.check_finite:
+            check_losses(means, names, turn.step)
+        others = context.others()
+        context.processes.sum_gradients(others)
+        check_gradients(context, turn, others, seen.present)
+        return StepReport(names, means, step=turn.step)
 
     def gramian(self, turn: Turn) -> Tensor:
         """The Gramian ``[k, k]`` of the tasks present; ``.grad`` stays as it is."""
@@ -89,9 +102,13 @@ class ByGradients:
             first = context.named(source.rehearse(0))
             find_shared(context, first, source)
             engine = self.buffer.fitting(context)
-            seen, factors = self._filling.fill(engine, turn, first, source.rehearse)
-        present = seen.present
-        return unscaled(select(engine.gramian(), present), factors[list(present)], turn.scale)
+            _, factors = self._filling.fill(engine, turn, first, source.rehearse)
+        gramian = unscaled(engine.gramian().cpu(), factors, turn.scale)
+        if engine.parameters:
+            warn_of_zeros(context, gramian.diagonal())
+        else:
+            warn_of_nothing_shared(context)
+        return gramian
 
     def forget(self) -> None:
         """Lets go of the rows."""
@@ -104,12 +121,10 @@ class ByGradients:
         if context.check_finite:
             check_losses(means, context.names(present), turn.step)
         rows = engine.compact()
-        if len(present) < len(rows):
-            rows = rows[torch.tensor(list(present), device=rows.device)]
-        multiplier = factors[list(present)].to(rows)
+        multiplier = factors.to(rows)
         if turn.scale is not None:
             multiplier = multiplier / turn.scale.to(rows)
-        if turn.scale is not None or bool((multiplier != 1).any()):
+        if turn.scale is not None or bool((factors != 1).any()):
             rows = rows * multiplier[:, None]
-        direction = decide_direction(context, turn, context.observation(turn, present, means, gradients=rows))
+        direction = decide_direction(context, turn, context.observation(turn, present, means, None, rows, self.buffer.layout))
         return engine.expand(direction if turn.scale is None else direction * turn.scale.to(rows))

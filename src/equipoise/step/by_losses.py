@@ -11,6 +11,7 @@ from torch import Tensor
 from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.mixins import Accompanied, Companion
 from equipoise.engine.graph import leaves_of_all, origins
+from equipoise.engine.shared import counted
 from equipoise.modes import without_autocast
 from equipoise.step.checking import check_gradients, check_losses
 from equipoise.step.context import Context, Turn
@@ -58,6 +59,8 @@ class ByLosses:
             again = again or source.rehearsal()
             seen, weights = self._in_one_go(turn, first, again)
             looked_at = False
+        reached, context.found = context.found, counted(context.found, context.found, context.shared.declared)
+        context.shared.inputs = len(reached) - len(context.found)
         check_alike(context, context.everything())
         context.processes.sum_gradients(context.everything())
         present, means = seen.present, seen.means()
@@ -77,7 +80,8 @@ class ByLosses:
         """Weights that do not depend on the losses are known before the first backward pass."""
         context = self.context
         if turn.source.micro_batches == 1:
-            expected = context.gather(SeenLosses({position: torch.zeros(()) for position in first}))
+            none = {position: torch.zeros((), device="cpu") for position in first}
+            expected = context.gather(SeenLosses(none), "presence")
             counts, present = expected.counts, expected.present
         else:
             present = tuple(range(len(context.tasks)))

@@ -9,11 +9,20 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from equipoise.errors import NonFiniteError
+from equipoise.errors import NonFiniteError, warn_once
 from equipoise.step.context import Context, Turn
 from equipoise.step.source import Source
 
-__all__ = ["check_gradients", "check_losses", "check_rows", "looks_early", "raise_nonfinite", "which_finite"]
+__all__ = [
+    "check_gradients",
+    "check_losses",
+    "check_rows",
+    "looks_early",
+    "raise_nonfinite",
+    "warn_of_nothing_shared",
+    "warn_of_zeros",
+    "which_finite",
+]
 
 
 def raise_nonfinite(what: str, tasks: Sequence[str], step: int, detail: str = "") -> None:
@@ -73,6 +82,32 @@ def check_rows(turn: Turn, squares: Tensor, means: Tensor, names: Sequence[str])
     return True
 
 
+def warn_of_zeros(context: Context, squares: Tensor) -> None:
+    """Says once that all task gradients vanish.
+
+    Args:
+        context: of the training run.
+        squares: one number per task ``[k]`` on the CPU that is 0 only where its gradient is.
+    """
+    if not bool(squares.any()):
+        warn_once(
+            context,
+            "zeros",
+            "all task gradients of the shared parameters are exactly zero, so this step does not train them; if it goes on, "
+            "the losses are not made of what the shared parameters give (a detached or compiled part, a dead activation)",
+        )
+
+
+def warn_of_nothing_shared(context: Context) -> None:
+    """Says once that no shared parameter is trained."""
+    warn_once(
+        context,
+        "nothing shared",
+        "no parameter that the tasks share is trained (all are frozen), so there is nothing to balance: task-specific "
+        "parameters get their own task's gradient; unfreeze a shared one to balance",
+    )
+
+
 def check_gradients(context: Context, turn: Turn, parameters: Sequence[Tensor], present: Sequence[int]) -> None:
     """Raises, naming the tasks to blame, if a ``.grad`` is not finite. A gradient scaler looks by itself."""
     if not context.check_finite or turn.scale is not None:
@@ -114,9 +149,8 @@ def _blame(context: Context, bad: Sequence[Tensor], source: Source, present: Seq
     owners = [p for p in present if any(id(leaf) in ids for leaf in context.shared.own.get(p, ()))]
     blamed = owners or _differentiated_one_by_one(context, bad, source)
     # The task to blame may be one that this process does not see fail.
-    flags = torch.zeros(len(context.tasks), device=context.device())
-    flags[blamed] = 1.0
-    return [position for position, flag in enumerate(context.processes.sum(flags).tolist()) if flag]
+    flags = [position in blamed for position in range(len(context.tasks))]
+    return [position for position, flag in enumerate(context.processes.either([flags], "tasks to blame")[0]) if flag]
 
 
 def _differentiated_one_by_one(context: Context, bad: Sequence[Tensor], source: Source) -> list[int]:

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.gramian import cross_gramian
+from equipoise.engine.graph import leaves_of_all
 from equipoise.errors import InputError, NonFiniteError
 from equipoise.modes import not_compiled
 from equipoise.step.checking import check_losses, check_rows
 from equipoise.step.context import Turn
 from equipoise.step.finding import check_alike, find_shared
-from equipoise.step.rows import Buffer, Filling, kept_grads, select
+from equipoise.step.rows import Buffer, Filling, kept_grads
 from equipoise.step.seen import SeenLosses
 
 __all__ = ["CrossedBatches", "Crossing"]
@@ -40,9 +41,9 @@ class _Side(NamedTuple):
     """One of the two batches.
 
     Attributes:
-        engine: holds its rows ``[K, P]``.
+        engine: holds its rows ``[k, P]``.
         seen: which tasks it holds.
-        factors: what each of the rows is still to be multiplied with, ``[K]``.
+        factors: what each of the rows is still to be multiplied with, ``[k]``.
         overflow: whether a gradient scaler's scale was too large for them.
     """
 
@@ -71,12 +72,12 @@ class CrossedBatches:
         engines = [buffer.fitting(self.context) for buffer in self.buffers]
         first, second = (self._side(place, engine, turn) for place, engine in enumerate(engines))
         present = tuple(position for position in first.seen.present if position in second.seen.counts)
-        index = torch.tensor(present, dtype=torch.long)
         products = cross_gramian(first.engine.rows, second.engine.rows).cpu() * torch.outer(first.factors, second.factors)
+        left, right = ([side.seen.present.index(position) for position in present] for side in (first, second))
         if turn.scale is not None:
             # The scaler's scale is in the rows.
             products = products / turn.scale.cpu().double().square()
-        return Crossing(present, products[index][:, index], first.overflow or second.overflow)
+        return Crossing(present, products[left][:, right], first.overflow or second.overflow)
 
     def forget(self) -> None:
         """Lets go of the second batch's rows."""
@@ -87,12 +88,13 @@ class CrossedBatches:
         context, source = self.context, turn.further[place]
         ahead = Turn(turn.balancer, source, turn.step, turn.scale)
         with source.apart(), _noted(place):
-            with kept_grads(context.everything()):
-                first = context.named(source.losses(0))
+            first = context.named(source.losses(0))
+            evaluated = [] if context.parameters else [loss for loss in first.values() if isinstance(loss, Tensor)]
+            with kept_grads(list(dict.fromkeys([*context.everything(), *leaves_of_all(evaluated)]))):
                 check_alike(context, [*context.shared.parameters, *context.others()])
                 seen, factors = self.filling.fill(engine, ahead, first, source.losses)
             means, names = seen.means(), context.names(seen.present)
-            overflow = check_rows(ahead, select(engine.row_norms(), seen.present), means, names)
+            overflow = check_rows(ahead, engine.row_norms(), means, names)
             if context.check_finite:
                 check_losses(means, names, turn.step)
         return _Side(engine, seen, factors, overflow)

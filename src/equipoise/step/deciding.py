@@ -16,7 +16,7 @@ from equipoise.step.checking import check_losses, raise_nonfinite, which_finite
 from equipoise.step.context import Context, Turn
 from equipoise.step.crossing import Crossing
 
-__all__ = ["decide_direction", "decide_weights"]
+__all__ = ["as_answer", "decide_direction", "decide_weights"]
 
 
 def decide_weights(
@@ -38,7 +38,7 @@ def decide_weights(
     if losses is not None and context.check_finite:
         check_losses(losses, names, turn.step)
     with torch.no_grad():
-        weights = _tensor(turn.balancer.decide(_shown(context, turn, present, losses, gramian, crossing)), turn.balancer)
+        weights = as_answer(turn.balancer.decide(_shown(context, turn, present, losses, gramian, crossing)), turn.balancer)
     if weights.shape != (len(present),):
         raise InputError(
             f"{type(turn.balancer).__name__} must answer with one weight for each of the {len(present)} tasks "
@@ -59,7 +59,7 @@ def decide_direction(context: Context, turn: Turn, observation: Observation) -> 
     rows = observation.gradients
     assert rows is not None
     with torch.no_grad(), without_autocast(rows.device):
-        direction = _tensor(turn.balancer.decide(observation), turn.balancer)
+        direction = as_answer(turn.balancer.decide(observation), turn.balancer)
     if direction.shape != rows.shape[1:]:
         raise InputError(
             f"{type(turn.balancer).__name__} must answer with a direction of {rows.shape[1]} entries; "
@@ -102,12 +102,12 @@ def _check_weights(turn: Turn, weights: Tensor, names: Sequence[str], losses: Te
     raise_nonfinite("weight", bad, turn.step, detail + ")")
 
 
-def _tensor(answer: object, balancer: object) -> Tensor:
+def as_answer(answer: object, balancer: object) -> Tensor:
     """A balancer's answer as a tensor; lists and arrays of numbers are welcome, too."""
     if isinstance(answer, Tensor):
         return answer
     try:
-        return torch.as_tensor(answer)
+        return torch.as_tensor(answer, device="cpu")
     except (TypeError, ValueError, RuntimeError):
         raise InputError(
             f"{type(balancer).__name__} must answer with a tensor of numbers; it gave {type(answer).__name__}"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from equipoise.engine.graph import is_compiled
 from equipoise.engine.shared import Reach
-from equipoise.errors import InputError
+from equipoise.errors import InputError, warn_once
 from equipoise.modes import not_compiled
 from equipoise.step.context import Context
 from equipoise.step.source import Source
@@ -70,8 +70,16 @@ def check_alike(context: Context, parameters: Sequence[Tensor]) -> None:
     """
     if context.parameters or context.processes.count == 1:
         return
+    if context.shared.inputs:
+        warn_once(
+            context,
+            "inputs",
+            "leaf tensors that are no nn.Parameter are taken for inputs, whose gradients stay those of their own process; "
+            "make them nn.Parameter, or name them in shared=, if they are trained",
+        )
     here = sorted(context.here)
-    if not context.processes.alike(repr((here, [list(parameter.shape) for parameter in parameters]))):
+    seen = repr((here, [list(parameter.shape) for parameter in parameters]))
+    if not context.processes.meet("the parameters reached", same=seen)[1]:
         raise InputError(
             f"the processes' losses differ in their tasks or in the parameters they reach (here: "
             f"{', '.join(context.tasks.names[position] for position in here)}), and the drop-in cannot tell "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from equipoise.balance.mixins import Pull, PullsHeads
-from equipoise.engine.features import Recorder
+from equipoise.engine.features import Cut, Recorder
 from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.graph import is_compiled, origins
 from equipoise.errors import InputError
@@ -57,7 +57,7 @@ class Pulling:
             weights: the decision ``[k]``.
             gramian: of the task gradients, ``[k, k]``.
             seen: losses and how often each was seen.
-            factors: what the rows ``[K]`` are to be multiplied with.
+            factors: what the rows are to be multiplied with, ``[k]``.
         """
         with torch.no_grad():
             pull = self.balancer.pull(weights, gramian)
@@ -76,16 +76,14 @@ class Pulling:
         self._deliver(pull, [p for _, members in groups for p in members], extra)
 
     def _groups(self, pull: Pull, present: Sequence[int]) -> list[tuple[Tensor, list[int]]]:
-        """Tasks that have parameters of their own and are pulled, by direction: ``[K]`` coefficients and positions."""
+        """Tasks that have parameters of their own and are pulled, by direction: ``[k]`` coefficients and positions."""
         groups: dict[tuple[float, ...], tuple[Tensor, list[int]]] = {}
         for position, row in zip(present, pull.coefficients.double().cpu(), strict=True):
             if self.context.shared.own.get(position) and bool((row != 0).any()):
-                full = torch.zeros(len(self.context.tasks), dtype=torch.float64)
-                full[list(present)] = row
-                groups.setdefault(tuple(row.tolist()), (full, []))[1].append(position)
+                groups.setdefault(tuple(row.tolist()), (row, []))[1].append(position)
         return list(groups.values())
 
-    def _evaluations(self, pull: Pull) -> Iterator[tuple[list[list[int]], dict[int, Loss], list[Tensor] | None]]:
+    def _evaluations(self, pull: Pull) -> Iterator[tuple[list[list[int]], dict[int, Loss], Cut | None]]:
         """The losses of each micro-batch, in portions whose graphs may live together, and the features."""
         source = self.turn.source
         if pull.features is None and self._held is not None:
@@ -105,11 +103,19 @@ class Pulling:
                         f"{self.balancer!r} needs losses that start from one evaluation of the features; losses given as "
                         f"callables have inputs of their own. Leave its features= out"
                     )
-                features = None if recorder is None else recorder.take()
+                features = None if recorder is None else self._cut(recorder.take(), losses)
                 eager = [position for position, loss in losses.items() if isinstance(loss, Tensor)]
                 # In the order of the first evaluation, or other random numbers would be drawn.
                 lazy = [[position] for position, loss in losses.items() if not isinstance(loss, Tensor)]
                 yield ([eager] if eager else []) + lazy, losses, features
+
+    def _cut(self, recorded: list[Tensor], losses: Mapping[int, Loss]) -> Cut:
+        """Where the features are in the graphs of these losses."""
+        if not recorded:
+            raise InputError("the output of the features module does not require grad: nothing below it can be trained")
+        cut = Cut(recorded, [self.context.scalar(position, loss) for position, loss in losses.items()])
+        cut.close()
+        return cut
 
     def _pull(
         self,
@@ -119,7 +125,7 @@ class Pulling:
         values: Mapping[int, Tensor],
         seen: SeenLosses,
         factors: Tensor,
-        features: list[Tensor] | None,
+        features: Cut | None,
         extra: dict[Tensor, Tensor],
         *,
         last: bool,
@@ -132,14 +138,16 @@ class Pulling:
         if scale is not None:
             seeds = {position: seed * scale.to(seed) for position, seed in seeds.items()}
         own = [leaf for position in members for leaf in self.context.shared.own[position]]
-        with without_autocast(engine.rows.device):
+        closed = nullcontext() if features is None else features.differentiating()
+        with without_autocast(engine.rows.device), closed:
             # The rows carry a gradient scaler's scale, and so will what is added: once, not twice.
             unscaled = row if scale is None else row / scale.double().cpu()
             if features is None:
                 inputs, toward = engine.parameters, engine.split(engine.combine(unscaled * factors))
             else:
-                inputs = features
-                weighted = [seeds[p] * unscaled[p].to(seeds[p]) for p in values]
+                inputs = features.tensors
+                by_position = dict(zip(seen.present, unscaled.unbind(), strict=True))
+                weighted = [seeds[p] * by_position[p].to(seeds[p]) for p in values]
                 found = torch.autograd.grad(
                     origins(values.values()), inputs, weighted, retain_graph=True, allow_unused=True, materialize_grads=True
                 )
@@ -155,16 +163,16 @@ class Pulling:
             )
         for leaf, piece in zip(own, second, strict=True):
             if piece is not None:
-                extra[leaf] = extra[leaf] + piece if leaf in extra else piece
+                extra[leaf] = extra[leaf] + piece if leaf in extra else piece.clone()  # two leaves may share one
 
     def _deliver(self, pull: Pull, positions: Sequence[int], extra: dict[Tensor, Tensor]) -> None:
         processes = self.context.processes
+        if processes.count > 1:
+            pulled = [leaf for position in positions for leaf in self.context.shared.own[position]]
+            here = [extra.get(leaf, torch.zeros_like(leaf)).detach().to_dense() for leaf in pulled]
+            extra.update(zip(pulled, processes.sum_all(here, "pulls"), strict=True))
         for position in positions:
             leaves = self.context.shared.own[position]
-            if processes.count > 1:
-                for leaf in leaves:
-                    # A message is the bare memory, whose layout must not differ between the processes.
-                    extra[leaf] = processes.sum(extra.get(leaf, torch.zeros_like(leaf)).detach().to_dense().contiguous())
             added = {leaf: extra[leaf] for leaf in leaves if leaf in extra}
             if pull.at_most is not None:
                 bound = pull.at_most * _norm([self._own(leaf) for leaf in leaves])
@@ -188,4 +196,8 @@ def _norm(pieces: Any) -> Tensor:
         torch.linalg.vector_norm((p.coalesce().values() if p.is_sparse else p).detach(), dtype=torch.float64).square()
         for p in pieces
     ]
-    return torch.stack([square.cpu() for square in squares]).sum().sqrt() if squares else torch.zeros((), dtype=torch.float64)
+    return (
+        torch.stack([square.cpu() for square in squares]).sum().sqrt()
+        if squares
+        else torch.zeros((), dtype=torch.float64, device="cpu")
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equipoise.balance.base import Layout
 from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.graph import origins
 from equipoise.modes import without_autocast
@@ -17,25 +18,27 @@ from equipoise.step.context import Context, Turn
 from equipoise.step.seen import SeenLosses
 from equipoise.tasks import Loss
 
-__all__ = ["Buffer", "Filling", "kept_grads", "select", "task_seed", "unscaled"]
+__all__ = ["Buffer", "Filling", "kept_grads", "task_seed", "unscaled"]
 
 
 class Buffer:
-    """The engine of a training run, made again where the shared parameters or the number of tasks have changed."""
+    """The engine of a training run, made again where the shared parameters are others, or of another kind."""
 
     def __init__(self) -> None:
         self.engine: TaskGradients | None = None
+        self.layout: Layout = ()
 
     def __getstate__(self) -> dict[str, Any]:
         # Copied or pickled, the engine's views would no longer be views; the next step makes a new one.
-        return {"engine": None}
+        return {"engine": None, "layout": ()}
 
     def fitting(self, context: Context) -> TaskGradients:
-        """An engine for the parameters and tasks of now."""
-        shared, tasks = context.shared.parameters, len(context.tasks)
-        if self.engine is None or not self.engine.serves(shared, tasks):
+        """An engine for the parameters of now."""
+        shared = context.shared.parameters
+        if self.engine is None or not self.engine.serves(shared):
             self.engine = None  # let go of the old rows before new ones are allocated
-            self.engine = TaskGradients(shared, tasks)
+            self.engine = TaskGradients(shared)
+            self.layout = context.layout(shared, self.engine.sizes())
         return self.engine
 
     def forget(self) -> None:
@@ -69,30 +72,38 @@ class Filling:
         ``keep`` leaves the graph of a single micro-batch alive, to be differentiated once more.
 
         Returns:
-            The losses, and what each of the K rows is still to be multiplied with.
+            The losses, and what each of the k rows, one per task present, is still to be multiplied with.
         """
         context, source = self.context, turn.source
         if source.micro_batches > 1:
             everywhere = source.micro_batches * context.processes.count
             counts = dict.fromkeys(range(len(context.tasks)), everywhere)
         else:
-            counts = context.gather(SeenLosses({position: torch.zeros(()) for position in first})).counts
+            none = {position: torch.zeros((), device="cpu") for position in first}
+            counts = context.gather(SeenLosses(none), "presence").counts
         seen = SeenLosses()
         keep = keep and source.micro_batches == 1
+        rows = {position: row for row, position in enumerate(sorted(counts if source.micro_batches == 1 else first))}
+        engine.begin(len(rows))
         with engine.recording():
             for micro_batch in range(source.micro_batches):
                 losses = first if micro_batch == 0 else context.named(evaluate(micro_batch))
-                self._differentiate(engine, turn, losses, counts, seen, keep=keep)
+                for position in sorted(losses.keys() - rows.keys()):
+                    rows[position] = len(rows)
+                if len(rows) > engine.tasks:
+                    engine.grow(len(rows), at_most=len(context.tasks))
+                self._differentiate(engine, turn, losses, rows, counts, seen, keep=keep)
         context.gather(seen)
-        if context.processes.count > 1:
-            context.processes.sum(engine.rows)
-            flags = torch.tensor([engine.reached, engine.sparse], dtype=torch.int32, device=engine.rows.device)
-            engine.reached, engine.sparse = context.processes.sum(flags).bool().tolist()
-        factors = torch.ones(len(context.tasks), dtype=torch.float64)
-        for position, count in seen.counts.items():
+        engine.arrange([rows.get(position) for position in seen.present])
+        if context.processes.count > 1 and engine.parameters:
+            engine.reached, engine.sparse = context.processes.either([engine.reached, engine.sparse], "shared gradients")
+            context.processes.add(engine.rows)
+        factors = torch.ones(len(seen.present), dtype=torch.float64, device="cpu")
+        for row, position in enumerate(seen.present):
+            count = seen.counts[position]
             if count != counts[position]:
                 # Some micro-batches lacked this task: its mean is over fewer.
-                factors[position] = counts[position] / count
+                factors[row] = counts[position] / count
                 for parameter in context.shared.own.get(position, ()):
                     if parameter.grad is not None:
                         parameter.grad.mul_(counts[position] / count)
@@ -103,6 +114,7 @@ class Filling:
         engine: TaskGradients,
         turn: Turn,
         losses: dict[int, Loss],
+        rows: Mapping[int, int],
         counts: Mapping[int, int],
         seen: SeenLosses,
         *,
@@ -113,8 +125,9 @@ class Filling:
         if looks_early(context) and eager and next(iter(eager.values())).device.type == "cpu":
             here = SeenLosses(eager)
             check_losses(here.means(), context.names(here.present), turn.step)
-        if self.batched is not None and len(eager) > 1:
-            self._differentiate_together(engine, turn, eager, counts, seen, retain_graph=keep or len(eager) < len(losses))
+        if self.batched is not None and len(eager) > 1 and engine.parameters:
+            retain = keep or len(eager) < len(losses)
+            self._differentiate_together(engine, turn, eager, rows, counts, seen, retain_graph=retain)
             losses = {position: loss for position, loss in losses.items() if position not in eager}
         # Callables come last: they may build on what the batch's other losses have in common.
         order = sorted(losses, key=lambda position: not isinstance(losses[position], Tensor))
@@ -123,7 +136,8 @@ class Filling:
             value = eager.pop(position) if position in eager else context.scalar(position, losses[position])
             seen.add(position, value)
             with without_autocast(value.device):
-                engine.differentiate(position, value, task_seed(value, counts[position], turn.scale), retain_graph=retain)
+                seed = task_seed(value, counts[position], turn.scale)
+                engine.differentiate(rows[position], value, seed, retain_graph=retain)
             losses[position] = value = value.detach()  # lets go of the graph
 
     def _differentiate_together(
@@ -131,6 +145,7 @@ class Filling:
         engine: TaskGradients,
         turn: Turn,
         losses: dict[int, Tensor],
+        rows: Mapping[int, int],
         counts: Mapping[int, int],
         seen: SeenLosses,
         *,
@@ -141,7 +156,7 @@ class Filling:
             seen.add(position, value)
         seeds = [task_seed(value, counts[position], turn.scale) for position, value in losses.items()]
         with without_autocast(values[0].device):
-            engine.differentiate_together(list(losses), values, seeds, chunk=self.batched or None)
+            engine.differentiate_together([rows[position] for position in losses], values, seeds, chunk=self.batched or None)
             own = (leaf for position in losses for leaf in self.context.shared.own.get(position, ()))
             rest = list(dict.fromkeys([*own, *self.context.shared.undeclared]))
             if rest:
@@ -156,15 +171,6 @@ def task_seed(loss: Tensor, count: int, scale: Tensor | None) -> Tensor | None:
         return None
     seed = torch.full_like(loss, 1.0 / count, requires_grad=False)
     return seed if scale is None else seed * scale.to(seed)
-
-
-def select(values: Tensor, present: Sequence[int]) -> Tensor:
-    """Entries of a ``[K]`` or ``[K, K]`` tensor that belong to the tasks present, on the CPU."""
-    values = values.cpu()
-    if len(present) == len(values):
-        return values
-    index = torch.tensor(list(present))
-    return values[index] if values.dim() == 1 else values[index][:, index]
 
 
 def unscaled(gramian: Tensor, factors: Tensor, scale: Tensor | None) -> Tensor:

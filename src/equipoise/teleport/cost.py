@@ -236,7 +236,7 @@ class COST:
             return None
         self._check_fit(mtl)
         self._counters.spent += expected
-        seed = int(torch.randint(2**62, (), generator=self._generator))
+        seed = int(torch.randint(2**62, (), generator=self._generator, device="cpu"))
         attempt = TeleportAttempt(self.delta, self.search, self.guard, self._held, self._sizes)
         outcome = attempt.make(mtl, trigger, seed, self._counters.epoch)
         self._counters.count_attempt(report.step, accepted=outcome.report.accepted)

@@ -198,7 +198,7 @@ def _optimizer(value: Any) -> InnerOptimizer:
         return kind
     made: InnerOptimizer = functools.partial(kind, **options)
     try:
-        made([torch.zeros(1, requires_grad=True)], lr=1e-3)
+        made([torch.zeros(1, requires_grad=True, device="cpu")], lr=1e-3)
     except (TypeError, ValueError) as error:
         raise InputError(f'the optimizer "{name}" cannot be made: {error}') from error
     return made

@@ -191,9 +191,9 @@ class Rotations(nn.Module):
     def _first(self, size: int) -> Tensor:
         with torch.inference_mode(False), torch.no_grad():
             if self.start == "identity":
-                return torch.eye(size, dtype=torch.float64).repeat(len(self.tasks), 1, 1)
+                return torch.eye(size, dtype=torch.float64, device="cpu").repeat(len(self.tasks), 1, 1)
             generator = torch.Generator().manual_seed(self.seed)
-            normal = torch.randn(len(self.tasks), size, size, generator=generator, dtype=torch.float64)
+            normal = torch.randn(len(self.tasks), size, size, generator=generator, dtype=torch.float64, device="cpu")
             orthogonal, triangular = torch.linalg.qr(normal)
             # Uniform (Haar) only with the signs of a positive diagonal; then one column decides on the determinant.
             orthogonal = orthogonal * triangular.diagonal(dim1=-2, dim2=-1).sign()[:, None]

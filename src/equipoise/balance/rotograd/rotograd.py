@@ -224,7 +224,6 @@ class RotoGrad(OnFeatures, GramianBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Weights ``[k]`` of the tasks present."""
-        assert observation.gramian is not None
         assert self.rotations is not None
         self.rotations.stop()
         entries = self._entries(observation)
@@ -235,18 +234,16 @@ class RotoGrad(OnFeatures, GramianBalancer):
                     f'nothing was rotated for task "{self.rotations.tasks[position]}" in this step, although it has a loss; '
                     "its head must be run on the features"
                 )
-        norms = observation.gramian.diagonal().clamp(min=0).sqrt()
+        norms = observation.needed("gramian").diagonal().clamp(min=0).sqrt()
         return torch.from_numpy(self._weights(norms.numpy(), self._reference(norms, entries).numpy()))
 
     def update(self, observation: Observation) -> None:
         """The rotations' step."""
-        assert observation.gramian is not None
-        assert observation.gradients is not None
         assert self.rotations is not None
         assert self._shape is not None
         entries = self._entries(observation)
-        norms = observation.gramian.diagonal().clamp(min=0).sqrt()
-        rows = observation.gradients.view(-1, *self._shape)
+        norms = observation.needed("gramian").diagonal().clamp(min=0).sqrt()
+        rows = observation.needed("gradients").view(-1, *self._shape)
         matrices = self.rotations.matrices
         assert matrices is not None
         size = matrices.shape[-1]
@@ -257,8 +254,10 @@ class RotoGrad(OnFeatures, GramianBalancer):
             torch.zeros_like(matrices), slopes, moments, entries.to(matrices.device), lr=self.lr, epsilon=_EPSILON
         )
         count = len(self.rotations.tasks)
-        first = torch.full((count,), torch.nan, dtype=torch.float64) if self.first_norms is None else self.first_norms
-        seen = torch.zeros(count, dtype=torch.int64) if self.seen is None else self.seen
+        first = (
+            torch.full((count,), torch.nan, dtype=torch.float64, device="cpu") if self.first_norms is None else self.first_norms
+        )
+        seen = torch.zeros(count, dtype=torch.int64, device="cpu") if self.seen is None else self.seen
         first = first.index_copy(0, entries, self._reference(norms, entries))
         self.rotations.turn(skew)
         self.moments, self.first_norms = moments, first
@@ -310,7 +309,7 @@ class RotoGrad(OnFeatures, GramianBalancer):
     def _entries(self, observation: Observation) -> Tensor:
         """Positions of the tasks present among the rotations."""
         assert self.rotations is not None
-        return torch.tensor([self.rotations.position(observation.tasks[place]) for place in observation.present])
+        return torch.tensor([self.rotations.position(observation.tasks[place]) for place in observation.present], device="cpu")
 
     def _reference(self, norms: Tensor, entries: Tensor) -> Tensor:
         """‖G_k‖ at the start ``[k]``, which may be now."""

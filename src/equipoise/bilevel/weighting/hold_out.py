@@ -67,7 +67,7 @@ def _divided(rows: int, fraction: float, seed: int) -> tuple[torch.Tensor, torch
     if rows < 2:
         raise InputError(f"{rows} row cannot be divided into training and validation data; there must be at least 2")
     aside = min(rows - 1, max(1, round(rows * fraction)))
-    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed), device="cpu")
     return order[aside:].sort().values, order[:aside].sort().values
 
 

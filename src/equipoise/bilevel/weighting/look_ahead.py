@@ -82,7 +82,7 @@ def one_step_hypergradients(
     with without_autocast(gradients.device):
         products = torch.stack([gradients @ row for row in _rows(objectives, names, moved, "validation")])
         jacobian = -torch.outer(present, weights)  # ∂α_j/∂a_k = α_j (δ_jk − α_k)
-        jacobian[torch.arange(len(positions)), positions] += present
+        jacobian[torch.arange(len(positions), device="cpu"), positions] += present
         rows = -lr * products.to(jacobian) @ jacobian
     return Hypergradients(rows, values, Point(start.upper, [value.detach() for value in moved], start.buffers), float(lower))
 

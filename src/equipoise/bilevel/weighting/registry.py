@@ -64,9 +64,9 @@ class WeightingInfo:
 
     def check(self, **options: Any) -> None:
         """Refuses what :meth:`solver` would refuse, before there is a problem to solve."""
-        model = nn.ParameterList([torch.zeros(1)])  # nothing random: torch's generator is the caller's
+        model = nn.ParameterList([torch.zeros(1, device="cpu")])  # nothing random: torch's generator is the caller's
         objective = Objective(model, lambda model, batch: {"task": model[0].sum()}, ["task"])
-        problem = WeightProblem(objective, torch.zeros(1))
+        problem = WeightProblem(objective, torch.zeros(1, device="cpu"))
         adam = torch.optim.Adam(problem.upper_variables.tensors)
         self.solver(problem, adam, torch.optim.SGD(model.parameters(), lr=1.0), **options)
 

@@ -72,7 +72,7 @@ class ZoomAndFlip:
         scale = self.scales[_draw(len(self.scales), generator)]
         high, wide = max(1, int(height / scale)), max(1, int(width / scale))
         top, left = _draw(height - high + 1, generator), _draw(width - wide + 1, generator)
-        mirrored = float(torch.rand((), generator=generator)) < self.flip
+        mirrored = float(torch.rand((), generator=generator, device="cpu")) < self.flip
         seen = dict(arrays)
         if (high, wide) != (height, width):
             seen = {
@@ -89,7 +89,7 @@ class ZoomAndFlip:
 
 
 def _draw(below: int, generator: torch.Generator) -> int:
-    return int(torch.randint(below, (), generator=generator))
+    return int(torch.randint(below, (), generator=generator, device="cpu"))
 
 
 def _enlarged(array: Tensor, name: str, size: tuple[int, int]) -> Tensor:

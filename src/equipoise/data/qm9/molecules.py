@@ -79,7 +79,7 @@ class TargetScaling:
             DataSetError: fewer than two molecules, or a target that is the same for all of them.
         """
         exact = targets.double()
-        std = exact.std(dim=0) if len(exact) > 1 else torch.zeros(exact.shape[1])
+        std = exact.std(dim=0) if len(exact) > 1 else torch.zeros(exact.shape[1], device="cpu")
         if not bool((std > 0).all()):
             constant = [target.name for target, own in zip(TARGETS, std.tolist(), strict=True) if not own > 0]
             raise DataSetError(
@@ -91,7 +91,7 @@ class TargetScaling:
     @classmethod
     def none(cls) -> TargetScaling:
         """The scaling that changes nothing."""
-        return cls(torch.zeros(len(TARGETS)), torch.ones(len(TARGETS)))
+        return cls(torch.zeros(len(TARGETS), device="cpu"), torch.ones(len(TARGETS), device="cpu"))
 
     def scaled(self, targets: Tensor) -> Tensor:
         """From torch_geometric's units to what is trained on, ``[…, 11]``."""
@@ -179,7 +179,7 @@ class QM9Molecules(EpochDataset):
                 f"{root} holds {count} molecules, too few to keep back {held_out} each for test and validation; "
                 "give a smaller held_out"
             )
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(split_seed))
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(split_seed), device="cpu")
         test, validation, train = order.split([held_out, held_out, count - 2 * held_out])
         targets = self.molecules.targets[:, [target.column for target in TARGETS]]
         self.scaling = TargetScaling.of(targets[train]) if scale else TargetScaling.none()
@@ -197,7 +197,7 @@ class QM9Molecules(EpochDataset):
 
     def batch(self, rows: Sequence[int], epoch: int) -> Any:
         """Several molecules."""
-        chosen = torch.as_tensor(list(rows))
+        chosen = torch.as_tensor(list(rows), device="cpu")
         return {"graph": self.molecules.graph(self.rows[chosen].tolist()), "label": self.labels[chosen]}
 
 

@@ -54,7 +54,7 @@ class Molecules:
         """
         from torch_geometric.data import Batch
 
-        chosen = torch.as_tensor(list(rows))
+        chosen = torch.as_tensor(list(rows), device="cpu")
         sizes = self.first_atom[chosen + 1] - self.first_atom[chosen]
         taken = _ranges(self.first_atom[chosen], sizes)
         starts = torch.cumsum(sizes, 0) - sizes
@@ -70,7 +70,7 @@ class Molecules:
         bond_count = self.first_bond[chosen + 1] - self.first_bond[chosen]
         head, tail = self.bonds[:, bonds]
         where = first_pair.repeat_interleave(bond_count) + head * sizes.repeat_interleave(bond_count) + tail
-        kinds = torch.zeros(int(pairs.sum()), self.kinds.shape[1])
+        kinds = torch.zeros(int(pairs.sum()), self.kinds.shape[1], device="cpu")
         kinds[where] = self.kinds[bonds]
 
         other = source != target
@@ -82,7 +82,7 @@ class Molecules:
             **atoms,
             edge_index=edges,
             edge_attr=torch.cat([kinds[other], away], dim=1),
-            batch=torch.arange(len(chosen)).repeat_interleave(sizes),
+            batch=torch.arange(len(chosen), device="cpu").repeat_interleave(sizes),
             ptr=torch.cat([starts, starts.new_tensor([len(taken)])]),
         )
 
@@ -90,7 +90,7 @@ class Molecules:
 def _ranges(starts: Tensor, lengths: Tensor) -> Tensor:
     """The numbers start, start + 1, … of all ranges, one range after the other."""
     before = torch.cumsum(lengths, 0) - lengths
-    return torch.arange(int(lengths.sum())) + (starts - before).repeat_interleave(lengths)
+    return torch.arange(int(lengths.sum()), device="cpu") + (starts - before).repeat_interleave(lengths)
 
 
 _COLUMNS = 19
