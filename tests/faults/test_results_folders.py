@@ -1,4 +1,4 @@
-"""Folders of results from strangers: whatever lies in one, a report says in one line per file what does not count, and goes on."""
+"""Folders of results from strangers: a report says in one line per file what does not count, and goes on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.study.conftest import made_up  # noqa: F401
 
 from equipoise.errors import InputError
 from equipoise.store import RunStore, read_json, replacing, write_json
@@ -20,6 +19,7 @@ from equipoise.study import Results, parse_methods
 from equipoise.study.folder import Folder
 from equipoise.study.processes import worker
 from equipoise.study.report import print_results, write_report
+from tests.study.conftest import made_up  # noqa: F401
 
 RECORD = "0-seed0.json"  # of ls
 DEEP = "[" * 10_000 + "]" * 10_000
