@@ -16,7 +16,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 # From the bottom up. A room imports from those below it, and from its own row only where the row says so.
 ROWS: tuple[tuple[set[str], bool], ...] = (
     ({"errors", "version"}, False),
-    ({"solvers", "registry", "store", "progress", "markdown", "reading", "tasks", "further", "randomness"}, False),
+    ({"reading", "terminal", "lifeline"}, False),
+    ({"solvers", "registry", "store", "progress", "markdown", "tasks", "further", "randomness"}, False),
     ({"modes", "modules"}, False),
     ({"metrics", "data", "engine"}, False),
     ({"distributed", "objective", "nets", "blackbox"}, False),
