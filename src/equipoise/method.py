@@ -116,8 +116,8 @@ class Nested:
 class MethodSpec:
     """A method as a value: a balancer's name and options, the teleport on top of it, and where its Gramian is taken.
 
-    Text is ``[teleport+]balancer[@proxy]``. The balancer is ``name`` or ``name:option=value,option=value``, the teleport ``cost``
-    or ``cost(option=value,…)``. A value is a Python literal, a word, or ``word(option=value,…)`` for something that has options
+    Text is ``[teleport+]balancer[@proxy]``. The balancer is ``name`` or ``name:option=value,option=value``, the teleport
+    ``cost`` or ``cost(option=value,…)``. A value is a Python literal, a word, or ``word(option=value,…)`` for what has options
     of its own. The proxy is ``last``, ``features``, ``auto``, a module's dotted name …, with the options of
     :class:`~equipoise.Proxy` in brackets: ``fairgrad:alpha=2@last(memory=0.5)``. ``str()`` gives the shortest text, from which
     :meth:`parse` reads an equal value. Whether there is such a method, and whether it takes these options, is seen when it is
