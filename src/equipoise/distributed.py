@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from equipoise.engine.reals import as_real
 from equipoise.engine.shared import Reach
 
 __all__ = ["Processes"]
@@ -108,6 +109,7 @@ class Processes:
             for tensor in tensors:
                 # A message is the bare memory, so its layout must not differ between the processes.
                 message = tensor.detach().contiguous()
-                dist.broadcast(message, first, group=self.group)
+                # Not every backend knows complex numbers.
+                dist.broadcast(as_real(message), first, group=self.group)
                 if message.data_ptr() != tensor.data_ptr():
                     tensor.copy_(message)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from equipoise.engine.reals import flat
 from equipoise.errors import InputError
 from equipoise.modes import without_autocast
 from equipoise.objective import Objective
@@ -309,7 +310,7 @@ def agreement(losses: Mapping[str, Tensor], parameters: Sequence[Tensor], kind: 
         rows.append(
             torch.cat(
                 [
-                    (torch.zeros_like(parameter) if gradient is None else gradient).flatten()
+                    flat(torch.zeros_like(parameter) if gradient is None else gradient)
                     for gradient, parameter in zip(gradients, parameters, strict=True)
                 ]
             )
@@ -362,8 +363,8 @@ def _summed(gradients: list[Tensor], joint: JointLosses) -> list[Tensor]:
     summed = list(gradients)
     for dtype in {gradient.dtype for gradient in gradients}:
         chosen = [place for place, gradient in enumerate(gradients) if gradient.dtype == dtype]
-        flat = joint.processes.sum(torch.cat([gradients[place].flatten() for place in chosen]))
-        pieces = flat.split([gradients[place].numel() for place in chosen])
+        message = joint.processes.sum(torch.cat([gradients[place].flatten() for place in chosen]))
+        pieces = message.split([gradients[place].numel() for place in chosen])
         for place, piece in zip(chosen, pieces, strict=True):
             summed[place] = piece.view(gradients[place].shape)
     return summed
