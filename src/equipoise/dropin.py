@@ -14,6 +14,7 @@ from equipoise.balance.base import Balancer
 from equipoise.balance.coerce import as_balancer
 from equipoise.balance.double_sampling import further_batches
 from equipoise.balance.mixins import OnFeatures
+from equipoise.distributed import Processes
 from equipoise.engine.graph import leaves_of_all
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
@@ -29,7 +30,10 @@ __all__ = ["backward"]
 # identity, for a user's own may be equal to another, or have no hash.
 _known: dict[int, Balancing] = {}
 
+_every = Processes()
 
+
+@_every.together()
 def backward(
     losses: Losses,
     balancer: Balancer | Any,
@@ -108,9 +112,10 @@ def backward(
                 f"this balancer's tasks are {', '.join(context.tasks.names)}, not {', '.join(tasks)}; "
                 f"make a new balancer for another problem"
             )
+    source = Given(as_losses(losses, context.tasks.names or None))
+    context.wrappers.begin(source.losses(0))
     if shared is not None or context.shared.declared:
         context.shared = SharedParameters(shared)
-    source = Given(as_losses(losses, context.tasks.names or None))
     samples = [Given(as_losses(sample, context.tasks.names or None)) for sample in further or ()]
     scale = None
     if scaler is not None and scaler.is_enabled():

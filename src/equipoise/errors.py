@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from types import ModuleType
+from typing import Any, cast
 
 __all__ = [
     "DataSetError",
@@ -19,10 +20,13 @@ __all__ = [
     "InputError",
     "MissingExtraError",
     "NonFiniteError",
+    "ProcessError",
     "UnknownMethodError",
     "UnknownOptionError",
     "UnknownTaskError",
+    "described",
     "near_misses",
+    "rebuilt",
     "refuse_unknown_options",
     "require",
     "warn_once",
@@ -71,6 +75,54 @@ class NonFiniteError(EquipoiseError, ArithmeticError):
 
 class MissingExtraError(EquipoiseError, ImportError):
     """A feature needs a package that is not installed; the message names the extra to install."""
+
+
+class ProcessError(EquipoiseError, RuntimeError):
+    """Under ``torch.distributed``, another process raised an error that is not one of ours.
+
+    It is an instance of the built-in class raised there, too, so that all processes' ``except ValueError`` do the same.
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+def described(error: Exception) -> dict[str, Any]:
+    """An error as plain values, for another process; see :func:`rebuilt`."""
+    parts = ("tasks", "step", "what") if isinstance(error, NonFiniteError) else ()
+    return {
+        "classes": [(kind.__module__, kind.__name__) for kind in type(error).__mro__],
+        "message": next(iter(str(error).splitlines()), ""),
+        "parts": {name: getattr(error, name) for name in parts},
+    }
+
+
+def rebuilt(description: Mapping[str, Any], where: str) -> EquipoiseError:
+    """The error that another process raised: of the same class if that is one of ours, else a :class:`ProcessError`.
+
+    Args:
+        description: what :func:`described` gave.
+        where: which process that was.
+
+    Example:
+        >>> error = rebuilt(described(ValueError("no labels")), "process 1")
+        >>> error, isinstance(error, ValueError)
+        (ProcessError('process 1 raised ValueError: no labels; no process took the step'), True)
+    """
+    message = description["message"]
+    for module, name in description["classes"]:
+        if module == __name__:
+            kind = globals()[name]
+            return cast(EquipoiseError, kind(f"{message} (raised in {where})", **description["parts"]))
+    text = f"{where} raised {description['classes'][0][1]}: {message}; no process took the step"
+    for module, name in description["classes"]:
+        kind = getattr(importlib.import_module(module), name, None) if module in ("builtins", "torch") else None
+        if isinstance(kind, type) and issubclass(kind, Exception) and kind is not Exception:
+            try:
+                return cast(EquipoiseError, type("ProcessError", (ProcessError, kind), {"__module__": __name__})(text))
+            except TypeError:  # classes that cannot be combined, or want other arguments
+                continue
+    return ProcessError(text)
 
 
 def near_misses(word: str, possibilities: Iterable[str]) -> str:

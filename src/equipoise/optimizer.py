@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from equipoise.balance.base import Balancer
 from equipoise.balance.double_sampling import further_batches
 from equipoise.balance.mixins import Attached, OnFeatures
-from equipoise.distributed import Processes
+from equipoise.distributed import Processes, refuse_sharded, together
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
 from equipoise.method import MethodSpec, resolved
@@ -94,6 +94,7 @@ class MultiTaskOptimizer:
         (True, torch.Size([2]))
     """
 
+    @together
     def __init__(
         self,
         objective: Objective,
@@ -142,6 +143,7 @@ class MultiTaskOptimizer:
         self.last: StepReport | None = None
         self._statistics = RunningStatistics(objective.model)
         self._optimized = self._in_optimizer()
+        refuse_sharded(self._trained(), objective.model)
         self.processes.share([*self._trained(), *objective.model.buffers()])
         self._balancing = Balancing(
             objective.tasks,
@@ -151,6 +153,7 @@ class MultiTaskOptimizer:
             processes=self.processes,
             parameters=self._trained(),
             check_finite=check_finite,
+            model=objective.model,
         )
 
     @property
@@ -158,6 +161,7 @@ class MultiTaskOptimizer:
         """The shared parameters; empty until the first step of a balancer that needs their gradients."""
         return self._balancing.context.shared.parameters
 
+    @together
     def step(self, *batches: Any, further: Sequence[Any] | None = None) -> dict[str, Tensor]:
         """Takes one step.
 
@@ -221,6 +225,7 @@ class MultiTaskOptimizer:
         if self.teleport is not None:
             self.teleport.end_epoch()
 
+    @together
     def gramian(self, *batches: Any) -> Tensor:
         """The Gramian of the task gradients at the present parameters, for a look at conflicts.
 
@@ -360,6 +365,7 @@ class MultiTaskOptimizer:
         """Takes in parameters that were added to the optimizer since the last step."""
         optimized = self._in_optimizer()
         if list(map(id, optimized)) != list(map(id, self._optimized)):
+            refuse_sharded(optimized)
             self._optimized = optimized
             self._balancing.context.parameters = self._trained()
 

@@ -115,7 +115,7 @@ def test_every_tensor_made_by_the_library_says_where() -> None:
     assert not silent
 
 
-@pytest.mark.parametrize("method", [method for method in EVERY if method != "moco"])
+@pytest.mark.parametrize("method", EVERY)
 def test_a_model_cast_after_the_first_step(method: str) -> None:
     """Rows and memories are of the new precision; the step is that of a training saved before and resumed in it."""
     mtl = optimizer_of(method)

@@ -120,7 +120,7 @@ def test_order_of_objectives_does_not_matter() -> None:
         ([[1.0]], 0.0, "one row"),
         ([[1.0, 0.0]], 0.0, "square"),
         ([[1.0, 0.0], [0.0, float("nan")]], 0.0, "not a number"),
-        ([[1.0, 0.0], [0.0, 1.0]], -1.0, "at least 0"),
+        ([[1.0, 0.0], [0.0, 1.0]], -1.0, "≥ 0"),
         ([[1.0, 0.0], [0.0, 1.0]], float("inf"), "finite"),
     ],
 )

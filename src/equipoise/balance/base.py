@@ -10,21 +10,58 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from equipoise.distributed import Processes
 from equipoise.errors import InputError, NonFiniteError
+from equipoise.solvers import read_array
 
-__all__ = ["Balancer", "GradientBalancer", "GramianBalancer", "LossBalancer", "Need", "Observation"]
+__all__ = [
+    "Balancer",
+    "GradientBalancer",
+    "GramianBalancer",
+    "Layout",
+    "LossBalancer",
+    "Need",
+    "Observation",
+    "as_numbers",
+    "cast_back",
+    "finite_direction",
+]
 
 Need = Literal["losses", "gramian", "gradients"]
+Layout: TypeAlias = tuple[tuple[str, int], ...]
+"""For each shared parameter, in the order of the columns, what it is called and how many columns it has."""
 
 _EVERY = Processes()
+
+
+def as_numbers(values: Tensor | ArrayLike, name: str, dimensions: int) -> Tensor:
+    """What a caller gave as a tensor of real floating-point numbers, without a graph; float64 unless it was such a tensor.
+
+    Args:
+        values: a tensor, an array or lists.
+        name: what they are, for the message.
+        dimensions: how many the tensor must have.
+
+    Raises:
+        InputError: no real numbers, none at all, or another number of dimensions.
+
+    Example:
+        >>> as_numbers([1, 2], "the losses", 1)
+        tensor([1., 2.], dtype=torch.float64)
+    """
+    if not (isinstance(values, Tensor) and values.is_floating_point() and values.layout == torch.strided):
+        values = torch.tensor(read_array(values, name), device="cpu")
+    if values.dim() != dimensions or values.numel() == 0:
+        shape = "[K]" if dimensions == 1 else "[K, P]"
+        raise InputError(f"{name} have the shape {shape}; got {list(values.shape)}")
+    return values.detach() if values.requires_grad else values
 
 
 @dataclass(frozen=True)
@@ -40,6 +77,7 @@ class Observation:
         gradients: task gradients ``[k, P]``, if the balancer needs them.
         step: index of the step, counted from 0.
         processes: those that train together.
+        layout: the parameters that the columns of the gradients belong to, where that is known.
     """
 
     tasks: tuple[str, ...]
@@ -49,10 +87,40 @@ class Observation:
     gradients: Tensor | None = None
     step: int = 0
     processes: Processes = _EVERY
+    layout: Layout | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.present)
+        for name, shape in (("losses", (count,)), ("gramian", (count, count)), ("gradients", (count, None))):
+            value = getattr(self, name)
+            # What a step shows is as it should be; anything else comes from a caller of decide().
+            fine = isinstance(value, Tensor) and value.is_floating_point() and value.layout == torch.strided
+            if value is not None and not (fine and not value.requires_grad):
+                value = as_numbers(value, f"an observation's {name}", len(shape))
+                object.__setattr__(self, name, value)
+            if name == "gramian" and value is not None and (value.dtype != torch.float64 or value.device.type != "cpu"):
+                value = value.to("cpu", torch.float64)
+                object.__setattr__(self, name, value)
+            if value is not None and (value.dim() != len(shape) or value.shape[0] != count):
+                expected = ", ".join("P" if size is None else str(size) for size in shape)
+                raise InputError(
+                    f"an observation's {name} must have the shape [{expected}] for {count} tasks present; "
+                    f"got {list(value.shape)}"
+                )
+        if count and not (self.present[0] >= 0 and self.present[-1] < len(self.tasks)):
+            raise InputError(f"an observation's present are positions among {len(self.tasks)} tasks; got {list(self.present)}")
+
+    def needed(self, name: Literal["losses", "gramian", "gradients"]) -> Tensor:
+        """The losses, the Gramian or the gradients. Raises InputError: there are none, although they are needed."""
+        value: Tensor | None = getattr(self, name)
+        if value is None:
+            raise InputError(f"this balancer decides and learns by the {name} of a step; the observation has none")
+        return value
 
     @classmethod
-    def of_all(cls, losses: Tensor, gradients: Tensor | None = None) -> Observation:
+    def of_all(cls, losses: Tensor | ArrayLike, gradients: Tensor | None = None) -> Observation:
         """Of K tasks without names, all of which are present."""
+        losses = as_numbers(losses, "the losses", 1)
         places = tuple(range(len(losses)))
         return cls(tuple(f"task{k}" for k in places), places, losses, gradients=gradients)
 
@@ -140,6 +208,32 @@ class Balancer(ABC):
         return f"{type(self).__name__}()"
 
 
+def cast_back(answer: Tensor, like: Tensor) -> Tensor:
+    """An answer in the precision and on the device of what was asked about.
+
+    Raises:
+        InputError: that precision has no such number.
+    """
+    cast = answer.to(like)
+    if bool(torch.isinf(cast).any()):
+        precision = str(like.dtype).removeprefix("torch.")
+        largest = float(answer.nan_to_num(nan=0.0, posinf=torch.inf).abs().max())
+        raise InputError(
+            f"the answer's largest number is {largest:.3g}, which {precision} cannot hold; scale what you ask about"
+            + ("" if precision == "float64" else ", or ask in float64")
+        )
+    return cast
+
+
+def finite_direction(direction: Tensor) -> Tensor:
+    """A direction for a caller who has no step around it that would look. Raises NonFiniteError: it leaves the number range."""
+    if not bool(torch.isfinite(direction).all()):
+        raise NonFiniteError(
+            f"the direction leaves the range of {direction.dtype}; scale the gradients", tasks=(), step=-1, what="direction"
+        )
+    return direction
+
+
 class LossBalancer(Balancer):
     """A balancer that looks at losses only: one ordinary backward pass of the weighted sum, whatever K.
 
@@ -153,14 +247,14 @@ class LossBalancer(Balancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Weights ``[k]`` of the tasks present; by default :meth:`weights` of their losses."""
-        assert observation.losses is not None
-        return self.weights(observation.losses)
+        return self.weights(observation.needed("losses"))
 
-    def weights(self, losses: Tensor) -> Tensor:
+    def weights(self, losses: Tensor | ArrayLike) -> Tensor:
         """Weights ``[k]`` for losses ``[k]``; what a balancer without memory implements, else :meth:`decide` of all K tasks."""
         if type(self).decide is LossBalancer.decide:
             raise TypeError(f"{type(self).__name__} implements neither weights() nor decide()")
-        return self.decide(Observation.of_all(losses)).to(losses)
+        losses = as_numbers(losses, "the losses", 1)
+        return cast_back(self.decide(Observation.of_all(losses)), losses)
 
 
 class GramianBalancer(Balancer):
@@ -173,34 +267,39 @@ class GramianBalancer(Balancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Weights ``[k]`` of the tasks present; by default :meth:`weights` of their Gramian."""
-        assert observation.gramian is not None
-        return self.weights(observation.gramian)
+        return self.weights(observation.needed("gramian"))
 
-    def weights(self, gramian: Tensor) -> Tensor:
+    def weights(self, gramian: Tensor | ArrayLike) -> Tensor:
         """Weights of the tasks from the Gramian of their gradients; needs no model.
 
         Args:
-            gramian: ``[..., K, K]``, symmetric and positive semi-definite up to rounding.
+            gramian: ``[..., K, K]``, symmetric and positive semi-definite up to rounding: a tensor, an array or lists.
 
         Returns:
-            ``[..., K]``, with the dtype and on the device of ``gramian``; computed in float64.
+            ``[..., K]``, with the dtype and on the device of ``gramian`` if that is a floating-point tensor, else in float64;
+            computed in float64.
 
         Raises:
-            InputError: not square matrices.
+            InputError: not square matrices, or weights that the dtype of ``gramian`` cannot hold.
             NonFiniteError: an entry is infinite or not a number.
         """
-        if gramian.dim() < 2 or gramian.shape[-1] != gramian.shape[-2] or gramian.shape[-1] == 0:
-            raise InputError(f"a Gramian has the shape [..., K, K]; got {list(gramian.shape)}")
-        matrices = gramian.detach().to("cpu", torch.float64).numpy()
+        matrices = read_array(gramian, "a Gramian")
+        if matrices.ndim < 2 or matrices.shape[-1] != matrices.shape[-2] or matrices.shape[-1] == 0:
+            raise InputError(f"a Gramian has the shape [..., K, K]; got {list(matrices.shape)}")
+        like = (
+            gramian
+            if isinstance(gramian, Tensor) and gramian.is_floating_point()
+            else torch.empty(0, dtype=torch.float64, device="cpu")
+        )
         if not np.isfinite(matrices).all():
-            raise NonFiniteError("the Gramian has entries that are not finite", tasks=(), step=-1, what="gradient")
+            raise _unbounded(matrices)
         if matrices.ndim == 2:
-            return torch.from_numpy(self.solve(matrices)).to(gramian)
+            return cast_back(torch.from_numpy(self.solve(matrices)), like)
         flat = matrices.reshape(-1, *matrices.shape[-2:])
         solutions = np.empty(flat.shape[:-1])
         for position, matrix in enumerate(flat):
             solutions[position] = self.solve(matrix)
-        return torch.from_numpy(solutions.reshape(matrices.shape[:-1])).to(gramian)
+        return cast_back(torch.from_numpy(solutions.reshape(matrices.shape[:-1])), like)
 
     def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weights ``[K]`` from one finite Gramian ``[K, K]`` in float64."""
@@ -214,12 +313,23 @@ class GradientBalancer(Balancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Direction ``[P]``; by default :meth:`direction` of the gradients of the tasks present."""
-        assert observation.gradients is not None
-        return self.direction(observation.gradients)
+        return self.direction(observation.needed("gradients"))
 
-    def direction(self, gradients: Tensor) -> Tensor:
+    def direction(self, gradients: Tensor | ArrayLike) -> Tensor:
         """Update direction ``[P]`` from task gradients ``[k, P]``."""
         raise TypeError(f"{type(self).__name__} implements neither direction() nor decide()")
+
+
+def _unbounded(matrices: NDArray[np.float64]) -> NonFiniteError:
+    """What is said of Gramians that are not finite: the tasks to blame, from the diagonal if that tells."""
+    square = matrices.reshape(-1, *matrices.shape[-2:])
+    bad = ~np.isfinite(square.diagonal(axis1=-2, axis2=-1)).all(0)
+    if not bad.any():
+        bad = ~np.isfinite(square).all(axis=(0, 1))
+    names = tuple(f"task{place}" for place in np.flatnonzero(bad))
+    return NonFiniteError(
+        f"the Gramian has entries that are not finite, those of {', '.join(names)}", tasks=names, step=-1, what="gradient"
+    )
 
 
 def _saved(value: Any) -> Any:

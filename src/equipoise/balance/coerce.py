@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from equipoise.balance.base import Balancer, GradientBalancer, GramianBalancer
+from equipoise.balance.base import Balancer, GradientBalancer, GramianBalancer, as_numbers
 from equipoise.balance.registry import balancer
 from equipoise.errors import InputError, require
 from equipoise.method import MethodSpec, Nested
+from equipoise.solvers import read_array
 
 __all__ = ["TorchJDAggregator", "TorchJDWeighting", "as_balancer", "from_torchjd"]
 
@@ -52,8 +55,10 @@ class TorchJDWeighting(GramianBalancer):
     def __init__(self, weighting: Any) -> None:
         self.weighting = weighting
 
-    def weights(self, gramian: Tensor) -> Tensor:
+    def weights(self, gramian: Tensor | ArrayLike) -> Tensor:
         """What the weighting answers for each Gramian ``[..., K, K]``."""
+        if not isinstance(gramian, Tensor):
+            gramian = torch.tensor(read_array(gramian, "a Gramian"), device="cpu")
         if gramian.dim() == 2:
             answer: Tensor = self.weighting(gramian)
             return answer
@@ -77,8 +82,9 @@ class TorchJDAggregator(GradientBalancer):
     def __init__(self, aggregator: Any) -> None:
         self.aggregator = aggregator
 
-    def direction(self, gradients: Tensor) -> Tensor:
+    def direction(self, gradients: Tensor | ArrayLike) -> Tensor:
         """What the aggregator answers."""
+        gradients = as_numbers(gradients, "task gradients", 2)
         answer: Tensor = self.aggregator(gradients)
         return answer
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from equipoise.balance.base import GramianBalancer, Observation
@@ -126,7 +126,7 @@ class ConsMTL(Attached, PullsHeads, GramianBalancer):
         """The aggregator's weights ``[k]``."""
         return self.aggregator.decide(observation)
 
-    def weights(self, gramian: Tensor) -> Tensor:
+    def weights(self, gramian: Tensor | ArrayLike) -> Tensor:
         """The aggregator's weights."""
         return self.aggregator.weights(gramian)
 

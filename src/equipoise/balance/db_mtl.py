@@ -40,7 +40,8 @@ class DBMTL(RowsBalancer):
     gradients are balanced, while the log losses of the paper would divide theirs by the loss.
 
     Memory: one row of the shared parameters' length per task, and one more during the step. With ``beta=0`` none is kept.
-    Tasks that a batch lacks keep their average and add nothing to the step.
+    Tasks that a batch lacks keep their average and add nothing to the step. Averages start from 0 for parameters that become
+    shared later (a layer that is unfrozen); those of the others go on.
 
     Args:
         beta: β, below 1; 0.9 as in released code. 0 takes each batch's gradients as they are.
@@ -58,7 +59,7 @@ class DBMTL(RowsBalancer):
         tensor([3., 3.])
     """
 
-    stateful = ("averages", "steps")
+    stateful = ("averages", "layout", "steps")
 
     def __init__(self, beta: float = 0.9, beta_sigma: float = 0.0, log_losses: bool = True, epsilon: float = 1e-8) -> None:
         if not 0 <= beta < 1:
@@ -72,36 +73,49 @@ class DBMTL(RowsBalancer):
         self.epsilon = epsilon
         self.averages: Tensor | None = None
         self.steps = 0
-        self._held: tuple[Tensor, Tensor] | None = None
+        self._held: tuple[Tensor, Tensor, Tensor | None] | None = None
 
     def decide(self, observation: Observation) -> Tensor:
         """Direction ``[P]`` of the tasks present."""
-        gradients = observation.gradients
-        assert gradients is not None
-        self._check_rows(self.averages, observation)
+        gradients = observation.needed("gradients")
+        averages = self._fitted(self.averages, observation)
         take = (1 - self._beta()) * self._slopes(observation, gradients)
-        self._held = (gradients, take)
+        self._held = (gradients, take, averages)
         spare = torch.empty_like(gradients[0])
         direction = torch.zeros_like(spare)
         norms = []
         for position, gradient, share in zip(observation.present, gradients, take.to(gradients).unbind(), strict=True):
-            past = None if self.averages is None else self.averages[position]
+            past = None if averages is None else averages[position]
             average = mixed_row(past, self._beta(), gradient, share, spare)
-            # In float64, for the squares of large and small gradients leave float32's range.
-            norm = torch.linalg.vector_norm(average, dtype=torch.float64)
+            norm = _norm(average)
             norms.append(norm)
             direction.addcmul_(average, torch.where(norm > 0, 1 / norm, 0.0).to(average))
-        return direction.mul_(torch.stack(norms).max().to(direction))
+        lengths = torch.stack(norms)
+        longest, range_ = lengths.max(), torch.finfo(direction.dtype).max
+        if bool((longest < range_) & (1 / torch.where(lengths > 0, lengths, 1.0) < range_).all()):
+            return direction.mul_(longest.to(direction))
+        # The inverse of a norm, or the norm itself, is beyond the gradients' own precision: once more, more carefully.
+        wide = torch.zeros_like(direction, dtype=torch.float64)
+        for position, gradient, share, norm in zip(
+            observation.present, gradients, take.to(gradients).unbind(), norms, strict=True
+        ):
+            past = None if averages is None else averages[position]
+            average = mixed_row(past, self._beta(), gradient, share, spare)
+            largest = average.abs().max().double()
+            if norm > 0:
+                wide += average.double() / largest / (norm / largest)
+        return (wide * longest).to(direction)
 
     def update(self, observation: Observation) -> None:
         """Moves the averages of the tasks present."""
         if self._held is None:
             return
-        gradients, take = self._held
+        gradients, take, averages = self._held
         self._held = None
         if self.beta > 0:
-            if self.averages is None:
-                self.averages = gradients.new_zeros(len(observation.tasks), gradients.shape[1])
+            if averages is None:
+                averages = gradients.new_zeros(len(observation.tasks), gradients.shape[1])
+            self.averages, self.layout = averages, observation.layout
             move_rows(self.averages, observation.present, self._beta(), gradients, take)
         self.steps += 1
 
@@ -112,8 +126,7 @@ class DBMTL(RowsBalancer):
         """What turns gradients of losses into gradients of their logarithms, ``[k]``."""
         if not self.log_losses:
             return torch.ones(len(gradients), dtype=torch.float64, device=gradients.device)
-        assert observation.losses is not None
-        shifted = observation.losses.to(gradients.device, torch.float64) + self.epsilon
+        shifted = observation.needed("losses").to(gradients.device, torch.float64) + self.epsilon
         bad = [position for position, loss in zip(observation.present, shifted.tolist(), strict=True) if loss <= 0]
         if bad:
             names = tuple(observation.tasks[position] for position in bad)
@@ -128,3 +141,12 @@ class DBMTL(RowsBalancer):
 
     def __repr__(self) -> str:
         return f"DBMTL(beta={self.beta}, beta_sigma={self.beta_sigma}, log_losses={self.log_losses})"
+
+
+def _norm(row: Tensor) -> Tensor:
+    """In float64, for the squares of large and small gradients leave float32's range; those of float64's own are scaled."""
+    norm: Tensor = torch.linalg.vector_norm(row, dtype=torch.float64)
+    if row.dtype == torch.float64 and not 1e-140 < norm < 1e140:
+        largest = row.abs().max()
+        norm = torch.where(largest > 0, largest * torch.linalg.vector_norm(row / torch.where(largest > 0, largest, 1.0)), norm)
+    return norm

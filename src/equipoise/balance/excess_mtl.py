@@ -41,7 +41,8 @@ class ExcessMTL(RowsBalancer):
     their own task's gradient with weight 1, as everywhere where gradients are balanced.
 
     Memory: one row of the shared parameters' length per task, and two more during the step. Tasks that a batch lacks keep
-    their sums and their weight relative to the others.
+    their sums and their weight relative to the others. Sums start from 0 for parameters that become shared later (a layer that
+    is unfrozen); those of the others go on.
 
     Args:
         lr: η; 0.01 as in released code.
@@ -55,7 +56,7 @@ class ExcessMTL(RowsBalancer):
         tensor([1., 2.])
     """
 
-    stateful = ("squares", "scales", "log_weights")
+    stateful = ("squares", "layout", "scales", "log_weights")
 
     def __init__(self, lr: float = 0.01, epsilon: float = 1e-7) -> None:
         if not 0 <= lr < float("inf"):
@@ -67,7 +68,7 @@ class ExcessMTL(RowsBalancer):
         self.squares: Tensor | None = None
         self.scales: Tensor | None = None
         self.log_weights: Tensor | None = None
-        self._held: tuple[Tensor, Tensor, Tensor] | None = None
+        self._held: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None
 
     @property
     def task_weights(self) -> Tensor | None:
@@ -76,17 +77,16 @@ class ExcessMTL(RowsBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Direction ``[P]`` of the tasks present."""
-        gradients = observation.gradients
-        assert gradients is not None
-        self._check_rows(self.squares, observation)
-        risks = self._risks(observation, gradients)
+        gradients = observation.needed("gradients")
+        squares = self._fitted(self.squares, observation)
+        risks = self._risks(observation, gradients, squares)
         logs = torch.zeros_like(risks)
         known = torch.zeros_like(risks)
         if self.log_weights is not None and self.scales is not None:
             logs = observation.of_present(self.log_weights.to(risks.device))
             known = observation.of_present(self.scales.to(risks.device))
         logs = logs + torch.where(known > 0, self.lr * risks / torch.where(known > 0, known, 1.0), 0.0)
-        self._held = (gradients, torch.where(known > 0, known, risks), logs)
+        self._held = (gradients, torch.where(known > 0, known, risks), logs, squares)
         weights = len(logs) * torch.softmax(logs, 0)
         return torch.mm(weights.to(gradients)[None], gradients)[0]
 
@@ -94,34 +94,37 @@ class ExcessMTL(RowsBalancer):
         """Adds to the sums of squares, and keeps scales and weights."""
         if self._held is None:
             return
-        gradients, scales, logs = self._held
+        gradients, scales, logs, squares = self._held
         self._held = None
-        if self.squares is None or self.scales is None or self.log_weights is None:
-            self.squares = gradients.new_zeros(len(observation.tasks), gradients.shape[1])
+        if squares is None:
+            squares = gradients.new_zeros(len(observation.tasks), gradients.shape[1])
+        self.squares, self.layout = squares, observation.layout
+        if self.scales is None or self.log_weights is None:
             self.scales = torch.zeros(len(observation.tasks), dtype=torch.float64, device=gradients.device)
             self.log_weights = torch.zeros_like(self.scales)
         if observation.complete:
-            self.squares.addcmul_(gradients, gradients)
+            squares.addcmul_(gradients, gradients)
             self.scales, self.log_weights = scales, logs
             return
         for position, gradient in zip(observation.present, gradients, strict=True):
-            self.squares[position].addcmul_(gradient, gradient)
+            squares[position].addcmul_(gradient, gradient)
         entries = torch.tensor(observation.present, device=gradients.device)
         self.scales = self.scales.to(gradients.device).index_copy(0, entries, scales)
         self.log_weights = self.log_weights.to(gradients.device).index_copy(0, entries, logs)
 
-    def _risks(self, observation: Observation, gradients: Tensor) -> Tensor:
+    def _risks(self, observation: Observation, gradients: Tensor, squares: Tensor | None) -> Tensor:
         """E ``[k]`` in float64."""
         square, root = torch.empty_like(gradients[0]), torch.empty_like(gradients[0])
         risks = []
         for position, gradient in zip(observation.present, gradients, strict=True):
             torch.mul(gradient, gradient, out=square)
             root.copy_(square)
-            if self.squares is not None:
-                root.add_(self.squares[position])
+            if squares is not None:
+                root.add_(squares[position])
             root.add_(self.epsilon).sqrt_()
             risks.append(square.div_(root).sum(dtype=torch.float64))
-        return torch.stack(risks)
+        # Squares beyond the number range say nothing; the task then keeps its weight.
+        return torch.stack(risks).nan_to_num(nan=0.0, posinf=0.0)
 
     def __repr__(self) -> str:
         return f"ExcessMTL(lr={self.lr})"

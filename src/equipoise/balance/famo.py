@@ -66,7 +66,6 @@ class FAMO(LossBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """C z_k/ℓ_k of the tasks present."""
-        assert observation.losses is not None
         observation.check_memory(self, self.logits)
         self._unobserved += 1
         if self._unobserved == _PATIENCE:
@@ -75,14 +74,19 @@ class FAMO(LossBalancer):
                 f"balancer.observe(before, after, present) after each optimizer.step()",
                 stacklevel=2,
             )
-        losses = observation.losses.double()
+        losses = observation.needed("losses").double()
         if self.logits is None:
             self.logits = losses.new_zeros(len(observation.tasks))
             self.moments = vector_adam_state(self.logits)
         shares = torch.softmax(observation.of_present(self.logits.to(losses.device)), 0)
-        # The logarithm of a negative loss does not exist, and neither does its weight.
-        parts = torch.where(losses + self.epsilon > 0, shares / (losses + self.epsilon), torch.nan)
-        return parts / parts.sum()
+        shifted = losses + self.epsilon
+        # The logarithm of a negative loss does not exist, and neither does its weight; the others' errors are not theirs.
+        fine = shifted > 0
+        parts = torch.where(fine, shares / torch.where(fine, shifted, 1.0), 0.0)
+        # The inverse of a loss may leave the number range, where the inverse relative to the smallest does not.
+        least = torch.where(fine, shifted, torch.inf).min()
+        parts = torch.where(torch.isinf(parts).any(), shares * (least / torch.where(fine, shifted, torch.inf)), parts)
+        return torch.where(fine, parts / parts.sum(), torch.nan)
 
     def observe(self, before: Tensor, after: Tensor, present: tuple[int, ...]) -> None:
         """One Adam step on the logits of the tasks present; non-finite losses teach nothing."""

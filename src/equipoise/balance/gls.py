@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from equipoise.balance.base import LossBalancer
+from equipoise.balance.base import LossBalancer, Observation, as_numbers, cast_back
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 
@@ -50,12 +51,20 @@ class GLS(LossBalancer):
             raise InputError(f"epsilon must be at least 0; got {epsilon}")
         self.epsilon = epsilon
 
-    def weights(self, losses: Tensor) -> Tensor:
+    def decide(self, observation: Observation) -> Tensor:
+        """The gradient of the geometric mean of the losses present."""
+        losses = observation.needed("losses")
+        return self._slopes(losses).to(losses.dtype)
+
+    def weights(self, losses: Tensor | ArrayLike) -> Tensor:
         """The gradient of the geometric mean for losses ``[K]``."""
+        losses = as_numbers(losses, "the losses", 1)
+        return cast_back(self._slopes(losses), losses)
+
+    def _slopes(self, losses: Tensor) -> Tensor:
         logs = (losses.double() + self.epsilon).log()
         # The logarithm of a negative loss is not a number; the mean of the others lets the error name that task alone.
-        weights = (logs.nanmean() - logs).exp() / len(losses)
-        return weights.to(losses.dtype)
+        return (logs.nanmean() - logs).exp() / len(losses)
 
     def __repr__(self) -> str:
         return f"GLS(epsilon={self.epsilon})"

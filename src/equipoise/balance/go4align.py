@@ -72,9 +72,8 @@ class GO4Align(LossBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """The groups' means, for the tasks present."""
-        assert observation.losses is not None
         observation.check_memory(self, self.log_shares)
-        losses = observation.losses.detach().to("cpu", torch.float64).numpy()
+        losses = observation.needed("losses").detach().to("cpu", torch.float64).numpy()
         shifted = losses + self.epsilon
         good = (shifted > 0) & np.isfinite(shifted)
         if not good.all():
@@ -83,7 +82,15 @@ class GO4Align(LossBalancer):
         if self.log_shares is not None:
             logs += observation.of_present(self.log_shares).numpy()
         shares = np.exp(logs - logs.max())
-        weights = shares / shares.sum() * (shifted.sum() / shifted)
+        with np.errstate(over="ignore", invalid="ignore"):
+            weights = shares / shares.sum() * (shifted.sum() / shifted)
+        if not np.isfinite(weights).all():
+            # The sum, or the quotient, left the number range; what is left outside of it then is the tasks' to hear of.
+            with np.errstate(over="ignore", invalid="ignore"):
+                largest = shifted.max()
+                weights = shares / shares.sum() * ((shifted / largest).sum() * (largest / shifted))
+            if not np.isfinite(weights).all():
+                return torch.from_numpy(weights)
         if self.groups == 1 or len(weights) == 1:
             return torch.full((len(weights),), weights.mean(), dtype=torch.float64, device="cpu")
         labels = group_values(weights, self.groups)
@@ -92,8 +99,7 @@ class GO4Align(LossBalancer):
 
     def update(self, observation: Observation) -> None:
         """Moves the shares of the tasks present."""
-        assert observation.losses is not None
-        losses = observation.losses.detach().to("cpu", torch.float64)
+        losses = observation.needed("losses").detach().to("cpu", torch.float64)
         shares = (
             torch.zeros(len(observation.tasks), dtype=torch.float64, device="cpu")
             if self.log_shares is None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from equipoise.balance.base import GradientBalancer, Observation
+from equipoise.balance.base import GradientBalancer, Observation, as_numbers, finite_direction
 from equipoise.balance.registry import register
 from equipoise.errors import InputError, near_misses
 
@@ -72,17 +73,15 @@ class GradDrop(GradientBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """A new direction; the leaks are those of the tasks present."""
-        assert observation.gradients is not None
-        return self._drop(observation.gradients, self._leaks(observation.tasks, observation.present))
+        return self._drop(observation.needed("gradients"), self._leaks(observation.tasks, observation.present))
 
-    def direction(self, gradients: Tensor) -> Tensor:
+    def direction(self, gradients: Tensor | ArrayLike) -> Tensor:
         """A new direction ``[P]`` from the gradients ``[K, P]`` of all tasks."""
-        if gradients.dim() != 2:
-            raise InputError(f"task gradients have the shape [K, P]; got {list(gradients.shape)}")
+        gradients = as_numbers(gradients, "task gradients", 2)
         if self._by_name is not None:
             raise InputError("leaks given by name need the tasks' names; use the balancer in a step")
         tasks = tuple(f"task{k}" for k in range(len(gradients)))
-        return self._drop(gradients, self._leaks(tasks, tuple(range(len(tasks)))))
+        return finite_direction(self._drop(gradients, self._leaks(tasks, tuple(range(len(tasks))))))
 
     def _leaks(self, tasks: tuple[str, ...], present: tuple[int, ...]) -> list[float]:
         if self._by_name is not None:

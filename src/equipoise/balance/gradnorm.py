@@ -95,10 +95,8 @@ class GradNorm(GramianBalancer):
 
     def update(self, observation: Observation) -> None:
         """One Adam step on the weights of the tasks present."""
-        assert observation.losses is not None
-        assert observation.gramian is not None
-        losses = observation.losses.detach().to("cpu", torch.float64) + self.epsilon
-        norms = observation.gramian.diagonal().clamp(min=0).sqrt()
+        losses = observation.needed("losses").detach().to("cpu", torch.float64) + self.epsilon
+        norms = observation.needed("gramian").diagonal().clamp(min=0).sqrt()
         if self.task_weights is None or self.first_losses is None or self.moments is None:
             self.task_weights = torch.ones(len(observation.tasks), dtype=torch.float64, device="cpu")
             self.first_losses = torch.full_like(self.task_weights, torch.nan)
@@ -109,7 +107,7 @@ class GradNorm(GramianBalancer):
         self.first_losses = self.first_losses.index_copy(0, entries, first)
         weights = self.task_weights[entries]
         # A loss that was 0 at the start has no ratio; it counts as one that stands still.
-        ratios = torch.where(first > 0, losses / first, 1.0)
+        ratios = torch.where(first > 0, losses / first, 1.0).clamp(max=1e150)
         mean = ratios.mean()
         rates = ratios / mean if mean > 0 else torch.ones_like(ratios)
         weighted = weights * norms

@@ -65,11 +65,10 @@ class GradVac(GramianBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Weights of the tasks present; :meth:`update` learns the cosines that were met."""
-        assert observation.gramian is not None
         observation.check_memory(self, self.targets)
         self._here = list(observation.present)
         try:
-            return self.weights(observation.gramian)
+            return self.weights(observation.needed("gramian"))
         finally:
             self._here = None
 

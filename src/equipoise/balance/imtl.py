@@ -65,11 +65,10 @@ class IMTL(GramianBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """α_k exp(s_k) of the tasks present."""
-        assert observation.gramian is not None
         observation.check_memory(self, self.log_scales)
         self._here = list(observation.present)
         try:
-            return self.weights(observation.gramian)
+            return self.weights(observation.needed("gramian"))
         finally:
             self._here = None
 

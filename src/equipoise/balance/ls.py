@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from equipoise.balance.base import LossBalancer, Observation
+from equipoise.balance.base import LossBalancer, Observation, as_numbers
 from equipoise.balance.registry import register
 from equipoise.errors import InputError, near_misses
 
@@ -73,8 +74,9 @@ class LS(LossBalancer):
             chosen = [1.0] * len(observation.present)
         return torch.tensor(chosen, dtype=torch.float64, device="cpu")
 
-    def weights(self, losses: Tensor) -> Tensor:
+    def weights(self, losses: Tensor | ArrayLike) -> Tensor:
         """The fixed weights for losses ``[K]`` of all tasks."""
+        losses = as_numbers(losses, "the losses", 1)
         if self._by_name is not None:
             raise InputError("weights given by name need the tasks' names; use the balancer in a step")
         if self._in_order is not None and len(self._in_order) != len(losses):

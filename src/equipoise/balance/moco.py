@@ -47,7 +47,8 @@ class MoCo(RowsBalancer):
     estimated.
 
     Memory: one row of the shared parameters' length per task, and two more during the step. Of a batch that lacks tasks,
-    those present share the weight that they had together; a task alone in its batch thus keeps its weight.
+    those present share the weight that they had together; a task alone in its batch thus keeps its weight. Y starts from 0
+    for parameters that become shared later (a layer that is unfrozen), and goes on for the others.
 
     Args:
         beta: β, of the tracking, at most 1.
@@ -68,7 +69,7 @@ class MoCo(RowsBalancer):
         tensor([2., 1.])
     """
 
-    stateful = ("tracked", "lambdas", "steps")
+    stateful = ("tracked", "layout", "lambdas", "steps")
 
     def __init__(
         self,
@@ -101,21 +102,20 @@ class MoCo(RowsBalancer):
         self.tracked: Tensor | None = None
         self.lambdas: Tensor | None = None
         self.steps = 0
-        self._held: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self._held: tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None] | None = None
 
     def decide(self, observation: Observation) -> Tensor:
         """Direction ``[P]`` of the tasks present."""
-        gradients = observation.gradients
-        assert gradients is not None
-        self._check_rows(self.tracked, observation)
+        gradients = observation.needed("gradients")
+        tracked = self._fitted(self.tracked, observation)
         lambdas = torch.full((len(gradients),), 1 / len(observation.tasks), dtype=torch.float64, device="cpu")
         if self.lambdas is not None:
             lambdas = observation.of_present(self.lambdas)
         take = self._beta() * self._lengths(observation, gradients)
-        shrink = self._shrink(observation, gradients, take)
+        shrink = self._shrink(observation, tracked, take)
         old, new = (1 - self._beta()) * shrink, take * shrink
         # Y is a combination of its past and the gradients, so nothing of its size is made: everything goes by products.
-        past = self.tracked
+        past = tracked
         if past is not None and not observation.complete:
             past = past[torch.tensor(observation.present, device=past.device)]
         combined = _combine(past, old, gradients, new, lambdas)
@@ -126,17 +126,19 @@ class MoCo(RowsBalancer):
         if past is not None:
             products += old * torch.mv(past, scaled).double().cpu()
         moved = self._step(lambdas, largest.cpu() * products)
-        self._held = (gradients, take, shrink, moved)
+        self._held = (gradients, take, shrink, moved, tracked)
         return _combine(past, old, gradients, new, moved)
 
     def update(self, observation: Observation) -> None:
         """Moves the tracked gradients and the weights of the tasks present."""
         if self._held is None:
             return
-        gradients, take, shrink, moved = self._held
+        gradients, take, shrink, moved, tracked = self._held
         self._held = None
-        if self.tracked is None or self.lambdas is None:
-            self.tracked = gradients.new_zeros(len(observation.tasks), gradients.shape[1])
+        if tracked is None:
+            tracked = gradients.new_zeros(len(observation.tasks), gradients.shape[1])
+        self.tracked, self.layout = tracked, observation.layout
+        if self.lambdas is None:
             self.lambdas = torch.full((len(observation.tasks),), 1 / len(observation.tasks), dtype=torch.float64, device="cpu")
         move_rows(self.tracked, observation.present, 1 - self._beta(), gradients, take)
         if self.max_norm is not None:
@@ -153,19 +155,19 @@ class MoCo(RowsBalancer):
         """What gradients are multiplied with first, ``[k]``."""
         if not self.normalize:
             return torch.ones(len(gradients), dtype=torch.float64, device="cpu")
-        assert observation.losses is not None
         norms = torch.linalg.vector_norm(gradients, dim=1, dtype=torch.float64).cpu()
-        losses = observation.losses.detach().to("cpu", torch.float64)
+        losses = observation.needed("losses").detach().to("cpu", torch.float64)
         return torch.where(norms > 0, losses / torch.where(norms > 0, norms, 1.0), 0.0)
 
-    def _shrink(self, observation: Observation, gradients: Tensor, take: Tensor) -> Tensor:
+    def _shrink(self, observation: Observation, tracked: Tensor | None, take: Tensor) -> Tensor:
         """What brings the tracked gradients back into the ball, ``[k]``."""
+        gradients = observation.needed("gradients")
         if self.max_norm is None:
             return torch.ones(len(gradients), dtype=torch.float64, device="cpu")
         spare = torch.empty_like(gradients[0])
         norms = []
         for position, gradient, share in zip(observation.present, gradients, take.to(gradients).unbind(), strict=True):
-            past = None if self.tracked is None else self.tracked[position]
+            past = None if tracked is None else tracked[position]
             row = mixed_row(past, 1 - self._beta(), gradient, share, spare)
             norms.append(torch.linalg.vector_norm(row, dtype=torch.float64))
         return (self.max_norm / torch.stack(norms).cpu()).clamp(max=1.0)

@@ -75,10 +75,9 @@ class NashMTL(GramianBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """New weights where there is a Gramian, else the kept ones."""
-        if observation.gramian is not None:
-            self._decided = self.weights(observation.gramian)
+        if observation.gramian is not None or self.kept is None:
+            self._decided = self.weights(observation.needed("gramian"))
             return self._decided
-        assert self.kept is not None
         observation.check_memory(self, self.kept)
         return observation.of_present(self.kept)
 

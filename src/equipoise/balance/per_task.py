@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from equipoise.balance.base import GradientBalancer, GramianBalancer, Observation
+from equipoise.balance.base import GradientBalancer, GramianBalancer, Layout, Observation, as_numbers, finite_direction
 from equipoise.errors import InputError, near_misses
 
 __all__ = ["PerTask", "PreferenceBalancer", "RowsBalancer", "add_losses", "mixed_row", "move_rows"]
@@ -97,10 +98,9 @@ class PreferenceBalancer(GramianBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Weights ``[k]`` of the tasks present, with their preferences."""
-        assert observation.gramian is not None
         self._present = (observation.tasks, observation.present)
         try:
-            return self.weights(observation.gramian)
+            return self.weights(observation.needed("gramian"))
         finally:
             self._present = None
 
@@ -108,7 +108,7 @@ class PreferenceBalancer(GramianBalancer):
         """Weights from one Gramian; of all tasks, unless a step says which are present."""
         return self.combine(gramian, self._preference(len(gramian)))
 
-    def weights(self, gramian: Tensor) -> Tensor:
+    def weights(self, gramian: Tensor | ArrayLike) -> Tensor:
         """See :meth:`~equipoise.balance.GramianBalancer.weights`; here the Gramian is that of all tasks."""
         return super().weights(gramian)
 
@@ -154,8 +154,7 @@ def add_losses(sums: Tensor | None, counts: Tensor | None, observation: Observat
     Returns:
         New sums and counts, in float64 on the losses' device; the arguments are left alone.
     """
-    assert observation.losses is not None
-    losses = observation.losses.double()
+    losses = observation.needed("losses").double()
     if sums is None or counts is None:
         sums = losses.new_zeros(len(observation.tasks))
         counts = torch.zeros_like(sums)
@@ -165,28 +164,61 @@ def add_losses(sums: Tensor | None, counts: Tensor | None, observation: Observat
 
 
 class RowsBalancer(GradientBalancer):
-    """A balancer that remembers rows as long as the gradients; ``_held`` is what a decision leaves for the update."""
+    """A balancer that remembers rows as long as the gradients; ``_held`` is what a decision leaves for the update.
+
+    Attributes:
+        layout: the parameters that the columns of what it remembers belong to; part of its state.
+    """
 
     decides_purely = True
-    _held: tuple[Tensor, ...] | None
+    layout: Layout | None = None
+    _held: tuple[Any, ...] | None
 
-    def direction(self, gradients: Tensor) -> Tensor:
+    def direction(self, gradients: Tensor | ArrayLike) -> Tensor:
         """Direction ``[P]`` from gradients ``[K, P]`` of all tasks; their losses count as 1 where they matter."""
+        gradients = as_numbers(gradients, "task gradients", 2)
         direction = self.decide(Observation.of_all(gradients.new_ones(len(gradients)), gradients))
         self._held = None
-        return direction
+        return finite_direction(direction)
 
-    def _check_rows(self, memory: Tensor | None, observation: Observation) -> None:
-        """Refuses to go on with a memory ``[K, P]`` of other tasks or of other shared parameters."""
-        assert observation.gradients is not None
+    def _fitted(self, memory: Tensor | None, observation: Observation) -> Tensor | None:
+        """The memory ``[K, P]`` as it is for this step's gradients: their columns, their precision, their device.
+
+        Columns of parameters that were not shared before (a layer that was unfrozen, a task that came later) are 0. The memory
+        itself stays as it was; where it fits already, it is what comes back.
+
+        Raises:
+            InputError: it is of other tasks or of other shared parameters.
+        """
+        gradients = observation.needed("gradients")
         if memory is None:
-            return
+            return None
         observation.check_memory(self, memory[:, 0])
-        if memory.shape[1] != observation.gradients.shape[1]:
-            raise InputError(
-                f"this {type(self).__name__} has learned from gradients of {memory.shape[1]} shared parameters and now meets "
-                f"{observation.gradients.shape[1]}; make a new one for another model"
-            )
+        known, now = self.layout, observation.layout
+        if known is None or now is None or known == now:
+            if memory.shape[1] == gradients.shape[1]:
+                return memory.to(gradients)
+        else:
+            places = _places(known)
+            if not places.keys().isdisjoint(now):
+                fitted = gradients.new_zeros(len(memory), gradients.shape[1])
+                for part, place in _places(now).items():
+                    if part in places:
+                        fitted[:, place] = memory[:, places[part]]
+                return fitted
+        raise InputError(
+            f"this {type(self).__name__} has learned from gradients of {memory.shape[1]} shared parameters and now meets "
+            f"{gradients.shape[1]}; make a new one for another model"
+        )
+
+
+def _places(layout: Layout) -> dict[tuple[str, int], slice]:
+    """Where the columns of each parameter are."""
+    places, start = {}, 0
+    for name, size in layout:
+        places[name, size] = slice(start, start + size)
+        start += size
+    return places
 
 
 def move_rows(memory: Tensor, present: Sequence[int], keep: float, gradients: Tensor, take: Tensor) -> None:

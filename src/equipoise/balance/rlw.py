@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from equipoise.balance.base import LossBalancer, Observation
+from equipoise.balance.base import LossBalancer, Observation, as_numbers
 from equipoise.balance.registry import register
 
 __all__ = ["RLW"]
@@ -48,8 +49,9 @@ class RLW(LossBalancer):
         drawn = torch.randn(len(observation.tasks), generator=self.generator, device="cpu")
         return torch.softmax(observation.of_present(drawn), 0)
 
-    def weights(self, losses: Tensor) -> Tensor:
+    def weights(self, losses: Tensor | ArrayLike) -> Tensor:
         """New weights for losses ``[K]``."""
+        losses = as_numbers(losses, "the losses", 1)
         return torch.softmax(torch.randn(len(losses), generator=self.generator, device="cpu"), 0).to(losses)
 
     def __repr__(self) -> str:

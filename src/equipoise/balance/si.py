@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from equipoise.balance.base import LossBalancer
+from equipoise.balance.base import LossBalancer, Observation, as_numbers, cast_back
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 
@@ -46,8 +47,17 @@ class SI(LossBalancer):
             raise InputError(f"epsilon must be at least 0; got {epsilon}")
         self.epsilon = epsilon
 
-    def weights(self, losses: Tensor) -> Tensor:
+    def decide(self, observation: Observation) -> Tensor:
+        """1/(ℓ_k + ε) of the tasks present."""
+        return self._slopes(observation.needed("losses"))
+
+    def weights(self, losses: Tensor | ArrayLike) -> Tensor:
         """1/(ℓ_k + ε) for losses ``[K]``."""
+        losses = as_numbers(losses, "the losses", 1)
+        # Half precision has no room for ε, nor for the inverse of a small loss.
+        return cast_back(self._slopes(losses.to(torch.promote_types(losses.dtype, torch.float32))), losses)
+
+    def _slopes(self, losses: Tensor) -> Tensor:
         shifted = losses + self.epsilon
         return torch.where(shifted > 0, shifted.reciprocal(), torch.nan)
 

@@ -106,8 +106,7 @@ class STCH(LossBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Weights of the tasks present."""
-        assert observation.losses is not None
-        losses = observation.losses.double()
+        losses = observation.needed("losses").double()
         if self.formulation == "released":
             return self._released(losses, observation)
         if self.ideal.given != 0.0:
@@ -126,7 +125,7 @@ class STCH(LossBalancer):
         observation.check_memory(self, self.sums if self.reference is None else self.reference)
         safe = torch.where(losses > 0, losses, torch.nan)
         if self.reference is None:
-            return safe.reciprocal()
+            return safe.clamp(min=1e-300).reciprocal()
         reference = observation.of_present(self.reference.to(losses.device))
         reference = torch.where(torch.isfinite(reference), reference, safe)
         # The softmax is over the positive losses, so that the error names the others alone.
@@ -137,8 +136,7 @@ class STCH(LossBalancer):
         """Adds the losses of a step to the epoch's, as long as these are wanted."""
         if self.formulation == "paper":
             return
-        assert observation.losses is not None
-        losses = observation.losses.double()
+        losses = observation.needed("losses").double()
         if self.reference is not None:
             # Only a task that the reference epoch lacked still has something to learn; told without looking at a value.
             entries = torch.as_tensor(observation.present, device=losses.device)

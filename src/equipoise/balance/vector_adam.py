@@ -12,6 +12,8 @@ from torch import Tensor
 
 from equipoise.balance.base import Observation
 
+_LARGEST = 1e150
+
 __all__ = ["learn_from_losses", "vector_adam", "vector_adam_state"]
 
 
@@ -49,6 +51,8 @@ def vector_adam(
     first, second, count = state[:, entries]
     if weight_decay != 0:
         gradient = gradient + weight_decay * values[entries]
+    # Beyond that its square leaves the number range, and no later step would move the entry again.
+    gradient = gradient.clamp(-_LARGEST, _LARGEST)
     first = betas[0] * first + (1 - betas[0]) * gradient
     second = betas[1] * second + (1 - betas[1]) * gradient.square()
     count = count + 1
@@ -75,8 +79,7 @@ def learn_from_losses(
     ``gradient`` is from the numbers ``[k]`` and the losses ``[k]`` of the tasks present. Values and state are ``None`` before
     the first step; the new ones are in float64 on the losses' device.
     """
-    assert observation.losses is not None
-    losses = observation.losses.double()
+    losses = observation.needed("losses").double()
     if values is None or state is None:
         values = losses.new_full((len(observation.tasks),), initial)
         state = vector_adam_state(values)

@@ -162,9 +162,11 @@ class MOML(BilevelSolver):
         with without_autocast(found.rows.device):
             answer = as_answer(balancer.decide(self._observation), balancer)
         if not bool(torch.isfinite(answer).all()):
+            pairs = zip(names, torch.isfinite(answer).tolist(), strict=False)
+            bad = names if balancer.needs == "gradients" else tuple(name for name, fine in pairs if not fine)
             raise NonFiniteError(
-                f"{balancer!r} gave an answer that is not finite in step {self.steps}; nothing has changed",
-                tasks=names,
+                f"{balancer!r} gave {', '.join(bad)} an answer that is not finite in step {self.steps}; nothing has changed",
+                tasks=bad,
                 step=self.steps,
                 what="weight",
             )

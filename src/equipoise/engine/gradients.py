@@ -249,6 +249,10 @@ class TaskGradients:
         """Views of a direction in the shapes of the parameters; it is as long as a row."""
         return self._split(direction)
 
+    def sizes(self) -> list[int]:
+        """How many columns each parameter has in :meth:`compact` rows."""
+        return [block.shape[1] for block in self._blocks()]
+
     def compact(self) -> Tensor:
         """The rows without padding, ``[k, P]``; a copy unless there is no padding between parameters."""
         if all(size(parameter) % _ALIGNMENT == 0 for parameter in self.parameters):

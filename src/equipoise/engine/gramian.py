@@ -9,7 +9,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
+
+from equipoise.errors import InputError
+from equipoise.solvers import read_array
 
 __all__ = ["CHUNK", "cross_gramian", "gramian"]
 
@@ -19,20 +23,27 @@ CHUNK = 2048
 _PRODUCTS = 2**18
 
 
-def gramian(rows: Tensor) -> Tensor:
+def gramian(rows: Tensor | ArrayLike) -> Tensor:
     """Computes ``rows @ rows.T``, accumulated in float64.
 
     Args:
-        rows: task gradients ``[K, P]``.
+        rows: task gradients ``[K, P]``: a tensor, an array or lists.
 
     Returns:
         The Gramian ``[K, K]`` in float64, on the device of ``rows``.
+
+    Raises:
+        InputError: no numbers, or of another shape.
 
     Example:
         >>> gramian(torch.tensor([[3.0, 4.0], [0.0, 2.0]]))
         tensor([[25.,  8.],
                 [ 8.,  4.]], dtype=torch.float64)
     """
+    if not (isinstance(rows, Tensor) and rows.layout == torch.strided and (rows.is_floating_point() or rows.is_complex())):
+        rows = torch.tensor(read_array(rows, "task gradients"), device="cpu")
+    if rows.dim() != 2 or len(rows) == 0:
+        raise InputError(f"task gradients have the shape [K, P]; got {list(rows.shape)}")
     # A caller's autocast would round the products to half precision.
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
         if rows.dtype == torch.float64:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, cast
 
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.parallel import distributed as _parallel
 
 __all__ = [
     "Edge",
@@ -33,6 +34,28 @@ def edge_of(tensor: Tensor) -> Edge:
     return edge.node, edge.output_nr
 
 
+_SINK: Any = getattr(getattr(_parallel, "_DDPSink", None), "_backward_cls", "not in this torch")
+
+
+def children(node: Any) -> Iterator[Edge]:
+    """The edges below a node.
+
+    DistributedDataParallel may lead all outputs of a model through one node, which hides what each of them reaches; it hands
+    every gradient on, so the walk passes through it from an output to the same input.
+    """
+    for edge in node.next_functions:
+        yield _through(edge)
+
+
+def _through(edge: Edge) -> Edge:
+    while type(edge[0]) is _SINK:
+        node, output = edge
+        # Its inputs are the module that it belongs to and the outputs, some of which may be no tensors or carry no graph.
+        before = sum(node.needs_input_grad[1 : output + 1])
+        edge = [below for below in node.next_functions if below[0] is not None][before]
+    return edge
+
+
 def origin(loss: Tensor) -> Tensor | GradientEdge:
     """The loss itself, or, for an entry of ``torch.stack(losses)``, the scalar that was stacked.
 
@@ -40,6 +63,8 @@ def origin(loss: Tensor) -> Tensor | GradientEdge:
     which parameters belong to one task alone: the graph says that every entry reaches them all.
     """
     node = loss.grad_fn
+    if type(node) is _SINK:
+        return GradientEdge(*_through((node, loss.output_nr)))
     if node is None or node.name() != "UnbindBackward0":
         return loss
     stack = node.next_functions[0][0]
@@ -70,7 +95,7 @@ def nodes_below(edges: Iterable[Edge]) -> set[Any]:
     found: set[Any] = set()
     waiting = [node for node, _ in edges]
     while waiting:
-        for child, _ in waiting.pop().next_functions:
+        for child, _ in children(waiting.pop()):
             if child is not None and child not in found:
                 found.add(child)
                 waiting.append(child)
@@ -158,7 +183,7 @@ def _descend(starts: Iterable[Edge], stop: Collection[Edge]) -> tuple[list[Tenso
         variable = getattr(node, "variable", None)
         if variable is not None:
             found.append(variable)
-        waiting.extend(node.next_functions)
+        waiting.extend(children(node))
     return found, list(met)
 
 
@@ -180,7 +205,7 @@ def _walk(loss: Tensor, seen: set[Any]) -> tuple[list[Tensor], list[Any]]:
         variable = getattr(node, "variable", None)
         if variable is not None:
             found.append(variable)
-        for child, _ in node.next_functions:
+        for child, _ in children(node):
             if child is None or child in mine:
                 continue
             mine.add(child)
@@ -204,7 +229,7 @@ def _collect(node: Any, visited: set[Any]) -> list[Tensor]:
         variable = getattr(node, "variable", None)
         if variable is not None:
             found.append(variable)
-        for child, _ in node.next_functions:
+        for child, _ in children(node):
             if child is not None and child not in visited:
                 visited.add(child)
                 waiting.append(child)

@@ -12,7 +12,7 @@ from equipoise.solvers.constrained_descent import constrained_descent, constrain
 from equipoise.solvers.dual_cone import dual_cone_projection, dual_cone_residual, unconflicting_weights
 from equipoise.solvers.equal_projections import equal_projections, equal_projections_residual
 from equipoise.solvers.fair import fair_residual, fair_weights
-from equipoise.solvers.gramian import ScaledGramian, scale_gramian
+from equipoise.solvers.gramian import ScaledGramian, read_array, scale_gramian
 from equipoise.solvers.group_values import group_values, grouping_cost
 from equipoise.solvers.minimum_norm import minimum_norm_point, minimum_norm_residual
 from equipoise.solvers.nash import nash_bargaining, nash_residual
@@ -51,6 +51,7 @@ __all__ = [
     "project_conflicts",
     "project_on_simplex",
     "random_orders",
+    "read_array",
     "scale_gramian",
     "simplex_quadratic_program",
     "simplex_residual",

@@ -44,7 +44,7 @@ def aligned_weights(gramian: ArrayLike, preference: ArrayLike, scale: Scale = "m
         raise InputError(f'scale must be one of {", ".join(get_args(Scale))}; got "{scale}"')
     array = read_square(gramian, "the Gramian")
     given = read_vector(preference, array.shape[0], "the vector of preferences")
-    kept, vectors = _components(array)
+    kept, vectors, _ = _components(array)
     if kept.size == 0:
         return given.copy()
     # In units of the largest component, so that squares stay within the number range.
@@ -71,23 +71,25 @@ def aligned_residual(gramian: ArrayLike, preference: ArrayLike, weights: ArrayLi
     array = read_square(gramian, "the Gramian")
     given = read_vector(preference, array.shape[0], "the vector of preferences")
     found = read_vector(weights, array.shape[0], "the weights")
-    kept, vectors = _components(array)
+    kept, vectors, unit = _components(array)
     if kept.size == 0:
         return float(np.abs(found - given).max())
     largest = float(kept[-1])
     sizes = np.sqrt(kept / largest)
     common = {"min": sizes[0], "median": sizes[(sizes.size - 1) // 2], "rmse": np.sqrt(np.mean(sizes**2))}[scale]
     expected = common * (vectors @ (sizes * (vectors.T @ given)))
-    reached = (array / largest) @ found
+    reached = (array / unit / largest) @ found
     return float(np.linalg.norm(reached - expected) / max(float(np.linalg.norm(expected)), 1e-300))
 
 
-def _components(array: Array) -> tuple[Array, Array]:
-    """Eigenvalues that are not zero, ascending, and their eigenvectors."""
+def _components(array: Array) -> tuple[Array, Array, float]:
+    """Eigenvalues that are not zero, ascending, their eigenvectors, and the unit that the eigenvalues are in."""
     largest = float(np.abs(array.diagonal()).max())
     if largest < np.finfo(np.float64).tiny:
-        return np.empty(0), np.empty((array.shape[0], 0))
+        return np.empty(0), np.empty((array.shape[0], 0)), 1.0
     symmetric = array / largest
     values, vectors = np.linalg.eigh(0.5 * (symmetric + symmetric.T))
     kept = values > SMALLEST_EIGENVALUE * values[-1]
-    return values[kept] * largest, vectors[:, kept]
+    # The trace may leave the number range where no entry does.
+    fits = largest < 1e300
+    return (values[kept] * largest, vectors[:, kept], 1.0) if fits else (values[kept], vectors[:, kept], largest)

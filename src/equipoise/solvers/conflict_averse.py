@@ -7,12 +7,12 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from equipoise.errors import InputError
-from equipoise.solvers.gramian import Array, ScaledGramian, accurate_product, read_vector, scale_gramian
+from equipoise.solvers.gramian import Array, ScaledGramian, accurate_product, read_number, read_vector, scale_gramian
 from equipoise.solvers.nonnegative import NonnegativeProgram, solve_nonnegative
 
 # Ratio of the sum of lengths to the length of the sum from which on rounding deserves attention.
 _CANCELLATION = 1e3
+_FAR_APART = 1e140
 
 
 def conflict_averse_weights(gramian: ArrayLike, c: float) -> Array:
@@ -114,8 +114,7 @@ def conflict_averse_residual(gramian: ArrayLike, c: float, weights: ArrayLike) -
 
 
 def _check_radius(c: float) -> None:
-    if not (math.isfinite(c) and c >= 0.0):
-        raise InputError(f"c is {c}; expected a finite number ≥ 0")
+    read_number(c, "c")
 
 
 def _normalize(scaled: ScaledGramian) -> tuple[Array, Array, float]:
@@ -125,11 +124,15 @@ def _normalize(scaled: ScaledGramian) -> tuple[Array, Array, float]:
     """
     smallest = float(scaled.norms.min())
     norms = scaled.norms / smallest
+    inverse_norms = 1.0 / norms
+    # Squares of norms that are further apart than this leave the number range; the mean then goes by the largest.
+    unit = float(norms.max()) if float(norms.max()) > _FAR_APART else 1.0
+    norms = norms / unit
     products = scaled.cosines @ norms
     if float(norms @ products) * _CANCELLATION**2 < float(norms.sum()) ** 2:
         products = accurate_product(scaled.cosines, norms)
     length = math.sqrt(float(norms @ products))
-    return 1.0 / norms, products / length, length / scaled.size
+    return inverse_norms, products / length, length / scaled.size * unit
 
 
 def _solve(scaled: ScaledGramian, c: float) -> tuple[Array, Array]:

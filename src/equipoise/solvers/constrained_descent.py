@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from equipoise.errors import InputError
-from equipoise.solvers.gramian import Array, read_square, read_vector
+from equipoise.solvers.gramian import Array, read_number, read_square, read_vector
 from equipoise.solvers.minimum_norm import minimum_norm_point
 from equipoise.solvers.simplex import simplex_quadratic_program
 
@@ -139,9 +139,8 @@ def _read(gramian: ArrayLike, phi: float) -> tuple[Array, float]:
     whole = read_square(gramian, "the Gramian")
     if whole.shape[0] < 2:
         raise InputError("the Gramian has one row; expected those of m ≥ 1 objectives and, last, the constraint")
-    if not 0.0 <= phi < float("inf"):
-        raise InputError(f"phi must be finite and at least 0; got {phi}")
-    whole = 0.5 * (whole + whole.T)
+    phi = read_number(phi, "phi")
+    whole = 0.5 * whole + 0.5 * whole.T
     if whole[-1, -1] < np.finfo(np.float64).tiny:
         whole[-1], whole[:, -1] = 0.0, 0.0
         phi = 0.0

@@ -15,8 +15,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from equipoise.errors import InputError
-from equipoise.solvers.gramian import Array, accurate_product, read_vector, scale_gramian, solve_linear
+from equipoise.solvers.gramian import Array, accurate_product, read_number, read_vector, scale_gramian, solve_linear
 from equipoise.solvers.nash import solve_bargaining
 
 _EPSILON = float(np.finfo(np.float64).eps)
@@ -94,8 +93,7 @@ def fair_residual(gramian: ArrayLike, alpha: float, weights: ArrayLike) -> float
 
 
 def _check_alpha(alpha: float) -> None:
-    if not (math.isfinite(alpha) and alpha > 0.0):
-        raise InputError(f"alpha is {alpha}; expected a finite number > 0")
+    read_number(alpha, "alpha", above=True)
 
 
 def solve_fair(cosines: Array, log_norms: Array, alpha: float) -> Array:

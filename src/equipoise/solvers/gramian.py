@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -62,13 +63,64 @@ class ScaledGramian:
         return everywhere
 
 
+def read_array(values: Any, name: str) -> Array:
+    """Returns numbers as a float64 array: of NumPy, of torch on any device and with or without a graph, or in lists.
+
+    Masked entries become not a number, for what lies under the mask is anything.
+
+    Raises:
+        InputError: it is no array of real numbers.
+
+    Example:
+        >>> read_array([[1, 2], [3, 4]], "the matrix").dtype
+        dtype('float64')
+    """
+    if type(values) is np.ndarray and values.dtype == np.float64:
+        return values
+    try:
+        given = np.asanyarray(_detached(values))
+    except (TypeError, ValueError, RuntimeError):
+        given = np.asarray(None)
+    if given.dtype.kind not in "fiub":
+        holds = "complex numbers" if given.dtype.kind == "c" else f"{type(values).__name__} that holds no numbers"
+        raise InputError(f"{name} is {holds}; expected real numbers in a NumPy array, a torch tensor or lists")
+    if isinstance(given, np.ma.MaskedArray):
+        given = np.ma.filled(given.astype(np.float64), np.nan)
+    return np.asarray(given, dtype=np.float64)
+
+
+def _detached(values: Any) -> Any:
+    # Nothing of torch is imported here; its tensors are known by what they can do.
+    if hasattr(values, "detach") and hasattr(values, "to_dense"):
+        values = values.detach().cpu()
+        values = values.to_dense() if str(values.layout) != "torch.strided" else values
+        return values.double().numpy() if values.is_floating_point() else values.numpy()
+    if isinstance(values, list | tuple):
+        return [_detached(entry) for entry in values]
+    return values
+
+
+def read_number(value: Any, name: str, least: float = 0.0, *, above: bool = False, whole: bool = False) -> float:
+    """Returns a finite number that is not below ``least`` (or is ``above`` it).
+
+    Raises:
+        InputError: something else.
+    """
+    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    fine = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    if not fine or not (value > least if above else value >= least):
+        what = f"whole number from {least:g} on" if whole else f"finite number {'>' if above else '≥'} {least:g}"
+        raise InputError(f"{name} is {value}; expected a {what}")
+    return value  # type: ignore[no-any-return]
+
+
 def read_square(matrix: ArrayLike, name: str) -> Array:
     """Returns the matrix as a finite float64 array [K, K], K ≥ 1.
 
     Raises:
         InputError: the matrix is not square, is empty, or has an entry that is infinite or not a number.
     """
-    array = np.asarray(matrix, dtype=np.float64)
+    array = read_array(matrix, name)
     if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] == 0:
         raise InputError(f"{name} has shape {array.shape}; expected a square matrix [K, K] with K ≥ 1")
     if not np.isfinite(array).all():
@@ -82,7 +134,7 @@ def read_vector(vector: ArrayLike, size: int, name: str) -> Array:
     Raises:
         InputError: the shape differs, or an entry is infinite or not a number.
     """
-    array = np.asarray(vector, dtype=np.float64)
+    array = read_array(vector, name)
     if array.shape != (size,):
         raise InputError(f"{name} has shape {array.shape}; expected [{size}], as the matrix has {size} rows")
     if not np.isfinite(array).all():

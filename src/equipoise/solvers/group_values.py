@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from equipoise.errors import InputError
-from equipoise.solvers.gramian import Array
+from equipoise.solvers.gramian import Array, read_array, read_number
 
 __all__ = ["group_values", "grouping_cost"]
 
@@ -38,11 +38,10 @@ def group_values(values: ArrayLike, groups: int) -> NDArray[np.intp]:
         >>> group_values([1.0, 9.0, 1.5, 8.0], 2).tolist()
         [0, 1, 0, 1]
     """
-    given = np.asarray(values, dtype=np.float64)
+    given = read_array(values, "the values")
     if given.ndim != 1 or given.size == 0:
         raise InputError(f"the values have shape {given.shape}; expected [n] with n ≥ 1")
-    if groups < 1:
-        raise InputError(f"the number of groups is {groups}; expected at least 1")
+    groups = int(read_number(groups, "the number of groups", 1, whole=True))
     size = given.size
     if groups == 1:
         if not np.isfinite(given).all():
@@ -76,7 +75,7 @@ def grouping_cost(values: ArrayLike, labels: ArrayLike) -> float:
         >>> grouping_cost([1.0, 3.0, 7.0], [0, 0, 1])
         2.0
     """
-    given, groups = np.asarray(values, dtype=np.float64), np.asarray(labels)
+    given, groups = read_array(values, "the values"), np.asarray(labels)
     return float(sum(np.square(part - part.mean()).sum() for part in (given[groups == group] for group in np.unique(groups))))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from equipoise.errors import InputError
-from equipoise.solvers.gramian import Array, read_square
+from equipoise.solvers.gramian import Array, read_number, read_square
 
 
 def random_orders(tasks: int, generator: np.random.Generator) -> NDArray[np.intp]:
@@ -24,10 +24,20 @@ def random_orders(tasks: int, generator: np.random.Generator) -> NDArray[np.intp
         >>> [sorted(order) for order in orders.tolist()]
         [[1, 2], [0, 2], [0, 1]]
     """
-    if tasks < 1:
-        raise InputError(f"the number of tasks is {tasks}; expected at least 1")
+    tasks = int(read_number(tasks, "the number of tasks", 1, whole=True))
+    if not isinstance(generator, np.random.Generator):
+        raise InputError(f"orders are drawn by a numpy.random.Generator; got {type(generator).__name__}")
     others = np.arange(tasks - 1)[None, :] + (np.arange(tasks - 1)[None, :] >= np.arange(tasks)[:, None])
     return generator.permuted(others, axis=1)
+
+
+def read_orders(orders: ArrayLike, tasks: int) -> NDArray[np.intp]:
+    """Orders as an array, which may still be of any shape and type; ``[tasks, 0]`` for none."""
+    try:
+        turns = np.asarray(orders)
+    except (TypeError, ValueError, RuntimeError):
+        turns = np.asarray(None)
+    return turns.astype(np.intp).reshape(tasks, 0) if turns.size == 0 else turns
 
 
 def project_conflicts(gramian: ArrayLike, orders: ArrayLike) -> Array:
@@ -54,9 +64,7 @@ def project_conflicts(gramian: ArrayLike, orders: ArrayLike) -> Array:
     """
     array = read_square(gramian, "the Gramian")
     size = array.shape[0]
-    turns = np.asarray(orders)
-    if turns.size == 0:
-        turns = turns.astype(np.intp).reshape(size, 0)
+    turns = read_orders(orders, size)
     if turns.ndim != 2 or turns.shape[0] != size or turns.dtype.kind not in "iu":
         raise InputError(f"orders has shape {turns.shape} and type {turns.dtype}; expected integers [{size}, n]")
     if turns.size and (turns.min() < 0 or turns.max() >= size):

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from equipoise.errors import InputError
-from equipoise.solvers.gramian import Array
+from equipoise.solvers.gramian import Array, read_array
 
 __all__ = ["project_on_simplex"]
 
@@ -32,12 +32,12 @@ def project_on_simplex(point: ArrayLike, total: float = 1.0) -> Array:
         >>> project_on_simplex([1.0, 0.5, -1.0]).tolist()
         [0.75, 0.25, 0.0]
     """
-    given = np.asarray(point, dtype=np.float64)
+    given = read_array(point, "the point")
     if given.ndim != 1 or given.size == 0:
         raise InputError(f"the point has shape {given.shape}; expected [K] with K ≥ 1")
     if not np.isfinite(given).all():
         raise InputError("the point has an entry that is infinite or not a number")
-    if not 0 < total < np.inf:
+    if isinstance(total, bool) or not isinstance(total, int | float | np.number) or not 0 < total < np.inf:
         raise InputError(f"the total must be positive and finite; got {total}")
     # Halved, for the difference of two large entries may leave the range.
     halves = 0.5 * given

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 
 from equipoise.errors import InputError
 from equipoise.solvers.gramian import Array, read_square
+from equipoise.solvers.project_conflicts import read_orders
 
 # Targets are at most the cosine of an angle of 1e-4: to turn a gradient by an angle φ to the target's angle takes
 # sin φ / sin(target) of the other, which has no bound.
@@ -43,9 +44,7 @@ def vaccinate(gramian: ArrayLike, orders: ArrayLike, targets: ArrayLike) -> tupl
     array = read_square(gramian, "the Gramian")
     size = array.shape[0]
     wanted = read_square(targets, "the matrix of targets")
-    turns = np.asarray(orders)
-    if turns.size == 0:
-        turns = turns.astype(np.intp).reshape(size, 0)
+    turns = read_orders(orders, size)
     fits = turns.shape == (size, size - 1) and turns.dtype.kind in "iu"
     if not fits or (turns.size and (turns.min() < 0 or turns.max() >= size)):
         raise InputError(f"orders has shape {turns.shape} and type {turns.dtype}; expected tasks' indices [{size}, {size - 1}]")

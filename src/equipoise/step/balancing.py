@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from equipoise.balance.base import Balancer, Observation
 from equipoise.balance.double_sampling import further_batches
-from equipoise.distributed import Processes
+from equipoise.distributed import Processes, refuse_unseen_wrapper
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
 from equipoise.step.by_features import ByFeatures
@@ -41,9 +41,10 @@ class Balancing:
         processes: Processes | None = None,
         parameters: Sequence[Tensor] = (),
         check_finite: bool = True,
+        model: nn.Module | None = None,
     ) -> None:
         self.steps = 0
-        self.context = Context(tasks, shared, processes or Processes(), parameters, check_finite)
+        self.context = Context(tasks, shared, processes or Processes(), parameters, check_finite, model)
         self._by_losses = ByLosses(self.context)
         self._by_gradients = ByGradients(self.context, batched)
         self._by_features = None if features is None else ByFeatures(self.context, features)
@@ -66,14 +67,20 @@ class Balancing:
                 f"{type(balancer).__name__} looks at {expected or 'no'} further batches per step; got {len(further)}"
             )
         self._turn = turn = Turn(balancer, source, step, scale, further)
+        self.context.begin(f"step {step} of {type(balancer).__name__}, micro-batches: {source.micro_batches}")
         self._before = balancer.state_dict() if balancer.stateful and not balancer.decides_purely else None
         by_gradients = self._by_features or self._by_gradients
         way = self._by_losses if balancer.needs == "losses" else by_gradients
         try:
             report, self._observation = way.run(turn)
-        except BaseException:
+        except BaseException as error:
             self.rollback()
+            refuse_unseen_wrapper(error)
             raise
+        finally:
+            if not self.context.parameters:
+                # A caller of the drop-in may differentiate more of the same forward pass.
+                self.context.wrappers.wake()
         return report
 
     def commit(self) -> None:
@@ -97,6 +104,7 @@ class Balancing:
             source: the losses.
             scale: of a gradient scaler, which keeps half-precision gradients from vanishing; the result is without it.
         """
+        self.context.begin(f"a look at the Gramian, micro-batches: {source.micro_batches}")
         gramian = self._by_gradients.gramian(Turn(balancer, source, 0, scale))
         if balancer.needs == "losses" or self._by_features is not None:
             # Its steps have no use for the rows, which are K times as large as the shared parameters.

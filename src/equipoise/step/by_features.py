@@ -45,7 +45,7 @@ class ByFeatures:
         if not engine.features:
             return self._heads_alone(turn, seen), None
         # Every process holds other samples, so the inner products over the joint batch are the sum of theirs.
-        gramian = context.processes.sum(engine.gramian()).cpu()
+        gramian = context.processes.sum(engine.gramian(), "the Gramian").cpu()
         gramian = unscaled(gramian, torch.ones(len(present), device="cpu"), turn.scale)
         overflow = check_rows(turn, gramian.diagonal(), means, names)
         warn_of_zeros(context, gramian.diagonal())

@@ -82,7 +82,7 @@ class ByGradients:
             pulling.add(engine, weights, gramian, seen, factors)
         check_gradients(context, turn, others, present)
         report = StepReport(names, means, weights, gramian, turn.step, skipped=overflow)
-        return report, context.observation(turn, present, means, gramian)
+        return report, context.observation(turn, present, means, gramian, layout=self.buffer.layout)
 
     def _own_alone(self, turn: Turn, seen: SeenLosses) -> StepReport:
         """Nothing shared is trained: task-specific parameters have their gradients, and there is nothing to balance."""
@@ -126,5 +126,5 @@ class ByGradients:
             multiplier = multiplier / turn.scale.to(rows)
         if turn.scale is not None or bool((factors != 1).any()):
             rows = rows * multiplier[:, None]
-        direction = decide_direction(context, turn, context.observation(turn, present, means, gradients=rows))
+        direction = decide_direction(context, turn, context.observation(turn, present, means, None, rows, self.buffer.layout))
         return engine.expand(direction if turn.scale is None else direction * turn.scale.to(rows))

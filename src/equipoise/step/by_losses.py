@@ -80,7 +80,8 @@ class ByLosses:
         """Weights that do not depend on the losses are known before the first backward pass."""
         context = self.context
         if turn.source.micro_batches == 1:
-            expected = context.gather(SeenLosses({position: torch.zeros((), device="cpu") for position in first}))
+            none = {position: torch.zeros((), device="cpu") for position in first}
+            expected = context.gather(SeenLosses(none), "presence")
             counts, present = expected.counts, expected.present
         else:
             present = tuple(range(len(context.tasks)))

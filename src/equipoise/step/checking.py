@@ -149,9 +149,8 @@ def _blame(context: Context, bad: Sequence[Tensor], source: Source, present: Seq
     owners = [p for p in present if any(id(leaf) in ids for leaf in context.shared.own.get(p, ()))]
     blamed = owners or _differentiated_one_by_one(context, bad, source)
     # The task to blame may be one that this process does not see fail.
-    flags = torch.zeros(len(context.tasks), device=context.device())
-    flags[blamed] = 1.0
-    return [position for position, flag in enumerate(context.processes.sum(flags).tolist()) if flag]
+    flags = [position in blamed for position in range(len(context.tasks))]
+    return [position for position, flag in enumerate(context.processes.either([flags], "tasks to blame")[0]) if flag]
 
 
 def _differentiated_one_by_one(context: Context, bad: Sequence[Tensor], source: Source) -> list[int]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from equipoise.balance.base import Balancer, Observation
-from equipoise.distributed import Processes
+from equipoise.balance.base import Balancer, Layout, Observation
+from equipoise.distributed import Processes, Wrappers
 from equipoise.engine.shared import SharedParameters
 from equipoise.step.seen import SeenLosses
 from equipoise.step.source import FurtherSource, Source
@@ -51,23 +51,39 @@ class Context:
         processes: those that train together.
         parameters: everything that is trained; found from the graphs if empty.
         check_finite: raise on losses and gradients that are not finite.
+        model: whose names the parameters have, where it is known.
     """
 
     def __init__(
-        self, tasks: Tasks, shared: SharedParameters, processes: Processes, parameters: Sequence[Tensor], check_finite: bool
+        self,
+        tasks: Tasks,
+        shared: SharedParameters,
+        processes: Processes,
+        parameters: Sequence[Tensor],
+        check_finite: bool,
+        model: nn.Module | None = None,
     ) -> None:
         self.tasks = tasks
         self.shared = shared
         self.processes = processes
+        self.wrappers = Wrappers(processes)
         self.parameters = list(parameters)
         self.check_finite = check_finite
+        self.model = model
+        self._nameless: list[Tensor] = []
         self.found: list[Tensor] = []
         self.here: list[int] = []
+
+    def begin(self, what: str) -> None:
+        """Says which step begins; in all processes that train together it is the same one."""
+        self.processes.step = what
+        self.wrappers.begin()
 
     # -- tasks
 
     def named(self, losses: Mapping[str, Loss]) -> dict[int, Loss]:
         """Losses by the position of their task."""
+        self.wrappers.look(losses)
         if not self.tasks.known:
             self.tasks.fix(self.processes.union(list(losses)))
         self.here = self.tasks.positions(losses)
@@ -80,7 +96,12 @@ class Context:
 
     def scalar(self, position: int, loss: Loss, *, differentiable: bool = True) -> Tensor:
         """A task's loss as a tensor without dimensions, evaluated if need be."""
-        return scalar(self.tasks.names[position], loss, differentiable=differentiable)
+        name = self.tasks.names[position]
+        value = scalar(name, loss, differentiable=differentiable)
+        if differentiable and self.wrappers.active:
+            self.wrappers.look({name: value})
+            self.wrappers.sleep()
+        return value
 
     def rehearsed(self, source: Source) -> SeenLosses:
         """The losses of all micro-batches, without a trace and without their graphs; over all processes.
@@ -97,9 +118,9 @@ class Context:
         torch.clear_autocast_cache()  # a caller's autocast would keep casts from here for the step, or for after it
         return self.gather(seen)
 
-    def gather(self, seen: SeenLosses) -> SeenLosses:
-        """Adds what the other processes saw."""
-        seen.gather(self.processes, len(self.tasks), self.device())
+    def gather(self, seen: SeenLosses, what: str = "losses") -> SeenLosses:
+        """Adds what the other processes saw; ``what`` says at which point of the step that is."""
+        seen.gather(self.processes, self.tasks.names, self.device(), what)
         return seen
 
     def observation(
@@ -109,11 +130,25 @@ class Context:
         losses: Tensor | None,
         gramian: Tensor | None = None,
         gradients: Tensor | None = None,
+        layout: Layout | None = None,
     ) -> Observation:
         """What every balancer may look at, of the tasks present."""
-        return Observation(self.tasks.names, tuple(present), losses, gramian, gradients, turn.step, self.processes)
+        return Observation(self.tasks.names, tuple(present), losses, gramian, gradients, turn.step, self.processes, layout)
 
     # -- parameters
+
+    def layout(self, parameters: Sequence[Tensor], sizes: Sequence[int]) -> Layout:
+        """What the columns of rows belong to, for balancers that keep rows while layers are frozen and unfrozen.
+
+        Parameters have their names in the model. Those without are counted, the declared ones first.
+        """
+        named = () if self.model is None else self.model.named_parameters()
+        names = {id(parameter): name.replace("_orig_mod.", "") for name, parameter in named}
+        met = {id(parameter) for parameter in self._nameless} | names.keys()
+        fresh = [*self.shared.declared, *parameters]
+        self._nameless += [p for p in dict.fromkeys(fresh) if id(p) not in met]
+        names |= {id(p): f"{place}: {list(p.shape)}" for place, p in enumerate(self._nameless)}
+        return tuple((names[id(parameter)], size) for parameter, size in zip(parameters, sizes, strict=True))
 
     def device(self) -> torch.device:
         """The device of the first parameter known."""

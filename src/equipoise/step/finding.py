@@ -78,7 +78,8 @@ def check_alike(context: Context, parameters: Sequence[Tensor]) -> None:
             "make them nn.Parameter, or name them in shared=, if they are trained",
         )
     here = sorted(context.here)
-    if not context.processes.alike(repr((here, [list(parameter.shape) for parameter in parameters]))):
+    seen = repr((here, [list(parameter.shape) for parameter in parameters]))
+    if not context.processes.meet("the parameters reached", same=seen)[1]:
         raise InputError(
             f"the processes' losses differ in their tasks or in the parameters they reach (here: "
             f"{', '.join(context.tasks.names[position] for position in here)}), and the drop-in cannot tell "

@@ -167,12 +167,12 @@ class Pulling:
 
     def _deliver(self, pull: Pull, positions: Sequence[int], extra: dict[Tensor, Tensor]) -> None:
         processes = self.context.processes
+        if processes.count > 1:
+            pulled = [leaf for position in positions for leaf in self.context.shared.own[position]]
+            here = [extra.get(leaf, torch.zeros_like(leaf)).detach().to_dense() for leaf in pulled]
+            extra.update(zip(pulled, processes.sum_all(here, "pulls"), strict=True))
         for position in positions:
             leaves = self.context.shared.own[position]
-            if processes.count > 1:
-                for leaf in leaves:
-                    # A message is the bare memory, whose layout must not differ between the processes.
-                    extra[leaf] = processes.sum(extra.get(leaf, torch.zeros_like(leaf)).detach().to_dense().contiguous())
             added = {leaf: extra[leaf] for leaf in leaves if leaf in extra}
             if pull.at_most is not None:
                 bound = pull.at_most * _norm([self._own(leaf) for leaf in leaves])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equipoise.balance.base import Layout
 from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.graph import origins
 from equipoise.modes import without_autocast
@@ -25,10 +26,11 @@ class Buffer:
 
     def __init__(self) -> None:
         self.engine: TaskGradients | None = None
+        self.layout: Layout = ()
 
     def __getstate__(self) -> dict[str, Any]:
         # Copied or pickled, the engine's views would no longer be views; the next step makes a new one.
-        return {"engine": None}
+        return {"engine": None, "layout": ()}
 
     def fitting(self, context: Context) -> TaskGradients:
         """An engine for the parameters of now."""
@@ -36,6 +38,7 @@ class Buffer:
         if self.engine is None or not self.engine.serves(shared):
             self.engine = None  # let go of the old rows before new ones are allocated
             self.engine = TaskGradients(shared)
+            self.layout = context.layout(shared, self.engine.sizes())
         return self.engine
 
     def forget(self) -> None:
@@ -76,7 +79,8 @@ class Filling:
             everywhere = source.micro_batches * context.processes.count
             counts = dict.fromkeys(range(len(context.tasks)), everywhere)
         else:
-            counts = context.gather(SeenLosses({position: torch.zeros((), device="cpu") for position in first})).counts
+            none = {position: torch.zeros((), device="cpu") for position in first}
+            counts = context.gather(SeenLosses(none), "presence").counts
         seen = SeenLosses()
         keep = keep and source.micro_batches == 1
         rows = {position: row for row, position in enumerate(sorted(counts if source.micro_batches == 1 else first))}
@@ -92,9 +96,8 @@ class Filling:
         context.gather(seen)
         engine.arrange([rows.get(position) for position in seen.present])
         if context.processes.count > 1 and engine.parameters:
-            context.processes.sum(engine.rows)
-            flags = torch.tensor([engine.reached, engine.sparse], dtype=torch.int32, device=engine.rows.device)
-            engine.reached, engine.sparse = context.processes.sum(flags).bool().tolist()
+            engine.reached, engine.sparse = context.processes.either([engine.reached, engine.sparse], "shared gradients")
+            context.processes.add(engine.rows)
         factors = torch.ones(len(seen.present), dtype=torch.float64, device="cpu")
         for row, position in enumerate(seen.present):
             count = seen.counts[position]

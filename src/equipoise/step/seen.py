@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -52,15 +52,15 @@ class SeenLosses:
         counts = [self.counts[position] for position in present]
         return stacked if all(count == 1 for count in counts) else stacked / stacked.new_tensor(counts)
 
-    def gather(self, processes: Processes, tasks: int, device: torch.device) -> None:
-        """Adds what the other processes saw."""
+    def gather(self, processes: Processes, tasks: Sequence[str], device: torch.device, what: str = "losses") -> None:
+        """Adds what the other processes saw; ``what`` says at which point of the step that is."""
         if processes.count == 1:
             return
-        both = torch.zeros(2, tasks, dtype=torch.float64, device=device)
+        both = torch.zeros(2, len(tasks), dtype=torch.float64, device=device)
         for position, count in self.counts.items():
             both[0, position] = self.sums[position]
             both[1, position] = count
-        processes.sum(both)
+        both = processes.sum(both, f"{what} of the tasks {', '.join(tasks)}")
         self.counts = {position: int(count) for position, count in enumerate(both[1].tolist()) if count > 0}
         self.sums = {position: both[0, position] for position in self.counts}
         self._means = None

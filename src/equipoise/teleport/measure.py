@@ -99,7 +99,7 @@ class JointLosses:
         message = torch.zeros(len(evaluations) + 1, len(self.tasks), dtype=torch.float64, device=self.device)
         message[:-1, positions] = rows.to(self.device)
         message[-1, positions] = 1.0
-        summed = self.processes.sum(message).cpu().numpy()
+        summed = self.processes.sum(message, "losses of a teleport").cpu().numpy()
         counts = summed[-1]
         return summed[:-1] / counts.clip(min=1.0), counts
 

@@ -258,7 +258,7 @@ class Search:
             torch.zeros_like(factor) if gradient is None else gradient / loss_scale
             for factor, gradient in zip(adaptation.factors, gradients, strict=True)
         ]
-        filled = _summed(filled, joint)
+        filled = joint.processes.sum_all(filled, "gradients of a teleport's search")
         if not bool(torch.isfinite(torch.stack([norm.double() for norm in torch._foreach_norm(filled)])).all()):
             found.failure = "the gradient of the search became non-finite"
             return None
@@ -354,17 +354,3 @@ def _mode(model: nn.Module, evaluation: bool) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def _summed(gradients: list[Tensor], joint: JointLosses) -> list[Tensor]:
-    """Gradients added up over the processes, in one message for each precision."""
-    if joint.processes.count == 1:
-        return gradients
-    summed = list(gradients)
-    for dtype in {gradient.dtype for gradient in gradients}:
-        chosen = [place for place, gradient in enumerate(gradients) if gradient.dtype == dtype]
-        message = joint.processes.sum(torch.cat([gradients[place].flatten() for place in chosen]))
-        pieces = message.split([gradients[place].numel() for place in chosen])
-        for place, piece in zip(chosen, pieces, strict=True):
-            summed[place] = piece.view(gradients[place].shape)
-    return summed

@@ -279,18 +279,17 @@ class BayesAggMTL(OnFeatures, GradientBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Direction ``[F]`` of the features."""
-        assert observation.gradients is not None
         warming = self.epochs < self.warm_up
         if not isinstance(observation, FeaturesObservation):
             if warming:
-                return observation.gradients.sum(0)
+                return observation.needed("gradients").sum(0)
             raise InputError("BayesAggMTL decides in the steps of MultiTaskOptimizer, which shows it features and batch")
         tasks = self._read(observation)
         multiples = {task.name: task.multiple for task in tasks if task.multiple is not None}
         generator = torch.Generator()
         generator.set_state(self.generator.get_state())
         if warming:
-            direction = observation.gradients.sum(0)
+            direction = observation.needed("gradients").sum(0)
         else:
             means, variances = self._moments(tasks, multiples, generator)
             powers = means.new_tensor(self._power.of_present(observation))
@@ -345,7 +344,6 @@ class BayesAggMTL(OnFeatures, GradientBalancer):
 
     def _read(self, observation: FeaturesObservation) -> list[_Task]:
         """Checks what the step's batch and model say, and puts it into the form that the mathematics needs."""
-        assert observation.gradients is not None
         assert self._targets is not None
         features = observation.features
         if features.dim() != 2:
@@ -368,7 +366,7 @@ class BayesAggMTL(OnFeatures, GradientBalancer):
             likelihood, targets = likelihood_of(name, given[name], len(features), head.out_features, noise[place])
             targets = targets.to(features.device)
             inputs = with_bias(features.double(), head)
-            row = observation.gradients[place].view_as(features)
+            row = observation.needed("gradients")[place].view_as(features)
             multiple = multiple_of(name, head, likelihood, inputs, targets, row, epsilon)
             evidence = likelihood.evidence(inputs, targets, parameters_of(head))
             for learned in (self.known.get(name), self.sums.get(name)):

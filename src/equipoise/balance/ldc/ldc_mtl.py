@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.ldc.router import NetworkRouter, Representation, Router, VectorRouter, mlp_router
 from equipoise.balance.ldc.total import (
+    SMALLEST,
     Normalization,
     Sigmoid,
     Softmax,
@@ -24,7 +25,7 @@ from equipoise.balance.ldc.total import (
 )
 from equipoise.balance.mixins import Accompanied, Attached, Companion, ElsewhereObservation, LooksElsewhere
 from equipoise.balance.registry import register
-from equipoise.errors import InputError
+from equipoise.errors import InputError, NonFiniteError
 from equipoise.modules import find_module
 from equipoise.objective import Objective
 
@@ -95,8 +96,8 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
     Args:
         penalty: λ; see above.
         tau: ``"weights"`` for τ = σ(W), ``"ones"`` for τ = 1.
-        normalize: ``"none"``, for losses on one scale (the paper's CelebA); ``"rescale"``: each loss over its first value;
-            ``"log"``: log(ℓ/ℓ_0), ℓ_0 from the first step of each epoch (the paper's QM9).
+        normalize: ``"none"``, for losses on one scale (the paper's CelebA); ``"rescale"``: each loss over its first value
+            (1e-30 at least); ``"log"``: log(ℓ/ℓ_0), ℓ_0 from the first step of each epoch (the paper's QM9).
         router: ``"vector"``, one free number per task; ``"mlp"``, the network of appendix A.1; or a module that turns the
             mean features ``[C]`` into ``[K]`` numbers.
         formulation: ``"paper"`` or ``"released"``.
@@ -193,7 +194,8 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
             self._router = VectorRouter(Sigmoid() if self._released else Softmax(), float(self._released), lr)
         elif isinstance(features, nn.Module):
             self._listen(features)
-        self._first = None if initial is None else torch.tensor(list(initial), dtype=torch.float64, device="cpu")
+        first = None if initial is None else torch.tensor(list(initial), dtype=torch.float64, device="cpu")
+        self._first = None if first is None else first.clamp(min=SMALLEST)
         self._solution: dict[str, Tensor] | None = None
         self._gradient: Tensor | None = None
         self._companion: Companion | None = None
@@ -223,9 +225,8 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """∂(total)/∂ℓ ``[k]`` of the tasks present."""
-        assert observation.losses is not None
         observation.check_memory(self, self._first)
-        losses = observation.losses.double()
+        losses = observation.needed("losses").double()
         entries = torch.as_tensor(observation.present, device=losses.device)
         tasks = len(observation.tasks)
         if self.normalize != "none":
@@ -252,7 +253,12 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
             self._gradient = router.gradient(found.by_shares)
         norms = self._double_loop(observation, entries, shares, found.lower_by_shares) if self.double_loop else (None, None)
         self.report = LDCReport(found.upper, found.lower, shares, *norms)
-        return found.by_losses * slopes
+        weights = found.by_losses * slopes
+        if self.normalize != "log":
+            return weights
+        # A logarithm that does not exist spoils its neighbours' gaps: the error is to name the task whose it is.
+        fine = losses > 0
+        return torch.where(fine, torch.where(fine.all(), weights, 1.0), torch.nan)
 
     def update(self, observation: Observation) -> None:
         """W's step."""
@@ -330,6 +336,16 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
             steps=self.inner_steps,
             lr=self.inner_lr * factor,
         )
+        if not bool(torch.isfinite(there).all()):
+            pairs = zip(observation.present, torch.isfinite(there).tolist(), strict=True)
+            names = tuple(observation.tasks[position] for position, fine in pairs if not fine)
+            raise NonFiniteError(
+                f"the lower level of the double loop diverged; lower inner_lr (not finite in step {observation.step}: the loss "
+                f"of task {', '.join(names)}; the step was not taken and nothing has changed)",
+                tasks=names,
+                step=observation.step,
+                what="loss",
+            )
         if self.warm_start == "model":
             self._solution = None
         router = self._known_router()

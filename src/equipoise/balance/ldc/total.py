@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from equipoise.balance.mixins import Elsewhere
-from equipoise.errors import NonFiniteError
 
 __all__ = [
+    "SMALLEST",
     "Normalization",
     "Shares",
     "Sigmoid",
@@ -25,6 +25,9 @@ __all__ = [
     "reference",
     "total",
 ]
+
+SMALLEST = 1e-30
+"""A loss below this counts as this where it is divided by."""
 
 Normalization: TypeAlias = Literal["none", "rescale", "log"]
 
@@ -38,8 +41,8 @@ def reference(known: Tensor, losses: Tensor, entries: Tensor) -> Tensor:
         entries: positions of these k tasks.
     """
     before = known[entries]
-    # A first loss of zero says nothing about scale.
-    first = torch.where(losses == 0, torch.ones_like(losses), losses.abs())
+    # A first loss of zero says nothing about scale, and one next to zero would make weights that no float32 can hold.
+    first = torch.where(losses == 0, torch.ones_like(losses), losses.abs().clamp(min=SMALLEST))
     known = known.clone()
     known[entries] = torch.where(before.isnan(), first, before)
     return known
@@ -63,10 +66,11 @@ def normalized(losses: Tensor, known: Tensor, how: Normalization) -> tuple[Tenso
     if how == "none":
         return losses, torch.ones_like(losses)
     if how == "rescale":
-        slopes = known.reciprocal()
-        return losses * slopes, slopes
+        return losses / known, known.reciprocal()
     positive = torch.where(losses > 0, losses, torch.nan)
-    return (positive / known).log(), positive.reciprocal()
+    ratios = positive / known
+    logs = torch.where((ratios > 0) & (ratios < torch.inf), ratios.log(), positive.log() - known.log())
+    return logs, positive.clamp(min=SMALLEST).reciprocal()
 
 
 class Shares(ABC):
@@ -200,10 +204,7 @@ def lower_level_solution(
         lr: what ∇_z g is multiplied with.
 
     Returns:
-        z_N, and the normalised losses there ``[k]``, in float64.
-
-    Raises:
-        NonFiniteError: a loss at z is not finite.
+        z_N, and the normalised losses there ``[k]``, in float64; not finite if it diverged.
     """
     own = elsewhere.parameters()
     held = {} if start is None else start
@@ -218,6 +219,4 @@ def lower_level_solution(
         # Gradients are on here, too, for losses may themselves differentiate.
         there = elsewhere.losses(point).detach().double()
     there = normalize(elsewhere.average(there))
-    if not bool(torch.isfinite(there).all()):
-        raise NonFiniteError("the lower level of the double loop diverged; lower inner_lr", tasks=(), step=-1, what="loss")
     return {name: value.detach() for name, value in point.items()}, there

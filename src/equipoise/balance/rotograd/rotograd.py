@@ -224,7 +224,6 @@ class RotoGrad(OnFeatures, GramianBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """Weights ``[k]`` of the tasks present."""
-        assert observation.gramian is not None
         assert self.rotations is not None
         self.rotations.stop()
         entries = self._entries(observation)
@@ -235,18 +234,16 @@ class RotoGrad(OnFeatures, GramianBalancer):
                     f'nothing was rotated for task "{self.rotations.tasks[position]}" in this step, although it has a loss; '
                     "its head must be run on the features"
                 )
-        norms = observation.gramian.diagonal().clamp(min=0).sqrt()
+        norms = observation.needed("gramian").diagonal().clamp(min=0).sqrt()
         return torch.from_numpy(self._weights(norms.numpy(), self._reference(norms, entries).numpy()))
 
     def update(self, observation: Observation) -> None:
         """The rotations' step."""
-        assert observation.gramian is not None
-        assert observation.gradients is not None
         assert self.rotations is not None
         assert self._shape is not None
         entries = self._entries(observation)
-        norms = observation.gramian.diagonal().clamp(min=0).sqrt()
-        rows = observation.gradients.view(-1, *self._shape)
+        norms = observation.needed("gramian").diagonal().clamp(min=0).sqrt()
+        rows = observation.needed("gradients").view(-1, *self._shape)
         matrices = self.rotations.matrices
         assert matrices is not None
         size = matrices.shape[-1]

@@ -1,0 +1,194 @@
+"""Models that are wrapped for several processes already: what DistributedDataParallel and FSDP have put around parameters."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import weakref
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.weak import WeakIdKeyDictionary
+
+from equipoise.distributed.processes import Processes
+from equipoise.engine.graph import leaves_of_all
+from equipoise.errors import InputError
+from equipoise.tasks import Loss
+
+__all__ = ["Wrappers", "refuse_sharded", "refuse_unseen_wrapper"]
+
+# Whose parameters these are: found once for each, for that means a look at all objects that there are.
+_owners: Any = WeakIdKeyDictionary()
+
+
+def refuse_sharded(tensors: Iterable[Tensor], model: nn.Module | None = None) -> None:
+    """Refuses parameters of which every process holds a part only.
+
+    Args:
+        tensors: parameters, or leaves of a graph.
+        model: looked through for FSDP's wrapper, too.
+
+    Raises:
+        InputError: some of them are sharded.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return  # nothing can be sharded
+    wrapper, tensor_class = (
+        getattr(sys.modules.get(module), name, ())
+        for module, name in (("torch.distributed.fsdp", "FullyShardedDataParallel"), ("torch.distributed.tensor", "DTensor"))
+    )
+    sharded = model is not None and any(isinstance(part, wrapper) for part in model.modules())
+    if sharded or any(isinstance(t, tensor_class) or getattr(t, "_is_flat_param", False) for t in tensors):
+        raise _sharded()
+
+
+def _sharded() -> InputError:
+    return InputError(
+        "the parameters are sharded over processes (FSDP, fully_shard, DTensor): only an ordinary backward pass puts their "
+        "gradients together; use equipoise.balanced_loss(losses, balancer) in your trainer, and let it call .backward()"
+    )
+
+
+class Wrappers:
+    """What is wrapped around the parameters that a step's losses reach.
+
+    The reducer of DistributedDataParallel averages what the first backward pass of a forward pass brings. A step has
+    several, and what is averaged are the tasks' gradients, by the step itself: meanwhile the reducer has to sleep, as it does
+    where the forward pass ran under ``no_sync()``.
+
+    Attributes:
+        active: whether there can be any, that is whether ``torch.distributed`` is in use.
+
+    Args:
+        processes: over which the step averages.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+        self.active = False
+        self._seen: set[str] = set()
+        self._ours: list[weakref.ref[DistributedDataParallel]] = []
+        self._asleep: dict[DistributedDataParallel, bool] = {}
+
+    def begin(self, losses: Mapping[str, Loss] | None = None) -> None:
+        """Says that a step begins, and looks at its losses if they are known."""
+        self.active = dist.is_available() and dist.is_initialized()
+        if losses is not None:
+            self.look(losses)
+
+    def look(self, losses: Mapping[str, Loss]) -> None:
+        """Finds what is wrapped around the parameters of tasks that come for the first time; callables come later.
+
+        Raises:
+            InputError: they are sharded, or their reducer cannot be put to sleep.
+        """
+        if not self.active:
+            return
+        new = {name: loss for name, loss in losses.items() if isinstance(loss, Tensor) and name not in self._seen}
+        if not new:
+            return
+        found = leaves_of_all(new.values())
+        refuse_sharded(found)
+        parameters = [leaf for leaf in found if isinstance(leaf, nn.Parameter)]
+        if any(parameter not in _owners for parameter in parameters):
+            _find_owners()
+        for parameter in parameters:
+            owner = _owners.setdefault(parameter, None)
+            if owner == "sharded" or (parameter.numel() and not parameter.untyped_storage().size()):
+                raise _sharded()
+            if owner is not None and owner not in self._ours:
+                module = owner()
+                if module is not None:
+                    self._check(module)
+                    self._ours.append(owner)
+        self._seen.update(new)
+
+    def sleep(self) -> None:
+        """Puts the reducers to sleep; to be called after every evaluation, which wakes them."""
+        for reference in self._ours:
+            module = reference()
+            if module is None:
+                continue
+            module.reducer._reset_state()
+            if module not in self._asleep:
+                self._asleep[module] = bool(getattr(module, "_static_graph_delay_allreduce_enqueued", False))
+            if module.static_graph:
+                module._static_graph_delay_allreduce_enqueued = True
+
+    def wake(self) -> None:
+        """Lets the reducers average again, should the caller differentiate something else of the same forward pass."""
+        for module, enqueued in self._asleep.items():
+            if module.static_graph:
+                module._static_graph_delay_allreduce_enqueued = enqueued
+            if module.require_forward_param_sync:
+                module.reducer.prepare_for_backward([])
+        self._asleep = {}
+
+    def _check(self, module: DistributedDataParallel) -> None:
+        """Refuses a wrapper that does more than to average, or over others than the step does."""
+        what = ""
+        if not hasattr(getattr(module, "reducer", None), "_reset_state") or getattr(module, "_use_python_reducer", False):
+            what = "a reducer that cannot be put to sleep"
+        elif getattr(module, "mixed_precision", None) is not None:
+            what = "mixed_precision"
+        elif getattr(module, "_delay_all_reduce_params", None):
+            what = "delay_all_reduce_named_params"
+        elif module._join_config.enable:
+            what = "a join() of uneven inputs"
+        if what:
+            raise InputError(
+                f"the model is wrapped in DistributedDataParallel with {what}, which cannot follow several backward passes; "
+                f"use equipoise.balanced_loss(losses, balancer), whose ordinary backward pass it can"
+            )
+        own, wanted = (_ranks(group) for group in (module.process_group, self.processes.group))
+        if own != wanted:
+            raise InputError(
+                f"the model is wrapped in DistributedDataParallel over the processes {own}, but gradients are to be averaged "
+                f"over {wanted}; use MultiTaskOptimizer(..., process_group=...) with the wrapper's group"
+            )
+
+
+def refuse_unseen_wrapper(error: BaseException) -> None:
+    """Says what to do about a model that was wrapped after its first step, in place of the reducer's complaint about it.
+
+    Raises:
+        InputError: that is what the error is about.
+    """
+    if isinstance(error, RuntimeError) and "mark a variable ready only once" in str(error):
+        _owners.clear()
+        raise InputError(
+            "the model was wrapped in DistributedDataParallel after its first balanced step; make the balancer (or the "
+            "MultiTaskOptimizer) after wrapping it, or evaluate the losses under no_sync()"
+        ) from error
+
+
+def _ranks(group: dist.ProcessGroup | None) -> list[int]:
+    everyone = cast(dist.ProcessGroup, dist.group.WORLD)
+    return sorted(dist.get_process_group_ranks(everyone if group is None else group))
+
+
+def _find_owners() -> None:
+    """Notes whose the parameters of all wrapped modules are.
+
+    Neither a parameter nor the graph knows its wrapper, so all objects are looked at.
+    """
+    fully_sharded: Any = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", ())
+    things = gc.get_objects()
+    kinds = set(map(type, things))
+    averaged = {kind for kind in kinds if issubclass(kind, DistributedDataParallel)}
+    sharded = {kind for kind in kinds if issubclass(kind, fully_sharded)}
+    for thing in things if averaged or sharded else ():
+        if type(thing) in averaged:
+            for parameter in thing.module.parameters():
+                _owners[parameter] = weakref.ref(thing)
+        elif type(thing) in sharded:
+            # In the graph are whole parameters, gathered for the forward pass, which no module shows.
+            state = thing._get_fsdp_state()
+            groups = getattr(state, "_fsdp_param_groups", None) or [getattr(state, "_fsdp_param_group", None)]
+            for part in (part for group in groups if group is not None for part in group.fsdp_params):
+                whole = getattr(part, "_unsharded_param", None)
+                if whole is not None:
+                    _owners[whole] = "sharded"
