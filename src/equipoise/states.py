@@ -1,6 +1,6 @@
 """What a saved state may hold, declared entry by entry and checked before anything of it is used.
 
-An object that saves itself names its entries and the :class:`Kind` of each. :func:`read_state` holds a state against that and
+An object that saves itself names its entries and the :class:`Entry` of each. :func:`read_state` holds a state against that and
 gives the entries in their normal form, so that loading changes everything or nothing. Shapes are written with letters,
 ``("K", "P")``: one letter has one size throughout a state.
 """
@@ -23,9 +23,9 @@ from equipoise.errors import InputError
 
 __all__ = [
     "Anything",
+    "Entry",
     "Fields",
     "Generator",
-    "Kind",
     "Listed",
     "Maybe",
     "Moments",
@@ -51,7 +51,7 @@ class _Unfit(Exception):
     """What was found where something else was expected."""
 
 
-class Kind(ABC):
+class Entry(ABC):
     """What one entry may be."""
 
     @abstractmethod
@@ -60,7 +60,7 @@ class Kind(ABC):
 
 
 @dataclass(frozen=True)
-class Anything(Kind):
+class Anything(Entry):
     """Whatever it is: what a user's own object keeps, a batch."""
 
     def read(self, value: Any, sizes: Sizes) -> Any:
@@ -69,7 +69,7 @@ class Anything(Kind):
 
 
 @dataclass(frozen=True)
-class Number(Kind):
+class Number(Entry):
     """A number, from ``least`` on; a finite one, unless said otherwise."""
 
     least: float = -math.inf
@@ -86,7 +86,7 @@ class Number(Kind):
 
 
 @dataclass(frozen=True)
-class Whole(Kind):
+class Whole(Entry):
     """A whole number, from ``least`` on."""
 
     least: int = 0
@@ -99,7 +99,7 @@ class Whole(Kind):
 
 
 @dataclass(frozen=True)
-class Switch(Kind):
+class Switch(Entry):
     """``True`` or ``False``."""
 
     def read(self, value: Any, sizes: Sizes) -> bool:
@@ -110,7 +110,7 @@ class Switch(Kind):
 
 
 @dataclass(frozen=True)
-class Text(Kind):
+class Text(Entry):
     """A text, or one of a few."""
 
     among: tuple[str, ...] = ()
@@ -123,7 +123,7 @@ class Text(Kind):
 
 
 @dataclass(frozen=True)
-class Of(Kind):
+class Of(Entry):
     """A dense tensor.
 
     Attributes:
@@ -192,10 +192,10 @@ class Moments(Of):
 
 
 @dataclass(frozen=True)
-class Maybe(Kind):
+class Maybe(Entry):
     """``None`` before there is anything; entries of one group are ``None`` together."""
 
-    kind: Kind
+    kind: Entry
     group: str = ""
 
     def read(self, value: Any, sizes: Sizes) -> Any:
@@ -204,10 +204,10 @@ class Maybe(Kind):
 
 
 @dataclass(frozen=True)
-class Listed(Kind):
+class Listed(Entry):
     """Entries of one kind, as a tuple."""
 
-    kind: Kind
+    kind: Entry
     count: int | None = None
     apart: bool = False
     """Whether letters have sizes of their own in each entry."""
@@ -220,10 +220,10 @@ class Listed(Kind):
 
 
 @dataclass(frozen=True)
-class Named(Kind):
+class Named(Entry):
     """Entries of one kind by names, each with sizes of its own."""
 
-    kind: Kind
+    kind: Entry
     among: tuple[str, ...] = ()
 
     def read(self, value: Any, sizes: Sizes) -> dict[str, Any]:
@@ -237,10 +237,10 @@ class Named(Kind):
 
 
 @dataclass(frozen=True)
-class Together(Kind):
+class Together(Entry):
     """Several entries of a tuple, each of its own kind."""
 
-    kinds: tuple[Kind, ...]
+    kinds: tuple[Entry, ...]
 
     def read(self, value: Any, sizes: Sizes) -> tuple[Any, ...]:
         """As a tuple."""
@@ -250,10 +250,10 @@ class Together(Kind):
 
 
 @dataclass(frozen=True)
-class Fields(Kind):
+class Fields(Entry):
     """A state inside another."""
 
-    kinds: Mapping[str, Kind]
+    kinds: Mapping[str, Entry]
 
     def read(self, value: Any, sizes: Sizes) -> dict[str, Any]:
         """As a dictionary."""
@@ -263,7 +263,7 @@ class Fields(Kind):
 
 
 @dataclass(frozen=True)
-class Generator(Kind):
+class Generator(Entry):
     """The state of a generator of random numbers, of torch (of this device) or of NumPy (of this class)."""
 
     of: Any = "cpu"
@@ -287,7 +287,7 @@ class Generator(Kind):
         return value
 
 
-def like(present: Any) -> Kind:
+def like(present: Any) -> Entry:
     """The kind of what an object holds at present, as far as that tells."""
     if isinstance(present, torch.Generator):
         return Generator(str(present.device))
@@ -304,14 +304,14 @@ def like(present: Any) -> Kind:
     return Anything()
 
 
-def tasks_known(kind: Kind, present: Any, sizes: Sizes) -> None:
+def tasks_known(kind: Entry, present: Any, sizes: Sizes) -> None:
     """Notes K where an object remembers something of its tasks already: it cannot go on with another number of them."""
     own = kind.kind if isinstance(kind, Maybe) else kind
     if isinstance(own, Of) and own.shape is not None and "K" in own.shape and isinstance(present, Tensor):
         sizes.setdefault("K", present.shape[own.shape.index("K")])
 
 
-def read_entry(whose: str, name: str, kind: Kind, value: Any, sizes: Sizes | None = None) -> Any:
+def read_entry(whose: str, name: str, kind: Entry, value: Any, sizes: Sizes | None = None) -> Any:
     """One entry in its normal form.
 
     Raises:
@@ -325,7 +325,7 @@ def read_entry(whose: str, name: str, kind: Kind, value: Any, sizes: Sizes | Non
         raise InputError(f'the state of {whose} holds something unreadable as "{name}": {type(error).__name__}') from None
 
 
-def read_state(whose: str, state: Any, kinds: Mapping[str, Kind], sizes: Sizes | None = None) -> dict[str, Any]:
+def read_state(whose: str, state: Any, kinds: Mapping[str, Entry], sizes: Sizes | None = None) -> dict[str, Any]:
     """The entries of a state in their normal form; changes nothing.
 
     Args:

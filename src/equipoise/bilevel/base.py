@@ -190,7 +190,7 @@ class BilevelSolver(ABC):
         read_model(f"{whose}'s buffers", read["buffers"], self.problem.here().buffers)
         levels = (self.problem.upper_variables, self.problem.lower_variables)
         for level in levels:
-            _read_tensors(f"{whose}'s {level.level}-level variables", read[level.level], level.tensors)
+            _read_tensors(f"{level.level}-level variables than those of this {whose}", read[level.level], level.tensors)
         self.load_own_state(state)
         with torch.no_grad():
             for level in levels:
@@ -231,7 +231,11 @@ class BilevelSolver(ABC):
         if (read["first_lower"] is None) != (self._first_lower is None):
             raise InputError('the state was saved with another choice of start="warm" or "cold"')
         if read["first_lower"] is not None:
-            _read_tensors(f"{whose}'s first lower-level variables", read["first_lower"], self.problem.lower_variables.tensors)
+            _read_tensors(
+                f"first lower-level variables than those of this {whose}",
+                read["first_lower"],
+                self.problem.lower_variables.tensors,
+            )
         return {**read, "memory": self._read_memory(read["memory"])}
 
     def load_own_state(self, state: dict[str, Any]) -> None:
@@ -276,7 +280,7 @@ class BilevelSolver(ABC):
 def _read_tensors(whose: str, saved: Sequence[Tensor], present: Sequence[Tensor]) -> None:
     """Refuses tensors of other shapes or another number of them."""
     if [tensor.shape for tensor in saved] != [tensor.shape for tensor in present]:
-        raise InputError(f"the state is of other variables than {whose}: their shapes differ")
+        raise InputError(f"the state is of other {whose}: their shapes differ")
 
 
 def check_upper(values: Sequence[Tensor], names: Sequence[str], step: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from equipoise.errors import InputError
-from equipoise.states import Anything, Fields, Generator, Kind, Listed, Maybe, Number, Switch, Text, Whole, read_state
+from equipoise.states import Anything, Entry, Fields, Generator, Listed, Maybe, Number, Switch, Text, Whole, read_state
 from equipoise.teleport.attempt import TeleportAttempt, TeleportReport, attempt_cost, shared_by_name
 from equipoise.teleport.checks import check_whole
 from equipoise.teleport.deltas import DeltaLike, LowRank, as_delta
@@ -299,7 +299,7 @@ class COST:
         missing = self.state_dict().keys() - state.keys() if isinstance(state, Mapping) else {"everything"}
         if missing:
             raise InputError(f"this is no state of a COST: it lacks {', '.join(sorted(missing))}")
-        kinds: dict[str, Kind] = {
+        kinds: dict[str, Entry] = {
             "schedule": Fields(self._counters.kinds),
             "probes": Fields(self._held.kinds),
             "sizes": Fields(self._sizes.kinds),
