@@ -172,7 +172,7 @@ def every_evaluation(rank: int, count: int, method: str, micro_batches: int, str
         ("consmtl", 2, 2, 4),
         ("modo", 1, 3, 3),
         ("ldc-mtl:double_loop=true,inner_steps=2", 1, 2, 5),
-        ("fairgrad", 1, 25, 3),  # with a teleport
+        ("fairgrad", 1, 13, 3),  # with a teleport
     ],
 )
 def test_whatever_evaluation_fails(pool: Pool, method: str, micro_batches: int, stride: int, evaluations: int) -> None:
