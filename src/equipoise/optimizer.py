@@ -16,7 +16,7 @@ from equipoise.balance.mixins import Attached, OnFeatures
 from equipoise.distributed import Processes, refuse_sharded, together
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError, warn_once
-from equipoise.method import MethodSpec, resolved
+from equipoise.method import MethodSpec, proxy_of, resolved
 from equipoise.modes import compiled_anew, uncompiled
 from equipoise.modules import RunningStatistics, find_module
 from equipoise.objective import Objective
@@ -144,7 +144,10 @@ class MultiTaskOptimizer:
         own = self.balancer.features_module if isinstance(self.balancer, OnFeatures) else None
         if own is not None and features is not None and own is not features:
             raise InputError(f"{self.balancer!r} takes gradients at features of its own; leave features= out")
-        self.proxy = as_proxy(proxy)
+        named = proxy_of(balancer)
+        if named is not None and proxy is not None:
+            raise InputError(f'"{balancer}" names a proxy, and proxy= gives another; leave one of them out')
+        self.proxy = as_proxy(named if proxy is None else proxy)
         if self.proxy is not None:
             if features is not None or own is not None:
                 raise InputError("features= and proxy= are two ways to the Gramian; give one of them")
