@@ -17,6 +17,7 @@ from equipoise.balance.mixins import OnFeatures
 from equipoise.distributed import Processes
 from equipoise.engine.graph import leaves_of_all
 from equipoise.engine.shared import SharedParameters
+from equipoise.engine.sparse import added
 from equipoise.errors import InputError
 from equipoise.method import MethodSpec
 from equipoise.step.balancing import Balancing
@@ -143,4 +144,4 @@ def _set_aside(source: Given, processes: int) -> Iterator[None]:
         yield
     finally:
         for leaf, grad in before.items():
-            leaf.grad = grad if leaf.grad is None else leaf.grad + grad
+            leaf.grad = added(leaf.grad, grad)

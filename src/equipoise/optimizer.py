@@ -15,6 +15,7 @@ from equipoise.balance.double_sampling import further_batches
 from equipoise.balance.mixins import Attached, OnFeatures
 from equipoise.distributed import Processes, refuse_sharded, together
 from equipoise.engine.shared import SharedParameters
+from equipoise.engine.sparse import clip_gradients
 from equipoise.errors import InputError
 from equipoise.method import MethodSpec, resolved
 from equipoise.modules import RunningStatistics, find_module
@@ -321,7 +322,7 @@ class MultiTaskOptimizer:
         """Clips and steps; says whether a step was taken."""
         if self.scaler is None:
             if self.clip is not None:
-                torch.nn.utils.clip_grad_norm_(self._balancing.context.parameters, self.clip)
+                clip_gradients(self._balancing.context.parameters, self.clip)
             if self.teleport is not None:
                 self.teleport.before_step(self)
             self.optimizer.step()
@@ -330,7 +331,7 @@ class MultiTaskOptimizer:
             return True
         self.scaler.unscale_(self.optimizer)
         if self.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self._balancing.context.parameters, self.clip)
+            clip_gradients(self._balancing.context.parameters, self.clip)
         if self.teleport is not None:
             self.teleport.before_step(self)
         before = self.scaler.get_scale()
