@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,17 +17,18 @@ from equipoise.balance.coerce import as_balancer
 from equipoise.balance.double_sampling import further_batches
 from equipoise.balance.mixins import OnFeatures
 from equipoise.distributed import Processes
-from equipoise.engine.graph import leaves_of_all
+from equipoise.engine.graph import hides_division, leaves_of_all
 from equipoise.engine.shared import SharedParameters
 from equipoise.engine.sparse import added
-from equipoise.errors import InputError
+from equipoise.errors import InputError, warn_once
 from equipoise.method import MethodSpec
+from equipoise.modes import overwrites, uncompiled
 from equipoise.step.balancing import Balancing
 from equipoise.step.report import StepReport
 from equipoise.step.source import Given
-from equipoise.tasks import Losses, Tasks, as_losses
+from equipoise.tasks import Loss, Losses, Tasks, as_losses, scalar
 
-__all__ = ["backward"]
+__all__ = ["Accumulator", "backward"]
 
 # A balancer that is used again keeps its tasks and its buffer; both go when the balancer goes. Balancers are told apart by
 # identity, for a user's own may be equal to another, or have no hash.
@@ -34,6 +37,7 @@ _known: dict[int, Balancing] = {}
 _every = Processes()
 
 
+@uncompiled
 @_every.together()
 def backward(
     losses: Losses,
@@ -44,6 +48,7 @@ def backward(
     scaler: torch.amp.GradScaler | None = None,
     check_finite: bool = True,
     further: Sequence[Losses] | None = None,
+    scale: float = 1.0,
 ) -> StepReport:
     """Adds the balanced gradients to ``.grad``; everything else stays yours.
 
@@ -64,9 +69,13 @@ def backward(
         further: for balancers that look at two further batches (MoDo, SDMGrad): the losses on each, in the form of
             ``losses``, at the same parameters. Their graphs are freed, too, and nothing of them is added to ``.grad``; what
             your evaluation of them did to batch-norm statistics and the random state is yours.
+        scale: what is added to ``.grad`` is multiplied by it, shared and task-specific parameters alike; the balancer sees the
+            losses as they are. To add up n calls, give ``scale=1/n``: ``losses / n`` scales nothing where the weights do not
+            depend on the units of the losses. One balanced step of n micro-batches is :class:`Accumulator`'s.
 
     Returns:
-        What happened: losses, weights, Gramian …
+        What happened: losses, weights, Gramian … Where there are no losses (an empty mapping, for a batch without labels),
+        ``skipped`` is true and nothing was added.
 
     Raises:
         InputError: losses, balancer or shared parameters that cannot be used.
@@ -84,8 +93,129 @@ def backward(
         >>> report.tasks
         ('task0', 'task1')
     """
+    chosen = _fit(balancer)
+    given, count = len(further or ()), further_batches(chosen)
+    if given != count:
+        expected = f"{count} further batches: further=[losses of each]" if count else "no further batches"
+        raise InputError(f"{type(chosen).__name__} looks at {expected}; got {given}")
+    balancing, declared = _balancing_of(chosen, tasks, check_finite=check_finite)
+    context = balancing.context
+    source = Given(as_losses(losses, declared or None, some=False))
+    context.wrappers.begin(source.losses(0))
+    samples = [Given(as_losses(sample, declared or None, some=False)) for sample in further or ()]
+    if shared is not None or context.shared.declared:
+        context.shared = SharedParameters(shared)
+    _warn_of_compiled(chosen, balancing, source, shared)
+    factor = _factor(scale, scaler, source)
+    with _set_aside(leaves_of_all(source.tensors()) if context.processes.count > 1 else []):
+        return _run(chosen, balancing, source, factor, samples, declared, scaled=scaler is not None and scaler.is_enabled())
+
+
+class Accumulator:
+    """Several micro-batches that make one balanced step in a loop of your own, as ``mtl.step(*micro_batches)`` does.
+
+    Task losses and task gradients are averaged over the micro-batches that hold the task; the balancer sees the averages,
+    decides once and learns once. Several calls of :func:`backward` are something else: each of them is balanced for itself.
+
+    A micro-batch is added as its losses, whose graph then lives until :meth:`backward`, or as a function that evaluates them,
+    which is called when its turn comes: that takes the memory of one micro-batch. Balancers that look at losses only need all
+    of them before their backward pass, and so call each function twice, with the same random numbers.
+
+    Args:
+        balancer: as for :func:`backward`.
+        shared: as for :func:`backward`.
+        tasks: as for :func:`backward`.
+        scaler: as for :func:`backward`.
+        check_finite: as for :func:`backward`.
+        model: whose batch-norm statistics are to move once per micro-batch where a function is called twice.
+
+    Example:
+        >>> import equipoise as eq
+        >>> model = nn.Linear(2, 2)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> accumulator = Accumulator(eq.MGDA())
+        >>> for micro_batch in torch.ones(3, 5, 2):
+        ...     out = model(micro_batch).square().mean(0)
+        ...     accumulator.add({"left": out[0], "right": out[1]})
+        >>> report = accumulator.backward()
+        >>> optimizer.step()
+        >>> report.tasks, len(accumulator)
+        (('left', 'right'), 0)
+    """
+
+    def __init__(
+        self,
+        balancer: Balancer | Any,
+        shared: nn.Module | Iterable[Tensor] | None = None,
+        *,
+        tasks: Sequence[str] | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+        check_finite: bool = True,
+        model: nn.Module | None = None,
+    ) -> None:
+        self.balancer = _fit(balancer, outlives=True)
+        if further_batches(self.balancer):
+            raise InputError(
+                f"{type(self.balancer).__name__} looks at further batches, which only MultiTaskOptimizer accumulates"
+            )
+        # Both are asked for in every step.
+        self.shared = shared if shared is None or isinstance(shared, nn.Module) else list(shared)
+        self.tasks = tasks
+        self.scaler = scaler
+        self.check_finite = check_finite
+        self.model = model
+        self._parts: list[Losses | Callable[[], Losses]] = []
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def add(self, losses: Losses | Callable[[], Losses]) -> None:
+        """Adds a micro-batch: its losses as for :func:`backward`, or a function without arguments that returns them."""
+        self._parts.append(losses)
+
+    @uncompiled
+    @_every.together()
+    def backward(self) -> StepReport:
+        """Adds the balanced gradients of all micro-batches to ``.grad`` and begins anew.
+
+        Raises:
+            InputError: no micro-batch was added; else as for :func:`backward`. After any error ``.grad`` is as before, and the
+                micro-batches are gone.
+        """
+        parts, self._parts = self._parts, []
+        if not parts:
+            raise InputError("there is no micro-batch to differentiate; add() some first")
+        balancing, declared = _balancing_of(self.balancer, self.tasks, check_finite=self.check_finite)
+        context = balancing.context
+
+        def read(part: Losses) -> dict[str, Loss]:
+            return as_losses(part, declared or context.tasks.names or None, some=False)
+
+        given = [partial(_called, part, read) if callable(part) else read(part) for part in parts]
+        source = Given(*given, model=self.model)
+        if self.shared is not None or context.shared.declared:
+            context.shared = SharedParameters(self.shared)
+        _warn_of_compiled(self.balancer, balancing, source, self.shared)
+        factor = _factor(1.0, self.scaler, source)
+        scaled = self.scaler is not None and self.scaler.is_enabled()
+        reached = dict.fromkeys([*leaves_of_all(source.tensors()), *context.everything()])
+        if balancing.steps == 0 and any(callable(part) for part in given):
+            with source.rehearsal():
+                for micro_batch in range(source.micro_batches):
+                    for name, loss in source.rehearse(micro_batch).items():
+                        reached |= dict.fromkeys(leaves_of_all([scalar(name, loss)]))
+        with _set_aside(list(reached)):
+            return _run(self.balancer, balancing, source, factor, (), declared, scaled=scaled)
+
+
+def _called(evaluate: Callable[[], Losses], read: Callable[[Losses], dict[str, Loss]]) -> dict[str, Loss]:
+    return read(evaluate())
+
+
+def _fit(balancer: Any, *, outlives: bool = False) -> Balancer:
+    """A balancer that can be used without an objective."""
     chosen = as_balancer(balancer)
-    if isinstance(balancer, str | MethodSpec) and chosen.stateful:
+    if isinstance(balancer, str | MethodSpec) and chosen.stateful and not outlives:
         raise InputError(
             f'"{balancer}" has a memory, so it must outlive the step: make it once before the loop, '
             f'balancer = equipoise.balancer("{balancer}"), and pass that'
@@ -95,53 +225,89 @@ def backward(
             f"{type(chosen).__name__} takes gradients at the output of a module, which must be recorded while the losses are "
             "evaluated; use MultiTaskOptimizer"
         )
-    given, count = len(further or ()), further_batches(chosen)
-    if given != count:
-        expected = f"{count} further batches: further=[losses of each]" if count else "no further batches"
-        raise InputError(f"{type(chosen).__name__} looks at {expected}; got {given}")
-    balancing = _known.get(id(chosen))
+    return chosen
+
+
+def _balancing_of(balancer: Balancer, tasks: Sequence[str] | None, *, check_finite: bool) -> tuple[Balancing, tuple[str, ...]]:
+    """What is kept for a balancer, and the names of its tasks as far as they are known or declared now."""
+    balancing = _known.get(id(balancer))
     if balancing is None:
-        balancing = _known[id(chosen)] = Balancing(Tasks(), SharedParameters())
-        weakref.finalize(chosen, _known.pop, id(chosen)).atexit = False
+        balancing = _known[id(balancer)] = Balancing(Tasks(), SharedParameters())
+        weakref.finalize(balancer, _known.pop, id(balancer)).atexit = False
     context = balancing.context
     context.check_finite = check_finite
-    if tasks is not None:
-        if not context.tasks.known:
-            context.tasks.fix(tasks)
-        elif context.tasks.names != tuple(tasks):
+    if tasks is not None and context.tasks.known and context.tasks.names != tuple(tasks):
+        raise InputError(
+            f"this balancer's tasks are {', '.join(context.tasks.names)}, not {', '.join(tasks)}; "
+            f"make a new balancer for another problem"
+        )
+    return balancing, context.tasks.names if tasks is None else Tasks(tasks).names
+
+
+def _factor(scale: float, scaler: torch.amp.GradScaler | None, source: Given) -> Tensor | None:
+    """What the gradients are multiplied with, if anything."""
+    if not 0 < scale < math.inf:
+        raise InputError(f"scale must be a positive number, such as 1/n for n micro-batches; got {scale}")
+    if scaler is None or not scaler.is_enabled():
+        return None if scale == 1 else torch.tensor(float(scale), dtype=torch.float64, device="cpu")
+    device = next((loss.device for loss in source.tensors()), None)
+    return scaler.scale(torch.full((), float(scale), device=device))
+
+
+def _run(
+    balancer: Balancer,
+    balancing: Balancing,
+    source: Given,
+    scale: Tensor | None,
+    samples: Sequence[Given],
+    declared: Sequence[str],
+    *,
+    scaled: bool,
+) -> StepReport:
+    random = source.random_state()
+    try:
+        report = balancing.run(balancer, source, balancing.steps, scale, samples, scaled=scaled, declared=declared)
+    except BaseException as error:
+        random.restore()
+        if overwrites(error):
+            torch._dynamo.reset()
             raise InputError(
-                f"this balancer's tasks are {', '.join(context.tasks.names)}, not {', '.join(tasks)}; "
-                f"make a new balancer for another problem"
-            )
-    if shared is not None or context.shared.declared:
-        context.shared = SharedParameters(shared)
-    source = Given(as_losses(losses, context.tasks.names or None))
-    samples = [Given(as_losses(sample, context.tasks.names or None)) for sample in further or ()]
-    scale = None
-    if scaler is not None and scaler.is_enabled():
-        device = next((loss.device for loss in source.losses(0).values() if isinstance(loss, Tensor)), None)
-        scale = scaler.scale(torch.ones((), device=device))
-    with _set_aside(source, context.processes.count):
-        report = balancing.run(chosen, source, balancing.steps, scale, samples)
+                "the losses come from a compiled graph whose backward pass runs once, for that is how it was first used. Its "
+                "code has been forgotten: evaluate the losses again, and it will be compiled for several passes"
+            ) from error
+        raise
     if report.skipped:
-        balancing.rollback()
+        balancing.skip()
     else:
         balancing.commit()
     return report
 
 
-@contextmanager
-def _set_aside(source: Given, processes: int) -> Iterator[None]:
-    """Keeps what ``.grad`` holds already from being averaged over the processes a second time."""
-    if processes == 1:
-        yield
+def _warn_of_compiled(balancer: Balancer, balancing: Balancing, source: Given, shared: Any) -> None:
+    """A compiled function is one node of the graph: what its outputs have in common cannot be told."""
+    if balancing.steps or shared is not None or balancer.needs == "losses":
         return
-    evaluated = [loss for loss in source.losses(0).values() if isinstance(loss, Tensor)]
-    before = {leaf: leaf.grad for leaf in leaves_of_all(evaluated) if leaf.grad is not None}
+    if hides_division(source.tensors()):
+        warn_once(
+            balancing,
+            "compiled",
+            "the losses come from a compiled graph, of which every loss seems to reach every parameter, so that those of one "
+            "task alone are balanced like shared ones; say what is shared, backward(..., shared=model.encoder)",
+        )
+
+
+@contextmanager
+def _set_aside(leaves: Sequence[Tensor]) -> Iterator[None]:
+    """Keeps what ``.grad`` holds already from being averaged once more; after an error, it is all that is there."""
+    before = {leaf: leaf.grad for leaf in leaves}
     for leaf in before:
         leaf.grad = None
     try:
         yield
-    finally:
+    except BaseException:
         for leaf, grad in before.items():
+            leaf.grad = grad
+        raise
+    for leaf, grad in before.items():
+        if grad is not None:
             leaf.grad = added(leaf.grad, grad)

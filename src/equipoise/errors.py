@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any, cast
 
+_PASSED_OVER = ("equipoise.", "torch._dynamo.", "contextlib")
+
 __all__ = [
     "DataSetError",
     "EquipoiseError",
@@ -221,6 +223,6 @@ def warn_once(owner: object, about: str, message: str) -> None:
         return
     owner._said = said | {about}  # type: ignore[attr-defined]
     level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("equipoise."):
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith(_PASSED_OVER):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level)

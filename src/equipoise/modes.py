@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import ParamSpec, TypeVar
 
 import torch
 
-__all__ = ["not_compiled", "without_autocast"]
+__all__ = ["compiled_anew", "not_compiled", "overwrites", "uncompiled", "without_autocast"]
+
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
+_REASON = "equipoise differentiates the losses itself, which no compiled graph holds"
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
@@ -17,7 +24,59 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext()
 
 
+def compiled_anew(act: Callable[[], _T], undo: Callable[[], object] = lambda: None) -> _T:
+    """Does something, and does it again where a compiled backward pass turns out to overwrite what further ones need.
+
+    torch compiles a graph so ("donated buffers") when it is first differentiated by a single pass, and refuses further ones.
+    Once its compiled code is forgotten, the graph is compiled anew by the first of several passes, and serves both.
+
+    Args:
+        act: what is done.
+        undo: makes as if it had not been.
+    """
+    try:
+        return act()
+    except RuntimeError as error:
+        if not overwrites(error):
+            raise
+    undo()
+    torch._dynamo.reset()
+    return act()
+
+
+def overwrites(error: BaseException) -> bool:
+    """Whether a compiled backward pass refused to run a second time."""
+    return isinstance(error, RuntimeError) and "donated buffer" in str(error)
+
+
 def not_compiled() -> AbstractContextManager[object]:
     """Runs compiled functions eagerly in the body."""
     # Where nothing has been compiled, this must not be what imports the compiler.
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def _compiling() -> bool:
+    """Whether functions called now would be compiled."""
+    if torch.compiler.is_dynamo_compiling():
+        return True  # asked while this very code is traced, which could not follow further
+    return "torch._dynamo" in sys.modules and callable(torch._C._dynamo.eval_frame.get_eval_frame_callback())
+
+
+def uncompiled(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Keeps ``torch.compile`` out of a function that is called from compiled code: it breaks the graph and runs as it is.
+
+    What ``torch.compiler.disable`` does, without importing the compiler where nobody else has.
+    """
+    inside: list[Callable[_P, _T]] = []
+
+    @functools.wraps(function)
+    def called(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        if not _compiling():
+            return function(*args, **kwargs)
+        if not inside:
+            inside.append(torch.compiler.disable(function, reason=_REASON))
+        return inside[0](*args, **kwargs)
+
+    called._torchdynamo_disable = True  # type: ignore[attr-defined]  # where the compiler looks
+    called._torchdynamo_disable_msg = _REASON  # type: ignore[attr-defined]
+    return called

@@ -129,7 +129,7 @@ class Objective:
         return _evaluated(self.pending_at(parameters, batch, random_state=random_state))
 
     def pending(self, batch: Any) -> dict[str, Loss]:
-        """The losses as the loss function gives them, callables not yet evaluated."""
+        """The losses as the loss function gives them, callables not yet evaluated; none if the batch has no label."""
         return self._named(self.losses(self.model, batch))
 
     def values(self, batch: Any, *, random_state: RandomState | None = None) -> dict[str, Tensor]:
@@ -181,8 +181,9 @@ class Objective:
 
     def _named(self, losses: Losses) -> dict[str, Loss]:
         names = self.tasks.names if self.tasks.known else None
-        return as_losses(losses, names)
+        return as_losses(losses, names, some=False)
 
 
 def _evaluated(losses: Mapping[str, Loss]) -> dict[str, Tensor]:
+    as_losses(losses)  # where losses are asked for by themselves, there has to be one
     return {name: scalar(name, loss, differentiable=False) for name, loss in losses.items()}

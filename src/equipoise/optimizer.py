@@ -16,13 +16,16 @@ from equipoise.balance.mixins import Attached, OnFeatures
 from equipoise.distributed import Processes, refuse_sharded, together
 from equipoise.engine.shared import SharedParameters
 from equipoise.engine.sparse import clip_gradients
-from equipoise.errors import InputError
+from equipoise.errors import InputError, warn_once
 from equipoise.method import MethodSpec, resolved
+from equipoise.modes import compiled_anew, uncompiled
 from equipoise.modules import RunningStatistics, find_module
 from equipoise.objective import Objective
+from equipoise.randomness import RandomState
 from equipoise.step.balancing import Balancing
+from equipoise.step.moving import Moving
 from equipoise.step.report import StepReport
-from equipoise.step.source import Batches, FurtherBatch
+from equipoise.step.source import Batches, FurtherBatch, Repeated
 
 __all__ = ["MultiTaskOptimizer", "Teleport"]
 
@@ -58,7 +61,10 @@ class MultiTaskOptimizer:
 
     Args:
         objective: model and losses.
-        optimizer: any torch optimizer that steps without a closure.
+        optimizer: any torch optimizer, or several in a list, which hold different parameters. One that evaluates the loss
+            several times per step (LBFGS, sharpness-aware ones) gets a closure: at each point that it tries the losses of
+            the same batch are evaluated, with the same random numbers, and balanced anew; its value is the weighted sum of the
+            losses. The balancer learns from the step's first evaluation alone.
         balancer: how the tasks combine: a balancer, a TorchJD aggregator or weighting, or a method by name, as text
             (``"fairgrad:alpha=2"``, ``"cost(start=3)+fairgrad"``) or as a :class:`~equipoise.MethodSpec`.
         shared: a module or parameters; left out, the parameters that two or more losses reach, found in the first step.
@@ -99,7 +105,7 @@ class MultiTaskOptimizer:
     def __init__(
         self,
         objective: Objective,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         balancer: Balancer | MethodSpec | str | Any,
         shared: nn.Module | Iterable[Tensor] | None = None,
         features: nn.Module | str | None = None,
@@ -113,10 +119,6 @@ class MultiTaskOptimizer:
     ) -> None:
         if not isinstance(objective, Objective):
             raise InputError(f"objective must be an equipoise.Objective; got {type(objective).__name__}")
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise InputError(f"optimizer must be a torch optimizer; got {type(optimizer).__name__}")
-        if isinstance(optimizer, torch.optim.LBFGS):
-            raise InputError("LBFGS evaluates the loss several times per step, which balanced gradients cannot follow")
         if isinstance(features, str):
             features = find_module(objective.model, features)
         elif features is not None and not isinstance(features, nn.Module):
@@ -127,7 +129,9 @@ class MultiTaskOptimizer:
             raise InputError(f"batched must be at least 0; got {batched}")
         if teleport is not None and (isinstance(teleport, type) or not hasattr(teleport, "after_step")):
             raise InputError(f"teleport must be an instance such as equipoise.COST(); got {teleport!r}")
-        _check_belongs(objective, optimizer)
+        self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
+        self._moving = Moving(optimizer, self.scaler)
+        _check_belongs(objective, self._moving.parameters())
         self.objective = objective
         self.optimizer = optimizer
         self.balancer, teleport = resolved(balancer, teleport)
@@ -138,12 +142,11 @@ class MultiTaskOptimizer:
             raise InputError(f"{self.balancer!r} takes gradients at features of its own; leave features= out")
         self.clip = clip
         self.teleport = teleport
-        self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self.processes = Processes(process_group)
         self.steps = 0
         self.last: StepReport | None = None
         self._statistics = RunningStatistics(objective.model)
-        self._optimized = self._in_optimizer()
+        self._optimized = self._moving.parameters()
         refuse_sharded(self._trained(), objective.model)
         self.processes.share([*self._trained(), *objective.model.buffers()])
         self._balancing = Balancing(
@@ -158,10 +161,21 @@ class MultiTaskOptimizer:
         )
 
     @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The torch optimizers, one or several."""
+        return self._moving.optimizers
+
+    @property
+    def unlabelled(self) -> int:
+        """How many batches (and micro-batches) held no task's loss so far, and were left out."""
+        return self._balancing.unlabelled
+
+    @property
     def shared(self) -> list[Tensor]:
         """The shared parameters; empty until the first step of a balancer that needs their gradients."""
         return self._balancing.context.shared.parameters
 
+    @uncompiled
     @together
     def step(self, *batches: Any, further: Sequence[Any] | None = None) -> dict[str, Tensor]:
         """Takes one step.
@@ -176,46 +190,56 @@ class MultiTaskOptimizer:
                 trace in ``.grad``, buffers (batch-norm statistics) or the random state.
 
         Returns:
-            The losses before the step, detached, by task.
+            The losses before the step, detached, by task. Empty where no batch holds a label, that is where the loss function
+            returned an empty mapping: then no step is taken, ``last.skipped`` says so and ``unlabelled`` counts the batches.
 
         Raises:
-            InputError: no batch, losses that cannot be used, or further batches that are missing or not looked at.
+            InputError: no batch, losses that cannot be used, further batches that are missing or not looked at, or an
+                optimizer that would take no step now, or has taken some inside the backward pass.
             UnknownTaskError: a task that was neither declared nor in the first step.
-            NonFiniteError: a loss or gradient is not finite; no parameter and no state has changed.
+            NonFiniteError: a loss or gradient is not finite.
+
+        Where it raises, no parameter, buffer or state has changed, torch's random state included.
         """
         if not batches:
             raise InputError("step() needs a batch; it got none")
+        self._moving.check_ready()
         source = Batches(self.objective, batches, self.processes)
         samples = self._further(further, len(batches))
-        watching = self.objective.random_state() if self.balancer.watches else None
-        if isinstance(self.balancer, Attached):
-            self.balancer.begin()
         self._refresh()
+        random = RandomState.capture(self._balancing.context.parameters)
         self._clear()
-        if self._balancing.context.check_finite:
-            self._statistics.keep()
+        self._statistics.keep()
         try:
-            report = self._balancing.run(self.balancer, source, self.steps, self._scale(), samples)
-            moved = self._move()
+            report = self._balanced(source, samples, random)
+            moved = bool(report.tasks) and self._move(report, batches, random)
         except BaseException as error:
             self._balancing.rollback()
-            self._statistics.restore()
-            self._clear()
+            self._undo(random)
             if len(batches) > 1:
                 error.add_note(f"step() took its {len(batches)} arguments for micro-batches; a batch is one: step((x, y))")
             raise
+        if not report.tasks:
+            self._undo(random)
+            self.last = report
+            return {}
         if moved:
             self._balancing.commit()
         else:
-            self._balancing.rollback()
+            self._balancing.skip()
             report = StepReport(report.tasks, report.losses, report.weights, None, report.step, skipped=True)
-        if watching is not None and not report.skipped:
-            with watching.replayed():
+            if self.scaler is None:
+                warn_once(
+                    self, "idle", f"{self._moving!r} moved no parameter when told to step; such steps are reported as skipped"
+                )
+        if self.balancer.watches and not report.skipped:
+            with random.replayed():
                 self._watch(source, report)
         self.last = report
         self.steps += 1
         if self.teleport is not None and not report.skipped:
-            happened = self.teleport.after_step(self, batches)
+            held = tuple(batch for place, batch in enumerate(batches) if place not in source.unlabelled)
+            happened = self.teleport.after_step(self, held)
             if happened is not None:
                 self.last = replace(report, teleport=happened)
         return dict(zip(report.tasks, report.losses.unbind(), strict=True))
@@ -226,6 +250,7 @@ class MultiTaskOptimizer:
         if self.teleport is not None:
             self.teleport.end_epoch()
 
+    @uncompiled
     @together
     def gramian(self, *batches: Any) -> Tensor:
         """The Gramian of the task gradients at the present parameters, for a look at conflicts.
@@ -241,8 +266,9 @@ class MultiTaskOptimizer:
         if not batches:
             raise InputError("gramian() needs a batch; it got none")
         self._refresh()
+        source = Batches(self.objective, batches, self.processes)
         with self.objective.random_state().replayed():
-            return self._balancing.gramian(self.balancer, Batches(self.objective, batches, self.processes), self._scale())
+            return compiled_anew(lambda: self._balancing.gramian(self.balancer, source, self._scale()))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how training continues: model, optimizer, balancer, scaler, teleport, tasks and step count.
@@ -254,12 +280,13 @@ class MultiTaskOptimizer:
         return {
             **({} if further is None else {"further": further.state_dict()}),
             "model": self.objective.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self._moving.state_dict(),
             "balancer": self.balancer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "teleport": None if self.teleport is None else self.teleport.state_dict(),
             "tasks": list(self.objective.tasks.names),
             "steps": self.steps,
+            "unlabelled": self.unlabelled,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -268,7 +295,8 @@ class MultiTaskOptimizer:
         Raises:
             InputError: the state is of other tasks, another balancer, or was saved with or without a teleport or scaler.
         """
-        missing = self.state_dict().keys() - state.keys() - {"further"}  # a new loader begins at its start
+        # A new loader begins at its start; older versions did not count.
+        missing = self.state_dict().keys() - state.keys() - {"further", "unlabelled"}
         if missing:
             raise InputError(
                 f"this is no state of a MultiTaskOptimizer: it lacks {', '.join(sorted(missing))} "
@@ -284,18 +312,20 @@ class MultiTaskOptimizer:
         tasks = self.objective.tasks
         if names and tasks.known and tasks.names != names:
             raise InputError(f"the state is of the tasks {', '.join(names)}; the tasks here are {', '.join(tasks.names)}")
+        self._moving.check_state(state["optimizer"])
         if self.teleport is not None:
             self.teleport.load_state_dict(state["teleport"])
         self.balancer.load_state_dict(state["balancer"])
         if names and not tasks.known:
             tasks.fix(names)
         self.objective.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self._moving.load_state_dict(state["optimizer"])
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
         if self.objective.further is not None and state.get("further") is not None:
             self.objective.further.load_state_dict(state["further"])
         self.steps = int(state["steps"])
+        self._balancing.unlabelled = int(state.get("unlabelled", 0))
 
     def _further(self, given: Sequence[Any] | None, micro_batches: int) -> list[FurtherBatch]:
         """The further batches of a step, each as a source of losses."""
@@ -318,27 +348,47 @@ class MultiTaskOptimizer:
         parts = [tuple(given[start : start + size]) for start in range(0, len(given), size)]
         return [FurtherBatch(self.objective, part, self.processes, place) for place, part in enumerate(parts)]
 
-    def _move(self) -> bool:
+    def _balanced(self, source: Batches, samples: Sequence[FurtherBatch], random: RandomState) -> StepReport:
+        """Fills ``.grad``."""
+
+        def run() -> StepReport:
+            if isinstance(self.balancer, Attached):
+                self.balancer.begin()
+            return self._balancing.run(self.balancer, source, self.steps, self._scale(), samples)
+
+        return compiled_anew(run, lambda: self._undo(random))
+
+    def _move(self, report: StepReport, batches: tuple[Any, ...], random: RandomState) -> bool:
         """Clips and steps; says whether a step was taken."""
-        if self.scaler is None:
-            if self.clip is not None:
-                clip_gradients(self._balancing.context.parameters, self.clip)
-            if self.teleport is not None:
-                self.teleport.before_step(self)
-            self.optimizer.step()
-            # A caller's autocast keeps casts of the parameters, which have moved.
-            torch.clear_autocast_cache()
-            return True
-        self.scaler.unscale_(self.optimizer)
-        if self.clip is not None:
-            clip_gradients(self._balancing.context.parameters, self.clip)
+        self._moving.unscale()
+        self._clip()
         if self.teleport is not None:
             self.teleport.before_step(self)
-        before = self.scaler.get_scale()
-        self.scaler.step(self.optimizer)
+
+        def again() -> Tensor:
+            source = Repeated(self.objective, batches, self.processes)
+            with torch.enable_grad(), random.replayed(), source.compiled_or_not():
+                self._clear()
+                if isinstance(self.balancer, Attached):
+                    self.balancer.begin()
+                found = self._balancing.again(source)
+                self._clip()
+            return _combined(found)
+
+        moved = self._moving.move(lambda: _combined(report), again)
+        # A caller's autocast keeps casts of the parameters, which have moved.
         torch.clear_autocast_cache()
-        self.scaler.update()
-        return self.scaler.get_scale() >= before
+        return moved
+
+    def _clip(self) -> None:
+        if self.clip is not None:
+            clip_gradients(self._balancing.context.parameters, self.clip)
+
+    def _undo(self, random: RandomState) -> None:
+        """Puts back what an evaluation has changed."""
+        self._statistics.restore()
+        self._clear()
+        random.restore()
 
     def _scale(self) -> Tensor | None:
         if self.scaler is None:
@@ -354,17 +404,14 @@ class MultiTaskOptimizer:
 
     def __repr__(self) -> str:
         tasks = ", ".join(self.objective.tasks.names) or "tasks not yet known"
-        return f"MultiTaskOptimizer({self.balancer!r}, {type(self.optimizer).__name__}, {tasks}; {self.steps} steps taken)"
-
-    def _in_optimizer(self) -> list[Tensor]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        return f"MultiTaskOptimizer({self.balancer!r}, {self._moving!r}, {tasks}; {self.steps} steps taken)"
 
     def _trained(self) -> list[Tensor]:
-        return list(dict.fromkeys([*self._in_optimizer(), *self.objective.model.parameters()]))
+        return list(dict.fromkeys([*self._moving.parameters(), *self.objective.model.parameters()]))
 
     def _refresh(self) -> None:
         """Takes in parameters that were added to the optimizer since the last step."""
-        optimized = self._in_optimizer()
+        optimized = self._moving.parameters()
         if list(map(id, optimized)) != list(map(id, self._optimized)):
             refuse_sharded(optimized)
             self._optimized = optimized
@@ -375,10 +422,15 @@ class MultiTaskOptimizer:
             parameter.grad = None
 
 
-def _check_belongs(objective: Objective, optimizer: torch.optim.Optimizer) -> None:
+def _combined(report: StepReport) -> Tensor:
+    """The loss that a closure gives: weighted, or the sum where the balancer answered with a direction."""
+    return report.losses.sum() if report.weights is None else (report.weights.to(report.losses) * report.losses).sum()
+
+
+def _check_belongs(objective: Objective, optimized: Iterable[Tensor]) -> None:
     """Refuses an optimizer that would train another model."""
     own = {id(parameter) for parameter in objective.model.parameters() if parameter.requires_grad}
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    held = {id(parameter) for parameter in optimized}
     if own and not own & held:
         raise InputError(
             "the optimizer holds none of the model's parameters, so the model would not be trained; "

@@ -43,13 +43,17 @@ class RandomState:
             index in other.cuda and torch.equal(state, other.cuda[index]) for index, state in self.cuda.items()
         )
 
+    def restore(self) -> None:
+        """Makes this the present random state."""
+        torch.set_rng_state(self.cpu)
+        for index, state in self.cuda.items():
+            torch.cuda.set_rng_state(state, index)
+
     @contextmanager
     def replayed(self) -> Iterator[None]:
         """Runs the body from this random state and puts the present one back afterwards."""
         with torch.random.fork_rng(devices=list(self.cuda)):
-            torch.set_rng_state(self.cpu)
-            for index, state in self.cuda.items():
-                torch.cuda.set_rng_state(state, index)
+            self.restore()
             yield
 
     @contextmanager

@@ -20,12 +20,13 @@ Loss: TypeAlias = Tensor | LazyLoss
 Losses: TypeAlias = Mapping[str, Loss] | Sequence[Loss] | Tensor
 
 
-def as_losses(losses: Losses, names: Sequence[str] | None = None) -> dict[str, Loss]:
+def as_losses(losses: Losses, names: Sequence[str] | None = None, *, some: bool = True) -> dict[str, Loss]:
     """Gives every loss the name of its task.
 
     Args:
         losses: mapping task → scalar tensor or zero-argument callable, or a sequence of these, or a tensor ``[K]``.
         names: names for the entries of a sequence or tensor; ``task0``, ``task1`` … when left out.
+        some: whether there has to be one; a mapping of a batch without any label is empty.
 
     Returns:
         A dictionary in the order given.
@@ -61,7 +62,7 @@ def as_losses(losses: Losses, names: Sequence[str] | None = None) -> dict[str, L
                 f"return a mapping task → loss when a batch holds only some of the tasks"
             )
         named = dict(zip(names or [f"task{k}" for k in range(len(entries))], entries, strict=True))
-    if not named:
+    if not named and (some or not isinstance(losses, Mapping)):
         raise InputError("no losses were given; expected at least one task")
     for name, loss in named.items():
         if not isinstance(loss, Tensor) and not callable(loss):
@@ -134,6 +135,10 @@ class Tasks:
             raise InputError(f"each task may be named once only; got {', '.join(fixed)}")
         self._names = fixed
         self._positions = {name: position for position, name in enumerate(fixed)}
+
+    def forget(self) -> None:
+        """Makes the tasks unknown again, where the step that fixed them turned out to be none."""
+        self._names, self._positions = (), {}
 
     @property
     def names(self) -> tuple[str, ...]:

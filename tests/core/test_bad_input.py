@@ -150,7 +150,8 @@ def test_arguments_of_the_optimizer() -> None:
     cases: list[tuple[tuple[object, ...], dict[str, object], str]] = [
         ((model, sgd, "ls"), {}, "equipoise.Objective; got Heads"),
         ((objective, model, "ls"), {}, "torch optimizer; got Heads"),
-        ((objective, torch.optim.LBFGS(model.parameters()), "ls"), {}, "LBFGS"),
+        ((objective, [], "ls"), {}, "the list is empty"),
+        ((objective, [sgd, sgd], "ls"), {}, "held by two of the optimizers"),
         ((objective, sgd, eq.FairGrad), {}, r"got the class FairGrad, so write FairGrad\(\)"),
         ((objective, sgd, 3), {}, "balancer must be a balancer such as"),
         ((objective, sgd, "fairgard"), {}, 'Did you mean "fairgrad"'),

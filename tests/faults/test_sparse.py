@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -175,12 +174,24 @@ def test_a_gradient_that_is_not_finite_is_blamed(method: str) -> None:
         mtl.step(batch())
 
 
-def test_sparse_adam_beside_adam() -> None:
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("fairgrad", {}),
+        ("fairgrad", {"clip": 0.1}),
+        ("fairgrad", {"features": "layer"}),
+        ("ls", {}),
+        ("graddrop", {}),
+        ("consmtl", {}),
+    ],
+)
+def test_sparse_adam_beside_adam(method: str, options: dict[str, Any]) -> None:
     """An optimizer of sparse tables takes no dense gradient."""
-    mtl = optimizer("fairgrad", sparse=True)
-    model = mtl.objective.model
-    adam = torch.optim.SparseAdam([model.table.weight, *(table.weight for table in model.own)], 0.01)
-    mtl.optimizer.register_step_post_hook(lambda *_: adam.step())
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        steps(mtl)
+    torch.manual_seed(0)
+    model = Tables(True)
+    tables = [model.table.weight, *(table.weight for table in model.own)]
+    optimizers = [torch.optim.SparseAdam(tables, 0.01), torch.optim.Adam(model.layer.parameters(), 0.01)]
+    mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), optimizers, method, **options)
+    before = [table.detach().clone() for table in tables]
+    steps(mtl)
+    assert all(not torch.equal(table, old) for table, old in zip(tables, before, strict=True))

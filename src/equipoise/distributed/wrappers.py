@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch.distributed as dist
@@ -16,6 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from equipoise.distributed.processes import Processes
 from equipoise.engine.graph import leaves_of_all
 from equipoise.errors import InputError
+from equipoise.tasks import Loss
 
 __all__ = ["Wrappers", "refuse_sharded", "refuse_unseen_wrapper"]
 
@@ -72,17 +73,21 @@ class Wrappers:
         self._ours: list[weakref.ref[DistributedDataParallel]] = []
         self._asleep: dict[DistributedDataParallel, bool] = {}
 
-    def begin(self) -> None:
-        """Says that a step begins."""
+    def begin(self, losses: Mapping[str, Loss] | None = None) -> None:
+        """Says that a step begins, and looks at its losses if they are known."""
         self.active = dist.is_available() and dist.is_initialized()
+        if losses is not None:
+            self.look(losses)
 
-    def look(self, losses: Iterable[tuple[str, Tensor]]) -> None:
-        """Finds what is wrapped around the parameters of tasks that come for the first time.
+    def look(self, losses: Mapping[str, Loss]) -> None:
+        """Finds what is wrapped around the parameters of tasks that come for the first time; callables come later.
 
         Raises:
             InputError: they are sharded, or their reducer cannot be put to sleep.
         """
-        new = {name: loss for name, loss in losses if name not in self._seen}
+        if not self.active:
+            return
+        new = {name: loss for name, loss in losses.items() if isinstance(loss, Tensor) and name not in self._seen}
         if not new:
             return
         found = leaves_of_all(new.values())

@@ -14,6 +14,7 @@ __all__ = [
     "divide",
     "divide_leaves",
     "edge_of",
+    "hides_division",
     "hides_leaves",
     "is_compiled",
     "leaves",
@@ -149,6 +150,21 @@ def hides_leaves(loss: Tensor) -> bool:
 def is_compiled(loss: Tensor) -> bool:
     """Whether the graph holds a compiled function: a single node, every output of which seems to reach all its inputs."""
     return _holds(loss, "CompiledFunctionBackward")
+
+
+def hides_division(losses: Iterable[Tensor]) -> bool:
+    """Whether losses start from different outputs of one compiled function, so that what each reaches cannot be told."""
+    entered: dict[Any, int] = {}
+    waiting = [(loss.grad_fn, loss.output_nr) for loss in losses if loss.grad_fn is not None]
+    seen: set[Any] = set()
+    while waiting:
+        node, output = waiting.pop()
+        if node.name() == "CompiledFunctionBackward" and entered.setdefault(node, output) != output:
+            return True
+        if node not in seen:
+            seen.add(node)
+            waiting.extend((child, number) for child, number in node.next_functions if child is not None)
+    return False
 
 
 def _holds(loss: Tensor, name: str) -> bool:

@@ -116,6 +116,10 @@ class SharedParameters:
             if not entries:
                 raise InputError("shared is empty: pass the parameters of the module that the tasks have in common")
             self._given = list(dict.fromkeys(entries))
+        self.forget()
+
+    def forget(self) -> None:
+        """Makes everything that was seen unknown again; what was given stays."""
         self.parameters: list[Tensor] = []
         self.own: dict[int, list[Tensor]] = {}
         self.undeclared: list[Tensor] = []

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from equipoise.balance.base import Balancer, Observation
 from equipoise.balance.double_sampling import further_batches
+from equipoise.balance.mixins import Accompanied
 from equipoise.distributed import Processes, refuse_unseen_wrapper
+from equipoise.engine.graph import leaves_of_all
 from equipoise.engine.shared import SharedParameters
-from equipoise.errors import InputError
+from equipoise.errors import InputError, warn_once
 from equipoise.step.by_features import ByFeatures
 from equipoise.step.by_gradients import ByGradients
 from equipoise.step.by_losses import ByLosses
-from equipoise.step.context import Context, Turn
+from equipoise.step.context import Context, Turn, Unlabelled
+from equipoise.step.fused import HookWatch
 from equipoise.step.report import StepReport
 from equipoise.step.source import FurtherSource, Source
 from equipoise.tasks import Tasks
 
 __all__ = ["Balancing"]
+
+# Which training each balancer with a memory serves, by the balancer's identity: a user's own may have no hash.
+_serving: weakref.WeakValueDictionary[int, Balancing] = weakref.WeakValueDictionary()
+_SECOND = "this {} serves a second training, so what it learns in one decides in the other; make one balancer for each"
+# So many steps with one task each, from the first one on, are no accident.
+_ALONE = 10
 
 
 class Balancing:
@@ -44,6 +57,7 @@ class Balancing:
         model: nn.Module | None = None,
     ) -> None:
         self.steps = 0
+        self.unlabelled = 0
         self.context = Context(tasks, shared, processes or Processes(), parameters, check_finite, model)
         self._by_losses = ByLosses(self.context)
         self._by_gradients = ByGradients(self.context, batched)
@@ -51,11 +65,27 @@ class Balancing:
         self._turn: Turn | None = None
         self._before: dict[str, Any] | None = None
         self._observation: Observation | None = None
+        self._new = False
+        self._hooks = HookWatch()
+        self._alone: int | None = 0
+        self._met: set[int] = set()
+        self._served: weakref.ref[Balancer] | None = None
 
     def run(
-        self, balancer: Balancer, source: Source, step: int, scale: Tensor | None = None, further: Sequence[FurtherSource] = ()
+        self,
+        balancer: Balancer,
+        source: Source,
+        step: int,
+        scale: Tensor | None = None,
+        further: Sequence[FurtherSource] = (),
+        *,
+        scaled: bool = True,
+        declared: Sequence[str] = (),
     ) -> StepReport:
-        """Fills ``.grad``; :meth:`commit` or :meth:`rollback` must follow.
+        """Fills ``.grad``; :meth:`commit`, :meth:`skip` or :meth:`rollback` must follow.
+
+        Where no batch holds a task's loss, nothing changes but the count ``unlabelled``, and the report is one without tasks.
+        ``declared`` are the tasks, for steps before they are known; else see :class:`~equipoise.step.context.Turn`.
 
         Raises:
             InputError: losses or parameters that cannot be used.
@@ -66,13 +96,19 @@ class Balancing:
             raise InputError(
                 f"{type(balancer).__name__} looks at {expected or 'no'} further batches per step; got {len(further)}"
             )
-        self._turn = turn = Turn(balancer, source, step, scale, further)
+        self._new = not self.context.tasks.known
+        if self._new and declared:
+            self.context.tasks.fix(declared)
+        self._turn = turn = Turn(balancer, source, step, scale, further, scaled=scaled)
         self.context.begin(f"step {step} of {type(balancer).__name__}, micro-batches: {source.micro_batches}")
         self._before = balancer.state_dict() if balancer.stateful and not balancer.decides_purely else None
-        by_gradients = self._by_features or self._by_gradients
-        way = self._by_losses if balancer.needs == "losses" else by_gradients
+        way = self._way(balancer)
         try:
-            report, self._observation = way.run(turn)
+            with self._hooks.watching(self._reachable(source), first=self.steps == 0, whole=not further):
+                report, self._observation = way.run(turn)
+        except Unlabelled:
+            self.rollback()
+            report = StepReport((), torch.zeros(0, device=self.context.device()), step=step, skipped=True)
         except BaseException as error:
             self.rollback()
             refuse_unseen_wrapper(error)
@@ -81,6 +117,33 @@ class Balancing:
             if not self.context.parameters:
                 # A caller of the drop-in may differentiate more of the same forward pass.
                 self.context.wrappers.wake()
+        self._look_out(balancer, source, report)
+        return report
+
+    def again(self, source: Source) -> StepReport:
+        """Fills ``.grad`` once more in the step under way, at the parameters of now; the balancer learns nothing from it.
+
+        Raises:
+            InputError, NonFiniteError: as :meth:`run`.
+        """
+        turn = self._turn
+        assert turn is not None
+        balancer = turn.balancer
+        decided, learned = dict(vars(balancer)), balancer.state_dict() if self._before is not None else None
+        companion = balancer.companion() if isinstance(balancer, Accompanied) else None
+        gradients = [(p, p.grad) for p in companion.parameters] if companion is not None else []
+        if self._observation is not None and self._observation.gradients is not None:
+            self._observation = replace(self._observation, gradients=self._observation.gradients.clone())
+        try:
+            if self._before is not None:
+                balancer.load_state_dict(self._before)
+            report, _ = self._way(balancer).run(Turn(balancer, source, turn.step, turn.scale, turn.further, scaled=turn.scaled))
+        finally:
+            vars(balancer).update(decided)
+            if learned is not None:
+                balancer.load_state_dict(learned)
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
         return report
 
     def commit(self) -> None:
@@ -90,11 +153,17 @@ class Balancing:
         self.steps += 1
         self._forget()
 
-    def rollback(self) -> None:
+    def skip(self) -> None:
         """Puts the balancer back to where it was before the step."""
         if self._turn is not None and self._before is not None:
             self._turn.balancer.load_state_dict(self._before)
         self._forget()
+
+    def rollback(self) -> None:
+        """Makes the step one that has never been: besides :meth:`skip`, tasks that it fixed are unknown again."""
+        if self._turn is not None and self._new:
+            self.context.forget_tasks()
+        self.skip()
 
     def gramian(self, balancer: Balancer, source: Source, scale: Tensor | None = None) -> Tensor:
         """The Gramian ``[k, k]`` of the task gradients with respect to the shared parameters, without a trace.
@@ -105,12 +174,65 @@ class Balancing:
             scale: of a gradient scaler, which keeps half-precision gradients from vanishing; the result is without it.
         """
         self.context.begin(f"a look at the Gramian, micro-batches: {source.micro_batches}")
-        gramian = self._by_gradients.gramian(Turn(balancer, source, 0, scale))
+        new = not self.context.tasks.known
+        try:
+            gramian = self._by_gradients.gramian(Turn(balancer, source, 0, scale))
+        except Unlabelled:
+            raise InputError("the batch holds no task's loss, so there is no Gramian; give one that has labels") from None
+        finally:
+            if new:  # tasks are fixed by steps, not by looks
+                self.context.forget_tasks()
         if balancer.needs == "losses" or self._by_features is not None:
             # Its steps have no use for the rows, which are K times as large as the shared parameters.
             self._by_gradients.forget()
         return gramian
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_served": None}  # a copy serves a copy of the balancer
+
+    def _way(self, balancer: Balancer) -> ByLosses | ByGradients | ByFeatures:
+        return self._by_losses if balancer.needs == "losses" else self._by_features or self._by_gradients
+
+    def _reachable(self, source: Source) -> list[Tensor]:
+        """The parameters whose hooks may matter: those that are trained, or as far as the losses given tell."""
+        if self.context.parameters or self.steps:
+            return self.context.everything()
+        return leaves_of_all(loss for loss in source.losses(0).values() if isinstance(loss, Tensor))
+
+    def _look_out(self, balancer: Balancer, source: Source, report: StepReport) -> None:
+        """Says, once, what is allowed and most probably not meant."""
+        self.unlabelled += len(source.unlabelled)
+        if source.unlabelled:
+            warn_once(self, "unlabelled", "a batch held no task's loss: such batches are left out and counted")
+        if not report.tasks:
+            return
+        if self._served is None or self._served() is not balancer:
+            self._served = weakref.ref(balancer)
+            other = _serving.get(id(balancer))
+            if other is not None and other._served is not None and other._served() is balancer and _remembers(balancer):
+                warn_once(balancer, "second", _SECOND.format(type(balancer).__name__))
+            _serving[id(balancer)] = self
+        if not self.context.parameters and _remembers(balancer):
+            met = {id(leaf) for leaf in self.context.everything()}
+            if self._met.isdisjoint(met) and self._met:
+                warn_once(balancer, "second", _SECOND.format(type(balancer).__name__))
+            self._met = met
+        if self._alone is not None:
+            self._alone = self._alone + 1 if len(report.tasks) == 1 < len(self.context.tasks) else None
+            if self._alone == _ALONE:
+                warn_once(
+                    self,
+                    "alone",
+                    f"each of the first {_ALONE} steps held a single one of {len(self.context.tasks)} tasks, so there was "
+                    f"nothing to balance: let a step hold several, as micro-batches if need be",
+                )
+
     def _forget(self) -> None:
         # Nothing of a step may live on: the drop-in keeps this object for as long as its balancer is alive.
         self._turn = self._before = self._observation = None
+
+
+def _remembers(balancer: Balancer) -> bool:
+    """Whether a balancer learns from steps; random numbers are no memory."""
+    state = [getattr(balancer, name, None) for name in balancer.stateful]
+    return any(not isinstance(entry, torch.Generator | np.random.Generator) for entry in state)

@@ -127,7 +127,7 @@ class ByFeatures:
             )
         values = {position: context.scalar(position, loss) for position, loss in losses.items()}
         seen = SeenLosses(values)
-        if looks_early(context) and next(iter(values.values())).device.type == "cpu":
+        if looks_early(context) and values and next(iter(values.values())).device.type == "cpu":
             check_losses(seen.means(), context.names(seen.present), turn.step)
         context.gather(seen)
         rows = {position: row for row, position in enumerate(seen.present)}

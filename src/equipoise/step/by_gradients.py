@@ -43,7 +43,7 @@ class ByGradients:
         # First, so that the graph of the step's own batch need not live meanwhile.
         crossing = self._further.cross(turn) if turn.further else None
         pulling = Pulling(context, turn, balancer) if isinstance(balancer, PullsHeads) and balancer.pulls else None
-        first = context.named(source.losses(0))
+        first = context.first(source)
         if crossing is None:
             find_shared(context, first, source)
         engine = self.buffer.fitting(context)

@@ -41,7 +41,7 @@ class ByLosses:
         first: dict[int, Loss] | None = None
         depends = isinstance(balancer, LossBalancer) and balancer.depends_on_losses
         if not (depends and (several or self._callables)):
-            first = context.named(source.losses(0))
+            first = context.first(source)
             self._callables = any(not isinstance(loss, Tensor) for loss in first.values())
             if not isinstance(balancer, LossBalancer):
                 find_shared(context, first, source)
@@ -50,7 +50,7 @@ class ByLosses:
             seen = context.gather(SeenLosses({p: v for p, v in values.items() if isinstance(v, Tensor)}))
             weights = decide_weights(context, turn, seen.present, seen.means())
             self._descend(turn, values, seen.present, weights, seen.counts)
-        elif depends:
+        elif depends or source.collected:
             seen = self._rehearse(turn, again or source.rehearsal())
             weights = decide_weights(context, turn, seen.present, seen.means())
             self._descend(turn, first, seen.present, weights, seen.counts)

@@ -77,7 +77,7 @@ def check_rows(turn: Turn, squares: Tensor, means: Tensor, names: Sequence[str])
         return False
     # A loss that is not finite is the cause, and the better thing to name.
     check_losses(means, names, turn.step)
-    if turn.scale is None:
+    if not turn.scaled:
         bad = [name for name, fine in zip(names, finite, strict=True) if not fine]
         raise_nonfinite("gradient", bad, turn.step)
     return True
@@ -111,7 +111,7 @@ def warn_of_nothing_shared(context: Context) -> None:
 
 def check_gradients(context: Context, turn: Turn, parameters: Sequence[Tensor], present: Sequence[int]) -> None:
     """Raises, naming the tasks to blame, if a ``.grad`` is not finite. A gradient scaler looks by itself."""
-    if not context.check_finite or turn.scale is not None:
+    if not context.check_finite or turn.scaled:
         return
     bad = _nonfinite_gradients(parameters)
     if bad:

@@ -14,7 +14,11 @@ from equipoise.step.seen import SeenLosses
 from equipoise.step.source import FurtherSource, Source
 from equipoise.tasks import Loss, Tasks, scalar
 
-__all__ = ["Context", "Turn"]
+__all__ = ["Context", "Turn", "Unlabelled"]
+
+
+class Unlabelled(Exception):
+    """No batch of the step holds a task's loss, on any process: no error, but it ends a step that has nothing to do."""
 
 
 class Turn:
@@ -24,18 +28,27 @@ class Turn:
         balancer: how the tasks combine.
         source: the losses.
         step: index of the step, counted from 0.
-        scale: of a gradient scaler. ``.grad`` comes out multiplied by it; the balancer does not see it.
+        scale: ``.grad`` comes out multiplied by it; the balancer does not see it.
         further: losses on further batches, for balancers that look at some.
+        scaled: whether the scale is a gradient scaler's, which looks by itself for what is not finite.
     """
 
     def __init__(
-        self, balancer: Balancer, source: Source, step: int, scale: Tensor | None = None, further: Sequence[FurtherSource] = ()
+        self,
+        balancer: Balancer,
+        source: Source,
+        step: int,
+        scale: Tensor | None = None,
+        further: Sequence[FurtherSource] = (),
+        *,
+        scaled: bool = True,
     ) -> None:
         self.balancer = balancer
         self.source = source
         self.step = step
         self.scale = scale
         self.further = tuple(further)
+        self.scaled = scaled and scale is not None
 
 
 class Context:
@@ -82,13 +95,21 @@ class Context:
     # -- tasks
 
     def named(self, losses: Mapping[str, Loss]) -> dict[int, Loss]:
-        """Losses by the position of their task."""
-        if self.wrappers.active:
-            self.wrappers.look((name, loss) for name, loss in losses.items() if isinstance(loss, Tensor))
-        if not self.tasks.known:
-            self.tasks.fix(self.processes.union(list(losses)))
+        """Losses by the position of their task; there may be none."""
+        self.wrappers.look(losses)
+        if not self.tasks.known and (names := self.processes.union(list(losses))):
+            self.tasks.fix(names)
         self.here = self.tasks.positions(losses)
         return dict(zip(self.here, losses.values(), strict=True))
+
+    def first(self, source: Source) -> dict[int, Loss]:
+        """The losses of a step's first micro-batch by position; where it has none, a later one says what the tasks are."""
+        losses = source.losses(0)
+        if not losses and not self.tasks.known and source.micro_batches > 1:
+            with source.rehearsal():
+                later = (source.rehearse(micro_batch) for micro_batch in range(1, source.micro_batches))
+                self.named(next(filter(None, later), {}))
+        return self.named(losses)
 
     def names(self, positions: Sequence[int]) -> tuple[str, ...]:
         """Names of the tasks at these positions."""
@@ -100,7 +121,7 @@ class Context:
         name = self.tasks.names[position]
         value = scalar(name, loss, differentiable=differentiable)
         if differentiable and self.wrappers.active:
-            self.wrappers.look([(name, value)])
+            self.wrappers.look({name: value})
             self.wrappers.sleep()
         return value
 
@@ -120,9 +141,21 @@ class Context:
         return self.gather(seen)
 
     def gather(self, seen: SeenLosses, what: str = "losses") -> SeenLosses:
-        """Adds what the other processes saw; ``what`` says at which point of the step that is."""
+        """Adds what the other processes saw; ``what`` says at which point of the step that is.
+
+        Raises:
+            Unlabelled: nobody saw anything.
+        """
         seen.gather(self.processes, self.tasks.names, self.device(), what)
+        if not seen.counts:
+            raise Unlabelled
         return seen
+
+    def forget_tasks(self) -> None:
+        """Makes the tasks unknown again, and with them what they were seen to reach."""
+        self.tasks.forget()
+        self.shared.forget()
+        self.found, self.here = [], []
 
     def observation(
         self,

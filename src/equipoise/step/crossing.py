@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from equipoise.engine.graph import leaves_of_all
 from equipoise.errors import InputError, NonFiniteError
 from equipoise.modes import not_compiled
 from equipoise.step.checking import check_losses, check_rows
-from equipoise.step.context import Turn
+from equipoise.step.context import Turn, Unlabelled
 from equipoise.step.finding import check_alike, find_shared
 from equipoise.step.rows import Buffer, Filling, kept_grads
 from equipoise.step.seen import SeenLosses
@@ -86,13 +86,16 @@ class CrossedBatches:
     def _side(self, place: int, engine: TaskGradients, turn: Turn) -> _Side:
         """Fills the rows from one of the batches."""
         context, source = self.context, turn.further[place]
-        ahead = Turn(turn.balancer, source, turn.step, turn.scale)
+        ahead = Turn(turn.balancer, source, turn.step, turn.scale, scaled=turn.scaled)
         with source.apart(), _noted(place):
             first = context.named(source.losses(0))
             evaluated = [] if context.parameters else [loss for loss in first.values() if isinstance(loss, Tensor)]
             with kept_grads(list(dict.fromkeys([*context.everything(), *leaves_of_all(evaluated)]))):
                 check_alike(context, [*context.shared.parameters, *context.others()])
-                seen, factors = self.filling.fill(engine, ahead, first, source.losses)
+                try:
+                    seen, factors = self.filling.fill(engine, ahead, first, source.losses)
+                except Unlabelled:  # then no task is in both batches, and nothing is to be moved
+                    return _Side(engine, SeenLosses(), torch.ones(len(context.tasks), dtype=torch.float64, device="cpu"), False)
             means, names = seen.means(), context.names(seen.present)
             overflow = check_rows(ahead, engine.row_norms(), means, names)
             if context.check_finite:
@@ -109,7 +112,7 @@ class CrossedBatches:
         if known and context.parameters and shared.current(context.parameters):
             return
         for source in (turn.source, *turn.further):  # the step's own comes first, for a first batch fixes the tasks
-            with source.rehearsal(), not_compiled():
+            with nullcontext() if source is turn.source else suppress(Unlabelled), source.rehearsal(), not_compiled():
                 find_shared(context, context.named(source.rehearse(0)), source)
 
 

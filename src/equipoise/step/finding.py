@@ -10,7 +10,7 @@ from equipoise.engine.graph import is_compiled
 from equipoise.engine.shared import Reach
 from equipoise.errors import InputError, warn_once
 from equipoise.modes import not_compiled
-from equipoise.step.context import Context
+from equipoise.step.context import Context, Unlabelled
 from equipoise.step.source import Source
 from equipoise.tasks import Loss
 
@@ -34,6 +34,8 @@ def find_shared(context: Context, losses: Mapping[int, Loss], source: Source) ->
     sightings = _look(context, losses, source)
     if context.parameters:
         sightings = context.processes.pool(sightings, [*context.parameters, *context.shared.declared])
+    if not any(sighting.alone for sighting in sightings):
+        raise Unlabelled
     names = {position: context.tasks.names[position] for sighting in sightings for position in sighting.alone}
     context.shared.settle(sightings, names, context.parameters)
 
@@ -52,13 +54,14 @@ def _look(context: Context, losses: Mapping[int, Loss], source: Source) -> list[
     if whole and source.micro_batches == 1:
         return [context.shared.look(losses, names)]
     sightings: list[Reach] = []
-    unseen = set(names)
+    seen: set[int] = set()
     with source.rehearsal(), not_compiled():
         for micro_batch in range(source.micro_batches):
             part = losses if whole and micro_batch == 0 else context.named(source.rehearse(micro_batch))
+            names = dict(enumerate(context.tasks.names))  # the first losses of all may have been none
             sightings.append(context.shared.look(part, names))
-            unseen -= part.keys()
-            if not unseen:
+            seen |= part.keys()
+            if names and seen == names.keys():
                 break
     return sightings
 

@@ -22,7 +22,8 @@ class StepReport:
         weights: the balancer's weights ``[k]``; ``None`` for a balancer that answers with a direction.
         gramian: inner products of the task gradients ``[k, k]`` (float64, CPU); ``None`` where none was formed.
         step: index of the step, counted from 0.
-        skipped: whether the loss scaler met an overflow, so that no step was taken.
+        skipped: whether no step was taken, and the balancer learned nothing: the loss scaler met an overflow, the batch held
+            no task's loss (``tasks`` is empty then), or the optimizer left the parameters alone.
         teleport: what the teleport did after the step, if it did anything.
     """
 

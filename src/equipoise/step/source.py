@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from equipoise.balance.mixins import Elsewhere
 from equipoise.distributed import Processes
 from equipoise.modes import not_compiled
+from equipoise.modules import RunningStatistics
 from equipoise.objective import Objective
 from equipoise.randomness import RandomState
 from equipoise.step.seen import SeenLosses
 from equipoise.tasks import Loss, scalar
 
-__all__ = ["Batches", "FurtherBatch", "FurtherSource", "Given", "Source", "SubstitutedLosses"]
+__all__ = ["Batches", "FurtherBatch", "FurtherSource", "Given", "Repeated", "Source", "SubstitutedLosses"]
 
 
 class Source(Protocol):
@@ -26,6 +27,14 @@ class Source(Protocol):
     @property
     def micro_batches(self) -> int:
         """How many micro-batches the step consists of."""
+
+    @property
+    def unlabelled(self) -> set[int]:
+        """Those of the micro-batches evaluated so far that held no task's loss."""
+
+    @property
+    def collected(self) -> bool:
+        """Whether micro-batches were evaluated by a caller, so that their graphs serve once."""
 
     def losses(self, micro_batch: int) -> dict[str, Loss]:
         """A micro-batch's losses, for the backward pass."""
@@ -62,19 +71,27 @@ class Batches:
         processes: those that train together.
     """
 
+    collected = False
+
     def __init__(self, objective: Objective, batches: tuple[Any, ...], processes: Processes) -> None:
         self._objective = objective
         self._processes = processes
         self._batches = batches
         self.micro_batches = len(batches)
+        self.unlabelled: set[int] = set()
 
     def losses(self, micro_batch: int) -> dict[str, Loss]:
         """From the model as it is, whose buffers move."""
-        return self._objective.pending(self._batches[micro_batch])
+        return self._noted(micro_batch, self._objective.pending(self._batches[micro_batch]))
 
     def rehearse(self, micro_batch: int) -> dict[str, Loss]:
         """On copies of the buffers."""
-        return self._objective.pending_at({}, self._batches[micro_batch])
+        return self._noted(micro_batch, self._objective.pending_at({}, self._batches[micro_batch]))
+
+    def _noted(self, micro_batch: int, losses: dict[str, Loss]) -> dict[str, Loss]:
+        if not losses:
+            self.unlabelled.add(micro_batch)
+        return losses
 
     def rehearsal(self) -> AbstractContextManager[None]:
         """For every device that the model uses."""
@@ -89,7 +106,29 @@ class Batches:
         return SubstitutedLosses(self._objective, self._batches, self._processes)
 
 
-class FurtherBatch(Batches):
+class Repeated(Batches):
+    """The losses of a step once more, which leave no trace: buffers stay as they are.
+
+    Args:
+        objective: model and losses.
+        batches: the micro-batches.
+        processes: those that train together.
+    """
+
+    def __init__(self, objective: Objective, batches: tuple[Any, ...], processes: Processes) -> None:
+        super().__init__(objective, batches, processes)
+        self._buffers = next(objective.model.buffers(), None) is not None
+
+    def losses(self, micro_batch: int) -> dict[str, Loss]:
+        """On copies of the buffers, if there are any."""
+        return self.rehearse(micro_batch) if self._buffers else super().losses(micro_batch)
+
+    def compiled_or_not(self) -> AbstractContextManager[object]:
+        """Compiled functions would take each copy of the buffers for a new model."""
+        return not_compiled() if self._buffers else nullcontext()
+
+
+class FurtherBatch(Repeated):
     """The losses on a further batch, which leave no trace; its random numbers are independent of the others'.
 
     Args:
@@ -102,17 +141,11 @@ class FurtherBatch(Batches):
     def __init__(self, objective: Objective, batches: tuple[Any, ...], processes: Processes, place: int) -> None:
         super().__init__(objective, batches, processes)
         self._place = place
-        self._buffers = next(objective.model.buffers(), None) is not None
-
-    def losses(self, micro_batch: int) -> dict[str, Loss]:
-        """On copies of the buffers, if there are any."""
-        return self.rehearse(micro_batch) if self._buffers else super().losses(micro_batch)
 
     @contextmanager
     def apart(self) -> Iterator[None]:
         """From a random state that follows from the present one and the batch's place."""
-        # With buffers they are evaluated on copies of these, which compiled functions would take for a new model each time.
-        with self._objective.random_state().apart(self._place), not_compiled() if self._buffers else nullcontext():
+        with self._objective.random_state().apart(self._place), self.compiled_or_not():
             yield
 
 
@@ -120,26 +153,50 @@ class Given:
     """Losses that a caller evaluated, or callables that evaluate them.
 
     Args:
-        losses: by the names of their tasks.
+        micro_batches: each the losses by the names of their tasks, or a function that gives them.
+        model: whose running statistics are to move once where a micro-batch is evaluated twice.
     """
 
-    micro_batches = 1
-
-    def __init__(self, losses: dict[str, Loss]) -> None:
-        self._losses = losses
+    def __init__(self, *micro_batches: dict[str, Loss] | Callable[[], dict[str, Loss]], model: nn.Module | None = None) -> None:
+        self._parts = micro_batches
+        self.micro_batches = len(micro_batches)
+        self.collected = self.micro_batches > 1
+        self.unlabelled: set[int] = set()
+        self._statistics = None if model is None else RunningStatistics(model)
 
     def losses(self, micro_batch: int) -> dict[str, Loss]:
         """As they were given."""
-        return dict(self._losses)
+        part = self._parts[micro_batch]
+        losses = dict(part) if isinstance(part, dict) else part()
+        if not losses:
+            self.unlabelled.add(micro_batch)
+        return losses
 
     def rehearse(self, micro_batch: int) -> dict[str, Loss]:
         """The same."""
-        return dict(self._losses)
+        if self._statistics is None or isinstance(self._parts[micro_batch], dict):
+            return self.losses(micro_batch)
+        self._statistics.keep()
+        try:
+            return self.losses(micro_batch)
+        finally:
+            self._statistics.restore()
+
+    def tensors(self) -> list[Tensor]:
+        """The losses that are evaluated already."""
+        parts = [part for part in self._parts if isinstance(part, dict)]
+        return [loss for part in parts for loss in part.values() if isinstance(loss, Tensor)]
+
+    def random_state(self) -> RandomState:
+        """Of the CPU, of every device that the losses lie on, and of the present CUDA device where they are yet to come."""
+        on = self.tensors()
+        if len(on) < len(self._parts) and torch.cuda.is_available() and torch.cuda.is_initialized():
+            on.append(torch.empty(0, device="cuda"))
+        return RandomState.capture(on)
 
     def rehearsal(self) -> AbstractContextManager[None]:
-        """For every device that the losses lie on."""
-        tensors = [loss for loss in self._losses.values() if isinstance(loss, Tensor)]
-        return RandomState.capture(tensors).replayed()
+        """From the random state of now."""
+        return self.random_state().replayed()
 
     def apart(self) -> AbstractContextManager[None]:
         """Nothing to do: they are evaluated already."""

@@ -246,7 +246,7 @@ def shared_by_name(mtl: MultiTaskOptimizer) -> dict[str, Tensor]:
     Raises:
         InputError: there are none.
     """
-    trained = {id(parameter) for group in mtl.optimizer.param_groups for parameter in group["params"]}
+    trained = {id(p) for optimizer in mtl.optimizers for group in optimizer.param_groups for p in group["params"]}
     ids = {id(parameter) for parameter in mtl.shared if parameter.requires_grad} & trained
     named = mtl.objective.model.named_parameters()
     found: dict[str, Tensor] = {name: parameter for name, parameter in named if id(parameter) in ids}

@@ -196,14 +196,15 @@ class COST:
         """Applies the history's blend that a landing left for the gradients of the next step."""
         if self._pending is None:
             return
-        everything = (parameter for group in mtl.optimizer.param_groups for parameter in group["params"])
+        everything = (p for optimizer in mtl.optimizers for group in optimizer.param_groups for p in group["params"])
         if mtl.scaler is not None and not all(map(_finite_gradient, everything)):
             return  # an overflow: no step will be taken, so it is too early
         named = dict(mtl.objective.model.named_parameters())
         # Parameters that this step's tasks do not reach take no step, and wait for one.
         waiting = tuple(name for name in self._moved if name in named and named[name].grad is None)
         stepping = [named[name] for name in self._moved if name in named and name not in waiting]
-        blend(mtl.optimizer, stepping, self._pending)
+        for optimizer in mtl.optimizers:  # each knows its own parameters
+            blend(optimizer, stepping, self._pending)
         self._moved = waiting
         if not waiting:
             self._pending = None
@@ -304,7 +305,8 @@ class COST:
 
     def _settle_history(self, mtl: MultiTaskOptimizer, names: tuple[str, ...], sigma: float) -> None:
         named = dict(mtl.objective.model.named_parameters())
-        share = self.history.settle(mtl.optimizer, [named[name] for name in names], sigma)
+        shares = [self.history.settle(optimizer, [named[name] for name in names], sigma) for optimizer in mtl.optimizers]
+        share = shares[0]  # a policy decides by σ alone, so all are equal
         if share is not None:
             # The blend needs the gradient at the new point, which the next step brings.
             self._pending, self._moved = share, names
