@@ -5,7 +5,8 @@
     for batch in loader:
         losses = mtl.step(batch)
 
-and, for a loop of one's own, ``eq.backward(losses, balancer, shared=encoder)`` in place of ``sum(losses).backward()``.
+In a trainer that is not to change, ``loss = eq.balanced_loss(losses, balancer)`` takes the place of ``loss = sum(losses)``; for
+a loop of one's own there is ``eq.backward(losses, balancer, shared=encoder)`` in place of ``sum(losses).backward()``.
 
 Everything else is in a room: ``eq.balance`` (what a balancer is, and how to register one), ``eq.teleport``, ``eq.bilevel``,
 ``eq.blackbox``, ``eq.solvers``, ``eq.nets``, ``eq.data``, ``eq.metrics``, ``eq.errors`` and the others of ``dir(eq)``. Names
@@ -40,14 +41,17 @@ if TYPE_CHECKING:
     from equipoise import teleport as teleport
     from equipoise.balance import balancer as balancer
     from equipoise.balance import methods as methods
+    from equipoise.dropin import Accumulator as Accumulator
     from equipoise.dropin import backward as backward
     from equipoise.engine.gramian import gramian as gramian
     from equipoise.errors import EquipoiseError as EquipoiseError
     from equipoise.errors import InputError as InputError
     from equipoise.errors import NonFiniteError as NonFiniteError
+    from equipoise.loss import balanced_loss as balanced_loss
     from equipoise.method import MethodSpec as MethodSpec
     from equipoise.objective import Objective as Objective
     from equipoise.optimizer import MultiTaskOptimizer as MultiTaskOptimizer
+    from equipoise.proxy import Proxy as Proxy
     from equipoise.teleport import COST as COST
 
 # methods: classes
@@ -89,14 +93,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COST",
+    "Accumulator",
     "EquipoiseError",
     "InputError",
     "MethodSpec",
     "MultiTaskOptimizer",
     "NonFiniteError",
     "Objective",
+    "Proxy",
     "__version__",
     "backward",
+    "balanced_loss",
     "balancer",
     "gramian",
     "methods",
@@ -113,6 +120,7 @@ __all__ += [
 # end of methods
 
 _HOMES = {
+    "Accumulator": "dropin",
     "COST": "teleport",
     "EquipoiseError": "errors",
     "InputError": "errors",
@@ -120,7 +128,9 @@ _HOMES = {
     "MultiTaskOptimizer": "optimizer",
     "NonFiniteError": "errors",
     "Objective": "objective",
+    "Proxy": "proxy",
     "backward": "dropin",
+    "balanced_loss": "loss",
     "balancer": "balance",
     "gramian": "engine.gramian",
     "methods": "balance",

@@ -7,12 +7,14 @@ should import what it needs only when it is called.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from equipoise.errors import EquipoiseError, InputError, require
+from equipoise.terminal import printable, tolerant
 
 if TYPE_CHECKING:
     import typer
@@ -39,17 +41,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        # Imported only now: the library is used without this extra, and then the program has to say so in one line.
-        require("typer", "study")
-        require("rich", "study")
-        _assembled(typed)(args=typed, prog_name="equipoise")
-    except EquipoiseError as error:
-        print(f"equipoise: {error}", file=sys.stderr)
-        return 2
-    except SystemExit as exit_:
-        return exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 1
-    return 0
+    with tolerant():
+        try:
+            # Imported only now: the library is used without this extra, and then the program has to say so in one line.
+            require("typer", "study")
+            require("rich", "study")
+            _assembled(typed)(args=typed, prog_name="equipoise")
+        except BrokenPipeError:
+            return 0  # whoever read has seen enough; files are written before anything is printed
+        except EquipoiseError as error:
+            return _refused(str(error))
+        except OSError as error:
+            if error.filename is None and error.errno is None:
+                raise
+            return _refused(f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror))
+        except SystemExit as exit_:
+            return exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 1
+        return 0
+
+
+def _refused(why: str) -> int:
+    with contextlib.suppress(OSError):
+        print(f"equipoise: {printable(why, lines=True)}", file=sys.stderr)
+    return 2
 
 
 def _assembled(typed: Sequence[str]) -> typer.Typer:
@@ -90,7 +104,7 @@ def _assembled(typed: Sequence[str]) -> typer.Typer:
             said = f'the command "{point.name}" of {source} cannot be loaded: {error}'
             if asked:
                 raise InputError(said) from error
-            print(f"equipoise: {said}", file=sys.stderr)  # the others can be listed and used
+            print(f"equipoise: {printable(said)}", file=sys.stderr)  # the others can be listed and used
             continue
         taken.add(point.name)
         if isinstance(command, typer.Typer):

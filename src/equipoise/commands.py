@@ -5,14 +5,19 @@ Every command imports what it needs when it is called, so that ``equipoise --hel
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from equipoise.errors import StorageError
+from equipoise.terminal import console, printable
 from equipoise.version import __version__
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from equipoise.study.results import Results
 
 __all__ = ["app"]
@@ -156,39 +161,40 @@ def _report(folder: Annotated[Path, typer.Argument(help="The folder of a study, 
 @app.command("methods")
 def _methods() -> None:
     """List the methods: what each does, what it costs, its options and its paper."""
-    from rich.console import Console
-
     from equipoise.balance.registry import methods as registered
     from equipoise.study.report import print_methods
     from equipoise.study.task_weights import task_weights
 
-    print_methods(registered(), task_weights(), Console())
+    print_methods(registered(), task_weights(), console())
 
 
 def _show_study(results: Results) -> None:
-    from rich.console import Console
-
     from equipoise.study.report import print_results, write_report
 
-    console = Console()
-    print_results(results, console)
-    _, html = write_report(results)
-    console.print(f"Report: {html}", markup=False, highlight=False, soft_wrap=True)
+    # Written first: what is printed may be cut short by whoever reads it.
+    _show(lambda: write_report(results), lambda shown: print_results(results, shown))
     if results.failures:
         typer.echo(f"{len(results.failures)} runs failed; look at:", err=True)
         for path in results.failures.values():
-            typer.echo(f"  {path}", err=True)
+            typer.echo(f"  {printable(str(path))}", err=True)
         raise typer.Exit(1)
 
 
 def _show_sweep(folder: Path) -> None:
-    from rich.console import Console
-
     from equipoise.sweep import Outcome
     from equipoise.sweep.report import print_outcome, write_report
 
-    console = Console()
     outcome = Outcome(folder)
-    print_outcome(outcome, console)
-    _, html = write_report(outcome)
-    console.print(f"Report: {html}", markup=False, highlight=False, soft_wrap=True)
+    _show(lambda: write_report(outcome), lambda shown: print_outcome(outcome, shown))
+
+
+def _show(write: Callable[[], tuple[Path, Path]], show: Callable[[Console], None]) -> None:
+    """Writes a report, then prints it; what cannot be written is printed all the same, and then refused."""
+    shown = console()
+    try:
+        _, html = write()
+    except StorageError:
+        show(shown)
+        raise
+    show(shown)
+    shown.print(printable(f"Report: {html}"), markup=False, highlight=False, soft_wrap=True)

@@ -7,7 +7,9 @@ that ``except ValueError`` keeps working. Messages are one line: what was given,
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
@@ -23,6 +25,7 @@ __all__ = [
     "MissingExtraError",
     "NonFiniteError",
     "ProcessError",
+    "StorageError",
     "UnknownMethodError",
     "UnknownOptionError",
     "UnknownTaskError",
@@ -73,6 +76,34 @@ class NonFiniteError(EquipoiseError, ArithmeticError):
         self.tasks = tasks
         self.step = step
         self.what = what
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space and start again",
+    errno.EDQUOT: "free some space and start again",
+    errno.EFBIG: "allow larger files, or give another folder",
+    errno.EACCES: "give a folder that you may write to",
+    errno.EPERM: "give a folder that you may write to",
+    errno.EROFS: "give a folder that you may write to",
+    errno.ENOTDIR: "a part of the path is a file; give another",
+    errno.ELOOP: "a link stands in the way; take it away, or give another folder",
+}
+
+
+class StorageError(EquipoiseError, OSError):
+    """A file or folder that cannot be written: no space, no permission, a file in the place of a folder.
+
+    Args:
+        path: what was to be written.
+        why: what the operating system, or a library that writes, said.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], why: BaseException) -> None:
+        number = why.errno if isinstance(why, OSError) else None
+        said = (why.strerror if isinstance(why, OSError) else None) or " ".join(str(why).split()) or type(why).__name__
+        remedy = _REMEDIES.get(number or 0, "give another folder")
+        super().__init__(f'"{os.fspath(path)}" cannot be written ({said}); {remedy}')
+        self.errno = number
 
 
 class MissingExtraError(EquipoiseError, ImportError):
@@ -189,14 +220,33 @@ def require(module: str, extra: str, distribution: str = "equipoise") -> ModuleT
         >>> require("json", "study").__name__
         'json'
     """
+    package = module.partition(".")[0]
     try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
+        return _imported(module, package)
+    except Exception as error:  # what is broken, or built for other versions, raises anything
+        said = " ".join(str(error).split()) or type(error).__name__
         raise MissingExtraError(
-            f'"{package}" is needed for this and cannot be imported ({error}); '
+            f'"{package}" is needed for this and cannot be imported ({said}); '
             f'install it with: pip install "{distribution}[{extra}]"'
         ) from error
+
+
+def _imported(module: str, package: str) -> ModuleType:
+    # Pictures are drawn without a backend, and one that is not there, as a notebook leaves in the environment of what it
+    # starts, must not keep matplotlib from being imported.
+    backend = os.environ.get("MPLBACKEND") if package == "matplotlib" and package not in sys.modules else None
+    try:
+        return importlib.import_module(module)
+    except ValueError:
+        if backend is None:
+            raise
+        for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+            del sys.modules[name]  # half of it has been imported
+        del os.environ["MPLBACKEND"]
+        try:
+            return importlib.import_module(module)
+        finally:
+            os.environ["MPLBACKEND"] = backend
 
 
 def warn_once(owner: object, about: str, message: str) -> None:

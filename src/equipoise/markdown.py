@@ -1,12 +1,49 @@
-"""Tables in Markdown."""
+"""Tables in Markdown, and names that are only names there."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 from equipoise.errors import InputError
+from equipoise.terminal import printable
 
-__all__ = ["table"]
+__all__ = ["code", "escaped", "table"]
+
+_ACTIVE = re.compile(
+    r"""
+    [\\*`~$]                 # escapes, emphasis, code, struck-out text, formulas
+    | \](?=[(\[:])            # links
+    | <(?=[A-Za-z/!?])        # HTML
+    | &(?=[#\w])              # entities
+    | (?<!\w)_ | _(?!\w)      # emphasis, but not within a word
+    | ^> | ^[#+=-](?=[\s#=-]|$) | (?<=^\d)[.)](?=\s|$)  # quotations, headings, lists
+    """,
+    re.VERBOSE,
+)
+
+
+def escaped(text: str) -> str:
+    r"""A text that Markdown shows as it is.
+
+    Example:
+        >>> print(escaped("<b>*x* [a](b) my_task cagrad:c=0.2"))
+        \<b>\*x\* [a\](b) my_task cagrad:c=0.2
+    """
+    return _ACTIVE.sub(r"\\\g<0>", printable(text))
+
+
+def code(text: str) -> str:
+    """A text in the type of code, whatever is in it.
+
+    Example:
+        >>> print(code("failed/a.txt"), code("a`b"))
+        `failed/a.txt` ``a`b``
+    """
+    shown = printable(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    room = " " if shown.startswith("`") or shown.endswith("`") else ""
+    return f"{fence}{room}{shown}{room}{fence}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int | Collection[int] = 1, *, aligned: bool = True) -> str:

@@ -17,12 +17,14 @@ from equipoise.distributed import Processes, refuse_sharded, together
 from equipoise.engine.shared import SharedParameters
 from equipoise.engine.sparse import clip_gradients
 from equipoise.errors import InputError, warn_once
-from equipoise.method import MethodSpec, resolved
+from equipoise.method import MethodSpec, proxy_of, resolved
 from equipoise.modes import compiled_anew, uncompiled
 from equipoise.modules import RunningStatistics, find_module
 from equipoise.objective import Objective
+from equipoise.proxy import Proxy, as_proxy
 from equipoise.randomness import RandomState
 from equipoise.step.balancing import Balancing
+from equipoise.step.by_proxy import check_proxied
 from equipoise.step.moving import Moving
 from equipoise.step.report import StepReport
 from equipoise.step.source import Batches, FurtherBatch, Repeated
@@ -75,6 +77,8 @@ class MultiTaskOptimizer:
         scaler: a ``torch.amp.GradScaler`` for half precision; scaling, skipped steps and its update are taken care of.
         batched: differentiate this many tasks at once with ``vmap`` (0 for all): faster on GPUs with small models, slower
             on CPUs. Left out, one task after the other.
+        proxy: estimate the Gramian from a few shared weights (:class:`~equipoise.Proxy`), at about the price of plain training:
+            ``"last"``, ``"auto"``, a module or its name …; left out or ``"exact"``, one backward pass per task.
         check_finite: look at losses and gradients before anything changes. On a GPU, balancers that look at losses only
             have to wait for the device then; turn it off to save that.
         process_group: under ``torch.distributed``, the processes to average over; all of them if left out. At construction
@@ -114,6 +118,7 @@ class MultiTaskOptimizer:
         *,
         scaler: torch.amp.GradScaler | None = None,
         batched: int | None = None,
+        proxy: Proxy | str | nn.Module | Iterable[Tensor] | None = None,
         check_finite: bool = True,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
@@ -140,6 +145,15 @@ class MultiTaskOptimizer:
         own = self.balancer.features_module if isinstance(self.balancer, OnFeatures) else None
         if own is not None and features is not None and own is not features:
             raise InputError(f"{self.balancer!r} takes gradients at features of its own; leave features= out")
+        named = proxy_of(balancer)
+        if named is not None and proxy is not None:
+            raise InputError(f'"{balancer}" names a proxy, and proxy= gives another; leave one of them out')
+        self.proxy = as_proxy(named if proxy is None else proxy)
+        if self.proxy is not None:
+            if features is not None or own is not None:
+                raise InputError("features= and proxy= are two ways to the Gramian; give one of them")
+            self.proxy.attach(objective.model)
+            check_proxied(self.balancer, "proxy=")
         self.clip = clip
         self.teleport = teleport
         self.processes = Processes(process_group)
@@ -154,6 +168,7 @@ class MultiTaskOptimizer:
             SharedParameters(shared),
             features=features if own is None else own,
             batched=batched,
+            proxy=self.proxy,
             processes=self.processes,
             parameters=self._trained(),
             check_finite=check_finite,
@@ -284,6 +299,7 @@ class MultiTaskOptimizer:
             "balancer": self.balancer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "teleport": None if self.teleport is None else self.teleport.state_dict(),
+            "proxy": None if self.proxy is None else self.proxy.state_dict(),
             "tasks": list(self.objective.tasks.names),
             "steps": self.steps,
             "unlabelled": self.unlabelled,
@@ -302,7 +318,7 @@ class MultiTaskOptimizer:
                 f"this is no state of a MultiTaskOptimizer: it lacks {', '.join(sorted(missing))} "
                 f"(a state of the model or of the torch optimizer alone is loaded by them)"
             )
-        for part, present in (("teleport", self.teleport), ("scaler", self.scaler)):
+        for part, present in (("teleport", self.teleport), ("scaler", self.scaler), ("proxy", self.proxy)):
             if (state[part] is None) != (present is None):
                 raise InputError(
                     f"the state was saved {'without' if state[part] is None else 'with'} a {part}; "
@@ -316,6 +332,8 @@ class MultiTaskOptimizer:
         if self.teleport is not None:
             self.teleport.load_state_dict(state["teleport"])
         self.balancer.load_state_dict(state["balancer"])
+        if self.proxy is not None:
+            self.proxy.load_state_dict(state["proxy"])
         if names and not tasks.known:
             tasks.fix(names)
         self.objective.model.load_state_dict(state["model"])

@@ -9,7 +9,9 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
+from equipoise import terminal
 from equipoise.errors import require
+from equipoise.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +36,7 @@ def bar(
     """
     rich = require("rich.progress", extra)
     if console is None:
-        console = require("rich.console", extra).Console(stderr=True)
+        console = terminal.console(stderr=True)
     columns = [rich.BarColumn(bar_width=30), rich.TextColumn("{task.description}")]
     if remaining:
         columns.append(rich.TimeRemainingColumn())
@@ -134,7 +136,11 @@ class _Lines(Progress):
         left = f", {self.time_left()} left" if self.ended_runs < self.runs else ""
         outcome = f"FAILED: {failure}" if failure else "done"
         self.console.print(
-            f"[{self.ended_runs:{width}}/{self.runs}] {run}: {outcome}{left}", markup=False, highlight=False, soft_wrap=True
+            printable(f"[{self.ended_runs:{width}}/{self.runs}] {run}: {outcome}{left}"),
+            markup=False,
+            emoji=False,
+            highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -153,17 +159,18 @@ class _OneBar(Progress):
 
         left = self.time_left() if self.ended_runs < self.runs else ""
         parts = [f"[bold]{self.ended_runs}/{self.runs} runs[/]", f"[cyan]{left} left[/]" if left else ""]
-        active = escape(", ".join(map(str, self.active.values())))
+        active = escape(printable(", ".join(map(str, self.active.values()))))
         self._bar(self.share, 1.0, " ".join(filter(None, [*parts, f"[dim]{active}[/]" if active else ""])))
 
     def tell(self, run: Named, failure: str) -> None:
         if failure:
-            self.console.print(f"{run} failed: {failure}", style="red", markup=False, highlight=False)
+            text = printable(f"{run} failed: {failure}")
+            self.console.print(text, style="red", markup=False, emoji=False, highlight=False)
 
 
 def progress(runs: int, epochs: int, console: Console) -> Progress:
-    """The display of runs that suits the console: one bar on a terminal, one line per run elsewhere."""
-    return (_OneBar if console.is_terminal else _Lines)(runs, epochs, console)
+    """The display of runs that suits the console: one bar on a terminal that can move its cursor, elsewhere a line per run."""
+    return (_OneBar if console.is_terminal and not console.is_dumb_terminal else _Lines)(runs, epochs, console)
 
 
 def duration(seconds: float) -> str:

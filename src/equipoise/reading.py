@@ -1,12 +1,18 @@
 """Files from strangers: what a file claims is held against its size before memory is taken, and none of it is run.
 
 Everything here ends in a value or in :class:`Unreadable`, whose text is one line; the caller says which file and what to do.
+
+What JSON should hold is said by *kinds*: functions that take a value and say in words what is wrong with it, or nothing::
+
+    run = fields({"seed": whole, "losses": named(maybe(number))}, {"note": text})
+    run({"seed": "0", "losses": {}})                         # ".seed is a text, not a whole number"
 """
 
 from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import stat
 import zipfile
@@ -19,20 +25,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "Kind",
     "Unreadable",
+    "anything",
+    "fields",
+    "listed",
+    "maybe",
+    "named",
+    "number",
     "one_line",
     "read_bytes",
+    "read_json",
     "read_npy",
     "read_npz",
     "read_tensors",
     "read_text",
     "regular",
     "shielded",
+    "text",
+    "truth",
     "unzipped",
+    "whole",
 ]
 
 _LARGEST = 1 << 36  # bytes of a file that is read as a whole
 _HEADER = 1 << 14  # bytes in which a .npy header ends; NumPy refuses more than 10,000 characters
+_LONGEST = 10_000  # characters of a name in JSON
+_DEEPEST = 64  # levels of JSON; whoever goes through it does so by calling himself
 _RATIO = 1040  # bytes that one byte packed by gzip can become, and a little
 
 
@@ -97,6 +116,121 @@ def read_text(path: str | os.PathLike[str], largest: int = 1 << 30) -> str:
     """The content of a text file in UTF-8, with or without its mark."""
     with shielded():
         return read_bytes(path, largest).decode("utf-8-sig")
+
+
+def read_json(path: str | os.PathLike[str], largest: int = 1 << 28) -> Any:
+    """The content of a JSON file of at most so many bytes, and not nested deeper than anybody needs."""
+    content = read_text(path, largest)
+    try:
+        value = json.loads(content)
+    except RecursionError:
+        raise Unreadable(f"it is nested more than {_DEEPEST} levels deep") from None
+    except ValueError as error:
+        raise Unreadable(f"it is no JSON: {one_line(error)}") from None
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            part for one in level if isinstance(one, dict | list) for part in (one.values() if isinstance(one, dict) else one)
+        ]
+    if level:
+        raise Unreadable(f"it is nested more than {_DEEPEST} levels deep")
+    return value
+
+
+Kind = Callable[[Any], str]
+"""Says in words what is wrong with a value that JSON held, beginning with its place; nothing if all is well."""
+
+
+def anything(value: Any) -> str:
+    """Whatever JSON has."""
+    return ""
+
+
+def truth(value: Any) -> str:
+    """True or false."""
+    return "" if isinstance(value, bool) else f" is {_called(value)}, not true or false"
+
+
+def number(value: Any) -> str:
+    """A number that a float can hold; also one that is not finite, which other writers than ours have."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f" is {_called(value)}, not a number"
+    return "" if isinstance(value, float) or abs(value) < 2**1023 else " is a number beyond all bounds"
+
+
+def whole(value: Any) -> str:
+    """A whole number from 0 on, of a size that something can be counted to."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return f" is {_called(value)}, not a whole number"
+    return "" if 0 <= value < 2**63 else f" is {'below 0' if value < 0 else 'a number beyond all bounds'}"
+
+
+def text(value: Any) -> str:
+    """A text that can be shown."""
+    if not isinstance(value, str):
+        return f" is {_called(value)}, not a text"
+    if len(value) > _LONGEST:
+        return f" has {len(value)} characters"
+    return " holds halves of characters" if any("\ud800" <= sign <= "\udfff" for sign in value) else ""
+
+
+def maybe(kind: Kind) -> Kind:
+    """That, or ``null``."""
+    return lambda value: "" if value is None else kind(value)
+
+
+def listed(kind: Kind, length: int | None = None) -> Kind:
+    """A list of those, of any length or of one."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, list | tuple):
+            return f" is {_called(value)}, not a list"
+        if length is not None and len(value) != length:
+            return f" has {len(value)} entries, not {length}"
+        return next((f"[{place}]{said}" for place, one in enumerate(value) if (said := kind(one))), "")
+
+    return check
+
+
+def named(kind: Kind) -> Kind:
+    """A mapping from texts to those."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, dict):
+            return f" is {_called(value)}, not a mapping"
+        for name, one in value.items():
+            if said := text(name):
+                return f": a name{said}"
+            if said := kind(one):
+                return f".{name}{said}"
+        return ""
+
+    return check
+
+
+def fields(needed: Mapping[str, Kind], others: Mapping[str, Kind] | None = None) -> Kind:
+    """A mapping that holds these entries, maybe those others, and whatever else.
+
+    Example:
+        >>> fields({"seed": whole})({"seed": True}), fields({"seed": whole})({}), fields({}, {"seed": whole})({})
+        ('.seed is a truth value, not a whole number', ' lacks seed', '')
+    """
+
+    def check(value: Any) -> str:
+        if not isinstance(value, dict):
+            return f" is {_called(value)}, not a mapping"
+        for name in needed:
+            if name not in value:
+                return f" lacks {name}"
+        known = {**needed, **(others or {})}
+        return next((f".{name}{said}" for name, kind in known.items() if name in value and (said := kind(value[name]))), "")
+
+    return check
+
+
+def _called(value: Any) -> str:
+    kinds = {bool: "a truth value", int: "a number", float: "a number", str: "a text", list: "a list", dict: "a mapping"}
+    return "null" if value is None else kinds.get(type(value), type(value).__name__)
 
 
 def unzipped(content: bytes | bytearray, head: int, size: Callable[[bytes], int]) -> bytearray:

@@ -19,18 +19,70 @@ import contextlib
 import json
 import math
 import os
+import re
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from equipoise.errors import InputError
+from equipoise import reading
+from equipoise.errors import EquipoiseError, InputError, StorageError
+from equipoise.reading import Unreadable
 
-__all__ = ["RunStore", "locked", "plain", "read_json", "replacing", "rounded", "write_json", "write_whole"]
+__all__ = [
+    "RunStore",
+    "locked",
+    "plain",
+    "read_json",
+    "refuse_links",
+    "replacing",
+    "rounded",
+    "write_json",
+    "write_whole",
+    "writing",
+]
 
 TEMPORARY = ".part"
 """Ends the name of a file that is being written; nobody reads such a file."""
+
+_HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40]
+_WRITER = re.compile(rf"\.(\d+)\.\d+\.([A-Za-z0-9-]*){re.escape(TEMPORARY)}$")
+_ABANDONED = 86_400.0  # seconds after which the half-written file of another machine is taken for left behind
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Says in one line that a file or folder cannot be written, whatever the reason.
+
+    Raises:
+        StorageError: the system refused.
+    """
+    try:
+        yield
+    except EquipoiseError:
+        raise
+    except OSError as error:
+        raise StorageError(path, error) from error
+    except RuntimeError as error:
+        if "PytorchStreamWriter" not in str(error) and "iostream" not in str(error):  # all that torch says of a full disk
+            raise
+        raise StorageError(path, error) from error
+
+
+def refuse_links(root: Path, parts: Iterable[str]) -> None:
+    """Refuses links below a folder to where nobody said that anything should be written; the folder itself may be one.
+
+    Raises:
+        InputError: one of the parts, which are paths relative to the root, is a link.
+    """
+    for part in parts:
+        path = root
+        for piece in Path(part).parts:
+            path = path / piece
+            if path.is_symlink():
+                raise InputError(f'"{path}" is a link, and nothing is written through it; take it away, or give another folder')
 
 
 @contextlib.contextmanager
@@ -42,6 +94,9 @@ def replacing(path: Path) -> Iterator[Path]:
     Args:
         path: the target; its folder is made if need be.
 
+    Raises:
+        StorageError: there is no space, no permission, or no such folder can be.
+
     Example:
         >>> from tempfile import mkdtemp
         >>> target = Path(mkdtemp()) / "whole"
@@ -50,13 +105,15 @@ def replacing(path: Path) -> Iterator[Path]:
         >>> target.read_text()
         'all of it'
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}{TEMPORARY}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.{_HOST}{TEMPORARY}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            os.replace(part, path)
+        finally:
+            with contextlib.suppress(OSError):  # such as that a part of the path is a file, which was the error
+                part.unlink()
     # The directory's entry has to reach the disk, too; where directories cannot be opened, the rename has to do.
     with contextlib.suppress(OSError):
         directory = os.open(path.parent, os.O_RDONLY)
@@ -66,10 +123,22 @@ def replacing(path: Path) -> Iterator[Path]:
             os.close(directory)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file that is whole or not there: its content is forced to disk before it gets its name."""
+def write_whole(path: Path, content: str | bytes, *, private: bool = False) -> None:
+    """Writes a file that is whole or not there: its content is forced to disk before it gets its name.
+
+    Args:
+        path: of the file.
+        content: text is written in UTF-8.
+        private: whether nobody else may read or change it, whatever this user's habits.
+
+    Raises:
+        StorageError: there is no space, no permission, or no such folder can be.
+    """
     with replacing(path) as part, part.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        if private:
+            part.chmod(0o600)
+        # Halves of characters, as names of files may have them, become what JSON and Python write for them.
+        file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
 
@@ -82,8 +151,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The content of a JSON file, or ``None`` where there is no such file or it is not whole."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return reading.read_json(path)
+    except Unreadable:
         return None
 
 
@@ -127,23 +196,31 @@ def locked(path: Path, *, busy: str = "", waiting: Callable[[], object] | None =
 
     Raises:
         InputError: another has it, and there is something to say and no ``waiting``.
+        StorageError: the file cannot be made.
     """
     # A dependency of torch's, but only who locks should wait for it.
     from filelock import FileLock, Timeout
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_links(path.parent, [path.name])
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
-    while True:
-        try:
-            lock.acquire(blocking=False)
-            break
-        except Timeout:
-            if waiting is not None:
-                waiting()
-            elif busy:
-                raise InputError(busy) from None
-            else:
-                time.sleep(0.02)
+
+    def got() -> bool:
+        with writing(path):
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:  # one of the operating system's errors as well
+                return False
+        return True
+
+    while not got():
+        if waiting is not None:
+            waiting()
+        elif busy:
+            raise InputError(busy)
+        else:
+            time.sleep(0.02)
     try:
         yield
     finally:
@@ -176,6 +253,9 @@ class RunStore:
         equipoise.errors.InputError: the folder "..." holds a search of another configuration (steps 100 there, 200 now); ...
     """
 
+    parts: tuple[str, ...] = (".lock", "runs")
+    """What is written to below the folder, and so must be no link."""
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -195,15 +275,25 @@ class RunStore:
         Raises:
             InputError: it is not such a folder, or of another schema.
         """
-        known = read_json(self.about)
+        refused = f'"{self.path}" is not the folder of a {self.what}: it holds no readable {self.about.name}'
+        try:
+            known = reading.read_json(self.about)
+        except Unreadable as error:
+            raise InputError(f"{refused} ({error})") from error
         if not isinstance(known, dict):
-            raise InputError(f'"{self.path}" is not the folder of a {self.what}: it holds no readable {self.about.name}')
+            raise InputError(refused)
         if self.schema is not None and known.get("schema") != self.schema:
             raise InputError(
                 f'the {self.what} in "{self.path}" was written by another version of equipoise (schema '
-                f"{known.get('schema')}, this one reads {self.schema}); use another folder"
+                f"{_short(known.get('schema'))}, this one reads {self.schema}); use another folder"
             )
+        if said := self.wrong(known):
+            raise InputError(f"{refused} ({self.about.name}{said})")
         return known
+
+    def wrong(self, known: dict[str, Any]) -> str:
+        """What is wrong with what the folder remembers, in words that follow the file's name; a subclass may know."""
+        return ""
 
     def remember(self, **values: Any) -> None:
         """Adds to what the folder remembers, or replaces parts of it."""
@@ -253,6 +343,8 @@ class RunStore:
             now |= {key: known[key] for key in kept if key in known}
             for key in growing:
                 before = known.get(key, type(now[key])())
+                if type(before) is not type(now[key]):
+                    raise InputError(f'"{self.about}" is damaged: {key} is {_short(before)}; give another folder')
                 now[key] = before | now[key] if isinstance(before, dict) else sorted({*before, *now[key]})
         elif not shared and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise InputError(f'"{self.path}" holds files but no {self.what}; give an empty or new folder')
@@ -274,9 +366,9 @@ class RunStore:
         """The file of a finished run."""
         return self.path / "runs" / f"{key}.json"
 
-    def whole(self, record: Any) -> bool:
-        """Whether a record is one that counts; a subclass may ask for more."""
-        return isinstance(record, dict)
+    def fault(self, record: Any) -> str:
+        """Why a record does not count, in words; nothing if it is whole. A subclass may ask for more."""
+        return "" if isinstance(record, dict) else "it is no record of a run"
 
     def find(self, key: str, having: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         """What a run left, or ``None`` if it is still to be done.
@@ -287,7 +379,7 @@ class RunStore:
         """
         record = read_json(self.file(key))
         wanted = plain(having or {})
-        return record if self.whole(record) and all(record.get(name) == value for name, value in wanted.items()) else None
+        return record if not self.fault(record) and all(record.get(name) == value for name, value in wanted.items()) else None
 
     def keep(self, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
         """Keeps what a run left, and gives it as it will be read."""
@@ -297,8 +389,22 @@ class RunStore:
 
     def records(self) -> list[dict[str, Any]]:
         """All whole records, in the order of their files' names."""
-        read = (read_json(path) for path in sorted((self.path / "runs").glob("*.json")))
-        return [record for record in read if self.whole(record)]
+        return list(self.read()[0].values())
+
+    def read(self) -> tuple[dict[Path, dict[str, Any]], dict[Path, str]]:
+        """All whole records by their files, in the order of the files' names, and why each other file does not count."""
+        records, faults = {}, {}
+        for path in sorted((self.path / "runs").glob("*.json")):
+            try:
+                record = reading.read_json(path)
+                said = self.fault(record)
+            except Unreadable as error:
+                said = str(error)
+            if said:
+                faults[path] = said
+            else:
+                records[path] = record
+        return records, faults
 
     @contextlib.contextmanager
     def locked(self, waiting: Callable[[], object] | None = None) -> Iterator[None]:
@@ -311,16 +417,37 @@ class RunStore:
             InputError: another is running in the folder.
         """
         self.make()
+        refuse_links(self.path, self.parts)
         busy = f'another {self.what} is running in "{self.path}"; wait for it, or give another folder'
         with locked(self.path / ".lock", busy=busy, waiting=waiting):
             self.tidy()
             yield
 
     def tidy(self) -> None:
-        """Takes away half-written files; only for whoever is alone in the folder."""
+        """Takes away half-written files whose writers are gone; who only writes a report, say, holds no lock."""
         for pattern in (f"*{TEMPORARY}", f"*/*{TEMPORARY}"):  # deeper down are folders with locks of their own
             for left in self.path.glob(pattern):
-                left.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    if not _being_written(left):
+                        left.unlink()
+
+
+def _being_written(part: Path) -> bool:
+    """Whether somebody may still be writing a file that has no name yet."""
+    found = _WRITER.search(part.name)
+    if found is None:
+        return False
+    if found[2] != _HOST:
+        return time.time() - part.lstat().st_mtime < _ABANDONED
+    if os.name != "posix":  # there a signal would end the process, and the system refuses to take away what is open
+        return False
+    try:
+        os.kill(int(found[1]), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _differences(name: str, there: Any, now: Any, *, growing: bool) -> list[str]:

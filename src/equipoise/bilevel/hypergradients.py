@@ -21,6 +21,7 @@ from equipoise.bilevel.base import check_upper
 from equipoise.bilevel.lower import check_answer, check_lower, lower_gradients
 from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.engine.graph import origins
+from equipoise.engine.reals import flat
 from equipoise.errors import InputError
 from equipoise.randomness import RandomState
 
@@ -33,7 +34,7 @@ class Hypergradients(NamedTuple):
     """What unrolling gives.
 
     Attributes:
-        rows: ∇_α F_i, flat, ``[m, n]``.
+        rows: ∇_α F_i, flat, ``[m, n]``; two real entries for a complex one.
         values: F ``[m]`` at ω_T.
         solution: ω_T and the buffers there.
         lower: f(α, ω_{T−1}) on the last lower batch.
@@ -279,7 +280,7 @@ def _reached(rows: Sequence[Sequence[Tensor | None]]) -> tuple[bool, ...]:
 
 
 def _flat(rows: Sequence[Sequence[Tensor | None]], inputs: Sequence[Tensor]) -> Tensor:
-    return torch.stack([torch.cat([entry.reshape(-1) for entry in _filled(row, inputs)]) for row in rows])
+    return torch.stack([torch.cat([flat(entry) for entry in _filled(row, inputs)]) for row in rows])
 
 
 def _filled(row: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> list[Tensor]:

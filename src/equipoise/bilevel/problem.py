@@ -52,8 +52,8 @@ class LevelVariables:
         for name, tensor in named.items():
             if not isinstance(tensor, Tensor):
                 raise InputError(f'{level}-level variable "{name}" must be a tensor; got {type(tensor).__name__}')
-            if not tensor.is_floating_point():
-                raise InputError(f'{level}-level variable "{name}" must be a real floating-point tensor; it is {tensor.dtype}')
+            if not tensor.is_floating_point() and not tensor.is_complex():
+                raise InputError(f'{level}-level variable "{name}" must be a floating-point tensor; it is {tensor.dtype}')
             if not tensor.is_leaf:
                 raise InputError(
                     f'{level}-level variable "{name}" is the result of a computation; pass the tensor that it is computed from'

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from equipoise.engine.reals import as_real
 from equipoise.engine.shared import Reach
 from equipoise.errors import InputError, described, rebuilt
 
@@ -253,7 +254,8 @@ class Processes:
                 # A message is the bare memory, so its layout must not differ between the processes.
                 message = tensor.detach().contiguous()
                 with _no_peers_left():
-                    dist.broadcast(message, first, group=self.group)
+                    # Not every backend knows complex numbers.
+                    dist.broadcast(as_real(message), first, group=self.group)
                 if message.data_ptr() != tensor.data_ptr():
                     tensor.copy_(message)
 

@@ -6,6 +6,7 @@ Everything about conflict is in ``Q = G Gᵀ``: with ``g₀`` the mean gradient,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ class ConflictTally:
         """Counts one step.
 
         Args:
-            gramian: inner products of the task gradients ``[k, k]``.
+            gramian: inner products of the task gradients ``[k, k]``; one that is not finite has no cosines and is left out.
             present: names of the k tasks in its order; left out, all tasks.
 
         Raises:
@@ -54,8 +55,13 @@ class ConflictTally:
         q = np.asarray(gramian, dtype=np.float64)
         if q.shape != (len(names), len(names)) or not set(names) <= set(self.tasks):
             raise InputError(f"a Gramian of shape {q.shape} does not fit the tasks {names} out of {self.tasks}")
-        if not names:
+        if not names or not np.isfinite(q).all():
             return
+        largest = float(np.abs(q).max())
+        unit = 1.0
+        if largest and not 1e-100 < largest < 1e100:  # squares and sums of what follows would over- or underflow
+            unit = math.ldexp(1.0, math.frexp(largest)[1] - 1)
+            q = q / unit
         rows = np.array([self.tasks.index(name) for name in names])
         norms = np.sqrt(np.diag(q).clip(min=0.0))
         products = q.mean(axis=1)
@@ -70,7 +76,7 @@ class ConflictTally:
         self._seen[rows] += 1
         self._conflicts[rows] += conflicts
         self._cosines[rows] += cosines
-        self._norms[rows] += norms
+        self._norms[rows] += norms * math.sqrt(unit)
         sizes = np.outer(norms, norms)
         fields = np.ix_(rows, rows)
         self._pairs[fields] += np.divide(q, sizes, out=np.zeros_like(q), where=sizes > 0).clip(-1.0, 1.0)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from equipoise.errors import InputError
 
-__all__ = ["Metric", "Spread", "spread"]
+__all__ = ["Metric", "Spread", "mean", "spread", "unit_of"]
 
 _UNSAID: Final[Any] = object()
 
@@ -92,8 +92,11 @@ class Spread:
             >>> spread([1.0, 2.0, 3.0]).text(1), spread([1.0]).text(1, sign=True)
             ('2.0 ± 1.0', '+1.0')
         """
-        mean = f"{self.mean:{'+' if sign else ''}.{digits}f}".replace("-", "−")
-        return mean if math.isnan(self.std) else f"{mean} ± {self.std:.{digits}f}"
+        # Hundreds of digits, or six zeros behind the point, would say less.
+        odd = abs(self.mean) >= 1e9 or (digits >= 6 and 0 < abs(self.mean) < 1e-6)
+        form = ".3g" if odd else f".{digits}f"
+        mean = f"{self.mean:{'+' if sign else ''}{form}}".replace("-", "−")
+        return mean if math.isnan(self.std) else f"{mean} ± {self.std:{form}}"
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -114,8 +117,40 @@ def spread(values: Iterable[float]) -> Spread:
         raise InputError("mean and standard deviation were asked for without any value; pass at least one")
     if not all(map(math.isfinite, numbers)):
         return Spread(math.nan, math.nan, len(numbers))
-    mean = math.fsum(numbers) / len(numbers)
+    center = mean(numbers)
     if len(numbers) == 1:
-        return Spread(mean, math.nan, 1)
-    squares = math.fsum((number - mean) ** 2 for number in numbers)
-    return Spread(mean, math.sqrt(squares / (len(numbers) - 1)), len(numbers))
+        return Spread(center, math.nan, 1)
+    unit = unit_of(numbers)
+    squares = math.fsum((number / unit - center / unit) ** 2 for number in numbers)
+    return Spread(center, unit * math.sqrt(squares / (len(numbers) - 1)), len(numbers))
+
+
+def mean(values: Iterable[float]) -> float:
+    """The arithmetic mean, however large the numbers are; ``nan`` of none, of one that is ``nan``, of infinities of both signs.
+
+    Example:
+        >>> mean([1e308, 1.5e308]), mean([math.inf, 1.0]), mean([math.inf, -math.inf])
+        (1.25e+308, inf, nan)
+    """
+    numbers = [float(value) for value in values]
+    if not numbers:
+        return math.nan
+    try:
+        return math.fsum(numbers) / len(numbers)
+    except ValueError:
+        return math.nan
+    except OverflowError:  # of the sum, not of the mean
+        return math.fsum(number / len(numbers) for number in numbers)
+
+
+def unit_of(numbers: Iterable[float]) -> float:
+    """A power of two to divide finite numbers by before their squares are summed; 1 unless those could over- or underflow.
+
+    Example:
+        >>> unit_of([3.0, 1e100]), unit_of([3e200]) > 1e199, unit_of([0.0])
+        (1.0, True, 1.0)
+    """
+    largest = max(map(abs, numbers), default=0.0)
+    if largest == 0 or 1e-130 < largest < 1e150:
+        return 1.0
+    return math.ldexp(1.0, math.frexp(largest)[1] - 1)

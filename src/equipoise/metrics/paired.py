@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from equipoise.errors import InputError, require
-from equipoise.metrics.metric import spread
+from equipoise.metrics.metric import spread, unit_of
 
 __all__ = ["Comparison", "holm", "paired_comparison"]
 
@@ -32,6 +32,11 @@ class Comparison:
     std: float
     n: int
     p: float
+
+    @property
+    def identical(self) -> bool:
+        """Whether there is no difference on any of several seeds, which is more than that no test sees one."""
+        return self.n > 1 and self.difference == 0 and self.std == 0
 
 
 def paired_comparison(one: Sequence[float], other: Sequence[float]) -> Comparison:
@@ -55,7 +60,9 @@ def paired_comparison(one: Sequence[float], other: Sequence[float]) -> Compariso
     """
     if len(one) != len(other):
         raise InputError(f"a paired comparison needs equally many values on both sides; given: {len(one)} and {len(other)}")
-    differences = spread(a - b for a, b in zip(one, other, strict=True))
+    # A difference of two huge numbers may be larger than any; the test does not ask for the unit.
+    unit = unit_of([value for value in (*one, *other) if math.isfinite(value)])
+    differences = spread(a / unit - b / unit for a, b in zip(one, other, strict=True))
     mean, std, n = differences.mean, differences.std, differences.n
     if n < 2 or math.isnan(mean):
         p = math.nan
@@ -63,7 +70,7 @@ def paired_comparison(one: Sequence[float], other: Sequence[float]) -> Compariso
         p = 1.0 if mean == 0 else 0.0
     else:
         p = _two_sided(mean / (std / math.sqrt(n)), n - 1)
-    return Comparison(mean, std, n, p)
+    return Comparison(unit * mean, unit * std, n, p)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

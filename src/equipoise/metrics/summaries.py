@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from equipoise.errors import InputError
-from equipoise.metrics.metric import Metric
+from equipoise.metrics.metric import Metric, mean
 
 __all__ = ["average_metric", "delta_m", "delta_p", "mean_rank"]
 
@@ -51,7 +51,9 @@ def delta_m(
             )
         sign = -1.0 if metric.higher_is_better else 1.0
         # Divided by the magnitude, so that below zero (a log-likelihood, say) worse still counts as a drop.
-        drops.setdefault(metric.task, []).append(sign * (value - base) / abs(base) * 100 if math.isfinite(value) else math.nan)
+        # Of halves, because the difference of two huge numbers may be larger than any.
+        drop = sign * (value - base) / abs(base) if abs(value) < 1e300 else sign * 2 * ((value / 2 - base / 2) / abs(base))
+        drops.setdefault(metric.task, []).append(drop * 100 if math.isfinite(value) else math.nan)
     if not drops:
         raise InputError("Δm was asked for without any metric; pass at least one")
     if average == "metrics":
@@ -68,7 +70,7 @@ def _value(values: Mapping[str, float], metric: Metric, which: str) -> float:
 
 
 def _mean(values: list[float]) -> float:
-    return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.nan
+    return mean(values) if all(map(math.isfinite, values)) else math.nan
 
 
 def delta_p(results: Mapping[str, float], baseline: Mapping[str, float], metrics: Iterable[Metric]) -> float:
@@ -164,4 +166,4 @@ def average_metric(results: Mapping[str, float], metrics: Iterable[Metric]) -> f
     for metric in metrics:
         if metric.name not in results:
             raise InputError(f'the results have no value for metric "{metric.name}"; they have {sorted(results)}')
-    return math.fsum(float(results[metric.name]) for metric in metrics) / len(metrics)
+    return mean(float(results[metric.name]) for metric in metrics)

@@ -18,13 +18,15 @@ from equipoise.distributed import Processes, refuse_unseen_wrapper
 from equipoise.engine.graph import leaves_of_all
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError, warn_once
+from equipoise.proxy import Proxy
 from equipoise.step.by_features import ByFeatures
 from equipoise.step.by_gradients import ByGradients
 from equipoise.step.by_losses import ByLosses
+from equipoise.step.by_proxy import ByProxy
 from equipoise.step.context import Context, Turn, Unlabelled
 from equipoise.step.fused import HookWatch
 from equipoise.step.report import StepReport
-from equipoise.step.source import FurtherSource, Source
+from equipoise.step.source import FurtherSource, Given, Source
 from equipoise.tasks import Tasks
 
 __all__ = ["Balancing"]
@@ -42,6 +44,7 @@ class Balancing:
     Args:
         features: take the Gramian at this module's output instead.
         batched: differentiate so many tasks at once with ``vmap``, 0 for all; one after the other if ``None``.
+        proxy: estimate the Gramian in place of one backward pass per task.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Balancing:
         *,
         features: nn.Module | None = None,
         batched: int | None = None,
+        proxy: Proxy | None = None,
         processes: Processes | None = None,
         parameters: Sequence[Tensor] = (),
         check_finite: bool = True,
@@ -62,6 +66,7 @@ class Balancing:
         self._by_losses = ByLosses(self.context)
         self._by_gradients = ByGradients(self.context, batched)
         self._by_features = None if features is None else ByFeatures(self.context, features)
+        self._by_proxy = None if proxy is None else ByProxy(self.context, proxy)
         self._turn: Turn | None = None
         self._before: dict[str, Any] | None = None
         self._observation: Observation | None = None
@@ -190,14 +195,16 @@ class Balancing:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_served": None}  # a copy serves a copy of the balancer
 
-    def _way(self, balancer: Balancer) -> ByLosses | ByGradients | ByFeatures:
-        return self._by_losses if balancer.needs == "losses" else self._by_features or self._by_gradients
+    def _way(self, balancer: Balancer) -> ByLosses | ByGradients | ByFeatures | ByProxy:
+        if balancer.needs == "losses":
+            return self._by_losses
+        return self._by_proxy or self._by_features or self._by_gradients
 
     def _reachable(self, source: Source) -> list[Tensor]:
         """The parameters whose hooks may matter: those that are trained, or as far as the losses given tell."""
         if self.context.parameters or self.steps:
             return self.context.everything()
-        return leaves_of_all(loss for loss in source.losses(0).values() if isinstance(loss, Tensor))
+        return leaves_of_all(source.tensors()) if isinstance(source, Given) else []
 
     def _look_out(self, balancer: Balancer, source: Source, report: StepReport) -> None:
         """Says, once, what is allowed and most probably not meant."""

@@ -25,6 +25,8 @@ class StepReport:
         skipped: whether no step was taken, and the balancer learned nothing: the loss scaler met an overflow, the batch held
             no task's loss (``tasks`` is empty then), or the optimizer left the parameters alone.
         teleport: what the teleport did after the step, if it did anything.
+        proxy: where a proxy Gramian was taken; ``None`` for an exact one.
+        audit: what an exact Gramian of the same batch said of the proxy, if this step formed one.
     """
 
     tasks: tuple[str, ...]
@@ -34,6 +36,8 @@ class StepReport:
     step: int = 0
     skipped: bool = False
     teleport: Any = None
+    proxy: str | None = None
+    audit: Any = None
 
     @cached_property
     def norms(self) -> Tensor | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from equipoise.balance.base import Layout
 from equipoise.engine.gradients import TaskGradients
-from equipoise.engine.graph import origins
+from equipoise.engine.graph import is_compiled, origins
 from equipoise.errors import warn_once
 from equipoise.modes import without_autocast
 from equipoise.step.checking import check_losses, looks_early
@@ -136,6 +136,8 @@ class Filling:
             retain = place < len(order) - 1 or (keep and position in eager)
             value = eager.pop(position) if position in eager else context.scalar(position, losses[position])
             seen.add(position, value)
+            # A compiled graph whose first backward pass is its only one could never be differentiated by several.
+            retain = retain or (len(order) == 1 and is_compiled(value))
             with without_autocast(value.device):
                 seed = task_seed(value, counts[position], turn.scale)
                 engine.differentiate(rows[position], value, seed, retain_graph=retain)

@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from equipoise.store import RunStore
+from equipoise.store import RunStore, writing
 from equipoise.study.methods import Method
 from equipoise.study.plan import Run
 from equipoise.study.problem import Problem
-from equipoise.study.records import SCHEMA, is_whole, matches
+from equipoise.study.records import SCHEMA, STUDY, fault, matches
 
 __all__ = ["Folder"]
 
@@ -34,6 +34,8 @@ _RENAMED = {"learning_rate": "lr", "step_size": "lr", "lower_step_size": "lower_
 
 class Folder(RunStore):
     """A study's folder."""
+
+    parts = (".lock", ".work", "runs", "failed", "logs", "pictures", "processes.log", "sweeps")
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path, "study.json", what="study", schema=SCHEMA)
@@ -60,6 +62,16 @@ class Folder(RunStore):
         """What a finished run printed."""
         return self.path / "logs" / f"{run.key}.txt"
 
+    def wrong(self, known: dict[str, Any]) -> str:
+        """What is wrong with ``study.json``, in words."""
+        if said := STUDY(known):
+            return said
+        tasks, metrics = known["problem"]["tasks"], known["problem"]["metrics"]
+        for what, names in (("task", tasks), ("metric", [metric["name"] for metric in metrics])):
+            if not names or len(set(names)) < len(names):
+                return f".problem has {f'a {what} twice' if names else f'no {what}s'}"
+        return next((f".problem has a metric of no task: {own['name']}" for own in metrics if own["task"] not in tasks), "")
+
     def configuration(self) -> dict[str, Any]:
         """As for any store; options have their names of today."""
         known = super().configuration()
@@ -80,9 +92,9 @@ class Folder(RunStore):
             advice="give another folder, or start with the configuration it has (adding methods or seeds is fine)",
         )
 
-    def whole(self, record: Any) -> bool:
-        """Whether a record is whole, see :mod:`equipoise.study.records`."""
-        return is_whole(record)
+    def fault(self, record: Any) -> str:
+        """Why a record is not whole, see :mod:`equipoise.study.records`."""
+        return fault(record)
 
     def finished(self, run: Run, epochs: int) -> bool:
         """Whether a whole record of this run is there."""
@@ -98,7 +110,8 @@ class Folder(RunStore):
         """As for any store; what the processes of a killed study needed goes, and what this one's need goes at the end."""
         with super().locked(waiting):
             shutil.rmtree(self.work, ignore_errors=True)
-            self.work.mkdir()
+            with writing(self.work):
+                self.work.mkdir()
             try:
                 yield
             finally:

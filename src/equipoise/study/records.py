@@ -11,13 +11,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
+from equipoise.reading import Kind, anything, fields, listed, maybe, named, number, text, truth, whole
 from equipoise.store import rounded
 from equipoise.study.plan import Run
 from equipoise.teleport import Dominated
 from equipoise.teleport.triggers import Array
 from equipoise.version import __version__
 
-__all__ = ["SCHEMA", "Points", "Record", "describe", "is_whole", "matches", "peak_memory_mb", "seed_process", "versions"]
+__all__ = ["SCHEMA", "STUDY", "Points", "Record", "describe", "fault", "matches", "peak_memory_mb", "seed_process", "versions"]
 
 
 def versions() -> dict[str, str]:
@@ -54,22 +55,118 @@ SCHEMA = 1
 
 Record: TypeAlias = dict[str, Any]
 
-_PARTS = {
-    "run": dict,  # method (label), name, options, task, seed
-    "epochs": int,
-    "history": list,  # one entry per epoch: losses, validation, test, weights, conflicts, seconds (steps and teleports)
-    "final": dict,  # validation and test metrics that are reported: after the last epoch, or see reported.py
-    "seconds_a_step": dict,  # median, mean, steps: optimizer steps alone, without evaluation and diagnostics
-    "memory_mb": dict,  # base (before data and model), training, process: high-water marks of the resident set
-    "wall_seconds": float,
-    "versions": dict,
-}
+_METRICS = named(maybe(number))
+_TELEPORT = fields(
+    {
+        "step": whole,
+        "epoch": whole,
+        "trigger": text,
+        "tasks": listed(text),
+        "accepted": truth,
+        "reason": text,
+        **dict.fromkeys(("sigma", "distance", "measure_before", "measure_after", "seconds"), maybe(number)),
+        **dict.fromkeys(
+            (f"{what}_{when}" for what in ("cosines", "norms", "losses") for when in ("before", "after")), anything
+        ),
+        **dict.fromkeys(("invariance", "reward"), listed(maybe(number))),
+    }
+)
+
+
+def _teleport(value: Any) -> str:
+    """An attempt, with as many numbers as there are tasks, or none."""
+    if said := _TELEPORT(value):
+        return said
+    vectors = [name for name in value if name.startswith(("cosines_", "norms_", "losses_"))]
+    return next(
+        (
+            f".{name}{said}"
+            for name in vectors
+            if value[name] != [] and (said := listed(maybe(number), len(value["tasks"]))(value[name]))
+        ),
+        "",
+    )
+
+
+_POINT = ("step", "epoch", "loss", "cosine")
+
+
+def _points(value: Any) -> str:
+    if said := fields({**dict.fromkeys(_POINT, listed(maybe(number))), "scales": _METRICS})(value):
+        return said
+    return "" if len({len(value[name]) for name in _POINT}) == 1 else " has lists of different lengths"
+
+
+_EPOCH: Kind = fields(
+    {"losses": _METRICS},
+    {
+        "validation": maybe(_METRICS),
+        "test": maybe(_METRICS),
+        "weights": maybe(_METRICS),
+        "seconds": maybe(number),
+        "conflicts": maybe(
+            fields(
+                {},
+                {
+                    "any": maybe(number),
+                    "smallest": maybe(number),
+                    "tasks": named(_METRICS),
+                    "cosines": maybe(listed(listed(maybe(number)))),
+                },
+            )
+        ),
+    },
+)
+
+_RECORD = fields(
+    {
+        # method (label), name, options, task, seed
+        "run": fields({"method": text, "seed": whole}, {"task": maybe(text), "name": text, "options": named(anything)}),
+        "epochs": whole,
+        "history": listed(
+            _EPOCH
+        ),  # one entry per epoch: losses, validation, test, weights, conflicts, seconds (with teleports)
+        "final": fields(  # metrics that are reported: after the last epoch, or see reported.py
+            {"validation": maybe(_METRICS), "test": _METRICS}
+        ),
+        "seconds_a_step": fields(
+            {"median": number}
+        ),  # and mean, steps: optimizer steps alone, without evaluation and diagnostics
+        # base (before data and model), training, process: high-water marks of the resident set
+        "memory_mb": fields({"training": maybe(number)}),
+        "wall_seconds": number,
+        "versions": named(text),
+    },
+    {"points": maybe(_points), "teleports": maybe(listed(_teleport)), "waits": maybe(named(whole))},
+)
 """What every record holds. Records of earlier versions may lack ``history``'s ``seconds`` and the two parts below, which are
 rounded to six significant digits:
 
 ``points``     where the run was in loss and conflict (:class:`equipoise.study.records.Points`); ``None`` without a Gramian
 ``teleports``  one entry per attempt to teleport (:class:`equipoise.teleport.TeleportReport`); empty without a teleport
+``waits``      why no attempt was made after a step → after how many; also only in later ones
 """
+
+STUDY: Kind = fields(
+    {
+        "problem": fields(
+            {
+                "name": text,
+                "tasks": listed(text),
+                "metrics": listed(
+                    fields({"name": text, "task": text, "higher_is_better": truth}, {"unit": text, "label": text})
+                ),
+                "options": named(anything),
+            },
+            {"reported": text},
+        ),
+        "epochs": whole,
+        "methods": named(fields({"name": text, "options": named(anything)})),
+        "seeds": listed(whole),
+    },
+    {"gramian_every": whole},
+)
+"""What a study's folder remembers."""
 
 
 def describe(run: Run) -> dict[str, Any]:
@@ -83,15 +180,18 @@ def describe(run: Run) -> dict[str, Any]:
     }
 
 
-def is_whole(record: Any) -> bool:
-    """Whether something is a whole record: not of another schema, nor without its last entry ``complete``."""
-    return (
-        isinstance(record, dict)
-        and record.get("schema") == SCHEMA
-        and record.get("complete") is True
-        and all(isinstance(record.get(part), kind) for part, kind in _PARTS.items())
-        and len(record["history"]) == record["epochs"]
-    )
+def fault(record: Any) -> str:
+    """Why something is no whole record, in words; nothing if it is one. The last entry that is written is ``complete``."""
+    if not isinstance(record, dict):
+        return "it is no record of a run"
+    if record.get("schema") != SCHEMA:
+        return f"its schema is not {SCHEMA}: it was written by another version of equipoise"
+    if record.get("complete") is not True:
+        return "it is not complete"
+    if said := _RECORD(record):
+        return said.removeprefix(".").strip()
+    epochs = len(record["history"])
+    return "" if epochs == record["epochs"] else f"history has {epochs} entries, not {record['epochs']}"
 
 
 def matches(record: Record, run: Run, epochs: int) -> bool:

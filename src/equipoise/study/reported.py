@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from equipoise.errors import InputError
+from equipoise.metrics.metric import mean
 
 __all__ = ["BestEpoch", "LastEpochs", "Reported", "Score"]
 
@@ -101,4 +102,4 @@ def _means(evaluated: Sequence[Mapping[str, float] | None]) -> dict[str, float] 
     there = [values for values in evaluated if values is not None]
     if not there:
         return None
-    return {name: math.fsum(values[name] for values in there) / len(there) for name in there[0]}
+    return {name: mean(values[name] for values in there) for name in there[0]}

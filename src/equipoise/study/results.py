@@ -13,8 +13,10 @@ import numpy as np
 
 from equipoise.errors import InputError
 from equipoise.metrics import Comparison, Metric, Spread, delta_m, holm, mean_rank, paired_comparison, spread
+from equipoise.metrics.metric import mean, unit_of
 from equipoise.study.folder import Folder
 from equipoise.study.names import distinct, without_teleport
+from equipoise.study.plan import key_of
 from equipoise.study.records import Record
 from equipoise.teleport import TeleportReport
 
@@ -41,6 +43,7 @@ class Results:
         methods: labels of the methods of which at least one run is there, in the order in which they were asked for.
         seeds: the seeds that occur.
         failures: key of each run that failed → the file with its traceback.
+        unread: each file in ``runs`` that is no record of this study → why, in words; nothing of it is in any number.
 
     Raises:
         InputError: not the folder of a study.
@@ -58,16 +61,41 @@ class Results:
         self.failures: dict[str, Path] = self.folder.failures()
         self._runs: dict[str, dict[int, Record]] = {}
         self._baselines: dict[str, dict[int, Record]] = {task: {} for task in self.tasks}
-        for record in self.folder.records():
+        records, self.unread = self.folder.read()
+        own: dict[tuple[str, int], Path] = {}
+        # The file that is named as the run comes first, so that a copy of another name counts in nobody's place.
+        for path, record in sorted(records.items(), key=lambda entry: entry[0].stem != _key(entry[1])):
             run = record["run"]
             if record["epochs"] != self.epochs:
                 continue
-            where = self._runs.setdefault(run["method"], {}) if run["task"] is None else self._baselines[run["task"]]
+            if said := self._foreign(record):
+                self.unread[path] = said
+                continue
+            first = own.setdefault((run["method"], run["seed"]), path)
+            if first != path:
+                self.unread[path] = f"it is the run of {first.name} once more"
+                continue
+            where = self._runs.setdefault(run["method"], {}) if run.get("task") is None else self._baselines[run["task"]]
             where[run["seed"]] = record
         self.methods: tuple[str, ...] = tuple(label for label in self.configuration["methods"] if label in self._runs)
         self.seeds: tuple[int, ...] = tuple(
             sorted({seed for runs in (*self._runs.values(), *self._baselines.values()) for seed in runs})
         )
+
+    def _foreign(self, record: Record) -> str:
+        """Why a whole record cannot be one of this study, in words."""
+        task = record["run"].get("task")
+        if task is None and record["run"]["method"] not in self.configuration["methods"]:
+            return f'the study has no method "{record["run"]["method"]}"'
+        named = {*([] if task is None else [task]), *(one for own in record.get("teleports") or [] for one in own["tasks"])}
+        for one in sorted(named):
+            if one not in self.tasks:
+                return f'the study has no task "{one}"'
+        for epoch in record["history"]:
+            pairs = (epoch.get("conflicts") or {}).get("cosines")
+            if pairs is not None and {len(self.tasks)} != {len(pairs), *map(len, pairs)} and task is None:
+                return f"its cosines are not those of {len(self.tasks)} tasks"
+        return ""
 
     def short(self, method: str) -> str:
         """What a method is called where there is little room: without the options of its teleport that it shares with all
@@ -199,7 +227,7 @@ class Results:
     def epoch_seconds(self, method: str) -> dict[int, float]:
         """Seed → mean seconds of an epoch's optimizer steps, teleports included; only runs that know."""
         seconds = {seed: _curve([record], ("seconds",)) for seed, record in self.records(method).items()}
-        return {seed: math.fsum(own) / len(own) for seed, own in seconds.items() if own and all(map(math.isfinite, own))}
+        return {seed: mean(own) for seed, own in seconds.items() if own and all(map(math.isfinite, own))}
 
     def seconds(self, method: str) -> list[float]:
         """Median seconds per step of each of a method's runs."""
@@ -222,6 +250,10 @@ class Results:
         return _curve(self.baseline_records(task).values(), path)
 
 
+def _key(record: Record) -> str:
+    return key_of(record["run"]["method"], record["run"]["seed"])
+
+
 def _final(record: Record, metric: Metric) -> float:
     return _number(record["final"][SPLIT].get(metric.name))
 
@@ -237,7 +269,7 @@ def _curve(records: Any, path: tuple[str, ...]) -> list[float]:
                 epochs.append([])
             if not math.isnan(_number(value)):
                 epochs[position].append(_number(value))
-    return [math.fsum(values) / len(values) if values else math.nan for values in epochs]
+    return [mean(values) for values in epochs]
 
 
 def _number(value: Any) -> float:
@@ -257,7 +289,8 @@ def _report(entry: Mapping[str, Any]) -> TeleportReport:
     def number(value: Any) -> Any:
         return math.nan if value is None else [number(part) for part in value] if isinstance(value, list) else value
 
-    return TeleportReport.from_dict({key: number(value) for key, value in entry.items()})
+    own = TeleportReport.__dataclass_fields__
+    return TeleportReport.from_dict({key: number(value) for key, value in entry.items() if key in own})
 
 
 @dataclass(frozen=True)
@@ -280,7 +313,7 @@ class Discrepancy:
 def final_losses(results: Results, method: str) -> list[list[float]]:
     """Training losses of the last epoch, means over its steps: seed → task; tasks that were never seen are left out."""
     return [
-        [float(own["losses"][task]) for task in results.tasks if task in own["losses"]]
+        [_number(own["losses"][task]) for task in results.tasks if task in own["losses"]]
         for own in (record["history"][-1] for record in results.records(method).values())
     ]
 
@@ -291,7 +324,7 @@ def relative_losses(results: Results, method: str) -> list[list[float]]:
     for record in results.records(method).values():
         scales = (record.get("points") or {}).get("scales") or {}
         losses = record["history"][-1]["losses"]
-        known = [float(losses[task]) / scales[task] for task in results.tasks if task in losses and scales.get(task)]
+        known = [_number(losses[task]) / scales[task] for task in results.tasks if task in losses and scales.get(task)]
         if known:
             relative.append(known)
     return relative
@@ -307,5 +340,7 @@ def discrepancy(losses: list[list[float]]) -> Discrepancy | None:
     seeds = [np.asarray(own) for own in losses if own and all(map(math.isfinite, own))]
     if not seeds:
         return None
+    unit = unit_of([float(value) for own in seeds for value in own])
+    seeds = [own / unit for own in seeds]
     statistics = np.mean([[own.mean(), own.std(), own.min(), own.max()] for own in seeds], axis=0)
-    return Discrepancy(*(float(value) for value in statistics))
+    return Discrepancy(*(unit * float(value) for value in statistics))

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from equipoise import terminal
 from equipoise.errors import InputError
 from equipoise.progress import duration, progress
 from equipoise.study.folder import Folder
@@ -18,6 +19,7 @@ from equipoise.study.problem import Problem
 from equipoise.study.problems import find_problem
 from equipoise.study.processes.pool import execute
 from equipoise.study.results import Results
+from equipoise.terminal import printable
 
 __all__ = ["Study"]
 
@@ -82,7 +84,7 @@ class Study:
         self.folder = Folder(Path("results") / self.problem.name if folder is None else folder)
         self.baselines = baselines
         self.start = start
-        self.console = console or Console(stderr=True)
+        self.console = console or terminal.console(stderr=True)
 
     def missing(self) -> tuple[Run, ...]:
         """The runs that the folder does not hold yet."""
@@ -142,7 +144,7 @@ class Study:
         )
 
     def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _processors() -> int:

@@ -12,6 +12,7 @@ from torch import nn
 
 from equipoise.errors import InputError, near_misses
 from equipoise.metrics import ConflictTally, Metric
+from equipoise.metrics.metric import mean
 from equipoise.objective import LossFunction
 from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.step.report import StepReport
@@ -178,7 +179,7 @@ class _Watch:
         return {task: float(loss) for task, loss in losses.items()}, probed if formed is None else formed
 
     def summary(self) -> dict[str, float | int]:
-        return {"median": statistics.median(self.seconds), "mean": statistics.fmean(self.seconds), "steps": self.steps}
+        return {"median": statistics.median(self.seconds), "mean": mean(self.seconds), "steps": self.steps}
 
 
 class _Tally:
@@ -201,7 +202,7 @@ class _Tally:
 
 
 def _means(values: Mapping[str, list[float]]) -> dict[str, float]:
-    return {task: statistics.fmean(own) for task, own in values.items() if own}
+    return {task: mean(own) for task, own in values.items() if own}
 
 
 def _epoch(mtl: Trainer, model: nn.Module, loader: Iterable[Any], epoch: int, tasks: tuple[str, ...], watch: _Watch) -> _Tally:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
@@ -28,7 +29,9 @@ from filelock import FileLock, Timeout
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-from equipoise.store import RunStore
+from equipoise.errors import InputError
+from equipoise.reading import Unreadable, anything, fields, listed, maybe, named, number, regular, text, whole
+from equipoise.store import RunStore, refuse_links, writing
 from equipoise.study.folder import Folder
 
 __all__ = ["Owners", "SweepFolder", "TrialFolder", "open_journal"]
@@ -36,6 +39,10 @@ __all__ = ["Owners", "SweepFolder", "TrialFolder", "open_journal"]
 SCHEMA = 1
 _FREE = ("sampler", "pruner", "budget", "confirm", "front", "compare", "seeds")
 """What may change between two starts of a sweep."""
+
+
+_OWNER = re.compile(r"\d+-[0-9a-f]{8}")
+"""The name of a process that takes part: its number and some chance."""
 
 
 class TrialFolder(Folder):
@@ -52,11 +59,35 @@ class TrialFolder(Folder):
 
     def clear(self, owner: str) -> None:
         """Takes away what a process that is gone left under way."""
+        if not _OWNER.fullmatch(owner):
+            return
         shutil.rmtree(self.path / f".work-{owner}", ignore_errors=True)
+
+
+_SWEEP = fields(
+    {
+        "problem": anything,
+        "method": text,
+        "swept": named(text),
+        "objectives": listed(text),
+        "seed": whole,
+        "epochs": whole,
+        "sampler": text,
+        "pruner": text,
+        "front": listed(text, 2),
+        "compare": listed(text),
+        "seeds": listed(whole),
+        "baseline": maybe(named(maybe(number))),
+        "confirmed": listed(whole),
+    }
+)
+"""What a sweep's folder remembers."""
 
 
 class SweepFolder(RunStore):
     """A sweep's folder."""
+
+    parts = (".lock", ".turn", "trials", "trials/runs", "trials/failed", "trials/logs", "owners", "trials.journal", "pictures")
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path, "sweep.json", what="sweep", schema=SCHEMA)
@@ -64,6 +95,10 @@ class SweepFolder(RunStore):
         self.journal = self.path / "trials.journal"
         self.owners = self.path / "owners"
         self.turn = self.path / ".turn"
+
+    def wrong(self, known: dict[str, Any]) -> str:
+        """What is wrong with ``sweep.json``, in words."""
+        return _SWEEP(known)
 
     @property
     def study(self) -> Path:
@@ -76,6 +111,8 @@ class SweepFolder(RunStore):
         Raises:
             InputError: the folder holds another sweep; the message says what differs.
         """
+        refuse_links(self.study, [str(self.path.relative_to(self.study))])
+        refuse_links(self.path, self.parts)
         self.claim(
             {"baseline": None, "confirmed": [], **asked},
             free=_FREE,
@@ -91,16 +128,33 @@ class SweepFolder(RunStore):
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """Opens the journal, or begins it; a last line that a dying machine left half-written is taken away first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = JournalFileSymlinkLock(str(path.absolute()))
-    backend = JournalFileBackend(str(path.absolute()), lock_obj=lock)
-    lock.acquire()
-    try:
-        _mend(path)
-    finally:
-        lock.release()
-    return JournalStorage(backend)
+    """Opens the journal, or begins it; a last line that a dying machine left half-written is taken away first.
+
+    Raises:
+        InputError: in its place there is a link, or what is no regular file.
+        StorageError: it cannot be written.
+    """
+    refuse_links(path.parent, [path.name])
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        try:
+            with regular(path):
+                pass
+        except Unreadable as error:
+            raise InputError(f'"{path}" cannot be read as a journal of trials ({error}); give another folder') from error
+    with writing(path):
+        lock = JournalFileSymlinkLock(str(path.absolute()))
+        backend = JournalFileBackend(str(path.absolute()), lock_obj=lock)
+        stale = path.with_name(f"{path.name}.lock")
+        if stale.is_symlink() and not stale.exists():
+            stale.unlink(missing_ok=True)  # it came with a folder from elsewhere, and Optuna would wait for it forever
+        lock.acquire()
+        try:
+            _mend(path)
+        finally:
+            lock.release()
+        return JournalStorage(backend)
 
 
 def _mend(path: Path) -> None:
@@ -120,8 +174,9 @@ class Owners:
         self._lock = FileLock(self._path(self.own))
 
     def __enter__(self) -> Owners:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock.acquire()
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -133,6 +188,8 @@ class Owners:
         """Whether that process still lives."""
         if owner == self.own:
             return True
+        if not _OWNER.fullmatch(owner):
+            return False  # a journal from elsewhere may name any path
         path = self._path(owner)
         if not path.exists():
             return False

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from equipoise.metrics import spread
+from equipoise.metrics.metric import mean as mean_of
 
 __all__ = ["Verdict", "dominates", "hypervolume", "judge", "pareto", "select", "spread_out"]
 
@@ -163,7 +164,7 @@ def judge(method: Points, trials: Mapping[str, Points]) -> Verdict:
             over.append(label)
         seeds = tuple(seed for seed in common if dominates(own[seed], method[seed]))
         mean = dominates(theirs, mine)
-        place = (mean, len(seeds), -math.fsum(theirs))
+        place = (mean, len(seeds), -mean_of(theirs))
         if (mean or seeds) and place > rank:
             best, rank = Verdict(label, mean, seeds, len(common), ()), place
     return Verdict(best.by, best.mean, best.seeds, best.common, tuple(over))

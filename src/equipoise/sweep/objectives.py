@@ -50,6 +50,7 @@ class SweepObjective:
     def value(self, values: Mapping[str, float | None], baseline: Mapping[str, float]) -> float:
         """The objective's value; ``nan`` if a metric has none."""
         numbers = {name: math.nan if value is None else float(value) for name, value in values.items()}
+        numbers = {metric.name: numbers.get(metric.name, math.nan) for metric in self.metrics}
         if self.name == DELTA_M:
             return delta_m(numbers, baseline, self.metrics)
         return numbers[self.name]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
+from equipoise.errors import InputError
 from equipoise.metrics import Metric, spread
 from equipoise.study.folder import Folder
 from equipoise.study.records import Record
@@ -56,6 +57,7 @@ class Outcome:
         confirmed: label of each confirmed trial of which runs are there → its number.
         methods: labels of the compared methods of which runs are there; one that is a confirmed trial as well counts here.
         settings: what was asked for.
+        unread: each file of a trial that is no record → why, in words.
 
     Raises:
         InputError: not the folder of a sweep.
@@ -67,10 +69,14 @@ class Outcome:
         self.results = Results(self.folder.study)
         by_name = {metric.name: metric for metric in self.results.metrics}
         self.objectives = parse_objectives(self.settings["objectives"], self.results.metrics)
+        for name in self.settings["front"]:
+            if name not in by_name:
+                raise InputError(f'"{self.folder.about}" is damaged: the study has no metric "{name}"; sweep anew')
         self.front: tuple[Metric, ...] = tuple(by_name[name] for name in self.settings["front"])
+        read, self.unread = Folder(self.folder.trials).read()
         records = {
             record["run"]["method"]: record
-            for record in Folder(self.folder.trials).records()
+            for record in read.values()
             if record["epochs"] == self.results.epochs and record["run"]["seed"] == self.settings["seed"]
         }
         self.trials = tuple(self._trial(trial, records) for trial in load_trials(self.folder))
@@ -110,6 +116,10 @@ class Outcome:
             metrics: the two of the front if left out.
         """
         metrics = self.front if metrics is None else metrics
+        if obstacle := self.results.obstacle():
+            raise InputError(
+                f'the sweep in "{self.folder.path}" has nothing to be compared with: {obstacle}; run it to its end'
+            )
         baseline = self.results.baseline()
         values = {metric.name: self.results.values(label, metric) for metric in metrics}
         return {
@@ -124,7 +134,7 @@ class Outcome:
 
     def validation(self, label: str) -> float:
         """The first objective on the validation split, mean over the seeds that judge."""
-        baseline = {name: float(value) for name, value in self.settings["baseline"].items()}
+        baseline = {name: _number(value) for name, value in (self.settings["baseline"] or {}).items()}
         records = [record for seed, record in self.results.records(label).items() if seed in self.seeds]
         return spread(self.objectives[0].value(record["final"]["validation"], baseline) for record in records).mean
 
@@ -153,7 +163,9 @@ class Outcome:
         trials and methods, the worst moved outwards by a tenth of the distance.
         """
         means = [self.mean(label) for label in (*self.confirmed, *self.methods)]
-        finite = [point for point in means if all(map(math.isfinite, point))]
+        finite = [point for point in means if point and all(map(math.isfinite, point))]
+        if not finite:
+            return (math.nan,) * len(self.front), (math.nan,) * len(self.front)
         ideal = tuple(min(column) for column in zip(*finite, strict=True))
         worst = tuple(max(column) for column in zip(*finite, strict=True))
         return ideal, tuple(high + 0.1 * ((high - low) or 1.0) for low, high in zip(ideal, worst, strict=True))
@@ -162,7 +174,9 @@ class Outcome:
         """Hypervolume of the mean points of confirmed trials or methods, as a share of the box between :meth:`box`'s points."""
         ideal, reference = self.box()
         size = math.prod(high - low for low, high in zip(ideal, reference, strict=True))
-        return hypervolume([self.mean(label) for label in labels], reference) / size if labels else 0.0
+        if not labels or not size > 0 or not math.isfinite(size):
+            return 0.0
+        return hypervolume([own for own in map(self.mean, labels) if own], reference) / size
 
 
 def _number(value: float | None) -> float:

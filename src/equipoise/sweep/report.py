@@ -21,6 +21,7 @@ from equipoise.sweep.dimensions import Range, read_dimension
 from equipoise.sweep.front import Verdict, judge
 from equipoise.sweep.outcome import Outcome
 from equipoise.sweep.picture import front_picture
+from equipoise.terminal import printed
 
 __all__ = ["SweepContent", "Table", "content", "print_outcome", "verdicts", "write_report"]
 
@@ -54,6 +55,7 @@ class SweepContent:
     lead: tuple[str, ...]
     tables: tuple[Table, ...]
     failures: dict[str, str]
+    unread: dict[str, str]
     facts: dict[str, str]
 
 
@@ -68,13 +70,15 @@ def content(outcome: Outcome) -> SweepContent:
     failed = {trial.label: trial for trial in outcome.trials if trial.state == "failed"}
     failures = {key: str(path) for key, path in outcome.results.failures.items()}
     failures |= {label: str(outcome.folder.trials / "failed") for label in failed}
-    return SweepContent(
+    said = SweepContent(
         f"{outcome.results.problem}: {outcome.settings['method']} swept, against other methods",
         lead,
         tables,
         failures,
+        {str(path): why for path, why in (outcome.results.unread | outcome.unread).items()},
         _facts(outcome),
     )
+    return printed(said)  # names are whatever somebody called things
 
 
 def verdicts(outcome: Outcome, metrics: Sequence[Metric]) -> dict[str, Verdict]:
@@ -139,8 +143,9 @@ def _at_an_edge(outcome: Outcome, label: str) -> Iterable[str]:
         if written == "dirichlet" or "|" in written:
             continue
         swept = read_dimension(option, written)
-        assert isinstance(swept, Range)
-        place = math.log if swept.log else float
+        if not isinstance(swept, Range):
+            continue
+        place = _logarithm if swept.log else float
         extent = place(swept.high) - place(swept.low)
         if option in own:
             if min(place(own[option]) - place(swept.low), place(swept.high) - place(own[option])) < _EDGE * extent:
@@ -151,6 +156,10 @@ def _at_an_edge(outcome: Outcome, label: str) -> Iterable[str]:
                 edges.append(option)
     if edges:
         yield f"It lies at the edge of the range of {', '.join(edges)}: the best may lie beyond. Sweep a wider range."
+
+
+def _logarithm(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf
 
 
 def _methods(outcome: Outcome) -> Table:
@@ -337,13 +346,15 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
         console.print(_table(table, console.width))
     for key, path in said.failures.items():
         console.print(Text(f"failed: {key}, see {path}", style="red"), soft_wrap=True)
+    for file, why in said.unread.items():
+        console.print(Text(f"does not count: {file}: {why}", style="red"), soft_wrap=True)
 
 
 def _table(table: Table, width: int) -> RichTable:
     shown_columns = table.narrow if width < _WIDE else tuple(range(len(table.columns)))
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, title=table.title, title_justify="left")
+    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, title=Text(table.title), title_justify="left")
     for place in shown_columns:
-        shown.add_column(table.columns[place], overflow="fold", justify="left" if place == 0 else "right")
+        shown.add_column(Text(table.columns[place]), overflow="fold", justify="left" if place == 0 else "right")
     for row in table.rows:
         shown.add_row(*(Text(row[place]) for place in shown_columns))
     return shown

@@ -12,8 +12,9 @@ from typing import Any
 from optuna.trial import TrialState
 from rich.console import Console
 
+from equipoise import terminal
 from equipoise.errors import EquipoiseError, InputError
-from equipoise.metrics import Metric
+from equipoise.metrics import Metric, spread
 from equipoise.progress import duration, progress
 from equipoise.store import locked
 from equipoise.study.folder import Folder
@@ -28,6 +29,7 @@ from equipoise.sweep.objectives import drop, find_metric, parse_objectives
 from equipoise.sweep.outcome import Outcome
 from equipoise.sweep.space import Space
 from equipoise.sweep.trials import TrialSearch, load_trials, make_pruner, make_sampler
+from equipoise.terminal import printable
 
 __all__ = ["Sweep"]
 
@@ -135,7 +137,7 @@ class Sweep:
         if Path(self.name).name != self.name:
             raise InputError(f'the name of the sweep is "{self.name}"; it must be the name of a folder, not a path')
         self.folder = SweepFolder(self.study.path / "sweeps" / self.name)
-        self.console = console or Console(stderr=True)
+        self.console = console or terminal.console(stderr=True)
 
     def run(self) -> Outcome:
         """Carries out what is missing.
@@ -193,7 +195,7 @@ class Sweep:
             settings = {"epochs": self.epochs, "gramian_every": self.gramian_every}
             self.study.claim_for(self.problem, methods, self.seeds, settings)
             if claim_sweep:
-                self.folder.path.mkdir(parents=True, exist_ok=True)
+                self.folder.make()
                 with locked(self.folder.turn):
                     self.folder.claim_for(self._asked())
             runs = plan(self.problem.tasks, methods, self.seeds)
@@ -257,7 +259,7 @@ class Sweep:
                     "would look better than it is; let its data give one"
                 )
             values.append(math.nan if validation[metric.name] is None else float(validation[metric.name]))
-        mean = math.fsum(values) / len(values)
+        mean = spread(values).mean
         if mean == 0 or not math.isfinite(mean):
             raise InputError(
                 f'the single-task baseline of metric "{metric.name}" is {mean:g} on the validation split, and nothing is '
@@ -302,4 +304,4 @@ class Sweep:
         return chosen
 
     def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)

@@ -24,9 +24,10 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, R
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 
-from equipoise.errors import InputError, near_misses
+from equipoise.errors import EquipoiseError, InputError, near_misses
 from equipoise.progress import Progress, progress
-from equipoise.store import locked
+from equipoise.reading import one_line
+from equipoise.store import locked, writing
 from equipoise.study.plan import Run
 from equipoise.study.problem import Problem
 from equipoise.study.processes.pool import Event, Pool
@@ -65,12 +66,14 @@ class TrialSearch:
         """Searches until the budget is used up, by this process or others."""
         with _quiet(), Owners(self.folder.owners) as owners:
             runs = TrialFolder(self.folder.trials, owners.own)
-            runs.work.mkdir(parents=True)
+            with writing(runs.work):
+                runs.work.mkdir(parents=True)
             try:
                 with locked(self.folder.turn):
                     if not owners.others():
                         self.folder.tidy()
-                    study = self._study()
+                    with _readable(self.folder):
+                        study = self._study()
                     self._reap(study, owners, runs)
                     left = self.budget - counted(study.get_trials(deepcopy=False))
                 if left > 0 or self._unfinished(study):
@@ -217,7 +220,7 @@ def load_trials(folder: SweepFolder) -> list[FrozenTrial]:
     """All trials of a sweep, in their order, without those that another one was put in place of; none if it has not begun."""
     if not folder.journal.exists():
         return []
-    with _quiet():
+    with _quiet(), _readable(folder):
         try:
             study = optuna.load_study(study_name="sweep", storage=open_journal(folder.journal))
         except KeyError:
@@ -225,6 +228,18 @@ def load_trials(folder: SweepFolder) -> list[FrozenTrial]:
         trials: list[FrozenTrial] = study.get_trials(deepcopy=False)
     again: set[Any] = {trial.user_attrs.get(_AGAIN) for trial in trials}
     return [trial for trial in trials if trial.number not in again and trial.params]
+
+
+@contextlib.contextmanager
+def _readable(folder: SweepFolder) -> Iterator[None]:
+    """Says in one line that a journal is none: Optuna believes whatever it reads."""
+    try:
+        yield
+    except (EquipoiseError, MemoryError):
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {one_line(error)}"
+        raise InputError(f'"{folder.journal}" cannot be read as a journal of trials ({why}); give another folder') from error
 
 
 @contextlib.contextmanager

@@ -282,7 +282,7 @@ class TaskWeighting:
         if self._solver is None:
             parameter = next(own for own in self.objective.model.parameters() if own.requires_grad)
             # At least single precision: in bfloat16 a step of 0.001 is lost where an entry is above 0.5.
-            dtype = torch.promote_types(parameter.dtype, torch.float32)
+            dtype = torch.promote_types(parameter.dtype.to_real(), torch.float32)
             free = torch.zeros(len(self.objective.tasks), dtype=dtype, device=parameter.device)
             self._problem = WeightProblem(self.objective, free)
             self._free = self._learned.free = free

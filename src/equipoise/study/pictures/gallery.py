@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Generic, TypeVar
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from equipoise.metrics import spread
+from equipoise.metrics.metric import mean
 from equipoise.study.names import wrapped
 from equipoise.study.pictures.style import BASELINE, above_texts, dots, grid, names_axis, single
 from equipoise.study.pictures.teleports import (
@@ -87,9 +87,9 @@ def seconds_picture(results: Results) -> Figure | None:
     if not results.methods:
         return None
     milliseconds = {name: [value * 1e3 for value in results.seconds(name)] for name in results.methods}
-    names = sorted(milliseconds, key=lambda name: fmean(milliseconds[name]))
-    unit = fmean(milliseconds[results.reference])
-    texts = [f"{fmean(milliseconds[name]):.1f} ms   {fmean(milliseconds[name]) / unit:.2f}×" for name in names]
+    names = sorted(milliseconds, key=lambda name: mean(milliseconds[name]))
+    unit = mean(milliseconds[results.reference])
+    texts = [f"{mean(milliseconds[name]):.1f} ms   {mean(milliseconds[name]) / unit:.2f}×" for name in names]
     figure, axes = single(7.5, 1.1 + 0.38 * len(names))
     names_axis(axes, [results.short(name) for name in names])
     dots(axes, [milliseconds[name] for name in names], texts=texts)

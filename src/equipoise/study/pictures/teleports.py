@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from equipoise.metrics.metric import mean
 from equipoise.study.names import shortened, wrapped
 from equipoise.study.pictures.style import (
     COLORS,
@@ -237,8 +237,8 @@ def teleport_searches_picture(results: Results) -> Figure | None:
     for name, left, right in panels:
         reports = attempts(results, name)
         for axes, lines, quantity in (
-            (left, [report.invariance for report in reports], "$L_t$, change of the losses"),
-            (right, [report.reward for report in reports], "$L_g$, what is rewarded"),
+            (left, [report.invariance for report in reports], "L_t, change of the losses"),
+            (right, [report.reward for report in reports], "L_g, what is rewarded"),
         ):
             _panel(axes, reports, lines)
             axes.set_ylabel(quantity)
@@ -277,7 +277,7 @@ def _mean(lines: Sequence[Sequence[float]]) -> list[float]:
     """Step by step over the attempts that got so far."""
     longest = max(map(len, lines), default=0)
     columns = [[line[step] for line in lines if len(line) > step and math.isfinite(line[step])] for step in range(longest)]
-    return [math.fsum(column) / len(column) if column else math.nan for column in columns]
+    return [mean(column) for column in columns]
 
 
 def _leave_out_outliers(axes: Axes, lines: Sequence[Sequence[float]]) -> None:
@@ -308,7 +308,7 @@ def teleport_seconds_picture(results: Results) -> Figure | None:
         axes,
         [seconds[name] for name in names],
         color=[WITH if name in teleporting else WITHOUT for name in names],
-        texts=[f"{fmean(seconds[name]):.2f} s" + _ratio(results, name, seconds) for name in names],
+        texts=[f"{mean(seconds[name]):.2f} s" + _ratio(results, name, seconds) for name in names],
     )
     axes.set_xlim(left=0)
     compared = any(results.counterpart(name) in names for name in teleporting)
@@ -319,5 +319,5 @@ def teleport_seconds_picture(results: Results) -> Figure | None:
 
 def _ratio(results: Results, name: str, seconds: dict[str, list[float]]) -> str:
     other = results.counterpart(name)
-    unit = fmean(seconds[other]) if other is not None and seconds.get(other) else math.nan
-    return "" if math.isnan(unit) or unit == 0 else f"   {fmean(seconds[name]) / unit:.2f}×"
+    unit = mean(seconds[other]) if other is not None and seconds.get(other) else math.nan
+    return "" if math.isnan(unit) or unit == 0 else f"   {mean(seconds[name]) / unit:.2f}×"

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
+from equipoise.metrics.metric import mean
 from equipoise.study.names import shortened, wrapped
 from equipoise.study.pictures.style import (
     ACCENT,
@@ -114,7 +115,8 @@ def weights_picture(results: Results) -> Figure | None:
 def _shares(results: Results, method: str) -> list[list[float]]:
     """Task → epoch → mean weight divided by the sum over tasks of magnitudes."""
     curves = [results.curve(method, "weights", task) for task in results.tasks]
-    totals = [math.fsum(abs(value) for value in epoch if math.isfinite(value)) for epoch in zip(*curves, strict=True)]
+    sizes = [[abs(value) for value in epoch if math.isfinite(value)] for epoch in zip(*curves, strict=True)]
+    totals = [len(own) * mean(own) if own else 0.0 for own in sizes]
     return [[value / total if total else math.nan for value, total in zip(curve, totals, strict=True)] for curve in curves]
 
 
@@ -299,7 +301,7 @@ def _place(report: TeleportReport, scales: Mapping[str, float], *, after: bool) 
         else (report.losses_before, report.cosines_before, report.norms_before)
     )
     scaled = [loss / scales[task] for task, loss in zip(report.tasks, losses, strict=True)]
-    return math.fsum(scaled) / len(scaled), cosines[int(np.argmin(norms))]
+    return mean(scaled), cosines[int(np.argmin(norms))]
 
 
 def _dress(axes: Axes) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.errors import EquipoiseError
+from equipoise.store import write_whole, writing
 from equipoise.study.processes.launchers import launcher
 from equipoise.study.processes.worker import pack, unpack_result
 
@@ -42,8 +43,10 @@ def calls(
     if jobs == 1:
         yield from _here(function, arguments)
         return
-    with tempfile.TemporaryDirectory(prefix="equipoise-") as temporary:
-        folder = Path(temporary)
+    with writing("a temporary folder"):
+        temporary = tempfile.TemporaryDirectory(prefix="equipoise-", ignore_cleanup_errors=True)
+    with temporary:
+        folder = Path(temporary.name)
         processes = launcher(start, ("torch", *preload), folder / "processes.log")
         try:
             waiting, running = deque(range(len(arguments))), 0
@@ -51,7 +54,8 @@ def calls(
                 while waiting and running < jobs:
                     number = waiting.popleft()
                     payload, result = folder / f"{number}.pickle", folder / f"{number}.result"
-                    payload.write_bytes(pack({"call": function, "arguments": arguments[number], "result": str(result)}))
+                    work = {"call": function, "arguments": arguments[number], "result": str(result)}
+                    write_whole(payload, pack(work), private=True)
                     processes.start(str(number), payload, folder / f"{number}.log")
                     running += 1
                 try:
@@ -87,4 +91,4 @@ def _here(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) ->
 
 
 def _text(path: Path) -> str:
-    return path.read_text(errors="replace").strip() if path.exists() else ""
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""

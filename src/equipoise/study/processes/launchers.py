@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from equipoise.errors import InputError
+from equipoise.store import writing
 from equipoise.study.processes.worker import THREADS
 
 __all__ = ["Launcher", "launcher"]
@@ -56,9 +57,9 @@ class _Forking(Launcher):
         self._errors = errors
         self._closing = False
         reading, self._lifeline = os.pipe()
-        with errors.open("ab") as log:
+        with writing(errors), errors.open("ab") as log:
             self._template = subprocess.Popen(
-                [sys.executable, "-m", "equipoise.study.processes.template", str(reading), *preload],
+                [sys.executable, "-m", "equipoise.lifeline", str(reading), "equipoise.study.processes.template", *preload],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -111,9 +112,9 @@ class _Spawning(Launcher):
         self._closing = False
 
     def start(self, key: str, payload: Path, log: Path) -> None:
-        with log.open("ab") as output:
+        with writing(log), log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "equipoise.study.processes.worker", str(payload)],
+                [sys.executable, "-m", "equipoise.lifeline", "0", "equipoise.study.processes.worker", str(payload)],
                 stdin=subprocess.PIPE,  # nothing is ever sent: it is the lifeline
                 stdout=subprocess.PIPE,
                 stderr=output,

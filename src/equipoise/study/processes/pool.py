@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import shutil
+import tempfile
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from types import TracebackType
 
 from equipoise.errors import EquipoiseError
 from equipoise.progress import Progress
+from equipoise.store import write_whole, writing
 from equipoise.study.folder import Folder
 from equipoise.study.plan import Run
 from equipoise.study.problem import Problem
@@ -66,30 +68,33 @@ class Pool:
         self.running: dict[str, Run] = {}
         self._errors = folder.path / "processes.log"
         self._processes = launcher(start, (*_EVERY_RUN, *problem.preload), self._errors)
+        # Not in the folder of results: what lies here is unpickled.
+        with writing("a temporary folder"):
+            self._own = tempfile.TemporaryDirectory(prefix="equipoise-", ignore_cleanup_errors=True)
 
     def __enter__(self) -> Pool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._processes.close()
+        self._own.cleanup()
         if self._errors.exists() and not self._errors.stat().st_size:
             self._errors.unlink(missing_ok=True)
 
     def start(self, run: Run) -> None:
         """Starts a run."""
         payload = self._payload(run)
-        payload.write_bytes(
-            pack(
-                {
-                    "problem": self.problem,
-                    "run": run,
-                    "epochs": self.epochs,
-                    "gramian_every": self.gramian_every,
-                    "record": str(self.folder.record(run).absolute()),
-                    "watch": self.watch,
-                }
-            )
+        packed = pack(
+            {
+                "problem": self.problem,
+                "run": run,
+                "epochs": self.epochs,
+                "gramian_every": self.gramian_every,
+                "record": str(self.folder.record(run).absolute()),
+                "watch": self.watch,
+            }
         )
+        write_whole(payload, packed, private=True)
         self._processes.start(run.key, payload, _output(self.folder, run))
         self.running[run.key] = run
 
@@ -117,7 +122,7 @@ class Pool:
         return Event(run, failure=_settled(self.folder, run, self.epochs, message["exit"]))
 
     def _payload(self, run: Run) -> Path:
-        return self.folder.work / f"{run.key}.pickle"
+        return Path(self._own.name) / f"{run.key}.pickle"
 
 
 def execute(
@@ -174,15 +179,16 @@ def _settled(folder: Folder, run: Run, epochs: int, code: int) -> str:
         return ""
     if code < 0:
         reason = f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
-        with output.open("a") as file:
+        with writing(output), output.open("a", encoding="utf-8") as file:
             file.write(f"\nThe process of this run was {reason}.\n")
     else:
-        lines = output.read_text(errors="replace").strip().splitlines() if output.exists() else []
+        lines = output.read_text(encoding="utf-8", errors="replace").strip().splitlines() if output.exists() else []
         reason = lines[-1] if lines else f"ended with exit code {code} and no output"
     _move(output, folder.failure(run))
     return reason
 
 
 def _move(source: Path, target: Path) -> None:
-    target.parent.mkdir(exist_ok=True)
-    shutil.move(source, target)
+    with writing(target):
+        target.parent.mkdir(exist_ok=True)
+        shutil.move(source, target)

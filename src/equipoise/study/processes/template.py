@@ -1,6 +1,6 @@
 """A process that has imported what every run needs, and forks itself for each.
 
-``python -m equipoise.study.processes.template LIFELINE MODULE…`` reads one JSON line per command from standard input:
+``python -m equipoise.lifeline PIPE equipoise.study.processes.template MODULE…`` reads one JSON line per command from its input:
 ``{"run": key, "payload": path, "log": path}`` starts a run, and ``{"stop": key}`` kills one. It
 answers on standard output with ``{"run": key, "exit": code}`` when the run's process has ended. At the end of its input it
 kills what still runs and goes.
@@ -17,21 +17,35 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from equipoise.study.processes.worker import hold_on, perform, say
+from equipoise.lifeline import hold_on
+from equipoise.study.processes.worker import perform, say
 
 _BREATH = 0.05  # seconds between two looks for ended processes
 
 
-def main() -> None:
-    """Serves until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study decides when runs end
-    lifeline = int(sys.argv[1])
-    for module in sys.argv[2:]:
-        with contextlib.suppress(ImportError):  # the run itself will say better what is missing
+def prepare(modules: Sequence[str]) -> None:
+    """Imports what runs need; this is what takes seconds."""
+    for module in modules:
+        with contextlib.suppress(Exception):  # the run itself will say better what is missing or broken
             importlib.import_module(module)
+
+
+def main(lifeline: int, modules: Sequence[str]) -> NoReturn:
+    """Serves until the input ends."""
+    try:
+        _serve(lifeline)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # An interpreter that has torch imported takes most of a second to clean up after itself, and the study waits for it.
+        os._exit(0)
+
+
+def _serve(lifeline: int) -> None:
     running: dict[int, str] = {}
     unread = b""
     try:
@@ -87,9 +101,3 @@ def _become_run(command: dict[str, str], lifeline: int) -> NoReturn:
         code = perform(Path(command["payload"]), messages)
     finally:
         os._exit(code)  # never back into the template's loop
-
-
-if __name__ == "__main__":
-    main()
-    # An interpreter that has torch imported takes most of a second to clean up after itself, and the study waits for it.
-    os._exit(0)

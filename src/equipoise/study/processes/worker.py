@@ -1,7 +1,10 @@
 """What happens inside the process of one run: load, train, write the record.
 
-Also the program of a freshly started process: ``python -m equipoise.study.processes.worker PAYLOAD``, with the lifeline as
-standard input and messages going to standard output.
+Also the program of a freshly started process: ``python -m equipoise.lifeline 0 equipoise.study.processes.worker PAYLOAD``, with
+the lifeline as standard input and messages going to standard output.
+
+What runs need travels as a pickle, which can run any code. So it never lies in a folder of results, which may come from
+anywhere, but in a temporary one that nobody else may enter, and is read only if this user's own processes wrote it.
 """
 
 from __future__ import annotations
@@ -9,31 +12,17 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import signal
+import stat
 import sys
-import threading
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-__all__ = ["THREADS", "hold_on", "pack", "perform", "say", "unpack_result"]
+from equipoise.errors import InputError
+from equipoise.lifeline import hold_on
 
-
-def hold_on(descriptor: int) -> None:
-    """Ends this process, and the process group it leads, as soon as the other end of the pipe is gone.
-
-    Args:
-        descriptor: the end of the pipe to read from; its other end is held by the study alone.
-    """
-
-    def watch() -> None:
-        while os.read(descriptor, 1024):
-            pass
-        if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
-            os.killpg(0, signal.SIGKILL)  # processes that the run started, such as those of a DataLoader, go with it
-        os._exit(1)
-
-    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+__all__ = ["THREADS", "pack", "perform", "say", "unpack_result"]
 
 
 THREADS = {
@@ -42,8 +31,11 @@ THREADS = {
     "OPENBLAS_NUM_THREADS": "1",
     "NUMEXPR_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",
+    "PYTHONIOENCODING": "utf-8:backslashreplace",
 }
-"""Environment of every process of a study: one thread per run, and nothing left to chance in the order of a set."""
+"""Environment of every process of a study: one thread per run, nothing left to chance in the order of a set, and logs that take
+whatever is printed.
+"""
 
 
 def pack(work: dict[str, Any]) -> bytes:
@@ -52,6 +44,23 @@ def pack(work: dict[str, Any]) -> bytes:
 
     # The path comes first and apart: unpickling the rest may already import the user's modules.
     return pickle.dumps((list(sys.path), cloudpickle.dumps(work)))
+
+
+def _own(path: Path) -> bytes:
+    """What a file holds that this user wrote, and nobody else can have changed.
+
+    Raises:
+        InputError: somebody else's file, a link, or one that others may write to.
+    """
+    number = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
+    with open(number, "rb") as file:
+        about = os.fstat(number)
+        mine = not hasattr(os, "getuid") or about.st_uid == os.getuid()
+        if not stat.S_ISREG(about.st_mode) or not mine or (os.name == "posix" and about.st_mode & 0o022):
+            raise InputError(f'"{path}" was not written by this user alone, and unpickling it could run anything')
+        return file.read()
 
 
 def say(descriptor: int, **message: Any) -> None:
@@ -80,11 +89,12 @@ def perform(payload: Path, messages: int) -> int:
         from equipoise.store import write_json, write_whole
 
         torch.set_num_threads(1)
-        path, packed = pickle.loads(payload.read_bytes())
+        path, packed = pickle.loads(_own(payload))
+        payload.unlink(missing_ok=True)  # a study that is killed should leave nothing behind
         sys.path[:] = path
         work = pickle.loads(packed)
         if "call" in work:
-            write_whole(Path(work["result"]), _called(work))
+            write_whole(Path(work["result"]), _called(work), private=True)
             return 0
         from equipoise.study.training import train
 
@@ -121,26 +131,25 @@ def _called(work: dict[str, Any]) -> bytes:
 
 def unpack_result(path: Path) -> Any:
     """The result of a call that was written by :func:`perform`. Raises EquipoiseError: that the call raised."""
-    _, packed = pickle.loads(path.read_bytes())
+    _, packed = pickle.loads(_own(path))
     result = pickle.loads(packed)
     if "error" in result:
         raise result["error"]
     return result["value"]
 
 
-def main() -> None:
-    """Entry point of a freshly started process."""
-    from equipoise.study.processes.worker import hold_on
+def prepare(arguments: Sequence[str]) -> None:
+    """Imports what takes long, while the process that started this one is watched."""
+    import torch  # noqa: F401
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study decides when runs end
+
+def main(lifeline: int, arguments: Sequence[str]) -> NoReturn:
+    """Carries out the run of a freshly started process."""
     messages = os.dup(1)
     os.dup2(2, 1)  # what the run prints goes to its log, with its errors
-    lifeline = os.dup(0)
-    hold_on(lifeline)
+    own = os.dup(lifeline)
+    if os.name == "posix":
+        hold_on(own)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
-    os._exit(perform(Path(sys.argv[1]), messages))
-
-
-if __name__ == "__main__":
-    main()
+    os._exit(perform(Path(arguments[0]), messages))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import fmean
 
+from equipoise.markdown import escaped
 from equipoise.metrics import Metric, Spread, spread
+from equipoise.metrics.metric import mean
 from equipoise.study.report.teleports import teleport_table
 from equipoise.study.report.words import LEVEL, SideTable, brief, places, verdict
 from equipoise.study.results import Discrepancy, Results, discrepancy, final_losses, relative_losses
+from equipoise.terminal import printed
 
 __all__ = ["Cell", "Content", "Row", "content", "discrepancy_table"]
 
@@ -72,6 +74,7 @@ class Content:
         rows: single-task training first, then the methods from the best Δm to the worst.
         notes: how to read the table.
         failures: name of each failed run → file with its traceback, relative to the folder.
+        unread: each file of ``runs`` that does not count → why.
         facts: name → value, about how the numbers came about.
         teleports: the table of teleports; ``None`` where no method teleports.
         discrepancy: the table of loss discrepancy; ``None`` for a single task.
@@ -84,6 +87,7 @@ class Content:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     failures: dict[str, str]
+    unread: dict[str, str]
     facts: dict[str, str]
     teleports: SideTable | None = None
     discrepancy: SideTable | None = None
@@ -97,7 +101,11 @@ class Content:
     def lines(self) -> tuple[tuple[str, ...], ...]:
         """The table's rows in Markdown; what is best in a column is bold."""
         return tuple(
-            (row.name, *(f"**{cell.text}**" if cell.best else cell.text for cell in row.cells), row.verdict)
+            (
+                escaped(row.name),
+                *(f"**{escaped(cell.text)}**" if cell.best else escaped(cell.text) for cell in row.cells),
+                escaped(row.verdict),
+            )
             for row in self.rows
         )
 
@@ -112,7 +120,7 @@ def content(results: Results) -> Content:
         "memory (MB)",
         "seeds",
     )
-    return Content(
+    said = Content(
         title=f"{results.problem}: balancing methods compared",
         reference=results.reference,
         lead=_lead(results),
@@ -120,10 +128,12 @@ def content(results: Results) -> Content:
         rows=tuple(_rows(results)),
         notes=tuple(_notes(results)),
         failures={key: str(path.relative_to(results.folder.path)) for key, path in results.failures.items()},
+        unread={str(path.relative_to(results.folder.path)): why for path, why in results.unread.items()},
         facts=_facts(results),
         teleports=teleport_table(results),
         discrepancy=discrepancy_table(results),
     )
+    return printed(said)  # names are whatever somebody called things
 
 
 def _rows(results: Results) -> Iterable[Row]:
@@ -131,7 +141,7 @@ def _rows(results: Results) -> Iterable[Row]:
     metric_columns = [_metric_column(results, metric, ranking) for metric in results.metrics]
     drops = [_spread_or_none(results.delta_m(method).values()) for method in ranking]
     ranks = results.mean_ranks()
-    seconds = [fmean(results.seconds(method)) * 1e3 for method in ranking]
+    seconds = [mean(results.seconds(method)) * 1e3 for method in ranking]
     memories = [_memory(results, method) for method in ranking]
     columns = [
         *metric_columns,
@@ -176,7 +186,7 @@ def _spread_or_none(values: Iterable[float]) -> Spread | None:
 
 def _memory(results: Results, method: str) -> float:
     known = [record["memory_mb"]["training"] for record in results.records(method).values()]
-    return fmean(known) if known and None not in known else math.nan
+    return mean(known) if known and None not in known else math.nan
 
 
 def _count(results: Results) -> str:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from equipoise.metrics.metric import mean
 from equipoise.study.report.words import SideTable, brief
 from equipoise.study.results import Results
 from equipoise.teleport import TeleportReport
@@ -59,8 +60,9 @@ def _row(results: Results, name: str) -> tuple[str, ...]:
     refused = Counter(kind(report.reason) for report in every if not report.accepted)
     why = ", ".join(f"{reason} {count}" for reason, count in refused.most_common())
     seconds = results.epoch_seconds(name)
-    trained = results.epochs * math.fsum(seconds.values())
-    teleported = math.fsum(report.seconds for seed in seconds for report in runs[seed])
+    trained = results.epochs * len(seconds) * mean(seconds.values()) if seconds else 0.0
+    spent = [report.seconds for seed in seconds for report in runs[seed]]
+    teleported = len(spent) * mean(spent) if spent else 0.0
     sizes = _mean(abs(change) for report in accepted for change in report.changes)
     signs = _mean(change for report in accepted for change in report.changes)
     return (
@@ -74,7 +76,7 @@ def _row(results: Results, name: str) -> tuple[str, ...]:
         _cosines(accepted),
         _cosines([report for report in every if math.isfinite(report.measure_after)]),
         _text(_mean(report.sigma for report in accepted), "+.3f"),
-        f"{teleported / trained:.1%}" if trained else "–",
+        _text(teleported / trained, ".1%") if trained else "–",
     )
 
 
@@ -118,8 +120,7 @@ def _notes(results: Results) -> Iterable[str]:
 
 
 def _mean(values: Iterable[float]) -> float:
-    finite: Sequence[float] = [value for value in values if math.isfinite(value)]
-    return math.fsum(finite) / len(finite) if finite else math.nan
+    return mean(value for value in values if math.isfinite(value))
 
 
 def _text(value: float, form: str) -> str:

@@ -44,6 +44,8 @@ def print_results(results: Results, console: Console) -> None:
         console.print(Text("The terminal is too narrow for the rest of the table; it is in the report.", style="dim"))
     for key, path in said.failures.items():
         console.print(Text(f"failed: {key}, see {results.folder.path / path}", style="red"), soft_wrap=True)
+    for file, why in said.unread.items():
+        console.print(Text(f"does not count: {file}: {why}", style="red"), soft_wrap=True)
 
 
 def _table(said: Content, which: range, shown: Callable[[str], str] = str) -> tuple[Table, int]:
@@ -59,11 +61,11 @@ def _table(said: Content, which: range, shown: Callable[[str], str] = str) -> tu
     for place, (heading, texts) in enumerate(columns):
         # Headings break at their spaces; names and numbers do not break.
         width = max(map(len, (*heading.split(), *texts)))
-        table.add_column(heading, width=width, justify="right" if 0 < place < len(columns) - 1 else "left")
+        table.add_column(Text(heading), width=width, justify="right" if 0 < place < len(columns) - 1 else "left")
         total += width + 3
     for name, row in zip(names, said.rows, strict=True):
         cells = (Text(row.cells[position].text, "bold green" if row.cells[position].best else "") for position in which)
-        table.add_row(name, *cells, row.verdict, style="dim" if row.baseline else "", end_section=row.baseline)
+        table.add_row(Text(name), *cells, Text(row.verdict), style="dim" if row.baseline else "", end_section=row.baseline)
     return table, total
 
 
@@ -95,5 +97,5 @@ def _print_entries(entries: Iterable[Entry], console: Console) -> None:
             name if default is inspect.Parameter.empty else f"{name}={default}" for name, default in info.options.items()
         )
         about = Text.assemble(info.summary, "\n", (info.paper, "dim"))
-        table.add_row(Text(info.name, style="bold"), info.cost, Text(options), about, end_section=True)
+        table.add_row(Text(info.name, style="bold"), Text(info.cost), Text(options), about, end_section=True)
     console.print(table)

@@ -44,7 +44,11 @@ def verdict(comparison: Comparison, p: float, reference: str) -> str:
         'better than ls (p = 0.004)'
         >>> verdict(Comparison(-20.0, 15.0, 3, 0.1), 0.4, "ls")
         'not told apart from ls (p = 0.40)'
+        >>> verdict(Comparison(0.0, 0.0, 3, 1.0), 1.0, "ls")
+        'identical to ls on every seed'
     """
+    if comparison.identical:
+        return f"identical to {reference} on every seed"
     if math.isnan(p):
         return "not tested (one seed)" if comparison.n < 2 else "not tested"
     if p >= LEVEL:
@@ -59,6 +63,8 @@ def brief(comparison: Comparison, p: float) -> str:
         >>> brief(Comparison(-20.0, 1.0, 3, 0.001), 0.004), brief(Comparison(-20.0, 15.0, 3, 0.1), 0.4)
         ('better, p = 0.004', 'p = 0.40')
     """
+    if comparison.identical:
+        return "identical"
     if math.isnan(p):
         return "not tested"
     if p >= LEVEL:

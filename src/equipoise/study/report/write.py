@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import time
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,16 @@ from typing import Any, TypeVar
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from equipoise.markdown import table
-from equipoise.store import write_whole
+from equipoise.errors import EquipoiseError
+from equipoise.markdown import code, escaped, table
+from equipoise.reading import one_line
+from equipoise.store import refuse_links, write_whole, writing
 from equipoise.study.pictures import PICTURES, TELEPORT_PICTURES, Picture
 from equipoise.study.report.content import content
 from equipoise.study.results import Results
+from equipoise.terminal import printable
 
 __all__ = ["Shown", "drawn", "render", "write_report"]
 
@@ -71,21 +76,37 @@ def render(name: str, folder: Path, *, package: str = "equipoise.study", **value
             keep_trailing_newline=True,
         )
         templates.globals["table"] = table
+        templates.filters |= {"escaped": escaped, "code": code, "escaped_row": lambda row: tuple(map(escaped, row))}
         paths.append(folder / f"report.{ending}")
         write_whole(paths[-1], templates.get_template(f"{name}.{ending}").render(**values, written=written))
     return paths[0], paths[1]
 
 
 def drawn(pictures: Iterable[Picture[T]], source: T, folder: Path) -> list[Shown]:
-    """Draws pictures into ``pictures/``; one that has nothing to show any more is taken away."""
+    """Draws pictures into ``pictures/``; one that has nothing to show any more is taken away.
+
+    One that cannot be drawn, of numbers that no axis can hold, is left out with a warning: the tables are still worth having.
+
+    Raises:
+        InputError: ``pictures/`` is a link.
+        StorageError: a picture cannot be written.
+    """
+    refuse_links(folder, ["pictures"])
     shown = []
     for picture in pictures:
         path = folder / "pictures" / f"{picture.name}.png"
-        figure = picture.draw(source)
-        if figure is None:
-            path.unlink(missing_ok=True)
+        try:
+            figure = picture.draw(source)
+            image = None if figure is None else _png(figure)
+        except EquipoiseError:
+            raise
+        except Exception as error:
+            warnings.warn(f'the picture "{picture.name}" cannot be drawn ({one_line(error)}); it is left out', stacklevel=2)
+            figure = image = None
+        if figure is None or image is None:
+            with writing(path):
+                path.unlink(missing_ok=True)
             continue
-        image = _png(figure)
         write_whole(path, image)
         data = base64.b64encode(image).decode()
         file = str(path.relative_to(folder).as_posix())
@@ -95,6 +116,11 @@ def drawn(pictures: Iterable[Picture[T]], source: T, folder: Path) -> list[Shown
 
 def _png(figure: Figure) -> bytes:
     canvas = FigureCanvasAgg(figure)
+    for label in figure.findobj(Text):
+        text = label.get_text()
+        if text and not text.startswith(r"$\mathdefault"):  # the numbers of logarithmic axes
+            label.set_parse_math("$" not in text)  # in a name it is a dollar
+            label.set_text(printable(text, lines=True))
     buffer = io.BytesIO()
     canvas.print_figure(buffer, format="png", dpi=_DPI)
     return buffer.getvalue()

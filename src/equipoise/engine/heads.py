@@ -1,0 +1,266 @@
+"""Where the graphs of several losses meet: the tasks' heads are differentiated once, together, down to that cut.
+
+What lies above the cut is reached by one task alone, so one backward pass of all losses gives every task's gradient there: the
+nodes that feed the cut tell whose it is. What lies below is shared, and can be differentiated once with the tasks' weighted
+gradients, whatever K.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from equipoise.engine.graph import origin, origins
+
+__all__ = ["Edge", "HeadCut", "gradients_at"]
+
+Edge = tuple[Any, int]
+"""A node of the autograd graph and which of its outputs."""
+
+
+class HeadCut:
+    """The edges at which the graphs of several losses meet, found from the losses down.
+
+    Nodes are visited latest operation first, so all that leads to a node was seen before it, and nothing below the cut is
+    visited until :meth:`below` is asked for it.
+
+    Attributes:
+        edges: where tasks meet; leaves that several tasks reach among them.
+        own: by position of the task, the leaves that it alone reaches.
+        reach: for every node seen, the set of tasks that reach it, as bits.
+        every: all tasks, as bits.
+        parents: for nodes below the cut that were seen, those that lead to them.
+        weights: for operations seen that take leaves, directly or cast, transposed or reshaped: which, and in what place.
+
+    Args:
+        losses: by the position of their task.
+        shared: leaves that are shared although only one task may reach them above the cut (tied weights).
+    """
+
+    def __init__(self, losses: Mapping[int, Tensor], shared: Iterable[Tensor] = ()) -> None:
+        self.losses = dict(losses)
+        self.edges: list[Edge] = []
+        self.own: dict[int, list[Tensor]] = {position: [] for position in losses}
+        self.reach: dict[Any, int] = {}
+        self.every = sum(1 << position for position in losses)
+        self.feeds: dict[Any, list[tuple[int, int, int]]] = {}
+        self.seeded: list[tuple[int, int]] = []
+        self.weights: dict[Any, list[tuple[int, Tensor]]] = {}
+        self.parents: dict[Any, list[Any]] = {}
+        self._shared = {id(leaf) for leaf in shared}
+        self._heap: list[tuple[int, int, Any]] = []
+        self._count = 0
+        self._places: dict[Edge, int] = {}
+        self._above: list[Any] = []
+        roots = {position: _edge(loss) for position, loss in losses.items()}
+        alone = 0
+        for position, (node, _) in roots.items():
+            alone += self._reached(node, 1 << position)
+        # One task alone meets nobody: the cut is then at its leaves.
+        several = len(losses) > 1
+        while self._heap and (alone > 0 or not several):
+            node, tasks = self._pop()
+            single = not tasks & (tasks - 1)
+            if single:
+                alone -= 1
+                self._above.append(node)
+            for child, _ in node.next_functions:
+                if child is not None:
+                    alone += self._reached(child, tasks)
+            self._consume(node)
+        self._find_edges(roots)
+
+    def below(self) -> Iterator[tuple[Any, int]]:
+        """The shared nodes with the tasks that reach them as bits, latest first."""
+        while self._heap:
+            node, tasks = self._pop()
+            for child, _ in node.next_functions:
+                if child is not None:
+                    self.parents.setdefault(child, []).append(node)
+                    self._reached(child, tasks)
+            self._consume(node)
+            yield node, tasks
+
+    def shared_leaves(self) -> list[Tensor]:
+        """All leaves at and below the cut."""
+        for _ in self.below():
+            pass
+        alone = {id(leaf) for found in self.own.values() for leaf in found}
+        return [node.variable for node in self.reach if isinstance(node, _LEAF) and id(node.variable) not in alone]
+
+    def above(self, node: Any) -> bool:
+        """Whether one task alone reaches an operation."""
+        tasks = self.reach[node]
+        return not tasks & (tasks - 1)
+
+    def everybody(self, leaf: Tensor) -> bool:
+        """Whether all tasks reach a leaf, as far as was seen."""
+        return self.reach[get_gradient_edge(leaf).node] == self.every
+
+    def _pop(self) -> tuple[Any, int]:
+        node = heapq.heappop(self._heap)[2]
+        return node, self.reach[node]
+
+    def _reached(self, node: Any, tasks: int) -> int:
+        """Marks a node as reached; returns the change in the number of waiting nodes that one task alone reaches."""
+        before = self.reach.get(node)
+        if before is None:
+            self.reach[node] = tasks
+            if isinstance(node, _LEAF):
+                return 0
+            self._count += 1
+            heapq.heappush(self._heap, (-node._sequence_nr(), self._count, node))
+            return 0 if tasks & (tasks - 1) else 1
+        after = before | tasks
+        if after == before:
+            return 0
+        self.reach[node] = after
+        return -1 if not isinstance(node, _LEAF) and not before & (before - 1) else 0
+
+    def _consume(self, node: Any) -> None:
+        """Notes which leaves an operation takes."""
+        for slot, (child, _) in enumerate(node.next_functions):
+            while child is not None and child.name() in _HARMLESS:
+                child = child.next_functions[0][0]
+            if isinstance(child, _LEAF) and node.name() not in _HARMLESS:
+                self.weights.setdefault(node, []).append((slot, child.variable))
+
+    def _find_edges(self, roots: Mapping[int, Edge]) -> None:
+        for position, edge in roots.items():
+            if self._meets(edge[0]):
+                self.seeded.append((self._place(edge), position))
+            elif isinstance(edge[0], _LEAF):
+                self.own[position].append(edge[0].variable)
+        for node in self._above:
+            position = self.reach[node].bit_length() - 1
+            for slot, edge in enumerate(node.next_functions):
+                if edge[0] is None:
+                    continue
+                if self._meets(edge[0]):
+                    self.feeds.setdefault(node, []).append((slot, self._place(edge), position))
+                elif isinstance(edge[0], _LEAF):
+                    self.own[position].append(edge[0].variable)
+        self.own = {position: list(dict.fromkeys(found)) for position, found in self.own.items()}
+
+    def _meets(self, node: Any) -> bool:
+        tasks = self.reach[node]
+        return bool(tasks & (tasks - 1)) or (isinstance(node, _LEAF) and id(node.variable) in self._shared)
+
+    def _place(self, edge: Edge) -> int:
+        if edge not in self._places:
+            self._places[edge] = len(self.edges)
+            self.edges.append(edge)
+        return self._places[edge]
+
+    @property
+    def size(self) -> int:
+        """Numbers in one task's gradient at the cut."""
+        return sum(math.prod(node._input_metadata[place].shape) for node, place in self.edges)
+
+    def differentiate(
+        self,
+        seeds: Mapping[int, Tensor | None],
+        wanted: Sequence[Edge] = (),
+        *,
+        own: bool = True,
+        tasks: Sequence[int] | None = None,
+        summed: bool = False,
+    ) -> tuple[list[dict[int, Tensor]], dict[int, list[Tensor | None]], list[Tensor | None]]:
+        """One backward pass of the losses down to the cut; the graph stays.
+
+        Args:
+            seeds: what each task's loss is multiplied with; 1 where it is ``None``.
+            wanted: further edges above the cut.
+            own: take the gradients of the leaves that one task alone reaches, too.
+            tasks: positions of the tasks whose losses are differentiated; all of them if left out.
+            summed: add the gradients of all tasks up, under the position -1.
+
+        Returns:
+            The gradient at each edge of the cut by the position of the task, those of each task's own leaves, and those at
+            the edges wanted.
+        """
+        chosen = list(self.losses) if tasks is None else list(tasks)
+        flows: list[dict[int, Tensor]] = [{} for _ in self.edges]
+
+        def take(place: int, position: int, gradient: Tensor) -> None:
+            here, position = flows[place], -1 if summed else position
+            here[position] = here[position] + gradient if position in here else gradient
+
+        def caught(entries: list[tuple[int, int, int]]) -> Any:
+            def hook(gradients: tuple[Tensor | None, ...], _: Any) -> None:
+                for slot, place, position in entries:
+                    gradient = gradients[slot]
+                    if gradient is not None:
+                        take(place, position, gradient)
+
+            return hook
+
+        seeded = {position for _, position in self.seeded}
+        full = {p: torch.ones_like(self.losses[p]) if seeds.get(p) is None else seeds[p] for p in chosen}
+        for place, position in self.seeded:
+            if position in full:
+                take(place, position, cast(Tensor, full[position]))
+        starting = [position for position in chosen if position not in seeded]
+        entries = {node: [entry for entry in found if entry[2] in full] for node, found in self.feeds.items()}
+        fed = sorted({place for found in entries.values() for _, place, _ in found})
+        leaves = [leaf for position in starting for leaf in self.own[position]] if own else []
+        inputs = [*(GradientEdge(*self.edges[place]) for place in fed), *leaves, *(GradientEdge(*edge) for edge in wanted)]
+        results: Sequence[Tensor | None] = [None] * len(inputs)
+        if starting and inputs:
+            handles = [node.register_hook(caught(found)) for node, found in entries.items() if found]
+            try:
+                results = torch.autograd.grad(
+                    origins(self.losses[position] for position in starting),
+                    cast(list[Tensor], inputs),
+                    [full[position] for position in starting],
+                    retain_graph=True,
+                    allow_unused=True,
+                )
+            finally:
+                for handle in handles:
+                    handle.remove()
+        start = len(fed)
+        gradients: dict[int, list[Tensor | None]] = {position: [] for position in chosen}
+        for position in starting if own else ():
+            stop = start + len(self.own[position])
+            gradients[position] = list(results[start:stop])
+            start = stop
+        return flows, gradients, list(results[start:])
+
+
+def gradients_at(edges: Sequence[Edge], flows: Sequence[Tensor | None], wanted: Sequence[Edge | Tensor]) -> list[Tensor | None]:
+    """Takes gradients at the edges of a cut further down, to other edges or leaves; the graph stays."""
+    pairs = [(edge, flow) for edge, flow in zip(edges, flows, strict=True) if flow is not None]
+    if not pairs:
+        return [None] * len(wanted)
+    starts = [GradientEdge(*edge) for edge, _ in pairs]
+    inputs = [GradientEdge(*entry) if isinstance(entry, tuple) else entry for entry in wanted]
+    return list(
+        torch.autograd.grad(
+            cast(list[Tensor], starts),
+            cast(list[Tensor], inputs),
+            [flow for _, flow in pairs],
+            retain_graph=True,
+            allow_unused=True,
+        )
+    )
+
+
+_LEAF: type[Any] = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]
+# The gradient of what these nodes take is that of what they give, in another order or precision.
+_HARMLESS = frozenset(
+    f"{name}Backward0"
+    for name in ("T", "Transpose", "Permute", "ToCopy", "View", "UnsafeView", "Numpy_T", "Alias", "Unsqueeze")
+)
+
+
+def _edge(loss: Tensor) -> Edge:
+    start = origin(loss)
+    edge = start if isinstance(start, GradientEdge) else get_gradient_edge(start)
+    return edge.node, edge.output_nr

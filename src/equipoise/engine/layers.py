@@ -1,0 +1,208 @@
+"""Gramians of one layer's weights in closed form, from its inputs and the tasks' gradients of its outputs.
+
+For a linear map with inputs a ``[n, i]`` and output gradients δ_k ``[n, o]`` task k's gradient of the weight is δ_kᵀa. Where i
+is large, a random sketch a S ``[n, r]`` with E[S Sᵀ] = 1 gives the inner products without bias, and no numbers K·o·i exist. A
+convolution is a linear map of its patches, and a S is a convolution with r random filters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Layer", "layer_of", "stream_of"]
+
+
+class Layer:
+    """One call of a layer whose weight gradients have a closed form.
+
+    Attributes:
+        node: the operation in the graph; the gradient of its only output is what :meth:`row` takes.
+        weight: its weight.
+        size: entries of the weight.
+
+    Args:
+        row: from the gradient of the output and the number of columns to the weight's gradient, or a sketch of it.
+    """
+
+    def __init__(self, node: Any, weight: Tensor, row: Callable[[Tensor, int], Tensor]) -> None:
+        self.node = node
+        self.weight = weight
+        self.row = row
+
+
+def layer_of(node: Any, slot: int, leaf: Tensor) -> Layer | None:
+    """What an operation that takes a leaf at a place is, if its gradient has a closed form.
+
+    Args:
+        node: of the graph.
+        slot: which of its arguments the leaf is.
+        leaf: the weight.
+    """
+    make = _KINDS.get(node.name())
+    if make is None or leaf.is_complex():
+        return None
+    row = make(node, slot)
+    return None if row is None else Layer(node, leaf, row)
+
+
+Row = Callable[[Tensor, int], Tensor]
+
+
+def stream_of(node: Any, weight: Tensor, parents: Mapping[Any, Sequence[Any]]) -> Layer | None:
+    """All layers that write to the residual stream that a layer writes to, with one gradient for all.
+
+    In x ← x + f(x) the gradient of the sum reaches every earlier sum unchanged along the identity. With this part of it, δ_k,
+    instead of the whole the inner products of all layers that write to the stream are ⟨δ_k, (Σ_l a_l a_lᵀ) δ_j⟩, at the price
+    of one layer's. Dropout on the way is left out.
+
+    Args:
+        node: the layer, a linear map.
+        weight: its weight.
+        parents: of the nodes above it.
+
+    Returns:
+        The layers as one, or ``None`` if it writes to no stream that others write to.
+    """
+    while len(parents.get(node, ())) == 1 and parents[node][0].name() in _IN_ORDER:
+        node = parents[node][0]
+    found = parents.get(node, ())
+    if len(found) != 1 or not _adds(found[0]):
+        return None
+    top, inputs, seen = found[0], [], set()
+    waiting = [top]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if _adds(node) or node.name() in _IN_ORDER:
+            waiting += [child for child, _ in node.next_functions]
+        elif node.name() in ("AddmmBackward0", "MmBackward0"):
+            slot = 2 if node.name() == "AddmmBackward0" else 1
+            leaf = _leaf_below(node.next_functions[slot][0])
+            if leaf is not None:
+                inputs.append(node._saved_mat1 if slot == 2 else node._saved_self)
+    inputs = [tensor for tensor in inputs if len(tensor) == len(inputs[0])]
+    return Layer(top, weight, _Stream(inputs)) if len(inputs) > 1 else None
+
+
+def _adds(node: Any) -> bool:
+    return node.name() == "AddBackward0" and bool(node._saved_alpha == 1)
+
+
+def _leaf_below(node: Any) -> Tensor | None:
+    while node is not None and not hasattr(node, "variable") and len(node.next_functions) == 1:
+        node = node.next_functions[0][0]
+    return getattr(node, "variable", None)
+
+
+class _Stream:
+    """Several linear maps with the same output gradient: their sketches, which are independent, add up."""
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        self._inputs = inputs
+        self._sketched: Tensor | None = None
+
+    def __call__(self, gradient: Tensor, columns: int) -> Tensor:
+        if self._sketched is None:
+            parts = [_single(tensor) for tensor in self._inputs]
+            sizes = [part.shape[1] for part in parts]
+            sketch = _sketch(sum(sizes), columns, parts[0].dtype, parts[0].device)
+            total = parts[0] @ sketch[: sizes[0]]
+            start = sizes[0]
+            for part, size in zip(parts[1:], sizes[1:], strict=True):
+                total.addmm_(part, sketch[start : start + size])
+                start += size
+            self._sketched = total
+        return _single(gradient).flatten(0, -2).T @ self._sketched
+
+
+def _of_product(node: Any, slot: int) -> Row | None:
+    first, second = ("_saved_mat1", "_saved_mat2") if node.name() == "AddmmBackward0" else ("_saved_self", "_saved_mat2")
+    offset = 1 if node.name() == "AddmmBackward0" else 0
+    if slot == offset + 1:
+        return _Linear(getattr(node, first), transposed=False)
+    if slot == offset:
+        return _Linear(getattr(node, second), transposed=True)
+    return None
+
+
+class _Linear:
+    """δᵀa for y = a Wᵀ, or δ aᵀ for y = W a."""
+
+    def __init__(self, inputs: Tensor, transposed: bool) -> None:
+        self._inputs = inputs.T if transposed else inputs
+        self._transposed = transposed
+        self._sketched: Tensor | None = None
+
+    def __call__(self, gradient: Tensor, columns: int) -> Tensor:
+        if self._sketched is None:
+            inputs = _single(self._inputs)
+            size = inputs.shape[1]
+            self._sketched = inputs if size <= columns else inputs @ _sketch(size, columns, inputs.dtype, inputs.device)
+        gradient = _single(gradient)
+        return (gradient if self._transposed else gradient.T) @ self._sketched
+
+
+class _Convolution:
+    """The patches' outer products with the output gradients, by a convolution with random filters."""
+
+    def __init__(self, node: Any) -> None:
+        self._inputs: Tensor = node._saved_input
+        self._kernel: tuple[int, ...] = tuple(node._saved_weight.shape[1:])
+        self._geometry = (node._saved_stride, node._saved_padding, node._saved_dilation)
+        self._sketched: Tensor | None = None
+
+    def __call__(self, gradient: Tensor, columns: int) -> Tensor:
+        if self._sketched is None:
+            inputs = _single(self._inputs)
+            size = 1
+            for length in self._kernel:
+                size *= length
+            if size <= columns:
+                filters = torch.eye(size, dtype=inputs.dtype, device=inputs.device)
+            else:
+                filters = _sketch(size, columns, inputs.dtype, inputs.device).T
+            stride, padding, dilation = self._geometry
+            dims = len(self._kernel) - 1
+            maps = torch.convolution(
+                inputs, filters.reshape(-1, *self._kernel), None, stride, padding, dilation, False, [0] * dims, 1
+            )
+            self._sketched = maps.flatten(2).transpose(1, 2).flatten(0, 1)
+        return _single(gradient).flatten(2).transpose(0, 1).flatten(1) @ self._sketched
+
+
+def _of_convolution(node: Any, slot: int) -> Row | None:
+    if slot != 1 or node._saved_transposed or node._saved_groups != 1:
+        return None
+    return _Convolution(node)
+
+
+# They keep the order of samples; what dropout does to the gradient is left out.
+_IN_ORDER = frozenset(("ViewBackward0", "UnsafeViewBackward0", "NativeDropoutBackward0"))
+
+_KINDS: dict[str, Callable[[Any, int], Row | None]] = {
+    "AddmmBackward0": _of_product,
+    "MmBackward0": _of_product,
+    "ConvolutionBackward0": _of_convolution,
+}
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """In float32 at least: products in half precision are too coarse."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+@lru_cache(maxsize=64)
+def _sketch(size: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """S ``[size, columns]`` with orthogonal columns and E[S Sᵀ] = 1; the same in every process and every run."""
+    generator = torch.Generator().manual_seed(size * 8191 + columns)
+    drawn = torch.randn(size, columns, generator=generator, dtype=torch.float64, device="cpu")
+    orthogonal = torch.linalg.qr(drawn).Q
+    sketch: Tensor = orthogonal * (size / columns) ** 0.5
+    return sketch.to(device, dtype)

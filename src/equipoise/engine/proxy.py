@@ -1,0 +1,301 @@
+"""Proxy Gramians: the inner products of the tasks' gradients of a few shared weights, which cost far less than those of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from equipoise.engine.gramian import gramian
+from equipoise.engine.heads import Edge, HeadCut, gradients_at
+from equipoise.engine.layers import Layer, layer_of, stream_of
+from equipoise.errors import InputError
+
+__all__ = ["Features", "LastLayers", "NamedWeights", "Places", "ProxyRows"]
+
+_COMPILED = "CompiledFunctionBackward"
+
+
+class Places:
+    """Where a proxy looks in the graphs of one evaluation of the losses.
+
+    Attributes:
+        layers: calls of layers in closed form.
+        leaves: weights that are differentiated plainly.
+        cut: take the gradients at the cut itself.
+        weights: of the layers, and the leaves.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer] = (),
+        leaves: Sequence[Tensor] = (),
+        *,
+        cut: bool = False,
+        weights: Iterable[Tensor] | None = None,
+    ) -> None:
+        self.layers = list(layers)
+        self.leaves = list(leaves)
+        self.cut = cut
+        self.weights = [*(layer.weight for layer in layers), *leaves] if weights is None else list(weights)
+
+
+class ProxySource(Protocol):
+    """Says where a proxy looks."""
+
+    def places(self, cut: HeadCut, allowed: Iterable[Tensor] | None) -> Places:
+        """The places in the graphs of this evaluation; only weights among those allowed, if these are given.
+
+        Raises:
+            InputError: there is no such place.
+        """
+
+
+class Features:
+    """The activations at which the tasks' graphs meet."""
+
+    def places(self, cut: HeadCut, allowed: Iterable[Tensor] | None) -> Places:
+        """The cut."""
+        return Places(cut=True)
+
+
+class LastLayers:
+    """The shared layers nearest to the losses.
+
+    Args:
+        count: how many.
+        stream: take all layers that write to the residual stream that the last one writes to, if it does.
+    """
+
+    def __init__(self, count: int = 1, *, stream: bool = True) -> None:
+        self.count = count
+        self.stream = stream
+        self.pinned: list[Tensor] = []
+
+    def places(self, cut: HeadCut, allowed: Iterable[Tensor] | None) -> Places:
+        """The layers with a weight matrix that all tasks reach and that ran last; other weights where there is none.
+
+        Raises:
+            InputError: no weight that all tasks reach, or it lies in a compiled function.
+        """
+        # A batch that lacks tasks must not look elsewhere than the others do.
+        found = self._search(cut, self.pinned) if self.pinned else {}
+        if len(found) < self.count:
+            found = self._search(cut, allowed)
+        leaves = {id(leaf): leaf for leaf, _ in found.values()}
+        calls = {key: entries for key, (_, entries) in found.items()}
+        if not found:
+            vectors = [
+                leaf
+                for node in sorted(cut.weights, key=_order)
+                for _, leaf in cut.weights[node]
+                if leaf.requires_grad and self._everybody(cut, node, leaf) and _among(leaf, allowed)
+            ]
+            if not vectors:
+                raise InputError(
+                    "no shared weight that all tasks of the batch reach was found in the losses' graphs; "
+                    "give proxy= the module whose weights to look at, or leave it out"
+                )
+            return Places(leaves=vectors[:2])
+        if len(calls) == self.count == 1 and self.stream:
+            ((key, entries),) = calls.items()
+            stream = stream_of(entries[0][0], leaves[key], cut.parents) if len(entries) == 1 else None
+            if stream is not None:
+                return Places([stream], weights=leaves.values())
+        return _in_closed_form(calls, leaves)
+
+    def _search(self, cut: HeadCut, allowed: Iterable[Tensor] | None) -> dict[int, tuple[Tensor, list[tuple[Any, int]]]]:
+        """NamedWeights with the operations that take them, latest first."""
+        among = None if allowed is None else {id(leaf) for leaf in allowed}
+        found: dict[int, tuple[Tensor, list[tuple[Any, int]]]] = {}
+
+        def look(node: Any) -> None:
+            for slot, leaf in cut.weights.get(node, ()):
+                if leaf.dim() < 2 or not leaf.requires_grad or (among is not None and id(leaf) not in among):
+                    continue
+                if (id(leaf) in found or len(found) < self.count) and self._everybody(cut, node, leaf):
+                    _refuse_compiled(node)
+                    found.setdefault(id(leaf), (leaf, []))[1].append((node, slot))
+
+        for node in sorted(cut.weights, key=_order):
+            look(node)
+        if len(found) < self.count:
+            for node, _ in cut.below():
+                look(node)
+                if len(found) == self.count:
+                    break
+        return found
+
+    @staticmethod
+    def _everybody(cut: HeadCut, node: Any, leaf: Tensor) -> bool:
+        return cut.reach[node] == cut.every or cut.everybody(leaf)
+
+
+def _order(node: Any) -> int:
+    return -int(node._sequence_nr())
+
+
+def _among(leaf: Tensor, allowed: Iterable[Tensor] | None) -> bool:
+    return allowed is None or any(leaf is other for other in allowed)
+
+
+class NamedWeights:
+    """NamedWeights that the user names.
+
+    Args:
+        given: the weights.
+    """
+
+    def __init__(self, given: Iterable[Tensor]) -> None:
+        self.given = list(given)
+
+    def places(self, cut: HeadCut, allowed: Iterable[Tensor] | None) -> Places:
+        """All calls of the weights.
+
+        Raises:
+            InputError: no loss reaches one of them.
+        """
+        wanted = {id(leaf): leaf for leaf in self.given if leaf.requires_grad}
+        for _ in cut.below():
+            pass
+        calls: dict[int, list[tuple[Any, int]]] = {}
+        for node, entries in cut.weights.items():
+            for slot, leaf in entries:
+                if id(leaf) in wanted:
+                    calls.setdefault(id(leaf), []).append((node, slot))
+        if not calls:
+            raise InputError(
+                "no loss reaches the weights that proxy= names in this step (are they used, and do they require grad?)"
+            )
+        return _in_closed_form(calls, wanted)
+
+
+def _refuse_compiled(node: Any) -> None:
+    if node.name() == _COMPILED:
+        raise InputError(
+            "the shared layers lie in a compiled function, whose graph is one node: differentiating it once per task would "
+            "cost what the exact Gramian costs. Leave the last shared layer out of torch.compile, or say proxy='features' if "
+            "the compiled function ends where the tasks part"
+        )
+
+
+def _in_closed_form(calls: Mapping[int, Sequence[tuple[Any, int]]], leaves: Mapping[int, Tensor]) -> Places:
+    """NamedWeights by their calls: in closed form where all calls of one have it."""
+    layers: list[Layer] = []
+    plain: list[Tensor] = []
+    for key, found in calls.items():
+        made = [layer_of(node, slot, leaves[key]) for node, slot in found]
+        known = [layer for layer in made if layer is not None]
+        if len(known) == len(made):
+            layers += known
+        else:
+            plain.append(leaves[key])
+    return Places(layers, plain)
+
+
+class ProxyRows:
+    """Task gradients of a proxy's places, or sketches of them, added up over the micro-batches of a step.
+
+    Args:
+        columns: of the sketches of layers with more inputs than that.
+        tasks: how many there are.
+    """
+
+    def __init__(self, columns: int, tasks: int) -> None:
+        self.columns = columns
+        self.tasks = tasks
+        self._rows: dict[Any, dict[int, Tensor]] = {}
+        self._by_sample: dict[Any, dict[int, Tensor]] = {}
+        self._products: Tensor | None = None
+
+    def add(
+        self,
+        cut: HeadCut,
+        places: Places,
+        flows: Sequence[Mapping[int, Tensor]],
+        caught: Sequence[Tensor | None],
+        tasks: Sequence[int],
+    ) -> None:
+        """Adds the gradients of some tasks.
+
+        Args:
+            cut: of the graphs of one evaluation of the losses.
+            places: where to look.
+            flows: the tasks' gradients at the cut.
+            caught: the gradients at :meth:`above`.
+            tasks: positions of these tasks.
+        """
+        for layer, gradient in zip(self.above(cut, places), caught, strict=True):
+            position = cut.reach[layer.node].bit_length() - 1
+            if gradient is not None and position in tasks:
+                self._add(self._rows, id(layer.weight), position, layer.row(gradient, self.columns))
+        if places.cut:
+            for place, flow in enumerate(flows):
+                for position in tasks:
+                    if position in flow:
+                        self._add(self._by_sample, place, position, flow[position])
+        below = [layer for layer in places.layers if not cut.above(layer.node)]
+        if not below and not places.leaves:
+            return
+        wanted: list[Edge | Tensor] = [*((layer.node, 0) for layer in below), *places.leaves]
+        direct = len(wanted) == 1 and cut.edges == wanted
+        for position in tasks:
+            here = [flow.get(position) for flow in flows]
+            gradients = here if direct else gradients_at(cut.edges, here, wanted)
+            for layer, gradient in zip(below, gradients, strict=False):
+                if gradient is not None:
+                    self._add(self._rows, id(layer.weight), position, layer.row(gradient, self.columns))
+            for leaf, gradient in zip(places.leaves, gradients[len(below) :], strict=True):
+                if gradient is not None:
+                    self._add(self._rows, id(leaf), position, gradient.to_dense() if gradient.is_sparse else gradient)
+
+    def close(self) -> None:
+        """Ends an evaluation: gradients of activations belong to its samples, and meet no others."""
+        if self._by_sample:
+            products = gramian(self._stacked(self._by_sample, range(self.tasks)))
+            self._products = products if self._products is None else self._products + products
+            self._by_sample = {}
+
+    @property
+    def filled(self) -> bool:
+        """Whether anything was added."""
+        return bool(self._rows) or self._products is not None
+
+    @staticmethod
+    def above(cut: HeadCut, places: Places) -> list[Layer]:
+        """The layers above the cut, whose gradients come with the heads'."""
+        return [layer for layer in places.layers if cut.above(layer.node)]
+
+    def gramian(self, positions: Sequence[int], add_up: Callable[[Tensor], Tensor]) -> Tensor:
+        """The proxy Gramian ``[k, k]`` in float64 on the CPU, for tasks at these positions.
+
+        Args:
+            positions: of the tasks present anywhere.
+            add_up: adds a tensor up over all processes.
+        """
+        total = torch.zeros(len(positions), len(positions), dtype=torch.float64)
+        if self._rows:
+            total = total + gramian(add_up(self._stacked(self._rows, positions))).cpu()
+        if self._products is not None:
+            index = torch.tensor(list(positions))
+            total = total + add_up(self._products).cpu()[index][:, index]
+        return total
+
+    @staticmethod
+    def _add(rows: dict[Any, dict[int, Tensor]], key: Any, position: int, row: Tensor) -> None:
+        here = rows.setdefault(key, {})
+        row = (torch.view_as_real(row) if row.is_complex() else row).flatten()
+        here[position] = here[position] + row if position in here else row
+
+    @staticmethod
+    def _stacked(found: Mapping[Any, Mapping[int, Tensor]], positions: Iterable[int]) -> Tensor:
+        """All rows side by side, ``[k, columns]``; zeros where a task does not reach a place."""
+        blocks = []
+        for rows in found.values():
+            zero = torch.zeros_like(next(iter(rows.values())))
+            blocks.append(torch.stack([rows.get(position, zero) for position in positions]))
+        if len({block.dtype for block in blocks}) > 1:
+            blocks = [block.double() for block in blocks]
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks, 1)

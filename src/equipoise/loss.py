@@ -1,0 +1,199 @@
+"""The balanced loss: one scalar in place of the sum, whose ordinary backward pass gives the balanced update."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from equipoise.balance.base import Balancer
+from equipoise.balance.coerce import as_balancer
+from equipoise.balance.mixins import Accompanied, LooksElsewhere
+from equipoise.distributed import Processes
+from equipoise.engine.shared import SharedParameters
+from equipoise.errors import InputError
+from equipoise.method import MethodSpec
+from equipoise.modes import without_autocast
+from equipoise.proxy import Proxy, as_proxy
+from equipoise.step.by_proxy import check_proxied
+from equipoise.step.checking import check_losses, check_rows
+from equipoise.step.context import Context, Turn
+from equipoise.step.deciding import decide_weights
+from equipoise.step.proxying import Estimate, HeadGradients
+from equipoise.step.report import StepReport
+from equipoise.step.seen import SeenLosses
+from equipoise.step.source import Given
+from equipoise.tasks import Losses, Tasks, as_losses
+
+__all__ = ["balanced_loss"]
+
+
+class _Known:
+    """What a balancer and its losses have been through."""
+
+    def __init__(self, proxy: Proxy | None) -> None:
+        self.context = Context(Tasks(), SharedParameters(), Processes(), (), True)
+        self.proxy = proxy
+        self.steps = 0
+
+
+# A balancer that is used again keeps its tasks; both go when the balancer goes.
+_known: dict[int, _Known] = {}
+
+
+def balanced_loss(
+    losses: Losses,
+    balancer: Balancer | Any,
+    proxy: Proxy | str | nn.Module | Iterable[Tensor] = "last",
+    shared: nn.Module | Iterable[Tensor] | None = None,
+    *,
+    heads: Literal["weighted", "own"] = "weighted",
+    tasks: Sequence[str] | None = None,
+    check_finite: bool = True,
+) -> Tensor:
+    """Σ_k w_k ℓ_k with the balancer's weights held constant: a scalar for your trainer's own backward pass.
+
+    Nothing but ``loss = sum(losses.values())`` changes in a trainer: scaling, accumulation, clipping, distributed wrappers and
+    automatic optimization do what they always do, for no ``.grad`` is touched here and no hook of a parameter fires. The
+    balancer learns from the step as it is called. Balancers of the Gramian get a proxy (:class:`~equipoise.Proxy`), at about
+    the price of plain training.
+
+    Task-specific parameters get w_k times their gradient, as in most released codes. For Adam, which divides by the size of
+    gradients, that is as good as nothing; with SGD it is a learning rate of their own, so balancers whose weights
+    span decades want ``heads="own"`` there.
+
+    Args:
+        losses: mapping task → scalar, a sequence of scalars or a tensor ``[K]``. The first call fixes a balancer's tasks,
+            unless they are declared; later ones may bring a subset, by name.
+        balancer: kept by you from step to step, for many have a memory; or one that has none by name, as text or as a
+            :class:`~equipoise.MethodSpec`.
+        proxy: where the Gramian is taken: ``"last"``, ``"features"``, a module, parameters …, or a
+            :class:`~equipoise.Proxy`, which you keep if it has a memory; ``"exact"`` for one backward pass per task.
+        shared: a module or parameters among which to look; left out, all that the tasks have in common.
+        heads: ``"own"`` gives task-specific parameters their own task's gradient instead: the weights then act where the
+            tasks' graphs meet.
+        tasks: all tasks in their order, to declare them before the first batch that holds them all.
+        check_finite: raise on losses and proxies that are not finite.
+
+    Returns:
+        The scalar. Its attribute ``report`` is the :class:`~equipoise.step.StepReport` of the decision.
+
+    Raises:
+        InputError: losses or a balancer that cannot be used this way; the message says what to use instead.
+        UnknownTaskError: a task that the balancer's first call did not have.
+        NonFiniteError: a loss or gradient that is not finite. The balancer is as before.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+        >>> optimizer = torch.optim.Adam(model.parameters())
+        >>> balancer = __import__("equipoise").FairGrad()
+        >>> out = model(torch.ones(5, 3))
+        >>> loss = balanced_loss({"a": out[:, 0].square().mean(), "b": out[:, 1].square().mean()}, balancer)
+        >>> loss.backward()
+        >>> optimizer.step()
+        >>> loss.report.tasks
+        ('a', 'b')
+    """
+    if heads not in ("weighted", "own"):
+        raise InputError(f'heads must be "weighted" or "own"; got {heads!r}')
+    chosen = as_balancer(balancer)
+    if isinstance(balancer, str | MethodSpec) and chosen.stateful:
+        raise InputError(
+            f'"{balancer}" has a memory, so it must outlive the step: make it once before the loop, '
+            f'balancer = equipoise.balancer("{balancer}"), and pass that'
+        )
+    check_proxied(chosen, "balanced_loss()")
+    if isinstance(chosen, LooksElsewhere) and chosen.looks_elsewhere:
+        raise InputError(f"{chosen!r} evaluates the losses at other parameters; use MultiTaskOptimizer")
+    known = _known.get(id(chosen))
+    if known is None:
+        known = _known[id(chosen)] = _Known(None)
+        weakref.finalize(chosen, _known.pop, id(chosen)).atexit = False
+    context = known.context
+    context.check_finite = check_finite
+    if tasks is not None:
+        if not context.tasks.known:
+            context.tasks.fix(tasks)
+        elif context.tasks.names != tuple(tasks):
+            raise InputError(
+                f"this balancer's tasks are {', '.join(context.tasks.names)}, not {', '.join(tasks)}; "
+                f"make a new balancer for another problem"
+            )
+    if shared is not None:
+        context.shared = SharedParameters(shared)
+        context.shared.parameters = [leaf for leaf in context.shared.declared if leaf.requires_grad]
+    source = Given(as_losses(losses, context.tasks.names or None))
+    named = context.named(source.losses(0))
+    if any(not isinstance(loss, Tensor) for loss in named.values()):
+        raise InputError("balanced_loss() needs losses that are evaluated; for callables use MultiTaskOptimizer or backward()")
+    values = {position: context.scalar(position, loss) for position, loss in named.items()}
+    seen = context.gather(SeenLosses(values))
+    turn = Turn(chosen, source, known.steps)
+    before = chosen.state_dict()
+    try:
+        weights, report, at_cut = _decide(known, turn, values, seen, as_proxy(proxy), heads == "own")
+        chosen.update(context.observation(turn, seen.present, report.losses, report.gramian))
+    except BaseException:
+        chosen.load_state_dict(before)
+        raise
+    known.steps += 1
+    # The trainer averages over the processes; a task's mean is over those that hold it.
+    processes = context.processes.count
+    factors = dict(zip(seen.present, weights.tolist(), strict=True))
+    shares = {p: factors[p] * processes / seen.counts[p] for p in values}
+    if at_cut is not None:
+        plain = {p: processes / seen.counts[p] for p in values}
+        loss = at_cut({p: shares[p] / plain[p] for p in values}, plain)
+    else:
+        device = next(iter(values.values())).device
+        with without_autocast(device):
+            stacked = [value * shares[position] for position, value in values.items()]
+            loss = torch.stack([value.to(device) for value in stacked]).sum()
+    loss.report = report  # type: ignore[attr-defined]
+    return loss
+
+
+AtCut = Callable[[Mapping[int, float], Mapping[int, float]], Tensor]
+
+
+def _decide(
+    known: _Known, turn: Turn, values: dict[int, Tensor], seen: SeenLosses, proxy: Proxy | None, own: bool
+) -> tuple[Tensor, StepReport, AtCut | None]:
+    """The weights ``[k]``, the report, and for ``heads="own"`` what makes the loss."""
+    context, balancer = known.context, turn.balancer
+    present, means = seen.present, seen.means()
+    names = context.names(present)
+    if context.check_finite:
+        check_losses(means, names, turn.step)
+    if balancer.needs == "losses":
+        weights = decide_weights(context, turn, present, means)
+        if isinstance(balancer, Accompanied):
+            _accompany(balancer)
+        return weights, StepReport(names, means, weights.detach(), None, turn.step), None
+    if known.proxy is None or (isinstance(proxy, Proxy) and proxy is not known.proxy):
+        known.proxy = proxy if proxy is not None else Proxy("exact")
+        known.proxy.attach(None)
+    mine = known.proxy
+    evaluation = HeadGradients(values, dict.fromkeys(values), context.shared.parameters)
+    estimate = Estimate(context, mine, exact=context.processes.count == 1 or mine.audit is not None or mine.name == "exact")
+    with without_autocast(next(iter(values.values())).device):
+        estimate.add(evaluation, own=False)
+    counts = [seen.counts[position] for position in present]
+    estimate.finish(turn, present, counts)
+    check_rows(turn, estimate.gramian.diagonal(), means, names)
+    weights, audit = estimate.decide(turn, present, means)
+    report = StepReport(names, means, weights, estimate.gramian, turn.step, proxy=mine.name, audit=audit)
+    return weights, report, evaluation.reweighted if own else None
+
+
+def _accompany(balancer: Accompanied) -> None:
+    """Differentiates what the balancer trains of its own."""
+    companion = balancer.companion()
+    if companion is None:
+        return
+    gradients = torch.autograd.grad(companion.output, list(companion.parameters), companion.seed.to(companion.output))
+    for parameter, gradient in zip(companion.parameters, gradients, strict=True):
+        parameter.grad = gradient

@@ -1,0 +1,144 @@
+"""The way with a proxy Gramian: heads once, a few shared weights per task, the rest once with the weighted gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from equipoise.balance.base import Observation
+from equipoise.balance.double_sampling import DoubleSampling
+from equipoise.balance.mixins import OnFeatures, PullsHeads
+from equipoise.errors import InputError
+from equipoise.modes import without_autocast
+from equipoise.proxy import Proxy
+from equipoise.step.checking import check_gradients, check_losses, check_rows, looks_early
+from equipoise.step.context import Context, Turn
+from equipoise.step.finding import check_alike, find_shared
+from equipoise.step.proxying import Estimate, HeadGradients
+from equipoise.step.report import StepReport
+from equipoise.step.seen import SeenLosses
+from equipoise.tasks import Loss
+
+__all__ = ["ByProxy", "check_proxied"]
+
+
+class ByProxy:
+    """Weighs the tasks by a proxy Gramian and takes their weighted gradients through the encoder.
+
+    Args:
+        context: tasks and parameters.
+        proxy: where the Gramian comes from.
+    """
+
+    def __init__(self, context: Context, proxy: Proxy) -> None:
+        self.context = context
+        self.proxy = proxy
+
+    def run(self, turn: Turn) -> tuple[StepReport, Observation]:
+        """Fills ``.grad``; says what happened and what the balancer may learn from."""
+        context, source = self.context, turn.source
+        check_proxied(turn.balancer, "proxy=")
+        first = context.named(source.losses(0))
+        find_shared(context, first, source)
+        check_alike(context, [*context.shared.parameters, *context.others()])
+        eager = {p: context.scalar(p, loss) for p, loss in first.items() if isinstance(loss, Tensor)}
+        if looks_early(context) and eager and next(iter(eager.values())).device.type == "cpu":
+            here = SeenLosses(eager)
+            check_losses(here.means(), context.names(here.present), turn.step)
+        estimate = Estimate(context, self.proxy)
+        seen = SeenLosses()
+        kept: HeadGradients | None = None
+        again = source.micro_batches > 1 or len(eager) < len(first)
+        # What is evaluated a second time, when the weights are known, draws the same random numbers then.
+        with source.rehearsal() if again else nullcontext():
+            for micro_batch in range(source.micro_batches):
+                losses = first if micro_batch == 0 else context.named(source.rehearse(micro_batch))
+                for group in self._groups(losses, eager if micro_batch == 0 else None):
+                    for position, value in group.items():
+                        seen.add(position, value)
+                    evaluation = self._evaluation(group, turn)
+                    own = micro_batch == 0 and group is eager
+                    with without_autocast(next(iter(group.values())).device):
+                        estimate.add(evaluation, own=own)
+                    if own:
+                        kept = evaluation
+        context.gather(seen)
+        present, means = seen.present, seen.means()
+        names = context.names(present)
+        counts = [seen.counts[position] for position in present]
+        estimate.finish(turn, present, counts)
+        overflow = check_rows(turn, estimate.gramian.diagonal(), means, names)
+        if overflow:
+            weights, audit = torch.ones(len(present), dtype=torch.float64), None
+        else:
+            weights, audit = estimate.decide(turn, present, means)
+        shares = dict(zip(present, (weights.double().cpu() / torch.tensor(counts)).tolist(), strict=True))
+        plain = {position: 1.0 / count for position, count in zip(present, counts, strict=True)}
+        for micro_batch in range(source.micro_batches):
+            losses = first if micro_batch == 0 else context.named(source.losses(micro_batch))
+            for group in self._groups(losses, eager if micro_batch == 0 else None):
+                if micro_batch == 0 and group is eager and kept is not None:
+                    self._deliver(kept, shares, plain)
+                    kept = None
+                    continue
+                evaluation = self._evaluation(group, turn)
+                with without_autocast(next(iter(group.values())).device):
+                    evaluation.differentiate({}, own=True)
+                self._deliver(evaluation, shares, plain)
+        context.processes.sum_gradients(context.everything())
+        check_gradients(context, turn, context.everything(), present)
+        report = StepReport(
+            names,
+            means,
+            None if overflow else weights,
+            estimate.gramian,
+            turn.step,
+            skipped=overflow,
+            proxy=self.proxy.name,
+            audit=audit,
+        )
+        return report, context.observation(turn, present, means, estimate.gramian)
+
+    def _groups(self, losses: dict[int, Loss], eager: dict[int, Tensor] | None) -> list[dict[int, Tensor]]:
+        """The losses that share one graph, then the callables, which are evaluated one by one as the list is read."""
+        context = self.context
+        if eager is None:
+            eager = {p: context.scalar(p, loss) for p, loss in losses.items() if isinstance(loss, Tensor)}
+        groups = [eager] if eager else []
+        return groups + [
+            {position: context.scalar(position, loss)} for position, loss in losses.items() if not isinstance(loss, Tensor)
+        ]
+
+    def _evaluation(self, losses: Mapping[int, Tensor], turn: Turn) -> HeadGradients:
+        seeds = {p: None if turn.scale is None else turn.scale.to(loss) for p, loss in losses.items()}
+        return HeadGradients(losses, seeds, self.context.shared.parameters)
+
+    def _deliver(self, evaluation: HeadGradients, shares: Mapping[int, float], plain: Mapping[int, float]) -> None:
+        """The weighted gradients of what is shared, and each task's own ones as they are."""
+        context = self.context
+        device = next(iter(evaluation.cut.losses.values())).device
+        with without_autocast(device):
+            evaluation.deliver_own(plain)
+            others = context.shared.undeclared
+            if others:
+                edges, gradients = evaluation.weighted(plain)
+                torch.autograd.backward(edges, gradients, inputs=others, retain_graph=True)
+            edges, gradients = evaluation.weighted(shares)
+            torch.autograd.backward(edges, gradients, inputs=context.shared.parameters if others else None)
+
+
+def check_proxied(balancer: object, what: str) -> None:
+    """Refuses balancers that a proxy Gramian cannot serve."""
+    needs = getattr(balancer, "needs", "losses")
+    if needs == "gradients":
+        raise InputError(
+            f"{what} estimates inner products of task gradients; {balancer!r} needs the gradients themselves. Leave {what} "
+            f"out, or use MultiTaskOptimizer(features=…) where the method can act on features"
+        )
+    if isinstance(balancer, DoubleSampling):
+        raise InputError(f"{what} looks at one batch per step; {balancer!r} looks at further ones. Leave {what} out")
+    if isinstance(balancer, OnFeatures) or (isinstance(balancer, PullsHeads) and balancer.pulls):
+        raise InputError(f"{balancer!r} acts on gradients that {what} does not form. Leave {what} out")

@@ -1,0 +1,284 @@
+"""The weights of a step from a proxy Gramian, and the exact one now and then to audit it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from equipoise.engine.gramian import gramian as gramian_of
+from equipoise.engine.heads import HeadCut, gradients_at
+from equipoise.engine.proxy import LastLayers, Places, ProxyRows
+from equipoise.errors import InputError
+from equipoise.proxy import Audit, Proxy
+from equipoise.step.context import Context, Turn
+from equipoise.step.deciding import decide_weights
+from equipoise.step.rows import unscaled
+
+__all__ = ["Estimate", "HeadGradients", "cosine"]
+
+# Numbers of the tasks' gradients at the cut that are held at once whatever the size of the model: 16 MB in float32.
+_HELD = 2**22
+
+
+class HeadGradients:
+    """One evaluation of the losses, differentiated down to where the tasks' graphs meet.
+
+    Attributes:
+        cut: where they meet.
+        own: gradients of the leaves that one task alone reaches, by its position.
+
+    Args:
+        losses: by the position of their task.
+        seeds: what each is multiplied with.
+        shared: leaves that are known to be shared.
+    """
+
+    def __init__(self, losses: Mapping[int, Tensor], seeds: Mapping[int, Tensor | None], shared: Sequence[Tensor]) -> None:
+        self.cut = HeadCut(losses, shared)
+        self._seeds = dict(seeds)
+        self.own: dict[int, list[Tensor | None]] = {}
+        self._flows: list[dict[int, Tensor]] | None = None
+        size = self.cut.size
+        limit = max(_HELD, sum(leaf.numel() for leaf in shared))
+        self._at_once = max(1, limit // max(1, size))
+
+    def differentiate(self, rows: Mapping[str, tuple[ProxyRows, Places]], *, own: bool) -> None:
+        """Fills the rows of some proxies; with ``own`` also the gradients of what one task alone reaches."""
+        tasks = list(self.cut.losses)
+        whole = len(tasks) <= self._at_once
+        for start in range(0, len(tasks), self._at_once):
+            part = tasks[start : start + self._at_once]
+            wanted = [(layer.node, 0) for _, places in rows.values() for layer in ProxyRows.above(self.cut, places)]
+            flows, gradients, caught = self.cut.differentiate(self._seeds, wanted, own=own, tasks=part)
+            self.own.update(gradients)
+            for filled, places in rows.values():
+                count = len(ProxyRows.above(self.cut, places))
+                filled.add(self.cut, places, flows, caught[:count], part)
+                caught = caught[count:]
+            if whole:
+                self._flows = flows
+
+    def exact_rows(self, leaves: Sequence[Tensor]) -> Tensor:
+        """The gradients ``[k, P]`` of leaves, one task after the other."""
+        rows = []
+        for position in self.cut.losses:
+            if self._flows is not None:
+                flows = self._flows
+            else:
+                flows = self.cut.differentiate(self._seeds, own=False, tasks=[position])[0]
+            found = gradients_at(self.cut.edges, [flow.get(position) for flow in flows], leaves)
+            rows.append(torch.cat([_flat(leaf, gradient) for leaf, gradient in zip(leaves, found, strict=True)]))
+        return torch.stack(rows)
+
+    def weighted(self, weights: Mapping[int, float]) -> tuple[list[Tensor], list[Tensor]]:
+        """Edges of the cut and the tasks' weighted gradients there, to be taken further down."""
+        flows = self._flows
+        if flows is None:
+            seeds: dict[int, Tensor | None] = {}
+            for position, loss in self.cut.losses.items():
+                seed = self._seeds[position]
+                seeds[position] = weights[position] * (torch.ones_like(loss) if seed is None else seed)
+            flows, weights = self.cut.differentiate(seeds, own=False, summed=True)[0], {-1: 1.0}
+        found = [
+            (GradientEdge(*edge), _combined(flow, weights)) for edge, flow in zip(self.cut.edges, flows, strict=True) if flow
+        ]
+        return cast(list[Tensor], [edge for edge, _ in found]), [gradient for _, gradient in found]
+
+    def reweighted(self, weights: Mapping[int, float], plain: Mapping[int, float]) -> Tensor:
+        """Σ c_k ℓ_k, whose backward pass carries Σ w_k c_k g_k below the cut, and each task's c_k times its own above it.
+
+        Args:
+            weights: w, by the position of the task.
+            plain: c.
+        """
+        edges, targets = self.weighted({position: weights[position] * plain[position] for position in plain})
+        _, sums = self.weighted(plain)
+        several = len(edges) > 1
+        arrived: list[Tensor] = []
+
+        def carry(place: int, target: Tensor, total: Tensor) -> Any:
+            def hook(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+                if not arrived:  # somebody differentiates a loss itself
+                    return gradients
+                given = gradients[place]
+                scale = arrived[-1].to(target)
+                # Where there are several edges one may lie below another, whose share has been weighted already.
+                after = target * scale if not several or given is None else given + (target - total) * scale
+                return (*gradients[:place], after, *gradients[place + 1 :])
+
+            return hook
+
+        for edge, target, total in zip(cast(list[Any], edges), targets, sums, strict=True):
+            edge.node.register_prehook(carry(edge.output_nr, target, total))
+        factors = next(iter(self.cut.losses.values())).new_tensor([plain[position] for position in self.cut.losses])
+        loss: Tensor = _Sum.apply(arrived, factors, *self.cut.losses.values())
+        return loss
+
+    def deliver_own(self, factors: Mapping[int, float]) -> None:
+        """Adds to ``.grad`` of what one task alone reaches."""
+        for position, gradients in self.own.items():
+            for leaf, gradient in zip(self.cut.own[position], gradients, strict=False):
+                if gradient is not None:
+                    factor = factors[position]
+                    gradient = gradient if factor == 1.0 else gradient * factor
+                    leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+        self.own = {}
+
+
+class Estimate:
+    """The weights of one step from a proxy, and from the exact Gramian where an audit is due.
+
+    Args:
+        context: tasks and parameters.
+        proxy: where the Gramian comes from.
+        exact: whether the exact Gramian can be formed at all.
+    """
+
+    def __init__(self, context: Context, proxy: Proxy, *, exact: bool = True) -> None:
+        self.context = context
+        self.proxy = proxy
+        self._audits = exact and proxy.due(len(context.tasks))
+        names = list(proxy.candidates()) if proxy.choosing and exact else [] if proxy.name == "exact" else [proxy.name]
+        self._rows = {name: ProxyRows(proxy.columns, len(context.tasks)) for name in names}
+        self._exact: dict[int, Tensor] = {}
+        self._gramians: dict[str, Tensor] = {}
+        self._truth: Tensor | None = None
+
+    @property
+    def gramian(self) -> Tensor:
+        """The Gramian that decided, ``[k, k]``: the exact one where it was formed."""
+        return self._truth if self._truth is not None else next(iter(self._gramians.values()))
+
+    def add(self, evaluation: HeadGradients, *, own: bool) -> None:
+        """Takes in one evaluation of the losses."""
+        context, cut = self.context, evaluation.cut
+        allowed = context.shared.parameters or None
+        rows: dict[str, tuple[ProxyRows, Places]] = {}
+        for name, filled in self._rows.items():
+            source = self.proxy.look(name if isinstance(self.proxy.source, str) else None)
+            assert source is not None
+            try:
+                places = source.places(cut, allowed)
+            except InputError:
+                if not self.proxy.choosing:
+                    raise
+                continue
+            if isinstance(source, LastLayers) and len(cut.losses) == len(context.tasks):
+                source.pinned = places.weights
+            rows[name] = (filled, places)
+        evaluation.differentiate(rows, own=own)
+        for filled, _ in rows.values():
+            filled.close()
+        if self._audits:
+            leaves = context.shared.parameters or cut.shared_leaves()
+            for position, row in zip(cut.losses, evaluation.exact_rows(leaves), strict=True):
+                self._exact[position] = self._exact[position] + row if position in self._exact else row
+
+    def finish(self, turn: Turn, present: Sequence[int], counts: Sequence[int]) -> None:
+        """Forms the Gramians of the tasks' mean gradients over all that was taken in, and over all processes."""
+        processes = self.context.processes
+        factors = 1.0 / torch.tensor(counts, dtype=torch.float64)
+        for name, rows in self._rows.items():
+            if rows.filled or not self.proxy.choosing:
+                self._gramians[name] = unscaled(rows.gramian(present, processes.sum), factors, turn.scale)
+        if self._audits:
+            some = next(iter(self._exact.values()))
+            stacked = torch.stack([self._exact.get(position, torch.zeros_like(some)) for position in present])
+            self._exact = {}
+            self._truth = unscaled(gramian_of(processes.sum(stacked)).cpu(), factors, turn.scale)
+
+    def decide(self, turn: Turn, present: Sequence[int], losses: Tensor) -> tuple[Tensor, Audit | None]:
+        """The balancer's weights ``[k]``, from the exact Gramian where there is one, and what it said of the proxy."""
+        context, proxy = self.context, self.proxy
+
+        def ask(gramian: Tensor) -> Tensor:
+            return decide_weights(context, turn, present, losses, gramian=gramian)
+
+        truth = self._truth
+        if truth is None:
+            (name,) = self._gramians
+            self._gramians[name] = proxy.blend(self._gramians[name], present, len(context.tasks))
+            return ask(self._gramians[name]), None
+        before = turn.balancer.state_dict()
+        cosines: dict[str, tuple[float, float]] = {}
+        exact = ask(truth)
+        after = turn.balancer.state_dict()
+        for name, gramian in self._gramians.items():
+            turn.balancer.load_state_dict(before)
+            cosines[name] = cosine(truth, ask(gramian), exact)
+        turn.balancer.load_state_dict(after)
+        if proxy.choosing:
+            proxy.tried({name: found[0] for name, found in cosines.items()})
+            proxy.steps += 1
+        if not cosines or proxy.name not in cosines:
+            return exact, None
+        name = proxy.name
+        found = self._gramians[name]
+        total = float(found.diagonal().sum())
+        proxy.factor = float(truth.diagonal().sum()) / total if total > 0 else 1.0
+        proxy.blend(found, present, len(context.tasks))
+        audit = Audit(turn.step, name, *cosines[name])
+        if audit.direction < proxy.at_least:
+            instead = ""
+            if proxy.fall_back:
+                proxy.better()
+                instead = f'; from now on "{proxy.name}"'
+            warnings.warn(
+                f'the direction of the proxy "{name}" has a cosine of {audit.direction:.2f} with the exact one in step '
+                f'{turn.step}{instead}; more layers (proxy="last 2"), a module further down or proxy="exact" are nearer',
+                stacklevel=2,
+            )
+        return exact, audit
+
+
+class _Sum(torch.autograd.Function):
+    """Σ c_k ℓ_k that remembers what its backward pass started with."""
+
+    @staticmethod
+    def forward(ctx: Any, arrived: list[Tensor], factors: Tensor, *losses: Tensor) -> Tensor:
+        ctx.arrived, ctx.factors = arrived, factors
+        ctx.kinds = [(loss.dtype, loss.device) for loss in losses]
+        return (torch.stack([loss.to(factors) for loss in losses]) * factors).sum()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.arrived[:] = [gradient]
+        return (None, None, *((gradient * f).to(d, k) for f, (k, d) in zip(ctx.factors, ctx.kinds, strict=True)))
+
+
+def _combined(flow: Mapping[int, Tensor], weights: Mapping[int, float]) -> Tensor:
+    if len(flow) == 1:
+        ((position, gradient),) = flow.items()
+        return gradient * weights[position]
+    gradients = list(flow.values())
+    if any(gradient.is_sparse for gradient in gradients):
+        total = gradients[0] * weights[next(iter(flow))]
+        for position, gradient in list(flow.items())[1:]:
+            total = total + gradient * weights[position]
+        return total
+    factors = gradients[0].new_tensor([weights[position] for position in flow])
+    summed: Tensor = torch.tensordot(factors, torch.stack(gradients), 1)
+    return summed
+
+
+def _flat(leaf: Tensor, gradient: Tensor | None) -> Tensor:
+    if gradient is None:
+        gradient = torch.zeros_like(leaf)
+    gradient = gradient.to_dense() if gradient.is_sparse else gradient
+    return (torch.view_as_real(gradient) if gradient.is_complex() else gradient).flatten()
+
+
+def cosine(gramian: Tensor, ours: Tensor, theirs: Tensor) -> tuple[float, float]:
+    """Cosines between two directions ``wᵀG`` with the Gramian ``[k, k]``, and between the weights themselves."""
+    one, two = ours.double().cpu(), theirs.double().cpu()
+
+    def between(matrix: Tensor) -> float:
+        lengths = float((one @ matrix @ one) * (two @ matrix @ two))
+        return float(one @ matrix @ two) / lengths**0.5 if lengths > 0 else 1.0
+
+    return between(gramian), between(torch.eye(len(one), dtype=torch.float64))
