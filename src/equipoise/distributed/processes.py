@@ -77,8 +77,8 @@ class Processes:
         if not _alike(head[1 : 1 + _MARK], self.count):
             places = self._gather(f"{self.step}: {what}")
             error = InputError(
-                f"the processes are not in the same place of the same step ({'; '.join(dict.fromkeys(places))}); let all "
-                f"of them call the same functions with as many micro-batches and the same tasks in order, or load one checkpoint"
+                f"the processes are not in the same place of the same step ({'; '.join(dict.fromkeys(places))}); let "
+                f"all call the same functions with as many micro-batches and the same tasks in order, or load one checkpoint"
             )
             raise _told(error)
         if numbers is not None:
