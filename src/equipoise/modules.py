@@ -49,8 +49,8 @@ def find_part(model: nn.Module, part: nn.Module | str, what: str) -> nn.Module:
 class RunningStatistics:
     """Puts buffers back when a step turns out to be none: one bad batch would leave statistics non-finite for good.
 
-    Only what moves is copied in each step: statistics of batch-norm layers, and any other buffer that was seen to move, in place
-    or by a new tensor in its place. For the first step all others are copied as well.
+    Only what moves is copied in each step: statistics of batch-norm layers, and any other buffer that was seen to move, in
+    place or by a new tensor in its place. For the first step all others are copied as well.
 
     Args:
         model: whose buffers are looked after.
