@@ -19,6 +19,7 @@ from equipoise.balance.mixins import OnFeatures, PullsHeads
 from equipoise.distributed import Processes
 from equipoise.engine.graph import hides_division, leaves_of_all
 from equipoise.engine.shared import SharedParameters
+from equipoise.engine.sparse import added
 from equipoise.errors import InputError, warn_once
 from equipoise.method import MethodSpec
 from equipoise.modes import overwrites, uncompiled
@@ -315,4 +316,4 @@ def _set_aside(leaves: Sequence[Tensor]) -> Iterator[None]:
         raise
     for leaf, grad in before.items():
         if grad is not None:
-            leaf.grad = grad if leaf.grad is None else leaf.grad + grad
+            leaf.grad = added(leaf.grad, grad)

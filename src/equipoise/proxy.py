@@ -14,7 +14,7 @@ from equipoise.engine.proxy import Features, LastLayers, NamedWeights, ProxySour
 from equipoise.errors import InputError, UnknownOptionError, near_misses
 from equipoise.method import Nested
 from equipoise.modules import find_module
-from equipoise.states import Entry, Listed, Maybe, Named, Number, Of, Text, Whole, read_state
+from equipoise.states import Form, Listed, Maybe, Named, Number, Of, Text, Whole, read_state
 
 __all__ = ["Audit", "Proxy", "as_proxy"]
 
@@ -230,7 +230,7 @@ class Proxy:
 
     def read_state(self, state: Mapping[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
         """A state as it is loaded; changes nothing. Raises InputError: it is none, or of another number of tasks."""
-        kinds: dict[str, Entry] = {
+        kinds: dict[str, Form] = {
             "chosen": Maybe(Text()),
             "factor": Number(0.0),
             "steps": Whole(),

@@ -1,6 +1,6 @@
 """What a saved state may hold, declared entry by entry and checked before anything of it is used.
 
-An object that saves itself names its entries and the :class:`Entry` of each. :func:`read_state` holds a state against that and
+An object that saves itself names its entries and the :class:`Form` of each. :func:`read_state` holds a state against that and
 gives the entries in their normal form, so that loading changes everything or nothing. Shapes are written with letters,
 ``("K", "P")``: one letter has one size throughout a state.
 """
@@ -23,8 +23,8 @@ from equipoise.errors import InputError
 
 __all__ = [
     "Anything",
-    "Entry",
     "Fields",
+    "Form",
     "Generator",
     "Listed",
     "Maybe",
@@ -51,7 +51,7 @@ class _Unfit(Exception):
     """What was found where something else was expected."""
 
 
-class Entry(ABC):
+class Form(ABC):
     """What one entry may be."""
 
     @abstractmethod
@@ -60,7 +60,7 @@ class Entry(ABC):
 
 
 @dataclass(frozen=True)
-class Anything(Entry):
+class Anything(Form):
     """Whatever it is: what a user's own object keeps, a batch."""
 
     def read(self, value: Any, sizes: Sizes) -> Any:
@@ -69,7 +69,7 @@ class Anything(Entry):
 
 
 @dataclass(frozen=True)
-class Number(Entry):
+class Number(Form):
     """A number, from ``least`` on; a finite one, unless said otherwise."""
 
     least: float = -math.inf
@@ -86,7 +86,7 @@ class Number(Entry):
 
 
 @dataclass(frozen=True)
-class Whole(Entry):
+class Whole(Form):
     """A whole number, from ``least`` on."""
 
     least: int = 0
@@ -99,7 +99,7 @@ class Whole(Entry):
 
 
 @dataclass(frozen=True)
-class Switch(Entry):
+class Switch(Form):
     """``True`` or ``False``."""
 
     def read(self, value: Any, sizes: Sizes) -> bool:
@@ -110,7 +110,7 @@ class Switch(Entry):
 
 
 @dataclass(frozen=True)
-class Text(Entry):
+class Text(Form):
     """A text, or one of a few."""
 
     among: tuple[str, ...] = ()
@@ -123,7 +123,7 @@ class Text(Entry):
 
 
 @dataclass(frozen=True)
-class Of(Entry):
+class Of(Form):
     """A dense tensor.
 
     Attributes:
@@ -192,10 +192,10 @@ class Moments(Of):
 
 
 @dataclass(frozen=True)
-class Maybe(Entry):
+class Maybe(Form):
     """``None`` before there is anything; entries of one group are ``None`` together."""
 
-    kind: Entry
+    kind: Form
     group: str = ""
 
     def read(self, value: Any, sizes: Sizes) -> Any:
@@ -204,10 +204,10 @@ class Maybe(Entry):
 
 
 @dataclass(frozen=True)
-class Listed(Entry):
+class Listed(Form):
     """Entries of one kind, as a tuple."""
 
-    kind: Entry
+    kind: Form
     count: int | None = None
     apart: bool = False
     """Whether letters have sizes of their own in each entry."""
@@ -220,10 +220,10 @@ class Listed(Entry):
 
 
 @dataclass(frozen=True)
-class Named(Entry):
+class Named(Form):
     """Entries of one kind by names, each with sizes of its own."""
 
-    kind: Entry
+    kind: Form
     among: tuple[str, ...] = ()
 
     def read(self, value: Any, sizes: Sizes) -> dict[str, Any]:
@@ -237,10 +237,10 @@ class Named(Entry):
 
 
 @dataclass(frozen=True)
-class Together(Entry):
+class Together(Form):
     """Several entries of a tuple, each of its own kind."""
 
-    kinds: tuple[Entry, ...]
+    kinds: tuple[Form, ...]
 
     def read(self, value: Any, sizes: Sizes) -> tuple[Any, ...]:
         """As a tuple."""
@@ -250,10 +250,10 @@ class Together(Entry):
 
 
 @dataclass(frozen=True)
-class Fields(Entry):
+class Fields(Form):
     """A state inside another."""
 
-    kinds: Mapping[str, Entry]
+    kinds: Mapping[str, Form]
 
     def read(self, value: Any, sizes: Sizes) -> dict[str, Any]:
         """As a dictionary."""
@@ -263,7 +263,7 @@ class Fields(Entry):
 
 
 @dataclass(frozen=True)
-class Generator(Entry):
+class Generator(Form):
     """The state of a generator of random numbers, of torch (of this device) or of NumPy (of this class)."""
 
     of: Any = "cpu"
@@ -287,7 +287,7 @@ class Generator(Entry):
         return value
 
 
-def like(present: Any) -> Entry:
+def like(present: Any) -> Form:
     """The kind of what an object holds at present, as far as that tells."""
     if isinstance(present, torch.Generator):
         return Generator(str(present.device))
@@ -304,14 +304,14 @@ def like(present: Any) -> Entry:
     return Anything()
 
 
-def tasks_known(kind: Entry, present: Any, sizes: Sizes) -> None:
+def tasks_known(kind: Form, present: Any, sizes: Sizes) -> None:
     """Notes K where an object remembers something of its tasks already: it cannot go on with another number of them."""
     own = kind.kind if isinstance(kind, Maybe) else kind
     if isinstance(own, Of) and own.shape is not None and "K" in own.shape and isinstance(present, Tensor):
         sizes.setdefault("K", present.shape[own.shape.index("K")])
 
 
-def read_entry(whose: str, name: str, kind: Entry, value: Any, sizes: Sizes | None = None) -> Any:
+def read_entry(whose: str, name: str, kind: Form, value: Any, sizes: Sizes | None = None) -> Any:
     """One entry in its normal form.
 
     Raises:
@@ -325,7 +325,7 @@ def read_entry(whose: str, name: str, kind: Entry, value: Any, sizes: Sizes | No
         raise InputError(f'the state of {whose} holds something unreadable as "{name}": {type(error).__name__}') from None
 
 
-def read_state(whose: str, state: Any, kinds: Mapping[str, Entry], sizes: Sizes | None = None) -> dict[str, Any]:
+def read_state(whose: str, state: Any, kinds: Mapping[str, Form], sizes: Sizes | None = None) -> dict[str, Any]:
     """The entries of a state in their normal form; changes nothing.
 
     Args:

@@ -21,7 +21,7 @@ from torch import Tensor
 from equipoise.distributed import Processes
 from equipoise.errors import InputError, NonFiniteError
 from equipoise.solvers import read_array
-from equipoise.states import Anything, Entry, like, read_state, tasks_known
+from equipoise.states import Anything, Form, like, read_state, tasks_known
 
 __all__ = [
     "Balancer",
@@ -161,14 +161,14 @@ class Balancer(ABC):
         needs: what the next decision looks at: ``"losses"``, ``"gramian"`` or ``"gradients"``.
         watches: whether :meth:`observe` wants the same batch's losses again after the optimizer's step.
         stateful: names of the attributes that make up the state: tensors, numbers, arrays or generators. A mapping also says of
-            what :class:`~equipoise.states.Entry` each is, which is checked when a state is loaded.
+            what :class:`~equipoise.states.Form` each is, which is checked when a state is loaded.
         decides_purely: whether :meth:`decide` leaves the state as it was and all learning is done in :meth:`update` and
             later. Then no copy of the state is taken before each step, which matters where it is as large as the gradients.
     """
 
     needs: Need
     watches: ClassVar[bool] = False
-    stateful: ClassVar[tuple[str, ...] | Mapping[str, Entry]] = ()
+    stateful: ClassVar[tuple[str, ...] | Mapping[str, Form]] = ()
     decides_purely: ClassVar[bool] = False
 
     @abstractmethod

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from equipoise.engine.reals import flat
 from equipoise.errors import InputError
-from equipoise.states import Entry, Listed, Number, Switch, Text, Whole, read_state
+from equipoise.states import Form, Listed, Number, Switch, Text, Whole, read_state
 from equipoise.teleport.deltas import Delta
 from equipoise.teleport.guard import Guard
 from equipoise.teleport.history import similarity
@@ -101,7 +101,7 @@ class TeleportReport:
     @classmethod
     def from_dict(cls, entries: dict[str, Any]) -> TeleportReport:
         """The report that :meth:`as_dict` came from. Raises InputError: these are the entries of none."""
-        of_type: dict[str, Entry] = {"int": Whole(), "str": Text(), "bool": Switch(), "float": Number(finite=False)}
+        of_type: dict[str, Form] = {"int": Whole(), "str": Text(), "bool": Switch(), "float": Number(finite=False)}
         of_type |= {f"tuple[{name}, ...]": Listed(kind) for name, kind in of_type.items()}
         kinds = {field.name: of_type[str(field.type)] for field in fields(cls)}
         return cls(**read_state("COST's attempts", entries, kinds))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
+from equipoise.engine.sparse import stored
 from equipoise.errors import InputError
-from equipoise.states import Anything, Entry, Fields, Generator, Listed, Maybe, Number, Switch, Text, Whole, read_state
+from equipoise.states import Anything, Fields, Form, Generator, Listed, Maybe, Number, Switch, Text, Whole, read_state
 from equipoise.teleport.attempt import TeleportAttempt, TeleportReport, attempt_cost, shared_by_name
 from equipoise.teleport.checks import check_whole
 from equipoise.teleport.deltas import DeltaLike, LowRank, as_delta
@@ -299,7 +300,7 @@ class COST:
         missing = self.state_dict().keys() - state.keys() if isinstance(state, Mapping) else {"everything"}
         if missing:
             raise InputError(f"this is no state of a COST: it lacks {', '.join(sorted(missing))}")
-        kinds: dict[str, Entry] = {
+        kinds: dict[str, Form] = {
             "schedule": Fields(self._counters.kinds),
             "probes": Fields(self._held.kinds),
             "sizes": Fields(self._sizes.kinds),
@@ -347,4 +348,4 @@ def _finite_gradient(parameter: Tensor) -> bool:
     gradient = parameter.grad
     if gradient is None:
         return True
-    return bool(torch.isfinite(gradient.coalesce().values() if gradient.is_sparse else gradient).all())
+    return bool(torch.isfinite(stored(gradient)).all())

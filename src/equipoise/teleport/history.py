@@ -24,10 +24,10 @@ from equipoise.teleport.checks import chosen
 
 __all__ = [
     "HISTORIES",
-    "Entry",
     "History",
     "HistoryLike",
     "KeepHistory",
+    "Kind",
     "MassHistory",
     "ReleasedHistory",
     "ResetHistory",
@@ -176,7 +176,7 @@ def similarity(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
     return max(-1.0, min(1.0, product / scale)) if 0.0 < scale < float("inf") else 0.0
 
 
-class Entry(Enum):
+class Kind(Enum):
     """How a new gradient g enters a buffer b, with decay β."""
 
     MEAN = "b ← β b + (1-β) g"
@@ -187,18 +187,18 @@ class Entry(Enum):
     PEAK = "b ← max(b, mean of squares)"
 
 
-_ADAM = {"exp_avg": Entry.MEAN, "exp_avg_sq": Entry.MEAN_SQUARE, "max_exp_avg_sq": Entry.PEAK}
-_BY_CLASS: tuple[tuple[str, Mapping[str, Entry]], ...] = (
-    ("Adamax", {"exp_avg": Entry.MEAN, "exp_inf": Entry.MAXIMUM}),
-    ("RMSprop", {"square_avg": Entry.MEAN_SQUARE, "grad_avg": Entry.CENTER, "momentum_buffer": Entry.ACCUMULATOR}),
+_ADAM = {"exp_avg": Kind.MEAN, "exp_avg_sq": Kind.MEAN_SQUARE, "max_exp_avg_sq": Kind.PEAK}
+_BY_CLASS: tuple[tuple[str, Mapping[str, Kind]], ...] = (
+    ("Adamax", {"exp_avg": Kind.MEAN, "exp_inf": Kind.MAXIMUM}),
+    ("RMSprop", {"square_avg": Kind.MEAN_SQUARE, "grad_avg": Kind.CENTER, "momentum_buffer": Kind.ACCUMULATOR}),
     # The second average, of squared steps, is left alone: the step that would enter it is not known beforehand.
-    ("Adadelta", {"square_avg": Entry.MEAN_SQUARE}),
-    ("SGD", {"momentum_buffer": Entry.ACCUMULATOR}),
-    ("Muon", {"momentum_buffer": Entry.MEAN}),
+    ("Adadelta", {"square_avg": Kind.MEAN_SQUARE}),
+    ("SGD", {"momentum_buffer": Kind.ACCUMULATOR}),
+    ("Muon", {"momentum_buffer": Kind.MEAN}),
 )
 
 
-def remembered(optimizer: torch.optim.Optimizer) -> Mapping[str, Entry]:
+def remembered(optimizer: torch.optim.Optimizer) -> Mapping[str, Kind]:
     """Buffers of an optimizer's state that hold moving averages, by name.
 
     An optimizer derived from one of torch's counts as that one. Any other that keeps ``exp_avg`` or ``exp_avg_sq``, as most
@@ -271,13 +271,13 @@ def blend(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], sigma:
                 gradient = gradient_seen(optimizer, group, parameter)
             for name, kind in kinds.items():
                 buffer = state.get(name)
-                if not isinstance(buffer, Tensor) or kind is Entry.PEAK:
+                if not isinstance(buffer, Tensor) or kind is Kind.PEAK:
                     continue
                 part = buffer if touched is None else buffer[touched]
                 part.mul_(sigma)
-                if kind is Entry.MEAN:
+                if kind is Kind.MEAN:
                     part.add_(gradient.to(buffer.dtype), alpha=1.0 - sigma)
-                elif kind is Entry.MEAN_SQUARE:
+                elif kind is Kind.MEAN_SQUARE:
                     # The parts of a complex entry have a square each.
                     as_real(part).add_(as_real(gradient.to(buffer.dtype)).square(), alpha=1.0 - sigma)
                 if touched is not None:
@@ -337,14 +337,14 @@ def discount(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], sig
                 continue
             if not (kinds and "betas" in group and "step" in state):
                 for name, kind in kinds.items():
-                    if kind is Entry.ACCUMULATOR and isinstance(state.get(name), Tensor):
+                    if kind is Kind.ACCUMULATOR and isinstance(state.get(name), Tensor):
                         state[name].mul_(sigma)
                 continue
             if not _lower(state, group, kinds, sigma):
                 optimizer.state.pop(parameter)
 
 
-def _lower(state: dict[str, Any], group: Mapping[str, Any], kinds: Mapping[str, Entry], sigma: float) -> bool:
+def _lower(state: dict[str, Any], group: Mapping[str, Any], kinds: Mapping[str, Kind], sigma: float) -> bool:
     """Lowers the counter and the moments; says whether anything is left."""
     first, second = (float(beta) for beta in group["betas"])
     steps = float(state["step"])
@@ -355,9 +355,9 @@ def _lower(state: dict[str, Any], group: Mapping[str, Any], kinds: Mapping[str, 
         buffer = state.get(name)
         if not isinstance(buffer, Tensor):
             continue
-        if kind is Entry.MAXIMUM:
+        if kind is Kind.MAXIMUM:
             continue  # a maximum has no mass
-        beta = first if kind is Entry.MEAN else second
+        beta = first if kind is Kind.MEAN else second
         buffer.mul_(_mass(beta, lowered) / _mass(beta, steps))
     if isinstance(state["step"], Tensor):
         state["step"].fill_(lowered)

@@ -15,7 +15,7 @@ from equipoise.distributed import Processes
 from equipoise.errors import EquipoiseError, InputError, NonFiniteError
 from equipoise.objective import Objective
 from equipoise.randomness import RandomState
-from equipoise.states import Entry, Maybe, Of, read_state
+from equipoise.states import Form, Maybe, Of, read_state
 from equipoise.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class LossSizes:
     Remembers the largest loss of each task.
     """
 
-    kinds: ClassVar[dict[str, Entry]] = {"largest": Maybe(Of(("K",), least=0, cpu=True))}
+    kinds: ClassVar[dict[str, Form]] = {"largest": Maybe(Of(("K",), least=0, cpu=True))}
 
     def __init__(self, relative: bool) -> None:
         self.relative = relative

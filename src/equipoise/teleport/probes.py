@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from equipoise.errors import InputError
-from equipoise.states import Anything, Entry, Listed, read_state
+from equipoise.states import Anything, Form, Listed, read_state
 from equipoise.teleport.checks import check_whole
 
 __all__ = ["HeldBatches", "ProbeLike", "Probes"]
@@ -59,7 +59,7 @@ class Probes:
 class HeldBatches:
     """Holds a few batches, as :class:`Probes` says."""
 
-    kinds: ClassVar[dict[str, Entry]] = {"held": Listed(Listed(Anything()))}
+    kinds: ClassVar[dict[str, Form]] = {"held": Listed(Listed(Anything()))}
 
     def __init__(self, probes: Probes) -> None:
         self._source = probes.probe

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from equipoise.errors import InputError
-from equipoise.states import Entry, Maybe, Number, Whole, read_state
+from equipoise.states import Form, Maybe, Number, Whole, read_state
 from equipoise.teleport.checks import check_number, check_whole
 
 __all__ = ["Counters", "Schedule"]
@@ -71,7 +71,7 @@ class Counters:
     run and on every process.
     """
 
-    kinds: ClassVar[dict[str, Entry]] = {
+    kinds: ClassVar[dict[str, Form]] = {
         "epoch": Whole(),
         "in_epoch": Whole(),
         "last_attempt": Maybe(Whole()),

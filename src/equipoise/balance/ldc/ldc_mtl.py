@@ -28,7 +28,7 @@ from equipoise.balance.registry import register
 from equipoise.errors import InputError, NonFiniteError
 from equipoise.modules import find_module
 from equipoise.objective import Objective
-from equipoise.states import Anything, Entry, Maybe, Named, Of, read_state, tasks_known
+from equipoise.states import Anything, Form, Maybe, Named, Of, read_state, tasks_known
 
 __all__ = ["LDCMTL", "LDCReport"]
 
@@ -305,7 +305,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
     def read_state(self, state: dict[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
         """As every balancer; the router reads its own part."""
         sizes = {} if sizes is None else sizes
-        kinds: dict[str, Entry] = {
+        kinds: dict[str, Form] = {
             "router": Anything(),
             "first": Maybe(Of(("K",), nan=True, least=0)),
             "solution": Maybe(Named(Of(dtype=None))),

@@ -14,7 +14,7 @@ from equipoise.distributed import Processes
 from equipoise.errors import InputError
 from equipoise.states import (
     Anything,
-    Entry,
+    Form,
     Maybe,
     Moments,
     Named,
@@ -152,7 +152,7 @@ class VectorRouter:
 
     def read_state(self, state: Any, sizes: dict[str, int]) -> dict[str, Any]:
         """As it is loaded."""
-        kinds: dict[str, Entry] = {"outputs": Maybe(Of(("K",)), "memory"), "moments": Maybe(Moments((3, "K")), "memory")}
+        kinds: dict[str, Form] = {"outputs": Maybe(Of(("K",)), "memory"), "moments": Maybe(Moments((3, "K")), "memory")}
         tasks_known(kinds["outputs"], self.outputs, sizes)
         return read_state("LDCMTL's router", state, kinds, sizes)
 
@@ -244,8 +244,8 @@ class NetworkRouter:
 
     def read_state(self, state: Any, sizes: dict[str, int]) -> dict[str, Any]:
         """As it is loaded; before the network is made, only what can be known by then is looked at."""
-        network: Entry = Named(Of(dtype=None)) if self.network is None else Anything()
-        kinds: dict[str, Entry] = {"network": Maybe(network, "memory"), "optimizer": Maybe(Anything(), "memory")}
+        network: Form = Named(Of(dtype=None)) if self.network is None else Anything()
+        kinds: dict[str, Form] = {"network": Maybe(network, "memory"), "optimizer": Maybe(Anything(), "memory")}
         read = read_state("LDCMTL's router", state, kinds, sizes)
         if read["network"] is not None and self.network is not None and self._optimizer is not None:
             own = self.network.state_dict()
