@@ -198,9 +198,10 @@ def test_famo_unobserved() -> None:
 
 def test_steps_that_a_scaler_skips_are_not_unobserved_ones() -> None:
     mtl = problems.optimizer_of("famo", made(), scaler=torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=0.999))
+    inputs, targets = problems.batch()
     with said("", times=0):
         for _ in range(15):
-            mtl.step(problems.batch())
+            mtl.step((inputs, 1e4 * targets))
             assert mtl.last is not None
             assert mtl.last.skipped
 
