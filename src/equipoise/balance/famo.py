@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.registry import register
 from equipoise.balance.vector_adam import vector_adam, vector_adam_state
 from equipoise.errors import InputError, warn_once
+from equipoise.states import Maybe, Moments, Of
 
 __all__ = ["FAMO"]
 
@@ -49,7 +52,7 @@ class FAMO(LossBalancer):
     """
 
     watches = True
-    stateful = ("logits", "moments")
+    stateful: ClassVar = {"logits": Maybe(Of(("K",)), "memory"), "moments": Maybe(Moments((3, "K")), "memory")}
 
     def __init__(self, lr: float = 0.025, weight_decay: float = 0.01, epsilon: float = 1e-8) -> None:
         for name, value in (("lr", lr), ("weight_decay", weight_decay), ("epsilon", epsilon)):
