@@ -15,6 +15,7 @@ from equipoise.balance.double_sampling import further_batches
 from equipoise.balance.mixins import Attached, OnFeatures
 from equipoise.distributed import Processes, refuse_sharded, together
 from equipoise.engine.shared import SharedParameters
+from equipoise.engine.sparse import clip_gradients
 from equipoise.errors import InputError, warn_once
 from equipoise.method import MethodSpec, proxy_of, resolved
 from equipoise.modes import compiled_anew, uncompiled
@@ -399,7 +400,7 @@ class MultiTaskOptimizer:
 
     def _clip(self) -> None:
         if self.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self._balancing.context.parameters, self.clip)
+            clip_gradients(self._balancing.context.parameters, self.clip)
 
     def _undo(self, random: RandomState) -> None:
         """Puts back what an evaluation has changed."""

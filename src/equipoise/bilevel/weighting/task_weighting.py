@@ -17,6 +17,7 @@ from equipoise.bilevel.weighting.hold_out import Validation, halves
 from equipoise.bilevel.weighting.problem import WeightProblem
 from equipoise.bilevel.weighting.registry import WeightingInfo, weighting
 from equipoise.distributed import Processes
+from equipoise.engine.sparse import clip_gradients
 from equipoise.errors import InputError
 from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer
@@ -328,7 +329,7 @@ class TaskWeighting:
         limit, parameters = self.clip, list(self.objective.model.parameters())
 
         def clip(*_: Any) -> None:
-            torch.nn.utils.clip_grad_norm_(parameters, limit)
+            clip_gradients(parameters, limit)
 
         handle = self.optimizer.register_step_pre_hook(clip)
         try:
