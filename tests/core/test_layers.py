@@ -16,6 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # From the bottom up. A room imports from those below it, and from its own row only where the row says so.
 ROWS: tuple[tuple[set[str], bool], ...] = (
     ({"errors", "version"}, False),
+    ({"states"}, False),
     ({"reading", "terminal", "lifeline"}, False),
     ({"solvers", "registry", "store", "progress", "markdown", "tasks", "further", "randomness"}, False),
     ({"modes", "modules"}, False),
