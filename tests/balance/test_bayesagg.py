@@ -889,14 +889,14 @@ def test_what_was_learned_of_another_problem_is_refused() -> None:
     with pytest.raises(eq.InputError, match="BayesAggMTL keeps the state"):
         mtl.balancer.load_state_dict({})
     state = mtl.balancer.state_dict()
-    state["sums"]["one"] = tuple(part[:, :2] for part in state["sums"]["one"])
+    state["sums"]["one"] = tuple(part.repeat(2, 1, 1) for part in state["sums"]["one"])
     mtl.balancer.load_state_dict(state)
     with pytest.raises(eq.InputError, match='head of task "one" or the kind of its targets is not what this BayesAggMTL has'):
         mtl.step(mixed_batch())
 
 
 def test_an_epoch_without_end_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equipoise.balance.bayesagg.bayesagg_mtl._PATIENCE", 2)
+    monkeypatch.setattr("equipoise.balance.per_task._PATIENCE", 2)
     mtl = mixed()
     mtl.step(mixed_batch())
     with pytest.warns(UserWarning, match="has seen 2 steps and no end of an epoch"):

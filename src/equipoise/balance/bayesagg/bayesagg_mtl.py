@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +21,15 @@ from equipoise.balance.bayesagg.likelihoods import (
 )
 from equipoise.balance.bayesagg.moments import aggregate, drawn_moments, squared_error_moments
 from equipoise.balance.mixins import FeaturesObservation, OnFeatures
-from equipoise.balance.per_task import PerTask
+from equipoise.balance.per_task import PerTask, remind_of_epochs
 from equipoise.balance.registry import register
 from equipoise.distributed import Processes
 from equipoise.errors import InputError, near_misses
 from equipoise.modules import find_part
 from equipoise.objective import Objective
+from equipoise.states import Anything, Named, Number, Of, Together, Whole
 
 __all__ = ["BayesAggMTL"]
-
-_PATIENCE = 20_000
 
 Targets = Callable[[Any], Mapping[str, Tensor]]
 
@@ -151,7 +149,14 @@ class BayesAggMTL(OnFeatures, GradientBalancer):
         torch.Size([1, 9, 1])
     """
 
-    stateful = ("epochs", "steps", "known", "sums", "multiples", "generator")
+    stateful: ClassVar = {
+        "epochs": Whole(),
+        "steps": Whole(),
+        "known": Named(Together((Of(("B", "D", "D")), Of(("B", "D", "R"))))),
+        "sums": Named(Together((Of(("B", "D", "D")), Of(("B", "D", "R"))))),
+        "multiples": Named(Number(0.0)),
+        "generator": Anything(),
+    }
     decides_purely = True
     needs_targets = True
 
@@ -313,17 +318,27 @@ class BayesAggMTL(OnFeatures, GradientBalancer):
         self.steps += 1
         if self.steps_per_epoch is not None and self.steps >= self.steps_per_epoch:
             self._turn()
-        elif self.steps == _PATIENCE:
-            warnings.warn(
-                f"BayesAggMTL has seen {_PATIENCE} steps and no end of an epoch, so its prior is still that of the last one: "
-                f"call mtl.end_epoch() after each pass over the data, or give steps_per_epoch",
-                stacklevel=2,
-            )
+        else:
+            remind_of_epochs(self, self.steps, "its prior is still that of the last one")
 
     def end_epoch(self) -> None:
         """Makes what the epoch said the prior of the next, unless the epochs' length is fixed."""
         if self.steps_per_epoch is None:
             self._turn()
+
+    def read_state(self, state: dict[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
+        """As every balancer; what is known must be of the heads, and have their size where that is known."""
+        read = super().read_state(state, sizes)
+        for part in ("known", "sums", "multiples"):
+            for task, value in read[part].items():
+                head = self._linear.get(task)
+                inside = 0 if head is None else head.in_features + (head.bias is not None)
+                fits = part == "multiples" or head is None or value[0].shape[-1] in (inside, inside * head.out_features)
+                if (self._heads and task not in self._heads) or not fits:
+                    raise InputError(f'the state of BayesAggMTL has "{part}" of task "{task}", which is of no head here')
+        if (read["steps"] > 0) != bool(read["sums"]):
+            raise InputError("the state of BayesAggMTL does not fit together: steps of an epoch, and nothing that they said")
+        return read
 
     def __repr__(self) -> str:
         return f"BayesAggMTL(gamma={self.gamma}, power={self._power}, noise={self._noise}, samples={self.samples})"
