@@ -15,8 +15,9 @@ from equipoise.balance.double_sampling import further_batches
 from equipoise.balance.mixins import Attached, OnFeatures
 from equipoise.distributed import Processes, refuse_sharded, together
 from equipoise.engine.shared import SharedParameters
+from equipoise.engine.sparse import clip_gradients
 from equipoise.errors import InputError, warn_once
-from equipoise.method import MethodSpec, resolved
+from equipoise.method import MethodSpec, proxy_of, resolved
 from equipoise.modes import compiled_anew, uncompiled
 from equipoise.modules import RunningStatistics, find_module
 from equipoise.objective import Objective
@@ -144,7 +145,10 @@ class MultiTaskOptimizer:
         own = self.balancer.features_module if isinstance(self.balancer, OnFeatures) else None
         if own is not None and features is not None and own is not features:
             raise InputError(f"{self.balancer!r} takes gradients at features of its own; leave features= out")
-        self.proxy = as_proxy(proxy)
+        named = proxy_of(balancer)
+        if named is not None and proxy is not None:
+            raise InputError(f'"{balancer}" names a proxy, and proxy= gives another; leave one of them out')
+        self.proxy = as_proxy(named if proxy is None else proxy)
         if self.proxy is not None:
             if features is not None or own is not None:
                 raise InputError("features= and proxy= are two ways to the Gramian; give one of them")
@@ -396,7 +400,7 @@ class MultiTaskOptimizer:
 
     def _clip(self) -> None:
         if self.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self._balancing.context.parameters, self.clip)
+            clip_gradients(self._balancing.context.parameters, self.clip)
 
     def _undo(self, random: RandomState) -> None:
         """Puts back what an evaluation has changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.engine.proxy import Features, LastLayers, NamedWeights, ProxySource
-from equipoise.errors import InputError
+from equipoise.errors import InputError, UnknownOptionError, near_misses
+from equipoise.method import Nested
 from equipoise.modules import find_module
 
 __all__ = ["Audit", "Proxy", "as_proxy"]
@@ -234,8 +236,23 @@ class Proxy:
         return f"Proxy({shown}" + (f", memory={self.memory}" if self.memory else "") + ")"
 
 
-def as_proxy(given: Proxy | str | nn.Module | Iterable[Tensor] | None) -> Proxy | None:
-    """Takes a :class:`Proxy`, or what it is made from; ``None`` and ``"exact"`` mean the exact Gramian."""
-    if given is None or given == "exact":
+def as_proxy(given: Proxy | Nested | str | nn.Module | Iterable[Tensor] | None) -> Proxy | None:
+    """Takes a :class:`Proxy`, or what it is made from; ``None`` and ``"exact"`` mean the exact Gramian.
+
+    Raises:
+        InputError: it cannot be made from that.
+    """
+    if isinstance(given, Nested):
+        options = dict(given.options)
+        layers = options.pop("layers", None)
+        known = inspect.signature(Proxy).parameters.keys() - {"source"} | {"layers"}
+        for option in options:
+            if option not in known:
+                raise UnknownOptionError(
+                    f'a proxy has no option "{option}".{near_misses(option, sorted(known))} Its options: '
+                    f"{', '.join(sorted(known))}"
+                )
+        given = Proxy(given.name if layers is None else f"{given.name} {layers}", **options)
+    if given is None or (isinstance(given, str) and given == "exact"):
         return None
     return given if isinstance(given, Proxy) else Proxy(given)

@@ -18,6 +18,7 @@ from equipoise.bilevel.base import BilevelReport, BilevelSolver, LowerLevel
 from equipoise.bilevel.hypergradients import Hypergradients, Memory, hypergradients
 from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.engine.gramian import gramian
+from equipoise.engine.reals import shaped, size
 from equipoise.errors import InputError, NonFiniteError
 from equipoise.modes import without_autocast
 from equipoise.step.deciding import as_answer
@@ -116,11 +117,11 @@ class MOML(BilevelSolver):
             )
         start = 0
         for position, tensor in enumerate(self.problem.upper_variables.tensors):
-            piece = direction[start : start + tensor.numel()].view(tensor.shape)
+            piece = shaped(tensor, direction[start : start + size(tensor)])
             # Optimizers leave variables without a gradient alone, where one of zeros would decay them.
             if found.reached is None or found.reached[position]:
                 tensor.grad = piece.to(tensor)
-            start += tensor.numel()
+            start += size(tensor)
         self._solution = found.solution
         return BilevelReport(
             step=self.steps,

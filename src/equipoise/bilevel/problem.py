@@ -52,8 +52,8 @@ class LevelVariables:
         for name, tensor in named.items():
             if not isinstance(tensor, Tensor):
                 raise InputError(f'{level}-level variable "{name}" must be a tensor; got {type(tensor).__name__}')
-            if not tensor.is_floating_point():
-                raise InputError(f'{level}-level variable "{name}" must be a real floating-point tensor; it is {tensor.dtype}')
+            if not tensor.is_floating_point() and not tensor.is_complex():
+                raise InputError(f'{level}-level variable "{name}" must be a floating-point tensor; it is {tensor.dtype}')
             if not tensor.is_leaf:
                 raise InputError(
                     f'{level}-level variable "{name}" is the result of a computation; pass the tensor that it is computed from'
@@ -107,7 +107,8 @@ class BilevelProblem:
     """min over α of F(α, ω*(α)) = (F_1, …, F_m), where ω*(α) minimises f(α, ω) (thesis, eq. 3.3 and 3.4).
 
     Both functions can be evaluated at any values of the variables, differentiably to any order; the variables themselves
-    only change when a solver steps. Modules' buffers (batch-norm statistics) change with the lower level's own evaluations.
+    only change when a solver steps. Modules' buffers (batch-norm statistics) change with the lower level's own evaluations, and
+    with no others.
 
     Args:
         lower: ``lower(upper_variables, lower_variables, batch) -> scalar``, the function f.

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from equipoise.engine.reals import as_real
 from equipoise.engine.shared import Reach
 from equipoise.errors import InputError, described, rebuilt
 
@@ -76,8 +77,8 @@ class Processes:
         if not _alike(head[1 : 1 + _MARK], self.count):
             places = self._gather(f"{self.step}: {what}")
             error = InputError(
-                f"the processes are not in the same place of the same step ({'; '.join(dict.fromkeys(places))}); let all of "
-                f"them call the same functions, with as many micro-batches and with the same tasks in the same order"
+                f"the processes are not in the same place of the same step ({'; '.join(dict.fromkeys(places))}); let "
+                f"all call the same functions with as many micro-batches and the same tasks in order, or load one checkpoint"
             )
             raise _told(error)
         if numbers is not None:
@@ -114,13 +115,12 @@ class Processes:
 
     def _raise(self, own: Exception | None) -> None:
         """Lets everybody know what failed; raises unless it was this process."""
-        rank = dist.get_rank(self.group)
         found = self._gather(None if own is None else described(own))
         failed = next(place for place, description in enumerate(found) if description is not None)
         if own is not None:
             _told(own)
             return
-        raise _told(rebuilt(found[failed], f"process {failed} (this is {rank})"))
+        raise _told(rebuilt(found[failed], f"process {failed}"))
 
     def _device(self) -> torch.device:
         """Where messages have to lie for the group's backend."""
@@ -253,7 +253,8 @@ class Processes:
                 # A message is the bare memory, so its layout must not differ between the processes.
                 message = tensor.detach().contiguous()
                 with _no_peers_left():
-                    dist.broadcast(message, first, group=self.group)
+                    # Not every backend knows complex numbers.
+                    dist.broadcast(as_real(message), first, group=self.group)
                 if message.data_ptr() != tensor.data_ptr():
                     tensor.copy_(message)
 

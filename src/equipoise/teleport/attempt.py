@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from equipoise.engine.reals import flat
 from equipoise.errors import InputError
 from equipoise.teleport.deltas import Delta
 from equipoise.teleport.guard import Guard
@@ -180,7 +181,7 @@ class TeleportAttempt:
             objection = found.failure
         if found.deltas is not None:
             sigma = gradient_similarity(shared, found.deltas)
-            distance = math.sqrt(sum(float(delta.double().square().sum()) for delta in found.deltas.values()))
+            distance = math.sqrt(sum(float(flat(delta).double().square().sum()) for delta in found.deltas.values()))
             backup = {name: shared[name].detach().clone() for name in found.deltas}
             move(shared, found.deltas)
             try:

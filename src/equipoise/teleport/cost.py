@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
+from equipoise.engine.sparse import stored
 from equipoise.errors import InputError
 from equipoise.teleport.attempt import TeleportAttempt, TeleportReport, attempt_cost, shared_by_name
 from equipoise.teleport.checks import check_whole
@@ -320,4 +321,4 @@ def _finite_gradient(parameter: Tensor) -> bool:
     gradient = parameter.grad
     if gradient is None:
         return True
-    return bool(torch.isfinite(gradient.coalesce().values() if gradient.is_sparse else gradient).all())
+    return bool(torch.isfinite(stored(gradient)).all())

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeAlias
 import torch
 from torch import Tensor
 
+from equipoise.engine.reals import as_real
 from equipoise.errors import InputError
 from equipoise.modes import without_autocast
 from equipoise.registry import Registry
@@ -171,12 +172,15 @@ class _WithDenseGradient(torch.autograd.Function):
 
 
 def factor_dtype(parameter: Tensor) -> torch.dtype:
-    """The precision of a parameter's factors: its own, or float32 where that is half precision, too coarse for training."""
+    """The precision of a parameter's factors: its own, or float32 where that is half precision, too coarse for training.
+
+    A complex parameter has complex factors.
+    """
     return torch.float32 if parameter.dtype in (torch.float16, torch.bfloat16) else parameter.dtype
 
 
 def uniform_factor(parameter: Tensor, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """A factor with entries uniform in ±1/√(columns), as PEFT's LoRA and LoHa layers start.
+    """A factor with entries uniform in ±1/√(columns), as PEFT's LoRA and LoHa layers start; both parts of complex ones.
 
     Args:
         parameter: whose Δ it is a factor of; gives the device and the precision.
@@ -185,7 +189,8 @@ def uniform_factor(parameter: Tensor, shape: Sequence[int], generator: torch.Gen
     """
     bound = 1.0 / math.sqrt(shape[-1])
     factor = torch.empty(*shape, dtype=factor_dtype(parameter), device=parameter.device)
-    return factor.uniform_(-bound, bound, generator=generator).requires_grad_()
+    as_real(factor).uniform_(-bound, bound, generator=generator)
+    return factor.requires_grad_()
 
 
 def zero_factor(parameter: Tensor, shape: Sequence[int]) -> Tensor:
@@ -381,7 +386,8 @@ class _Rotation(Difference):
         size = columns // blocks
         self._cut = (rows, blocks, size)
         self._upper = torch.triu_indices(size, size, 1, device=parameter.device)
-        self.factors = (zero_factor(parameter, (blocks, size * (size - 1) // 2)),)
+        # Angles are real, those of a complex weight as well.
+        self.factors = (zero_factor(as_real(self._weight), (blocks, size * (size - 1) // 2)),)
 
     def compute(self) -> Tensor:
         (angles,) = self.factors
@@ -391,8 +397,8 @@ class _Rotation(Difference):
         skew = upper - upper.transpose(1, 2)
         identity = torch.eye(size, dtype=angles.dtype, device=angles.device)
         rotations = torch.linalg.solve(identity + skew, identity - skew, left=False)
-        cut = self._weight.to(angles.dtype).reshape(self._cut)
-        return (torch.einsum("rbi,boi->rbo", cut, rotations) - cut).reshape(self._weight.shape)
+        cut = self._weight.to(factor_dtype(self._weight)).reshape(self._cut)
+        return (torch.einsum("rbi,boi->rbo", cut, rotations.to(cut.dtype)) - cut).reshape(self._weight.shape)
 
 
 def _nearest_divisor(number: int, wanted: int) -> int:

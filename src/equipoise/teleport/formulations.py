@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from equipoise.engine.reals import as_real
 from equipoise.errors import InputError
 from equipoise.registry import Registry
 from equipoise.teleport.checks import check_number, chosen
@@ -279,7 +280,7 @@ def _check(gamma: float, radius: float, invariance: float, descent: float = 0.0)
 
 
 def _gaussian(parameters: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    return {
-        name: torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype, device=tensor.device)
-        for name, tensor in parameters.items()
-    }
+    drawn = {name: torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device) for name, tensor in parameters.items()}
+    for tensor in drawn.values():
+        as_real(tensor).normal_(generator=generator)
+    return drawn

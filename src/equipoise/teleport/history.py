@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
+from equipoise.engine.reals import as_real, flat
 from equipoise.errors import InputError
 from equipoise.registry import Registry
 from equipoise.teleport.checks import chosen
@@ -166,7 +167,7 @@ def similarity(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
     product = moved = gradient = 0.0
     for delta, grad in pairs:
         grad = grad.to_dense() if grad.is_sparse else grad
-        own, other = delta.detach().to(grad.device).double().flatten(), grad.detach().double().flatten()
+        own, other = flat(delta.detach().to(grad.device)).double(), flat(grad.detach()).double()
         # Added up as Python numbers in float64: the same on every process and every run.
         product += float(own @ other)
         moved += float(own @ own)
@@ -277,7 +278,8 @@ def blend(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], sigma:
                 if kind is Kind.MEAN:
                     part.add_(gradient.to(buffer.dtype), alpha=1.0 - sigma)
                 elif kind is Kind.MEAN_SQUARE:
-                    part.add_(gradient.to(buffer.dtype).square(), alpha=1.0 - sigma)
+                    # The parts of a complex entry have a square each.
+                    as_real(part).add_(as_real(gradient.to(buffer.dtype)).square(), alpha=1.0 - sigma)
                 if touched is not None:
                     buffer[touched] = part
                 changed += 1

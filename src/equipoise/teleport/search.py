@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from equipoise.engine.reals import flat
 from equipoise.errors import InputError
 from equipoise.modes import without_autocast
 from equipoise.objective import Objective
@@ -309,7 +310,7 @@ def agreement(losses: Mapping[str, Tensor], parameters: Sequence[Tensor], kind: 
         rows.append(
             torch.cat(
                 [
-                    (torch.zeros_like(parameter) if gradient is None else gradient).flatten()
+                    flat(torch.zeros_like(parameter) if gradient is None else gradient)
                     for gradient, parameter in zip(gradients, parameters, strict=True)
                 ]
             )

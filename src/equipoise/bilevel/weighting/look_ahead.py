@@ -23,6 +23,7 @@ from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import Point
 from equipoise.bilevel.weighting.problem import WeightProblem
 from equipoise.engine.graph import origins
+from equipoise.engine.reals import as_real, flat, shaped, size
 from equipoise.errors import InputError
 from equipoise.modes import without_autocast
 
@@ -63,19 +64,22 @@ def one_step_hypergradients(
     losses = problem.losses_at(Point(start.upper, leaves, start.buffers), batch)
     positions = problem.objective.tasks.positions(losses)
     present = weights[positions]
-    lower = (present.to(leaves[0]) * torch.stack([loss.detach().to(leaves[0]) for loss in losses.values()])).sum()
+    real = as_real(leaves[0].detach())
+    lower = (present.to(real) * torch.stack([loss.detach().to(real) for loss in losses.values()])).sum()
     check_lower([lower], step)
-    gradients = leaves[0].new_empty(len(losses), sum(leaf.numel() for leaf in leaves))
+    gradients = real.new_empty(len(losses), sum(size(leaf) for leaf in leaves))
     for row, found in zip(gradients, _rows(list(losses.values()), list(losses), leaves, "training"), strict=True):
         row.copy_(found)
     with without_autocast(gradients.device):
         mixed = present.to(gradients) @ gradients
     moved = [
-        (leaf.detach() - lr * piece.view(leaf.shape).to(leaf)).requires_grad_()
-        for leaf, piece in zip(leaves, mixed.split([leaf.numel() for leaf in leaves]), strict=True)
+        (leaf.detach() - lr * shaped(leaf, piece).to(leaf)).requires_grad_()
+        for leaf, piece in zip(leaves, mixed.split([size(leaf) for leaf in leaves]), strict=True)
     ]
     check_answer(moved, problem.lower_variables.names, 1, step)
-    objectives = problem.objectives_at(Point(start.upper, moved, start.buffers), upper_batch)
+    # On copies of the buffers: statistics are those of the training batches.
+    copies = {name: buffer.clone() for name, buffer in start.buffers.items()}
+    objectives = problem.objectives_at(Point(start.upper, moved, copies), upper_batch)
     names = problem.objectives
     values = check_upper(objectives, names, step)
     # ⟨∇ℓ_j(ω), ∇F_i(ω_1)⟩, row by row, so that the gradients at ω_1 are never held together.
@@ -99,8 +103,5 @@ def _rows(losses: Sequence[Tensor], names: Sequence[str], leaves: Sequence[Tenso
             origins([loss]), leaves, [torch.ones_like(loss)], retain_graph=position < len(losses) - 1, allow_unused=True
         )
         yield torch.cat(
-            [
-                (torch.zeros_like(leaf) if entry is None else entry).reshape(-1)
-                for entry, leaf in zip(found, leaves, strict=True)
-            ]
+            [flat(torch.zeros_like(leaf) if entry is None else entry) for entry, leaf in zip(found, leaves, strict=True)]
         )

@@ -17,6 +17,7 @@ from equipoise.bilevel.weighting.hold_out import Validation, halves
 from equipoise.bilevel.weighting.problem import WeightProblem
 from equipoise.bilevel.weighting.registry import WeightingInfo, weighting
 from equipoise.distributed import Processes
+from equipoise.engine.sparse import clip_gradients
 from equipoise.errors import InputError
 from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer
@@ -281,7 +282,7 @@ class TaskWeighting:
         if self._solver is None:
             parameter = next(own for own in self.objective.model.parameters() if own.requires_grad)
             # At least single precision: in bfloat16 a step of 0.001 is lost where an entry is above 0.5.
-            dtype = torch.promote_types(parameter.dtype, torch.float32)
+            dtype = torch.promote_types(parameter.dtype.to_real(), torch.float32)
             free = torch.zeros(len(self.objective.tasks), dtype=dtype, device=parameter.device)
             self._problem = WeightProblem(self.objective, free)
             self._free = self._learned.free = free
@@ -328,7 +329,7 @@ class TaskWeighting:
         limit, parameters = self.clip, list(self.objective.model.parameters())
 
         def clip(*_: Any) -> None:
-            torch.nn.utils.clip_grad_norm_(parameters, limit)
+            clip_gradients(parameters, limit)
 
         handle = self.optimizer.register_step_pre_hook(clip)
         try:
