@@ -14,6 +14,7 @@ from equipoise.engine.proxy import Features, LastLayers, NamedWeights, ProxySour
 from equipoise.errors import InputError, UnknownOptionError, near_misses
 from equipoise.method import Nested
 from equipoise.modules import find_module
+from equipoise.states import Form, Listed, Maybe, Named, Number, Of, Text, Whole, read_state
 
 __all__ = ["Audit", "Proxy", "as_proxy"]
 
@@ -221,12 +222,24 @@ class Proxy:
         Raises:
             InputError: it is no state of a proxy.
         """
-        if set(state) != set(self.state_dict()):
-            raise InputError(f"a proxy keeps the state {sorted(self.state_dict())}; the one given holds {sorted(state)}")
-        self.chosen, self.factor, self.steps = state["chosen"], float(state["factor"]), int(state["steps"])
-        self._trials = {name: list(found) for name, found in state["trials"].items()}
+        read = self.read_state(state)
+        self.chosen, self.factor, self.steps = read["chosen"], read["factor"], read["steps"]
+        self._trials = {name: list(found) for name, found in read["trials"].items()}
         for name in self._tensors():
-            setattr(self, f"_{name}", None if state[name] is None else state[name].clone())
+            setattr(self, f"_{name}", None if read[name] is None else read[name].clone())
+
+    def read_state(self, state: Mapping[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
+        """A state as it is loaded; changes nothing. Raises InputError: it is none, or of another number of tasks."""
+        kinds: dict[str, Form] = {
+            "chosen": Maybe(Text()),
+            "factor": Number(0.0),
+            "steps": Whole(),
+            "trials": Named(Listed(Number(finite=False))),
+            "correlations": Maybe(Of(("K", "K"), cpu=True), "memory"),
+            "norms": Maybe(Of(("K",), cpu=True), "memory"),
+            "seen": Maybe(Of(("K", "K"), torch.bool, cpu=True), "memory"),
+        }
+        return read_state("a proxy", state, kinds, sizes)
 
     def _tensors(self) -> dict[str, Tensor | None]:
         return {"correlations": self._correlations, "norms": self._norms, "seen": self._seen}
