@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from equipoise import teleport as teleport
     from equipoise.balance import balancer as balancer
     from equipoise.balance import methods as methods
+    from equipoise.dropin import Accumulator as Accumulator
     from equipoise.dropin import backward as backward
     from equipoise.engine.gramian import gramian as gramian
     from equipoise.errors import EquipoiseError as EquipoiseError
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COST",
+    "Accumulator",
     "EquipoiseError",
     "InputError",
     "MethodSpec",
@@ -118,6 +120,7 @@ __all__ += [
 # end of methods
 
 _HOMES = {
+    "Accumulator": "dropin",
     "COST": "teleport",
     "EquipoiseError": "errors",
     "InputError": "errors",

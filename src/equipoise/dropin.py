@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from equipoise.balance.base import Balancer
 from equipoise.balance.coerce import as_balancer
 from equipoise.balance.double_sampling import further_batches
-from equipoise.balance.mixins import OnFeatures
+from equipoise.balance.mixins import OnFeatures, PullsHeads
 from equipoise.distributed import Processes
 from equipoise.engine.graph import hides_division, leaves_of_all
 from equipoise.engine.shared import SharedParameters
+from equipoise.engine.sparse import added
 from equipoise.errors import InputError, warn_once
 from equipoise.method import MethodSpec
 from equipoise.modes import overwrites, uncompiled
@@ -168,6 +169,7 @@ class Accumulator:
     def __len__(self) -> int:
         return len(self._parts)
 
+    @uncompiled
     def add(self, losses: Losses | Callable[[], Losses]) -> None:
         """Adds a micro-batch: its losses as for :func:`backward`, or a function without arguments that returns them."""
         self._parts.append(losses)
@@ -192,6 +194,11 @@ class Accumulator:
 
         given = [partial(_called, part, read) if callable(part) else read(part) for part in parts]
         source = Given(*given, model=self.model)
+        if source.collected and source.tensors() and isinstance(self.balancer, PullsHeads) and self.balancer.pulls:
+            raise InputError(
+                f"{self.balancer!r} differentiates each micro-batch again when its weights are known; add functions that "
+                f"evaluate the losses, add(lambda: losses(model, batch))"
+            )
         if self.shared is not None or context.shared.declared:
             context.shared = SharedParameters(self.shared)
         _warn_of_compiled(self.balancer, balancing, source, self.shared)
@@ -309,4 +316,4 @@ def _set_aside(leaves: Sequence[Tensor]) -> Iterator[None]:
         raise
     for leaf, grad in before.items():
         if grad is not None:
-            leaf.grad = grad if leaf.grad is None else leaf.grad + grad
+            leaf.grad = added(leaf.grad, grad)

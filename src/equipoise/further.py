@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from equipoise.errors import InputError
+from equipoise.states import Generator, Listed, Whole, read_state
 
 __all__ = ["FurtherBatches"]
 
@@ -78,10 +79,16 @@ class FurtherBatches:
         return {"seed": self.seed, "passes": self.passes, "drawn": self.drawn, "generators": [state.clone() for state in began]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from there with the next draw."""
-        self.seed, self.passes, self.drawn = int(state["seed"]), int(state["passes"]), int(state["drawn"])
-        self._began = [generator.clone() for generator in state["generators"]]
+        """Continues from there with the next draw. Raises InputError: it is no such state; nothing has changed."""
+        read = self.read_state(state)
+        self.seed, self.passes, self.drawn = read["seed"], read["passes"], read["drawn"]
+        self._began = [generator.clone() for generator in read["generators"]]
         self._running = None
+
+    def read_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A state as it is loaded. Raises InputError: it is none."""
+        kinds = {"seed": Whole(-(2**63)), "passes": Whole(), "drawn": Whole(), "generators": Listed(Generator())}
+        return read_state("FurtherBatches", state, kinds)
 
     def _next(self) -> Any:
         for _ in range(2):  # what is left of the present pass, then the one after

@@ -26,6 +26,7 @@ __all__ = [
     "as_teleport",
     "divided",
     "make_teleport",
+    "proxy_of",
     "read_options",
     "read_value",
     "resolved",
@@ -113,17 +114,20 @@ class Nested:
 
 @dataclass(frozen=True, eq=False, init=False)
 class MethodSpec:
-    """A method as a value: a balancer's name and options, and the teleport on top of it.
+    """A method as a value: a balancer's name and options, the teleport on top of it, and where its Gramian is taken.
 
-    Text is ``[teleport+]balancer``. The balancer is ``name`` or ``name:option=value,option=value``, the teleport ``cost`` or
-    ``cost(option=value,…)``. A value is a Python literal, a word, or ``word(option=value,…)`` for something that has options
-    of its own. ``str()`` gives the shortest text, from which :meth:`parse` reads an equal value. Whether there is such a
-    method, and whether it takes these options, is seen when it is made.
+    Text is ``[teleport+]balancer[@proxy]``. The balancer is ``name`` or ``name:option=value,option=value``, the teleport
+    ``cost`` or ``cost(option=value,…)``. A value is a Python literal, a word, or ``word(option=value,…)`` for what has options
+    of its own. The proxy is ``last``, ``features``, ``auto``, a module's dotted name …, with the options of
+    :class:`~equipoise.Proxy` in brackets: ``fairgrad:alpha=2@last(memory=0.5)``. ``str()`` gives the shortest text, from which
+    :meth:`parse` reads an equal value. Whether there is such a method, and whether it takes these options, is seen when it is
+    made.
 
     Attributes:
         name: of the balancer; case does not matter, nor whether words are joined by ``-`` or ``_``.
         options: those that are given, by name; order makes no difference.
         teleport: its name and options, or ``None``; given as text, it is read.
+        proxy: the source of the proxy Gramian and its options, or ``None`` for the exact one; given as text, it is read.
 
     Raises:
         InputError: a name or a value that cannot be written as text.
@@ -141,13 +145,21 @@ class MethodSpec:
     name: str
     options: Mapping[str, Any]
     teleport: Nested | None
+    proxy: Nested | None
 
-    def __init__(self, name: str, options: Mapping[str, Any] | None = None, teleport: Nested | str | None = None) -> None:
-        if not isinstance(name, str) or not name.strip() or re.search(r"""[,:+=|()\[\]{}'"\n]""", name):
+    def __init__(
+        self,
+        name: str,
+        options: Mapping[str, Any] | None = None,
+        teleport: Nested | str | None = None,
+        proxy: Nested | str | None = None,
+    ) -> None:
+        if not isinstance(name, str) or not name.strip() or re.search(r"""[,:+=|@()\[\]{}'"\n]""", name):
             raise InputError(f"{name!r} is no name of a method; a name is a word such as fairgrad")
         object.__setattr__(self, "name", folded(name))
         object.__setattr__(self, "options", _Options({} if options is None else options, name))
         object.__setattr__(self, "teleport", None if teleport is None else as_teleport(teleport))
+        object.__setattr__(self, "proxy", None if proxy is None else _as_proxy(proxy))
 
     @classmethod
     def parse(cls, text: str | MethodSpec) -> MethodSpec:
@@ -161,6 +173,8 @@ class MethodSpec:
         if not isinstance(text, str):
             raise InputError(f'a method is a text such as "cagrad:c=0.2"; got {text!r}')
         before, balancer = divided(text.strip())
+        *parts, proxy = split_outside(balancer, "@")
+        balancer = "@".join(parts) if parts else proxy
         if folded(balancer.partition("(")[0]) in ("cost", ""):
             if not text.strip():
                 raise InputError('a method is a text such as "cagrad:c=0.2"; got nothing')
@@ -169,7 +183,7 @@ class MethodSpec:
         if match := _CALL.fullmatch(name.strip()):
             raise InputError(f'"{text}": the options of a method stand behind a colon; write "{match[1]}:{match[2]}"')
         options = read_options(rest, text)
-        return cls(name, options, Nested(*_read_call(before, text)) if before else None)
+        return cls(name, options, Nested(*_read_call(before, text)) if before else None, proxy if parts else None)
 
     @classmethod
     def parse_all(cls, text: str) -> tuple[MethodSpec, ...]:
@@ -190,12 +204,13 @@ class MethodSpec:
 
     @property
     def balancer(self) -> MethodSpec:
-        """The same without its teleport."""
-        return self if self.teleport is None else replace(self, teleport=None)
+        """The same without its teleport and its proxy."""
+        return self if self.teleport is None and self.proxy is None else replace(self, teleport=None, proxy=None)
 
     def __str__(self) -> str:
         before = "" if self.teleport is None else f"{self.teleport}+"
-        return before + self.name + (f":{written(self.options.items())}" if self.options else "")
+        options = f":{written(self.options.items())}" if self.options else ""
+        return before + self.name + options + ("" if self.proxy is None else f"@{self.proxy}")
 
     def __repr__(self) -> str:
         return f"MethodSpec.parse({str(self)!r})"
@@ -209,7 +224,7 @@ class MethodSpec:
     @property
     def _key(self) -> tuple[object, ...]:
         assert isinstance(self.options, _Options)
-        return self.name, self.options.key, self.teleport
+        return self.name, self.options.key, self.teleport, self.proxy
 
     def make(self, seed: int | None = None) -> tuple[Balancer, Teleport | None]:
         """A fresh balancer and a fresh teleport.
@@ -245,6 +260,22 @@ def as_teleport(teleport: Nested | str) -> Nested:
     if not isinstance(teleport, Nested):
         raise InputError(f'the teleport of a method is a text such as "cost(start=3)"; got {teleport!r}')
     return Nested(folded(teleport.name), teleport.options)
+
+
+def _as_proxy(proxy: Nested | str) -> Nested:
+    if isinstance(proxy, str):
+        match = re.fullmatch(rf"\s*({_WORD})\s*(?:\((.*)\))?\s*", proxy, re.DOTALL)
+        if match is None or not _balanced(match[2] or ""):
+            raise InputError(f'the proxy of a method is a word such as "last" or "last(layers=2,memory=0.5)"; got "{proxy}"')
+        proxy = Nested(match[1], read_options(match[2] or "", proxy))
+    if not isinstance(proxy, Nested):
+        raise InputError(f'the proxy of a method is a text such as "last(memory=0.5)"; got {proxy!r}')
+    return proxy
+
+
+def proxy_of(method: Any) -> Nested | None:
+    """The proxy that a method's text or value names."""
+    return MethodSpec.parse(method).proxy if isinstance(method, str | MethodSpec) else None
 
 
 def make_teleport(teleport: Nested, seed: int | None = None) -> COST:

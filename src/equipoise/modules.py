@@ -47,30 +47,54 @@ def find_part(model: nn.Module, part: nn.Module | str, what: str) -> nn.Module:
 
 
 class RunningStatistics:
-    """Puts running statistics back when a step turns out to be none: one bad batch would leave them non-finite for good.
+    """Puts buffers back when a step turns out to be none: one bad batch would leave statistics non-finite for good.
+
+    Only what moves is copied in each step: statistics of batch-norm layers, and any other buffer that was seen to move, in
+    place or by a new tensor in its place. For the first step all others are copied as well.
 
     Args:
-        model: whose batch-norm and instance-norm layers are looked after.
+        model: whose buffers are looked after.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._layers = [layer for layer in model.modules() if isinstance(layer, _NormBase) and layer.track_running_stats]
-        self._buffers: list[Tensor] = []
+        layers = list(model.modules())
+        self._slots = [(layer._buffers, name, layer) for layer in layers for name in layer._buffers]
+        self._before: list[Tensor | None] = []
+        self._versions: list[int | None] = []
+        self._moving: set[int] = set()
+        self._copied: list[Tensor] = []
         self._copies: list[Tensor] = []
+        self._first = True
 
     def keep(self) -> None:
-        """Remembers the present statistics of the layers in training mode."""
-        if not self._layers:
+        """Remembers the present buffers."""
+        if not self._slots:
             return
-        layers = (layer for layer in self._layers if layer.training)
-        buffers = [buffer for layer in layers for buffer in layer._buffers.values() if buffer is not None]
-        if [id(buffer) for buffer in buffers] != [id(buffer) for buffer in self._buffers]:
-            self._buffers, self._copies = buffers, [torch.empty_like(buffer) for buffer in buffers]
-        if buffers:
-            torch._foreach_copy_(self._copies, self._buffers)
+        now = [buffers[name] for buffers, name, _ in self._slots]
+        versions = [None if buffer is None or buffer.is_inference() else buffer._version for buffer in now]
+        if self._before:
+            places = enumerate(zip(now, self._before, versions, self._versions, strict=True))
+            self._moving |= {place for place, (a, b, v, w) in places if a is not b or v != w}
+            self._first = False
+        self._before, self._versions = now, versions
+        kept: list[Tensor] = []
+        for place, (_, _, layer) in enumerate(self._slots):
+            buffer = now[place]
+            norm = isinstance(layer, _NormBase)
+            if buffer is None or (norm and not layer.training):
+                continue
+            if place in self._moving or norm or self._first:
+                kept.append(buffer)
+        if [id(buffer) for buffer in kept] != [id(buffer) for buffer in self._copied]:
+            self._copied, self._copies = kept, [torch.empty_like(buffer) for buffer in kept]
+        if kept:
+            torch._foreach_copy_(self._copies, kept)
 
     def restore(self) -> None:
         """Puts them back."""
-        if self._buffers:
+        for (buffers, name, _), buffer in zip(self._slots, self._before, strict=False):
+            if buffers[name] is not buffer:
+                buffers[name] = buffer
+        if self._copied:
             with torch.no_grad():
-                torch._foreach_copy_(self._buffers, self._copies)
+                torch._foreach_copy_(self._copied, self._copies)

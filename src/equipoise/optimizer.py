@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -15,13 +15,15 @@ from equipoise.balance.double_sampling import further_batches
 from equipoise.balance.mixins import Attached, OnFeatures
 from equipoise.distributed import Processes, refuse_sharded, together
 from equipoise.engine.shared import SharedParameters
+from equipoise.engine.sparse import clip_gradients
 from equipoise.errors import InputError, warn_once
-from equipoise.method import MethodSpec, resolved
+from equipoise.method import MethodSpec, proxy_of, resolved
 from equipoise.modes import compiled_anew, uncompiled
 from equipoise.modules import RunningStatistics, find_module
 from equipoise.objective import Objective
 from equipoise.proxy import Proxy, as_proxy
 from equipoise.randomness import RandomState
+from equipoise.states import Listed, Text, Whole, like, read_entry, read_model, read_state
 from equipoise.step.balancing import Balancing
 from equipoise.step.by_proxy import check_proxied
 from equipoise.step.moving import Moving
@@ -144,7 +146,10 @@ class MultiTaskOptimizer:
         own = self.balancer.features_module if isinstance(self.balancer, OnFeatures) else None
         if own is not None and features is not None and own is not features:
             raise InputError(f"{self.balancer!r} takes gradients at features of its own; leave features= out")
-        self.proxy = as_proxy(proxy)
+        named = proxy_of(balancer)
+        if named is not None and proxy is not None:
+            raise InputError(f'"{balancer}" names a proxy, and proxy= gives another; leave one of them out')
+        self.proxy = as_proxy(named if proxy is None else proxy)
         if self.proxy is not None:
             if features is not None or own is not None:
                 raise InputError("features= and proxy= are two ways to the Gramian; give one of them")
@@ -307,27 +312,52 @@ class MultiTaskOptimizer:
         Raises:
             InputError: the state is of other tasks, another balancer, or was saved with or without a teleport or scaler.
         """
-        # A new loader begins at its start; older versions did not count.
-        missing = self.state_dict().keys() - state.keys() - {"further", "unlabelled"}
+        whose = "a MultiTaskOptimizer"
+        present = self.state_dict()
+        missing = present.keys() - state.keys() if isinstance(state, Mapping) else {"everything"}
+        missing -= {"further", "unlabelled"}  # a new loader begins at its start; older versions did not count
         if missing:
             raise InputError(
                 f"this is no state of a MultiTaskOptimizer: it lacks {', '.join(sorted(missing))} "
                 f"(a state of the model or of the torch optimizer alone is loaded by them)"
             )
-        for part, present in (("teleport", self.teleport), ("scaler", self.scaler), ("proxy", self.proxy)):
-            if (state[part] is None) != (present is None):
+        for part, own in (("teleport", self.teleport), ("scaler", self.scaler), ("proxy", self.proxy)):
+            if (state[part] is None) != (own is None):
                 raise InputError(
                     f"the state was saved {'without' if state[part] is None else 'with'} a {part}; "
-                    f"this optimizer has {'one' if present is not None else 'none'}"
+                    f"this optimizer has {'one' if own is not None else 'none'}"
                 )
-        names = tuple(state["tasks"])
+        names = read_entry(whose, "tasks", Listed(Text()), state["tasks"])
+        steps = read_entry(whose, "steps", Whole(), state["steps"])
+        unlabelled = read_entry(whose, "unlabelled", Whole(), state.get("unlabelled", 0))
         tasks = self.objective.tasks
         if names and tasks.known and tasks.names != names:
             raise InputError(f"the state is of the tasks {', '.join(names)}; the tasks here are {', '.join(tasks.names)}")
+        if len(set(names)) < len(names):
+            raise InputError(f"the state names a task twice: {', '.join(names)}")
+        # Everything is looked at before anything is changed; what is no part of this library, if need be, by undoing it.
+        known = {"K": len(names)} if names else {}
+        self.balancer.read_state(state["balancer"], dict(known))
+        look = getattr(self.teleport, "read_state", None)
+        if look is not None:
+            look(state["teleport"], dict(known))
+        if self.proxy is not None:
+            self.proxy.read_state(state["proxy"], dict(known))
+        read_model("the model", state["model"], present["model"])
         self._moving.check_state(state["optimizer"])
+        if self.scaler is not None:
+            read_state("the scaler", state["scaler"], {name: like(value) for name, value in present["scaler"].items()})
+        further = self.objective.further
+        if further is not None and state.get("further") is not None:
+            further.read_state(state["further"])
         if self.teleport is not None:
             self.teleport.load_state_dict(state["teleport"])
-        self.balancer.load_state_dict(state["balancer"])
+        try:
+            self.balancer.load_state_dict(state["balancer"])
+        except BaseException:
+            if self.teleport is not None:
+                self.teleport.load_state_dict(present["teleport"])
+            raise
         if self.proxy is not None:
             self.proxy.load_state_dict(state["proxy"])
         if names and not tasks.known:
@@ -336,10 +366,10 @@ class MultiTaskOptimizer:
         self._moving.load_state_dict(state["optimizer"])
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
-        if self.objective.further is not None and state.get("further") is not None:
-            self.objective.further.load_state_dict(state["further"])
-        self.steps = int(state["steps"])
-        self._balancing.unlabelled = int(state.get("unlabelled", 0))
+        if further is not None and state.get("further") is not None:
+            further.load_state_dict(state["further"])
+        self.steps = steps
+        self._balancing.unlabelled = unlabelled
 
     def _further(self, given: Sequence[Any] | None, micro_batches: int) -> list[FurtherBatch]:
         """The further batches of a step, each as a source of losses."""
@@ -396,7 +426,7 @@ class MultiTaskOptimizer:
 
     def _clip(self) -> None:
         if self.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self._balancing.context.parameters, self.clip)
+            clip_gradients(self._balancing.context.parameters, self.clip)
 
     def _undo(self, random: RandomState) -> None:
         """Puts back what an evaluation has changed."""

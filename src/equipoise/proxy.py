@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.engine.proxy import Features, LastLayers, NamedWeights, ProxySource
-from equipoise.errors import InputError
+from equipoise.errors import InputError, UnknownOptionError, near_misses
+from equipoise.method import Nested
 from equipoise.modules import find_module
+from equipoise.states import Form, Listed, Maybe, Named, Number, Of, Text, Whole, read_state
 
 __all__ = ["Audit", "Proxy", "as_proxy"]
 
@@ -219,12 +222,24 @@ class Proxy:
         Raises:
             InputError: it is no state of a proxy.
         """
-        if set(state) != set(self.state_dict()):
-            raise InputError(f"a proxy keeps the state {sorted(self.state_dict())}; the one given holds {sorted(state)}")
-        self.chosen, self.factor, self.steps = state["chosen"], float(state["factor"]), int(state["steps"])
-        self._trials = {name: list(found) for name, found in state["trials"].items()}
+        read = self.read_state(state)
+        self.chosen, self.factor, self.steps = read["chosen"], read["factor"], read["steps"]
+        self._trials = {name: list(found) for name, found in read["trials"].items()}
         for name in self._tensors():
-            setattr(self, f"_{name}", None if state[name] is None else state[name].clone())
+            setattr(self, f"_{name}", None if read[name] is None else read[name].clone())
+
+    def read_state(self, state: Mapping[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
+        """A state as it is loaded; changes nothing. Raises InputError: it is none, or of another number of tasks."""
+        kinds: dict[str, Form] = {
+            "chosen": Maybe(Text()),
+            "factor": Number(0.0),
+            "steps": Whole(),
+            "trials": Named(Listed(Number(finite=False))),
+            "correlations": Maybe(Of(("K", "K"), cpu=True), "memory"),
+            "norms": Maybe(Of(("K",), cpu=True), "memory"),
+            "seen": Maybe(Of(("K", "K"), torch.bool, cpu=True), "memory"),
+        }
+        return read_state("a proxy", state, kinds, sizes)
 
     def _tensors(self) -> dict[str, Tensor | None]:
         return {"correlations": self._correlations, "norms": self._norms, "seen": self._seen}
@@ -234,8 +249,23 @@ class Proxy:
         return f"Proxy({shown}" + (f", memory={self.memory}" if self.memory else "") + ")"
 
 
-def as_proxy(given: Proxy | str | nn.Module | Iterable[Tensor] | None) -> Proxy | None:
-    """Takes a :class:`Proxy`, or what it is made from; ``None`` and ``"exact"`` mean the exact Gramian."""
-    if given is None or given == "exact":
+def as_proxy(given: Proxy | Nested | str | nn.Module | Iterable[Tensor] | None) -> Proxy | None:
+    """Takes a :class:`Proxy`, or what it is made from; ``None`` and ``"exact"`` mean the exact Gramian.
+
+    Raises:
+        InputError: it cannot be made from that.
+    """
+    if isinstance(given, Nested):
+        options = dict(given.options)
+        layers = options.pop("layers", None)
+        known = inspect.signature(Proxy).parameters.keys() - {"source"} | {"layers"}
+        for option in options:
+            if option not in known:
+                raise UnknownOptionError(
+                    f'a proxy has no option "{option}".{near_misses(option, sorted(known))} Its options: '
+                    f"{', '.join(sorted(known))}"
+                )
+        given = Proxy(given.name if layers is None else f"{given.name} {layers}", **options)
+    if given is None or (isinstance(given, str) and given == "exact"):
         return None
     return given if isinstance(given, Proxy) else Proxy(given)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from equipoise.errors import InputError
+
 __all__ = ["RandomState"]
 
 
@@ -44,10 +46,13 @@ class RandomState:
         )
 
     def restore(self) -> None:
-        """Makes this the present random state."""
-        torch.set_rng_state(self.cpu)
-        for index, state in self.cuda.items():
-            torch.cuda.set_rng_state(state, index)
+        """Makes this the present random state. Raises InputError: it holds something else."""
+        try:
+            torch.set_rng_state(self.cpu)
+            for index, state in self.cuda.items():
+                torch.cuda.set_rng_state(state, index)
+        except (TypeError, RuntimeError, AttributeError) as error:
+            raise InputError(f"this RandomState does not hold states of torch's generators: {error}") from None
 
     @contextmanager
     def replayed(self) -> Iterator[None]:

@@ -889,7 +889,7 @@ def test_what_was_learned_of_another_problem_is_refused() -> None:
     with pytest.raises(eq.InputError, match="BayesAggMTL keeps the state"):
         mtl.balancer.load_state_dict({})
     state = mtl.balancer.state_dict()
-    state["sums"]["one"] = tuple(part[:, :2] for part in state["sums"]["one"])
+    state["sums"]["one"] = tuple(part.repeat(2, 1, 1) for part in state["sums"]["one"])
     mtl.balancer.load_state_dict(state)
     with pytest.raises(eq.InputError, match='head of task "one" or the kind of its targets is not what this BayesAggMTL has'):
         mtl.step(mixed_batch())

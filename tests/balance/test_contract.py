@@ -16,7 +16,7 @@ from tests.problems import batch, optimizer_of
 def test_the_contract_has_no_hooks_of_single_methods() -> None:
     members = {name for name in {**vars(Balancer), **Balancer.__annotations__} if not name.startswith("_")}
     facts = {"needs", "watches", "stateful", "decides_purely"}
-    assert members == facts | {"decide", "update", "observe", "end_epoch", "state_dict", "load_state_dict"}
+    assert members == facts | {"decide", "update", "observe", "end_epoch", "state_dict", "read_state", "load_state_dict"}
 
 
 def test_what_knows_the_model_is_told_of_it_and_of_each_step() -> None:

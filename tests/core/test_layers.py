@@ -16,6 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # From the bottom up. A room imports from those below it, and from its own row only where the row says so.
 ROWS: tuple[tuple[set[str], bool], ...] = (
     ({"errors", "version"}, False),
+    ({"states"}, False),
     ({"reading", "terminal", "lifeline"}, False),
     ({"solvers", "registry", "store", "progress", "markdown", "tasks", "further", "randomness"}, False),
     ({"modes", "modules"}, False),
@@ -92,4 +93,4 @@ def test_a_room_is_a_folder_of_several_files_and_not_deep() -> None:
 
 def test_the_library_stays_small() -> None:
     assert len(FILES) <= 300
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in FILES) <= 41_000
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in FILES) <= 43_000

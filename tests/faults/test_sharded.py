@@ -75,9 +75,7 @@ def dropin(rank: int, count: int, kind: str, method: str, shared: bool) -> tuple
 KINDS = ["layers", "root", "alone", "tensors", "flat", "flat views"]
 
 
-@pytest.mark.parametrize(
-    ("method", "shared"), [("ls", False), ("famo", True), ("mgda", False), ("mgda", True), ("pcgrad", False)]
-)
+@pytest.mark.parametrize(("method", "shared"), [("ls", False), ("mgda", True), ("pcgrad", False)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_drop_in(pool: Pool, kind: str, method: str, shared: bool) -> None:
     for said, unchanged, works in pool.run(dropin, kind, method, shared):

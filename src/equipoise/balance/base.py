@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from equipoise.distributed import Processes
 from equipoise.errors import InputError, NonFiniteError
 from equipoise.solvers import read_array
+from equipoise.states import Anything, Form, like, read_state, tasks_known
 
 __all__ = [
     "Balancer",
@@ -158,14 +160,15 @@ class Balancer(ABC):
     Attributes:
         needs: what the next decision looks at: ``"losses"``, ``"gramian"`` or ``"gradients"``.
         watches: whether :meth:`observe` wants the same batch's losses again after the optimizer's step.
-        stateful: names of the attributes that make up the state: tensors, numbers, arrays or generators.
+        stateful: names of the attributes that make up the state: tensors, numbers, arrays or generators. A mapping also says of
+            what :class:`~equipoise.states.Form` each is, which is checked when a state is loaded.
         decides_purely: whether :meth:`decide` leaves the state as it was and all learning is done in :meth:`update` and
             later. Then no copy of the state is taken before each step, which matters where it is as large as the gradients.
     """
 
     needs: Need
     watches: ClassVar[bool] = False
-    stateful: ClassVar[tuple[str, ...]] = ()
+    stateful: ClassVar[tuple[str, ...] | Mapping[str, Form]] = ()
     decides_purely: ClassVar[bool] = False
 
     @abstractmethod
@@ -195,14 +198,29 @@ class Balancer(ABC):
         """Continues from a saved state.
 
         Raises:
-            InputError: the state belongs to another kind of balancer.
+            InputError: the state belongs to another kind of balancer, or is damaged; nothing has changed.
         """
-        if set(state) != set(self.stateful):
-            raise InputError(
-                f"{type(self).__name__} keeps the state {sorted(self.stateful)}; the one given holds {sorted(state)}"
-            )
-        for name, value in state.items():
+        for name, value in self.read_state(state).items():
             _restore(self, name, value)
+
+    def read_state(self, state: dict[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
+        """A state as :meth:`load_state_dict` takes it up; changes nothing.
+
+        Args:
+            state: from :meth:`state_dict`.
+            sizes: how many tasks there are, as ``"K"``, where that is known; sizes that the state decides are added.
+
+        Raises:
+            InputError: the state belongs to another kind of balancer or another number of tasks, or is damaged.
+        """
+        if type(self).state_dict is not Balancer.state_dict:
+            return state  # of a form of its own, which this class does not know
+        declared = self.stateful if isinstance(self.stateful, Mapping) else dict.fromkeys(self.stateful, Anything())
+        kinds = {name: like(getattr(self, name)) if kind == Anything() else kind for name, kind in declared.items()}
+        sizes = {} if sizes is None else sizes
+        for name, kind in kinds.items():
+            tasks_known(kind, getattr(self, name), sizes)
+        return read_state(type(self).__name__, state, kinds, sizes)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

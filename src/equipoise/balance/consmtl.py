@@ -16,6 +16,7 @@ from equipoise.balance.mixins import Attached, Pull, PullsHeads
 from equipoise.balance.registry import balancer, register
 from equipoise.errors import InputError
 from equipoise.modules import find_module
+from equipoise.states import Anything, read_state
 
 if TYPE_CHECKING:
     from equipoise.objective import Objective
@@ -174,12 +175,16 @@ class ConsMTL(Attached, PullsHeads, GramianBalancer):
         """Continues from a saved state.
 
         Raises:
-            InputError: the state belongs to another kind of balancer.
+            InputError: the state belongs to another kind of balancer, or is damaged; nothing has changed.
         """
-        if set(state) != set(self.stateful):
-            raise InputError(f"ConsMTL keeps the state {sorted(self.stateful)}; the one given holds {sorted(state)}")
+        read = self.read_state(state)
         if self.stateful:
-            self.aggregator.load_state_dict(state["aggregator"])
+            self.aggregator.load_state_dict(read["aggregator"])
+
+    def read_state(self, state: dict[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
+        """The aggregator's, read by it."""
+        read = read_state("ConsMTL", state, dict.fromkeys(self.stateful, Anything()))
+        return {name: self.aggregator.read_state(entry, sizes) for name, entry in read.items()}
 
     def __repr__(self) -> str:
         where = "" if self.features is None else f", features={self.features if isinstance(self.features, str) else '…'}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from equipoise.balance.base import Observation
 from equipoise.balance.per_task import RowsBalancer, mixed_row, move_rows
 from equipoise.balance.registry import register
 from equipoise.errors import InputError, NonFiniteError
+from equipoise.states import Listed, Maybe, Of, Text, Together, Whole
 
 __all__ = ["DBMTL"]
 
@@ -59,7 +62,11 @@ class DBMTL(RowsBalancer):
         tensor([3., 3.])
     """
 
-    stateful = ("averages", "layout", "steps")
+    stateful: ClassVar = {
+        "averages": Maybe(Of(("K", "P"), dtype=None)),
+        "layout": Maybe(Listed(Together((Text(), Whole())))),
+        "steps": Whole(),
+    }
 
     def __init__(self, beta: float = 0.9, beta_sigma: float = 0.0, log_losses: bool = True, epsilon: float = 1e-8) -> None:
         if not 0 <= beta < 1:
@@ -118,6 +125,13 @@ class DBMTL(RowsBalancer):
             self.averages, self.layout = averages, observation.layout
             move_rows(self.averages, observation.present, self._beta(), gradients, take)
         self.steps += 1
+
+    def read_state(self, state: dict[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
+        """As every balancer; averages are there from the first step on, unless none are kept."""
+        read = super().read_state(state, sizes)
+        if (read["averages"] is None) != (read["steps"] == 0 or self.beta == 0):
+            raise InputError(f"the state of DBMTL does not fit together: averages with steps={read['steps']}, beta={self.beta}")
+        return read
 
     def _beta(self) -> float:
         return float(self.beta / (self.steps + 1) ** self.beta_sigma)

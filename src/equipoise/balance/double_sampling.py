@@ -13,6 +13,7 @@ from torch import Tensor
 
 from equipoise.balance.base import GramianBalancer, Observation
 from equipoise.errors import InputError
+from equipoise.states import Maybe, Of
 
 __all__ = ["CrossObservation", "DoubleSampling", "further_batches"]
 
@@ -47,7 +48,7 @@ class DoubleSampling(GramianBalancer):
     """
 
     further: ClassVar[int] = 2
-    stateful = ("shares",)
+    stateful: ClassVar = {"shares": Maybe(Of(("K",), least=0, most=1, cpu=True))}
 
     def __init__(self) -> None:
         self.shares: Tensor | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.per_task import add_losses
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
+from equipoise.states import Maybe, Of, Whole
 
 __all__ = ["DWA"]
 
@@ -44,7 +46,13 @@ class DWA(LossBalancer):
         InputError: the temperature is not positive, or the epoch has no steps.
     """
 
-    stateful = ("sums", "counts", "last", "before_last", "steps")
+    stateful: ClassVar = {
+        "sums": Maybe(Of(("K",), inf=True), "epoch"),
+        "counts": Maybe(Of(("K",), least=0), "epoch"),
+        "last": Maybe(Of(("K",), nan=True, inf=True)),
+        "before_last": Maybe(Of(("K",), nan=True, inf=True)),
+        "steps": Whole(),
+    }
     depends_on_losses = False
 
     def __init__(self, temperature: float = 2.0, steps_per_epoch: int | None = None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from equipoise.balance.base import Observation
 from equipoise.balance.per_task import RowsBalancer
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
+from equipoise.states import Listed, Maybe, Of, Text, Together, Whole
 
 __all__ = ["ExcessMTL"]
 
@@ -56,7 +59,12 @@ class ExcessMTL(RowsBalancer):
         tensor([1., 2.])
     """
 
-    stateful = ("squares", "layout", "scales", "log_weights")
+    stateful: ClassVar = {
+        "squares": Maybe(Of(("K", "P"), dtype=None, least=0, inf=True), "memory"),
+        "layout": Maybe(Listed(Together((Text(), Whole())))),
+        "scales": Maybe(Of(("K",), least=0), "memory"),
+        "log_weights": Maybe(Of(("K",)), "memory"),
+    }
 
     def __init__(self, lr: float = 0.01, epsilon: float = 1e-7) -> None:
         if not 0 <= lr < float("inf"):

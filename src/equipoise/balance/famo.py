@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.registry import register
 from equipoise.balance.vector_adam import vector_adam, vector_adam_state
 from equipoise.errors import InputError
+from equipoise.states import Maybe, Moments, Of
 
 __all__ = ["FAMO"]
 
@@ -51,7 +53,7 @@ class FAMO(LossBalancer):
     """
 
     watches = True
-    stateful = ("logits", "moments")
+    stateful: ClassVar = {"logits": Maybe(Of(("K",)), "memory"), "moments": Maybe(Moments((3, "K")), "memory")}
 
     def __init__(self, lr: float = 0.025, weight_decay: float = 0.01, epsilon: float = 1e-8) -> None:
         for name, value in (("lr", lr), ("weight_decay", weight_decay), ("epsilon", epsilon)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 from equipoise.solvers import group_values
+from equipoise.states import Maybe, Of
 
 __all__ = ["GO4Align"]
 
@@ -56,7 +59,7 @@ class GO4Align(LossBalancer):
         tensor([4.0012, 4.0012, 0.3998])
     """
 
-    stateful = ("log_shares",)
+    stateful: ClassVar = {"log_shares": Maybe(Of(("K",), cpu=True))}
     decides_purely = True
 
     def __init__(self, groups: int = 2, lr: float = 1e-4, epsilon: float = 1e-8) -> None:

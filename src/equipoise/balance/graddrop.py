@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from numpy.typing import ArrayLike
@@ -11,6 +12,7 @@ from torch import Tensor
 from equipoise.balance.base import GradientBalancer, Observation, as_numbers, finite_direction
 from equipoise.balance.registry import register
 from equipoise.errors import InputError, near_misses
+from equipoise.states import Anything
 
 __all__ = ["GradDrop"]
 
@@ -54,7 +56,7 @@ class GradDrop(GradientBalancer):
         tensor([ 4.,  2., -3.])
     """
 
-    stateful = ("generator",)
+    stateful: ClassVar = {"generator": Anything()}
 
     def __init__(self, leak: float | Sequence[float] | Mapping[str, float] = 0.0, seed: int = 0) -> None:
         self._by_name = {str(k): float(v) for k, v in leak.items()} if isinstance(leak, Mapping) else None

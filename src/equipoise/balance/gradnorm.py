@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from equipoise.balance.base import GramianBalancer, Observation
 from equipoise.balance.registry import register
 from equipoise.balance.vector_adam import vector_adam, vector_adam_state
 from equipoise.errors import InputError
+from equipoise.states import Maybe, Moments, Of
 
 __all__ = ["GradNorm"]
 
@@ -60,7 +63,11 @@ class GradNorm(GramianBalancer):
         tensor([1., 1.])
     """
 
-    stateful = ("task_weights", "first_losses", "moments")
+    stateful: ClassVar = {
+        "task_weights": Maybe(Of(("K",), least=0, cpu=True), "memory"),
+        "first_losses": Maybe(Of(("K",), nan=True, inf=True, cpu=True), "memory"),
+        "moments": Maybe(Moments((3, "K"), cpu=True), "memory"),
+    }
     decides_purely = True
 
     def __init__(self, alpha: float = 1.5, lr: float = 0.025, epsilon: float = 1e-8) -> None:

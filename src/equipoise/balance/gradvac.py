@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from equipoise.balance.base import GramianBalancer, Observation
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 from equipoise.solvers import random_orders, vaccinate
+from equipoise.states import Anything, Maybe, Of
 
 __all__ = ["GradVac"]
 
@@ -51,7 +54,7 @@ class GradVac(GramianBalancer):
         tensor([1.5000, 1.5000])
     """
 
-    stateful = ("generator", "targets")
+    stateful: ClassVar = {"generator": Anything(), "targets": Maybe(Of(("K", "K"), least=-1, most=1, cpu=True))}
 
     def __init__(self, beta: float = 0.01, seed: int = 0) -> None:
         if not 0 <= beta <= 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -11,6 +13,7 @@ from equipoise.balance.registry import register
 from equipoise.balance.vector_adam import learn_from_losses
 from equipoise.errors import InputError
 from equipoise.solvers import equal_projections
+from equipoise.states import Maybe, Moments, Of
 
 __all__ = ["IMTL"]
 
@@ -53,7 +56,7 @@ class IMTL(GramianBalancer):
         tensor([0.3333, 0.6667])
     """
 
-    stateful = ("log_scales", "moments")
+    stateful: ClassVar = {"log_scales": Maybe(Of(("K",)), "memory"), "moments": Maybe(Moments((3, "K")), "memory")}
 
     def __init__(self, lr: float = 1e-3) -> None:
         if not lr >= 0:

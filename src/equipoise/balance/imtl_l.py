@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.registry import register
 from equipoise.balance.vector_adam import learn_from_losses
 from equipoise.errors import InputError
+from equipoise.states import Maybe, Moments, Of
 
 __all__ = ["IMTLL"]
 
@@ -52,7 +54,7 @@ class IMTLL(LossBalancer):
         tensor([1., 1.])
     """
 
-    stateful = ("log_scales", "moments")
+    stateful: ClassVar = {"log_scales": Maybe(Of(("K",)), "memory"), "moments": Maybe(Moments((3, "K")), "memory")}
     depends_on_losses = False
     decides_purely = True
 

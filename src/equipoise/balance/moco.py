@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from equipoise.balance.per_task import RowsBalancer, mixed_row, move_rows
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 from equipoise.solvers import project_on_simplex
+from equipoise.states import Listed, Maybe, Of, Text, Together, Whole
 
 __all__ = ["MoCo", "MoCoProjection"]
 
@@ -69,7 +70,12 @@ class MoCo(RowsBalancer):
         tensor([2., 1.])
     """
 
-    stateful = ("tracked", "layout", "lambdas", "steps")
+    stateful: ClassVar = {
+        "tracked": Maybe(Of(("K", "P"), dtype=None), "memory"),
+        "layout": Maybe(Listed(Together((Text(), Whole())))),
+        "lambdas": Maybe(Of(("K",), least=0, most=1, cpu=True), "memory"),
+        "steps": Whole(),
+    }
 
     def __init__(
         self,
@@ -147,6 +153,13 @@ class MoCo(RowsBalancer):
                     self.tracked[position].mul_(factor)
         self.lambdas = self.lambdas.index_copy(0, torch.tensor(observation.present, device="cpu"), moved)
         self.steps += 1
+
+    def read_state(self, state: dict[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
+        """As every balancer; gradients are tracked from the first step on."""
+        read = super().read_state(state, sizes)
+        if (read["tracked"] is None) != (read["steps"] == 0):
+            raise InputError(f"the state of MoCo does not fit together: tracked gradients with steps={read['steps']}")
+        return read
 
     def _beta(self) -> float:
         return float(self.beta / (self.steps + 1) ** self.beta_sigma)

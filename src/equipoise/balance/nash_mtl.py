@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from equipoise.balance.base import GramianBalancer, Need, Observation
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 from equipoise.solvers import nash_bargaining
+from equipoise.states import Maybe, Of, Whole
 
 __all__ = ["NashMTL"]
 
@@ -47,7 +50,7 @@ class NashMTL(GramianBalancer):
         tensor([0.5000, 1.0000])
     """
 
-    stateful = ("kept", "age")
+    stateful: ClassVar = {"kept": Maybe(Of(("K",), least=0, cpu=True)), "age": Whole()}
 
     def __init__(self, update_every: int = 1, max_norm: float | None = None) -> None:
         if update_every < 1:

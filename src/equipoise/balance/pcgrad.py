@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.balance.base import GramianBalancer
 from equipoise.balance.registry import register
 from equipoise.solvers import project_conflicts, random_orders
+from equipoise.states import Anything
 
 __all__ = ["PCGrad"]
 
@@ -42,7 +45,7 @@ class PCGrad(GramianBalancer):
         tensor([1.5000, 1.5000])
     """
 
-    stateful = ("generator",)
+    stateful: ClassVar = {"generator": Anything()}
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed

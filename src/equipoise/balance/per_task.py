@@ -181,6 +181,15 @@ class RowsBalancer(GradientBalancer):
         self._held = None
         return finite_direction(direction)
 
+    def read_state(self, state: dict[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
+        """As every balancer; the layout must be that of the rows."""
+        sizes = {} if sizes is None else sizes
+        read = super().read_state(state, sizes)
+        layout = read.get("layout")
+        if layout is not None and sum(size for _, size in layout) != sizes.get("P"):
+            raise InputError(f"the state of {type(self).__name__} does not fit together: its layout is not that of its rows")
+        return read
+
     def _fitted(self, memory: Tensor | None, observation: Observation) -> Tensor | None:
         """The memory ``[K, P]`` as it is for this step's gradients: their columns, their precision, their device.
 

@@ -183,6 +183,8 @@ def balancer(method: str | MethodSpec, /, **options: Any) -> Balancer:
             f'"{spec}" has a teleport, which takes more than a balancer: name the method to MultiTaskOptimizer, '
             f'or leave out "{spec.teleport}+"'
         )
+    if spec.proxy is not None:
+        raise InputError(f'"{spec}" has a proxy, which is no part of a balancer: name it beside, proxy="{spec.proxy}"')
     for option in options:
         if option in spec.options:
             raise InputError(f'the option "{option}" is given twice: in "{spec}" and as {option}={options[option]!r}')

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from equipoise.balance.base import LossBalancer, Observation, as_numbers
 from equipoise.balance.registry import register
+from equipoise.states import Anything
 
 __all__ = ["RLW"]
 
@@ -37,7 +40,7 @@ class RLW(LossBalancer):
         1.0
     """
 
-    stateful = ("generator",)
+    stateful: ClassVar = {"generator": Anything()}
     depends_on_losses = False
 
     def __init__(self, seed: int = 0) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.per_task import PerTask, add_losses
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
+from equipoise.states import Maybe, Of, Whole
 
 __all__ = ["STCH", "STCHFormulation"]
 
@@ -70,7 +71,13 @@ class STCH(LossBalancer):
         tensor([0.5000, 0.5000])
     """
 
-    stateful = ("reference", "sums", "counts", "steps", "epoch")
+    stateful: ClassVar = {
+        "reference": Maybe(Of(("K",), nan=True, inf=True)),
+        "sums": Maybe(Of(("K",), inf=True), "epoch"),
+        "counts": Maybe(Of(("K",), least=0), "epoch"),
+        "steps": Whole(),
+        "epoch": Whole(),
+    }
     decides_purely = True
 
     def __init__(

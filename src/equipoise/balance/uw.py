@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.registry import register
 from equipoise.balance.vector_adam import learn_from_losses
 from equipoise.errors import InputError
+from equipoise.states import Maybe, Moments, Of
 
 __all__ = ["UW"]
 
@@ -47,7 +50,7 @@ class UW(LossBalancer):
         tensor([0.5000, 0.5000])
     """
 
-    stateful = ("log_variances", "moments")
+    stateful: ClassVar = {"log_variances": Maybe(Of(("K",)), "memory"), "moments": Maybe(Moments((3, "K")), "memory")}
     depends_on_losses = False
 
     def __init__(self, lr: float = 1e-3, initial: float = 0.0) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Required, TypedDict, get_args
 
@@ -15,6 +15,7 @@ from equipoise.bilevel.lower import take
 from equipoise.bilevel.outer_optimizers import OuterOptimizers
 from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.errors import InputError, NonFiniteError
+from equipoise.states import Anything, Listed, Maybe, Of, Text, Whole, read_model, read_optimizer, read_state
 
 __all__ = ["BilevelReport", "BilevelSolver", "LowerLevel", "Start", "check_upper"]
 
@@ -176,36 +177,66 @@ class BilevelSolver(ABC):
         Raises:
             InputError: the state is of other variables, other objectives, or another kind of solver.
         """
-        missing = [part for part in self.state_dict() if part not in state]
-        if missing:
-            raise InputError(f"this is no state of a bilevel solver: it lacks {', '.join(missing)}")
-        saved_names, names = tuple(state["objectives"]), self.problem.objectives
+        read, whose = self._read(state), type(self).__name__
+        saved_names, names = read["objectives"], self.problem.objectives
         if saved_names and names and saved_names != names:
             raise InputError(
                 f"the state is of the objectives {', '.join(saved_names)}; the objectives here are {', '.join(names)}"
             )
-        if len(state["optimizers"]) != len(self.optimizers.all):
-            raise InputError(
-                f"the state is of {len(state['optimizers'])} optimizers; there are {len(self.optimizers.all)} here"
-            )
-        buffers = self.problem.here().buffers
-        if {name: buffer.shape for name, buffer in state["buffers"].items()} != {
-            name: buffer.shape for name, buffer in buffers.items()
-        }:
-            raise InputError("the state is of modules with other buffers than this problem's")
-        for level in (self.problem.upper_variables, self.problem.lower_variables):
-            saved = state[level.level]
-            if [tensor.shape for tensor in saved] != [tensor.shape for tensor in level.tensors]:
-                raise InputError(f"the state is of other {level.level}-level variables than this problem's")
+        if len(read["optimizers"]) != len(self.optimizers.all):
+            raise InputError(f"the state is of {len(read['optimizers'])} optimizers; there are {len(self.optimizers.all)} here")
+        for optimizer, saved in zip(self.optimizers.all, read["optimizers"], strict=True):
+            read_optimizer(f"{whose}'s optimizer", saved, optimizer)
+        read_model(f"{whose}'s buffers", read["buffers"], self.problem.here().buffers)
+        levels = (self.problem.upper_variables, self.problem.lower_variables)
+        for level in levels:
+            _read_tensors(f"{level.level}-level variables than those of this {whose}", read[level.level], level.tensors)
         self.load_own_state(state)
         with torch.no_grad():
-            for level in (self.problem.upper_variables, self.problem.lower_variables):
-                for tensor, saved in zip(level.tensors, state[level.level], strict=True):
+            for level in levels:
+                for tensor, saved in zip(level.tensors, read[level.level], strict=True):
                     tensor.copy_(saved)
-        self.problem.keep_buffers(state["buffers"])
+        self.problem.keep_buffers(read["buffers"])
         if saved_names:
             self.problem.names.fix(saved_names)
-        self.optimizers.load_state_dict(state["optimizers"])
+        self.optimizers.load_state_dict(list(read["optimizers"]))
+
+    def _read(self, state: dict[str, Any]) -> dict[str, Any]:
+        missing = [part for part in self.state_dict() if part not in state] if isinstance(state, Mapping) else ["everything"]
+        if missing:
+            raise InputError(f"this is no state of a bilevel solver: it lacks {', '.join(missing)}")
+        kinds = {
+            "upper": Listed(Of(dtype=None)),
+            "lower": Listed(Of(dtype=None)),
+            "buffers": Anything(),
+            "objectives": Listed(Text()),
+            "optimizers": Listed(Anything()),
+            "first_lower": Anything(),
+            "steps": Anything(),
+            "memory": Anything(),
+        }
+        read = read_state(type(self).__name__, {name: state[name] for name in kinds}, kinds)
+        self.read_own_state(state)
+        return read
+
+    def read_own_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """What :meth:`own_state` gave, as it is loaded; changes nothing. Raises InputError: it is of another kind of solver."""
+        whose = type(self).__name__
+        kinds = {"first_lower": Maybe(Listed(Of(dtype=None))), "steps": Whole(), "memory": Anything()}
+        if not isinstance(state, Mapping):
+            raise InputError(f"the state is not that of a {whose}")
+        read = read_state(whose, {name: state[name] for name in kinds if name in state}, kinds)
+        if not isinstance(read["memory"], Mapping) or read["memory"].keys() != self._memory().keys():
+            raise InputError(f"the state is not that of a {whose}")
+        if (read["first_lower"] is None) != (self._first_lower is None):
+            raise InputError('the state was saved with another choice of start="warm" or "cold"')
+        if read["first_lower"] is not None:
+            _read_tensors(
+                f"first lower-level variables than those of this {whose}",
+                read["first_lower"],
+                self.problem.lower_variables.tensors,
+            )
+        return {**read, "memory": self._read_memory(read["memory"])}
 
     def load_own_state(self, state: dict[str, Any]) -> None:
         """Continues from what :meth:`own_state` gave.
@@ -213,14 +244,11 @@ class BilevelSolver(ABC):
         Raises:
             InputError: it is that of another kind of solver.
         """
-        if state["memory"].keys() != self._memory().keys():
-            raise InputError(f"the state is not that of a {type(self).__name__}")
-        if (state["first_lower"] is None) != (self._first_lower is None):
-            raise InputError('the state was saved with another choice of start="warm" or "cold"')
-        if state["first_lower"] is not None:
-            self._first_lower = [tensor.clone() for tensor in state["first_lower"]]
-        self.steps = state["steps"]
-        self._remember(state["memory"])
+        read = self.read_own_state(state)
+        if read["first_lower"] is not None:
+            self._first_lower = [tensor.clone() for tensor in read["first_lower"]]
+        self.steps = read["steps"]
+        self._remember(read["memory"])
 
     def _lower_start(self) -> Point:
         """Where this step's lower level starts."""
@@ -241,8 +269,18 @@ class BilevelSolver(ABC):
         """A copy of what the method remembers from step to step."""
         return {}
 
+    def _read_memory(self, memory: Mapping[str, Any]) -> dict[str, Any]:
+        """A memory as it is loaded. Raises InputError: it is damaged."""
+        return dict(memory)
+
     def _remember(self, memory: dict[str, Any]) -> None:  # noqa: B027
         """Continues from a memory."""
+
+
+def _read_tensors(whose: str, saved: Sequence[Tensor], present: Sequence[Tensor]) -> None:
+    """Refuses tensors of other shapes or another number of them."""
+    if [tensor.shape for tensor in saved] != [tensor.shape for tensor in present]:
+        raise InputError(f"the state is of other {whose}: their shapes differ")
 
 
 def check_upper(values: Sequence[Tensor], names: Sequence[str], step: int) -> Tensor:

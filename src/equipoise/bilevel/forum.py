@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -13,6 +13,7 @@ from equipoise.bilevel.problem import BilevelProblem
 from equipoise.bilevel.value_function import Combination, ValueFunction, ValueFunctionSolver
 from equipoise.errors import InputError
 from equipoise.solvers import constrained_descent, constraint_multiplier
+from equipoise.states import Listed, Maybe, Number, read_state
 
 __all__ = ["FORUM"]
 
@@ -95,6 +96,13 @@ class FORUM(ValueFunctionSolver):
 
     def _memory(self) -> dict[str, Any]:
         return {"forum": None if self.weights is None else self.weights.tolist()}
+
+    def _read_memory(self, memory: Mapping[str, Any]) -> dict[str, Any]:
+        read = read_state(type(self).__name__, memory, {"forum": Maybe(Listed(Number(0.0)))})
+        known = len(self.problem.objectives)
+        if read["forum"] is not None and known and len(read["forum"]) != known:
+            raise InputError(f"the state has the weights of {len(read['forum'])} objectives; there are {known} here")
+        return read
 
     def _remember(self, memory: dict[str, Any]) -> None:
         self.weights = None if memory["forum"] is None else np.array(memory["forum"])

@@ -68,7 +68,8 @@ def hypergradients(
         upper_batch: for the upper level.
         lr: η.
         memory: see the top of this file.
-        batched: differentiate all m objectives at once with ``vmap``, which pays on GPUs with small models.
+        batched: differentiate all m objectives at once with ``vmap``, which pays on GPUs with small models. Graphs that cannot
+            be differentiated so (sparse embeddings, say) are row by row.
         step: index of the outer step, for error messages.
 
     Raises:
@@ -102,7 +103,8 @@ class _Unroll:
         ]
 
     def objectives(self, omega: list[Tensor], batch: Any) -> list[Tensor]:
-        return self.problem.objectives_at(Point(self.upper, omega, self.buffers), batch)
+        # On copies of the buffers: statistics are those of the lower level's batches.
+        return self.problem.objectives_at(Point(self.upper, omega, _copies(self.buffers)), batch)
 
 
 def _plain(unroll: _Unroll, start: Point, batches: Sequence[Any], upper_batch: Any, batched: bool, step: int) -> Hypergradients:
@@ -230,7 +232,7 @@ def _vjp(
         asks = [torch.zeros(rows, dtype=output.dtype, device=output.device) for output in outputs]
         for position, ask in enumerate(asks):
             ask[position] = 1.0
-        found = torch.autograd.grad(origins(outputs), inputs, asks, allow_unused=True, is_grads_batched=True)
+        found = _at_once(origins(outputs), inputs, asks)
     else:
         rows = len(seeds)
         if rows == 1 or not batched:
@@ -239,8 +241,20 @@ def _vjp(
                 for position, row in enumerate(seeds)
             ]
         stacked = [torch.stack(column) for column in zip(*seeds, strict=True)]
-        found = torch.autograd.grad(outputs, inputs, stacked, allow_unused=True, is_grads_batched=True)
+        found = _at_once(outputs, inputs, stacked)
+    if found is None:
+        return _vjp(outputs, inputs, seeds, False)
     return [[None if entry is None else entry[row] for entry in found] for row in range(rows)]
+
+
+def _at_once(outputs: Sequence[Tensor], inputs: Sequence[Tensor], seeds: Sequence[Tensor]) -> Sequence[Tensor | None] | None:
+    """Batched products; ``None`` for a graph that cannot be differentiated so, and is then to be row by row."""
+    try:
+        return torch.autograd.grad(outputs, inputs, seeds, retain_graph=True, allow_unused=True, is_grads_batched=True)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # what such a graph raises is up to its functions; an error of another kind comes again
+        return None
 
 
 def _check_graphs(objectives: Sequence[Tensor], names: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack, get_args
 
 import torch
@@ -196,6 +196,10 @@ class MOML(BilevelSolver):
 
     def _memory(self) -> dict[str, Any]:
         return {"balancer": self.balancer.state_dict()}
+
+    def _read_memory(self, memory: Mapping[str, Any]) -> dict[str, Any]:
+        known = len(self.problem.objectives)
+        return {"balancer": self.balancer.read_state(memory["balancer"], {"K": known} if known else None)}
 
     def _remember(self, memory: dict[str, Any]) -> None:
         self.balancer.load_state_dict(copy.deepcopy(memory["balancer"]))

@@ -107,7 +107,8 @@ class BilevelProblem:
     """min over α of F(α, ω*(α)) = (F_1, …, F_m), where ω*(α) minimises f(α, ω) (thesis, eq. 3.3 and 3.4).
 
     Both functions can be evaluated at any values of the variables, differentiably to any order; the variables themselves
-    only change when a solver steps. Modules' buffers (batch-norm statistics) change with the lower level's own evaluations.
+    only change when a solver steps. Modules' buffers (batch-norm statistics) change with the lower level's own evaluations, and
+    with no others.
 
     Args:
         lower: ``lower(upper_variables, lower_variables, batch) -> scalar``, the function f.

@@ -77,8 +77,8 @@ class Processes:
         if not _alike(head[1 : 1 + _MARK], self.count):
             places = self._gather(f"{self.step}: {what}")
             error = InputError(
-                f"the processes are not in the same place of the same step ({'; '.join(dict.fromkeys(places))}); let all of "
-                f"them call the same functions, with as many micro-batches and with the same tasks in the same order"
+                f"the processes are not in the same place of the same step ({'; '.join(dict.fromkeys(places))}); let "
+                f"all call the same functions with as many micro-batches and the same tasks in order, or load one checkpoint"
             )
             raise _told(error)
         if numbers is not None:
@@ -115,13 +115,12 @@ class Processes:
 
     def _raise(self, own: Exception | None) -> None:
         """Lets everybody know what failed; raises unless it was this process."""
-        rank = dist.get_rank(self.group)
         found = self._gather(None if own is None else described(own))
         failed = next(place for place, description in enumerate(found) if description is not None)
         if own is not None:
             _told(own)
             return
-        raise _told(rebuilt(found[failed], f"process {failed} (this is {rank})"))
+        raise _told(rebuilt(found[failed], f"process {failed}"))
 
     def _device(self) -> torch.device:
         """Where messages have to lie for the group's backend."""

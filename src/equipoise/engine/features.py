@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from equipoise.engine.gramian import gramian
 from equipoise.engine.graph import Edge, divide_leaves, edge_of, is_compiled, leaves_above, leaves_of_all, nodes_below, origins
 from equipoise.engine.reals import flat, real_dtype, shaped, size
+from equipoise.engine.sparse import added
 from equipoise.errors import InputError
 
 __all__ = ["Cut", "FeatureGradients", "Recorder"]
@@ -267,7 +268,7 @@ def _accumulate(parameter: Tensor, gradient: Tensor | None) -> None:
     if gradient is None:
         return
     # Autograd may give several leaves one and the same gradient, or one entry for all; clipping would write to it twice.
-    parameter.grad = gradient.clone() if parameter.grad is None else parameter.grad + gradient
+    parameter.grad = gradient.clone() if parameter.grad is None else added(parameter.grad, gradient)
 
 
 def _tensors_in(output: Any) -> list[Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from equipoise.engine.gramian import gramian
 from equipoise.engine.graph import origin, origins
 from equipoise.engine.reals import like, real_dtype, size
+from equipoise.engine.sparse import added
 from equipoise.errors import InputError
 
 __all__ = ["TaskGradients"]
@@ -172,26 +173,40 @@ class TaskGradients:
 
     def differentiate_together(
         self, rows: Sequence[int], losses: Sequence[Tensor], seeds: Sequence[Tensor | None], *, chunk: int | None = None
-    ) -> None:
+    ) -> Exception | None:
         """Adds the gradients of several losses at once by batched (``vmap``) differentiation, ``chunk`` at once or all of them.
 
         Worth it where launching kernels is what takes time, that is on GPUs with small models; it needs the memory of
         ``chunk`` backward passes at once. Gradients are multiplied with ``seeds``, with 1 where these are ``None``.
+
+        Some graphs cannot be differentiated so: sparse embeddings, random numbers in checkpoints, functions of one's own that
+        look at values. Their losses are differentiated one after the other.
+
+        Returns:
+            Why it could not be done at once, if it could not.
         """
-        size = chunk or len(losses)
-        for start in range(0, len(losses), size):
-            part = list(losses[start : start + size])
+        at_once = chunk or len(losses)
+        for start in range(0, len(losses), at_once):
+            part = list(losses[start : start + at_once])
             # Row i of the batch asks for the gradient of loss i alone.
             asks = [torch.zeros(len(part), dtype=loss.dtype, device=loss.device) for loss in part]
-            for position, (ask, seed) in enumerate(zip(asks, seeds[start : start + size], strict=True)):
+            for position, (ask, seed) in enumerate(zip(asks, seeds[start : start + at_once], strict=True)):
                 ask[position] = 1.0 if seed is None else seed
-            gradients = torch.autograd.grad(
-                origins(part), self.parameters, asks, retain_graph=True, allow_unused=True, is_grads_batched=True
-            )
+            try:
+                gradients = torch.autograd.grad(
+                    origins(part), self.parameters, asks, retain_graph=True, allow_unused=True, is_grads_batched=True
+                )
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # what such a graph raises is up to its functions
+                for row, loss, seed in zip(rows[start:], losses[start:], seeds[start:], strict=True):
+                    self.differentiate(row, loss, seed, retain_graph=True, alone=True)
+                return error
             for position, gradient in enumerate(gradients):
                 if gradient is not None:
-                    for row, piece in zip(rows[start : start + size], gradient, strict=True):
+                    for row, piece in zip(rows[start : start + at_once], gradient, strict=True):
                         self._write(row, position, piece)
+        return None
 
     def add(self, row: int, pieces: Sequence[Tensor | None]) -> None:
         """Adds something to a row, one entry per parameter; to be called within :meth:`recording`."""
@@ -238,10 +253,8 @@ class TaskGradients:
             piece = piece.to(parameter.dtype)
             if self.sparse[position]:
                 piece = piece.to_sparse(1)
-            if parameter.grad is None:
-                parameter.grad = piece
-            elif parameter.grad.is_sparse:
-                parameter.grad = parameter.grad + piece
+            if parameter.grad is None or parameter.grad.is_sparse:
+                parameter.grad = added(parameter.grad, piece)
             else:
                 parameter.grad.add_(piece)
 

@@ -26,7 +26,7 @@ from equipoise.step.by_proxy import ByProxy
 from equipoise.step.context import Context, Turn, Unlabelled
 from equipoise.step.fused import HookWatch
 from equipoise.step.report import StepReport
-from equipoise.step.source import FurtherSource, Source
+from equipoise.step.source import FurtherSource, Given, Source
 from equipoise.tasks import Tasks
 
 __all__ = ["Balancing"]
@@ -204,7 +204,7 @@ class Balancing:
         """The parameters whose hooks may matter: those that are trained, or as far as the losses given tell."""
         if self.context.parameters or self.steps:
             return self.context.everything()
-        return leaves_of_all(loss for loss in source.losses(0).values() if isinstance(loss, Tensor))
+        return leaves_of_all(source.tensors()) if isinstance(source, Given) else []
 
     def _look_out(self, balancer: Balancer, source: Source, report: StepReport) -> None:
         """Says, once, what is allowed and most probably not meant."""

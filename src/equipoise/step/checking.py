@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from equipoise.engine.sparse import stored
 from equipoise.errors import NonFiniteError, warn_once
 from equipoise.step.context import Context, Turn
 from equipoise.step.source import Source
@@ -122,9 +123,7 @@ def check_gradients(context: Context, turn: Turn, parameters: Sequence[Tensor], 
 def _nonfinite_gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
     """Those of the parameters whose ``.grad`` holds a value that is not finite."""
     having = [
-        (parameter, _values(parameter.grad))
-        for parameter in parameters
-        if parameter.grad is not None and parameter.grad.numel()
+        (parameter, stored(parameter.grad)) for parameter in parameters if parameter.grad is not None and parameter.grad.numel()
     ]
     if not having:
         return []
@@ -137,10 +136,6 @@ def _nonfinite_gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
     if math.isfinite(total.item()):
         return []
     return [parameter for parameter, gradient in having if not bool(torch.isfinite(gradient).all())]
-
-
-def _values(gradient: Tensor) -> Tensor:
-    return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 
 def _blame(context: Context, bad: Sequence[Tensor], source: Source, present: Sequence[int]) -> list[int]:
@@ -162,6 +157,6 @@ def _differentiated_one_by_one(context: Context, bad: Sequence[Tensor], source: 
                 gradients = torch.autograd.grad(value, list(bad), retain_graph=True, allow_unused=True)
             except RuntimeError:
                 return []  # the drop-in's graphs are gone by now
-            if any(gradient is not None and not bool(torch.isfinite(gradient).all()) for gradient in gradients):
+            if any(gradient is not None and not bool(torch.isfinite(stored(gradient)).all()) for gradient in gradients):
                 blamed.add(position)
     return sorted(blamed)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from equipoise.errors import InputError
+from equipoise.states import read_optimizer
 from equipoise.step.fused import put_back, state_kept
 
 __all__ = ["Moving"]
@@ -107,10 +108,12 @@ class Moving:
         return states[0] if len(states) == 1 else states
 
     def check_state(self, state: Any) -> None:
-        """Raises if a state is of another number of optimizers."""
+        """Raises if a state is of another number of optimizers, or of other ones."""
         count = len(state) if isinstance(state, list) else 1
         if count != len(self.optimizers):
             raise InputError(f"the state is of {count} optimizers; here are {len(self.optimizers)}")
+        for optimizer, own in zip(self.optimizers, state if isinstance(state, list) else [state], strict=True):
+            read_optimizer("the optimizer", own, optimizer)
 
     def load_state_dict(self, state: Any) -> None:
         """Continues from a saved state, which :meth:`check_state` has looked at."""

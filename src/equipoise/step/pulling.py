@@ -13,6 +13,7 @@ from equipoise.balance.mixins import Pull, PullsHeads
 from equipoise.engine.features import Cut, Recorder
 from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.graph import is_compiled, origins
+from equipoise.engine.sparse import added, stored
 from equipoise.errors import InputError
 from equipoise.modes import not_compiled, without_autocast
 from equipoise.step.context import Context, Turn
@@ -173,29 +174,27 @@ class Pulling:
             extra.update(zip(pulled, processes.sum_all(here, "pulls"), strict=True))
         for position in positions:
             leaves = self.context.shared.own[position]
-            added = {leaf: extra[leaf] for leaf in leaves if leaf in extra}
+            pieces = {leaf: extra[leaf] for leaf in leaves if leaf in extra}
             if pull.at_most is not None:
                 bound = pull.at_most * _norm([self._own(leaf) for leaf in leaves])
-                length = _norm(added.values())
-                added = {leaf: piece * (bound / length).to(piece) for leaf, piece in added.items()} if length > bound else added
-            for leaf, piece in added.items():
+                length = _norm(pieces.values())
+                if length > bound:
+                    pieces = {leaf: piece * (bound / length).to(piece) for leaf, piece in pieces.items()}
+            for leaf, piece in pieces.items():
                 if leaf.grad is None:
                     leaf.grad = piece if bool((piece != 0).any()) else None
                 else:
-                    leaf.grad = leaf.grad + (piece.to_sparse(1) if leaf.grad.is_sparse else piece)
+                    leaf.grad = added(leaf.grad, piece.to_sparse(1) if leaf.grad.is_sparse else piece)
 
     def _own(self, leaf: Tensor) -> Tensor:
         """The gradient of this step alone."""
         if leaf.grad is None:
             return torch.zeros_like(leaf)
-        return leaf.grad - self._before[leaf] if leaf in self._before else leaf.grad
+        return added(leaf.grad, -self._before[leaf]) if leaf in self._before else leaf.grad
 
 
 def _norm(pieces: Any) -> Tensor:
-    squares = [
-        torch.linalg.vector_norm((p.coalesce().values() if p.is_sparse else p).detach(), dtype=torch.float64).square()
-        for p in pieces
-    ]
+    squares = [torch.linalg.vector_norm(stored(p).detach(), dtype=torch.float64).square() for p in pieces]
     return (
         torch.stack([square.cpu() for square in squares]).sum().sqrt()
         if squares

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from equipoise.balance.base import Layout
 from equipoise.engine.gradients import TaskGradients
-from equipoise.engine.graph import origins
+from equipoise.engine.graph import is_compiled, origins
+from equipoise.errors import warn_once
 from equipoise.modes import without_autocast
 from equipoise.step.checking import check_losses, looks_early
 from equipoise.step.context import Context, Turn
@@ -135,6 +136,8 @@ class Filling:
             retain = place < len(order) - 1 or (keep and position in eager)
             value = eager.pop(position) if position in eager else context.scalar(position, losses[position])
             seen.add(position, value)
+            # A compiled graph whose first backward pass is its only one could never be differentiated by several.
+            retain = retain or (len(order) == 1 and is_compiled(value))
             with without_autocast(value.device):
                 seed = task_seed(value, counts[position], turn.scale)
                 engine.differentiate(rows[position], value, seed, retain_graph=retain)
@@ -156,7 +159,17 @@ class Filling:
             seen.add(position, value)
         seeds = [task_seed(value, counts[position], turn.scale) for position, value in losses.items()]
         with without_autocast(values[0].device):
-            engine.differentiate_together([rows[position] for position in losses], values, seeds, chunk=self.batched or None)
+            places = [rows[position] for position in losses]
+            failed = engine.differentiate_together(places, values, seeds, chunk=self.batched or None)
+            if failed is not None:
+                self.batched = None
+                reason = (str(failed).splitlines() or [""])[0][:200]
+                warn_once(
+                    self.context,
+                    "batched",
+                    f"the tasks cannot be differentiated at once and will be one after the other; leave batched= out "
+                    f"({type(failed).__name__}: {reason})",
+                )
             own = (leaf for position in losses for leaf in self.context.shared.own.get(position, ()))
             rest = list(dict.fromkeys([*own, *self.context.shared.undeclared]))
             if rest:

@@ -15,6 +15,8 @@ from equipoise.balance.registry import methods
 from equipoise.errors import InputError
 from equipoise.method import MethodSpec, Nested, as_teleport, make_teleport, seeded, settled
 from equipoise.optimizer import Teleport
+from equipoise.proxy import as_proxy
+from equipoise.step.by_proxy import check_proxied
 from equipoise.study.problem import Problem
 from equipoise.study.task_weights import TaskWeightsInfo, find
 from equipoise.study.trainers import Made, Stage, Trained, trained
@@ -34,6 +36,7 @@ class Method:
             more, ``teleport``: COST's options with the values in force, or ``"own"`` for a user's own teleport.
         make: ``make(seed)`` gives a fresh balancer, or what else runs are made of, for the run of that seed.
         teleport: ``teleport(seed)`` gives a fresh teleport for it; ``None`` if the method does not teleport.
+        proxy: where the Gramian is taken; ``None`` for the exact one.
         spec: the method as a value, options equal to their defaults left out; ``None`` for a user's own balancer or teleport.
     """
 
@@ -43,10 +46,11 @@ class Method:
     make: Callable[[int], Made] = field(compare=False, repr=False)
     teleport: Callable[[int], Teleport] | None = field(default=None, compare=False, repr=False)
     spec: MethodSpec | None = field(default=None, compare=False)
+    proxy: Nested | None = field(default=None, compare=False, repr=False)
 
     def trained(self, stage: Stage) -> Trained:
         """What a run trains with, and on which batches."""
-        return trained(self.make(stage.seed), self.teleport, stage)
+        return trained(self.make(stage.seed), self.teleport, stage, self.proxy)
 
 
 MethodLike: TypeAlias = "str | MethodSpec | Method | balance.Balancer | tuple[str, Any] | tuple[str, Any, Any]"
@@ -88,13 +92,17 @@ def parse_method(method: str | MethodSpec) -> Method:
         for key, default in info.options.items()
         if key != "seed" or key in given
     }
+    if spec.proxy is not None:
+        as_proxy(spec.proxy)
+        check_proxied(make(0), f"@{spec.proxy.name}")
+        options = {**options, "proxy": str(spec.proxy)}
     if spec.teleport is None:
-        short = MethodSpec(info.name, changed)
-        return Method(str(short), info.name, options, make, spec=short)
+        short = MethodSpec(info.name, changed, proxy=spec.proxy)
+        return Method(str(short), info.name, options, make, spec=short, proxy=spec.proxy)
     teleport, in_force, make_one = _teleport(spec.teleport)
-    short = MethodSpec(info.name, changed, teleport)
+    short = MethodSpec(info.name, changed, teleport, spec.proxy)
     _refuse_teleport(info.name, str(short.balancer))
-    return Method(str(short), info.name, {**options, "teleport": in_force}, make, make_one, short)
+    return Method(str(short), info.name, {**options, "teleport": in_force}, make, make_one, short, spec.proxy)
 
 
 def parse_methods(methods: str | Iterable[MethodLike] | Mapping[str, Any]) -> tuple[Method, ...]:
@@ -176,7 +184,7 @@ def _own(entry: Any) -> Method:
     if method.teleport is not None:
         raise InputError(f'method "{label}" has two teleports: that of "{source}" and {teleport[0]!r}; give one')
     options, make = _own_teleport(label, teleport[0])
-    return Method(label, method.name, {**method.options, "teleport": options}, method.make, make)
+    return Method(label, method.name, {**method.options, "teleport": options}, method.make, make, proxy=method.proxy)
 
 
 def _labelled(label: str, source: Any) -> Method:

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from equipoise.balance.base import Balancer
 from equipoise.balance.double_sampling import further_batches
 from equipoise.balance.mixins import OnFeatures
+from equipoise.method import Nested
 from equipoise.objective import LossFunction, Objective
 from equipoise.optimizer import MultiTaskOptimizer, Teleport
+from equipoise.proxy import as_proxy
 from equipoise.step.report import StepReport
 from equipoise.study.problem import Problem
 
@@ -89,13 +91,14 @@ Made: TypeAlias = Balancer | nn.Module | RunRecipe
 """What a method makes for a run of a seed: a balancer, an aggregator of TorchJD, or a recipe for another kind of trainer."""
 
 
-def trained(made: Made, teleport: Callable[[int], Teleport] | None, stage: Stage) -> Trained:
+def trained(made: Made, teleport: Callable[[int], Teleport] | None, stage: Stage, proxy: Nested | None = None) -> Trained:
     """What a run trains with: a recipe's own choice, or the balancer on all of the training data.
 
     Args:
         made: fresh, for this run; a balancer is told of the model's parts if it asks for them.
         teleport: makes a fresh teleport for the run's seed.
         stage: what it meets.
+        proxy: where the Gramian is taken; ``None`` for the exact one.
     """
     if isinstance(made, RunRecipe):
         return made.trained(stage)
@@ -111,6 +114,7 @@ def trained(made: Made, teleport: Callable[[int], Teleport] | None, stage: Stage
         balancer=made,
         shared=stage.shared,
         teleport=None if teleport is None else teleport(stage.seed),
+        proxy=as_proxy(proxy),
         **stage.stepping,
     )
     return Trained(trainer, stage.loader)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from equipoise.engine.reals import flat
 from equipoise.errors import InputError
+from equipoise.states import Form, Listed, Number, Switch, Text, Whole, read_state
 from equipoise.teleport.deltas import Delta
 from equipoise.teleport.guard import Guard
 from equipoise.teleport.history import similarity
@@ -99,9 +100,11 @@ class TeleportReport:
 
     @classmethod
     def from_dict(cls, entries: dict[str, Any]) -> TeleportReport:
-        """The report that :meth:`as_dict` came from."""
-        plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()}
-        return cls(**plain)
+        """The report that :meth:`as_dict` came from. Raises InputError: these are the entries of none."""
+        of_type: dict[str, Form] = {"int": Whole(), "str": Text(), "bool": Switch(), "float": Number(finite=False)}
+        of_type |= {f"tuple[{name}, ...]": Listed(kind) for name, kind in of_type.items()}
+        kinds = {field.name: of_type[str(field.type)] for field in fields(cls)}
+        return cls(**read_state("COST's attempts", entries, kinds))
 
 
 _NOT_FINITE = "a loss or gradient is not finite"

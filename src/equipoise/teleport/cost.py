@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
+from equipoise.engine.sparse import stored
 from equipoise.errors import InputError
+from equipoise.states import Anything, Fields, Form, Generator, Listed, Maybe, Number, Switch, Text, Whole, read_state
 from equipoise.teleport.attempt import TeleportAttempt, TeleportReport, attempt_cost, shared_by_name
 from equipoise.teleport.checks import check_whole
 from equipoise.teleport.deltas import DeltaLike, LowRank, as_delta
@@ -273,18 +276,43 @@ class COST:
         Raises:
             InputError: it is no state of a COST.
         """
-        missing = self.state_dict().keys() - state.keys()
-        if missing:
-            raise InputError(f"this is no state of a COST: it lacks {', '.join(sorted(missing))}")
+        state = self.read_state(state)
         self._counters.load_state_dict(state["schedule"])
         self._held.load_state_dict(state["probes"])
         self._sizes.load_state_dict(state["sizes"])
         self._generator.set_state(state["generator"])
         self._pending = state["pending"]
-        self._moved = tuple(state["moved"])
+        self._moved = state["moved"]
         self._last_check = state["last_check"]
         self._warned = state["warned"]
-        self.attempts = [TeleportReport.from_dict(entries) for entries in state["attempts"]]
+        self.attempts = list(state["attempts"])
+
+    def read_state(self, state: dict[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
+        """A state as it is loaded; changes nothing.
+
+        Args:
+            state: from :meth:`state_dict`.
+            sizes: how many tasks there are, as ``"K"``, where that is known.
+
+        Raises:
+            InputError: it is no state of a COST, of one for another number of tasks, or damaged.
+        """
+        missing = self.state_dict().keys() - state.keys() if isinstance(state, Mapping) else {"everything"}
+        if missing:
+            raise InputError(f"this is no state of a COST: it lacks {', '.join(sorted(missing))}")
+        kinds: dict[str, Form] = {
+            "schedule": Fields(self._counters.kinds),
+            "probes": Fields(self._held.kinds),
+            "sizes": Fields(self._sizes.kinds),
+            "generator": Generator(),
+            "pending": Maybe(Number()),
+            "moved": Listed(Text()),
+            "last_check": Whole(least=-(2**62)),
+            "warned": Switch(),
+            "attempts": Listed(Anything()),
+        }
+        read = read_state("COST", state, kinds, sizes)
+        return {**read, "attempts": tuple(TeleportReport.from_dict(entries) for entries in read["attempts"])}
 
     def __repr__(self) -> str:
         trigger = self.trigger.name if self.trigger else "by the number of tasks"
@@ -320,4 +348,4 @@ def _finite_gradient(parameter: Tensor) -> bool:
     gradient = parameter.grad
     if gradient is None:
         return True
-    return bool(torch.isfinite(gradient.coalesce().values() if gradient.is_sparse else gradient).all())
+    return bool(torch.isfinite(stored(gradient)).all())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from equipoise.distributed import Processes
 from equipoise.errors import EquipoiseError, InputError, NonFiniteError
 from equipoise.objective import Objective
 from equipoise.randomness import RandomState
+from equipoise.states import Form, Maybe, Of, read_state
 from equipoise.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class LossSizes:
 
     Remembers the largest loss of each task.
     """
+
+    kinds: ClassVar[dict[str, Form]] = {"largest": Maybe(Of(("K",), least=0, cpu=True))}
 
     def __init__(self, relative: bool) -> None:
         self.relative = relative
@@ -64,8 +67,8 @@ class LossSizes:
         return {"largest": None if self._largest is None else torch.from_numpy(self._largest.copy())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from there."""
-        largest = state["largest"]
+        """Continues from there. Raises InputError: these are no sizes."""
+        largest = read_state("COST's sizes", state, self.kinds)["largest"]
         self._largest = None if largest is None else largest.numpy().copy()
 
 

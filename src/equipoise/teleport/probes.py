@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
 
 from equipoise.errors import InputError
+from equipoise.states import Anything, Form, Listed, read_state
 from equipoise.teleport.checks import check_whole
 
 __all__ = ["HeldBatches", "ProbeLike", "Probes"]
@@ -57,6 +58,8 @@ class Probes:
 
 class HeldBatches:
     """Holds a few batches, as :class:`Probes` says."""
+
+    kinds: ClassVar[dict[str, Form]] = {"held": Listed(Listed(Anything()))}
 
     def __init__(self, probes: Probes) -> None:
         self._source = probes.probe
@@ -130,9 +133,10 @@ class HeldBatches:
         return {"held": [tuple(step) for step in self._held]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up saved batches."""
+        """Takes up saved batches. Raises InputError: these are none."""
+        held = read_state("COST's probes", state, self.kinds)["held"]
         self._held.clear()
-        self._held.extend(tuple(step) for step in state["held"])
+        self._held.extend(held)
 
 
 @contextmanager

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from equipoise.errors import InputError
+from equipoise.states import Form, Maybe, Number, Whole, read_state
 from equipoise.teleport.checks import check_number, check_whole
 
 __all__ = ["Counters", "Schedule"]
@@ -70,6 +71,15 @@ class Counters:
     run and on every process.
     """
 
+    kinds: ClassVar[dict[str, Form]] = {
+        "epoch": Whole(),
+        "in_epoch": Whole(),
+        "last_attempt": Maybe(Whole()),
+        "refused_in_a_row": Whole(),
+        "trained": Number(0.0),
+        "spent": Number(0.0),
+    }
+
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.epoch = 0
@@ -117,6 +127,6 @@ class Counters:
         return {name: value for name, value in vars(self).items() if name != "schedule"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from saved counters."""
-        for name in self.state_dict():
-            setattr(self, name, state[name])
+        """Continues from saved counters. Raises InputError: they are no counters."""
+        for name, value in read_state("COST's schedule", state, self.kinds).items():
+            setattr(self, name, value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from equipoise.distributed import Processes
 from equipoise.errors import InputError, near_misses
 from equipoise.modules import find_part
 from equipoise.objective import Objective
+from equipoise.states import Anything, Named, Number, Of, Together, Whole
 
 __all__ = ["BayesAggMTL"]
 
@@ -151,7 +152,14 @@ class BayesAggMTL(OnFeatures, GradientBalancer):
         torch.Size([1, 9, 1])
     """
 
-    stateful = ("epochs", "steps", "known", "sums", "multiples", "generator")
+    stateful: ClassVar = {
+        "epochs": Whole(),
+        "steps": Whole(),
+        "known": Named(Together((Of(("B", "D", "D")), Of(("B", "D", "R"))))),
+        "sums": Named(Together((Of(("B", "D", "D")), Of(("B", "D", "R"))))),
+        "multiples": Named(Number(0.0)),
+        "generator": Anything(),
+    }
     decides_purely = True
     needs_targets = True
 
@@ -324,6 +332,20 @@ class BayesAggMTL(OnFeatures, GradientBalancer):
         """Makes what the epoch said the prior of the next, unless the epochs' length is fixed."""
         if self.steps_per_epoch is None:
             self._turn()
+
+    def read_state(self, state: dict[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
+        """As every balancer; what is known must be of the heads, and have their size where that is known."""
+        read = super().read_state(state, sizes)
+        for part in ("known", "sums", "multiples"):
+            for task, value in read[part].items():
+                head = self._linear.get(task)
+                inside = 0 if head is None else head.in_features + (head.bias is not None)
+                fits = part == "multiples" or head is None or value[0].shape[-1] in (inside, inside * head.out_features)
+                if (self._heads and task not in self._heads) or not fits:
+                    raise InputError(f'the state of BayesAggMTL has "{part}" of task "{task}", which is of no head here')
+        if (read["steps"] > 0) != bool(read["sums"]):
+            raise InputError("the state of BayesAggMTL does not fit together: steps of an epoch, and nothing that they said")
+        return read
 
     def __repr__(self) -> str:
         return f"BayesAggMTL(gamma={self.gamma}, power={self._power}, noise={self._noise}, samples={self.samples})"

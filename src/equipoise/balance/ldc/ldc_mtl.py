@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
@@ -28,6 +28,7 @@ from equipoise.balance.registry import register
 from equipoise.errors import InputError, NonFiniteError
 from equipoise.modules import find_module
 from equipoise.objective import Objective
+from equipoise.states import Anything, Form, Maybe, Named, Of, read_state, tasks_known
 
 __all__ = ["LDCMTL", "LDCReport"]
 
@@ -292,18 +293,39 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
         """Continues from a saved state.
 
         Raises:
-            InputError: the state belongs to another kind of balancer, or to one with another router.
+            InputError: the state belongs to another kind of balancer, or to one with another router, or is damaged; nothing has
+                changed.
         """
-        if set(state) != set(self.stateful):
-            raise InputError(f"LDCMTL keeps the state {sorted(self.stateful)}; the one given holds {sorted(state)}")
-        if self._router is not None and state["router"] is not None:
-            if set(state["router"]) != set(self._router.state_dict()):
-                raise InputError(
-                    "the state given is that of an LDCMTL with another router; make this one with the same options"
-                )
-            self._router.load_state_dict(state["router"])
-        self._first = None if state["first"] is None else state["first"].clone()
-        self._solution = None if state["solution"] is None else dict(state["solution"])
+        read = self.read_state(state)
+        if self._router is not None and read["router"] is not None:
+            self._router.load_state_dict(read["router"])
+        self._first = None if read["first"] is None else read["first"].clone()
+        self._solution = None if read["solution"] is None else dict(read["solution"])
+
+    def read_state(self, state: dict[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
+        """As every balancer; the router reads its own part."""
+        sizes = {} if sizes is None else sizes
+        kinds: dict[str, Form] = {
+            "router": Anything(),
+            "first": Maybe(Of(("K",), nan=True, least=0)),
+            "solution": Maybe(Named(Of(dtype=None))),
+        }
+        tasks_known(kinds["first"], self._first, sizes)
+        read = read_state("LDCMTL", state, kinds, sizes)
+        kept = self._solution or {}
+        for name, value in (read["solution"] or {}).items():
+            if name in kept and value.shape != kept[name].shape:
+                raise InputError(f'the state of LDCMTL is of another model, with {list(value.shape)} as "{name}"')
+        router = self._router
+        if router is None and read["router"] is None:
+            return read
+        if router is None or (read["router"] is None and not isinstance(router, NetworkRouter)):
+            raise InputError('the state of LDCMTL must hold what its router keeps as "router"')
+        if read["router"] is None:  # saved before the network's features were found
+            return {**read, "router": {"network": None, "optimizer": None}}
+        if isinstance(read["router"], Mapping) and set(read["router"]) != set(router.state_dict()):
+            raise InputError("the state given is that of an LDCMTL with another router; make this one with the same options")
+        return {**read, "router": router.read_state(read["router"], sizes)}
 
     def __repr__(self) -> str:
         return (

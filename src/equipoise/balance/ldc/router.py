@@ -12,6 +12,19 @@ from equipoise.balance.ldc.total import Shares
 from equipoise.balance.vector_adam import vector_adam, vector_adam_state
 from equipoise.distributed import Processes
 from equipoise.errors import InputError
+from equipoise.states import (
+    Anything,
+    Form,
+    Maybe,
+    Moments,
+    Named,
+    Of,
+    read_entry,
+    read_model,
+    read_optimizer,
+    read_state,
+    tasks_known,
+)
 
 __all__ = ["NetworkRouter", "Representation", "Router", "VectorRouter", "mlp_router", "pooled"]
 
@@ -89,6 +102,9 @@ class Router(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """W and the state of what moves it."""
 
+    def read_state(self, state: Any, sizes: dict[str, int]) -> dict[str, Any]:
+        """A state as it is loaded. Raises InputError: it is of another router, or damaged."""
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from there."""
 
@@ -133,6 +149,12 @@ class VectorRouter:
             name: None if value is None else value.clone()
             for name, value in (("outputs", self.outputs), ("moments", self.moments))
         }
+
+    def read_state(self, state: Any, sizes: dict[str, int]) -> dict[str, Any]:
+        """As it is loaded."""
+        kinds: dict[str, Form] = {"outputs": Maybe(Of(("K",)), "memory"), "moments": Maybe(Moments((3, "K")), "memory")}
+        tasks_known(kinds["outputs"], self.outputs, sizes)
+        return read_state("LDCMTL's router", state, kinds, sizes)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from there."""
@@ -220,6 +242,23 @@ class NetworkRouter:
         network = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         return {"network": network, "optimizer": _copied(self._optimizer.state_dict())}
 
+    def read_state(self, state: Any, sizes: dict[str, int]) -> dict[str, Any]:
+        """As it is loaded; before the network is made, only what can be known by then is looked at."""
+        network: Form = Named(Of(dtype=None)) if self.network is None else Anything()
+        kinds: dict[str, Form] = {"network": Maybe(network, "memory"), "optimizer": Maybe(Anything(), "memory")}
+        read = read_state("LDCMTL's router", state, kinds, sizes)
+        if read["network"] is not None and self.network is not None and self._optimizer is not None:
+            own = self.network.state_dict()
+            read_model("LDCMTL's router", read["network"], own)
+            for name, value in own.items():
+                read_entry("LDCMTL's router", name, Of(dtype=value.dtype), read["network"][name])
+            read_optimizer("LDCMTL's router", read["optimizer"], self._optimizer, finite=True)
+        elif read["network"] is not None and not (
+            isinstance(read["optimizer"], Mapping) and {"state", "param_groups"} <= set(read["optimizer"])
+        ):
+            raise InputError("the state of LDCMTL's router must hold that of its Adam")
+        return read
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from there; before the first step, as soon as the network is made."""
         if state["network"] is None:
@@ -236,7 +275,11 @@ class NetworkRouter:
             self._optimizer = torch.optim.Adam(self.parameters(), lr=self.lr)
             if self._pending is not None:
                 pending, self._pending = self._pending, None
-                self.load_state_dict(pending)
+                try:
+                    self.load_state_dict(self.read_state(pending, {}))
+                except InputError:
+                    self.network, self._pending = None, pending
+                    raise
         return self.network
 
 

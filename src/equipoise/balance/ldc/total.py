@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from equipoise.balance.mixins import Elsewhere
+from equipoise.errors import InputError
 
 __all__ = [
     "SMALLEST",
@@ -209,6 +210,9 @@ def lower_level_solution(
     own = elsewhere.parameters()
     held = {} if start is None else start
     point = {name: held.get(name, value).detach().clone().requires_grad_() for name, value in own.items()}
+    for name, value in own.items():
+        if point[name].shape != value.shape or point[name].dtype != value.dtype:
+            raise InputError(f'z was kept of another model, in which "{name}" has the shape {list(point[name].shape)}')
     values = list(point.values())
     with torch.enable_grad():
         for _ in range(steps):

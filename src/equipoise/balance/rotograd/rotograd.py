@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from equipoise.balance.vector_adam import vector_adam, vector_adam_state
 from equipoise.errors import InputError
 from equipoise.modules import find_part
 from equipoise.objective import Objective
+from equipoise.states import Listed, Maybe, Moments, Of, Text
 
 __all__ = ["RotoGrad", "rotation_gradients"]
 
@@ -99,7 +100,13 @@ class RotoGrad(OnFeatures, GramianBalancer):
         torch.Size([2, 8, 8])
     """
 
-    stateful = ("rotated_tasks", "matrices", "moments", "first_norms", "seen")
+    stateful: ClassVar = {
+        "rotated_tasks": Maybe(Listed(Text())),
+        "matrices": Maybe(Of(("T", "m", "m"))),
+        "moments": Maybe(Moments((3, "T", "m", "m")), "memory"),
+        "first_norms": Maybe(Of(("T",), nan=True, least=0, cpu=True), "memory"),
+        "seen": Maybe(Of(("T",), torch.int64, least=0, cpu=True), "memory"),
+    }
     decides_purely = True
 
     def __init__(
@@ -281,25 +288,43 @@ class RotoGrad(OnFeatures, GramianBalancer):
         Raises:
             InputError: the state belongs to another kind of balancer, or to rotations for other tasks or of another size.
         """
-        if set(state) != set(self.stateful):
-            raise InputError(f"RotoGrad keeps the state {sorted(self.stateful)}; the one given holds {sorted(state)}")
-        if state["rotated_tasks"] is not None:
-            if self.rotations is None or list(self.rotations.tasks) != list(state["rotated_tasks"]):
-                here = "none" if self.rotations is None else ", ".join(self.rotations.tasks)
-                raise InputError(
-                    f"the state has rotations for {', '.join(state['rotated_tasks'])}; this RotoGrad has {here}: give it "
-                    "the same heads"
-                )
-            saved, size = state["matrices"], self.rotations.size
-            if saved is not None and size is not None and saved.shape[-1] != size:
-                raise InputError(f"the state has rotations of {saved.shape[-1]} channels; this RotoGrad rotates {size}")
+        read = self.read_state(state)
+        if read["rotated_tasks"] is not None:
+            assert self.rotations is not None
+            saved = read["matrices"]
             if saved is not None:
                 device = saved.device if self.rotations.matrices is None else self.rotations.matrices.device
                 self.rotations.matrices = saved.to(device, copy=True)
-            elif size is None:
+            elif self.rotations.size is None:
                 self.rotations.matrices = None
         for name in ("moments", "first_norms", "seen"):
-            setattr(self, name, None if state[name] is None else state[name].clone())
+            setattr(self, name, None if read[name] is None else read[name].clone())
+
+    def read_state(self, state: dict[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
+        """As every balancer; the rotations must be those of its heads, and rotations."""
+        read = super().read_state(state, sizes)
+        if read["rotated_tasks"] is None:
+            if any(read[name] is not None for name in ("matrices", "moments", "seen")):
+                raise InputError("the state of RotoGrad holds rotations without the tasks that they are of")
+            return read
+        named = ", ".join(read["rotated_tasks"])
+        if self.rotations is None or list(self.rotations.tasks) != list(read["rotated_tasks"]):
+            here = "none" if self.rotations is None else ", ".join(self.rotations.tasks)
+            raise InputError(f"the state has rotations for {named}; this RotoGrad has {here}: give it the same heads")
+        saved, size = read["matrices"], self.rotations.size
+        if saved is None and (size is not None or read["moments"] is not None):
+            raise InputError("the state of RotoGrad lacks its rotations")
+        if saved is not None:
+            if len(saved) != len(self.rotations.tasks):
+                raise InputError(f"the state has {len(saved)} rotations for {len(self.rotations.tasks)} tasks")
+            if size is not None and saved.shape[-1] != size:
+                raise InputError(f"the state has rotations of {saved.shape[-1]} channels; this RotoGrad rotates {size}")
+            if (
+                float((saved @ saved.mT - torch.eye(saved.shape[-1], dtype=saved.dtype, device=saved.device)).abs().max())
+                > 1e-3
+            ):
+                raise InputError("the state of RotoGrad holds matrices that are no rotations")
+        return read
 
     def __repr__(self) -> str:
         return f"RotoGrad(lr={self.lr}, norms={self.norms})"

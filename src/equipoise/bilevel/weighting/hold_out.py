@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 from equipoise.data.loading import DatasetBatches, TensorBatches
 from equipoise.errors import InputError
 from equipoise.randomness import RandomState
+from equipoise.states import Generator, Maybe, Whole, read_state
 
 __all__ = ["HeldOut", "Validation", "halves", "hold_out"]
 
@@ -244,7 +245,25 @@ class Validation:
         return {"passes": self.passes, "position": self.position, "random": self._random, "generator": self._generator}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to a saved place: starts the pass again, as it began then, and skips what had been drawn."""
+        """Goes to a saved place: starts the pass again, as it began then, and skips what had been drawn.
+
+        Raises:
+            InputError: it is no such state, or of a longer loader; nothing has changed.
+        """
+        read = self.read_state(state)
+        before = dict(vars(self))
+        try:
+            self._go_to(read)
+        except BaseException:
+            vars(self).update(before)
+            raise
+
+    def read_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A state as it is loaded. Raises InputError: it is none."""
+        kinds = {"passes": Whole(), "position": Whole(), "random": Maybe(Generator()), "generator": Maybe(Generator())}
+        return read_state("a validation loader", state, kinds)
+
+    def _go_to(self, state: dict[str, Any]) -> None:
         self.passes, self.position = state["passes"], state["position"]
         self._random, self._generator = state["random"], state["generator"]
         self._batches = None

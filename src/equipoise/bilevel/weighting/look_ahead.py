@@ -77,7 +77,9 @@ def one_step_hypergradients(
         for leaf, piece in zip(leaves, mixed.split([size(leaf) for leaf in leaves]), strict=True)
     ]
     check_answer(moved, problem.lower_variables.names, 1, step)
-    objectives = problem.objectives_at(Point(start.upper, moved, start.buffers), upper_batch)
+    # On copies of the buffers: statistics are those of the training batches.
+    copies = {name: buffer.clone() for name, buffer in start.buffers.items()}
+    objectives = problem.objectives_at(Point(start.upper, moved, copies), upper_batch)
     names = problem.objectives
     values = check_upper(objectives, names, step)
     # ⟨∇ℓ_j(ω), ∇F_i(ω_1)⟩, row by row, so that the gradients at ω_1 are never held together.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,9 +17,11 @@ from equipoise.bilevel.weighting.hold_out import Validation, halves
 from equipoise.bilevel.weighting.problem import WeightProblem
 from equipoise.bilevel.weighting.registry import WeightingInfo, weighting
 from equipoise.distributed import Processes
+from equipoise.engine.sparse import clip_gradients
 from equipoise.errors import InputError
 from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer
+from equipoise.states import Listed, Of, Text, Whole, read_entry, read_model, read_optimizer
 from equipoise.step.report import StepReport
 from equipoise.tasks import as_losses
 
@@ -243,7 +245,8 @@ class TaskWeighting:
         Raises:
             InputError: the state is of other tasks, another method, or was saved with or without a validation loader.
         """
-        missing = [part for part in self.state_dict() if part not in state]
+        present, whose = self.state_dict(), "a TaskWeighting"
+        missing = [part for part in present if part not in state] if isinstance(state, Mapping) else ["everything"]
         if missing:
             raise InputError(f"this is no state of a TaskWeighting: it lacks {', '.join(missing)}")
         if state["solver"] != self.info.name:
@@ -251,21 +254,39 @@ class TaskWeighting:
         if (state["validation"] is None) != (self.validation is None):
             there, here = ("without", "one") if state["validation"] is None else ("with", "none")
             raise InputError(f"the state was saved {there} a validation loader; there is {here} here")
-        names, tasks = tuple(state["tasks"]), self.objective.tasks
+        names, tasks = read_entry(whose, "tasks", Listed(Text()), state["tasks"]), self.objective.tasks
+        steps = read_entry(whose, "steps", Whole(), state["steps"])
         if names and tasks.known and tasks.names != names:
             raise InputError(f"the state is of the tasks {', '.join(names)}; the tasks here are {', '.join(tasks.names)}")
-        if names and not tasks.known:
-            tasks.fix(names)
+        if len({state[part] is None for part in ("free", "adam", "memory")}) > 1 or (state["memory"] is not None and not names):
+            raise InputError(f"the state of {whose} must hold all of tasks, free, adam and memory, or none of them")
+        read_model("the model", state["model"], present["model"])
+        read_optimizer("the optimizer", state["optimizer"], self.optimizer)
+        known, solver = tasks.known, self._solver
+        try:
+            if names and not known:
+                tasks.fix(names)
+            if state["memory"] is not None:
+                prepared = self._prepare()
+                free = read_entry(whose, "free", Of(("K",), self._free.dtype), state["free"], {"K": len(names)})
+                read_optimizer(f"{whose}'s Adam", state["adam"], self._adam, finite=True)
+                prepared.read_own_state(state["memory"])
+            if self.validation is not None:
+                self.validation.load_state_dict(state["validation"])
+        except BaseException:
+            # Nothing was taken in yet but what had to be known to look at the rest.
+            self._solver = solver
+            if not known:
+                tasks.forget()
+            raise
         if state["memory"] is not None:
-            self._prepare().load_own_state(state["memory"])
+            prepared.load_own_state(state["memory"])
             with torch.no_grad():
-                self._free.copy_(state["free"])
+                self._free.copy_(free)
             self._adam.load_state_dict(state["adam"])
-        if self.validation is not None:
-            self.validation.load_state_dict(state["validation"])
         self.objective.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.steps = self._training.steps = int(state["steps"])
+        self.steps = self._training.steps = steps
 
     def __repr__(self) -> str:
         tasks = ", ".join(self.objective.tasks.names) or "tasks not yet known"
@@ -328,7 +349,7 @@ class TaskWeighting:
         limit, parameters = self.clip, list(self.objective.model.parameters())
 
         def clip(*_: Any) -> None:
-            torch.nn.utils.clip_grad_norm_(parameters, limit)
+            clip_gradients(parameters, limit)
 
         handle = self.optimizer.register_step_pre_hook(clip)
         try:
