@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from equipoise.engine.graph import origin, origins
 
-__all__ = ["Edge", "HeadCut", "gradients_at"]
+__all__ = ["Edge", "HeadCut", "gradients_at", "gradients_together"]
 
 Edge = tuple[Any, int]
 """A node of the autograd graph and which of its outputs."""
@@ -36,7 +37,8 @@ class HeadCut:
         reach: for every node seen, the set of tasks that reach it, as bits.
         every: all tasks, as bits.
         parents: for nodes below the cut that were seen, those that lead to them.
-        weights: for operations seen that take leaves, directly or cast, transposed or reshaped: which, and in what place.
+        weights: for operations seen that take leaves, directly or cast, transposed or reshaped: in what places, and the
+            leaves' nodes.
 
     Args:
         losses: by the position of their task.
@@ -51,40 +53,43 @@ class HeadCut:
         self.every = sum(1 << position for position in losses)
         self.feeds: dict[Any, list[tuple[int, int, int]]] = {}
         self.seeded: list[tuple[int, int]] = []
-        self.weights: dict[Any, list[tuple[int, Tensor]]] = {}
+        self.weights: dict[Any, list[tuple[int, Any]]] = {}
         self.parents: dict[Any, list[Any]] = {}
         self._shared = {id(leaf) for leaf in shared}
         self._heap: list[tuple[int, int, Any]] = []
         self._count = 0
         self._places: dict[Edge, int] = {}
-        self._above: list[Any] = []
+        self._above: list[tuple[Any, Sequence[Edge]]] = []
         roots = {position: _edge(loss) for position, loss in losses.items()}
         alone = 0
         for position, (node, _) in roots.items():
             alone += self._reached(node, 1 << position)
         # One task alone meets nobody: the cut is then at its leaves.
         several = len(losses) > 1
-        while self._heap and (alone > 0 or not several):
-            node, tasks = self._pop()
-            single = not tasks & (tasks - 1)
-            if single:
+        reach, heap, reached, above = self.reach, self._heap, self._reached, self._above
+        while heap and (alone > 0 or not several):
+            node = heapq.heappop(heap)[2]
+            tasks = reach[node]
+            children = node.next_functions
+            if not tasks & (tasks - 1):
                 alone -= 1
-                self._above.append(node)
-            for child, _ in node.next_functions:
+                above.append((node, children))
+            for child, _ in children:
                 if child is not None:
-                    alone += self._reached(child, tasks)
-            self._consume(node)
+                    alone += reached(child, tasks)
+            self._consume(node, children)
         self._find_edges(roots)
 
     def below(self) -> Iterator[tuple[Any, int]]:
         """The shared nodes with the tasks that reach them as bits, latest first."""
         while self._heap:
-            node, tasks = self._pop()
-            for child, _ in node.next_functions:
+            node = heapq.heappop(self._heap)[2]
+            tasks, children = self.reach[node], node.next_functions
+            for child, _ in children:
                 if child is not None:
                     self.parents.setdefault(child, []).append(node)
                     self._reached(child, tasks)
-            self._consume(node)
+            self._consume(node, children)
             yield node, tasks
 
     def shared_leaves(self) -> list[Tensor]:
@@ -99,20 +104,13 @@ class HeadCut:
         tasks = self.reach[node]
         return not tasks & (tasks - 1)
 
-    def everybody(self, leaf: Tensor) -> bool:
-        """Whether all tasks reach a leaf, as far as was seen."""
-        return self.reach[get_gradient_edge(leaf).node] == self.every
-
-    def _pop(self) -> tuple[Any, int]:
-        node = heapq.heappop(self._heap)[2]
-        return node, self.reach[node]
-
     def _reached(self, node: Any, tasks: int) -> int:
         """Marks a node as reached; returns the change in the number of waiting nodes that one task alone reaches."""
-        before = self.reach.get(node)
+        reach = self.reach
+        before = reach.get(node)
         if before is None:
-            self.reach[node] = tasks
-            if isinstance(node, _LEAF):
+            reach[node] = tasks
+            if type(node) is _LEAF:
                 return 0
             self._count += 1
             heapq.heappush(self._heap, (-node._sequence_nr(), self._count, node))
@@ -120,37 +118,41 @@ class HeadCut:
         after = before | tasks
         if after == before:
             return 0
-        self.reach[node] = after
-        return -1 if not isinstance(node, _LEAF) and not before & (before - 1) else 0
+        reach[node] = after
+        return -1 if type(node) is not _LEAF and not before & (before - 1) else 0
 
-    def _consume(self, node: Any) -> None:
+    def _consume(self, node: Any, children: Sequence[Edge]) -> None:
         """Notes which leaves an operation takes."""
-        for slot, (child, _) in enumerate(node.next_functions):
-            while child is not None and child.name() in _HARMLESS:
+        if type(node).__name__ in _HARMLESS:
+            return
+        for slot, (child, _) in enumerate(children):
+            while child is not None and type(child).__name__ in _HARMLESS:
                 child = child.next_functions[0][0]
-            if isinstance(child, _LEAF) and node.name() not in _HARMLESS:
-                self.weights.setdefault(node, []).append((slot, child.variable))
+            if type(child) is _LEAF:
+                self.weights.setdefault(node, []).append((slot, child))
 
     def _find_edges(self, roots: Mapping[int, Edge]) -> None:
         for position, edge in roots.items():
             if self._meets(edge[0]):
                 self.seeded.append((self._place(edge), position))
-            elif isinstance(edge[0], _LEAF):
+            elif type(edge[0]) is _LEAF:
                 self.own[position].append(edge[0].variable)
-        for node in self._above:
+        for node, children in self._above:
             position = self.reach[node].bit_length() - 1
-            for slot, edge in enumerate(node.next_functions):
-                if edge[0] is None:
+            for slot, edge in enumerate(children):
+                child = edge[0]
+                if child is None:
                     continue
-                if self._meets(edge[0]):
+                if self._meets(child):
                     self.feeds.setdefault(node, []).append((slot, self._place(edge), position))
-                elif isinstance(edge[0], _LEAF):
-                    self.own[position].append(edge[0].variable)
+                elif type(child) is _LEAF:
+                    self.own[position].append(child.variable)
+        self._above.clear()
         self.own = {position: list(dict.fromkeys(found)) for position, found in self.own.items()}
 
     def _meets(self, node: Any) -> bool:
         tasks = self.reach[node]
-        return bool(tasks & (tasks - 1)) or (isinstance(node, _LEAF) and id(node.variable) in self._shared)
+        return bool(tasks & (tasks - 1)) or (type(node) is _LEAF and id(node.variable) in self._shared)
 
     def _place(self, edge: Edge) -> int:
         if edge not in self._places:
@@ -250,6 +252,36 @@ def gradients_at(edges: Sequence[Edge], flows: Sequence[Tensor | None], wanted: 
             allow_unused=True,
         )
     )
+
+
+def gradients_together(edges: Sequence[Edge], stacks: Sequence[Tensor], wanted: Sequence[Edge | Tensor]) -> list[Tensor | None]:
+    """As :func:`gradients_at` for several tasks at once, whose gradients lie side by side, ``[k, …]``.
+
+    One batched differentiation, or one after the other where an operation on the way cannot be batched.
+    """
+    starts = cast(list[Tensor], [GradientEdge(*edge) for edge in edges])
+    inputs = cast(list[Tensor], [GradientEdge(*entry) if isinstance(entry, tuple) else entry for entry in wanted])
+    if len(stacks[0]) > 1:
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="There is a performance drop")
+                return list(
+                    torch.autograd.grad(
+                        starts, inputs, list(stacks), retain_graph=True, allow_unused=True, is_grads_batched=True
+                    )
+                )
+        except RuntimeError:
+            pass
+    rows = [gradients_at(edges, [stack[place] for stack in stacks], wanted) for place in range(len(stacks[0]))]
+    found: list[Tensor | None] = []
+    for column in zip(*rows, strict=True):
+        given = next((entry for entry in column if entry is not None), None)
+        if given is None:
+            found.append(None)
+            continue
+        zero = torch.zeros_like(given)
+        found.append(torch.stack([zero if entry is None else entry for entry in column]))
+    return found
 
 
 _LEAF: type[Any] = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]

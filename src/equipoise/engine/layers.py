@@ -26,7 +26,8 @@ class Layer:
         size: entries of the weight.
 
     Args:
-        row: from the gradient of the output and the number of columns to the weight's gradient, or a sketch of it.
+        row: from the gradient of the output, or those of several tasks ``[k, …]``, and the number of columns to the weight's
+            gradient, or a sketch of it.
     """
 
     def __init__(self, node: Any, weight: Tensor, row: Callable[[Tensor, int], Tensor]) -> None:
@@ -88,7 +89,7 @@ def stream_of(node: Any, weight: Tensor, parents: Mapping[Any, Sequence[Any]]) -
             if leaf is not None:
                 inputs.append(node._saved_mat1 if slot == 2 else node._saved_self)
     inputs = [tensor for tensor in inputs if len(tensor) == len(inputs[0])]
-    return Layer(top, weight, _Stream(inputs)) if len(inputs) > 1 else None
+    return Layer(top, weight, _Stream(inputs, len(top._input_metadata[0].shape))) if len(inputs) > 1 else None
 
 
 def _adds(node: Any) -> bool:
@@ -104,8 +105,9 @@ def _leaf_below(node: Any) -> Tensor | None:
 class _Stream:
     """Several linear maps with the same output gradient: their sketches, which are independent, add up."""
 
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, inputs: Sequence[Tensor], dims: int) -> None:
         self._inputs = inputs
+        self._dims = dims
         self._sketched: Tensor | None = None
 
     def __call__(self, gradient: Tensor, columns: int) -> Tensor:
@@ -119,7 +121,10 @@ class _Stream:
                 total.addmm_(part, sketch[start : start + size])
                 start += size
             self._sketched = total
-        return _single(gradient).flatten(0, -2).T @ self._sketched
+        gradient = _single(gradient)
+        if gradient.dim() > self._dims:  # of several tasks
+            return self._sketched.T @ gradient.flatten(1, -2)
+        return self._sketched.T @ gradient.flatten(0, -2)
 
 
 def _of_product(node: Any, slot: int) -> Row | None:
@@ -146,7 +151,7 @@ class _Linear:
             size = inputs.shape[1]
             self._sketched = inputs if size <= columns else inputs @ _sketch(size, columns, inputs.dtype, inputs.device)
         gradient = _single(gradient)
-        return (gradient if self._transposed else gradient.T) @ self._sketched
+        return self._sketched.T @ (gradient.mT if self._transposed else gradient)
 
 
 class _Convolution:
@@ -174,7 +179,9 @@ class _Convolution:
                 inputs, filters.reshape(-1, *self._kernel), None, stride, padding, dilation, False, [0] * dims, 1
             )
             self._sketched = maps.flatten(2).transpose(1, 2).flatten(0, 1)
-        return _single(gradient).flatten(2).transpose(0, 1).flatten(1) @ self._sketched
+        # [tasks,] samples, channels, places -> [tasks,] channels, samples · places
+        places = _single(gradient).flatten(1 - len(self._kernel))
+        return places.transpose(-3, -2).flatten(-2) @ self._sketched
 
 
 def _of_convolution(node: Any, slot: int) -> Row | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from equipoise.engine.gramian import gramian
-from equipoise.engine.heads import Edge, HeadCut, gradients_at
+from equipoise.engine.heads import Edge, HeadCut, gradients_at, gradients_together
 from equipoise.engine.layers import Layer, layer_of, stream_of
 from equipoise.errors import InputError
 
@@ -90,8 +90,8 @@ class LastLayers:
             vectors = [
                 leaf
                 for node in sorted(cut.weights, key=_order)
-                for _, leaf in cut.weights[node]
-                if leaf.requires_grad and self._everybody(cut, node, leaf) and _among(leaf, allowed)
+                for _, entry in cut.weights[node]
+                if cut.every in (cut.reach[node], cut.reach.get(entry)) and _among(leaf := entry.variable, allowed)
             ]
             if not vectors:
                 raise InputError(
@@ -112,14 +112,19 @@ class LastLayers:
         found: dict[int, tuple[Tensor, list[tuple[Any, int]]]] = {}
 
         def look(node: Any) -> None:
-            for slot, leaf in cut.weights.get(node, ()):
-                if leaf.dim() < 2 or not leaf.requires_grad or (among is not None and id(leaf) not in among):
+            for slot, entry in cut.weights.get(node, ()):
+                if cut.every not in (cut.reach[node], cut.reach.get(entry)):
                     continue
-                if (id(leaf) in found or len(found) < self.count) and self._everybody(cut, node, leaf):
+                leaf = entry.variable
+                if leaf.dim() < 2 or (among is not None and id(leaf) not in among):
+                    continue
+                if id(leaf) in found or len(found) < self.count:
                     _refuse_compiled(node)
                     found.setdefault(id(leaf), (leaf, []))[1].append((node, slot))
 
-        for node in sorted(cut.weights, key=_order):
+        # Of the operations above the cut only those count whose weights others reach, too.
+        alike = [n for n, e in cut.weights.items() if cut.every in (cut.reach[n], *(cut.reach.get(leaf) for _, leaf in e))]
+        for node in sorted(alike, key=_order):
             look(node)
         if len(found) < self.count:
             for node, _ in cut.below():
@@ -127,10 +132,6 @@ class LastLayers:
                 if len(found) == self.count:
                     break
         return found
-
-    @staticmethod
-    def _everybody(cut: HeadCut, node: Any, leaf: Tensor) -> bool:
-        return cut.reach[node] == cut.every or cut.everybody(leaf)
 
 
 def _order(node: Any) -> int:
@@ -162,9 +163,9 @@ class NamedWeights:
             pass
         calls: dict[int, list[tuple[Any, int]]] = {}
         for node, entries in cut.weights.items():
-            for slot, leaf in entries:
-                if id(leaf) in wanted:
-                    calls.setdefault(id(leaf), []).append((node, slot))
+            for slot, entry in entries:
+                if id(entry.variable) in wanted:
+                    calls.setdefault(id(entry.variable), []).append((node, slot))
         if not calls:
             raise InputError(
                 "no loss reaches the weights that proxy= names in this step (are they used, and do they require grad?)"
@@ -207,6 +208,7 @@ class ProxyRows:
         self.columns = columns
         self.tasks = tasks
         self._rows: dict[Any, dict[int, Tensor]] = {}
+        self._blocks: dict[Any, tuple[tuple[int, ...], Tensor]] = {}
         self._by_sample: dict[Any, dict[int, Tensor]] = {}
         self._products: Tensor | None = None
 
@@ -217,6 +219,7 @@ class ProxyRows:
         flows: Sequence[Mapping[int, Tensor]],
         caught: Sequence[Tensor | None],
         tasks: Sequence[int],
+        stacks: Sequence[Tensor] | None = None,
     ) -> None:
         """Adds the gradients of some tasks.
 
@@ -226,6 +229,7 @@ class ProxyRows:
             flows: the tasks' gradients at the cut.
             caught: the gradients at :meth:`above`.
             tasks: positions of these tasks.
+            stacks: the same as ``flows``, side by side in the order of ``tasks``.
         """
         for layer, gradient in zip(self.above(cut, places), caught, strict=True):
             position = cut.reach[layer.node].bit_length() - 1
@@ -241,6 +245,15 @@ class ProxyRows:
             return
         wanted: list[Edge | Tensor] = [*((layer.node, 0) for layer in below), *places.leaves]
         direct = len(wanted) == 1 and cut.edges == wanted
+        if stacks is not None:
+            together = list(stacks) if direct else gradients_together(cut.edges, stacks, wanted)
+            for layer, several in zip(below, together, strict=False):
+                if several is not None:
+                    self._add_all(id(layer.weight), tasks, layer.row(several, self.columns))
+            for leaf, several in zip(places.leaves, together[len(below) :], strict=True):
+                if several is not None:
+                    self._add_all(id(leaf), tasks, several)
+            return
         for position in tasks:
             here = [flow.get(position) for flow in flows]
             gradients = here if direct else gradients_at(cut.edges, here, wanted)
@@ -261,7 +274,7 @@ class ProxyRows:
     @property
     def filled(self) -> bool:
         """Whether anything was added."""
-        return bool(self._rows) or self._products is not None
+        return bool(self._rows) or bool(self._blocks) or self._products is not None
 
     @staticmethod
     def above(cut: HeadCut, places: Places) -> list[Layer]:
@@ -275,13 +288,33 @@ class ProxyRows:
             positions: of the tasks present anywhere.
             add_up: adds a tensor up over all processes.
         """
-        total = torch.zeros(len(positions), len(positions), dtype=torch.float64)
-        if self._rows:
+        total = torch.zeros(len(positions), len(positions), dtype=torch.float64, device="cpu")
+        if len(self._blocks) == 1 and not self._rows and next(iter(self._blocks.values()))[0] == tuple(positions):
+            total = total + gramian(add_up(next(iter(self._blocks.values()))[1])).cpu()
+        elif self._rows or self._blocks:
+            for key in list(self._blocks):
+                self._unpack(key)
             total = total + gramian(add_up(self._stacked(self._rows, positions))).cpu()
         if self._products is not None:
-            index = torch.tensor(list(positions))
+            index = torch.tensor(list(positions), device="cpu")
             total = total + add_up(self._products).cpu()[index][:, index]
         return total
+
+    def _add_all(self, key: Any, tasks: Sequence[int], rows: Tensor) -> None:
+        rows = (torch.view_as_real(rows) if rows.is_complex() else rows).flatten(1)
+        if key not in self._rows and key not in self._blocks:
+            self._blocks[key] = (tuple(tasks), rows)
+            return
+        self._unpack(key)
+        for position, row in zip(tasks, rows, strict=True):
+            self._add(self._rows, key, position, row)
+
+    def _unpack(self, key: Any) -> None:
+        """Takes rows that lie side by side apart, where others are to be added."""
+        if key in self._blocks:
+            tasks, rows = self._blocks.pop(key)
+            for position, row in zip(tasks, rows, strict=True):
+                self._add(self._rows, key, position, row)
 
     @staticmethod
     def _add(rows: dict[Any, dict[int, Tensor]], key: Any, position: int, row: Tensor) -> None:

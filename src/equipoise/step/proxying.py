@@ -43,6 +43,7 @@ class HeadGradients:
         self._seeds = dict(seeds)
         self.own: dict[int, list[Tensor | None]] = {}
         self._flows: list[dict[int, Tensor]] | None = None
+        self._stacks: list[Tensor] | None = None
         size = self.cut.size
         limit = max(_HELD, sum(leaf.numel() for leaf in shared))
         self._at_once = max(1, limit // max(1, size))
@@ -56,12 +57,15 @@ class HeadGradients:
             wanted = [(layer.node, 0) for _, places in rows.values() for layer in ProxyRows.above(self.cut, places)]
             flows, gradients, caught = self.cut.differentiate(self._seeds, wanted, own=own, tasks=part)
             self.own.update(gradients)
+            stacks = _side_by_side(flows, part)
+            if stacks is not None:
+                flows = [dict(zip(part, stack, strict=True)) for stack in stacks]
             for filled, places in rows.values():
                 count = len(ProxyRows.above(self.cut, places))
-                filled.add(self.cut, places, flows, caught[:count], part)
+                filled.add(self.cut, places, flows, caught[:count], part, stacks)
                 caught = caught[count:]
             if whole:
-                self._flows = flows
+                self._flows, self._stacks = flows, stacks
 
     def exact_rows(self, leaves: Sequence[Tensor]) -> Tensor:
         """The gradients ``[k, P]`` of leaves, one task after the other."""
@@ -78,6 +82,11 @@ class HeadGradients:
     def weighted(self, weights: Mapping[int, float]) -> tuple[list[Tensor], list[Tensor]]:
         """Edges of the cut and the tasks' weighted gradients there, to be taken further down."""
         flows = self._flows
+        if flows is not None and self._stacks is not None:
+            some = self._stacks[0]
+            factors = torch.tensor([weights[position] for position in self.cut.losses], device=some.device)
+            edges = cast(list[Tensor], [GradientEdge(*edge) for edge in self.cut.edges])
+            return edges, [torch.tensordot(factors.to(stack.dtype), stack, 1) for stack in self._stacks]
         if flows is None:
             seeds: dict[int, Tensor | None] = {}
             for position, loss in self.cut.losses.items():
@@ -182,7 +191,7 @@ class Estimate:
     def finish(self, turn: Turn, present: Sequence[int], counts: Sequence[int]) -> None:
         """Forms the Gramians of the tasks' mean gradients over all that was taken in, and over all processes."""
         processes = self.context.processes
-        factors = 1.0 / torch.tensor(counts, dtype=torch.float64)
+        factors = 1.0 / torch.tensor(counts, dtype=torch.float64, device="cpu")
         for name, rows in self._rows.items():
             if rows.filled or not self.proxy.choosing:
                 self._gramians[name] = unscaled(rows.gramian(present, processes.sum), factors, turn.scale)
@@ -251,6 +260,17 @@ class _Sum(torch.autograd.Function):
         return (None, None, *((gradient * f).to(d, k) for f, (k, d) in zip(ctx.factors, ctx.kinds, strict=True)))
 
 
+def _side_by_side(flows: Sequence[Mapping[int, Tensor]], tasks: Sequence[int]) -> list[Tensor] | None:
+    """The tasks' gradients at each edge as one tensor ``[k, …]``; ``None`` where that would be mostly zeros, or sparse."""
+    stacks: list[Tensor] = []
+    for flow in flows:
+        if 2 * len(flow) <= len(tasks) or any(gradient.is_sparse for gradient in flow.values()):
+            return None
+        zero = None if len(flow) == len(tasks) else torch.zeros_like(next(iter(flow.values())))
+        stacks.append(torch.stack([flow.get(position, zero) for position in tasks]))  # type: ignore[arg-type]
+    return stacks
+
+
 def _combined(flow: Mapping[int, Tensor], weights: Mapping[int, float]) -> Tensor:
     if len(flow) == 1:
         ((position, gradient),) = flow.items()
@@ -281,4 +301,4 @@ def cosine(gramian: Tensor, ours: Tensor, theirs: Tensor) -> tuple[float, float]
         lengths = float((one @ matrix @ one) * (two @ matrix @ two))
         return float(one @ matrix @ two) / lengths**0.5 if lengths > 0 else 1.0
 
-    return between(gramian), between(torch.eye(len(one), dtype=torch.float64))
+    return between(gramian), between(torch.eye(len(one), dtype=torch.float64, device="cpu"))
