@@ -70,8 +70,8 @@ def backward(
             ``losses``, at the same parameters. Their graphs are freed, too, and nothing of them is added to ``.grad``; what
             your evaluation of them did to batch-norm statistics and the random state is yours.
         scale: what is added to ``.grad`` is multiplied by it, shared and task-specific parameters alike; the balancer sees the
-            losses as they are. To add up n calls, give ``scale=1/n``: ``losses / n`` scales nothing where the weights do not
-            depend on the units of the losses. One balanced step of n micro-batches is :class:`Accumulator`'s.
+            losses as they are. To add up n calls, give ``scale=1/n``: ``losses / n`` does not scale the shared gradients where
+            weights follow the scale of the losses. One balanced step of n micro-batches is :class:`Accumulator`'s.
 
     Returns:
         What happened: losses, weights, Gramian … Where there are no losses (an empty mapping, for a batch without labels),
@@ -107,7 +107,7 @@ def backward(
         context.shared = SharedParameters(shared)
     _warn_of_compiled(chosen, balancing, source, shared)
     factor = _factor(scale, scaler, source)
-    with _set_aside(leaves_of_all(source.tensors()) if context.processes.count > 1 else []):
+    with _set_aside(_reached(balancing, source) if context.processes.count > 1 else []):
         return _run(chosen, balancing, source, factor, samples, declared, scaled=scaler is not None and scaler.is_enabled())
 
 
@@ -204,13 +204,7 @@ class Accumulator:
         _warn_of_compiled(self.balancer, balancing, source, self.shared)
         factor = _factor(1.0, self.scaler, source)
         scaled = self.scaler is not None and self.scaler.is_enabled()
-        reached = dict.fromkeys([*leaves_of_all(source.tensors()), *context.everything()])
-        if balancing.steps == 0 and any(callable(part) for part in given):
-            with source.rehearsal():
-                for micro_batch in range(source.micro_batches):
-                    for name, loss in source.rehearse(micro_batch).items():
-                        reached |= dict.fromkeys(leaves_of_all([scalar(name, loss)]))
-        with _set_aside(list(reached)):
+        with _set_aside(_reached(balancing, source)):
             return _run(self.balancer, balancing, source, factor, (), declared, scaled=scaled)
 
 
@@ -300,6 +294,20 @@ def _warn_of_compiled(balancer: Balancer, balancing: Balancing, source: Given, s
             "the losses come from a compiled graph, of which every loss seems to reach every parameter, so that those of one "
             "task alone are balanced like shared ones; say what is shared, backward(..., shared=model.encoder)",
         )
+
+
+def _reached(balancing: Balancing, source: Given) -> list[Tensor]:
+    """All leaves that a step may reach; callables are evaluated once more where they are new."""
+    context = balancing.context
+    reached = dict.fromkeys([*leaves_of_all(source.tensors()), *context.everything()])
+    if source.new_callables(context.evaluated):
+        context.evaluated.add("")
+        with source.rehearsal():
+            for micro_batch in range(source.micro_batches):
+                for name, loss in source.rehearse(micro_batch).items():
+                    context.evaluated.add(name)
+                    reached |= dict.fromkeys(leaves_of_all([scalar(name, loss)]))
+    return list(reached)
 
 
 @contextmanager

@@ -896,7 +896,7 @@ def test_what_was_learned_of_another_problem_is_refused() -> None:
 
 
 def test_an_epoch_without_end_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equipoise.balance.bayesagg.bayesagg_mtl._PATIENCE", 2)
+    monkeypatch.setattr("equipoise.balance.per_task._PATIENCE", 2)
     mtl = mixed()
     mtl.step(mixed_batch())
     with pytest.warns(UserWarning, match="has seen 2 steps and no end of an epoch"):

@@ -167,7 +167,7 @@ def test_stch_as_released_by_steps_and_with_a_task_that_comes_late() -> None:
 
 
 def test_stch_says_when_no_epoch_ever_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equipoise.balance.stch._PATIENCE", 2)
+    monkeypatch.setattr("equipoise.balance.per_task._PATIENCE", 2)
     balancer = eq.STCH(formulation="released")
     balancer.update(seen([1, 1, 1]))
     with pytest.warns(UserWarning, match=r"call mtl\.end_epoch"):

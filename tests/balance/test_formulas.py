@@ -87,7 +87,7 @@ def test_dynamic_weight_average_by_steps_and_with_absent_tasks() -> None:
 
 
 def test_dynamic_weight_average_says_when_no_epoch_ever_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equipoise.balance.dwa._PATIENCE", 3)
+    monkeypatch.setattr("equipoise.balance.per_task._PATIENCE", 3)
     balancer = eq.DWA()
     balancer.update(seen([1, 1, 1]))
     balancer.update(seen([1, 1, 1]))

@@ -18,7 +18,7 @@ ROWS: tuple[tuple[set[str], bool], ...] = (
     ({"errors", "version"}, False),
     ({"states"}, False),
     ({"reading", "terminal", "lifeline"}, False),
-    ({"solvers", "registry", "store", "progress", "markdown", "tasks", "further", "randomness"}, False),
+    ({"solvers", "registry", "options", "store", "progress", "markdown", "tasks", "further", "randomness"}, False),
     ({"modes", "modules"}, False),
     ({"metrics", "data", "engine"}, False),
     ({"distributed", "objective", "nets", "blackbox"}, False),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import equipoise as eq
@@ -145,3 +145,36 @@ def test_what_cannot_be_followed_is_refused(pool: Pool) -> None:
         assert "after its first balanced step" in after
         assert "no_sync" in after
         assert "process_group" in group
+
+
+def with_inputs(rank: int, count: int, method: str, callables: bool) -> State:
+    """Inputs that require grad, of another size in each process; gradients of two batches are accumulated."""
+    torch.manual_seed(5)
+    model = problems.Heads()
+    balancer = eq.balancer(method)
+    for part in range(2):
+        halves = []
+        for place in range(2):
+            inputs, targets = problems.batch(8, seed=10 * part + place)
+            repeated = 1 + place  # the same mean, from more rows
+            halves.append((inputs.repeat(repeated, 1).requires_grad_(), targets.repeat(repeated, 1)))
+        mine = halves if count == 1 else [halves[rank]]
+
+        def value(name: str, mine: list[problems.Batch] = mine) -> Tensor:
+            return torch.stack([problems.losses(model, half)[name] for half in mine]).mean()
+
+        names = ("t0", "t1", "t2")
+        eq.backward({name: (lambda name=name: value(name)) if callables else value(name) for name in names}, balancer)
+        for half in mine:
+            assert half[0].grad is not None
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("callables", [False, True])
+@pytest.mark.parametrize("method", ["ls", "famo", "mgda"])
+def test_inputs_that_require_grad(pool: Pool, method: str, callables: bool) -> None:
+    first, second = pool.run(with_inputs, method, callables)
+    assert problems.same(first, second)
+    alone = with_inputs(0, 1, method, callables)
+    for name in alone:
+        assert torch.allclose(first[name], alone[name], rtol=1e-4, atol=1e-5), name

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from equipoise.balance.base import LossBalancer, Observation
-from equipoise.balance.per_task import add_losses
+from equipoise.balance.per_task import add_losses, remind_of_epochs
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 from equipoise.states import Maybe, Of, Whole
 
 __all__ = ["DWA"]
-
-_PATIENCE = 20_000
 
 
 @register(
@@ -84,12 +81,8 @@ class DWA(LossBalancer):
         self.steps += 1
         if self.steps_per_epoch is not None and self.steps >= self.steps_per_epoch:
             self._turn()
-        elif self.steps == _PATIENCE:
-            warnings.warn(
-                f"DWA has seen {_PATIENCE} steps and no end of an epoch, so its weights are still those "
-                f"of the last one: call mtl.end_epoch() after each pass over the data, or give steps_per_epoch",
-                stacklevel=2,
-            )
+        else:
+            remind_of_epochs(self, self.steps, "its weights are still those of the last one")
 
     def end_epoch(self) -> None:
         """Moves on to the next epoch, unless the epochs' length is fixed."""

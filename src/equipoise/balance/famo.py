@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import ClassVar
 
 import torch
@@ -11,12 +10,12 @@ from torch import Tensor
 from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.registry import register
 from equipoise.balance.vector_adam import vector_adam, vector_adam_state
-from equipoise.errors import InputError
+from equipoise.errors import InputError, warn_once
 from equipoise.states import Maybe, Moments, Of
 
 __all__ = ["FAMO"]
 
-_PATIENCE = 100
+_PATIENCE = 10
 
 
 @register(
@@ -69,13 +68,6 @@ class FAMO(LossBalancer):
     def decide(self, observation: Observation) -> Tensor:
         """C z_k/ℓ_k of the tasks present."""
         observation.check_memory(self, self.logits)
-        self._unobserved += 1
-        if self._unobserved == _PATIENCE:
-            warnings.warn(
-                f"FAMO was not told of the losses after its last {_PATIENCE} steps, so it has learned nothing from them: call "
-                f"balancer.observe(before, after, present) after each optimizer.step()",
-                stacklevel=2,
-            )
         losses = observation.needed("losses").double()
         if self.logits is None:
             self.logits = losses.new_zeros(len(observation.tasks))
@@ -89,6 +81,17 @@ class FAMO(LossBalancer):
         least = torch.where(fine, shifted, torch.inf).min()
         parts = torch.where(torch.isinf(parts).any(), shares * (least / torch.where(fine, shifted, torch.inf)), parts)
         return torch.where(fine, parts / parts.sum(), torch.nan)
+
+    def update(self, observation: Observation) -> None:
+        """Counts the steps that nothing was observed after."""
+        self._unobserved += 1
+        if self._unobserved == _PATIENCE:
+            warn_once(
+                self,
+                "unobserved",
+                f"FAMO was not told of the losses after its last {_PATIENCE} steps, so it has learned nothing from them: call "
+                f"balancer.observe(before, after, present) after each optimizer.step()",
+            )
 
     def observe(self, before: Tensor, after: Tensor, present: tuple[int, ...]) -> None:
         """One Adam step on the logits of the tasks present; non-finite losses teach nothing."""

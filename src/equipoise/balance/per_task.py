@@ -12,10 +12,21 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from equipoise.balance.base import GradientBalancer, GramianBalancer, Layout, Observation, as_numbers, finite_direction
-from equipoise.errors import InputError, near_misses
+from equipoise.balance.base import (
+    Balancer,
+    GradientBalancer,
+    GramianBalancer,
+    Layout,
+    Observation,
+    as_numbers,
+    finite_direction,
+)
+from equipoise.errors import InputError, near_misses, warn_once
 
-__all__ = ["PerTask", "PreferenceBalancer", "RowsBalancer", "add_losses", "mixed_row", "move_rows"]
+__all__ = ["PerTask", "PreferenceBalancer", "RowsBalancer", "add_losses", "mixed_row", "move_rows", "remind_of_epochs"]
+
+# Many an epoch is shorter; in a longer one, a reminder does no harm.
+_PATIENCE = 1_000
 
 
 class PerTask:
@@ -252,3 +263,20 @@ def mixed_row(memory: Tensor | None, keep: float, gradient: Tensor, take: Tensor
     """What :func:`move_rows` would make of one row, written to ``out`` ``[P]``."""
     torch.mul(gradient, take, out=out)
     return out if memory is None else out.add_(memory, alpha=keep)
+
+
+def remind_of_epochs(balancer: Balancer, steps: int, so: str) -> None:
+    """Warns, once, if an epoch goes on for very long: most probably nobody says when one ends.
+
+    Args:
+        balancer: that has to be told.
+        steps: how many it has seen since it last was.
+        so: what follows from that.
+    """
+    if steps == _PATIENCE:
+        warn_once(
+            balancer,
+            "epochs",
+            f"{type(balancer).__name__} has seen {_PATIENCE} steps and no end of an epoch, so {so}: call mtl.end_epoch() (or "
+            f"the balancer's own) after each pass over the data, unless a pass is longer than that",
+        )

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast, get_args
 
 from equipoise.balance.base import Balancer, Need
-from equipoise.errors import InputError, UnknownMethodError, refuse_unknown_options
+from equipoise.errors import EquipoiseError, InputError, UnknownMethodError, refuse_unknown_options
 from equipoise.method import MethodSpec, Nested, settled
+from equipoise.options import self_checking
 from equipoise.registry import Registry
 
 __all__ = ["REGISTRY", "MethodInfo", "balancer", "classes", "method", "methods", "register"]
@@ -65,7 +66,13 @@ class MethodInfo:
         made = {
             key: balancer(value.name, **value.options) if isinstance(value, Nested) else value for key, value in options.items()
         }
-        return self.cls(**made)
+        whose = f'method "{self.name}"'
+        try:
+            return self.cls(**made)
+        except EquipoiseError:
+            raise
+        except (TypeError, ValueError, OverflowError) as error:  # such as NumPy's, of a seed below zero
+            raise InputError(f"{whose} cannot be made of these options: {error}") from error
 
 
 def _fill() -> None:
@@ -128,6 +135,7 @@ def register(
         costs = [value for base in cls.__mro__ if isinstance(value := vars(base).get("needs"), str)]
         cost = cast(Need, costs[0])
         facts = (price, promise, serves, caveats, adds_up_to, checked)
+        self_checking(cls, f'method "{name}"')
         if not cls.__module__.startswith("equipoise.balance."):
             REGISTRY.fill()  # or a user's class could take a name that the library's own has not taken yet
         REGISTRY.add(name, MethodInfo(name, cls, summary, paper, cost, aliases, options, *facts), aliases=aliases)

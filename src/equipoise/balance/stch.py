@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, get_args
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from equipoise.balance.base import LossBalancer, Observation
-from equipoise.balance.per_task import PerTask, add_losses
+from equipoise.balance.per_task import PerTask, add_losses, remind_of_epochs
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 from equipoise.states import Maybe, Of, Whole
@@ -18,8 +17,6 @@ from equipoise.states import Maybe, Of, Whole
 __all__ = ["STCH", "STCHFormulation"]
 
 STCHFormulation = Literal["paper", "released"]
-
-_PATIENCE = 20_000
 
 
 @register(
@@ -156,12 +153,8 @@ class STCH(LossBalancer):
         self.steps += 1
         if self.steps_per_epoch is not None and self.steps >= self.steps_per_epoch:
             self._turn()
-        elif self.steps == _PATIENCE:
-            warnings.warn(
-                f"STCH has seen {_PATIENCE} steps and no end of an epoch, so it still minimises the sum of log losses: call "
-                f"mtl.end_epoch() after each pass over the data, or give steps_per_epoch",
-                stacklevel=2,
-            )
+        else:
+            remind_of_epochs(self, self.steps, "it still minimises the sum of log losses")
 
     def end_epoch(self) -> None:
         """Moves on to the next epoch, unless the epochs' length is fixed."""

@@ -288,7 +288,7 @@ class ProxyRows:
             positions: of the tasks present anywhere.
             add_up: adds a tensor up over all processes.
         """
-        total = torch.zeros(len(positions), len(positions), dtype=torch.float64)
+        total = torch.zeros(len(positions), len(positions), dtype=torch.float64, device="cpu")
         if len(self._blocks) == 1 and not self._rows and next(iter(self._blocks.values()))[0] == tuple(positions):
             total = total + gramian(add_up(next(iter(self._blocks.values()))[1])).cpu()
         elif self._rows or self._blocks:
@@ -296,7 +296,7 @@ class ProxyRows:
                 self._unpack(key)
             total = total + gramian(add_up(self._stacked(self._rows, positions))).cpu()
         if self._products is not None:
-            index = torch.tensor(list(positions))
+            index = torch.tensor(list(positions), device="cpu")
             total = total + add_up(self._products).cpu()[index][:, index]
         return total
 

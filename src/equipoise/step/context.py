@@ -57,6 +57,7 @@ class Context:
     Attributes:
         found: the leaves that a step of a balancer of losses reached, where the parameters are not known beforehand.
         here: positions of the tasks that this process named last.
+        evaluated: tasks whose callables the drop-in has evaluated to see what they reach.
 
     Args:
         tasks: names of the tasks; fixed by the first losses if they are not yet.
@@ -86,6 +87,7 @@ class Context:
         self._nameless: list[Tensor] = []
         self.found: list[Tensor] = []
         self.here: list[int] = []
+        self.evaluated: set[str] = set()
 
     def begin(self, what: str) -> None:
         """Says which step begins; in all processes that train together it is the same one."""

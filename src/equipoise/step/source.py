@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
@@ -186,6 +186,11 @@ class Given:
         """The losses that are evaluated already."""
         parts = [part for part in self._parts if isinstance(part, dict)]
         return [loss for part in parts for loss in part.values() if isinstance(loss, Tensor)]
+
+    def new_callables(self, known: Container[str]) -> bool:
+        """Whether there are callables of tasks that are not known, or whole micro-batches that are yet to come."""
+        parts = (part.items() if isinstance(part, dict) else (("", part),) for part in self._parts)
+        return any(not isinstance(loss, Tensor) and name not in known for losses in parts for name, loss in losses)
 
     def random_state(self) -> RandomState:
         """Of the CPU, of every device that the losses lie on, and of the present CUDA device where they are yet to come."""

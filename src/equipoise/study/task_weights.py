@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from equipoise.balance.registry import REGISTRY, MethodInfo
 from equipoise.bilevel.weighting import TaskWeighting, WeightingInfo, hold_out, weightings
 from equipoise.errors import InputError, UnknownMethodError, near_misses, refuse_unknown_options
+from equipoise.options import checked, kinds_of
 from equipoise.registry import folded
 from equipoise.study.trainers import Stage, Trained
 
@@ -101,6 +102,8 @@ class TaskWeightsInfo:
             InputError: an option's value is out of range.
         """
         refuse_unknown_options(self.name, options, self.options)
+        whose = f'method "{self.name}"'
+        options = checked({**kinds_of(TaskWeights), **self.weighting.kinds}, options, whose)
         own = {name: options.pop(name) for name in _OWN if name in options}
         return TaskWeights(self.name, options=options, **own)
 

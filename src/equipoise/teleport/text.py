@@ -16,6 +16,7 @@ import torch
 
 from equipoise.errors import InputError, UnknownOptionError, near_misses
 from equipoise.method import Nested
+from equipoise.options import checked, kinds_of
 from equipoise.registry import Registry
 from equipoise.teleport.cost import COST
 from equipoise.teleport.deltas import DELTAS, LowRank
@@ -39,6 +40,8 @@ def _fields(kind: Any) -> tuple[str, ...]:
 _SEARCH = tuple(name for name in _fields(Search) if name != "formulation")
 _SCHEDULE, _PROBES = _fields(Schedule), _fields(Probes)
 _DELTA, _FORMULATION = "lowrank", "pareto"  # COST's own
+_FLAT = frozenset((*_SEARCH, *_SCHEDULE, *_PROBES, "tolerance")) - {"optimizer", "scaling"}
+"""Options that are of the kind that the annotation says; the others are words for something."""
 _OPTIONS = (*_KINDS, *_SEARCH, "guard", "tolerance", *_SCHEDULE, *_PROBES, "seed")
 
 
@@ -65,6 +68,10 @@ def cost_of(options: Mapping[str, Any]) -> COST:
         made[kind], own = _taken(kind, given, known)
         known += own
     _refuse_rest(given, known)
+    for part in (Search, Guard, Schedule, Probes):
+        kinds = {name: kind for name, kind in kinds_of(part).items() if name in _FLAT}
+        given |= checked(kinds, {name: given[name] for name in kinds if name in given}, "COST")
+    given |= checked({"seed": int}, {name: given[name] for name in ("seed",) if name in given}, "COST")
     search = {name: given[name] for name in _SEARCH if name in given}
     if "optimizer" in search:
         search["optimizer"] = _optimizer(search["optimizer"])
@@ -164,7 +171,7 @@ def _taken(kind: str, given: dict[str, Any], known: Sequence[str]) -> tuple[Any,
     if value is None and not nested:
         return None, own
     try:
-        return chosen(**nested), own
+        return chosen(**checked(kinds_of(chosen), nested, f'the {kind} "{name}"')), own
     except TypeError as error:
         raise InputError(f'the {kind} "{name}" cannot be made: {error}') from error
 

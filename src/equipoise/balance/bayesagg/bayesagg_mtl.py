@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,7 +21,7 @@ from equipoise.balance.bayesagg.likelihoods import (
 )
 from equipoise.balance.bayesagg.moments import aggregate, drawn_moments, squared_error_moments
 from equipoise.balance.mixins import FeaturesObservation, OnFeatures
-from equipoise.balance.per_task import PerTask
+from equipoise.balance.per_task import PerTask, remind_of_epochs
 from equipoise.balance.registry import register
 from equipoise.distributed import Processes
 from equipoise.errors import InputError, near_misses
@@ -31,8 +30,6 @@ from equipoise.objective import Objective
 from equipoise.states import Anything, Named, Number, Of, Together, Whole
 
 __all__ = ["BayesAggMTL"]
-
-_PATIENCE = 20_000
 
 Targets = Callable[[Any], Mapping[str, Tensor]]
 
@@ -321,12 +318,8 @@ class BayesAggMTL(OnFeatures, GradientBalancer):
         self.steps += 1
         if self.steps_per_epoch is not None and self.steps >= self.steps_per_epoch:
             self._turn()
-        elif self.steps == _PATIENCE:
-            warnings.warn(
-                f"BayesAggMTL has seen {_PATIENCE} steps and no end of an epoch, so its prior is still that of the last one: "
-                f"call mtl.end_epoch() after each pass over the data, or give steps_per_epoch",
-                stacklevel=2,
-            )
+        else:
+            remind_of_epochs(self, self.steps, "its prior is still that of the last one")
 
     def end_epoch(self) -> None:
         """Makes what the epoch said the prior of the next, unless the epochs' length is fixed."""

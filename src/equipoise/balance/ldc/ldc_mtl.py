@@ -24,6 +24,7 @@ from equipoise.balance.ldc.total import (
     total,
 )
 from equipoise.balance.mixins import Accompanied, Attached, Companion, ElsewhereObservation, LooksElsewhere
+from equipoise.balance.per_task import remind_of_epochs
 from equipoise.balance.registry import register
 from equipoise.errors import InputError, NonFiniteError
 from equipoise.modules import find_module
@@ -200,6 +201,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
         self._solution: dict[str, Tensor] | None = None
         self._gradient: Tensor | None = None
         self._companion: Companion | None = None
+        self._steps = 0
 
     # -- the model
 
@@ -273,9 +275,13 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, LossBalancer):
         assert gradient is not None
         router.step(gradient)
         self._gradient = self._companion = None
+        if self.normalize == "log":
+            self._steps += 1
+            remind_of_epochs(self, self._steps, "losses are still measured by the first ones")
 
     def end_epoch(self) -> None:
         """The next step's losses are the ℓ_0 of ``normalize="log"``."""
+        self._steps = 0
         if self.normalize == "log":
             self._first = None
 

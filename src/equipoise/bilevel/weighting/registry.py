@@ -15,11 +15,13 @@ from equipoise.bilevel.base import BilevelSolver
 from equipoise.bilevel.bome import BOME
 from equipoise.bilevel.bvfim import BVFIM
 from equipoise.bilevel.forum import FORUM
+from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.value_function import ValueFunctionSolver
 from equipoise.bilevel.weighting.look_ahead import LookAhead
 from equipoise.bilevel.weighting.problem import WeightProblem
 from equipoise.errors import InputError, refuse_unknown_options
 from equipoise.objective import Objective
+from equipoise.options import checked, kinds_of
 from equipoise.registry import Registry
 
 __all__ = ["REGISTRY", "WeightingInfo", "weighting", "weightings"]
@@ -39,6 +41,7 @@ class WeightingInfo:
         price: what a step costs, in words.
         build: ``build(problem, optimizers, **options)`` gives the solver.
         options: the solver's options with their defaults here.
+        solvers: the classes whose constructors say of what kind each option is.
         aliases: other names it answers to.
         cost: ``"bilevel"``, as other registries say ``"losses"`` or ``"gramian"``.
     """
@@ -49,8 +52,15 @@ class WeightingInfo:
     price: str
     build: Callable[..., BilevelSolver] = field(compare=False, repr=False)
     options: Mapping[str, Any]
+    solvers: tuple[type, ...]
     aliases: tuple[str, ...] = ()
     cost: str = "bilevel"
+
+    @property
+    def kinds(self) -> dict[str, Any]:
+        """Option → what kind it is of, as annotated."""
+        known = {name: kind for made in (BilevelSolver, *self.solvers) for name, kind in kinds_of(made).items()}
+        return {name: kind for name, kind in {"careful": bool, **known}.items() if name in self.options}
 
     def solver(self, problem: WeightProblem, free: torch.optim.Optimizer, model: torch.optim.Optimizer, **options: Any) -> Any:
         """The solver on a problem, its options checked.
@@ -60,6 +70,7 @@ class WeightingInfo:
             InputError: an option's value is out of range.
         """
         refuse_unknown_options(self.name, options, self.options)
+        options = checked(self.kinds, options, f'method "{self.name}"')
         return self.build(problem, free, model, **{**self.options, **options})
 
     def check(self, **options: Any) -> None:
@@ -143,6 +154,7 @@ for _info in (
         "T + K backward",
         _both(FORUM),
         _values(FORUM, rho=0.1),
+        (FORUM,),
     ),
     WeightingInfo(
         "bome",
@@ -151,6 +163,7 @@ for _info in (
         "T + 1 backward",
         _both(BOME),
         _values(BOME),
+        (BOME,),
     ),
     WeightingInfo(
         "bvfim",
@@ -159,6 +172,7 @@ for _info in (
         "T + 1 backward",
         _both(BVFIM),
         _values(BVFIM),
+        (BVFIM,),
     ),
     WeightingInfo(
         "moml",
@@ -167,6 +181,7 @@ for _info in (
         "2K + 1 backward for T = 1; else T with second derivatives, K through them, and 1",
         _ahead,
         {**_UNROLLED, "balancer": "mgda"},
+        (MOML,),
     ),
     WeightingInfo(
         "moco-bilevel",
@@ -175,6 +190,7 @@ for _info in (
         "as `moml`",
         _tracked,
         {**_UNROLLED, **_options(MoCo)},
+        (MOML, MoCo),
     ),
 ):
     REGISTRY.add(_info.name, _info, aliases=_info.aliases)
