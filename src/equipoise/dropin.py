@@ -70,8 +70,8 @@ def backward(
             ``losses``, at the same parameters. Their graphs are freed, too, and nothing of them is added to ``.grad``; what
             your evaluation of them did to batch-norm statistics and the random state is yours.
         scale: what is added to ``.grad`` is multiplied by it, shared and task-specific parameters alike; the balancer sees the
-            losses as they are. To add up n calls, give ``scale=1/n``: ``losses / n`` scales nothing where the weights do not
-            depend on the units of the losses. One balanced step of n micro-batches is :class:`Accumulator`'s.
+            losses as they are. To add up n calls, give ``scale=1/n``: ``losses / n`` does not scale the shared gradients where
+            weights follow the scale of the losses. One balanced step of n micro-batches is :class:`Accumulator`'s.
 
     Returns:
         What happened: losses, weights, Gramian … Where there are no losses (an empty mapping, for a batch without labels),
