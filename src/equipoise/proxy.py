@@ -187,13 +187,13 @@ class Proxy:
         if not self.memory:
             return gramian * self.factor
         if self._correlations is None or self._norms is None or self._seen is None:
-            self._correlations = torch.zeros(tasks, tasks, dtype=torch.float64)
-            self._norms = torch.zeros(tasks, dtype=torch.float64)
-            self._seen = torch.zeros(tasks, tasks, dtype=torch.bool)
+            self._correlations = torch.zeros(tasks, tasks, dtype=torch.float64, device="cpu")
+            self._norms = torch.zeros(tasks, dtype=torch.float64, device="cpu")
+            self._seen = torch.zeros(tasks, tasks, dtype=torch.bool, device="cpu")
         norms = gramian.diagonal().clamp(min=0).sqrt()
         scale = torch.where(norms > 0, norms, 1.0)
         correlations = gramian / torch.outer(scale, scale)
-        index = torch.tensor(list(present))
+        index = torch.tensor(list(present), device="cpu")
         block = (index[:, None], index[None, :])
         alive = norms > 0
         both = torch.outer(alive, alive)

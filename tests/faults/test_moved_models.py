@@ -64,8 +64,16 @@ def teleporting() -> eq.MultiTaskOptimizer:
     return optimizer_of("fairgrad", teleport=teleport, make=torch.optim.Adam)
 
 
-@pytest.mark.parametrize("make", [teleporting, lambda: optimizer_of("fairgrad", batched=2, clip=1.0)])
-def test_teleports_and_batched_differentiation(make: Callable[[], eq.MultiTaskOptimizer]) -> None:
+VARIANTS: dict[str, Callable[[], eq.MultiTaskOptimizer]] = {
+    "teleports": teleporting,
+    "batched": lambda: optimizer_of("fairgrad", batched=2, clip=1.0),
+    "features": lambda: optimizer_of("fairgrad", features="encoder"),
+    "proxy": lambda: optimizer_of("fairgrad", proxy="auto"),
+}
+
+
+@pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS)
+def test_other_ways_to_step(make: Callable[[], eq.MultiTaskOptimizer]) -> None:
     assert same(run(make, None), run(make, "meta"))
 
 

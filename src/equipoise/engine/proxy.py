@@ -262,7 +262,7 @@ class ProxyRows:
                     self._add(self._rows, id(layer.weight), position, layer.row(gradient, self.columns))
             for leaf, gradient in zip(places.leaves, gradients[len(below) :], strict=True):
                 if gradient is not None:
-                    self._add(self._rows, id(leaf), position, gradient.to_dense() if gradient.is_sparse else gradient)
+                    self._add(self._rows, id(leaf), position, gradient)
 
     def close(self) -> None:
         """Ends an evaluation: gradients of activations belong to its samples, and meet no others."""
@@ -288,7 +288,7 @@ class ProxyRows:
             positions: of the tasks present anywhere.
             add_up: adds a tensor up over all processes.
         """
-        total = torch.zeros(len(positions), len(positions), dtype=torch.float64)
+        total = torch.zeros(len(positions), len(positions), dtype=torch.float64, device="cpu")
         if len(self._blocks) == 1 and not self._rows and next(iter(self._blocks.values()))[0] == tuple(positions):
             total = total + gramian(add_up(next(iter(self._blocks.values()))[1])).cpu()
         elif self._rows or self._blocks:
@@ -296,7 +296,7 @@ class ProxyRows:
                 self._unpack(key)
             total = total + gramian(add_up(self._stacked(self._rows, positions))).cpu()
         if self._products is not None:
-            index = torch.tensor(list(positions))
+            index = torch.tensor(list(positions), device="cpu")
             total = total + add_up(self._products).cpu()[index][:, index]
         return total
 
@@ -319,6 +319,7 @@ class ProxyRows:
     @staticmethod
     def _add(rows: dict[Any, dict[int, Tensor]], key: Any, position: int, row: Tensor) -> None:
         here = rows.setdefault(key, {})
+        row = row.to_dense()
         row = (torch.view_as_real(row) if row.is_complex() else row).flatten()
         here[position] = here[position] + row if position in here else row
 

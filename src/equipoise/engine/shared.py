@@ -86,6 +86,7 @@ class SharedParameters:
         parameters: the shared ones, whose gradients are balanced; empty if all of them are frozen.
         own: by position of the task, the leaves that its loss alone reaches.
         inputs: how many leaves did not count in the last step.
+        doubtful: whether leaves count as shared that are no ``nn.Parameter``, while others are one.
         undeclared: leaves that several losses reach although they are not among the parameters given as shared; they get
             the sum of the tasks' gradients.
 
@@ -124,6 +125,7 @@ class SharedParameters:
         self.own: dict[int, list[Tensor]] = {}
         self.undeclared: list[Tensor] = []
         self.inputs = 0
+        self.doubtful = False
         self._reach = Reach()
         self._fresh: set[int] = set()
         self._hidden = False
@@ -206,6 +208,10 @@ class SharedParameters:
                     f"no parameter is reached by two or more of the losses {', '.join(names.values())}: the tasks share "
                     f"nothing that could be balanced (does the loss function use the model that it is given?)"
                 )
+            kinds = [isinstance(leaf, nn.Parameter) for leaf in self.parameters]
+            self.doubtful = bool(
+                kinds and not watched and not any(kinds) and any(isinstance(leaf, nn.Parameter) for leaf in reach.everything())
+            )
         ids = {id(parameter) for parameter in self.parameters}
         self.own = {position: [leaf for leaf in found if id(leaf) not in ids] for position, found in reach.alone.items()}
         self.undeclared = [leaf for leaf in reach.common if id(leaf) not in ids]

@@ -63,7 +63,8 @@ class ByGradients:
         overflow = check_rows(turn, squares, means, names)
         if not engine.parameters:
             return self._own_alone(turn, seen), None
-        warn_of_zeros(context, squares)
+        if any(engine.reached) or len(present) == len(context.tasks):  # else a batch of tasks that reach nothing shared
+            warn_of_zeros(context, squares)
         if crossing is not None and crossing.overflow:
             overflow = True
             # The scaler has to see what it cannot see in this batch's gradients.

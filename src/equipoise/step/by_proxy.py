@@ -72,10 +72,10 @@ class ByProxy:
         estimate.finish(turn, present, counts)
         overflow = check_rows(turn, estimate.gramian.diagonal(), means, names)
         if overflow:
-            weights, audit = torch.ones(len(present), dtype=torch.float64), None
+            weights, audit = torch.ones(len(present), dtype=torch.float64, device="cpu"), None
         else:
             weights, audit = estimate.decide(turn, present, means)
-        shares = dict(zip(present, (weights.double().cpu() / torch.tensor(counts)).tolist(), strict=True))
+        shares = dict(zip(present, (weights.double().cpu() / torch.tensor(counts, device="cpu")).tolist(), strict=True))
         plain = {position: 1.0 / count for position, count in zip(present, counts, strict=True)}
         for micro_batch in range(source.micro_batches):
             losses = first if micro_batch == 0 else context.named(source.losses(micro_batch))

@@ -38,6 +38,13 @@ def find_shared(context: Context, losses: Mapping[int, Loss], source: Source) ->
         raise Unlabelled
     names = {position: context.tasks.names[position] for sighting in sightings for position in sighting.alone}
     context.shared.settle(sightings, names, context.parameters)
+    if context.shared.doubtful:
+        warn_once(
+            context,
+            "doubtful",
+            "the tasks share no nn.Parameter, so the other leaf tensors that they share are balanced as parameters; if they "
+            "are inputs (and the shared parameters frozen), name the shared parameters in shared=",
+        )
 
 
 def _look(context: Context, losses: Mapping[int, Loss], source: Source) -> list[Reach]:

@@ -191,7 +191,7 @@ class Estimate:
     def finish(self, turn: Turn, present: Sequence[int], counts: Sequence[int]) -> None:
         """Forms the Gramians of the tasks' mean gradients over all that was taken in, and over all processes."""
         processes = self.context.processes
-        factors = 1.0 / torch.tensor(counts, dtype=torch.float64)
+        factors = 1.0 / torch.tensor(counts, dtype=torch.float64, device="cpu")
         for name, rows in self._rows.items():
             if rows.filled or not self.proxy.choosing:
                 self._gramians[name] = unscaled(rows.gramian(present, processes.sum), factors, turn.scale)
@@ -301,4 +301,4 @@ def cosine(gramian: Tensor, ours: Tensor, theirs: Tensor) -> tuple[float, float]
         lengths = float((one @ matrix @ one) * (two @ matrix @ two))
         return float(one @ matrix @ two) / lengths**0.5 if lengths > 0 else 1.0
 
-    return between(gramian), between(torch.eye(len(one), dtype=torch.float64))
+    return between(gramian), between(torch.eye(len(one), dtype=torch.float64, device="cpu"))

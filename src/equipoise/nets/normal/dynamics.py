@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 from equipoise.errors import InputError
 
-__all__ = ["Dynamics", "FirstOrder", "HeavyBall", "State", "pointwise_map", "vector_map"]
+__all__ = ["HALF", "Dynamics", "FirstOrder", "HeavyBall", "State", "pointwise_map", "vector_map"]
+
+
+HALF = (torch.float16, torch.bfloat16)
+"""Precisions too coarse to integrate in."""
 
 
 def vector_map(size: int, hidden: int | None = None) -> nn.Sequential:
@@ -131,7 +135,7 @@ class HeavyBall(Dynamics):
 
     def start(self, features: Tensor) -> State:
         """z(0), q(0)."""
-        return features, _same_shape(self.initial(features), features, "the initial velocity")
+        return features, _same_shape(_cast_for(self.initial, features), features, "the initial velocity")
 
     def forward(self, time: Tensor, state: State) -> State:
         """−q, −γ q + g(z) + ξ z."""
@@ -186,7 +190,15 @@ def _check_modules(**modules: nn.Module) -> None:
 
 
 def _evaluate(function: nn.Module, z: Tensor, time: Tensor, timed: bool) -> Tensor:
-    return _same_shape(function(z, time) if timed else function(z), z, "the ODE function")
+    return _same_shape(_cast_for(function, z, time) if timed else _cast_for(function, z), z, "the ODE function")
+
+
+def _cast_for(function: nn.Module, z: Tensor, *others: Tensor) -> Tensor:
+    """A map's answer in the state's precision, whatever precision the map was cast to."""
+    own = next((parameter.dtype for parameter in function.parameters() if parameter.dtype in HALF), z.dtype)
+    answer: Tensor = function(z.to(own), *others)
+    # Under autocast the answer stays what it is, and so does any that a module of one's own gives in another precision.
+    return answer if own == z.dtype else answer.to(z.dtype)
 
 
 def _same_shape(output: Tensor, z: Tensor, what: str) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.errors import InputError, near_misses
-from equipoise.nets.normal.dynamics import Dynamics, FirstOrder, HeavyBall, pointwise_map, vector_map
+from equipoise.nets.normal.dynamics import HALF, Dynamics, FirstOrder, HeavyBall, pointwise_map, vector_map
 from equipoise.nets.normal.positions import LearnedPositions, Positions
 from equipoise.nets.normal.solver import Solver
 
@@ -31,7 +31,8 @@ class TaskFlow(nn.Module):
     parameters are shared. Derivatives of eq. 5.11 by z(0) and by the equation's parameters are right as well; the second
     derivative by a position itself lacks the term with z″, ⟨∂L_i/∂z(p_i), z″(p_i)⟩.
 
-    Features in half precision are integrated in float32.
+    Features in half precision are integrated in float32; where the equation itself was cast to half precision
+    (``model.bfloat16()``), its maps are evaluated in that, and tasks get features of the precision that came in.
 
     Args:
         dynamics: the differential equation.
@@ -143,12 +144,15 @@ class TaskFlow(nn.Module):
         if not isinstance(features, Tensor) or not features.is_floating_point():
             given = features.dtype if isinstance(features, Tensor) else type(features).__name__
             raise InputError(f"features must be a floating-point tensor; got {given}")
-        if features.dtype in (torch.float16, torch.bfloat16):
+        given = features.dtype
+        if given in HALF:
             features = features.float()
         positions = {task: self.positions(task) for task in wanted}
         if not positions:
             return {}
-        times = {task: float(position.detach()) for task, position in positions.items()}
+        # All at once: on a GPU the host waits for them, once.
+        numbers = torch.stack([position.detach().reshape(()) for position in positions.values()]).tolist()
+        times = dict(zip(positions, numbers, strict=True))
         for task, time in times.items():
             if not math.isfinite(time):
                 raise InputError(
@@ -156,10 +160,13 @@ class TaskFlow(nn.Module):
                     f"or look for a loss that is not finite"
                 )
         states = self.solver.states(self.dynamics, self.dynamics.start(features), list(times.values()))
-        return {
+        taken = {
             task: self._taken(states[times[task]], times[task], position) if position.requires_grad else states[times[task]][0]
             for task, position in positions.items()
         }
+        if given in HALF and any(parameter.dtype in HALF for parameter in self.dynamics.parameters()):
+            taken = {task: z.to(given) for task, z in taken.items()}
+        return taken
 
     def _taken(self, state: tuple[Tensor, ...], time: float, position: Tensor) -> Tensor:
         """z, with dz/dp = z′: the tangent of the flow at z, taken at the point itself."""

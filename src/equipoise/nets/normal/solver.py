@@ -87,10 +87,11 @@ explicit_adams, implicit_adams, dopri5, dopri8, bosh3, fehlberg2, adaptive_heun
         Returns:
             The state at each of the times and at 0. Gradients flow from each of them to everything in ``start`` and to all
             parameters of the equation (with value 0 where there is no influence), so that no task that sits at 0 hides from
-            the engine that it shares the flow.
+            the engine that it shares the flow. A state or derivative that is not finite makes all states not a number, as it
+            does with fixed steps: the losses show it, and the training step says which.
 
         Raises:
-            InputError: more steps than any flow needs, or the method gives up.
+            InputError: more steps than any flow needs, or the method gives up on finite numbers.
             MissingExtraError: torchdiffeq is not installed.
         """
         ahead = sorted({time for time in times if time > 0})
@@ -109,7 +110,7 @@ explicit_adams, implicit_adams, dopri5, dopri8, bosh3, fehlberg2, adaptive_heun
             grid += [end] if end != grid[-1] else []
         device = start[0].device
         precision = torch.float32 if device.type == "mps" else torch.float64
-        arguments = {
+        arguments: dict[str, Any] = {
             "t": torch.tensor(grid, dtype=precision, device=device),
             "rtol": self.rtol,
             "atol": self.atol,
@@ -119,13 +120,18 @@ explicit_adams, implicit_adams, dopri5, dopri8, bosh3, fehlberg2, adaptive_heun
         package = require("torchdiffeq", "normal")
         try:
             if self.adjoint:
-                function, parameters = _captured(dynamics)
+                # Adaptive steps would never end, or fail, on gradients that are not finite.
+                lost: set[int] | None = set() if self.method in _ADAPTIVE else None
+                function, parameters = _captured(dynamics, lost)
                 arguments["adjoint_params"] = parameters
-                solution = package.odeint_adjoint(function, start, **arguments)
-                solution = tuple(_OnceDifferentiable.apply(part) for part in solution)
+                begun = start if lost is None else tuple(_Spoilt.apply(part, lost) for part in start)
+                solution = package.odeint_adjoint(function, begun, **arguments)
+                solution = tuple(_OnceDifferentiable.apply(part, lost) for part in solution)
             else:
                 solution = package.odeint(dynamics, start, **arguments)
         except AssertionError as error:  # how torchdiffeq says that a step became too small or that there were too many
+            if "non-finite" in str(error) or not _finite((*start, *dynamics(arguments["t"][0], start))):
+                return dict.fromkeys(grid, tuple(part * torch.nan for part in start))
             raise InputError(
                 f"{self.method} cannot integrate the flow to {grid[-1]:g} ({error}); allow more steps in options, loosen "
                 f"rtol and atol, or use a fixed step"
@@ -165,13 +171,19 @@ explicit_adams, implicit_adams, dopri5, dopri8, bosh3, fehlberg2, adaptive_heun
         return nodes
 
 
-def _captured(dynamics: Dynamics) -> tuple[Callable[[Tensor, State], State], tuple[Tensor, ...]]:
+def _finite(parts: Sequence[Tensor]) -> bool:
+    return all(bool(torch.isfinite(part).all()) for part in parts)
+
+
+def _captured(dynamics: Dynamics, lost: set[int] | None) -> tuple[Callable[[Tensor, State], State], tuple[Tensor, ...]]:
     """The equation with the parameters and buffers that it has now.
 
     The adjoint method evaluates it in the backward pass, when substituted parameters (see :class:`equipoise.Objective`) are
     long gone from the module.
     """
-    parameters = dict(dynamics.named_parameters())
+    parameters: dict[str, Tensor] = dict(dynamics.named_parameters())
+    if lost is not None:
+        parameters = {name: _Spoilt.apply(parameter, lost) for name, parameter in parameters.items()}
     held = {**parameters, **dict(dynamics.named_buffers())}
 
     def function(time: Tensor, state: State) -> State:
@@ -182,14 +194,34 @@ def _captured(dynamics: Dynamics) -> tuple[Callable[[Tensor, State], State], tup
 
 
 class _OnceDifferentiable(torch.autograd.Function):
-    """The tensor itself. The adjoint method's gradients have no graph, and would silently count as constants."""
+    """The tensor itself. The adjoint method's gradients have no graph, and would silently count as constants.
+
+    A gradient that is not finite goes no further: the backward pass is noted down as ``lost``, see :class:`_Spoilt`.
+    """
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+    def forward(ctx: Any, tensor: Tensor, lost: set[int] | None) -> Tensor:
+        ctx.lost = lost
         return tensor.view_as(tensor)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         if torch.is_grad_enabled():
             raise InputError("Solver(adjoint=True) has first derivatives only; take Solver(adjoint=False) for second ones")
-        return gradient
+        if ctx.lost is not None and not _finite([gradient]):
+            ctx.lost.add(torch._C._current_graph_task_id())
+            return torch.zeros_like(gradient), None
+        return gradient, None
+
+
+class _Spoilt(torch.autograd.Function):
+    """The tensor itself, whose gradient is not a number in a backward pass that was lost."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, lost: set[int]) -> Tensor:
+        ctx.lost = lost
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * torch.nan if torch._C._current_graph_task_id() in ctx.lost else gradient, None
