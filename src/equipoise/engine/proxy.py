@@ -262,12 +262,17 @@ class ProxyRows:
                     self._add(self._rows, id(layer.weight), position, layer.row(gradient, self.columns))
             for leaf, gradient in zip(places.leaves, gradients[len(below) :], strict=True):
                 if gradient is not None:
-                    self._add(self._rows, id(leaf), position, gradient.to_dense() if gradient.is_sparse else gradient)
+                    self._add(self._rows, id(leaf), position, gradient)
 
     def close(self) -> None:
         """Ends an evaluation: gradients of activations belong to its samples, and meet no others."""
         if self._by_sample:
-            products = gramian(self._stacked(self._by_sample, range(self.tasks)))
+            # Of many tasks an evaluation may hold few; the work is that of these.
+            held = sorted({position for rows in self._by_sample.values() for position in rows})
+            own = gramian(self._stacked(self._by_sample, held))
+            products = own.new_zeros(self.tasks, self.tasks)
+            places = torch.tensor(held, device=own.device)
+            products[places[:, None], places] = own
             self._products = products if self._products is None else self._products + products
             self._by_sample = {}
 
@@ -319,6 +324,7 @@ class ProxyRows:
     @staticmethod
     def _add(rows: dict[Any, dict[int, Tensor]], key: Any, position: int, row: Tensor) -> None:
         here = rows.setdefault(key, {})
+        row = row.to_dense()
         row = (torch.view_as_real(row) if row.is_complex() else row).flatten()
         here[position] = here[position] + row if position in here else row
 
