@@ -175,6 +175,40 @@ def test_the_encoder_between_two_features_is_differentiated_once() -> None:
     assert sum(calls) == 1
 
 
+@pytest.mark.parametrize("watch", ["between", "at the first", "at the second"])
+def test_hooks_below_the_cut_are_given_tensors(watch: str) -> None:
+    """The encoder is walked without gradients while the heads are differentiated; a hook wants one all the same."""
+    seen: list[float] = []
+
+    def note(gradient: Tensor) -> Tensor:
+        seen.append(float(gradient.abs().sum()))
+        return 2 * gradient
+
+    def give(low: Tensor, high: Tensor) -> Any:
+        middle = low.sin()
+        later = middle.exp() * high
+        {"between": middle, "at the first": low, "at the second": later}[watch].register_hook(note)
+        return low, later
+
+    torch.manual_seed(0)
+    model = Made(give, either).double()
+    inputs = torch.randn(5, 4, dtype=torch.float64)
+    model(inputs)
+    mtl = eq.MultiTaskOptimizer(
+        eq.Objective(model, lambda model, batch: model(batch)),
+        torch.optim.SGD(model.parameters(), lr=0.0),
+        "mgda",
+        features="encoder",
+    )
+    mtl.step(inputs)
+    assert max(seen) > 0
+    if watch == "between":
+        rows = plain(model, inputs, list(model.first.parameters()))
+        for place, parameter in enumerate(model.first.parameters()):
+            expected = sum(float(w) * row[place] for w, row in zip(mtl.last.weights, rows, strict=True))
+            assert torch.allclose(parameter.grad, expected, rtol=1e-9)
+
+
 def test_an_output_beside_the_features_is_past_them() -> None:
     """Two parts of one tensor are outputs of one node of the graph; only one of them is recorded."""
 
@@ -355,8 +389,7 @@ def test_a_cut_leaves_no_hook_behind() -> None:
     loss = (low * high).sum()
     cut = Cut([low, high, low], [loss])
     cut.close()
-    with cut.differentiating():
-        found = torch.autograd.grad(loss, cut.tensors, retain_graph=True)
+    found = cut.grad([loss], cut.tensors, [torch.ones(())])
     assert [torch.equal(g, t) for g, t in zip(found, (high, low), strict=True)] == [True, True]
     total = torch.autograd.grad(loss, low)[0]
     assert torch.allclose(total, high + low * low.cos())
