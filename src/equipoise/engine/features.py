@@ -112,6 +112,11 @@ class Cut:
             always: whatever the tensors; for leaves below the cut that the heads use, too.
         """
         if always or (len(self._edges) > 1 and not nodes_below(self._edges).isdisjoint(node for node, _ in self._edges)):
+            if not always and any(tensor._backward_hooks for tensor in self.tensors):
+                raise InputError(
+                    "a tensor of the features has a hook (register_hook) and another is made of it or it of another, so the "
+                    "hook would act more than once. Put it on a tensor of its own (features * 1), or leave features= out"
+                )
             for node, output in self._edges:
                 self._stops.setdefault(node, set()).add(output)
 
@@ -287,8 +292,22 @@ class FeatureGradients:
         features = cut.tensors
         pieces = direction.split([size(tensor) for tensor in features])
         seeds = [shaped(tensor, piece).to(tensor.dtype) for piece, tensor in zip(pieces, features, strict=True)]
-        if features:
+        if not features:
+            return
+        with ExitStack() as stack:
+            for tensor, seed in zip(features, seeds, strict=True):
+                if tensor._backward_hooks:
+                    # A hook of the user's on the features has acted on every row already.
+                    node, place = edge_of(tensor)
+                    stack.callback(node.register_prehook(_giving(place, seed)).remove)
             torch.autograd.backward(features, seeds)
+
+
+def _giving(place: int, seed: Tensor) -> Any:
+    def give(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+        return (*gradients[:place], seed, *gradients[place + 1 :])
+
+    return give
 
 
 def _accumulate(parameter: Tensor, gradient: Tensor | None) -> None:
