@@ -11,7 +11,7 @@ from time import perf_counter
 
 import torch
 
-from benchmarks import bilevel, blackbox, imports, memory, methods, peers, reading, solvers, steps, teleports
+from benchmarks import bilevel, blackbox, imports, memory, methods, peers, price, reading, solvers, steps, teleports
 
 __all__ = ["main"]
 
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "blackbox": lambda say, budget: blackbox.run(say, budget=budget),
         "imports": lambda say, _: imports.run(say),
         "memory": lambda say, _: memory.run(say),
+        "price": lambda say, budget: price.run(say, budget=budget),
         "reading": lambda say, budget: reading.run(say, budget=budget),
         "methods": lambda say, budget: methods.run(say, budget=budget),
         "solvers": lambda say, budget: solvers.run(say, budget=budget),

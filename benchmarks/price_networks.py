@@ -102,6 +102,10 @@ class Problem:
             torch.manual_seed(0)
             return PricedNetwork(self.make_encoder(), self.width, tasks)
 
+    def shared(self) -> int:
+        """How many shared parameters there are."""
+        return sum(parameter.numel() for parameter in self.make_encoder().parameters())
+
     def batch(self, tasks: int, number: int = 0) -> Batch:
         """Inputs and noisy targets of a random teacher, whose scales span three decades over the tasks."""
         teacher = torch.Generator().manual_seed(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from equipoise.modes import overwrites, uncompiled
 from equipoise.step.balancing import Balancing
 from equipoise.step.report import StepReport
 from equipoise.step.source import Given
-from equipoise.tasks import Loss, Losses, Tasks, as_losses, scalar
+from equipoise.tasks import Loss, Losses, Tasks, as_losses, read_fixed, scalar
 
 __all__ = ["Accumulator", "backward"]
 
@@ -49,6 +49,7 @@ def backward(
     check_finite: bool = True,
     further: Sequence[Losses] | None = None,
     scale: float = 1.0,
+    fixed: Mapping[str, float] | None = None,
 ) -> StepReport:
     """Adds the balanced gradients to ``.grad``; everything else stays yours.
 
@@ -71,8 +72,10 @@ def backward(
             ``losses``, at the same parameters. Their graphs are freed, too, and nothing of them is added to ``.grad``; what
             your evaluation of them did to batch-norm statistics and the random state is yours.
         scale: what is added to ``.grad`` is multiplied by it, shared and task-specific parameters alike; the balancer sees the
-            losses as they are. To add up n calls, give ``scale=1/n``: ``losses / n`` scales nothing where the weights do not
-            depend on the units of the losses. One balanced step of n micro-batches is :class:`Accumulator`'s.
+            losses as they are. To add up n calls, give ``scale=1/n``: ``losses / n`` does not scale the shared gradients where
+            weights follow the scale of the losses. One balanced step of n micro-batches is :class:`Accumulator`'s.
+        fixed: those of the losses that are not balanced, and their weights λ, by name: ``{"kl": 0.1}``; see
+            :class:`~equipoise.Objective`.
 
     Returns:
         What happened: losses, weights, Gramian … Where there are no losses (an empty mapping, for a batch without labels),
@@ -101,7 +104,7 @@ def backward(
         raise InputError(f"{type(chosen).__name__} looks at {expected}; got {given}")
     balancing, declared = _balancing_of(chosen, tasks, check_finite=check_finite)
     context = balancing.context
-    source = Given(as_losses(losses, declared or None, some=False))
+    source = Given(as_losses(losses, declared or None, some=False), fixed=read_fixed(fixed, declared))
     context.wrappers.begin(source.losses(0))
     samples = [Given(as_losses(sample, declared or None, some=False)) for sample in further or ()]
     if shared is not None or context.shared.declared:
@@ -129,6 +132,7 @@ class Accumulator:
         scaler: as for :func:`backward`.
         check_finite: as for :func:`backward`.
         model: whose batch-norm statistics are to move once per micro-batch where a function is called twice.
+        fixed: as for :func:`backward`.
 
     Example:
         >>> import equipoise as eq
@@ -153,7 +157,9 @@ class Accumulator:
         scaler: torch.amp.GradScaler | None = None,
         check_finite: bool = True,
         model: nn.Module | None = None,
+        fixed: Mapping[str, float] | None = None,
     ) -> None:
+        self.fixed = read_fixed(fixed)
         self.balancer = _fit(balancer, outlives=True)
         if further_batches(self.balancer):
             raise InputError(
@@ -194,7 +200,7 @@ class Accumulator:
             return as_losses(part, declared or context.tasks.names or None, some=False)
 
         given = [partial(_called, part, read) if callable(part) else read(part) for part in parts]
-        source = Given(*given, model=self.model)
+        source = Given(*given, model=self.model, fixed=self.fixed)
         if source.collected and source.tensors() and isinstance(self.balancer, PullsHeads) and self.balancer.pulls:
             raise InputError(
                 f"{self.balancer!r} differentiates each micro-batch again when its weights are known; add functions that "

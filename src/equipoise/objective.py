@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from equipoise.errors import InputError, near_misses
 from equipoise.further import FurtherBatches
 from equipoise.randomness import RandomState
-from equipoise.tasks import LazyLoss, Loss, Losses, Tasks, as_losses, scalar
+from equipoise.tasks import LazyLoss, Loss, Losses, Tasks, as_losses, read_fixed, scalar
 
 __all__ = ["LossFunction", "Objective"]
 
@@ -50,6 +50,9 @@ class Objective:
         tasks: the tasks in order; left out, the first batch fixes them.
         batches: a loader from which balancers that look at further batches draw them; see
             :class:`~equipoise.further.FurtherBatches`. It must not be the object that the training loop iterates over.
+        fixed: losses beside the tasks that are not balanced, and their weights λ, by name: ``{"kl": 0.1}``. The loss function
+            gives them with the others. No balancer sees them; what they reach gets λ times their gradient in every step, by one
+            more backward pass, averaged over micro-batches and processes (where one lacks the loss it counts as 0).
 
     Raises:
         InputError: the model is no module or has parts wrapped in ``DistributedDataParallel``, the loss function is not
@@ -78,6 +81,7 @@ class Objective:
         tasks: Sequence[str] | None = None,
         *,
         batches: Iterable[Any] | None = None,
+        fixed: Mapping[str, float] | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise InputError(f"model must be a torch.nn.Module; got {type(model).__name__}")
@@ -91,6 +95,7 @@ class Objective:
             )
         self.losses = losses
         self.tasks = Tasks(tasks)
+        self.fixed = read_fixed(fixed, self.tasks.names)
         self.further = None if batches is None else FurtherBatches(batches)
         self._stage = _Stage(self.model)
 
@@ -128,9 +133,12 @@ class Objective:
         """
         return _evaluated(self.pending_at(parameters, batch, random_state=random_state))
 
-    def pending(self, batch: Any) -> dict[str, Loss]:
-        """The losses as the loss function gives them, callables not yet evaluated; none if the batch has no label."""
-        return self._named(self.losses(self.model, batch))
+    def pending(self, batch: Any, *, fixed: bool = False) -> dict[str, Loss]:
+        """The losses as the loss function gives them, callables not yet evaluated; none if the batch has no label.
+
+        Those with fixed weights are left out unless asked for.
+        """
+        return self._named(self.losses(self.model, batch), fixed=fixed)
 
     def values(self, batch: Any, *, random_state: RandomState | None = None) -> dict[str, Tensor]:
         """The losses' values at the model's own parameters, detached; buffers stay as they are.
@@ -147,7 +155,7 @@ class Objective:
             return {name: scalar(name, loss, differentiable=False).detach() for name, loss in pending.items()}
 
     def pending_at(
-        self, parameters: Mapping[str, Tensor], batch: Any, *, random_state: RandomState | None = None
+        self, parameters: Mapping[str, Tensor], batch: Any, *, random_state: RandomState | None = None, fixed: bool = False
     ) -> dict[str, Loss]:
         """As :meth:`at`, callables not yet evaluated; each of them keeps the substitution."""
         own = dict(self.model.named_parameters(remove_duplicate=False))
@@ -172,16 +180,17 @@ class Objective:
 
             return evaluate
 
-        named = self._named(play(lambda model: self.losses(model, batch)))
+        named = self._named(play(lambda model: self.losses(model, batch)), fixed=fixed)
         return {name: loss if isinstance(loss, Tensor) else postponed(loss) for name, loss in named.items()}
 
     def random_state(self) -> RandomState:
         """Takes a snapshot of the random state of every device that the model uses."""
         return RandomState.capture(self.model.parameters())
 
-    def _named(self, losses: Losses) -> dict[str, Loss]:
+    def _named(self, losses: Losses, *, fixed: bool) -> dict[str, Loss]:
         names = self.tasks.names if self.tasks.known else None
-        return as_losses(losses, names, some=False)
+        named = as_losses(losses, names, some=False)
+        return named if fixed or not self.fixed else {name: loss for name, loss in named.items() if name not in self.fixed}
 
 
 def _evaluated(losses: Mapping[str, Loss]) -> dict[str, Tensor]:

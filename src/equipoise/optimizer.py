@@ -141,6 +141,10 @@ class MultiTaskOptimizer:
         self.objective = objective
         self.optimizer = optimizer
         self.balancer, teleport = resolved(balancer, teleport)
+        if teleport is not None and objective.fixed:
+            raise InputError(
+                "a teleport looks at the tasks alone and would move away from losses with fixed weights; leave out one"
+            )
         if isinstance(self.balancer, Attached):
             self.balancer.attach(objective)
         own = self.balancer.features_module if isinstance(self.balancer, OnFeatures) else None
@@ -206,8 +210,9 @@ class MultiTaskOptimizer:
                 trace in ``.grad``, buffers (batch-norm statistics) or the random state.
 
         Returns:
-            The losses before the step, detached, by task. Empty where no batch holds a label, that is where the loss function
-            returned an empty mapping: then no step is taken, ``last.skipped`` says so and ``unlabelled`` counts the batches.
+            The losses before the step, detached, by task, and those with fixed weights by name. Empty where no batch holds a
+            label, that is where the loss function returned an empty mapping: then no step is taken, ``last.skipped`` says so
+            and ``unlabelled`` counts the batches.
 
         Raises:
             InputError: no batch, losses that cannot be used, further batches that are missing or not looked at, or an
@@ -243,7 +248,9 @@ class MultiTaskOptimizer:
             self._balancing.commit()
         else:
             self._balancing.skip()
-            report = StepReport(report.tasks, report.losses, report.weights, None, report.step, skipped=True)
+            report = StepReport(
+                report.tasks, report.losses, report.weights, None, report.step, skipped=True, fixed=report.fixed
+            )
             if self.scaler is None:
                 warn_once(
                     self, "idle", f"{self._moving!r} moved no parameter when told to step; such steps are reported as skipped"
@@ -258,7 +265,7 @@ class MultiTaskOptimizer:
             happened = self.teleport.after_step(self, held)
             if happened is not None:
                 self.last = replace(report, teleport=happened)
-        return dict(zip(report.tasks, report.losses.unbind(), strict=True))
+        return dict(zip(report.tasks, report.losses.unbind(), strict=True)) | dict(report.fixed)
 
     def end_epoch(self) -> None:
         """Says that a pass over the data is over; balancers and teleports that count epochs need it."""

@@ -6,6 +6,7 @@ becomes a plain ``dict`` here, once, so that nothing further down has to ask.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from equipoise.errors import InputError, UnknownTaskError, near_misses
 
-__all__ = ["LazyLoss", "Loss", "Losses", "Tasks", "as_losses", "scalar"]
+__all__ = ["LazyLoss", "Loss", "Losses", "Tasks", "as_losses", "read_fixed", "scalar"]
 
 LazyLoss: TypeAlias = Callable[[], Tensor]
 Loss: TypeAlias = Tensor | LazyLoss
@@ -167,3 +168,22 @@ class Tasks:
                 f'task "{name}" is unknown; the tasks are fixed as {", ".join(self._names)}.'
                 f"{near_misses(name, self._names)} A task that is missing from the first batch has to be declared: tasks=[…]"
             ) from None
+
+
+def read_fixed(fixed: Mapping[str, float] | None, tasks: tuple[str, ...] = ()) -> dict[str, float]:
+    """Weights of losses that are not balanced, checked.
+
+    Raises:
+        InputError: no mapping from names to finite numbers, or the name of a task.
+    """
+    if fixed is None:
+        return {}
+    if not isinstance(fixed, Mapping):
+        raise InputError(f'fixed must be a mapping from the names of losses to their weights, {{"kl": 0.1}}; got {fixed!r}')
+    for name, weight in fixed.items():
+        number = isinstance(weight, int | float) and not isinstance(weight, bool) and math.isfinite(weight)
+        if not isinstance(name, str) or not number:
+            raise InputError(f'fixed must give every loss a finite weight; got {weight!r} for "{name}"')
+        if name in tasks:
+            raise InputError(f'"{name}" is one of the tasks, so it cannot have a fixed weight beside them; leave it out of one')
+    return {str(name): float(weight) for name, weight in fixed.items()}

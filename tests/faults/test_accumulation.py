@@ -177,7 +177,7 @@ def test_scale_multiplies_all_that_is_added(method: str) -> None:
     assert first.state_dict().keys() == second.state_dict().keys()
 
 
-@pytest.mark.parametrize("method", ["si", "mgda", "imtl-g"])
+@pytest.mark.parametrize("method", ["si", "mgda", "fairgrad"])
 def test_dividing_the_losses_is_no_scaling(method: str) -> None:
     """Where the weights follow the units of the losses, dividing them changes nothing, or squares the division."""
     model, other = made(), made()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from equipoise.balance.base import LossBalancer, Observation
+from equipoise.balance.per_task import PerTask
 from equipoise.balance.registry import register
 from equipoise.balance.vector_adam import vector_adam, vector_adam_state
 from equipoise.errors import InputError, warn_once
@@ -45,22 +47,36 @@ class FAMO(LossBalancer):
         lr: β, of Adam on ξ; 0.025 in the paper.
         weight_decay: γ, decay of ξ towards equal weights; 0.01 as in the released code (the paper searched 0.0001 to 0.01).
         epsilon: added to the losses before the logarithm.
+        floors: b, what a loss cannot fall below, one for all tasks, or one per task in their order or by name: log(ℓ_k − b_k)
+            takes the place of log ℓ_k (the paper's losses are bounded below by 0 without loss of generality).
 
     Raises:
-        InputError: an argument is negative.
-        NonFiniteError: at a step, when a loss is negative: its logarithm does not exist.
+        InputError: an argument is negative, or floors are not finite or not those of the tasks.
+        NonFiniteError: at a step, when a loss is below its floor: its logarithm does not exist.
+
+    Example:
+        >>> FAMO(floors=[1.0, 0.0]).weights(torch.tensor([3.0, 2.0], dtype=torch.float64))  # as far above their floors
+        tensor([0.5000, 0.5000], dtype=torch.float64)
     """
 
     watches = True
     stateful: ClassVar = {"logits": Maybe(Of(("K",)), "memory"), "moments": Maybe(Moments((3, "K")), "memory")}
 
-    def __init__(self, lr: float = 0.025, weight_decay: float = 0.01, epsilon: float = 1e-8) -> None:
+    def __init__(
+        self,
+        lr: float = 0.025,
+        weight_decay: float = 0.01,
+        epsilon: float = 1e-8,
+        floors: float | Sequence[float] | Mapping[str, float] = 0.0,
+    ) -> None:
         for name, value in (("lr", lr), ("weight_decay", weight_decay), ("epsilon", epsilon)):
             if not value >= 0:
                 raise InputError(f"{name} must be at least 0; got {value}")
         self.lr = lr
         self.weight_decay = weight_decay
         self.epsilon = epsilon
+        self.floors = PerTask("floors", floors)
+        self._floors: Tensor | None = None  # of all tasks, by their positions
         self.logits: Tensor | None = None
         self.moments: Tensor | None = None
         self._unobserved = 0
@@ -69,6 +85,9 @@ class FAMO(LossBalancer):
         """C z_k/ℓ_k of the tasks present."""
         observation.check_memory(self, self.logits)
         losses = observation.needed("losses").double()
+        if self.floors.given != 0.0:
+            self._floors = losses.new_tensor(self.floors.of_all(observation.tasks))
+            losses = losses - observation.of_present(self._floors)
         if self.logits is None:
             self.logits = losses.new_zeros(len(observation.tasks))
             self.moments = vector_adam_state(self.logits)
@@ -100,6 +119,9 @@ class FAMO(LossBalancer):
         self._unobserved = 0
         before, after = before.double(), after.double()
         entries = torch.as_tensor(present, device=before.device)
+        if self._floors is not None:
+            floors = self._floors.to(before.device)[entries]
+            before, after = before - floors, after - floors
         logits = self.logits.to(before.device)
         fall = (before + self.epsilon).log() - (after + self.epsilon).log()
         shares = torch.softmax(logits[entries], 0)
@@ -112,4 +134,5 @@ class FAMO(LossBalancer):
         self.moments = torch.where(finite, new_moments, self.moments.to(before.device))
 
     def __repr__(self) -> str:
-        return f"FAMO(lr={self.lr}, weight_decay={self.weight_decay})"
+        floors = "" if self.floors.given == 0.0 else f", floors={self.floors}"
+        return f"FAMO(lr={self.lr}, weight_decay={self.weight_decay}{floors})"

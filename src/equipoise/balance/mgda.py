@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal, TypeAlias, get_args
 
-from equipoise.balance.base import GramianBalancer
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from equipoise.balance.base import GramianBalancer, Observation
 from equipoise.balance.registry import register
+from equipoise.errors import InputError
 from equipoise.solvers import minimum_norm_point
 
 __all__ = ["MGDA"]
+
+Normalization: TypeAlias = Literal["none", "l2", "loss", "loss+"]
 
 
 @register(
@@ -32,12 +39,59 @@ class MGDA(GramianBalancer):
     The direction d satisfies ⟨g_k, d⟩ ≥ ‖d‖² for every task: to first order no loss increases. The problem is solved
     exactly (an active-set method), not by the paper's Frank-Wolfe steps.
 
+    Released code first divides the gradients by a number per task, and then weighs the gradients as they are with what it
+    found, which ``normalization`` offers: by their norms ‖g_k‖ (``"l2"``), by the losses ℓ_k (``"loss"``), or by the products
+    ℓ_k ‖g_k‖ (``"loss+"``). A weighted task is then no longer one that the direction must serve, but a small gradient no
+    longer takes all the weight.
+
+    Args:
+        normalization: ``"none"`` (the paper), ``"l2"``, ``"loss"`` or ``"loss+"``. A zero gradient stays one.
+
+    Raises:
+        InputError: there is no such normalization.
+        NonFiniteError: at a step that divides by losses, when one is not positive.
+
     Example:
         >>> import torch
         >>> MGDA().weights(torch.tensor([[4.0, 0.0], [0.0, 1.0]]))
         tensor([0.2000, 0.8000])
+        >>> MGDA(normalization="l2").weights(torch.tensor([[4.0, 0.0], [0.0, 1.0]]))
+        tensor([0.5000, 0.5000])
     """
+
+    def __init__(self, normalization: Normalization | None = "none") -> None:
+        normalization = "none" if normalization is None else normalization  # "none" in a study's text means None
+        if normalization not in get_args(Normalization):
+            raise InputError(f'normalization must be one of {", ".join(get_args(Normalization))}; got "{normalization}"')
+        self.normalization: Normalization = normalization
+
+    def decide(self, observation: Observation) -> Tensor:
+        """Weights ``[k]`` of the tasks present."""
+        gramian = observation.needed("gramian")
+        if not self.normalization.startswith("loss"):
+            return self.weights(gramian)
+        losses = observation.needed("losses").detach().to("cpu", torch.float64)
+        fine = losses > 0
+        units = torch.where(fine, losses, 1.0).numpy()
+        weights = torch.from_numpy(self._normalized(gramian.numpy(), units))
+        # Which task it is that has no positive loss is for the error to say.
+        return torch.where(fine, torch.where(fine.all(), weights, 1.0), torch.nan)
 
     def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.minimum_norm_point`."""
+        if self.normalization.startswith("loss"):
+            raise InputError(f'normalization="{self.normalization}" needs the losses; use the balancer in a step')
+        return self._normalized(gramian, np.ones(len(gramian)))
+
+    def _normalized(self, gramian: NDArray[np.float64], units: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.normalization in ("l2", "loss+"):
+            norms = np.sqrt(np.clip(gramian.diagonal(), 0, None))
+            # One after the other, for their product may leave the number range.
+            safe = np.where(norms > 0, norms, 1.0)
+            gramian = gramian / safe[:, None] / safe
+        if self.normalization in ("loss", "loss+"):
+            gramian = gramian / units[:, None] / units
         return minimum_norm_point(gramian)
+
+    def __repr__(self) -> str:
+        return "MGDA()" if self.normalization == "none" else f'MGDA(normalization="{self.normalization}")'

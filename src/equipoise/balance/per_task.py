@@ -56,6 +56,10 @@ class PerTask:
             floor = "" if least == -math.inf else f" and at least {least:g}"
             raise InputError(f"{option} must be finite{floor}; got {self.given}")
 
+    def of_all(self, tasks: tuple[str, ...]) -> list[float]:
+        """The numbers of all tasks. Raises InputError: the numbers are not those of the tasks."""
+        return self.of_present(Observation(tasks, tuple(range(len(tasks)))))
+
     def of_present(self, observation: Observation) -> list[float]:
         """The numbers of the tasks present. Raises InputError: the numbers are not those of the tasks."""
         if isinstance(self.given, float):

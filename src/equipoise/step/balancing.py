@@ -107,10 +107,14 @@ class Balancing:
         self._turn = turn = Turn(balancer, source, step, scale, further, scaled=scaled)
         self.context.begin(f"step {step} of {type(balancer).__name__}, micro-batches: {source.micro_batches}")
         self._before = balancer.state_dict() if balancer.stateful and not balancer.decides_purely else None
-        way = self._way(balancer)
+        way, beside = self._way(balancer), source.beside
+        if beside is not None:
+            beside.begin(self.context, turn)
         try:
             with self._hooks.watching(self._reachable(source), first=self.steps == 0, whole=not further):
                 report, self._observation = way.run(turn)
+            if beside is not None:
+                report = replace(report, fixed=beside.deliver(step))
         except Unlabelled:
             self.rollback()
             report = StepReport((), torch.zeros(0, device=self.context.device()), step=step, skipped=True)
@@ -142,7 +146,12 @@ class Balancing:
         try:
             if self._before is not None:
                 balancer.load_state_dict(self._before)
-            report, _ = self._way(balancer).run(Turn(balancer, source, turn.step, turn.scale, turn.further, scaled=turn.scaled))
+            anew = Turn(balancer, source, turn.step, turn.scale, turn.further, scaled=turn.scaled)
+            if source.beside is not None:
+                source.beside.begin(self.context, anew)
+            report, _ = self._way(balancer).run(anew)
+            if source.beside is not None:
+                report = replace(report, fixed=source.beside.deliver(turn.step))
         finally:
             vars(balancer).update(decided)
             if learned is not None:

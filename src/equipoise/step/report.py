@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +29,7 @@ class StepReport:
         teleport: what the teleport did after the step, if it did anything.
         proxy: where a proxy Gramian was taken; ``None`` for an exact one.
         audit: what an exact Gramian of the same batch said of the proxy, if this step formed one.
+        fixed: the losses with fixed weights by name, detached; in this process.
     """
 
     tasks: tuple[str, ...]
@@ -39,6 +41,7 @@ class StepReport:
     teleport: Any = None
     proxy: str | None = None
     audit: Any = None
+    fixed: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def norms(self) -> Tensor | None:

@@ -15,6 +15,7 @@ from equipoise.modes import not_compiled
 from equipoise.modules import RunningStatistics
 from equipoise.objective import Objective
 from equipoise.randomness import RandomState
+from equipoise.step.beside import Beside
 from equipoise.step.seen import SeenLosses
 from equipoise.tasks import Loss, scalar
 
@@ -35,6 +36,10 @@ class Source(Protocol):
     @property
     def collected(self) -> bool:
         """Whether micro-batches were evaluated by a caller, so that their graphs serve once."""
+
+    @property
+    def beside(self) -> Beside | None:
+        """What takes care of losses with fixed weights, where there are some."""
 
     def losses(self, micro_batch: int) -> dict[str, Loss]:
         """A micro-batch's losses, for the backward pass."""
@@ -79,10 +84,12 @@ class Batches:
         self._batches = batches
         self.micro_batches = len(batches)
         self.unlabelled: set[int] = set()
+        self.beside = Beside(objective.fixed, len(batches)) if objective.fixed else None
 
     def losses(self, micro_batch: int) -> dict[str, Loss]:
         """From the model as it is, whose buffers move."""
-        return self._noted(micro_batch, self._objective.pending(self._batches[micro_batch]))
+        losses = self._objective.pending(self._batches[micro_batch], fixed=self.beside is not None)
+        return self._noted(micro_batch, losses if self.beside is None else self.beside.take(micro_batch, losses))
 
     def rehearse(self, micro_batch: int) -> dict[str, Loss]:
         """On copies of the buffers."""
@@ -121,7 +128,10 @@ class Repeated(Batches):
 
     def losses(self, micro_batch: int) -> dict[str, Loss]:
         """On copies of the buffers, if there are any."""
-        return self.rehearse(micro_batch) if self._buffers else super().losses(micro_batch)
+        if not self._buffers:
+            return super().losses(micro_batch)
+        losses = self._objective.pending_at({}, self._batches[micro_batch], fixed=self.beside is not None)
+        return self._noted(micro_batch, losses if self.beside is None else self.beside.take(micro_batch, losses))
 
     def compiled_or_not(self) -> AbstractContextManager[object]:
         """Compiled functions would take each copy of the buffers for a new model."""
@@ -141,6 +151,7 @@ class FurtherBatch(Repeated):
     def __init__(self, objective: Objective, batches: tuple[Any, ...], processes: Processes, place: int) -> None:
         super().__init__(objective, batches, processes)
         self._place = place
+        self.beside = None  # the step's own batch alone has them
 
     @contextmanager
     def apart(self) -> Iterator[None]:
@@ -155,9 +166,16 @@ class Given:
     Args:
         micro_batches: each the losses by the names of their tasks, or a function that gives them.
         model: whose running statistics are to move once where a micro-batch is evaluated twice.
+        fixed: the weights of losses that are not balanced, by name.
     """
 
-    def __init__(self, *micro_batches: dict[str, Loss] | Callable[[], dict[str, Loss]], model: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        *micro_batches: dict[str, Loss] | Callable[[], dict[str, Loss]],
+        model: nn.Module | None = None,
+        fixed: Mapping[str, float] | None = None,
+    ) -> None:
+        self.beside = Beside(fixed, len(micro_batches)) if fixed else None
         self._parts = micro_batches
         self.micro_batches = len(micro_batches)
         self.collected = self.micro_batches > 1
@@ -168,6 +186,8 @@ class Given:
         """As they were given."""
         part = self._parts[micro_batch]
         losses = dict(part) if isinstance(part, dict) else part()
+        if self.beside is not None:
+            losses = self.beside.take(micro_batch, losses)
         if not losses:
             self.unlabelled.add(micro_batch)
         return losses

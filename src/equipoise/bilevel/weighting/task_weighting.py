@@ -131,6 +131,8 @@ class TaskWeighting:
         self._learned = _Learned()
         # The ordinary training step, and the Gramian for a look at conflicts.
         self._training = MultiTaskOptimizer(objective, optimizer, self._learned, shared, clip=clip)
+        if objective.fixed:
+            raise InputError("task weights are learned for all losses; leave fixed= of the objective out")
         self.objective = objective
         self.optimizer = optimizer
         self.clip = clip

@@ -1,0 +1,250 @@
+"""The price of a balanced step over plain training, and how near a proxy's direction is to the exact one and to the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+import equipoise as eq
+from benchmarks import peers
+from benchmarks.memory import peak
+from benchmarks.memory_process import SHARED
+from benchmarks.price_networks import NETWORKS, Problem
+from benchmarks.tables import duration, table
+from benchmarks.timing import Times, race
+from equipoise.step.proxying import cosine
+
+__all__ = ["run"]
+
+TASKS = (11, 40)
+METHODS = ("fairgrad", "nash-mtl", "cagrad", "upgrad", "imtl-g", "mgda")
+PROXIES = ("features", "last", "last 2")
+MEMORIES = ("exact", "last", "last, memory 0.5", "last, memory 0.9")
+TIMED = "imtl-g"
+TRUTH = 8
+Say = Callable[[str], None]
+Step = Callable[[int], object]
+
+
+def run(say: Say, *, budget: float = 1.0, networks: tuple[Problem, ...] = NETWORKS) -> None:
+    """Prints the tables.
+
+    Args:
+        say: takes each line or table.
+        budget: seconds per race and steps of training, relative to the usual.
+        networks: those to run.
+    """
+    sizes = "; ".join(f"{problem.name}: {problem.shared():,}" for problem in networks)
+    say(
+        f"## The price of a balanced step\n\nShared parameters: {sizes}. Heads of two layers (→ 16 → 1) per task, targets of "
+        "noisy teachers whose scales span three decades over the tasks, Adam."
+    )
+    _times(say, budget, networks)
+    _fidelity(say, budget, networks)
+    _memory(say)
+
+
+def _times(say: Say, budget: float, networks: tuple[Problem, ...]) -> None:
+    rows, worst = [], 0.0
+    for problem in networks:
+        for tasks in TASKS:
+            result = race(
+                {
+                    "plain": _plain(problem, tasks),
+                    "FAMO": _optimizer(problem, tasks, "famo"),
+                    "proxy": _optimizer(problem, tasks, TIMED, proxy=eq.Proxy("last", audit=0)),
+                    "loss": _loss(problem, tasks),
+                    "audited": _optimizer(problem, tasks, TIMED, proxy="last"),
+                    "features": _optimizer(problem, tasks, TIMED, proxy=eq.Proxy("features", audit=0)),
+                    "exact": _optimizer(problem, tasks, TIMED),
+                    **_torchjd(problem, tasks),
+                },
+                seconds=budget * (12.0 if tasks < 40 else 24.0),
+            )
+            worst = max(worst, result.spread("proxy", "plain"))
+            names = ("proxy", "loss", "features", "FAMO", "exact", "TorchJD", "TorchJD engine")
+            rows.append(
+                [
+                    problem.name,
+                    str(tasks),
+                    duration(result.median("plain")),
+                    *(_against(result, name) for name in names),
+                    str(result.rounds("proxy")),
+                ]
+            )
+    head = ["network", "K", "plain", '`proxy="last"`', "`balanced_loss`", '`proxy="features"`', "FAMO", "exact", "TorchJD rows"]
+    say(
+        "### Time over plain training\n\nWhole steps with IMTL-G, optimizer included, audits left out: they add at most a "
+        "tenth by default. TorchJD rows: `mtl_backward` and `jac_to_grad`; TorchJD engine: its Gramian engine, then a weighted "
+        "backward pass.\n\n"
+        + table([*head, "TorchJD engine", "rounds"], rows)
+        + f"\n\nHalf the range between the quartiles of proxy / plain is at most {100 * worst:.0f} %."
+    )
+
+
+def _fidelity(say: Say, budget: float, networks: tuple[Problem, ...]) -> None:
+    same, truth = [], []
+    for problem in networks:
+        for tasks in TASKS:
+            near, true = _cosines(problem, tasks, steps=max(1, round(300 * budget)))
+            first = [problem.name, str(tasks)]
+            same += [
+                [*first, name, *(f"{near[name, method]:.3f}" for method in METHODS)] for name in (*PROXIES, "another batch")
+            ]
+            truth += [[*first, name, *(f"{true[name, method]:.3f}" for method in METHODS)] for name in MEMORIES]
+    head = ["network", "K", "weights from", *METHODS]
+    say(
+        "### Cosine to the exact direction of the same batch\n\nMeans over 5 batches after 300 steps of FairGrad with "
+        '`proxy="last"`; `another batch`: the exact weights of the next batch.\n\n' + table(head, same)
+    )
+    say(
+        f"### Cosine to the direction of {TRUTH} batches\n\nDirections are taken on these {TRUTH} batches, with the weights "
+        "from one of them, against those of all.\n\n" + table(head, truth)
+    )
+
+
+def _memory(say: Say) -> None:
+    rows = []
+    for tasks in TASKS:
+        plain, buffer = peak("plain", tasks), tasks * SHARED * 4
+        cells = [f"{(peak(name, tasks) - plain) / 2**20:.0f} MiB" for name in ("ours, proxy", "ours")]
+        rows.append([str(tasks), f"{plain / 2**20:.0f} MiB", f"{buffer / 2**20:.0f} MiB", *cells])
+    say(
+        f"### Memory\n\nPeaks of an MLP with {SHARED:,} shared parameters, batch 64, each in a fresh process.\n\n"
+        + table(["K", "plain", "K·P·4 bytes", "proxy beyond plain", "exact beyond plain"], rows)
+    )
+
+
+def _plain(problem: Problem, tasks: int) -> Step:
+    model, batch = problem.network(tasks), problem.batch(tasks)
+    optimizer = _adam(model)
+
+    def step(_: int) -> None:
+        losses = problem.losses(model, batch)
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+
+    return step
+
+
+def _optimizer(problem: Problem, tasks: int, method: str, **options: object) -> Step:
+    model, batch = problem.network(tasks), problem.batch(tasks)
+    mtl = eq.MultiTaskOptimizer(eq.Objective(model, problem.losses), _adam(model), method, **options)  # type: ignore[arg-type]
+    return lambda _: mtl.step(batch)
+
+
+def _loss(problem: Problem, tasks: int) -> Step:
+    model, batch = problem.network(tasks), problem.batch(tasks)
+    optimizer, balancer, proxy = _adam(model), eq.balancer(TIMED), eq.Proxy("last", audit=0)
+
+    def step(_: int) -> None:
+        loss = eq.balanced_loss(problem.losses(model, batch), balancer, proxy)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def _torchjd(problem: Problem, tasks: int) -> dict[str, Step]:
+    if not peers.torchjd():
+        return {}
+    from torchjd.aggregation import IMTLG, IMTLGWeighting
+    from torchjd.autogram import Engine
+    from torchjd.autojac import jac_to_grad, mtl_backward
+
+    model, batch = problem.network(tasks), problem.batch(tasks)
+    optimizer, aggregator = _adam(model), IMTLG()
+
+    def rows(_: int) -> None:
+        features = model.encoder(*batch[0])
+        outputs = {name: head(features).squeeze(-1) for name, head in model.heads.items()}
+        losses = [torch.nn.functional.mse_loss(out, batch[1][..., k]) for k, out in enumerate(outputs.values())]
+        optimizer.zero_grad()
+        mtl_backward(losses, features=features, parallel_chunk_size=1)
+        jac_to_grad(model.encoder.parameters(), aggregator)
+        optimizer.step()
+
+    steps: dict[str, Step] = {"TorchJD": rows}
+    other = problem.network(tasks)
+    optimizer_too, weighting, engine = _adam(other), IMTLGWeighting(), Engine(other.encoder, batch_dim=None)
+
+    def by_engine(_: int) -> None:
+        losses = torch.stack(list(problem.losses(other, batch).values()))
+        optimizer_too.zero_grad()
+        losses.backward(weighting(engine.compute_gramian(losses)))
+        optimizer_too.step()
+
+    try:
+        by_engine(0)
+    except (RuntimeError, ValueError, NotImplementedError):
+        return steps  # its engine has no answer for this network, batch norm for one
+    return steps | {"TorchJD engine": by_engine}
+
+
+def _adam(model: torch.nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.parameters(), 1e-3)
+
+
+def _against(result: Times, name: str) -> str:
+    if name in result.failed:
+        return result.failed[name]
+    return f"{result.ratio(name, 'plain'):.2f}×" if result.rounds(name) else "–"
+
+
+def _cosines(
+    problem: Problem, tasks: int, steps: int
+) -> tuple[Mapping[tuple[str, str], float], Mapping[tuple[str, str], float]]:
+    """Cosines to the exact direction on the same batch, and to the direction of several batches; by source and method."""
+    model = problem.network(tasks)
+    objective = eq.Objective(model, problem.losses)
+    optimizer = _adam(model)
+    mtl = eq.MultiTaskOptimizer(objective, optimizer, "fairgrad", proxy=eq.Proxy("last", audit=0))
+    for number in range(steps):
+        mtl.step(problem.batch(tasks, number))
+    memories = {f"last, memory {factor}": eq.Proxy("last", memory=factor, audit=0) for factor in (0.5, 0.9)}
+    rounds = 5
+    near: dict[tuple[str, str], float] = {}
+    true: dict[tuple[str, str], float] = {}
+    numbers = range(steps, steps + TRUTH)
+    rows = [_rows(problem, model, tasks, number) for number in numbers]
+    exact = [matrix @ matrix.T for matrix in rows]
+    whole = torch.stack(rows).mean(0)
+    everything = whole @ whole.T
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)  # the point is the same in all that follows
+    found: dict[str, list[Tensor]] = {}
+    for name, proxy in ({name: eq.Proxy(name, audit=0) for name in PROXIES} | memories).items():
+        probe = eq.MultiTaskOptimizer(objective, optimizer, "fairgrad", proxy=proxy)
+        found[name] = []
+        for number in numbers:
+            model.train()
+            probe.step(problem.batch(tasks, number))
+            assert probe.last is not None
+            assert probe.last.gramian is not None
+            found[name].append(probe.last.gramian)
+    found["exact"] = exact
+    found["another batch"] = [*exact[1:], exact[0]]
+    for method in METHODS:
+        answers = [eq.balancer(method).weights(gramian) for gramian in exact]
+        best = eq.balancer(method).weights(everything)
+        for name, gramians in found.items():
+            weights = [eq.balancer(method).weights(gramian) for gramian in gramians]
+            pairs = zip(exact[-rounds:], weights[-rounds:], answers[-rounds:], strict=True)
+            near[name, method] = sum(cosine(matrix, ours, theirs)[0] for matrix, ours, theirs in pairs) / rounds
+            true[name, method] = sum(cosine(everything, ours, best)[0] for ours in weights[-rounds:]) / rounds
+    return near, true
+
+
+def _rows(problem: Problem, model: torch.nn.Module, tasks: int, number: int) -> Tensor:
+    """Exact task gradients ``[K, P]`` in float64."""
+    leaves = list(model.get_submodule("encoder").parameters())
+    rows = []
+    losses = list(problem.losses(model, problem.batch(tasks, number)).values())
+    for loss in losses:
+        found = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
+        flat = [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(leaves, found, strict=True)]
+        rows.append(torch.cat(flat))
+    return torch.stack(rows).double()
