@@ -1,0 +1,283 @@
+"""Audits, choice, memory, partial labels, callables, states and bad input of proxies."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import equipoise as eq
+from equipoise.engine.heads import HeadCut
+from equipoise.errors import InputError, NonFiniteError
+from tests.states import assert_same_state
+
+
+class Model(nn.Module):
+    def __init__(self, tasks: int = 4) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 8), nn.Tanh())
+        self.heads = nn.ModuleList(nn.Linear(8, 1) for _ in range(tasks))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        h = self.encoder(x)
+        return [head(h).squeeze(-1) for head in self.heads]
+
+
+def losses(model: Model, batch: Any) -> dict[str, Tensor]:
+    x, present = batch if isinstance(batch, tuple) else (batch, range(4))
+    outputs = model(x)
+    return {f"t{k}": (outputs[k] * 3.0**k - x[:, k % 5]).square().mean() for k in present}
+
+
+def made(proxy: Any = "last", balancer: Any = "fairgrad", seed: int = 0, **options: Any) -> eq.MultiTaskOptimizer:
+    torch.manual_seed(seed)
+    model = Model()
+    return eq.MultiTaskOptimizer(
+        eq.Objective(model, losses, tasks=("t0", "t1", "t2", "t3")),
+        torch.optim.Adam(model.parameters(), 1e-2),
+        balancer,
+        proxy=proxy,
+        **options,
+    )
+
+
+def batch(number: int) -> Tensor:
+    return torch.randn(12, 5, generator=torch.Generator().manual_seed(number))
+
+
+def test_audits_come_when_they_are_due_and_the_step_is_the_exact_one() -> None:
+    mtl, exact = made(eq.Proxy("last", audit=3)), made(None)
+    audited = []
+    for number in range(7):
+        mtl.step(batch(number))
+        audited.append(mtl.last.audit is not None)
+        if number == 0:
+            exact.step(batch(0))
+            torch.testing.assert_close(mtl.last.weights, exact.last.weights, rtol=1e-4, atol=0)
+            torch.testing.assert_close(mtl.last.gramian, exact.last.gramian, rtol=1e-4, atol=1e-12)
+            for ours, theirs in zip(mtl.objective.model.parameters(), exact.objective.model.parameters(), strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    assert audited == [True, False, False, True, False, False, True]
+    assert mtl.last.proxy == "last"
+    assert 0 < mtl.last.audit.direction <= 1 + 1e-9
+
+
+def test_the_factor_of_the_last_audit_makes_the_proxy_as_large_as_the_gramian() -> None:
+    mtl = made(eq.Proxy("last", audit=100))
+    for number in range(3):
+        mtl.step(batch(number))
+    truth = made(None)
+    truth.load_state_dict({**mtl.state_dict(), "proxy": None})
+    ratio = truth.gramian(batch(5)).trace()
+    mtl.step(batch(5))
+    assert 0.5 < float(mtl.last.gramian.trace() / ratio) < 2
+
+
+def test_auto_takes_the_cheapest_that_is_near_enough() -> None:
+    mtl = made(eq.Proxy("auto", at_least=-1.0))
+    for number in range(4):
+        mtl.step(batch(number))
+    assert mtl.last.proxy == "features"  # the cheapest, for anything is near enough
+    strict = made(eq.Proxy("auto", at_least=1.1))
+    for number in range(4):
+        strict.step(batch(number))
+    assert strict.last.proxy == "exact"
+
+
+def test_a_proxy_that_is_not_near_warns_and_falls_back() -> None:
+    mtl = made(eq.Proxy("features", audit=1, at_least=1.1, fall_back=True))
+    with pytest.warns(UserWarning, match=r'the proxy "features" has a cosine of .* from now on "last"'):
+        mtl.step(batch(0))
+    with pytest.warns(UserWarning, match='the proxy "last"'):
+        mtl.step(batch(1))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="the direction of the proxy")
+        for number in range(5):
+            mtl.step(batch(number))
+    assert mtl.last.proxy == "exact"
+
+
+def test_memory_follows_the_scale_and_keeps_absent_tasks() -> None:
+    proxy = eq.Proxy("last", memory=0.5, audit=0)
+    first = torch.tensor([[4.0, 1.0], [1.0, 9.0]], dtype=torch.float64)
+    torch.testing.assert_close(proxy.blend(first, (0, 2), 3), first)
+    # Another correlation, and task 2 a hundred times as large: correlations half way, norms half way in their logarithms.
+    second = torch.tensor([[4.0, 0.0], [0.0, 90000.0]], dtype=torch.float64)
+    found = proxy.blend(second, (0, 2), 3)
+    torch.testing.assert_close(found.diagonal(), torch.tensor([4.0, 900.0], dtype=torch.float64))
+    torch.testing.assert_close(found[0, 1], torch.tensor(0.5 * (1 / 6) * 2 * 30, dtype=torch.float64))
+    # Task 1 comes for the first time, and a task without a gradient leaves what is known alone.
+    third = torch.zeros(3, 3, dtype=torch.float64)
+    third[1, 1] = 25.0
+    found = proxy.blend(third, (0, 1, 2), 3)
+    torch.testing.assert_close(found.diagonal(), torch.tensor([0.0, 25.0, 0.0], dtype=torch.float64))
+    back = proxy.blend(second, (0, 2), 3)
+    assert back.isfinite().all()
+    assert back[0, 1] > 0
+
+
+@pytest.mark.parametrize("proxy", ["last", "features", "last(memory=0.5)"])
+def test_batches_that_lack_tasks_weigh_those_they_have(proxy: str) -> None:
+    mtl = made(None if "(" in proxy else eq.Proxy(proxy, audit=0), f"fairgrad@{proxy}" if "(" in proxy else "fairgrad")
+    for number, present in enumerate([(0, 1, 2, 3), (1, 3), (2,), (0, 2), (0, 1, 2, 3)]):
+        mtl.step((batch(number), present))
+        assert mtl.last.tasks == tuple(f"t{k}" for k in present)
+        assert mtl.last.weights.isfinite().all()
+        assert mtl.last.gramian.shape == (len(present), len(present))
+
+
+def test_callables_are_evaluated_one_by_one_and_deliver_the_same() -> None:
+    def lazily(model: Model, batch: Tensor) -> dict[str, Any]:
+        return {f"t{k}": (lambda k=k: losses(model, batch)[f"t{k}"]) for k in range(4)}
+
+    results = []
+    for function in (losses, lazily):
+        torch.manual_seed(0)
+        model = Model()
+        mtl = eq.MultiTaskOptimizer(
+            eq.Objective(model, function), torch.optim.SGD(model.parameters(), 0.1), "fairgrad", proxy=eq.Proxy("last", audit=0)
+        )
+        mtl.step(batch(0))
+        results.append([mtl.last.weights, *(parameter.detach() for parameter in model.parameters())])
+    for eager, lazy in zip(*results, strict=True):
+        torch.testing.assert_close(eager, lazy, rtol=1e-4, atol=1e-5)
+
+
+def test_micro_batches_make_the_step_of_their_union() -> None:
+    whole, parts = made(eq.Proxy("last", audit=0)), made(eq.Proxy("last", audit=0))
+    whole.step(batch(0))
+    parts.step(*batch(0).chunk(3))
+    torch.testing.assert_close(whole.last.weights, parts.last.weights, rtol=1e-3, atol=1e-6)
+    for one, other in zip(whole.objective.model.parameters(), parts.objective.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("proxy", ["auto", "last", "features"])
+def test_training_that_is_resumed_goes_on_to_the_last_bit(proxy: str) -> None:
+    straight = made(eq.Proxy(proxy, memory=0.5, audit=4, at_least=0.5))
+    for number in range(9):
+        if number == 5:
+            state = copy.deepcopy(straight.state_dict())
+            resumed = made(eq.Proxy(proxy, memory=0.5, audit=4, at_least=0.5), seed=1)
+            resumed.load_state_dict(state)
+            assert_same_state(resumed.state_dict(), state)
+        straight.step(batch(number))
+        if number >= 5:
+            resumed.step(batch(number))
+    assert_same_state(resumed.state_dict(), straight.state_dict())
+
+
+def test_a_scaler_sees_scaled_gradients_and_the_balancer_does_not() -> None:
+    plain, scaled = (
+        made(eq.Proxy("last", audit=2)),
+        made(eq.Proxy("last", audit=2), scaler=torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=10**6)),
+    )
+    for number in range(3):
+        plain.step(batch(number))
+        scaled.step(batch(number))
+        torch.testing.assert_close(plain.last.weights, scaled.last.weights, rtol=1e-3, atol=1e-6)
+    for one, other in zip(plain.objective.model.parameters(), scaled.objective.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_one_task_alone_is_balanced_too() -> None:
+    torch.manual_seed(0)
+    model = Model(1)
+    objective = eq.Objective(model, lambda model, x: {"t0": model(x)[0].square().mean()})
+    mtl = eq.MultiTaskOptimizer(objective, torch.optim.SGD(model.parameters(), 0.1), "mgda", proxy="last")
+    before = mtl.step(batch(0))["t0"]
+    assert mtl.step(batch(0))["t0"] < before
+
+
+def test_what_is_not_finite_is_named_before_anything_changes() -> None:
+    mtl = made(eq.Proxy("last", audit=0))
+    mtl.step(batch(0))
+    with torch.no_grad():
+        mtl.objective.model.heads[2].weight.fill_(float("nan"))
+    bad = copy.deepcopy(mtl.state_dict())
+    with pytest.raises(NonFiniteError, match='"t2"'):
+        mtl.step(batch(1))
+    assert_same_state(mtl.state_dict(), bad)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"proxy": "nowhere"}, "nowhere"),
+        ({"proxy": "encoder.7"}, "encoder.7"),
+        ({"proxy": [1, 2]}, "list of parameters"),
+        ({"proxy": "last", "features": "encoder"}, "two ways"),
+        ({"proxy": "last", "balancer": "graddrop"}, "graddrop|GradDrop"),
+        ({"proxy": "last", "balancer": "rotograd"}, "features|RotoGrad"),
+        ({"proxy": None, "balancer": "fairgrad@last(colums=3)"}, "columns"),
+        ({"proxy": "last", "balancer": "fairgrad@last"}, "two|another"),
+    ],
+)
+def test_bad_proxies_are_refused_in_one_line(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        made(**options).step(batch(0))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("argument", [{"columns": 0}, {"memory": 1.0}, {"memory": -0.1}, {"audit": -1}])
+def test_bad_numbers_are_refused(argument: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        eq.Proxy("last", **argument)
+
+
+def test_a_proxy_that_no_loss_reaches_is_refused() -> None:
+    torch.manual_seed(0)
+    model = Model()
+    other = nn.Linear(3, 3)
+    mtl = eq.MultiTaskOptimizer(
+        eq.Objective(model, losses), torch.optim.SGD(model.parameters(), 0.1), "fairgrad", proxy=eq.Proxy(other)
+    )
+    with pytest.raises(InputError, match="no loss reaches"):
+        mtl.step(batch(0))
+
+
+def test_losses_that_nothing_joins_are_refused() -> None:
+    apart = [nn.Linear(3, 1) for _ in range(2)]
+    values = [layer(torch.ones(2, 3)).square().mean() for layer in apart]
+    with pytest.raises(InputError, match=r"share|reach"):
+        eq.balanced_loss(values, eq.FairGrad())
+
+
+def test_the_cut_does_not_visit_the_encoder() -> None:
+    model = Model()
+    found = HeadCut(dict(enumerate(losses(model, batch(0)).values())))
+    assert [edge[0].name() for edge in found.edges] == ["TanhBackward0"]
+    inside = {id(parameter) for parameter in model.encoder.parameters()}
+    assert not any(id(getattr(node, "variable", None)) in inside for node in found.reach)
+
+
+def test_entries_of_one_vector_of_losses_meet_at_the_vector() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 4)
+    values = (layer(torch.randn(5, 3)) ** 2).mean(0)
+    loss = eq.balanced_loss(values, eq.FairGrad(), eq.Proxy("last", audit=0))
+    expected = torch.autograd.grad((loss.report.weights.float() * values).sum(), list(layer.parameters()), retain_graph=True)
+    loss.backward()
+    for parameter, gradient in zip(layer.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+@pytest.mark.parametrize("method", ["uw", "ls", "gls", "ldc-mtl", "si"])
+def test_balancers_of_losses_work_as_losses_too(method: str) -> None:
+    torch.manual_seed(0)
+    model, balancer = Model(), eq.balancer(method)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    first = last = None
+    for _ in range(20):
+        values = losses(model, batch(0))
+        loss = eq.balanced_loss(values, balancer)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        first = first if first is not None else values["t1"].detach()
+        last = values["t1"].detach()
+    assert last < first
