@@ -169,7 +169,7 @@ class MultiTaskOptimizer:
             others = {"features=": features or own, "proxy=": self.proxy, "batched=": batched}
             for name, given in others.items():
                 if given is not None:
-                    raise InputError(f"{STREAMED} differentiates one task after the other for the exact Gramian; leave {name} out")
+                    raise InputError(f"{STREAMED} forms the exact Gramian, one task after the other; leave {name} out")
             check_proxied(self.balancer, STREAMED)
         self.clip = clip
         self.teleport = teleport

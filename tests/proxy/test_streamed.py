@@ -1,9 +1,10 @@
-"""The streamed exact Gramian against plain autograd, on graphs of every kind, and whole steps with it against steps with rows."""
+"""The streamed exact Gramian against plain autograd, on graphs of many kinds, and steps with it against steps with rows."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import equipoise as eq
+from equipoise.balance.registry import classes
 from equipoise.engine.heads import HeadCut, numbered_in_order
 from equipoise.engine.streamed import Streamed
 from equipoise.errors import InputError
@@ -24,8 +26,8 @@ def heads(features: Tensor, tasks: int = 3) -> dict[int, Tensor]:
     return {k: nn.Linear(width, 1, dtype=D)(features).square().mean() for k in range(tasks)}
 
 
-def layers(count: int = 4) -> nn.ModuleList:
-    return nn.ModuleList(nn.Linear(6, 6, dtype=D) for _ in range(count))
+def layers(count: int = 4) -> nn.Sequential:
+    return nn.Sequential(*(nn.Linear(6, 6, dtype=D) for _ in range(count)))
 
 
 def x() -> Tensor:
@@ -79,7 +81,7 @@ def batch_norm() -> Case:
 def checkpoints_around_a_cell() -> Case:
     model, cell, h = layers(), nn.Linear(6, 6, dtype=D), x()
 
-    def run(layer: nn.Module, h: Tensor) -> Tensor:
+    def run(layer: nn.Module, h: Tensor) -> Any:
         return torch.tanh(cell(torch.tanh(layer(h))))
 
     for layer in model:
@@ -106,13 +108,13 @@ def complex_weights() -> Case:
 
 
 def tasks_that_part_at_several_depths() -> Case:
-    model = layers()
+    weights = layers()
     states = [x()]
-    for layer in model:
+    for layer in weights:
         states.append(torch.tanh(layer(states[-1])))
     losses = {k: loss for k, state in enumerate(states[1:]) for loss in heads(state, 1).values()}
-    losses[4] = (states[1] * states[4]).sum() + model[0].weight.square().sum()
-    return losses, list(model.parameters())
+    losses[4] = (states[1] * states[4]).sum() + next(weights.parameters()).square().sum()
+    return losses, list(weights.parameters())
 
 
 def one_task() -> Case:
@@ -131,7 +133,7 @@ def double_backward() -> Case:
     for layer in model:
         h = torch.tanh(layer(h))
     energy = h.square().sum(1)
-    (force,) = torch.autograd.grad(energy.sum(), inputs, create_graph=True)
+    force = torch.autograd.grad(energy.sum(), inputs, create_graph=True)[0]
     losses = {k: force[:, k].square().sum() + k * energy.mean() for k in range(3)}
     return losses, list(model.parameters())
 
@@ -213,7 +215,7 @@ def test_the_gramian_by_blocks_is_that_of_plain_autograd(case: Callable[[], Case
     cut = HeadCut(losses, leaves if len(losses) == 1 else (), ranked=True)
     streamed = Streamed(cut, leaves, room)
     assert streamed.blocks == 1 or room < 10**6
-    if case in (mlp, transformer, batch_norm, everything_reads_everything) and room == 1:
+    if case in (mlp, transformer, everything_reads_everything) and room == 1:
         assert streamed.blocks > 3
     flows, _, _ = cut.differentiate(dict.fromkeys(losses), own=False)
     torch.testing.assert_close(streamed.gramian(flows), expected, rtol=1e-10, atol=1e-12 * float(expected.max()))
@@ -238,7 +240,7 @@ class Net(nn.Module):
         self.first, self.again, self.norm = nn.Linear(4, 6, dtype=D), nn.Linear(6, 6, dtype=D), nn.BatchNorm1d(6, dtype=D)
         self.heads = nn.ModuleList(nn.Linear(6, 1, dtype=D) for _ in range(4))
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Any:
         h = self.norm(torch.tanh(self.first(inputs)))
         return h + self.again(torch.tanh(self.again(h)))
 
@@ -258,7 +260,7 @@ def callable_losses(model: Net, batch: tuple[Tensor, tuple[int, ...]]) -> dict[s
 
 
 def trained(
-    method: str, losses: Callable[..., object] = losses_of, held: tuple[tuple[int, ...], ...] = ((0, 1, 2, 3),) * 2, **options: object
+    method: str, losses: Callable[..., Any] = losses_of, held: tuple[tuple[int, ...], ...] = ((0, 1, 2, 3),) * 2, **options: Any
 ) -> tuple[eq.MultiTaskOptimizer, list[Tensor], list[Tensor]]:
     """The optimizer after a few steps, model and buffers then, and the Gramians."""
     torch.manual_seed(0)
@@ -281,7 +283,9 @@ def same(one: list[Tensor], other: list[Tensor]) -> None:
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-10)
 
 
-SERVED = [info.name for info in eq.balance.methods() if info.needs == "gramian" and info.name not in ("modo", "sdmgrad", "rotograd", "consmtl")]
+STREAMED_AND_NOT: list[dict[str, Any]] = [{"memory": "streamed"}, {}]
+REFUSED = ("MoDo", "SDMGrad", "RotoGrad", "ConsMTL")
+SERVED = [name for name, made in classes().items() if made.needs == "gramian" and name not in REFUSED]
 
 
 @pytest.mark.parametrize("method", SERVED)
@@ -306,25 +310,25 @@ def test_partial_labels_and_callables(losses: Callable[..., object]) -> None:
 
 def test_a_look_at_the_gramian_and_a_clipped_step_with_a_teleport() -> None:
     found = []
-    for options in ({"memory": "streamed"}, {}):
+    for options in STREAMED_AND_NOT:
         mtl, model, _ = trained("cost(start=0)+mgda", clip=0.1, **options)
         batch = torch.randn(5, 4, dtype=D), (3, 0, 1)
         before = [None if p.grad is None else p.grad.clone() for p in mtl.objective.model.parameters()]
         gramian = mtl.gramian(batch)
         after = [p.grad for p in mtl.objective.model.parameters()]
-        assert all(a is b is None or torch.equal(a, b) for a, b in zip(before, after, strict=True))  # type: ignore[arg-type]
+        assert all(b is None if a is None else b is not None and torch.equal(a, b) for a, b in zip(before, after, strict=True))
         found.append([*model, gramian])
     same(*found)
 
 
 def test_a_scaler_and_single_precision() -> None:
     found = []
-    for options in ({"memory": "streamed"}, {}):
+    for options in STREAMED_AND_NOT:
         torch.manual_seed(0)
         model = Net().float()
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
         optimizer = torch.optim.SGD(model.parameters(), 1e-2)
-        mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses_of), optimizer, "imtl-g", scaler=scaler, **options)  # type: ignore[arg-type]
+        mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses_of), optimizer, "imtl-g", scaler=scaler, **options)
         mtl.step((torch.randn(5, 4), (0, 1, 2, 3)))
         assert mtl.last is not None
         assert mtl.last.gramian is not None
@@ -335,13 +339,13 @@ def test_a_scaler_and_single_precision() -> None:
 
 def test_with_all_that_is_shared_frozen_the_heads_are_trained() -> None:
     found = []
-    for options in ({"memory": "streamed"}, {}):
+    for options in STREAMED_AND_NOT:
         torch.manual_seed(0)
         model = Net()
         for module in (model.first, model.again, model.norm):
             module.requires_grad_(False)
         optimizer = torch.optim.SGD(model.parameters(), 1e-2)
-        mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses_of), optimizer, "mgda", **options)  # type: ignore[arg-type]
+        mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses_of), optimizer, "mgda", **options)
         with pytest.warns(UserWarning, match="nothing to balance"):
             mtl.step((torch.randn(5, 4, dtype=D), (0, 1, 2, 3)))
         found.append([p.detach() for p in model.parameters()])

@@ -1,8 +1,8 @@
 """The exact Gramian without K·P numbers: block by block of the graph, whose rows are multiplied and let go.
 
-A block is a stretch of the graph in the order in which a backward pass goes through it. It starts with all tasks' gradients of the
-activations at its upper edge; each task is differentiated down to the block's parameters, which gives ``[K, P_block]`` rows, and
-to the activations at its lower edge, where the next block goes on. The Gramian is the sum of those of the blocks. A parameter that
+A block is a stretch of the graph in the order in which a backward pass goes through it. It starts with all tasks' gradients of
+the activations at its upper edge; each task is differentiated down to the block's parameters, which gives ``[K, P_block]`` rows
+and to those at its lower edge, where the next block goes on. The Gramian is the sum of those of the blocks. What
 several blocks reach (tied weights, a cell that runs at every time) is added up before it is multiplied.
 """
 
@@ -146,7 +146,7 @@ class Streamed:
         inputs = [*leaves, *(GradientEdge(*edge) for edge in exits)]
         try:
             for task in self._tasks if inputs else ():
-                flows = {edge: flow for edge in starts if (flow := frontier[edge].pop(task, None)) is not None}
+                flows = {edge: frontier[edge].pop(task) for edge in starts if task in frontier[edge]}
                 if not flows:
                     continue
                 current[0] = task
@@ -203,7 +203,9 @@ class _Graph:
                 parents[child] = parents.get(child, 0) + 1
             every[node] = kept
         # An operation comes after all that lead to it, and of those that may come the latest one first.
-        order, ready, count = [], [(0, 0, None)], 0
+        order: list[Any] = []
+        ready: list[tuple[int, int, Any]] = [(0, 0, None)]
+        count = 0
         while ready:
             node = heapq.heappop(ready)[2]
             order.append(node)
@@ -250,7 +252,7 @@ class _Graph:
 
 
 class _Rows:
-    """Rows ``[k, …]`` of the leaves of a block, in one buffer that serves all blocks, and of those that several blocks reach."""
+    """Rows ``[k, …]`` of a block's leaves, in one buffer that serves all blocks, and of leaves that several blocks reach."""
 
     def __init__(self, leaves: Sequence[Tensor], tasks: Sequence[int]) -> None:
         self._leaves = leaves
