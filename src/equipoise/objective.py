@@ -140,18 +140,21 @@ class Objective:
         """
         return self._named(self.losses(self.model, batch), fixed=fixed)
 
-    def values(self, batch: Any, *, random_state: RandomState | None = None) -> dict[str, Tensor]:
-        """The losses' values at the model's own parameters, detached; buffers stay as they are.
+    def values(
+        self, parameters: Mapping[str, Tensor], batch: Any, *, random_state: RandomState | None = None
+    ) -> dict[str, Tensor]:
+        """The losses' values at substituted parameters (``{}`` for the model's own), detached; buffers stay as they are.
 
         Gradients are on meanwhile, for losses may themselves differentiate (forces, gradient penalties); no graph is kept, and
         of callables there is one at a time.
 
         Args:
+            parameters: as for :meth:`at`.
             batch: whatever the loss function takes.
             random_state: run from this random state, and leave the present one untouched.
         """
         with torch.enable_grad():
-            pending = self.pending_at({}, batch, random_state=random_state)
+            pending = self.pending_at(parameters, batch, random_state=random_state)
             return {name: scalar(name, loss, differentiable=False).detach() for name, loss in pending.items()}
 
     def pending_at(

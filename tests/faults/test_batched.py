@@ -89,6 +89,23 @@ def test_the_step_is_that_without_batched(act: str, batched: int, method: str) -
     assert same(parameters_of(plain.objective.model), parameters_of(together.objective.model), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("act", ACTS)
+def test_a_proxy_goes_on_as_well(act: str) -> None:
+    """It batches of its own accord, and says nothing."""
+    mtl = optimizer(act, "fairgrad", None)
+    model = mtl.objective.model
+    proxied = eq.MultiTaskOptimizer(mtl.objective, mtl.optimizer, "fairgrad", proxy=model.encoder)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = []
+    for each in (mtl, proxied):
+        model.load_state_dict(before)
+        torch.manual_seed(1)
+        each.step(batch())
+        found.append(each.last.gramian)
+    exact, estimate = found
+    assert torch.allclose(exact / exact.trace(), estimate / estimate.trace(), rtol=1e-3, atol=1e-6)
+
+
 def test_an_error_of_the_user_s_own_is_passed_on() -> None:
     class Broken(Looking):
         @staticmethod

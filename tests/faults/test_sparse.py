@@ -119,6 +119,24 @@ def test_features() -> None:
         agree(steps, "fairgrad", features=module, clip=0.1)
 
 
+def test_a_proxy() -> None:
+    agree(steps, "fairgrad", proxy="auto", clip=0.1)
+    agree(micro, "fairgrad", proxy="auto", function=lazy)
+
+
+@pytest.mark.parametrize("name", ["table", "layer", "both"])
+def test_a_proxy_s_gramian(name: str) -> None:
+    found = []
+    for sparse in (True, False):
+        mtl = optimizer("fairgrad", sparse=sparse)
+        model = mtl.objective.model
+        proxy = {"table": [model.table.weight], "layer": model.layer}.get(name, [model.table.weight, model.layer.weight])
+        again = eq.MultiTaskOptimizer(mtl.objective, mtl.optimizer, "fairgrad", proxy=proxy)
+        again.step(batch())
+        found.append(again.last.gramian)
+    assert torch.allclose(*found, rtol=1e-4)
+
+
 def test_gramian_and_batched_gramian() -> None:
     with pytest.warns(UserWarning, match="leave batched= out"):
         wide = optimizer("fairgrad", sparse=True, batched=0).gramian(batch())

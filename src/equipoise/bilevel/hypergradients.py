@@ -20,6 +20,7 @@ from torch import Tensor
 from equipoise.bilevel.base import check_upper
 from equipoise.bilevel.lower import check_answer, check_lower, lower_gradients
 from equipoise.bilevel.problem import BilevelProblem, Point
+from equipoise.engine.batched import gradients_at_once
 from equipoise.engine.graph import origins
 from equipoise.engine.reals import flat
 from equipoise.errors import InputError
@@ -232,7 +233,7 @@ def _vjp(
         asks = [torch.zeros(rows, dtype=output.dtype, device=output.device) for output in outputs]
         for position, ask in enumerate(asks):
             ask[position] = 1.0
-        found = _at_once(origins(outputs), inputs, asks)
+        found = gradients_at_once(origins(outputs), inputs, asks)
     else:
         rows = len(seeds)
         if rows == 1 or not batched:
@@ -241,20 +242,10 @@ def _vjp(
                 for position, row in enumerate(seeds)
             ]
         stacked = [torch.stack(column) for column in zip(*seeds, strict=True)]
-        found = _at_once(outputs, inputs, stacked)
-    if found is None:
+        found = gradients_at_once(outputs, inputs, stacked)
+    if isinstance(found, Exception):
         return _vjp(outputs, inputs, seeds, False)
     return [[None if entry is None else entry[row] for entry in found] for row in range(rows)]
-
-
-def _at_once(outputs: Sequence[Tensor], inputs: Sequence[Tensor], seeds: Sequence[Tensor]) -> Sequence[Tensor | None] | None:
-    """Batched products; ``None`` for a graph that cannot be differentiated so, and is then to be row by row."""
-    try:
-        return torch.autograd.grad(outputs, inputs, seeds, retain_graph=True, allow_unused=True, is_grads_batched=True)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # what such a graph raises is up to its functions; an error of another kind comes again
-        return None
 
 
 def _check_graphs(objectives: Sequence[Tensor], names: Sequence[str]) -> None:

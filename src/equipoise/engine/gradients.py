@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from equipoise.engine.batched import gradients_at_once
 from equipoise.engine.gramian import gramian
 from equipoise.engine.graph import origin, origins
 from equipoise.engine.reals import like, real_dtype, size
@@ -179,8 +180,7 @@ class TaskGradients:
         Worth it where launching kernels is what takes time, that is on GPUs with small models; it needs the memory of
         ``chunk`` backward passes at once. Gradients are multiplied with ``seeds``, with 1 where these are ``None``.
 
-        Some graphs cannot be differentiated so: sparse embeddings, random numbers in checkpoints, functions of one's own that
-        look at values. Their losses are differentiated one after the other.
+        Losses whose graph cannot be differentiated so are differentiated one after the other.
 
         Returns:
             Why it could not be done at once, if it could not.
@@ -192,16 +192,11 @@ class TaskGradients:
             asks = [torch.zeros(len(part), dtype=loss.dtype, device=loss.device) for loss in part]
             for position, (ask, seed) in enumerate(zip(asks, seeds[start : start + at_once], strict=True)):
                 ask[position] = 1.0 if seed is None else seed
-            try:
-                gradients = torch.autograd.grad(
-                    origins(part), self.parameters, asks, retain_graph=True, allow_unused=True, is_grads_batched=True
-                )
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:  # what such a graph raises is up to its functions
+            gradients = gradients_at_once(origins(part), self.parameters, asks)
+            if isinstance(gradients, Exception):
                 for row, loss, seed in zip(rows[start:], losses[start:], seeds[start:], strict=True):
                     self.differentiate(row, loss, seed, retain_graph=True, alone=True)
-                return error
+                return gradients
             for position, gradient in enumerate(gradients):
                 if gradient is not None:
                     for row, piece in zip(rows[start : start + at_once], gradient, strict=True):

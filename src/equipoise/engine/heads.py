@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from equipoise.engine.batched import gradients_at_once
 from equipoise.engine.graph import origin, origins
 
 __all__ = ["Edge", "HeadCut", "gradients_at", "gradients_together"]
@@ -262,16 +262,9 @@ def gradients_together(edges: Sequence[Edge], stacks: Sequence[Tensor], wanted: 
     starts = cast(list[Tensor], [GradientEdge(*edge) for edge in edges])
     inputs = cast(list[Tensor], [GradientEdge(*entry) if isinstance(entry, tuple) else entry for entry in wanted])
     if len(stacks[0]) > 1:
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="There is a performance drop")
-                return list(
-                    torch.autograd.grad(
-                        starts, inputs, list(stacks), retain_graph=True, allow_unused=True, is_grads_batched=True
-                    )
-                )
-        except RuntimeError:
-            pass
+        together = gradients_at_once(starts, inputs, list(stacks))
+        if not isinstance(together, Exception):
+            return list(together)
     rows = [gradients_at(edges, [stack[place] for stack in stacks], wanted) for place in range(len(stacks[0]))]
     found: list[Tensor | None] = []
     for column in zip(*rows, strict=True):
@@ -280,7 +273,7 @@ def gradients_together(edges: Sequence[Edge], stacks: Sequence[Tensor], wanted: 
             found.append(None)
             continue
         zero = torch.zeros_like(given)
-        found.append(torch.stack([zero if entry is None else entry for entry in column]))
+        found.append(torch.stack([(zero if entry is None else entry).to_dense() for entry in column]))
     return found
 
 

@@ -262,7 +262,7 @@ class ProxyRows:
                     self._add(self._rows, id(layer.weight), position, layer.row(gradient, self.columns))
             for leaf, gradient in zip(places.leaves, gradients[len(below) :], strict=True):
                 if gradient is not None:
-                    self._add(self._rows, id(leaf), position, gradient.to_dense() if gradient.is_sparse else gradient)
+                    self._add(self._rows, id(leaf), position, gradient)
 
     def close(self) -> None:
         """Ends an evaluation: gradients of activations belong to its samples, and meet no others."""
@@ -319,6 +319,7 @@ class ProxyRows:
     @staticmethod
     def _add(rows: dict[Any, dict[int, Tensor]], key: Any, position: int, row: Tensor) -> None:
         here = rows.setdefault(key, {})
+        row = row.to_dense()
         row = (torch.view_as_real(row) if row.is_complex() else row).flatten()
         here[position] = here[position] + row if position in here else row
 

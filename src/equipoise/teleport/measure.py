@@ -131,7 +131,7 @@ def evaluated(objective: Objective, batch: Any, random_state: RandomState) -> di
         InputError: the loss function cannot take the batch.
     """
     try:
-        return objective.values(batch, random_state=random_state)
+        return objective.values({}, batch, random_state=random_state)
     except (EquipoiseError, torch.OutOfMemoryError):
         raise
     except Exception as error:

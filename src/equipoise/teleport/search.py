@@ -222,13 +222,12 @@ class Search:
         samples = self.perturbations
         noises = [self.sought.noise(shared, generator) for _ in range(samples)]
 
-        def perturbed(noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        def perturbed(noise: Mapping[str, Tensor], evaluate: Callable[..., dict[str, Tensor]]) -> dict[str, Tensor]:
             moved = {name: point.get(name, shared[name]) + noise[name] for name in shared}
-            return objective.at(moved, probe.batch, random_state=probe.random_state)
+            return evaluate(moved, probe.batch, random_state=probe.random_state)
 
         # With several perturbations only the largest rise needs a graph: the others are evaluated without.
-        with torch.set_grad_enabled(samples == 1):
-            tried = [perturbed(noise) for noise in noises]
+        tried = [perturbed(noise, objective.at if samples == 1 else objective.values) for noise in noises]
         values, counts = joint.means([losses, *tried])
         if not np.isfinite(values).all():
             fine = np.isfinite(values.sum(0))
@@ -241,7 +240,7 @@ class Search:
         total = self._weighted(losses, terms.at_point, present, counts, sizes, joint)
         for number, row in enumerate(terms.at_samples):
             if row.any():
-                sample = tried[number] if samples == 1 else perturbed(noises[number])
+                sample = tried[number] if samples == 1 else perturbed(noises[number], objective.at)
                 total = total + self._weighted(sample, row, present, counts, sizes, joint)
         reward = terms.reward
         if self.seek != "sharpness":
@@ -310,7 +309,7 @@ def agreement(losses: Mapping[str, Tensor], parameters: Sequence[Tensor], kind: 
         rows.append(
             torch.cat(
                 [
-                    flat(torch.zeros_like(parameter) if gradient is None else gradient)
+                    flat(torch.zeros_like(parameter) if gradient is None else gradient.to_dense())
                     for gradient, parameter in zip(gradients, parameters, strict=True)
                 ]
             )
