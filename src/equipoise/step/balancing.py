@@ -162,6 +162,9 @@ class Balancing:
 
     def estimate_by(self, given: Proxy | str | nn.Module | Iterable[Tensor] | None, balancer: Balancer) -> None:
         """Takes the Gramian from a proxy from now on; what is asked for already goes on as it is."""
+        if given is None:
+            self._by_proxy = None
+            return
         known = None if self._by_proxy is None else self._by_proxy.proxy
         if known is not None and (
             given is known or given is known.source or (isinstance(given, str) and given == known.source)
