@@ -66,7 +66,8 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         raise StorageError(path, error) from error
     except RuntimeError as error:
-        if "PytorchStreamWriter" not in str(error) and "iostream" not in str(error):  # all that torch says of a full disk
+        # All that torch says of a full disk.
+        if not any(sign in str(error) for sign in ("inline_container", "PytorchStreamWriter", "iostream")):
             raise
         raise StorageError(path, error) from error
 

@@ -106,6 +106,7 @@ def train(
         "history": history,
         "points": watch.points.summary(),
         "teleports": rounded([report.as_dict() for report in getattr(mtl.teleport, "attempts", [])]),
+        "waits": dict(getattr(mtl.teleport, "waits", {})),
         "complete": True,
     }
 

@@ -63,6 +63,7 @@ class COST:
 
     Attributes:
         attempts: a :class:`~equipoise.teleport.TeleportReport` of every attempt, in order.
+        waits: why no attempt was made after a step → after how many, since this object was made.
 
     Raises:
         InputError: an option that cannot be used. During training: nothing to adapt, a rank larger than every layer, or probe
@@ -113,6 +114,7 @@ class COST:
         self.history = as_history(formulation.history if history is None else history)
         self.seed = seed
         self.attempts: list[TeleportReport] = []
+        self.waits: dict[str, int] = {}
         self._delta_given = delta is not None
         self._counters = Counters(schedule)
         self._held = HeldBatches(probes)
@@ -221,23 +223,24 @@ class COST:
         backwards = 1 if mtl.balancer.needs == "losses" else tasks
         self._counters.count_step(len(batches) * (1.0 + 2.0 * backwards + float(mtl.balancer.watches)))
         if tasks < 2 or not self._held.ready:
-            return None
+            why = "one task in the batch" if tasks < 2 else "too few batches seen"
+            return self._wait(self._counters.obstacle(report.step, 0.0) or why)
         gramian = report.gramian
         check = 0.0
         if gramian is None:
             if 0 <= report.step - self._last_check < self.schedule.check_every:
-                return None
+                return self._wait("not looked for conflict")
             check = len(batches) * (1.0 + 2.0 * tasks)
         expected = attempt_cost(self.search, self._held, tasks)
-        if not self._counters.due(report.step, expected + check):
-            return None
+        if obstacle := self._counters.obstacle(report.step, expected + check):
+            return self._wait(obstacle)
         if gramian is None:
             self._last_check = report.step
             self._counters.spent += check
             gramian = mtl.gramian(*batches)
         trigger = self.trigger or default_trigger(len(mtl.objective.tasks))
         if not trigger(gramian.numpy()):
-            return None
+            return self._wait("no conflict")
         self._check_fit(mtl)
         self._counters.spent += expected
         seed = int(torch.randint(2**62, (), generator=self._generator, device="cpu"))
@@ -251,6 +254,10 @@ class COST:
             self._warned = True
             warnings.warn(f"a teleport was given up and the model stays where it was: {outcome.failure}", stacklevel=3)
         return outcome.report
+
+    def _wait(self, why: str) -> TeleportReport | None:
+        self.waits[why] = self.waits.get(why, 0) + 1
+        return None
 
     def end_epoch(self) -> None:
         """Says that a pass over the data is over."""

@@ -95,16 +95,24 @@ class Counters:
 
     def due(self, step: int, expected: float) -> bool:
         """Whether an attempt is allowed after this step."""
+        return not self.obstacle(step, expected)
+
+    def obstacle(self, step: int, expected: float) -> str:
+        """Why no attempt is allowed after this step, in words; nothing if one is."""
         schedule = self.schedule
-        return (
-            schedule.start <= self.epoch
-            and (schedule.stop is None or self.epoch < schedule.stop)
-            and schedule.start_step <= step
-            and (schedule.stop_step is None or step < schedule.stop_step)
-            and (schedule.per_epoch is None or self.in_epoch < schedule.per_epoch)
-            and (self.last_attempt is None or step - self.last_attempt >= self.wait or step < self.last_attempt)
-            and (schedule.budget is None or self.spent + expected <= schedule.budget * self.trained)
-        )
+        if self.epoch < schedule.start or step < schedule.start_step:
+            return "before its start"
+        if (schedule.stop is not None and self.epoch >= schedule.stop) or (
+            schedule.stop_step is not None and step >= schedule.stop_step
+        ):
+            return "after its stop"
+        if schedule.per_epoch is not None and self.in_epoch >= schedule.per_epoch:
+            return "enough in this epoch"
+        if self.last_attempt is not None and 0 <= step - self.last_attempt < self.wait:
+            return "cooling down"
+        if schedule.budget is not None and self.spent + expected > schedule.budget * self.trained:
+            return "beyond the budget"
+        return ""
 
     @property
     def wait(self) -> int:

@@ -68,7 +68,7 @@ def _row(results: Results, name: str) -> tuple[str, ...]:
     return (
         name,
         _gain(results, name),
-        f"{len(every) / len(runs):.1f}" if runs else "–",
+        f"{len(every) / len(runs):.1f}" + ("" if every else _why_none(results, name)) if runs else "–",
         f"{len(accepted)} ({len(accepted) / len(every):.0%})" if every else "0",
         f"{len(every) - len(accepted)}" + (f": {why}" if why else ""),
         _text(sizes, ".1%"),
@@ -78,6 +78,14 @@ def _row(results: Results, name: str) -> tuple[str, ...]:
         _text(_mean(report.sigma for report in accepted), "+.3f"),
         _text(teleported / trained, ".1%") if trained else "–",
     )
+
+
+def _why_none(results: Results, name: str) -> str:
+    """Why a method made no attempt at all: what stood in the way after how many steps, over all seeds."""
+    waits: Counter[str] = Counter()
+    for record in results.records(name).values():
+        waits.update(record.get("waits") or {})
+    return "".join(f"{', ' if place else ': '}{why} {count}" for place, (why, count) in enumerate(waits.most_common()))
 
 
 def _gain(results: Results, name: str) -> str:
@@ -103,11 +111,11 @@ def _notes(results: Results) -> Iterable[str]:
             f"{len(compared)} comparison{'s' * (len(compared) > 1)}."
         )
     yield (
-        "Attempts per run: mean over seeds; accepted and refused: all seeds together. Loss change: relative change of each "
-        "task's loss on the batches that judge a landing, mean over tasks and accepted attempts, as a size and with its sign. "
-        "Cosine: the one that the trigger looks at, before → after, below zero is conflict; for few tasks that of the smallest "
-        "task gradient with the mean gradient. σ: cosine of the accepted moves with the last gradient (eq. 12 of the COST "
-        "paper)."
+        "Attempts per run: mean over seeds; where there was none, what stood in the way after how many steps. Accepted and "
+        "refused: all seeds together. Loss change: relative change of each task's loss on the batches that judge a landing, "
+        "mean over tasks and accepted attempts, as a size and with its sign. Cosine: the one that the trigger looks at, before "
+        "→ after, below zero is conflict; for few tasks that of the smallest task gradient with the mean gradient. σ: cosine "
+        "of the accepted moves with the last gradient (eq. 12 of the COST paper)."
     )
     yield (
         "A guard accepts an attempt because of these very numbers, so the numbers of accepted attempts look too "
