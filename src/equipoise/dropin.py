@@ -22,7 +22,7 @@ from equipoise.engine.shared import SharedParameters
 from equipoise.engine.sparse import added
 from equipoise.errors import InputError, warn_once
 from equipoise.method import MethodSpec
-from equipoise.modes import overwrites, uncompiled
+from equipoise.modes import forget_compiled, overwrites, uncompiled
 from equipoise.step.balancing import Balancing
 from equipoise.step.report import StepReport
 from equipoise.step.source import Given
@@ -63,7 +63,8 @@ def backward(
         balancer: kept by you from step to step, for many have a memory; or one that has none by name, as text or as a
             :class:`~equipoise.MethodSpec`: ``"fairgrad:alpha=2"``.
         shared: a module or parameters; left out, the leaves that two or more losses reach. Passing it saves a search
-            of the graph.
+            of the graph. Found leaves that are no ``nn.Parameter`` count only if the losses share no ``nn.Parameter``: they
+            are inputs, and have their ordinary gradient.
         tasks: all tasks in their order, to declare them before the first batch that holds them all.
         scaler: a gradient scaler, if ``.grad`` is to come out scaled by it. The losses must not be scaled already.
         check_finite: raise on losses and gradients that are not finite.
@@ -276,7 +277,7 @@ def _run(
     except BaseException as error:
         random.restore()
         if overwrites(error):
-            torch._dynamo.reset()
+            forget_compiled()
             raise InputError(
                 "the losses come from a compiled graph whose backward pass runs once, for that is how it was first used. Its "
                 "code has been forgotten: evaluate the losses again, and it will be compiled for several passes"

@@ -175,6 +175,46 @@ def test_the_encoder_between_two_features_is_differentiated_once() -> None:
     assert sum(calls) == 1
 
 
+def hooked(place: str) -> tuple[nn.Module, Tensor, eq.MultiTaskOptimizer]:
+    """A hook that doubles gradients, and two features made of each other or one alone."""
+
+    def give(low: Tensor, high: Tensor) -> Any:
+        middle = low.sin()
+        later = middle.exp() * high
+        {"between": middle, "at the first": low, "at the second": later, "alone": later}[place].register_hook(
+            lambda gradient: 2 * gradient
+        )
+        return [later, later] if place == "alone" else [low, later]
+
+    torch.manual_seed(0)
+    model = Made(give, either).double()
+    inputs = torch.randn(5, 4, dtype=torch.float64)
+    model(inputs)
+    objective = eq.Objective(model, lambda model, batch: model(batch))
+    mtl = eq.MultiTaskOptimizer(objective, torch.optim.SGD(model.parameters(), lr=0.0), "mgda", features="encoder")
+    return model, inputs, mtl
+
+
+@pytest.mark.parametrize("place", ["between", "alone"])
+def test_hooks_of_the_users_own_act_once(place: str) -> None:
+    """Also below the cut, where the encoder is walked without gradients while the heads are differentiated."""
+    model, inputs, mtl = hooked(place)
+    mtl.step(inputs)
+    assert mtl.last is not None
+    assert mtl.last.weights is not None
+    rows = plain(model, inputs, list(model.first.parameters()))
+    for number, parameter in enumerate(model.first.parameters()):
+        expected = sum(float(w) * row[number] for w, row in zip(mtl.last.weights, rows, strict=True))
+        assert torch.allclose(parameter.grad, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("place", ["at the first", "at the second"])
+def test_hooks_on_features_made_of_each_other_are_refused(place: str) -> None:
+    _, inputs, mtl = hooked(place)
+    with pytest.raises(eq.InputError, match="a tensor of the features has a hook"):
+        mtl.step(inputs)
+
+
 def test_an_output_beside_the_features_is_past_them() -> None:
     """Two parts of one tensor are outputs of one node of the graph; only one of them is recorded."""
 
@@ -355,8 +395,7 @@ def test_a_cut_leaves_no_hook_behind() -> None:
     loss = (low * high).sum()
     cut = Cut([low, high, low], [loss])
     cut.close()
-    with cut.differentiating():
-        found = torch.autograd.grad(loss, cut.tensors, retain_graph=True)
+    found = cut.grad([loss], cut.tensors, [torch.ones(())])
     assert [torch.equal(g, t) for g, t in zip(found, (high, low), strict=True)] == [True, True]
     total = torch.autograd.grad(loss, low)[0]
     assert torch.allclose(total, high + low * low.cos())

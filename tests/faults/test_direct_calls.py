@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose
 import equipoise as eq
 from equipoise import solvers
 from equipoise.balance import Observation
+from equipoise.metrics.conflict import ConflictTally
 from tests.faults.test_scales import BY_GRAMIAN, BY_LOSSES, BY_ROWS, SOLVERS
 
 GRAMIAN = np.array([[4.0, 0.5, -0.25], [0.5, 1.0, -0.5], [-0.25, -0.5, 2.0]])
@@ -230,3 +231,32 @@ def test_gramians_of_nothing_get_one_line(bad: str) -> None:
         return  # counts as pairs of reals
     with pytest.raises(eq.InputError):
         eq.gramian(BAD[bad])
+
+
+def test_conflicts_of_gramians_of_any_form() -> None:
+    expected = ConflictTally(TASKS)
+    expected.add(GRAMIAN)
+    for form in FORMS:
+        found = ConflictTally(TASKS)
+        found.add(FORMS[form](GRAMIAN))
+        assert_allclose(found._cosines, expected._cosines, rtol=1e-6)
+    for bad in BAD:
+        with pytest.raises(eq.InputError):
+            ConflictTally(TASKS[:2]).add(BAD[bad])
+
+
+def test_observing_by_hand() -> None:
+    balancer = eq.FAMO()
+    with pytest.raises(eq.InputError, match="before any decision"):
+        balancer.observe(torch.ones(3), torch.ones(3), (0, 1, 2))
+    balancer.decide(Observation(TASKS, (0, 1, 2), LOSSES))
+    before = balancer.state_dict()
+    for bad in ((torch.ones(2), torch.ones(3), (0, 1, 2)), (1.0, 2.0, (0, 1, 2)), (["x"], ["y"], (0,))):
+        with pytest.raises(eq.InputError):
+            balancer.observe(*bad)  # type: ignore[arg-type]
+        assert str(balancer.state_dict()) == str(before)
+    lists, tensors = eq.FAMO(), eq.FAMO()
+    for each, read in ((lists, lambda values: values.tolist()), (tensors, torch.tensor)):
+        each.decide(Observation(TASKS, (0, 1, 2), LOSSES))
+        each.observe(read(LOSSES), read(LOSSES / 2), (0, 1, 2))
+    assert str(lists.state_dict()) == str(tensors.state_dict())

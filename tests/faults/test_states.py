@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import equipoise as eq
+from equipoise.balance.rotograd import Rotations
 from equipoise.bilevel.weighting import TaskWeighting
 from equipoise.further import FurtherBatches
 from equipoise.randomness import RandomState
@@ -357,3 +358,26 @@ def test_task_weightings(known: bool) -> None:
             loaded = first if known else made()
             if known:
                 loaded.load_state_dict(kept(original))
+
+
+@pytest.mark.parametrize("size", [3, None], ids=["known size", "size still unknown"])
+def test_rotations_of_a_model(size: int | None) -> None:
+    good = torch.eye(3).double().repeat(2, 1, 1)
+    for bad in (
+        None,
+        "text",
+        good.float(),
+        good[:1],
+        good[0],
+        good * torch.nan,
+        torch.eye(3)[None, :2].repeat(2, 1, 1).double(),
+    ):
+        rotations = Rotations(["a", "b"], size)
+        before = kept(dict(rotations.named_buffers()))
+        with pytest.raises((eq.InputError, RuntimeError)):
+            rotations.load_state_dict({"matrices": bad})
+        assert_same_state(dict(rotations.named_buffers()), before)
+    rotations = Rotations(["a", "b"], size)
+    rotations.load_state_dict({"matrices": good})
+    assert rotations.matrices is not None
+    assert torch.equal(rotations.matrices, good)

@@ -97,6 +97,16 @@ def test_features_follow_the_tasks_present() -> None:
     assert same(parameters_of(mtl.objective.model), parameters_of(few.objective.model))
 
 
+@pytest.mark.parametrize("source", ["auto", "last", "features"])
+def test_a_proxy_of_the_tasks_present(source: str) -> None:
+    many = optimizer("fairgrad", proxy=eq.Proxy(source, audit=0))
+    few = optimizer("fairgrad", ["t3", "t7", "t30"], proxy=eq.Proxy(source, audit=0))
+    for mtl in (many, few):
+        mtl.step(batch((30, 7, 3)))
+    assert torch.allclose(many.last.gramian, few.last.gramian, rtol=1e-6)
+    assert same(parameters_of(many.objective.model), parameters_of(few.objective.model), rtol=1e-5)
+
+
 def test_memory_of_many_tasks_is_given_back() -> None:
     mtl = optimizer("fairgrad")
     mtl.step(batch(range(TASKS)))

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from equipoise.balance.base import LossBalancer, Observation
+from equipoise.balance.base import LossBalancer, Observation, as_numbers
 from equipoise.balance.per_task import PerTask
 from equipoise.balance.registry import register
 from equipoise.balance.vector_adam import vector_adam, vector_adam_state
@@ -114,8 +114,12 @@ class FAMO(LossBalancer):
 
     def observe(self, before: Tensor, after: Tensor, present: tuple[int, ...]) -> None:
         """One Adam step on the logits of the tasks present; non-finite losses teach nothing."""
-        assert self.logits is not None
-        assert self.moments is not None
+        before, after = as_numbers(before, "the losses before", 1), as_numbers(after, "the losses after", 1)
+        if self.logits is None or self.moments is None or not len(before) == len(after) == len(present):
+            raise InputError(
+                f"observe() takes the losses of the tasks present before and after a step; got {len(before)}, {len(after)} and "
+                f"{len(present)} tasks" + (" before any decision" if self.logits is None else "")
+            )
         self._unobserved = 0
         before, after = before.double(), after.double()
         entries = torch.as_tensor(present, device=before.device)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ class Recorder:
         """The tensors recorded that require grad, which are then forgotten; none if nothing below them is trained.
 
         Raises:
-            InputError: the module did not run exactly once.
+            InputError: the module did not run exactly once, or gave no tensor.
         """
         calls, self._calls = self._calls, []
         if len(calls) != 1:
@@ -57,7 +58,13 @@ class Recorder:
                 f"{'' if calls else ' that can be seen (a compiled model hides its parts)'}. Give another one, or leave "
                 f"features= out"
             )
-        return [tensor for tensor in _tensors_in(calls[0]) if tensor.requires_grad]
+        found = _tensors_in(calls[0])
+        if not found:
+            raise InputError(
+                f"the features module must give a tensor, or a list, dictionary or dataclass of tensors; it gave a "
+                f"{type(calls[0]).__name__} in which none can be seen. Give another one, or leave features= out"
+            )
+        return [tensor for tensor in found if tensor.requires_grad]
 
 
 class Cut:
@@ -96,6 +103,7 @@ class Cut:
         self.tensors = [tensor for edge, tensor in edges.items() if edge in reached]
         self._edges = [edge for edge in edges if edge in reached]
         self._stops: dict[Any, set[int]] = {}
+        self._zeros = False
 
     def close(self, *, always: bool = False) -> None:
         """Keeps gradients of the heads from going on below the cut, where one of its tensors lies below another.
@@ -104,26 +112,53 @@ class Cut:
             always: whatever the tensors; for leaves below the cut that the heads use, too.
         """
         if always or (len(self._edges) > 1 and not nodes_below(self._edges).isdisjoint(node for node, _ in self._edges)):
+            if not always and any(tensor._backward_hooks for tensor in self.tensors):
+                raise InputError(
+                    "a tensor of the features has a hook (register_hook) and another is made of it or it of another, so the "
+                    "hook would act more than once. Put it on a tensor of its own (features * 1), or leave features= out"
+                )
             for node, output in self._edges:
                 self._stops.setdefault(node, set()).add(output)
 
-    @property
-    def closed(self) -> bool:
-        """Whether the graph below is walked, without gradients, when the heads are differentiated; it must be kept then."""
-        return bool(self._stops)
+    def grad(
+        self,
+        outputs: Sequence[Tensor],
+        inputs: Sequence[Tensor],
+        seeds: Sequence[Tensor],
+        *,
+        retain_graph: bool = True,
+        create_graph: bool = False,
+    ) -> tuple[Tensor | None, ...]:
+        """As ``torch.autograd.grad``; gradients that arrive at the cut do not go on below it.
 
-    @contextmanager
-    def differentiating(self) -> Iterator[None]:
-        """For its body, gradients that arrive at the cut are caught there, and go on as none."""
-        with ExitStack() as stack:
-            for node, outputs in self._stops.items():
-                stack.callback(node.register_prehook(_stopping(outputs)).remove)
-            yield
+        If it is closed, the graph below is walked all the same, without gradients, and so it is kept.
+        """
+        keep = retain_graph or bool(self._stops)
+
+        def found() -> tuple[Tensor | None, ...]:
+            with ExitStack() as stack:
+                for node, outputs_cut in self._stops.items():
+                    stack.callback(node.register_prehook(_stopping(outputs_cut, zeros=self._zeros)).remove)
+                return torch.autograd.grad(
+                    outputs, inputs, seeds, retain_graph=keep, create_graph=create_graph, allow_unused=True
+                )
+
+        try:
+            return found()
+        except (AttributeError, TypeError):
+            if not self._stops or self._zeros:
+                raise
+            # A hook of the user's below the cut wants a tensor: zeros cost more, and give it one.
+            self._zeros = True
+            return found()
 
 
-def _stopping(outputs: set[int]) -> Any:
+def _stopping(outputs: set[int], *, zeros: bool) -> Any:
     def stop(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-        return tuple(None if place in outputs else gradient for place, gradient in enumerate(gradients))
+        return tuple(
+            gradient if place not in outputs or gradient is None else torch.zeros_like(gradient) if zeros else None
+            for place, gradient in enumerate(gradients)
+        )
 
     return stop
 
@@ -204,10 +239,7 @@ class FeatureGradients:
             return
         if seed is None:
             seed = torch.ones_like(loss)
-        with cut.differentiating():
-            gradients = torch.autograd.grad(
-                origins([loss]), inputs, [seed], retain_graph=retain_graph or cut.closed, allow_unused=True
-            )
+        gradients = cut.grad(origins([loss]), inputs, [seed], retain_graph=retain_graph)
         count = len(cut.tensors)
         start = 0
         for tensor, gradient in zip(cut.tensors, gradients[:count], strict=True):
@@ -260,8 +292,22 @@ class FeatureGradients:
         features = cut.tensors
         pieces = direction.split([size(tensor) for tensor in features])
         seeds = [shaped(tensor, piece).to(tensor.dtype) for piece, tensor in zip(pieces, features, strict=True)]
-        if features:
+        if not features:
+            return
+        with ExitStack() as stack:
+            for tensor, seed in zip(features, seeds, strict=True):
+                if tensor._backward_hooks:
+                    # A hook of the user's on the features has acted on every row already.
+                    node, place = edge_of(tensor)
+                    stack.callback(node.register_prehook(_giving(place, seed)).remove)
             torch.autograd.backward(features, seeds)
+
+
+def _giving(place: int, seed: Tensor) -> Any:
+    def give(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+        return (*gradients[:place], seed, *gradients[place + 1 :])
+
+    return give
 
 
 def _accumulate(parameter: Tensor, gradient: Tensor | None) -> None:
@@ -272,11 +318,13 @@ def _accumulate(parameter: Tensor, gradient: Tensor | None) -> None:
 
 
 def _tensors_in(output: Any) -> list[Tensor]:
-    """All tensors in a tensor, a mapping or a sequence, whatever the nesting."""
+    """All tensors in a tensor, a mapping, a sequence or a dataclass, whatever the nesting."""
     if isinstance(output, Tensor):
         return [output]
     if isinstance(output, Mapping):
         return [tensor for part in output.values() for tensor in _tensors_in(part)]
     if isinstance(output, Sequence) and not isinstance(output, str):
         return [tensor for part in output for tensor in _tensors_in(part)]
+    if is_dataclass(output):
+        return [tensor for field in fields(output) for tensor in _tensors_in(getattr(output, field.name))]
     return []

@@ -267,7 +267,12 @@ class ProxyRows:
     def close(self) -> None:
         """Ends an evaluation: gradients of activations belong to its samples, and meet no others."""
         if self._by_sample:
-            products = gramian(self._stacked(self._by_sample, range(self.tasks)))
+            # Of many tasks an evaluation may hold few; the work is that of these.
+            held = sorted({position for rows in self._by_sample.values() for position in rows})
+            own = gramian(self._stacked(self._by_sample, held))
+            products = own.new_zeros(self.tasks, self.tasks)
+            places = torch.tensor(held, device=own.device)
+            products[places[:, None], places] = own
             self._products = products if self._products is None else self._products + products
             self._by_sample = {}
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from equipoise.errors import InputError
+from equipoise.solvers import read_array
 
 __all__ = ["ConflictTally"]
 
@@ -52,7 +53,7 @@ class ConflictTally:
             InputError: the matrix does not fit the tasks.
         """
         names = self.tasks if present is None else tuple(present)
-        q = np.asarray(gramian, dtype=np.float64)
+        q = read_array(gramian, "the Gramian")
         if q.shape != (len(names), len(names)) or not set(names) <= set(self.tasks):
             raise InputError(f"a Gramian of shape {q.shape} does not fit the tasks {names} out of {self.tasks}")
         if not names or not np.isfinite(q).all():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -139,8 +140,8 @@ class Pulling:
         if scale is not None:
             seeds = {position: seed * scale.to(seed) for position, seed in seeds.items()}
         own = [leaf for position in members for leaf in self.context.shared.own[position]]
-        closed = nullcontext() if features is None else features.differentiating()
-        with without_autocast(engine.rows.device), closed:
+        grad = partial(torch.autograd.grad, allow_unused=True) if features is None else features.grad
+        with without_autocast(engine.rows.device):
             # The rows carry a gradient scaler's scale, and so will what is added: once, not twice.
             unscaled = row if scale is None else row / scale.double().cpu()
             if features is None:
@@ -149,19 +150,13 @@ class Pulling:
                 inputs = features.tensors
                 by_position = dict(zip(seen.present, unscaled.unbind(), strict=True))
                 weighted = [seeds[p] * by_position[p].to(seeds[p]) for p in values]
-                found = torch.autograd.grad(
-                    origins(values.values()), inputs, weighted, retain_graph=True, allow_unused=True, materialize_grads=True
-                )
-                toward = list(found)
-            gradients = torch.autograd.grad(
-                origins(values[p] for p in members), inputs, [seeds[p] for p in members], create_graph=True, allow_unused=True
-            )
+                found = grad(origins(values.values()), inputs, weighted, retain_graph=True)
+                toward = [torch.zeros_like(z) if u is None else u for z, u in zip(inputs, found, strict=True)]
+            gradients = grad(origins(values[p] for p in members), inputs, [seeds[p] for p in members], create_graph=True)
             pairs = [(g, u.to(g.dtype)) for g, u in zip(gradients, toward, strict=True) if g is not None and g.requires_grad]
             if not pairs:
                 return
-            second = torch.autograd.grad(
-                [g for g, _ in pairs], own, [u for _, u in pairs], retain_graph=not last, allow_unused=True
-            )
+            second = grad([g for g, _ in pairs], own, [u for _, u in pairs], retain_graph=not last)
         for leaf, piece in zip(own, second, strict=True):
             if piece is not None:
                 extra[leaf] = extra[leaf] + piece if leaf in extra else piece.clone()  # two leaves may share one

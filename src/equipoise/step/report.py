@@ -20,7 +20,8 @@ class StepReport:
     Attributes:
         tasks: names of the k tasks present.
         losses: their losses ``[k]``, detached, on the model's device.
-        weights: the balancer's weights ``[k]``; ``None`` for a balancer that answers with a direction.
+        weights: the balancer's weights ``[k]``; ``None`` for a balancer that answers with a direction, and where no shared
+            parameter is trained, so that there was nothing to balance.
         gramian: inner products of the task gradients ``[k, k]`` (float64, CPU); ``None`` where none was formed.
         step: index of the step, counted from 0.
         skipped: whether no step was taken, and the balancer learned nothing: the loss scaler met an overflow, the batch held

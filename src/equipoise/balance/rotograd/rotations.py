@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from equipoise.errors import InputError, near_misses
 from equipoise.modes import without_autocast
+from equipoise.states import Of, read_entry
 
 __all__ = ["Rotations"]
 
@@ -203,6 +204,9 @@ class Rotations(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         saved = state_dict.get(prefix + "matrices")
+        if saved is not None:
+            kind = Of((len(self.tasks), "m" if self.matrices is None else self.matrices.shape[-1], "m"))
+            saved = read_entry("Rotations", "matrices", kind, saved)
         if saved is not None and self.matrices is None:
             self.matrices = torch.empty_like(saved)  # of a size that only features would tell
         super()._load_from_state_dict(state_dict, prefix, *rest)
