@@ -22,7 +22,7 @@ from equipoise.engine.shared import SharedParameters
 from equipoise.engine.sparse import added
 from equipoise.errors import InputError, warn_once
 from equipoise.method import MethodSpec
-from equipoise.modes import overwrites, uncompiled
+from equipoise.modes import forget_compiled, overwrites, uncompiled
 from equipoise.proxy import Proxy
 from equipoise.step.balancing import Balancing
 from equipoise.step.report import StepReport
@@ -282,7 +282,7 @@ def _run(
     except BaseException as error:
         random.restore()
         if overwrites(error):
-            torch._dynamo.reset()
+            forget_compiled()
             raise InputError(
                 "the losses come from a compiled graph whose backward pass runs once, for that is how it was first used. Its "
                 "code has been forgotten: evaluate the losses again, and it will be compiled for several passes"

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from equipoise.engine.batched import gradients_at_once
-from equipoise.engine.graph import origin, origins
+from equipoise.engine.graph import children, origin, origins
 
 __all__ = ["Edge", "HeadCut", "gradients_at", "gradients_together"]
 
@@ -60,6 +61,8 @@ class HeadCut:
         self._count = 0
         self._places: dict[Edge, int] = {}
         self._above: list[tuple[Any, Sequence[Edge]]] = []
+        # Without processes there is no wrapper to look through, and a walk that need not is faster.
+        self._wrapped = dist.is_available() and dist.is_initialized()
         roots = {position: _edge(loss) for position, loss in losses.items()}
         alone = 0
         for position, (node, _) in roots.items():
@@ -70,26 +73,26 @@ class HeadCut:
         while heap and (alone > 0 or not several):
             node = heapq.heappop(heap)[2]
             tasks = reach[node]
-            children = node.next_functions
+            below = self._below(node)
             if not tasks & (tasks - 1):
                 alone -= 1
-                above.append((node, children))
-            for child, _ in children:
+                above.append((node, below))
+            for child, _ in below:
                 if child is not None:
                     alone += reached(child, tasks)
-            self._consume(node, children)
+            self._consume(node, below)
         self._find_edges(roots)
 
     def below(self) -> Iterator[tuple[Any, int]]:
         """The shared nodes with the tasks that reach them as bits, latest first."""
         while self._heap:
             node = heapq.heappop(self._heap)[2]
-            tasks, children = self.reach[node], node.next_functions
-            for child, _ in children:
+            tasks, below = self.reach[node], self._below(node)
+            for child, _ in below:
                 if child is not None:
                     self.parents.setdefault(child, []).append(node)
                     self._reached(child, tasks)
-            self._consume(node, children)
+            self._consume(node, below)
             yield node, tasks
 
     def shared_leaves(self) -> list[Tensor]:
@@ -103,6 +106,9 @@ class HeadCut:
         """Whether one task alone reaches an operation."""
         tasks = self.reach[node]
         return not tasks & (tasks - 1)
+
+    def _below(self, node: Any) -> Sequence[Edge]:
+        return tuple(children(node)) if self._wrapped else node.next_functions
 
     def _reached(self, node: Any, tasks: int) -> int:
         """Marks a node as reached; returns the change in the number of waiting nodes that one task alone reaches."""
@@ -121,11 +127,11 @@ class HeadCut:
         reach[node] = after
         return -1 if type(node) is not _LEAF and not before & (before - 1) else 0
 
-    def _consume(self, node: Any, children: Sequence[Edge]) -> None:
+    def _consume(self, node: Any, below: Sequence[Edge]) -> None:
         """Notes which leaves an operation takes."""
         if type(node).__name__ in _HARMLESS:
             return
-        for slot, (child, _) in enumerate(children):
+        for slot, (child, _) in enumerate(below):
             while child is not None and type(child).__name__ in _HARMLESS:
                 child = child.next_functions[0][0]
             if type(child) is _LEAF:
@@ -137,9 +143,9 @@ class HeadCut:
                 self.seeded.append((self._place(edge), position))
             elif type(edge[0]) is _LEAF:
                 self.own[position].append(edge[0].variable)
-        for node, children in self._above:
+        for node, below in self._above:
             position = self.reach[node].bit_length() - 1
-            for slot, edge in enumerate(children):
+            for slot, edge in enumerate(below):
                 child = edge[0]
                 if child is None:
                     continue
