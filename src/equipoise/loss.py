@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -13,10 +15,11 @@ from equipoise.balance.base import Balancer
 from equipoise.balance.coerce import as_balancer
 from equipoise.balance.mixins import Accompanied, LooksElsewhere
 from equipoise.distributed import Processes
+from equipoise.engine.graph import hides_leaves, is_compiled
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
 from equipoise.method import MethodSpec
-from equipoise.modes import without_autocast
+from equipoise.modes import overwrites, without_autocast
 from equipoise.proxy import Proxy, as_proxy
 from equipoise.step.by_proxy import check_proxied
 from equipoise.step.checking import check_losses, check_rows
@@ -26,7 +29,7 @@ from equipoise.step.proxying import Estimate, HeadGradients
 from equipoise.step.report import StepReport
 from equipoise.step.seen import SeenLosses
 from equipoise.step.source import Given
-from equipoise.tasks import Losses, Tasks, as_losses
+from equipoise.tasks import Losses, Tasks, as_losses, scalar
 
 __all__ = ["balanced_loss"]
 
@@ -34,10 +37,34 @@ __all__ = ["balanced_loss"]
 class _Known:
     """What a balancer and its losses have been through."""
 
-    def __init__(self, proxy: Proxy | None) -> None:
+    def __init__(self) -> None:
         self.context = Context(Tasks(), SharedParameters(), Processes(), (), True)
-        self.proxy = proxy
         self.steps = 0
+        self._proxy: Proxy | None = None
+        self._given: Any = None
+
+    def proxy(self, given: Any, *, once: bool) -> Proxy:
+        """The proxy, which is made anew only where another one is given; ``once``: it will not be asked for again."""
+        if self._proxy is None or not _same(given, self._given):
+            made = as_proxy(given) or Proxy("exact")
+            if once and not isinstance(given, Proxy):
+                if made.choosing:
+                    raise InputError(
+                        'proxy="auto" chooses in the first steps, so the balancer must outlive the step: make it once '
+                        "before the loop, balancer = equipoise.balancer(…), and pass that"
+                    )
+                made.audit = made.audit or 0  # each would be the first
+            made.attach(None)
+            self._proxy, self._given = made, given
+        return self._proxy
+
+
+def _same(given: Any, before: Any) -> bool:
+    if isinstance(given, str) or isinstance(before, str):
+        return isinstance(given, str) and isinstance(before, str) and given == before
+    if isinstance(given, Sequence) and isinstance(before, Sequence):
+        return len(given) == len(before) and all(a is b for a, b in zip(given, before, strict=True))
+    return given is before
 
 
 # A balancer that is used again keeps its tasks; both go when the balancer goes.
@@ -110,7 +137,7 @@ def balanced_loss(
         raise InputError(f"{chosen!r} evaluates the losses at other parameters; use MultiTaskOptimizer")
     known = _known.get(id(chosen))
     if known is None:
-        known = _known[id(chosen)] = _Known(None)
+        known = _known[id(chosen)] = _Known()
         weakref.finalize(chosen, _known.pop, id(chosen)).atexit = False
     context = known.context
     context.check_finite = check_finite
@@ -125,21 +152,43 @@ def balanced_loss(
     if shared is not None:
         context.shared = SharedParameters(shared)
         context.shared.parameters = [leaf for leaf in context.shared.declared if leaf.requires_grad]
+    if not torch.is_grad_enabled():
+        raise InputError("balanced_loss() balances gradients, and under no_grad() there are none; use the losses' sum there")
+    _refuse_line_search()
+    context.processes.step = f"balanced loss {known.steps}"
+    with context.processes.together():
+        loss = _balanced(known, chosen, losses, proxy, heads == "own", isinstance(balancer, str | MethodSpec))
+    known.steps += 1
+    return loss
+
+
+def _balanced(known: _Known, chosen: Balancer, losses: Losses, proxy: Any, own: bool, once: bool) -> Tensor:
+    """The scalar; where it cannot be had, the balancer and its proxy are as before."""
+    context = known.context
     source = Given(as_losses(losses, context.tasks.names or None))
-    named = context.named(source.losses(0))
-    if any(not isinstance(loss, Tensor) for loss in named.values()):
+    given = source.losses(0)
+    if any(not isinstance(loss, Tensor) for loss in given.values()):
         raise InputError("balanced_loss() needs losses that are evaluated; for callables use MultiTaskOptimizer or backward()")
-    values = {position: context.scalar(position, loss) for position, loss in named.items()}
+    context.wrappers.survey(given)
+    named = context.named(given)
+    values = {p: scalar(context.tasks.names[p], loss) for p, loss in named.items()}
+    if not values:
+        raise InputError("no losses were given; in every process the batch must hold at least one task")
     seen = context.gather(SeenLosses(values))
     turn = Turn(chosen, source, known.steps)
-    before = chosen.state_dict()
+    estimator = known.proxy(proxy, once=once) if chosen.needs != "losses" else None
+    before = chosen.state_dict(), None if estimator is None else estimator.state_dict()
     try:
-        weights, report, at_cut = _decide(known, turn, values, seen, as_proxy(proxy), heads == "own")
+        with context.wrappers.unnoticed():
+            weights, report, at_cut = _decide(known, turn, values, seen, estimator, own)
+        along = _accompany(context, chosen)
         chosen.update(context.observation(turn, seen.present, report.losses, report.gramian))
-    except BaseException:
-        chosen.load_state_dict(before)
+    except BaseException as error:
+        chosen.load_state_dict(before[0])
+        if estimator is not None and before[1] is not None:
+            estimator.load_state_dict(before[1])
+        _explain(error)
         raise
-    known.steps += 1
     # The trainer averages over the processes; a task's mean is over those that hold it.
     processes = context.processes.count
     factors = dict(zip(seen.present, weights.tolist(), strict=True))
@@ -152,6 +201,8 @@ def balanced_loss(
         with without_autocast(device):
             stacked = [value * shares[position] for position, value in values.items()]
             loss = torch.stack([value.to(device) for value in stacked]).sum()
+    if along is not None:
+        loss = loss + (along - along.detach()).to(loss)
     loss.report = report  # type: ignore[attr-defined]
     return loss
 
@@ -163,37 +214,83 @@ def _decide(
     known: _Known, turn: Turn, values: dict[int, Tensor], seen: SeenLosses, proxy: Proxy | None, own: bool
 ) -> tuple[Tensor, StepReport, AtCut | None]:
     """The weights ``[k]``, the report, and for ``heads="own"`` what makes the loss."""
-    context, balancer = known.context, turn.balancer
+    context = known.context
     present, means = seen.present, seen.means()
     names = context.names(present)
     if context.check_finite:
         check_losses(means, names, turn.step)
-    if balancer.needs == "losses":
+    if proxy is None:
         weights = decide_weights(context, turn, present, means)
-        if isinstance(balancer, Accompanied):
-            _accompany(balancer)
         return weights, StepReport(names, means, weights.detach(), None, turn.step), None
-    if known.proxy is None or (isinstance(proxy, Proxy) and proxy is not known.proxy):
-        known.proxy = proxy if proxy is not None else Proxy("exact")
-        known.proxy.attach(None)
-    mine = known.proxy
     evaluation = HeadGradients(values, dict.fromkeys(values), context.shared.parameters)
-    estimate = Estimate(context, mine, exact=context.processes.count == 1 or mine.audit is not None or mine.name == "exact")
+    estimate = Estimate(context, proxy, exact=_audited(context, proxy, values))
     with without_autocast(next(iter(values.values())).device):
         estimate.add(evaluation, own=False)
     counts = [seen.counts[position] for position in present]
     estimate.finish(turn, present, counts)
     check_rows(turn, estimate.gramian.diagonal(), means, names)
     weights, audit = estimate.decide(turn, present, means)
-    report = StepReport(names, means, weights, estimate.gramian, turn.step, proxy=mine.name, audit=audit)
+    report = StepReport(names, means, weights, estimate.gramian, turn.step, proxy=proxy.name, audit=audit)
     return weights, report, evaluation.reweighted if own else None
 
 
-def _accompany(balancer: Accompanied) -> None:
-    """Differentiates what the balancer trains of its own."""
-    companion = balancer.companion()
+def _audited(context: Context, proxy: Proxy, values: Mapping[int, Tensor]) -> bool:
+    """Whether the exact Gramian may be formed.
+
+    Raises:
+        InputError: it was asked for, and cannot be.
+    """
+    asked = proxy.audit or proxy.name == "exact" or proxy.choosing
+    if not proxy.due(len(context.tasks)) or (not asked and context.processes.count > 1):
+        return False
+    reason = ""
+    if context.wrappers.sharded:
+        reason = "the parameters are sharded (fully_shard), and differentiating them is left to the trainer"
+    elif any(map(is_compiled, values.values())):
+        reason = "a part of the model is compiled, and its backward pass can run but once"
+    elif any(map(hides_leaves, values.values())):
+        reason = "a checkpoint with use_reentrant=True hides what the tasks share"
+    if reason and asked:
+        raise InputError(f'{reason}, so balanced_loss() cannot form the exact Gramian; use proxy="last" without audits')
+    return not reason
+
+
+def _explain(error: BaseException) -> None:
+    """Says what to do about what torch refuses in the midst of a backward pass."""
+    if overwrites(error):
+        raise InputError(
+            "a part of the model that tasks' losses run through on their way to the proxy is compiled, and its backward pass "
+            "can run but once; leave the heads and the last shared layer out of torch.compile"
+        ) from error
+    if isinstance(error, RuntimeError) and "use_reentrant=True" in str(error):
+        raise InputError(
+            "a part of the model that tasks' losses run through on their way to the proxy is checkpointed with "
+            "use_reentrant=True, which only an ordinary backward pass can enter; checkpoint with use_reentrant=False"
+        ) from error
+
+
+def _refuse_line_search() -> None:
+    """Refuses closures of LBFGS, which compares losses that must have been weighted alike."""
+    searching = inspect.unwrap(torch.optim.LBFGS.step).__code__
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is searching:
+            raise InputError(
+                "LBFGS compares a step's losses at several points, at each of which balanced_loss() would weigh them anew "
+                "and teach the balancer; use MultiTaskOptimizer, whose balancer learns from a step's first evaluation alone"
+            )
+        frame = frame.f_back
+
+
+def _accompany(context: Context, balancer: Balancer) -> Tensor | None:
+    """Differentiates what the balancer trains of its own; returns a scalar that has to be differentiated with the losses."""
+    companion = balancer.companion() if isinstance(balancer, Accompanied) else None
     if companion is None:
-        return
-    gradients = torch.autograd.grad(companion.output, list(companion.parameters), companion.seed.to(companion.output))
-    for parameter, gradient in zip(companion.parameters, gradients, strict=True):
+        return None
+    parameters, seed = list(companion.parameters), companion.seed.to(companion.output)
+    share = seed / context.processes.count
+    gradients = torch.autograd.grad(companion.output, parameters, share, retain_graph=True, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
+    context.processes.sum_gradients(parameters)
+    return (companion.output * seed).sum()

@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-__all__ = ["compiled_anew", "not_compiled", "overwrites", "uncompiled", "without_autocast"]
+__all__ = ["compiled_anew", "forget_compiled", "not_compiled", "overwrites", "uncompiled", "without_autocast"]
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -40,8 +40,17 @@ def compiled_anew(act: Callable[[], _T], undo: Callable[[], object] = lambda: No
         if not overwrites(error):
             raise
     undo()
-    torch._dynamo.reset()
+    forget_compiled()
     return act()
+
+
+def forget_compiled() -> None:
+    """Forgets all compiled code, so that graphs are compiled anew, and from now on for several backward passes."""
+    from torch._functorch import config
+
+    # Else the compiler's cache on disk would bring the same code back. Nothing that was compiled before is called any more.
+    config.donated_buffer = False
+    torch._dynamo.reset()
 
 
 def overwrites(error: BaseException) -> bool:

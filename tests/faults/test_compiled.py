@@ -18,7 +18,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::U
 @pytest.fixture(autouse=True)
 def _fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
-    yield
+    with torch._functorch.config.patch(donated_buffer=True):  # it is turned off for good where that proves necessary
+        yield
     torch._dynamo.reset()
 
 

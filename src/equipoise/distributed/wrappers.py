@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import torch.distributed as dist
@@ -22,6 +23,8 @@ __all__ = ["Wrappers", "refuse_sharded", "refuse_unseen_wrapper"]
 
 # Whose parameters these are: found once for each, for that means a look at all objects that there are.
 _owners: Any = WeakIdKeyDictionary()
+# Says that a static graph's first backward pass has begun.
+_ENQUEUED = "_static_graph_delay_allreduce_enqueued"
 
 
 def refuse_sharded(tensors: Iterable[Tensor], model: nn.Module | None = None) -> None:
@@ -36,13 +39,15 @@ def refuse_sharded(tensors: Iterable[Tensor], model: nn.Module | None = None) ->
     """
     if not (dist.is_available() and dist.is_initialized()):
         return  # nothing can be sharded
-    wrapper, tensor_class = (
-        getattr(sys.modules.get(module), name, ())
-        for module, name in (("torch.distributed.fsdp", "FullyShardedDataParallel"), ("torch.distributed.tensor", "DTensor"))
-    )
+    wrapper: Any = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", ())
     sharded = model is not None and any(isinstance(part, wrapper) for part in model.modules())
-    if sharded or any(isinstance(t, tensor_class) or getattr(t, "_is_flat_param", False) for t in tensors):
+    if sharded or any(_is_part(tensor) for tensor in tensors):
         raise _sharded()
+
+
+def _is_part(tensor: Tensor) -> bool:
+    tensor_class: Any = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", ())
+    return isinstance(tensor, tensor_class) or getattr(tensor, "_is_flat_param", False)
 
 
 def _sharded() -> InputError:
@@ -61,6 +66,7 @@ class Wrappers:
 
     Attributes:
         active: whether there can be any, that is whether ``torch.distributed`` is in use.
+        sharded: whether :meth:`survey` has found parameters that ``fully_shard`` gathers for each pass.
 
     Args:
         processes: over which the step averages.
@@ -69,8 +75,9 @@ class Wrappers:
     def __init__(self, processes: Processes) -> None:
         self.processes = processes
         self.active = False
+        self.sharded = False
         self._seen: set[str] = set()
-        self._ours: list[weakref.ref[DistributedDataParallel]] = []
+        self._ours: list[weakref.ref[Any]] = []
         self._asleep: dict[DistributedDataParallel, bool] = {}
 
     def begin(self, losses: Mapping[str, Loss] | None = None) -> None:
@@ -85,44 +92,92 @@ class Wrappers:
         Raises:
             InputError: they are sharded, or their reducer cannot be put to sleep.
         """
-        if not self.active:
-            return
-        new = {name: loss for name, loss in losses.items() if isinstance(loss, Tensor) and name not in self._seen}
-        if not new:
-            return
-        found = leaves_of_all(new.values())
+        new, found = self._new(losses)
         refuse_sharded(found)
+        for parameter, module in self._owned(found):
+            if _gathered(parameter, module):
+                raise _sharded()
+            if module is not None:
+                self._check(module)
+        self._seen.update(new)
+
+    def survey(self, losses: Mapping[str, Loss]) -> None:
+        """As :meth:`look`, for losses whose backward pass is left to the caller, which wrappers can follow whatever they do.
+
+        Raises:
+            InputError: the parameters are sharded so that they meet losses and activations as parts, or the gradients are
+                averaged over other processes.
+        """
+        self.active = dist.is_available() and dist.is_initialized()
+        new, found = self._new(losses)
+        if any(_is_part(leaf) for leaf in found) or any(_is_part(loss) for loss in new.values()):
+            raise InputError(
+                "tensor parallelism (DTensor) and FullyShardedDataParallel hand parts of tensors through the graph, from which "
+                "no Gramian can be told; use DistributedDataParallel or fully_shard"
+            )
+        for parameter, module in self._owned(found):
+            self.sharded = self.sharded or _gathered(parameter, module)
+            if isinstance(module, DistributedDataParallel):
+                self._check_group(module)
+        self._seen.update(new)
+
+    @contextmanager
+    def unnoticed(self) -> Iterator[None]:
+        """Differentiates in its body without any wrapper taking that for the backward pass."""
+        with ExitStack() as after:
+            for module in filter(None, (reference() for reference in self._ours)):
+                if isinstance(module, DistributedDataParallel):
+                    if module.static_graph:
+                        after.callback(setattr, module, _ENQUEUED, getattr(module, _ENQUEUED))
+                        setattr(module, _ENQUEUED, True)
+                    continue
+                # What earlier micro-batches have left must not be sent yet.
+                state = module._get_fsdp_state()
+                context = state._state_ctx
+                after.callback(setattr, context, "is_last_backward", context.is_last_backward)
+                context.is_last_backward = False
+                for each in context.all_states:
+                    for group in _groups(each):
+                        after.callback(setattr, group, "reduce_grads", group.reduce_grads)
+                        group.reduce_grads = False
+            yield
+
+    def _new(self, losses: Mapping[str, Loss]) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """The losses of tasks that come for the first time, and the leaves that they reach."""
+        if not self.active:
+            return {}, []
+        new = {name: loss for name, loss in losses.items() if isinstance(loss, Tensor) and name not in self._seen}
+        return new, leaves_of_all(new.values())
+
+    def _owned(self, found: Iterable[Tensor]) -> Iterator[tuple[Tensor, Any]]:
+        """Parameters with the module that is wrapped around them, which is kept in mind."""
         parameters = [leaf for leaf in found if isinstance(leaf, nn.Parameter)]
         if any(parameter not in _owners for parameter in parameters):
             _find_owners()
         for parameter in parameters:
             owner = _owners.setdefault(parameter, None)
-            if owner == "sharded" or (parameter.numel() and not parameter.untyped_storage().size()):
-                raise _sharded()
-            if owner is not None and owner not in self._ours:
-                module = owner()
-                if module is not None:
-                    self._check(module)
-                    self._ours.append(owner)
-        self._seen.update(new)
+            module = None if owner is None else owner()
+            yield parameter, module
+            if module is not None and owner not in self._ours:
+                self._ours.append(owner)
 
     def sleep(self) -> None:
         """Puts the reducers to sleep; to be called after every evaluation, which wakes them."""
         for reference in self._ours:
             module = reference()
-            if module is None:
+            if module is None or not isinstance(module, DistributedDataParallel):
                 continue
             module.reducer._reset_state()
             if module not in self._asleep:
-                self._asleep[module] = bool(getattr(module, "_static_graph_delay_allreduce_enqueued", False))
+                self._asleep[module] = bool(getattr(module, _ENQUEUED, False))
             if module.static_graph:
-                module._static_graph_delay_allreduce_enqueued = True
+                setattr(module, _ENQUEUED, True)
 
     def wake(self) -> None:
         """Lets the reducers average again, should the caller differentiate something else of the same forward pass."""
         for module, enqueued in self._asleep.items():
             if module.static_graph:
-                module._static_graph_delay_allreduce_enqueued = enqueued
+                setattr(module, _ENQUEUED, enqueued)
             if module.require_forward_param_sync:
                 module.reducer.prepare_for_backward([])
         self._asleep = {}
@@ -143,6 +198,9 @@ class Wrappers:
                 f"the model is wrapped in DistributedDataParallel with {what}, which cannot follow several backward passes; "
                 f"use equipoise.balanced_loss(losses, balancer), whose ordinary backward pass it can"
             )
+        self._check_group(module)
+
+    def _check_group(self, module: DistributedDataParallel) -> None:
         own, wanted = (_ranks(group) for group in (module.process_group, self.processes.group))
         if own != wanted:
             raise InputError(
@@ -186,9 +244,19 @@ def _find_owners() -> None:
                 _owners[parameter] = weakref.ref(thing)
         elif type(thing) in sharded:
             # In the graph are whole parameters, gathered for the forward pass, which no module shows.
-            state = thing._get_fsdp_state()
-            groups = getattr(state, "_fsdp_param_groups", None) or [getattr(state, "_fsdp_param_group", None)]
-            for part in (part for group in groups if group is not None for part in group.fsdp_params):
+            for part in (part for group in _groups(thing._get_fsdp_state()) for part in group.fsdp_params):
                 whole = getattr(part, "_unsharded_param", None)
                 if whole is not None:
-                    _owners[whole] = "sharded"
+                    _owners[whole] = weakref.ref(thing)
+
+
+def _groups(state: Any) -> list[Any]:
+    """The parameters that ``fully_shard`` gathers together."""
+    groups = getattr(state, "_fsdp_param_groups", None) or [getattr(state, "_fsdp_param_group", None)]
+    return [group for group in groups if group is not None]
+
+
+def _gathered(parameter: Tensor, owner: Any) -> bool:
+    """Whether a parameter is whole during the passes only."""
+    sharded = owner is not None and not isinstance(owner, DistributedDataParallel)
+    return sharded or (parameter.numel() > 0 and not parameter.untyped_storage().size())

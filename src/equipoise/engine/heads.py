@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from equipoise.engine.batched import gradients_at_once
-from equipoise.engine.graph import origin, origins
+from equipoise.engine.graph import children, origin, origins
 
 __all__ = ["Edge", "HeadCut", "gradients_at", "gradients_together", "is_leaf", "numbered_in_order"]
 
@@ -62,6 +63,8 @@ class HeadCut:
         self._count = 0
         self._places: dict[Edge, int] = {}
         self._above: list[tuple[Any, Sequence[Edge]]] = []
+        # Without processes there is no wrapper to look through, and a walk that need not is faster.
+        self._wrapped = dist.is_available() and dist.is_initialized()
         roots = {position: _edge(loss) for position, loss in losses.items()}
         self._ranks = _ranks(node for node, _ in roots.values()) if ranked else {}
         self._search(roots)
@@ -78,25 +81,25 @@ class HeadCut:
         while heap and (alone > 0 or not several):
             node = heapq.heappop(heap)[2]
             tasks = reach[node]
-            children = node.next_functions
+            below = self._below(node)
             if not tasks & (tasks - 1):
                 alone -= 1
-                above.append((node, children))
-            for child, _ in children:
+                above.append((node, below))
+            for child, _ in below:
                 if child is not None:
                     alone += reached(child, tasks)
-            self._consume(node, children)
+            self._consume(node, below)
 
     def below(self) -> Iterator[tuple[Any, int]]:
         """The shared nodes with the tasks that reach them as bits, latest first."""
         while self._heap:
             node = heapq.heappop(self._heap)[2]
-            tasks, children = self.reach[node], node.next_functions
-            for child, _ in children:
+            tasks, below = self.reach[node], self._below(node)
+            for child, _ in below:
                 if child is not None:
                     self.parents.setdefault(child, []).append(node)
                     self._reached(child, tasks)
-            self._consume(node, children)
+            self._consume(node, below)
             yield node, tasks
 
     def shared_leaves(self) -> list[Tensor]:
@@ -110,6 +113,9 @@ class HeadCut:
         """Whether one task alone reaches an operation."""
         tasks = self.reach[node]
         return not tasks & (tasks - 1)
+
+    def _below(self, node: Any) -> Sequence[Edge]:
+        return tuple(children(node)) if self._wrapped else node.next_functions
 
     def _reached(self, node: Any, tasks: int) -> int:
         """Marks a node as reached; returns the change in the number of waiting nodes that one task alone reaches."""
@@ -129,11 +135,11 @@ class HeadCut:
         reach[node] = after
         return -1 if type(node) is not _LEAF and not before & (before - 1) else 0
 
-    def _consume(self, node: Any, children: Sequence[Edge]) -> None:
+    def _consume(self, node: Any, below: Sequence[Edge]) -> None:
         """Notes which leaves an operation takes."""
         if type(node).__name__ in _HARMLESS:
             return
-        for slot, (child, _) in enumerate(children):
+        for slot, (child, _) in enumerate(below):
             while child is not None and type(child).__name__ in _HARMLESS:
                 child = child.next_functions[0][0]
             if type(child) is _LEAF:
@@ -145,9 +151,9 @@ class HeadCut:
                 self.seeded.append((self._place(edge), position))
             elif type(edge[0]) is _LEAF:
                 self.own[position].append(edge[0].variable)
-        for node, children in self._above:
+        for node, below in self._above:
             position = self.reach[node].bit_length() - 1
-            for slot, edge in enumerate(children):
+            for slot, edge in enumerate(below):
                 child = edge[0]
                 if child is None:
                     continue
@@ -296,7 +302,7 @@ def numbered_in_order(losses: Iterable[Tensor]) -> bool:
         child is None or type(child) is _LEAF or child._sequence_nr() < node._sequence_nr()
         for node in _ranks(_edge(loss)[0] for loss in losses)
         if type(node) is not _LEAF
-        for child, _ in node.next_functions
+        for child, _ in children(node)
     )
 
 
@@ -312,7 +318,7 @@ def _ranks(roots: Iterable[Any]) -> dict[Any, int]:
         elif node not in seen:
             seen.add(node)
             waiting.append((node, True))
-            waiting += [(child, False) for child, _ in node.next_functions if child is not None and child not in seen]
+            waiting += [(child, False) for child, _ in children(node) if child is not None and child not in seen]
     return {node: place for place, node in enumerate(reversed(found))}
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from equipoise.engine.gramian import gramian
+from equipoise.engine.graph import children
 from equipoise.engine.heads import Edge, HeadCut, is_leaf
 from equipoise.engine.reals import as_real, real_dtype, size
 from equipoise.errors import InputError
@@ -187,7 +188,7 @@ class _Graph:
         while waiting:
             node = waiting.pop()
             kept, found = [], taken.setdefault(node, [])
-            for slot, edge in every[node] if node is None else enumerate(node.next_functions):
+            for slot, edge in every[node] if node is None else enumerate(children(node)):
                 child = edge[0]
                 if child is None:
                     continue

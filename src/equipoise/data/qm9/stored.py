@@ -177,8 +177,9 @@ def _molecules(data: Any, slices: Any) -> Molecules:
     ):
         if tuple(table.shape) != shape:
             raise Unreadable(f"{name} has the shape {tuple(table.shape)} in place of {shape}")
-        if table.is_complex() or not bool(torch.isfinite(table).all()):
-            raise Unreadable(f"{name} has entries that are no finite numbers")
+        # As they will be used: a double may be too large for single precision.
+        if table.is_complex() or not bool(torch.isfinite(table.to(torch.float32)).all()):
+            raise Unreadable(f"{name} has entries that are no finite numbers in single precision")
         if name in ("z", "edge_index") and table.is_floating_point():
             raise Unreadable(f"{name} holds no whole numbers")
     for starts, end in ((atoms, len(x)), (edges, bonds.shape[1])):
