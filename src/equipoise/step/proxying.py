@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge
 from equipoise.engine.gramian import gramian as gramian_of
 from equipoise.engine.heads import HeadCut, gradients_at
 from equipoise.engine.proxy import LastLayers, Places, ProxyRows
+from equipoise.engine.shared import counted
 from equipoise.errors import InputError
 from equipoise.proxy import Audit, Proxy
 from equipoise.step.context import Context, Turn
@@ -184,7 +185,7 @@ class Estimate:
         for filled, _ in rows.values():
             filled.close()
         if self._audits:
-            leaves = context.shared.parameters or cut.shared_leaves()
+            leaves = context.shared.parameters or counted(found := cut.shared_leaves(), found)
             for position, row in zip(cut.losses, evaluation.exact_rows(leaves), strict=True):
                 self._exact[position] = self._exact[position] + row if position in self._exact else row
 
