@@ -23,6 +23,7 @@ from equipoise.engine.sparse import added
 from equipoise.errors import InputError, warn_once
 from equipoise.method import MethodSpec
 from equipoise.modes import forget_compiled, overwrites, uncompiled
+from equipoise.proxy import Proxy
 from equipoise.step.balancing import Balancing
 from equipoise.step.report import StepReport
 from equipoise.step.source import Given
@@ -50,6 +51,7 @@ def backward(
     further: Sequence[Losses] | None = None,
     scale: float = 1.0,
     fixed: Mapping[str, float] | None = None,
+    proxy: Proxy | str | nn.Module | Iterable[Tensor] | None = None,
 ) -> StepReport:
     """Adds the balanced gradients to ``.grad``; everything else stays yours.
 
@@ -76,6 +78,8 @@ def backward(
             weights follow the scale of the losses. One balanced step of n micro-batches is :class:`Accumulator`'s.
         fixed: those of the losses that are not balanced, and their weights λ, by name: ``{"kl": 0.1}``; see
             :class:`~equipoise.Objective`.
+        proxy: estimate the Gramian from a few shared weights, as for :class:`~equipoise.MultiTaskOptimizer`; a
+            :class:`~equipoise.Proxy` with a memory is kept by you.
 
     Returns:
         What happened: losses, weights, Gramian … Where there are no losses (an empty mapping, for a batch without labels),
@@ -103,6 +107,7 @@ def backward(
         expected = f"{count} further batches: further=[losses of each]" if count else "no further batches"
         raise InputError(f"{type(chosen).__name__} looks at {expected}; got {given}")
     balancing, declared = _balancing_of(chosen, tasks, check_finite=check_finite)
+    balancing.estimate_by(proxy, chosen)
     context = balancing.context
     source = Given(as_losses(losses, declared or None, some=False), fixed=read_fixed(fixed, declared))
     context.wrappers.begin(source.losses(0))

@@ -281,3 +281,22 @@ def test_balancers_of_losses_work_as_losses_too(method: str) -> None:
         first = first if first is not None else values["t1"].detach()
         last = values["t1"].detach()
     assert last < first
+
+
+def test_the_drop_in_takes_a_proxy_and_gives_heads_their_own_gradients() -> None:
+    torch.manual_seed(0)
+    model, balancer, proxy = Model(), eq.FairGrad(), eq.Proxy("last", audit=2)
+    for number in range(3):
+        values = losses(model, batch(number))
+        grads = [
+            torch.autograd.grad(value, list(model.parameters()), retain_graph=True, allow_unused=True)
+            for value in values.values()
+        ]
+        model.zero_grad()
+        report = eq.backward(values, balancer, proxy=proxy)
+        assert (report.audit is not None) == (number != 1)
+        shared = {id(parameter) for parameter in model.encoder.parameters()}
+        for place, parameter in enumerate(model.parameters()):
+            factors = report.weights.float() if id(parameter) in shared else torch.ones(4)
+            expected = sum(g[place] * f for g, f in zip(grads, factors, strict=True) if g[place] is not None)
+            torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,11 +18,11 @@ from equipoise.distributed import Processes, refuse_unseen_wrapper
 from equipoise.engine.graph import leaves_of_all
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError, warn_once
-from equipoise.proxy import Proxy
+from equipoise.proxy import Proxy, as_proxy
 from equipoise.step.by_features import ByFeatures
 from equipoise.step.by_gradients import ByGradients
 from equipoise.step.by_losses import ByLosses
-from equipoise.step.by_proxy import ByProxy
+from equipoise.step.by_proxy import ByProxy, check_proxied
 from equipoise.step.context import Context, Turn, Unlabelled
 from equipoise.step.fused import HookWatch
 from equipoise.step.report import StepReport
@@ -159,6 +159,22 @@ class Balancing:
             for parameter, gradient in gradients:
                 parameter.grad = gradient
         return report
+
+    def estimate_by(self, given: Proxy | str | nn.Module | Iterable[Tensor] | None, balancer: Balancer) -> None:
+        """Takes the Gramian from a proxy from now on; what is asked for already goes on as it is."""
+        if given is None:
+            self._by_proxy = None
+            return
+        known = None if self._by_proxy is None else self._by_proxy.proxy
+        if known is not None and (
+            given is known or given is known.source or (isinstance(given, str) and given == known.source)
+        ):
+            return
+        check_proxied(balancer, "proxy=")
+        proxy = as_proxy(given)
+        if proxy is not None:
+            proxy.attach(None)
+        self._by_proxy = None if proxy is None else ByProxy(self.context, proxy)
 
     def commit(self) -> None:
         """Lets the balancer learn from the step."""
