@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from equipoise.engine.gramian import gramian
 from equipoise.engine.heads import Edge, HeadCut, gradients_at, gradients_together
@@ -57,7 +57,21 @@ class Features:
     """The activations at which the tasks' graphs meet."""
 
     def places(self, cut: HeadCut, allowed: Iterable[Tensor] | None) -> Places:
-        """The cut."""
+        """The cut.
+
+        Raises:
+            InputError: no two tasks meet at one activation there, whose gradients could be compared.
+        """
+        if len(cut.losses) > 1:
+            tasks: dict[int, set[int]] = {}
+            for found in cut.feeds.values():
+                for _, place, position in found:
+                    tasks.setdefault(place, set()).add(position)
+            if not any(len(positions) > 1 for positions in tasks.values()):
+                raise InputError(
+                    "the tasks meet at no activation that could be seen (do they part inside a compiled function, or as "
+                    'outputs of one operation?); take the heads out of torch.compile, or another proxy than "features"'
+                )
         return Places(cut=True)
 
 
@@ -81,9 +95,10 @@ class LastLayers:
             InputError: no weight that all tasks reach, or it lies in a compiled function.
         """
         # A batch that lacks tasks must not look elsewhere than the others do.
-        found = self._search(cut, self.pinned) if self.pinned else {}
+        found = self._search(cut, self.pinned, plain=True) if self.pinned else {}
         if len(found) < self.count:
-            found = self._search(cut, allowed)
+            # Other leaves are inputs that require grad, where there are parameters.
+            found = self._search(cut, allowed, plain=allowed is not None) or self._search(cut, allowed, plain=True)
         leaves = {id(leaf): leaf for leaf, _ in found.values()}
         calls = {key: entries for key, (_, entries) in found.items()}
         if not found:
@@ -106,7 +121,9 @@ class LastLayers:
                 return Places([stream], weights=leaves.values())
         return _in_closed_form(calls, leaves)
 
-    def _search(self, cut: HeadCut, allowed: Iterable[Tensor] | None) -> dict[int, tuple[Tensor, list[tuple[Any, int]]]]:
+    def _search(
+        self, cut: HeadCut, allowed: Iterable[Tensor] | None, *, plain: bool
+    ) -> dict[int, tuple[Tensor, list[tuple[Any, int]]]]:
         """NamedWeights with the operations that take them, latest first."""
         among = None if allowed is None else {id(leaf) for leaf in allowed}
         found: dict[int, tuple[Tensor, list[tuple[Any, int]]]] = {}
@@ -116,7 +133,7 @@ class LastLayers:
                 if cut.every not in (cut.reach[node], cut.reach.get(entry)):
                     continue
                 leaf = entry.variable
-                if leaf.dim() < 2 or (among is not None and id(leaf) not in among):
+                if leaf.dim() < 2 or (among is not None and id(leaf) not in among) or not (plain or _trained(leaf)):
                     continue
                 if id(leaf) in found or len(found) < self.count:
                     _refuse_compiled(node)
@@ -128,10 +145,15 @@ class LastLayers:
             look(node)
         if len(found) < self.count:
             for node, _ in cut.below():
+                _refuse_reentrant(node)
                 look(node)
                 if len(found) == self.count:
                     break
         return found
+
+
+def _trained(leaf: Tensor) -> bool:
+    return isinstance(leaf, nn.Parameter)
 
 
 def _order(node: Any) -> int:
@@ -179,6 +201,14 @@ def _refuse_compiled(node: Any) -> None:
             "the shared layers lie in a compiled function, whose graph is one node: differentiating it once per task would "
             "cost what the exact Gramian costs. Leave the last shared layer out of torch.compile, or say proxy='features' if "
             "the compiled function ends where the tasks part"
+        )
+
+
+def _refuse_reentrant(node: Any) -> None:
+    if node.name() == "CheckpointFunctionBackward":
+        raise InputError(
+            "the shared layers lie in a checkpoint with use_reentrant=True, which hides them; checkpoint with "
+            "use_reentrant=False, or say proxy='features' if the checkpoint ends where the tasks part"
         )
 
 

@@ -14,6 +14,7 @@ from equipoise.engine.gramian import gramian as gramian_of
 from equipoise.engine.heads import HeadCut, gradients_at
 from equipoise.engine.proxy import LastLayers, Places, ProxyRows
 from equipoise.engine.reals import size
+from equipoise.engine.shared import counted
 from equipoise.engine.streamed import Streamed
 from equipoise.errors import InputError
 from equipoise.proxy import Audit, Proxy
@@ -208,7 +209,7 @@ class Estimate:
         for filled, _ in rows.values():
             filled.close()
         if self._audits:
-            leaves = context.shared.parameters or cut.shared_leaves()
+            leaves = context.shared.parameters or counted(found := cut.shared_leaves(), found)
             if self._streams:
                 self._product, self._positions = evaluation.exact_gramian(leaves), list(cut.losses)
                 return
