@@ -225,7 +225,7 @@ def _decide(
             )
         return weights, StepReport(names, means, weights.detach(), None, turn.step), None
     evaluation = HeadGradients(values, dict.fromkeys(values), context.shared.parameters)
-    estimate = Estimate(context, proxy, exact=_audited(context, proxy, values))
+    estimate = Estimate(context, proxy, exact=_audited(context, proxy, values), whole=True)
     with without_autocast(next(iter(values.values())).device):
         estimate.add(evaluation, own=False)
     counts = [seen.counts[position] for position in present]
