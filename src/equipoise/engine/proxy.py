@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from equipoise.engine.gramian import gramian
+from equipoise.engine.graph import edge_of
 from equipoise.engine.heads import Edge, HeadCut, gradients_at, gradients_together
 from equipoise.engine.layers import Layer, layer_of, stream_of
+from equipoise.engine.shared import counted
 from equipoise.errors import InputError
 
 __all__ = ["Features", "LastLayers", "NamedWeights", "Places", "ProxyRows"]
@@ -57,8 +59,8 @@ class Features:
     """The activations at which the tasks' graphs meet."""
 
     def places(self, cut: HeadCut, allowed: Iterable[Tensor] | None) -> Places:
-        """The cut."""
-        return Places(cut=True)
+        """The cut; one task alone parts from nobody, and its last layer has to do."""
+        return Places(cut=True) if cut.edges else LastLayers().places(cut, allowed)
 
 
 class LastLayers:
@@ -84,10 +86,12 @@ class LastLayers:
         found = self._search(cut, self.pinned) if self.pinned else {}
         if len(found) < self.count:
             found = self._search(cut, allowed)
+        if not found and allowed is None:
+            found = self._search(cut, allowed, inputs=True)
         leaves = {id(leaf): leaf for leaf, _ in found.values()}
         calls = {key: entries for key, (_, entries) in found.items()}
         if not found:
-            vectors = [
+            vectors: list[Tensor] = [
                 leaf
                 for node in sorted(cut.weights, key=_order)
                 for _, entry in cut.weights[node]
@@ -98,7 +102,7 @@ class LastLayers:
                     "no shared weight that all tasks of the batch reach was found in the losses' graphs; "
                     "give proxy= the module whose weights to look at, or leave it out"
                 )
-            return Places(leaves=vectors[:2])
+            return Places(leaves=counted(vectors, vectors)[:2])
         if len(calls) == self.count == 1 and self.stream:
             ((key, entries),) = calls.items()
             stream = stream_of(entries[0][0], leaves[key], cut.parents) if len(entries) == 1 else None
@@ -106,8 +110,11 @@ class LastLayers:
                 return Places([stream], weights=leaves.values())
         return _in_closed_form(calls, leaves)
 
-    def _search(self, cut: HeadCut, allowed: Iterable[Tensor] | None) -> dict[int, tuple[Tensor, list[tuple[Any, int]]]]:
-        """NamedWeights with the operations that take them, latest first."""
+    def _search(
+        self, cut: HeadCut, allowed: Iterable[Tensor] | None, *, inputs: bool = False
+    ) -> dict[int, tuple[Tensor, list[tuple[Any, int]]]]:
+        """Weights with the operations that take them, latest first; leaves that are no ``nn.Parameter`` only if asked."""
+        inputs = inputs or allowed is not None
         among = None if allowed is None else {id(leaf) for leaf in allowed}
         found: dict[int, tuple[Tensor, list[tuple[Any, int]]]] = {}
 
@@ -116,7 +123,11 @@ class LastLayers:
                 if cut.every not in (cut.reach[node], cut.reach.get(entry)):
                     continue
                 leaf = entry.variable
-                if leaf.dim() < 2 or (among is not None and id(leaf) not in among):
+                if (
+                    leaf.dim() < 2
+                    or not (inputs or isinstance(leaf, nn.Parameter))
+                    or (among is not None and id(leaf) not in among)
+                ):
                     continue
                 if id(leaf) in found or len(found) < self.count:
                     _refuse_compiled(node)
@@ -143,7 +154,7 @@ def _among(leaf: Tensor, allowed: Iterable[Tensor] | None) -> bool:
 
 
 class NamedWeights:
-    """NamedWeights that the user names.
+    """Weights that the user names.
 
     Args:
         given: the weights.
@@ -183,7 +194,7 @@ def _refuse_compiled(node: Any) -> None:
 
 
 def _in_closed_form(calls: Mapping[int, Sequence[tuple[Any, int]]], leaves: Mapping[int, Tensor]) -> Places:
-    """NamedWeights by their calls: in closed form where all calls of one have it."""
+    """Weights by their calls: in closed form where all calls of one have it."""
     layers: list[Layer] = []
     plain: list[Tensor] = []
     for key, found in calls.items():
@@ -231,10 +242,11 @@ class ProxyRows:
             tasks: positions of these tasks.
             stacks: the same as ``flows``, side by side in the order of ``tasks``.
         """
-        for layer, gradient in zip(self.above(cut, places), caught, strict=True):
-            position = cut.reach[layer.node].bit_length() - 1
+        for (_, position, entry), gradient in zip(self.above(cut, places), caught, strict=True):
             if gradient is not None and position in tasks:
-                self._add(self._rows, id(layer.weight), position, layer.row(gradient, self.columns))
+                layer = isinstance(entry, Layer)
+                row = entry.row(gradient, self.columns) if layer else gradient
+                self._add(self._rows, id(entry.weight if layer else entry), position, row)
         if places.cut:
             for place, flow in enumerate(flows):
                 for position in tasks:
@@ -282,9 +294,16 @@ class ProxyRows:
         return bool(self._rows) or bool(self._blocks) or self._products is not None
 
     @staticmethod
-    def above(cut: HeadCut, places: Places) -> list[Layer]:
-        """The layers above the cut, whose gradients come with the heads'."""
-        return [layer for layer in places.layers if cut.above(layer.node)]
+    def above(cut: HeadCut, places: Places) -> list[tuple[Edge, int, Layer | Tensor]]:
+        """Layers and weights above the cut, whose gradients come with the heads': where, whose, and what."""
+        found: list[tuple[Edge, int, Layer | Tensor]] = [
+            ((layer.node, 0), cut.reach[layer.node].bit_length() - 1, layer) for layer in places.layers if cut.above(layer.node)
+        ]
+        if places.leaves:
+            whose = {id(leaf): position for position, leaves in cut.own.items() for leaf in leaves}
+            edges = [(edge_of(leaf), leaf) for leaf in places.leaves if id(leaf) in whose]
+            found += [(edge, whose[id(leaf)], leaf) for edge, leaf in edges if cut.above(edge[0])]
+        return found
 
     def gramian(self, positions: Sequence[int], add_up: Callable[[Tensor], Tensor]) -> Tensor:
         """The proxy Gramian ``[k, k]`` in float64 on the CPU, for tasks at these positions.

@@ -13,13 +13,14 @@ from torch.autograd.graph import GradientEdge
 from equipoise.engine.gramian import gramian as gramian_of
 from equipoise.engine.heads import HeadCut, gradients_at
 from equipoise.engine.proxy import LastLayers, Places, ProxyRows
+from equipoise.engine.shared import counted
 from equipoise.errors import InputError
 from equipoise.proxy import Audit, Proxy
 from equipoise.step.context import Context, Turn
 from equipoise.step.deciding import decide_weights
 from equipoise.step.rows import unscaled
 
-__all__ = ["Estimate", "HeadGradients", "cosine"]
+__all__ = ["Estimate", "HeadGradients", "cosine", "counted_leaves"]
 
 # Numbers of the tasks' gradients at the cut that are held at once whatever the size of the model: 16 MB in float32.
 _HELD = 2**22
@@ -54,7 +55,7 @@ class HeadGradients:
         whole = len(tasks) <= self._at_once
         for start in range(0, len(tasks), self._at_once):
             part = tasks[start : start + self._at_once]
-            wanted = [(layer.node, 0) for _, places in rows.values() for layer in ProxyRows.above(self.cut, places)]
+            wanted = [edge for _, places in rows.values() for edge, _, _ in ProxyRows.above(self.cut, places)]
             flows, gradients, caught = self.cut.differentiate(self._seeds, wanted, own=own, tasks=part)
             self.own.update(gradients)
             stacks = _side_by_side(flows, part)
@@ -83,10 +84,9 @@ class HeadGradients:
         """Edges of the cut and the tasks' weighted gradients there, to be taken further down."""
         flows = self._flows
         if flows is not None and self._stacks is not None:
-            some = self._stacks[0]
-            factors = torch.tensor([weights[position] for position in self.cut.losses], device=some.device)
             edges = cast(list[Tensor], [GradientEdge(*edge) for edge in self.cut.edges])
-            return edges, [torch.tensordot(factors.to(stack.dtype), stack, 1) for stack in self._stacks]
+            factors = [weights[position] for position in self.cut.losses]
+            return edges, [_weighted_sum(factors, stack) for stack in self._stacks]
         if flows is None:
             seeds: dict[int, Tensor | None] = {}
             for position, loss in self.cut.losses.items():
@@ -105,27 +105,26 @@ class HeadGradients:
             weights: w, by the position of the task.
             plain: c.
         """
-        edges, targets = self.weighted({position: weights[position] * plain[position] for position in plain})
-        _, sums = self.weighted(plain)
-        several = len(edges) > 1
-        arrived: list[Tensor] = []
+        passes: list[int] = []
 
-        def carry(place: int, target: Tensor, total: Tensor) -> Any:
-            def hook(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-                if not arrived:  # somebody differentiates a loss itself
-                    return gradients
-                given = gradients[place]
-                scale = arrived[-1].to(target)
-                # Where there are several edges one may lie below another, whose share has been weighted already.
-                after = target * scale if not several or given is None else given + (target - total) * scale
-                return (*gradients[:place], after, *gradients[place + 1 :])
+        def scaled(entries: Sequence[tuple[int, int, int]]) -> Any:
+            def hook(gradients: tuple[Tensor | None, ...], _: Any) -> tuple[Tensor | None, ...] | None:
+                if torch._C._current_graph_task_id() not in passes[-1:]:  # somebody differentiates a loss itself
+                    return None
+                found = list(gradients)
+                for slot, _, position in entries:
+                    gradient = found[slot]
+                    found[slot] = None if gradient is None else gradient * weights[position]
+                return tuple(found)
 
             return hook
 
-        for edge, target, total in zip(cast(list[Any], edges), targets, sums, strict=True):
-            edge.node.register_prehook(carry(edge.output_nr, target, total))
-        factors = next(iter(self.cut.losses.values())).new_tensor([plain[position] for position in self.cut.losses])
-        loss: Tensor = _Sum.apply(arrived, factors, *self.cut.losses.values())
+        # What a task's own operations hand to those below the cut is weighted, whatever else leads there.
+        for node, entries in self.cut.feeds.items():
+            node.register_hook(scaled(entries))
+        met = {position for _, position in self.cut.seeded}
+        factors = [plain[p] * (weights[p] if p in met else 1.0) for p in self.cut.losses]
+        loss: Tensor = _Sum.apply(passes, factors, *self.cut.losses.values())
         return loss
 
     def deliver_own(self, factors: Mapping[int, float]) -> None:
@@ -184,8 +183,9 @@ class Estimate:
         for filled, _ in rows.values():
             filled.close()
         if self._audits:
-            leaves = context.shared.parameters or cut.shared_leaves()
-            for position, row in zip(cut.losses, evaluation.exact_rows(leaves), strict=True):
+            leaves = context.shared.parameters or counted_leaves(cut)
+            self._audits = bool(leaves)  # one task alone shares nothing
+            for position, row in zip(cut.losses, evaluation.exact_rows(leaves) if leaves else (), strict=bool(leaves)):
                 self._exact[position] = self._exact[position] + row if position in self._exact else row
 
     def finish(self, turn: Turn, present: Sequence[int], counts: Sequence[int]) -> None:
@@ -245,23 +245,39 @@ class Estimate:
         return exact, audit
 
 
+def counted_leaves(cut: HeadCut) -> list[Tensor]:
+    """The leaves that several tasks reach and that are no inputs."""
+    leaves = cut.shared_leaves()
+    return counted(leaves, leaves)
+
+
 class _Sum(torch.autograd.Function):
-    """Σ c_k ℓ_k that remembers what its backward pass started with."""
+    """Σ c_k ℓ_k that remembers which backward pass it was last in."""
 
     @staticmethod
-    def forward(ctx: Any, arrived: list[Tensor], factors: Tensor, *losses: Tensor) -> Tensor:
-        ctx.arrived, ctx.factors = arrived, factors
+    def forward(ctx: Any, passes: list[int], factors: Sequence[float], *losses: Tensor) -> Tensor:
+        ctx.passes, ctx.factors = passes, factors
         ctx.kinds = [(loss.dtype, loss.device) for loss in losses]
-        return (torch.stack([loss.to(factors) for loss in losses]) * factors).sum()
+        return torch.stack([loss.to(losses[0].device) * f for f, loss in zip(factors, losses, strict=True)]).sum()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        ctx.arrived[:] = [gradient]
+        ctx.passes[:] = [torch._C._current_graph_task_id()]
         return (None, None, *((gradient * f).to(d, k) for f, (k, d) in zip(ctx.factors, ctx.kinds, strict=True)))
 
 
+def _weighted_sum(factors: Sequence[float], stack: Tensor) -> Tensor:
+    """Σ w_k g_k of gradients ``[k, …]``; in float32 at least, for half precision has no room for small weights."""
+    half = stack.dtype in (torch.float16, torch.bfloat16)
+    stretch = stack.float() if half else stack
+    total: Tensor = torch.tensordot(torch.tensor(factors, dtype=stretch.dtype, device=stack.device), stretch, 1)
+    return total.to(stack.dtype)
+
+
 def _side_by_side(flows: Sequence[Mapping[int, Tensor]], tasks: Sequence[int]) -> list[Tensor] | None:
-    """The tasks' gradients at each edge as one tensor ``[k, …]``; ``None`` where that would be mostly zeros, or sparse."""
+    """The tasks' gradients at each edge as one tensor ``[k, …]``; ``None`` if there are none, or mostly zeros, or sparse ones."""
+    if not flows:
+        return None
     stacks: list[Tensor] = []
     for flow in flows:
         if 2 * len(flow) <= len(tasks) or any(gradient.is_sparse for gradient in flow.values()):
@@ -281,9 +297,7 @@ def _combined(flow: Mapping[int, Tensor], weights: Mapping[int, float]) -> Tenso
         for position, gradient in list(flow.items())[1:]:
             total = total + gradient * weights[position]
         return total
-    factors = gradients[0].new_tensor([weights[position] for position in flow])
-    summed: Tensor = torch.tensordot(factors, torch.stack(gradients), 1)
-    return summed
+    return _weighted_sum([weights[position] for position in flow], torch.stack(gradients))
 
 
 def _flat(leaf: Tensor, gradient: Tensor | None) -> Tensor:
