@@ -205,7 +205,6 @@ def _balanced(known: _Known, chosen: Balancer, losses: Losses, proxy: Any, own: 
     try:
         with context.wrappers.unnoticed():
             weights, report, at_cut = _decide(known, turn, values, seen, estimator, own)
-        along = _accompany(context, chosen)
         chosen.update(context.observation(turn, seen.present, report.losses, report.gramian))
     except BaseException as error:
         chosen.load_state_dict(before[0])
@@ -225,8 +224,6 @@ def _balanced(known: _Known, chosen: Balancer, losses: Losses, proxy: Any, own: 
         with without_autocast(device):
             stacked = [value * shares[position] for position, value in values.items()]
             loss = torch.stack([value.to(device) for value in stacked]).sum()
-    if along is not None:
-        loss = loss + (along - along.detach()).to(loss)
     loss.report = report  # type: ignore[attr-defined]
     return loss
 
@@ -245,6 +242,11 @@ def _decide(
         check_losses(means, names, turn.step)
     if proxy is None:
         weights = decide_weights(context, turn, present, means)
+        if isinstance(turn.balancer, Accompanied) and turn.balancer.companion() is not None:
+            raise InputError(
+                f"{turn.balancer!r} has a network whose gradients flow on into the model, which an ordinary backward pass of "
+                f"one scalar cannot wait for; use MultiTaskOptimizer or backward()"
+            )
         return weights, StepReport(names, means, weights.detach(), None, turn.step), None
     audits = _audited(context, proxy, values)
     evaluation = HeadGradients(values, dict.fromkeys(values), [*context.shared.parameters, *([] if own else proxy.named)])
@@ -309,17 +311,3 @@ def _refuse_line_search() -> None:
                 "and teach the balancer; use MultiTaskOptimizer, whose balancer learns from a step's first evaluation alone"
             )
         frame = frame.f_back
-
-
-def _accompany(context: Context, balancer: Balancer) -> Tensor | None:
-    """Differentiates what the balancer trains of its own; returns a scalar that has to be differentiated with the losses."""
-    companion = balancer.companion() if isinstance(balancer, Accompanied) else None
-    if companion is None:
-        return None
-    parameters, seed = list(companion.parameters), companion.seed.to(companion.output)
-    share = seed / context.processes.count
-    gradients = torch.autograd.grad(companion.output, parameters, share, retain_graph=True, allow_unused=True)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    context.processes.sum_gradients(parameters)
-    return (companion.output * seed).sum()

@@ -205,8 +205,20 @@ def test_whatever_the_proxy_the_gradients_are_right(route: str, proxy: str, make
     assert report.tasks == expected.tasks
     assert close(report.losses.double(), expected.losses)
     balanced = dict(zip(report.tasks, report.weights.tolist(), strict=True))
+    leaf = batches[0][0]
+    if make.inputs and not make.sparse and route == "drop-in":
+        values = {task: loss() if callable(loss) else loss for task, loss in evaluated(model, batches[0]).items()}
+        assert close(leaf.grad, sum(plain.gradients(value, [leaf])[0] for value in values.values()))
+    elif route in ("step", "declared"):
+        assert leaf.grad is None
     ids = {id(parameter) for parameter in shared}
     own = balanced if weighted else dict.fromkeys(expected.tasks, 1.0)
+    places = [
+        parameter.grad.data_ptr()
+        for parameter in model.parameters()
+        if parameter.grad is not None and not parameter.grad.is_sparse
+    ]
+    assert len(places) == len(set(places))
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             assert parameter.grad is None

@@ -79,7 +79,9 @@ class Pool:
         self._processes, self._pipes = [], []
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        # One server imports everything once, and its children start within milliseconds.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["equipoise", "tests.integration.scenarios"])
         store = str(Path(tempfile.mkdtemp(prefix="equipoise-")) / "store")
         for rank in range(self.count):
             here, there = context.Pipe()

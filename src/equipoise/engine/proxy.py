@@ -59,7 +59,23 @@ class Features:
     """The activations at which the tasks' graphs meet."""
 
     def places(self, cut: HeadCut, allowed: Iterable[Tensor] | None) -> Places:
-        """The cut; one task alone parts from nobody, and its last layer has to do."""
+        """The cut; one task alone parts from nobody, and its last layer has to do.
+
+        Raises:
+            InputError: no two tasks meet at one activation there, whose gradients could be compared.
+        """
+        if len(cut.losses) > 1:
+            tasks: dict[int, set[int]] = {}
+            for place, position in cut.seeded:
+                tasks.setdefault(place, set()).add(position)
+            for found in cut.feeds.values():
+                for _, place, position in found:
+                    tasks.setdefault(place, set()).add(position)
+            if not any(len(positions) > 1 for positions in tasks.values()):
+                raise InputError(
+                    "the tasks meet at no activation that could be seen (do they part inside a compiled function, or as "
+                    'outputs of one operation?); take the heads out of torch.compile, or another proxy than "features"'
+                )
         return Places(cut=True) if cut.edges else LastLayers().places(cut, allowed)
 
 
@@ -83,11 +99,10 @@ class LastLayers:
             InputError: no weight that all tasks reach, or it lies in a compiled function.
         """
         # A batch that lacks tasks must not look elsewhere than the others do.
-        found = self._search(cut, self.pinned) if self.pinned else {}
+        found = self._search(cut, self.pinned, plain=True) if self.pinned else {}
         if len(found) < self.count:
-            found = self._search(cut, allowed)
-        if not found and allowed is None:
-            found = self._search(cut, allowed, inputs=True)
+            # Other leaves are inputs that require grad, where there are parameters.
+            found = self._search(cut, allowed, plain=allowed is not None) or self._search(cut, allowed, plain=True)
         leaves = {id(leaf): leaf for leaf, _ in found.values()}
         calls = {key: entries for key, (_, entries) in found.items()}
         if not found:
@@ -111,10 +126,9 @@ class LastLayers:
         return _in_closed_form(calls, leaves)
 
     def _search(
-        self, cut: HeadCut, allowed: Iterable[Tensor] | None, *, inputs: bool = False
+        self, cut: HeadCut, allowed: Iterable[Tensor] | None, *, plain: bool
     ) -> dict[int, tuple[Tensor, list[tuple[Any, int]]]]:
-        """Weights with the operations that take them, latest first; leaves that are no ``nn.Parameter`` only if asked."""
-        inputs = inputs or allowed is not None
+        """NamedWeights with the operations that take them, latest first."""
         among = None if allowed is None else {id(leaf) for leaf in allowed}
         found: dict[int, tuple[Tensor, list[tuple[Any, int]]]] = {}
 
@@ -123,11 +137,7 @@ class LastLayers:
                 if cut.every not in (cut.reach[node], cut.reach.get(entry)):
                     continue
                 leaf = entry.variable
-                if (
-                    leaf.dim() < 2
-                    or not (inputs or isinstance(leaf, nn.Parameter))
-                    or (among is not None and id(leaf) not in among)
-                ):
+                if leaf.dim() < 2 or (among is not None and id(leaf) not in among) or not (plain or _trained(leaf)):
                     continue
                 if id(leaf) in found or len(found) < self.count:
                     _refuse_compiled(node)
@@ -139,10 +149,15 @@ class LastLayers:
             look(node)
         if len(found) < self.count:
             for node, _ in cut.below():
+                _refuse_reentrant(node)
                 look(node)
                 if len(found) == self.count:
                     break
         return found
+
+
+def _trained(leaf: Tensor) -> bool:
+    return isinstance(leaf, nn.Parameter)
 
 
 def _order(node: Any) -> int:
@@ -190,6 +205,14 @@ def _refuse_compiled(node: Any) -> None:
             "the shared layers lie in a compiled function, whose graph is one node: differentiating it once per task would "
             "cost what the exact Gramian costs. Leave the last shared layer out of torch.compile, or say proxy='features' if "
             "the compiled function ends where the tasks part"
+        )
+
+
+def _refuse_reentrant(node: Any) -> None:
+    if node.name() == "CheckpointFunctionBackward":
+        raise InputError(
+            "the shared layers lie in a checkpoint with use_reentrant=True, which hides them; checkpoint with "
+            "use_reentrant=False, or say proxy='features' if the checkpoint ends where the tasks part"
         )
 
 
@@ -244,9 +267,10 @@ class ProxyRows:
         """
         for (_, position, entry), gradient in zip(self.above(cut, places), caught, strict=True):
             if gradient is not None and position in tasks:
-                layer = isinstance(entry, Layer)
-                row = entry.row(gradient, self.columns) if layer else gradient
-                self._add(self._rows, id(entry.weight if layer else entry), position, row)
+                if isinstance(entry, Layer):
+                    self._add(self._rows, id(entry.weight), position, entry.row(gradient, self.columns))
+                else:
+                    self._add(self._rows, id(entry), position, gradient)
         if places.cut:
             for place, flow in enumerate(flows):
                 for position in tasks:
@@ -301,8 +325,11 @@ class ProxyRows:
         ]
         if places.leaves:
             whose = {id(leaf): position for position, leaves in cut.own.items() for leaf in leaves}
-            edges = [(edge_of(leaf), leaf) for leaf in places.leaves if id(leaf) in whose]
-            found += [(edge, whose[id(leaf)], leaf) for edge, leaf in edges if cut.above(edge[0])]
+            found += [
+                (edge, whose[id(leaf)], leaf)
+                for edge, leaf in ((edge_of(leaf), leaf) for leaf in places.leaves if id(leaf) in whose)
+                if cut.above(edge[0])
+            ]
         return found
 
     def gramian(self, positions: Sequence[int], add_up: Callable[[Tensor], Tensor]) -> Tensor:

@@ -13,14 +13,16 @@ from torch.autograd.graph import GradientEdge
 from equipoise.engine.gramian import gramian as gramian_of
 from equipoise.engine.heads import HeadCut, gradients_at
 from equipoise.engine.proxy import LastLayers, Places, ProxyRows
+from equipoise.engine.reals import size
 from equipoise.engine.shared import counted
+from equipoise.engine.streamed import Streamed
 from equipoise.errors import InputError
 from equipoise.proxy import Audit, Proxy
 from equipoise.step.context import Context, Turn
 from equipoise.step.deciding import decide_weights
 from equipoise.step.rows import unscaled
 
-__all__ = ["Estimate", "HeadGradients", "cosine", "counted_leaves"]
+__all__ = ["Estimate", "HeadGradients", "cosine"]
 
 # Numbers of the tasks' gradients at the cut that are held at once whatever the size of the model: 16 MB in float32.
 _HELD = 2**22
@@ -37,10 +39,18 @@ class HeadGradients:
         losses: by the position of their task.
         seeds: what each is multiplied with.
         shared: leaves that are known to be shared.
+        ranked: see :class:`~equipoise.engine.heads.HeadCut`.
     """
 
-    def __init__(self, losses: Mapping[int, Tensor], seeds: Mapping[int, Tensor | None], shared: Sequence[Tensor]) -> None:
-        self.cut = HeadCut(losses, shared)
+    def __init__(
+        self,
+        losses: Mapping[int, Tensor],
+        seeds: Mapping[int, Tensor | None],
+        shared: Sequence[Tensor],
+        *,
+        ranked: bool = False,
+    ) -> None:
+        self.cut = HeadCut(losses, shared, ranked=ranked)
         self._seeds = dict(seeds)
         self.own: dict[int, list[Tensor | None]] = {}
         self._flows: list[dict[int, Tensor]] | None = None
@@ -79,6 +89,16 @@ class HeadGradients:
             found = gradients_at(self.cut.edges, [flow.get(position) for flow in flows], leaves)
             rows.append(torch.cat([_flat(leaf, gradient) for leaf, gradient in zip(leaves, found, strict=True)]))
         return torch.stack(rows)
+
+    def exact_gramian(self, leaves: Sequence[Tensor]) -> Tensor:
+        """The Gramian ``[k, k]`` of the tasks' gradients of leaves, in float64 on the CPU; nothing of K·P numbers is held."""
+        cut, flows = self.cut, self._flows
+        if flows is None and cut.size > sum(map(size, leaves)):
+            return gramian_of(self.exact_rows(leaves)).cpu()
+        if flows is None:
+            flows = cut.differentiate(self._seeds, own=False)[0]
+        room = max(_HELD // len(cut.losses), max(map(size, leaves), default=0))
+        return Streamed(cut, leaves, room).gramian(flows)
 
     def weighted(self, weights: Mapping[int, float]) -> tuple[list[Tensor], list[Tensor]]:
         """Edges of the cut and the tasks' weighted gradients there, to be taken further down."""
@@ -127,14 +147,22 @@ class HeadGradients:
         loss: Tensor = _Sum.apply(passes, factors, *self.cut.losses.values())
         return loss
 
-    def deliver_own(self, factors: Mapping[int, float]) -> None:
-        """Adds to ``.grad`` of what one task alone reaches."""
+    def deliver_own(self, factors: Mapping[int, float], among: Sequence[Tensor] = ()) -> None:
+        """Adds to ``.grad`` of what one task alone reaches; only of some parameters, if any are given."""
+        ids = {id(leaf) for leaf in among}
+        taken: set[int] = set()
         for position, gradients in self.own.items():
             for leaf, gradient in zip(self.cut.own[position], gradients, strict=False):
-                if gradient is not None:
-                    factor = factors[position]
-                    gradient = gradient if factor == 1.0 else gradient * factor
-                    leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+                if gradient is None or (ids and id(leaf) not in ids):
+                    continue
+                gradient = gradient * factors[position] if factors[position] != 1.0 else gradient
+                if leaf.grad is not None:
+                    leaf.grad = leaf.grad + gradient
+                    continue
+                # What is expanded, or another leaf's gradient as well, must not be written to in place.
+                mine = gradient.is_sparse or (gradient.is_contiguous() and gradient.data_ptr() not in taken)
+                leaf.grad = gradient if mine else gradient.contiguous().clone()
+                taken.add(0 if gradient.is_sparse else gradient.data_ptr())
         self.own = {}
 
 
@@ -145,15 +173,19 @@ class Estimate:
         context: tasks and parameters.
         proxy: where the Gramian comes from.
         exact: whether the exact Gramian can be formed at all.
+        whole: whether one evaluation gives all losses.
     """
 
-    def __init__(self, context: Context, proxy: Proxy, *, exact: bool = True) -> None:
+    def __init__(self, context: Context, proxy: Proxy, *, exact: bool = True, whole: bool = False) -> None:
         self.context = context
         self.proxy = proxy
         self._audits = exact and proxy.due(len(context.tasks))
         names = list(proxy.candidates()) if proxy.choosing and exact else [] if proxy.name == "exact" else [proxy.name]
         self._rows = {name: ProxyRows(proxy.columns, len(context.tasks)) for name in names}
+        # Gradients of several evaluations, or processes, are added up before they are multiplied.
+        self._streams = whole and context.processes.count == 1
         self._exact: dict[int, Tensor] = {}
+        self._product: Tensor | None = None
         self._gramians: dict[str, Tensor] = {}
         self._truth: Tensor | None = None
 
@@ -183,9 +215,14 @@ class Estimate:
         for filled, _ in rows.values():
             filled.close()
         if self._audits:
-            leaves = context.shared.parameters or counted_leaves(cut)
-            self._audits = bool(leaves)  # one task alone shares nothing
-            for position, row in zip(cut.losses, evaluation.exact_rows(leaves) if leaves else (), strict=bool(leaves)):
+            leaves = context.shared.parameters or counted(found := cut.shared_leaves(), found)
+            if not leaves and context.processes.count == 1:
+                self._audits = False  # one task alone shares nothing
+                return
+            if self._streams:
+                self._product, self._positions = evaluation.exact_gramian(leaves), list(cut.losses)
+                return
+            for position, row in zip(cut.losses, evaluation.exact_rows(leaves), strict=True):
                 self._exact[position] = self._exact[position] + row if position in self._exact else row
 
     def finish(self, turn: Turn, present: Sequence[int], counts: Sequence[int]) -> None:
@@ -195,7 +232,10 @@ class Estimate:
         for name, rows in self._rows.items():
             if rows.filled or not self.proxy.choosing:
                 self._gramians[name] = unscaled(rows.gramian(present, processes.sum), factors, turn.scale)
-        if self._audits:
+        if self._product is not None:
+            order = torch.tensor([self._positions.index(position) for position in present], device="cpu")
+            self._truth = unscaled(self._product[order][:, order], factors, turn.scale)
+        elif self._audits:
             some = next(iter(self._exact.values()))
             stacked = torch.stack([self._exact.get(position, torch.zeros_like(some)) for position in present])
             self._exact = {}
@@ -245,12 +285,6 @@ class Estimate:
         return exact, audit
 
 
-def counted_leaves(cut: HeadCut) -> list[Tensor]:
-    """The leaves that several tasks reach and that are no inputs."""
-    leaves = cut.shared_leaves()
-    return counted(leaves, leaves)
-
-
 class _Sum(torch.autograd.Function):
     """Σ c_k ℓ_k that remembers which backward pass it was last in."""
 
@@ -275,7 +309,7 @@ def _weighted_sum(factors: Sequence[float], stack: Tensor) -> Tensor:
 
 
 def _side_by_side(flows: Sequence[Mapping[int, Tensor]], tasks: Sequence[int]) -> list[Tensor] | None:
-    """The tasks' gradients at each edge as one tensor ``[k, …]``; ``None`` if there are none, or mostly zeros, or sparse ones."""
+    """The tasks' gradients at each edge as one tensor ``[k, …]``; ``None`` if none, mostly zeros, or sparse."""
     if not flows:
         return None
     stacks: list[Tensor] = []

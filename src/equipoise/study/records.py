@@ -88,6 +88,7 @@ def _teleport(value: Any) -> str:
     )
 
 
+_AUDIT = fields({"step": whole, "source": text, "direction": maybe(number), "weights": maybe(number)})
 _POINT = ("step", "epoch", "loss", "cosine")
 
 
@@ -137,13 +138,19 @@ _RECORD = fields(
         "wall_seconds": number,
         "versions": named(text),
     },
-    {"points": maybe(_points), "teleports": maybe(listed(_teleport)), "waits": maybe(named(whole))},
+    {
+        "points": maybe(_points),
+        "teleports": maybe(listed(_teleport)),
+        "waits": maybe(named(whole)),
+        "audits": maybe(listed(_AUDIT)),
+    },
 )
 """What every record holds. Records of earlier versions may lack ``history``'s ``seconds`` and the two parts below, which are
 rounded to six significant digits:
 
 ``points``     where the run was in loss and conflict (:class:`equipoise.study.records.Points`); ``None`` without a Gramian
 ``teleports``  one entry per attempt to teleport (:class:`equipoise.teleport.TeleportReport`); empty without a teleport
+``audits``     one entry per exact Gramian that was formed beside a proxy (:class:`equipoise.proxy.Audit`)
 ``waits``      why no attempt was made after a step → after how many; also only in later ones
 """
 

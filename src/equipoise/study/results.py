@@ -220,6 +220,10 @@ class Results:
             seed: [_report(entry) for entry in record.get("teleports") or []] for seed, record in self.records(method).items()
         }
 
+    def audits(self, method: str) -> dict[int, list[dict[str, Any]]]:
+        """Seed → what the audits of a method's proxy said, in order."""
+        return {seed: list(record.get("audits") or []) for seed, record in self.records(method).items()}
+
     def points(self, method: str) -> dict[int, dict[str, Any]]:
         """Seed → where the run was in loss and conflict, see :class:`equipoise.study.records.Points`; only runs that know."""
         return {seed: record["points"] for seed, record in self.records(method).items() if record.get("points")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sized
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -106,6 +107,7 @@ def train(
         "history": history,
         "points": watch.points.summary(),
         "teleports": rounded([report.as_dict() for report in getattr(mtl.teleport, "attempts", [])]),
+        "audits": rounded([asdict(audit) for audit in watch.audits]),
         "waits": dict(getattr(mtl.teleport, "waits", {})),
         "complete": True,
     }
@@ -153,6 +155,7 @@ class _Watch:
         self.seconds: list[float] = []
         self.memory: float | None = None
         self.points = Points()
+        self.audits: list[Any] = []
         self._forms_gramian = False
 
     @property
@@ -175,6 +178,8 @@ class _Watch:
             torch.cuda.synchronize()
         self.seconds.append(time.perf_counter() - start)
         self.steps += 1
+        if self.report.audit is not None:
+            self.audits.append(self.report.audit)
         formed = self.report.gramian if self.gramian_every else None
         self._forms_gramian = formed is not None
         return {task: float(loss) for task, loss in losses.items()}, probed if formed is None else formed

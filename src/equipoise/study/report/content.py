@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from equipoise.markdown import escaped
 from equipoise.metrics import Metric, Spread, spread
 from equipoise.metrics.metric import mean
+from equipoise.study.report.proxies import proxy_table
 from equipoise.study.report.teleports import teleport_table
 from equipoise.study.report.words import LEVEL, SideTable, brief, places, verdict
 from equipoise.study.results import Discrepancy, Results, discrepancy, final_losses, relative_losses
@@ -78,6 +79,7 @@ class Content:
         facts: name → value, about how the numbers came about.
         teleports: the table of teleports; ``None`` where no method teleports.
         discrepancy: the table of loss discrepancy; ``None`` for a single task.
+        proxies: the table of proxy Gramians; ``None`` where none was audited.
     """
 
     title: str
@@ -91,6 +93,7 @@ class Content:
     facts: dict[str, str]
     teleports: SideTable | None = None
     discrepancy: SideTable | None = None
+    proxies: SideTable | None = None
 
     @property
     def head(self) -> tuple[str, ...]:
@@ -132,6 +135,7 @@ def content(results: Results) -> Content:
         facts=_facts(results),
         teleports=teleport_table(results),
         discrepancy=discrepancy_table(results),
+        proxies=proxy_table(results),
     )
     return printed(said)  # names are whatever somebody called things
 
