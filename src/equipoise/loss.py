@@ -248,18 +248,13 @@ def _decide(
                 f"one scalar cannot wait for; use MultiTaskOptimizer or backward()"
             )
         return weights, StepReport(names, means, weights.detach(), None, turn.step), None
-<<<<<<< HEAD
-    evaluation = HeadGradients(values, dict.fromkeys(values), context.shared.parameters)
-    estimate = Estimate(context, proxy, exact=_audited(context, proxy, values), whole=True)
-=======
     audits = _audited(context, proxy, values)
     evaluation = HeadGradients(values, dict.fromkeys(values), [*context.shared.parameters, *([] if own else proxy.named)])
     if own and not context.shared.declared:
         evaluation = HeadGradients(values, dict.fromkeys(values), known.shared(evaluation.cut))
     elif audits and not context.shared.declared:
         evaluation = HeadGradients(values, dict.fromkeys(values), evaluation.cut.shared_leaves())
-    estimate = Estimate(context, proxy, exact=audits)
->>>>>>> main
+    estimate = Estimate(context, proxy, exact=audits, whole=True)
     with without_autocast(next(iter(values.values())).device):
         estimate.add(evaluation, own=False)
     counts = [seen.counts[position] for position in present]
