@@ -224,6 +224,15 @@ def _decide(
                 f"one scalar cannot wait for; use MultiTaskOptimizer or backward()"
             )
         return weights, StepReport(names, means, weights.detach(), None, turn.step), None
+    if context.wrappers.sharded and (context.shared.declared or not isinstance(proxy.source, str)):
+        raise InputError(
+            "what fully_shard has sharded cannot be found by its parameters; leave shared= out, and name the proxy, such as "
+            'proxy="last" or "features"'
+        )
+    if own and len(values) == 1 < len(context.tasks) and not context.shared.parameters:
+        raise InputError(
+            'a batch with one task does not tell which parameters are that task\'s; heads="own" needs shared= here'
+        )
     evaluation = HeadGradients(values, dict.fromkeys(values), context.shared.parameters)
     estimate = Estimate(context, proxy, exact=_audited(context, proxy, values))
     with without_autocast(next(iter(values.values())).device):
@@ -233,7 +242,7 @@ def _decide(
     check_rows(turn, estimate.gramian.diagonal(), means, names)
     weights, audit = estimate.decide(turn, present, means)
     report = StepReport(names, means, weights, estimate.gramian, turn.step, proxy=proxy.name, audit=audit)
-    return weights, report, evaluation.reweighted if own else None
+    return weights, report, evaluation.reweighted if own and len(context.tasks) > 1 else None
 
 
 def _audited(context: Context, proxy: Proxy, values: Mapping[int, Tensor]) -> bool:

@@ -30,7 +30,7 @@ def proxy_gramian(losses: dict[int, Tensor], source: LastLayers | NamedWeights, 
     cut = HeadCut(losses)
     places = source.places(cut, None)
     rows = ProxyRows(columns, len(losses))
-    wanted = [(layer.node, 0) for layer in ProxyRows.above(cut, places)]
+    wanted = ProxyRows.wanted(cut, places)
     flows, _, caught = cut.differentiate(dict.fromkeys(losses), wanted)
     rows.add(cut, places, flows, caught, list(losses))
     return rows.gramian(list(losses), lambda tensor: tensor)
@@ -119,6 +119,15 @@ def test_named_weights_with_biases_norms_and_embeddings_are_differentiated_plain
     h = torch.tanh(last(norm(table(torch.randint(7, (5, 3))))))
     losses = {k: head(h).square().mean() for k, head in enumerate(heads)}
     leaves = [*table.parameters(), *norm.parameters(), *last.parameters()]
+    torch.testing.assert_close(proxy_gramian(losses, NamedWeights(leaves)), plain_gramian(losses, leaves), rtol=1e-4, atol=1e-9)
+
+
+def test_weights_that_one_task_alone_reaches_count_for_it() -> None:
+    torch.manual_seed(0)
+    last, own = nn.Linear(3, 4), nn.Linear(4, 4)
+    h = torch.tanh(last(torch.randn(6, 3)))
+    losses = {0: h.square().mean(), 1: own(h).square().mean()}
+    leaves = [*last.parameters(), *own.parameters()]
     torch.testing.assert_close(proxy_gramian(losses, NamedWeights(leaves)), plain_gramian(losses, leaves), rtol=1e-4, atol=1e-9)
 
 

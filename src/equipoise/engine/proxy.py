@@ -7,13 +7,14 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from equipoise.engine.gramian import gramian
 from equipoise.engine.heads import Edge, HeadCut, gradients_at, gradients_together
 from equipoise.engine.layers import Layer, layer_of, stream_of
 from equipoise.errors import InputError
 
-__all__ = ["Features", "LastLayers", "NamedWeights", "Places", "ProxyRows"]
+__all__ = ["Features", "LastLayers", "NamedWeights", "Places", "ProxyRows", "ProxySource"]
 
 _COMPILED = "CompiledFunctionBackward"
 
@@ -257,30 +258,36 @@ class ProxyRows:
             cut: of the graphs of one evaluation of the losses.
             places: where to look.
             flows: the tasks' gradients at the cut.
-            caught: the gradients at :meth:`above`.
+            caught: the gradients at :meth:`wanted`.
             tasks: positions of these tasks.
             stacks: the same as ``flows``, side by side in the order of ``tasks``.
         """
-        for layer, gradient in zip(self.above(cut, places), caught, strict=True):
+        above, alone = self.above(cut, places), self.alone(cut, places)
+        for layer, gradient in zip(above, caught, strict=False):
             position = cut.reach[layer.node].bit_length() - 1
             if gradient is not None and position in tasks:
                 self._add(self._rows, id(layer.weight), position, layer.row(gradient, self.columns))
+        for (leaf, (node, _)), gradient in zip(alone, caught[len(above) :], strict=True):
+            position = cut.reach[node].bit_length() - 1
+            if gradient is not None and position in tasks:
+                self._add(self._rows, id(leaf), position, gradient.to_dense() if gradient.is_sparse else gradient)
         if places.cut:
             for place, flow in enumerate(flows):
                 for position in tasks:
                     if position in flow:
                         self._add(self._by_sample, place, position, flow[position])
         below = [layer for layer in places.layers if not cut.above(layer.node)]
-        if not below and not places.leaves:
+        leaves = [leaf for leaf in places.leaves if not any(leaf is other for other, _ in alone)]
+        if not below and not leaves:
             return
-        wanted: list[Edge | Tensor] = [*((layer.node, 0) for layer in below), *places.leaves]
+        wanted: list[Edge | Tensor] = [*((layer.node, 0) for layer in below), *leaves]
         direct = len(wanted) == 1 and cut.edges == wanted
         if stacks is not None:
             together = list(stacks) if direct else gradients_together(cut.edges, stacks, wanted)
             for layer, several in zip(below, together, strict=False):
                 if several is not None:
                     self._add_all(id(layer.weight), tasks, layer.row(several, self.columns))
-            for leaf, several in zip(places.leaves, together[len(below) :], strict=True):
+            for leaf, several in zip(leaves, together[len(below) :], strict=True):
                 if several is not None:
                     self._add_all(id(leaf), tasks, several)
             return
@@ -290,7 +297,7 @@ class ProxyRows:
             for layer, gradient in zip(below, gradients, strict=False):
                 if gradient is not None:
                     self._add(self._rows, id(layer.weight), position, layer.row(gradient, self.columns))
-            for leaf, gradient in zip(places.leaves, gradients[len(below) :], strict=True):
+            for leaf, gradient in zip(leaves, gradients[len(below) :], strict=True):
                 if gradient is not None:
                     self._add(self._rows, id(leaf), position, gradient)
 
@@ -310,6 +317,17 @@ class ProxyRows:
     def filled(self) -> bool:
         """Whether anything was added."""
         return bool(self._rows) or bool(self._blocks) or self._products is not None
+
+    @classmethod
+    def wanted(cls, cut: HeadCut, places: Places) -> list[Edge]:
+        """The edges above the cut at which gradients are taken."""
+        return [*((layer.node, 0) for layer in cls.above(cut, places)), *(edge for _, edge in cls.alone(cut, places))]
+
+    @staticmethod
+    def alone(cut: HeadCut, places: Places) -> list[tuple[Tensor, Edge]]:
+        """The leaves that one task alone reaches, which lie above the cut."""
+        edges = [(leaf, get_gradient_edge(leaf)) for leaf in places.leaves]
+        return [(leaf, (e.node, e.output_nr)) for leaf, e in edges if e.node in cut.reach and cut.above(e.node)]
 
     @staticmethod
     def above(cut: HeadCut, places: Places) -> list[Layer]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import Variable
 from torch.autograd.graph import GradientEdge
 
 from equipoise.engine.gramian import gramian as gramian_of
 from equipoise.engine.heads import HeadCut, gradients_at
-from equipoise.engine.proxy import LastLayers, Places, ProxyRows
+from equipoise.engine.proxy import LastLayers, Places, ProxyRows, ProxySource
 from equipoise.engine.shared import counted
 from equipoise.errors import InputError
 from equipoise.proxy import Audit, Proxy
@@ -55,14 +57,14 @@ class HeadGradients:
         whole = len(tasks) <= self._at_once
         for start in range(0, len(tasks), self._at_once):
             part = tasks[start : start + self._at_once]
-            wanted = [(layer.node, 0) for _, places in rows.values() for layer in ProxyRows.above(self.cut, places)]
+            wanted = [edge for _, places in rows.values() for edge in ProxyRows.wanted(self.cut, places)]
             flows, gradients, caught = self.cut.differentiate(self._seeds, wanted, own=own, tasks=part)
             self.own.update(gradients)
             stacks = _side_by_side(flows, part)
             if stacks is not None:
                 flows = [dict(zip(part, stack, strict=True)) for stack in stacks]
             for filled, places in rows.values():
-                count = len(ProxyRows.above(self.cut, places))
+                count = len(ProxyRows.wanted(self.cut, places))
                 filled.add(self.cut, places, flows, caught[:count], part, stacks)
                 caught = caught[count:]
             if whole:
@@ -109,14 +111,17 @@ class HeadGradients:
         edges, targets = self.weighted({position: weights[position] * plain[position] for position in plain})
         _, sums = self.weighted(plain)
         several = len(edges) > 1
-        arrived: list[Tensor] = []
+        arrived = _Arrived()
+        # The nodes of leaves outlive the graph where a wrapper holds them; what hangs on them must not.
+        seen = weakref.ref(arrived)
 
         def carry(place: int, target: Tensor, total: Tensor) -> Any:
             def hook(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-                if not arrived:  # somebody differentiates a loss itself
+                start = seen()
+                if not start:  # somebody differentiates something else
                     return gradients
                 given = gradients[place]
-                scale = arrived[-1].to(target)
+                scale = start[-1].to(target)
                 # Where there are several edges one may lie below another, whose share has been weighted already.
                 after = target * scale if not several or given is None else given + (target - total) * scale
                 return (*gradients[:place], after, *gradients[place + 1 :])
@@ -124,7 +129,8 @@ class HeadGradients:
             return hook
 
         for edge, target, total in zip(cast(list[Any], edges), targets, sums, strict=True):
-            edge.node.register_prehook(carry(edge.output_nr, target, total))
+            handle = edge.node.register_prehook(carry(edge.output_nr, target, total))
+            weakref.finalize(arrived, handle.remove).atexit = False
         factors = next(iter(self.cut.losses.values())).new_tensor([plain[position] for position in self.cut.losses])
         loss: Tensor = _Sum.apply(arrived, factors, *self.cut.losses.values())
         return loss
@@ -178,6 +184,7 @@ class Estimate:
                 if not self.proxy.choosing:
                     raise
                 continue
+            self._check(source, cut, places)
             if isinstance(source, LastLayers) and len(cut.losses) == len(context.tasks):
                 source.pinned = places.weights
             rows[name] = (filled, places)
@@ -188,6 +195,28 @@ class Estimate:
             leaves = context.shared.parameters or counted(found := cut.shared_leaves(), found)
             for position, row in zip(cut.losses, evaluation.exact_rows(leaves), strict=True):
                 self._exact[position] = self._exact[position] + row if position in self._exact else row
+
+    def _check(self, source: ProxySource, cut: HeadCut, places: Places) -> None:
+        """Refuses places that another process would not take, or that an ordinary backward pass alone may touch.
+
+        Raises:
+            InputError: these are such.
+        """
+        context = self.context
+        if context.wrappers.sharded and places.leaves:
+            raise InputError(
+                "the proxy would differentiate parameters, which are sharded (fully_shard); of linear maps and convolutions "
+                'activations are enough, and of proxy="features"'
+            )
+        if context.processes.count == 1 or len(cut.losses) == len(context.tasks):
+            return
+        if isinstance(source, LastLayers) and not source.pinned and not context.shared.parameters:
+            raise InputError(
+                "a process whose first batch lacks tasks cannot tell what the tasks share; say it: shared=encoder, or "
+                "proxy=… a module"
+            )
+        if places.cut and len(cut.losses) == 1:
+            raise InputError('proxy="features" needs two tasks in the batch of each process, or all; use proxy="last"')
 
     def finish(self, turn: Turn, present: Sequence[int], counts: Sequence[int]) -> None:
         """Forms the Gramians of the tasks' mean gradients over all that was taken in, and over all processes."""
@@ -246,11 +275,15 @@ class Estimate:
         return exact, audit
 
 
+class _Arrived(list[Tensor]):
+    """What a backward pass started with, while it runs; lives as long as its graph."""
+
+
 class _Sum(torch.autograd.Function):
     """Σ c_k ℓ_k that remembers what its backward pass started with."""
 
     @staticmethod
-    def forward(ctx: Any, arrived: list[Tensor], factors: Tensor, *losses: Tensor) -> Tensor:
+    def forward(ctx: Any, arrived: _Arrived, factors: Tensor, *losses: Tensor) -> Tensor:
         ctx.arrived, ctx.factors = arrived, factors
         ctx.kinds = [(loss.dtype, loss.device) for loss in losses]
         return (torch.stack([loss.to(factors) for loss in losses]) * factors).sum()
@@ -258,12 +291,15 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         ctx.arrived[:] = [gradient]
+        Variable._execution_engine.queue_callback(ctx.arrived.clear)
         return (None, None, *((gradient * f).to(d, k) for f, (k, d) in zip(ctx.factors, ctx.kinds, strict=True)))
 
 
 def _side_by_side(flows: Sequence[Mapping[int, Tensor]], tasks: Sequence[int]) -> list[Tensor] | None:
-    """The tasks' gradients at each edge as one tensor ``[k, …]``; ``None`` where that would be mostly zeros, or sparse."""
+    """The tasks' gradients at each edge as one tensor ``[k, …]``; ``None`` where that is nothing, mostly zeros, or sparse."""
     stacks: list[Tensor] = []
+    if not flows:
+        return None
     for flow in flows:
         if 2 * len(flow) <= len(tasks) or any(gradient.is_sparse for gradient in flow.values()):
             return None
