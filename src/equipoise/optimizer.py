@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.distributed as dist
@@ -25,7 +25,7 @@ from equipoise.proxy import Proxy, as_proxy
 from equipoise.randomness import RandomState
 from equipoise.states import Listed, Text, Whole, like, read_entry, read_model, read_state
 from equipoise.step.balancing import Balancing
-from equipoise.step.by_proxy import check_proxied
+from equipoise.step.by_proxy import STREAMED, check_proxied
 from equipoise.step.moving import Moving
 from equipoise.step.report import StepReport
 from equipoise.step.source import Batches, FurtherBatch, Repeated
@@ -80,6 +80,9 @@ class MultiTaskOptimizer:
             on CPUs. Left out, one task after the other.
         proxy: estimate the Gramian from a few shared weights (:class:`~equipoise.Proxy`), at about the price of plain training:
             ``"last"``, ``"auto"``, a module or its name …; left out or ``"exact"``, one backward pass per task.
+        memory: ``"streamed"`` forms the exact Gramian block by block of the graph, so that nothing of K·P numbers is held: the
+            rows of the largest layer, and K gradients of the activations between two blocks, take its place. Balancers of the
+            Gramian only, one batch per step on one process; callables among the losses are all evaluated first.
         check_finite: look at losses and gradients before anything changes. On a GPU, balancers that look at losses only
             have to wait for the device then; turn it off to save that.
         process_group: under ``torch.distributed``, the processes to average over; all of them if left out. At construction
@@ -120,6 +123,7 @@ class MultiTaskOptimizer:
         scaler: torch.amp.GradScaler | None = None,
         batched: int | None = None,
         proxy: Proxy | str | nn.Module | Iterable[Tensor] | None = None,
+        memory: Literal["streamed"] | None = None,
         check_finite: bool = True,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
@@ -159,6 +163,14 @@ class MultiTaskOptimizer:
                 raise InputError("features= and proxy= are two ways to the Gramian; give one of them")
             self.proxy.attach(objective.model)
             check_proxied(self.balancer, "proxy=")
+        if memory is not None:
+            if memory != "streamed":
+                raise InputError(f'memory must be "streamed", or left out for one row per task; got {memory!r}')
+            others = {"features=": features or own, "proxy=": self.proxy, "batched=": batched}
+            for name, given in others.items():
+                if given is not None:
+                    raise InputError(f"{STREAMED} forms the exact Gramian, one task after the other; leave {name} out")
+            check_proxied(self.balancer, STREAMED)
         self.clip = clip
         self.teleport = teleport
         self.processes = Processes(process_group)
@@ -174,6 +186,7 @@ class MultiTaskOptimizer:
             features=features if own is None else own,
             batched=batched,
             proxy=self.proxy,
+            streamed=memory is not None,
             processes=self.processes,
             parameters=self._trained(),
             check_finite=check_finite,

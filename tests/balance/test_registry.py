@@ -41,7 +41,7 @@ def test_names_are_forgiving_and_misses_are_suggested() -> None:
     with pytest.raises(eq.errors.UnknownOptionError, match=r'"cagrad" has no option "C".*Did you mean "c"'):
         eq.balancer("cagrad", C=0.3)
     with pytest.raises(eq.errors.UnknownOptionError, match="It has none"):
-        eq.balancer("mgda", steps=3)
+        eq.balancer("imtl-g", steps=3)
 
 
 def test_a_balancer_of_ones_own() -> None:

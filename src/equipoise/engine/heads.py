@@ -20,7 +20,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from equipoise.engine.batched import gradients_at_once
 from equipoise.engine.graph import children, origin, origins
 
-__all__ = ["Edge", "HeadCut", "gradients_at", "gradients_together"]
+__all__ = ["Edge", "HeadCut", "gradients_at", "gradients_together", "is_leaf", "numbered_in_order"]
 
 Edge = tuple[Any, int]
 """A node of the autograd graph and which of its outputs."""
@@ -44,9 +44,11 @@ class HeadCut:
     Args:
         losses: by the position of their task.
         shared: leaves that are shared although only one task may reach them above the cut (tied weights).
+        ranked: put the operations in order by a walk over all of them, not by their numbers: those that ran in several
+            threads are not :func:`numbered_in_order`.
     """
 
-    def __init__(self, losses: Mapping[int, Tensor], shared: Iterable[Tensor] = ()) -> None:
+    def __init__(self, losses: Mapping[int, Tensor], shared: Iterable[Tensor] = (), *, ranked: bool = False) -> None:
         self.losses = dict(losses)
         self.edges: list[Edge] = []
         self.own: dict[int, list[Tensor]] = {position: [] for position in losses}
@@ -64,11 +66,17 @@ class HeadCut:
         # Without processes there is no wrapper to look through, and a walk that need not is faster.
         self._wrapped = dist.is_available() and dist.is_initialized()
         roots = {position: _edge(loss) for position, loss in losses.items()}
+        self._ranks = _ranks(node for node, _ in roots.values()) if ranked else {}
+        self._search(roots)
+        self._find_edges(roots)
+
+    def _search(self, roots: Mapping[int, Edge]) -> None:
+        """Visits what one task alone reaches, and marks what it meets."""
         alone = 0
         for position, (node, _) in roots.items():
             alone += self._reached(node, 1 << position)
         # One task alone meets nobody: the cut is then at its leaves.
-        several = len(losses) > 1
+        several = len(self.losses) > 1
         reach, heap, reached, above = self.reach, self._heap, self._reached, self._above
         while heap and (alone > 0 or not several):
             node = heapq.heappop(heap)[2]
@@ -81,7 +89,6 @@ class HeadCut:
                 if child is not None:
                     alone += reached(child, tasks)
             self._consume(node, below)
-        self._find_edges(roots)
 
     def below(self) -> Iterator[tuple[Any, int]]:
         """The shared nodes with the tasks that reach them as bits, latest first."""
@@ -119,7 +126,8 @@ class HeadCut:
             if type(node) is _LEAF:
                 return 0
             self._count += 1
-            heapq.heappush(self._heap, (-node._sequence_nr(), self._count, node))
+            rank = self._ranks[node] if self._ranks else -node._sequence_nr()
+            heapq.heappush(self._heap, (rank, self._count, node))
             return 0 if tasks & (tasks - 1) else 1
         after = before | tasks
         if after == before:
@@ -281,6 +289,37 @@ def gradients_together(edges: Sequence[Edge], stacks: Sequence[Tensor], wanted: 
         zero = torch.zeros_like(given)
         found.append(torch.stack([(zero if entry is None else entry).to_dense() for entry in column]))
     return found
+
+
+def is_leaf(node: Any) -> bool:
+    """Whether a node of a graph is that of a leaf."""
+    return type(node) is _LEAF
+
+
+def numbered_in_order(losses: Iterable[Tensor]) -> bool:
+    """Whether every operation has a higher number than those whose results it takes."""
+    return all(
+        child is None or type(child) is _LEAF or child._sequence_nr() < node._sequence_nr()
+        for node in _ranks(_edge(loss)[0] for loss in losses)
+        if type(node) is not _LEAF
+        for child, _ in children(node)
+    )
+
+
+def _ranks(roots: Iterable[Any]) -> dict[Any, int]:
+    """Numbers nodes such that each comes after all that lead to it."""
+    found: list[Any] = []
+    seen: set[Any] = set()
+    waiting = [(node, False) for node in roots]
+    while waiting:
+        node, done = waiting.pop()
+        if done:
+            found.append(node)
+        elif node not in seen:
+            seen.add(node)
+            waiting.append((node, True))
+            waiting += [(child, False) for child, _ in children(node) if child is not None and child not in seen]
+    return {node: place for place, node in enumerate(reversed(found))}
 
 
 _LEAF: type[Any] = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]

@@ -45,6 +45,7 @@ class Balancing:
         features: take the Gramian at this module's output instead.
         batched: differentiate so many tasks at once with ``vmap``, 0 for all; one after the other if ``None``.
         proxy: estimate the Gramian in place of one backward pass per task.
+        streamed: form the exact Gramian block by block of the graph, without rows of all shared parameters.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Balancing:
         features: nn.Module | None = None,
         batched: int | None = None,
         proxy: Proxy | None = None,
+        streamed: bool = False,
         processes: Processes | None = None,
         parameters: Sequence[Tensor] = (),
         check_finite: bool = True,
@@ -66,7 +68,8 @@ class Balancing:
         self._by_losses = ByLosses(self.context)
         self._by_gradients = ByGradients(self.context, batched)
         self._by_features = None if features is None else ByFeatures(self.context, features)
-        self._by_proxy = None if proxy is None else ByProxy(self.context, proxy)
+        self._streamed = streamed
+        self._by_proxy = ByProxy(self.context, proxy) if streamed or proxy is not None else None
         self._turn: Turn | None = None
         self._before: dict[str, Any] | None = None
         self._observation: Observation | None = None
@@ -206,13 +209,16 @@ class Balancing:
         self.context.begin(f"a look at the Gramian, micro-batches: {source.micro_batches}")
         new = not self.context.tasks.known
         try:
-            gramian = self._by_gradients.gramian(Turn(balancer, source, 0, scale))
+            turn = Turn(balancer, source, 0, scale)
+            streams = self._streamed and source.micro_batches == 1 and self.context.processes.count == 1
+            way = self._by_proxy if streams and self._by_proxy is not None else self._by_gradients
+            gramian = way.gramian(turn)
         except Unlabelled:
             raise InputError("the batch holds no task's loss, so there is no Gramian; give one that has labels") from None
         finally:
             if new:  # tasks are fixed by steps, not by looks
                 self.context.forget_tasks()
-        if balancer.needs == "losses" or self._by_features is not None:
+        if balancer.needs == "losses" or self._by_features is not None or self._by_proxy is not None:
             # Its steps have no use for the rows, which are K times as large as the shared parameters.
             self._by_gradients.forget()
         return gramian

@@ -11,47 +11,69 @@ from torch import Tensor
 from equipoise.balance.base import Observation
 from equipoise.balance.double_sampling import DoubleSampling
 from equipoise.balance.mixins import OnFeatures, PullsHeads
+from equipoise.engine.heads import numbered_in_order
 from equipoise.errors import InputError
 from equipoise.modes import without_autocast
 from equipoise.proxy import Proxy
-from equipoise.step.checking import check_gradients, check_losses, check_rows, looks_early
+from equipoise.step.checking import (
+    check_gradients,
+    check_losses,
+    check_rows,
+    looks_early,
+    warn_of_nothing_shared,
+    warn_of_zeros,
+)
 from equipoise.step.context import Context, Turn
 from equipoise.step.finding import check_alike, find_shared
 from equipoise.step.proxying import Estimate, HeadGradients
 from equipoise.step.report import StepReport
+from equipoise.step.rows import unscaled
 from equipoise.step.seen import SeenLosses
 from equipoise.tasks import Loss
 
-__all__ = ["ByProxy", "check_proxied"]
+__all__ = ["STREAMED", "ByProxy", "check_proxied"]
+
+STREAMED = 'memory="streamed"'
 
 
 class ByProxy:
-    """Weighs the tasks by a proxy Gramian and takes their weighted gradients through the encoder.
+    """Weighs the tasks by a proxy Gramian, or the streamed exact one, and takes their weighted gradients through the encoder.
 
     Args:
         context: tasks and parameters.
-        proxy: where the Gramian comes from.
+        proxy: where the Gramian comes from; ``None`` for the exact one, which is streamed.
     """
 
-    def __init__(self, context: Context, proxy: Proxy) -> None:
+    def __init__(self, context: Context, proxy: Proxy | None) -> None:
         self.context = context
-        self.proxy = proxy
+        self.proxy = Proxy("exact") if proxy is None else proxy
+        self._streamed = proxy is None
+        self._ranked: bool | None = True if proxy is None else None
 
-    def run(self, turn: Turn) -> tuple[StepReport, Observation]:
+    def run(self, turn: Turn) -> tuple[StepReport, Observation | None]:
         """Fills ``.grad``; says what happened and what the balancer may learn from."""
         context, source = self.context, turn.source
-        check_proxied(turn.balancer, "proxy=")
+        check_proxied(turn.balancer, STREAMED if self._streamed else "proxy=")
+        if self._streamed and (source.micro_batches > 1 or context.processes.count > 1):
+            raise InputError(
+                f"{STREAMED} lets go of the rows of a block before the next one is differentiated, so nothing can be added "
+                f"to them from {'other micro-batches' if source.micro_batches > 1 else 'other processes'}: "
+                f"{'give one batch per step' if source.micro_batches > 1 else 'train on one process'}, or leave memory= out"
+            )
         first = context.named(source.losses(0))
+        if self._streamed:
+            # All in one graph: the rows of a block are those of all tasks.
+            first = {position: context.scalar(position, loss) for position, loss in first.items()}
         find_shared(context, first, source)
         check_alike(context, [*context.shared.parameters, *context.others()])
         eager = {p: context.scalar(p, loss) for p, loss in first.items() if isinstance(loss, Tensor)}
         if looks_early(context) and eager and next(iter(eager.values())).device.type == "cpu":
             here = SeenLosses(eager)
             check_losses(here.means(), context.names(here.present), turn.step)
-        estimate = Estimate(context, self.proxy)
+        again = source.micro_batches > 1 or len(eager) < len(first)
+        estimate = Estimate(context, self.proxy, whole=not again)
         seen = SeenLosses()
         kept: HeadGradients | None = None
-        again = source.micro_batches > 1 or len(eager) < len(first)
         # What is evaluated a second time, when the weights are known, draws the same random numbers then.
         with source.rehearsal() if again else nullcontext():
             for micro_batch in range(source.micro_batches):
@@ -71,6 +93,14 @@ class ByProxy:
         counts = [seen.counts[position] for position in present]
         estimate.finish(turn, present, counts)
         overflow = check_rows(turn, estimate.gramian.diagonal(), means, names)
+        if self._streamed and not context.shared.parameters:
+            warn_of_nothing_shared(context)
+            assert kept is not None
+            kept.deliver_own(dict.fromkeys(present, 1.0))
+            check_gradients(context, turn, context.everything(), present)
+            return StepReport(names, means, step=turn.step), None
+        if self._streamed:
+            warn_of_zeros(context, estimate.gramian.diagonal())
         if overflow:
             weights, audit = torch.ones(len(present), dtype=torch.float64, device="cpu"), None
         else:
@@ -97,10 +127,26 @@ class ByProxy:
             estimate.gramian,
             turn.step,
             skipped=overflow,
-            proxy=self.proxy.name,
+            proxy=None if self._streamed else self.proxy.name,
             audit=audit,
         )
         return report, context.observation(turn, present, means, estimate.gramian)
+
+    def gramian(self, turn: Turn) -> Tensor:
+        """The exact Gramian ``[k, k]`` of the tasks present in a single batch, streamed; ``.grad`` stays as it is."""
+        context = self.context
+        losses = context.named(turn.source.rehearse(0))
+        values = {position: context.scalar(position, loss) for position, loss in losses.items()}
+        find_shared(context, dict(values), turn.source)
+        if not context.shared.parameters:
+            warn_of_nothing_shared(context)
+        evaluation = HeadGradients(values, self._seeds(values, turn), context.shared.parameters, ranked=True)
+        with without_autocast(next(iter(values.values())).device):
+            found = evaluation.exact_gramian(context.shared.parameters)
+        if context.shared.parameters:
+            warn_of_zeros(context, found.diagonal())
+        order = torch.tensor(sorted(range(len(values)), key=list(values).__getitem__), device="cpu")
+        return unscaled(found[order][:, order], torch.ones(len(values), dtype=torch.float64, device="cpu"), turn.scale)
 
     def _groups(self, losses: dict[int, Loss], eager: dict[int, Tensor] | None) -> list[dict[int, Tensor]]:
         """The losses that share one graph, then the callables, which are evaluated one by one as the list is read."""
@@ -113,8 +159,13 @@ class ByProxy:
         ]
 
     def _evaluation(self, losses: Mapping[int, Tensor], turn: Turn) -> HeadGradients:
-        seeds = {p: None if turn.scale is None else turn.scale.to(loss) for p, loss in losses.items()}
-        return HeadGradients(losses, seeds, self.context.shared.parameters)
+        if self._ranked is None:
+            self._ranked = not numbered_in_order(losses.values())
+        return HeadGradients(losses, self._seeds(losses, turn), self.context.shared.parameters, ranked=self._ranked)
+
+    @staticmethod
+    def _seeds(losses: Mapping[int, Tensor], turn: Turn) -> dict[int, Tensor | None]:
+        return {position: None if turn.scale is None else turn.scale.to(loss) for position, loss in losses.items()}
 
     def _deliver(self, evaluation: HeadGradients, shares: Mapping[int, float], plain: Mapping[int, float]) -> None:
         """The weighted gradients of what is shared, and each task's own ones as they are."""
@@ -135,7 +186,7 @@ def check_proxied(balancer: object, what: str) -> None:
     needs = getattr(balancer, "needs", "losses")
     if needs == "gradients":
         raise InputError(
-            f"{what} estimates inner products of task gradients; {balancer!r} needs the gradients themselves. Leave {what} "
+            f"{what} gives inner products of task gradients alone; {balancer!r} needs the gradients themselves. Leave {what} "
             f"out, or use MultiTaskOptimizer(features=…) where the method can act on features"
         )
     if isinstance(balancer, DoubleSampling):

@@ -15,7 +15,9 @@ from torch.autograd.graph import GradientEdge
 from equipoise.engine.gramian import gramian as gramian_of
 from equipoise.engine.heads import HeadCut, gradients_at
 from equipoise.engine.proxy import LastLayers, Places, ProxyRows, ProxySource
+from equipoise.engine.reals import size
 from equipoise.engine.shared import counted
+from equipoise.engine.streamed import Streamed
 from equipoise.errors import InputError
 from equipoise.proxy import Audit, Proxy
 from equipoise.step.context import Context, Turn
@@ -39,10 +41,18 @@ class HeadGradients:
         losses: by the position of their task.
         seeds: what each is multiplied with.
         shared: leaves that are known to be shared.
+        ranked: see :class:`~equipoise.engine.heads.HeadCut`.
     """
 
-    def __init__(self, losses: Mapping[int, Tensor], seeds: Mapping[int, Tensor | None], shared: Sequence[Tensor]) -> None:
-        self.cut = HeadCut(losses, shared)
+    def __init__(
+        self,
+        losses: Mapping[int, Tensor],
+        seeds: Mapping[int, Tensor | None],
+        shared: Sequence[Tensor],
+        *,
+        ranked: bool = False,
+    ) -> None:
+        self.cut = HeadCut(losses, shared, ranked=ranked)
         self._seeds = dict(seeds)
         self.own: dict[int, list[Tensor | None]] = {}
         self._flows: list[dict[int, Tensor]] | None = None
@@ -81,6 +91,16 @@ class HeadGradients:
             found = gradients_at(self.cut.edges, [flow.get(position) for flow in flows], leaves)
             rows.append(torch.cat([_flat(leaf, gradient) for leaf, gradient in zip(leaves, found, strict=True)]))
         return torch.stack(rows)
+
+    def exact_gramian(self, leaves: Sequence[Tensor]) -> Tensor:
+        """The Gramian ``[k, k]`` of the tasks' gradients of leaves, in float64 on the CPU; nothing of K·P numbers is held."""
+        cut, flows = self.cut, self._flows
+        if flows is None and cut.size > sum(map(size, leaves)):
+            return gramian_of(self.exact_rows(leaves)).cpu()
+        if flows is None:
+            flows = cut.differentiate(self._seeds, own=False)[0]
+        room = max(_HELD // len(cut.losses), max(map(size, leaves), default=0))
+        return Streamed(cut, leaves, room).gramian(flows)
 
     def weighted(self, weights: Mapping[int, float]) -> tuple[list[Tensor], list[Tensor]]:
         """Edges of the cut and the tasks' weighted gradients there, to be taken further down."""
@@ -153,15 +173,19 @@ class Estimate:
         context: tasks and parameters.
         proxy: where the Gramian comes from.
         exact: whether the exact Gramian can be formed at all.
+        whole: whether one evaluation gives all losses.
     """
 
-    def __init__(self, context: Context, proxy: Proxy, *, exact: bool = True) -> None:
+    def __init__(self, context: Context, proxy: Proxy, *, exact: bool = True, whole: bool = False) -> None:
         self.context = context
         self.proxy = proxy
         self._audits = exact and proxy.due(len(context.tasks))
         names = list(proxy.candidates()) if proxy.choosing and exact else [] if proxy.name == "exact" else [proxy.name]
         self._rows = {name: ProxyRows(proxy.columns, len(context.tasks)) for name in names}
+        # Gradients of several evaluations, or processes, are added up before they are multiplied.
+        self._streams = whole and context.processes.count == 1
         self._exact: dict[int, Tensor] = {}
+        self._product: Tensor | None = None
         self._gramians: dict[str, Tensor] = {}
         self._truth: Tensor | None = None
 
@@ -193,6 +217,9 @@ class Estimate:
             filled.close()
         if self._audits:
             leaves = context.shared.parameters or counted(found := cut.shared_leaves(), found)
+            if self._streams:
+                self._product, self._positions = evaluation.exact_gramian(leaves), list(cut.losses)
+                return
             for position, row in zip(cut.losses, evaluation.exact_rows(leaves), strict=True):
                 self._exact[position] = self._exact[position] + row if position in self._exact else row
 
@@ -225,7 +252,10 @@ class Estimate:
         for name, rows in self._rows.items():
             if rows.filled or not self.proxy.choosing:
                 self._gramians[name] = unscaled(rows.gramian(present, processes.sum), factors, turn.scale)
-        if self._audits:
+        if self._product is not None:
+            order = torch.tensor([self._positions.index(position) for position in present], device="cpu")
+            self._truth = unscaled(self._product[order][:, order], factors, turn.scale)
+        elif self._audits:
             some = next(iter(self._exact.values()))
             stacked = torch.stack([self._exact.get(position, torch.zeros_like(some)) for position in present])
             self._exact = {}
