@@ -5,17 +5,19 @@ from __future__ import annotations
 import inspect
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from equipoise.balance.base import Balancer
 from equipoise.balance.coerce import as_balancer
 from equipoise.balance.mixins import Accompanied, LooksElsewhere
 from equipoise.distributed import Processes
 from equipoise.engine.graph import hides_leaves, is_compiled
+from equipoise.engine.heads import HeadCut, is_leaf
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
 from equipoise.method import MethodSpec
@@ -42,6 +44,28 @@ class _Known:
         self.steps = 0
         self._proxy: Proxy | None = None
         self._given: Any = None
+        self._whose: MutableMapping[Tensor, int] = WeakIdKeyDictionary()
+
+    def shared(self, cut: HeadCut) -> list[Tensor]:
+        """What is not one task's alone among the leaves of an evaluation, as batches with all tasks told.
+
+        Raises:
+            InputError: this batch lacks tasks and none has held all, or one of its leaves was not among those.
+        """
+        if len(cut.losses) == len(self.context.tasks):
+            common = cut.shared_leaves()
+            ids = {id(leaf) for leaf in common}
+            self._whose.update(dict.fromkeys(common, -1))
+            alone = [(leaf, position) for position, found in cut.own.items() for leaf in found if id(leaf) not in ids]
+            self._whose.update(alone)
+            return common
+        found = [(leaf, position) for position, leaves in cut.own.items() for leaf in leaves]
+        if any(leaf not in self._whose for leaf, _ in found):
+            raise InputError(
+                'heads="own" has to tell what belongs to one task alone, and this batch lacks tasks: say what is shared, '
+                "balanced_loss(…, shared=model.encoder), or begin with a batch that holds all tasks"
+            )
+        return [leaf for leaf, position in found if self._whose[leaf] != position]
 
     def proxy(self, given: Any, *, once: bool) -> Proxy:
         """The proxy, which is made anew only where another one is given; ``once``: it will not be asked for again."""
@@ -229,12 +253,18 @@ def _decide(
             "what fully_shard has sharded cannot be found by its parameters; leave shared= out, and name the proxy, such as "
             'proxy="last" or "features"'
         )
-    if own and len(values) == 1 < len(context.tasks) and not context.shared.parameters:
+    audits = _audited(context, proxy, values)
+    evaluation = HeadGradients(values, dict.fromkeys(values), [*context.shared.parameters, *([] if own else proxy.named)])
+    if own and not context.shared.declared:
+        evaluation = HeadGradients(values, dict.fromkeys(values), known.shared(evaluation.cut))
+    elif audits and not context.shared.declared:
+        evaluation = HeadGradients(values, dict.fromkeys(values), evaluation.cut.shared_leaves())
+    if context.wrappers.sharded and any(is_leaf(node) for node, _ in evaluation.cut.edges):
         raise InputError(
-            'a batch with one task does not tell which parameters are that task\'s; heads="own" needs shared= here'
+            "a gradient would be taken at a parameter, which is sharded (fully_shard): a process whose batch holds one task "
+            'needs heads="weighted", and tasks have to meet at activations'
         )
-    evaluation = HeadGradients(values, dict.fromkeys(values), context.shared.parameters)
-    estimate = Estimate(context, proxy, exact=_audited(context, proxy, values))
+    estimate = Estimate(context, proxy, exact=audits)
     with without_autocast(next(iter(values.values())).device):
         estimate.add(evaluation, own=False)
     counts = [seen.counts[position] for position in present]

@@ -121,6 +121,12 @@ class Proxy:
             return self.source
         return type(self.source).__name__ if isinstance(self.source, nn.Module) else f"{len(self.source)} parameters"
 
+    @property
+    def named(self) -> list[Tensor]:
+        """The weights that the user names."""
+        source = None if self.choosing else self.look()
+        return source.given if isinstance(source, NamedWeights) else []
+
     def look(self, name: str | None = None) -> ProxySource | None:
         """Where it looks now, or the source of a name; ``None`` for the exact Gramian."""
         source = name or self.chosen or self.source

@@ -30,7 +30,7 @@ def proxy_gramian(losses: dict[int, Tensor], source: LastLayers | NamedWeights, 
     cut = HeadCut(losses)
     places = source.places(cut, None)
     rows = ProxyRows(columns, len(losses))
-    wanted = ProxyRows.wanted(cut, places)
+    wanted = [edge for edge, _, _ in ProxyRows.above(cut, places)]
     flows, _, caught = cut.differentiate(dict.fromkeys(losses), wanted)
     rows.add(cut, places, flows, caught, list(losses))
     return rows.gramian(list(losses), lambda tensor: tensor)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -62,7 +63,8 @@ class HeadCut:
         self._heap: list[tuple[int, int, Any]] = []
         self._count = 0
         self._places: dict[Edge, int] = {}
-        self._above: list[tuple[Any, Sequence[Edge]]] = []
+        self._visited: dict[Any, Sequence[Edge]] = {}
+        self._linked: set[Any] = set()
         # Without processes there is no wrapper to look through, and a walk that need not is faster.
         self._wrapped = dist.is_available() and dist.is_initialized()
         roots = {position: _edge(loss) for position, loss in losses.items()}
@@ -77,37 +79,58 @@ class HeadCut:
             alone += self._reached(node, 1 << position)
         # One task alone meets nobody: the cut is then at its leaves.
         several = len(self.losses) > 1
-        reach, heap, reached, above = self.reach, self._heap, self._reached, self._above
-        while heap and (alone > 0 or not several):
-            node = heapq.heappop(heap)[2]
+        reach, heap, reached, visited = self.reach, self._heap, self._reached, self._visited
+        # A walk from the latest operation on is over when no task is alone. Nodes that another thread made (a device's, in a
+        # differentiation that is differentiated) have numbers of their own, so nothing is sure before the end.
+        since, until = (-math.inf, math.inf) if self._ranks else _numbers()
+        lowest, whole = math.inf, not several
+        while heap and (alone > 0 or whole or -heap[0][0] >= lowest):
+            number, _, node = heapq.heappop(heap)
+            number = -number
             tasks = reach[node]
-            below = self._below(node)
+            below = visited.get(node)
+            if below is None:
+                visited[node] = below = self._below(node)
+                whole = whole or not since <= number <= until
+                self._consume(node, below)
             if not tasks & (tasks - 1):
                 alone -= 1
-                above.append((node, below))
+                if type(node).__name__ in _RENEWED:
+                    lowest = min(lowest, number - _SLACK)
+            else:
+                self._link(node, below)
             for child, _ in below:
                 if child is not None:
                     alone += reached(child, tasks)
-            self._consume(node, below)
+            whole = whole or (not alone and any(not since <= -entry[0] <= until for entry in heap))
 
     def below(self) -> Iterator[tuple[Any, int]]:
         """The shared nodes with the tasks that reach them as bits, latest first."""
         while self._heap:
             node = heapq.heappop(self._heap)[2]
-            tasks, below = self.reach[node], self._below(node)
+            tasks, below = self.reach[node], self._visited.get(node)
+            if below is None:
+                self._visited[node] = below = self._below(node)
+                self._consume(node, below)
+            self._link(node, below)
+            for child, _ in below:
+                if child is not None:
+                    self._reached(child, tasks)
+            yield node, tasks
+
+    def _link(self, node: Any, below: Sequence[Edge]) -> None:
+        """Notes a node below the cut among the parents of others."""
+        if node not in self._linked:
+            self._linked.add(node)
             for child, _ in below:
                 if child is not None:
                     self.parents.setdefault(child, []).append(node)
-                    self._reached(child, tasks)
-            self._consume(node, below)
-            yield node, tasks
 
     def shared_leaves(self) -> list[Tensor]:
-        """All leaves at and below the cut."""
+        """All leaves that several tasks reach, at and below the cut and above it, and those given as shared."""
         for _ in self.below():
             pass
-        alone = {id(leaf) for found in self.own.values() for leaf in found}
-        return [node.variable for node in self.reach if isinstance(node, _LEAF) and id(node.variable) not in alone]
+        return [node.variable for node in self.reach if type(node) is _LEAF and self._meets(node)]
 
     def above(self, node: Any) -> bool:
         """Whether one task alone reaches an operation."""
@@ -125,15 +148,24 @@ class HeadCut:
             reach[node] = tasks
             if type(node) is _LEAF:
                 return 0
-            self._count += 1
-            rank = self._ranks[node] if self._ranks else -node._sequence_nr()
-            heapq.heappush(self._heap, (rank, self._count, node))
+            self._push(node)
             return 0 if tasks & (tasks - 1) else 1
         after = before | tasks
         if after == before:
             return 0
         reach[node] = after
-        return -1 if type(node) is not _LEAF and not before & (before - 1) else 0
+        if type(node) is _LEAF:
+            return 0
+        if node in self._visited:
+            # Its number is no later than that of one it leads to: what lies below has to hear of this, too.
+            self._push(node)
+            return 0
+        return 0 if before & (before - 1) else -1
+
+    def _push(self, node: Any) -> None:
+        self._count += 1
+        rank = self._ranks[node] if self._ranks else -node._sequence_nr()
+        heapq.heappush(self._heap, (rank, self._count, node))
 
     def _consume(self, node: Any, below: Sequence[Edge]) -> None:
         """Notes which leaves an operation takes."""
@@ -151,7 +183,9 @@ class HeadCut:
                 self.seeded.append((self._place(edge), position))
             elif type(edge[0]) is _LEAF:
                 self.own[position].append(edge[0].variable)
-        for node, below in self._above:
+        for node, below in self._visited.items():
+            if not self.above(node):
+                continue
             position = self.reach[node].bit_length() - 1
             for slot, edge in enumerate(below):
                 child = edge[0]
@@ -161,7 +195,6 @@ class HeadCut:
                     self.feeds.setdefault(node, []).append((slot, self._place(edge), position))
                 elif type(child) is _LEAF:
                     self.own[position].append(child.variable)
-        self._above.clear()
         self.own = {position: list(dict.fromkeys(found)) for position, found in self.own.items()}
 
     def _meets(self, node: Any) -> bool:
@@ -328,6 +361,22 @@ _HARMLESS = frozenset(
     f"{name}Backward0"
     for name in ("T", "Transpose", "Permute", "ToCopy", "View", "UnsafeView", "Numpy_T", "Alias", "Unsqueeze")
 )
+
+
+# Views of what was changed in place get their nodes anew, within the making of the operation that takes them.
+_RENEWED = frozenset(("AsStridedBackward0", "ViewAsRealBackward0", "ViewAsComplexBackward0"))
+_SLACK = 256
+_FIRST = 0
+_before = threading.local()
+
+
+def _numbers() -> tuple[int, int]:
+    """The first and last number of nodes that this thread has made since it was asked last."""
+    with torch.enable_grad():
+        node = torch.zeros((), requires_grad=True, device="cpu").mul(1.0).grad_fn
+    until = node._sequence_nr()  # type: ignore[union-attr]
+    since, _before.number = getattr(_before, "number", _FIRST), until
+    return since, until
 
 
 def _edge(loss: Tensor) -> Edge:

@@ -7,11 +7,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
 
 from equipoise.engine.gramian import gramian
+from equipoise.engine.graph import edge_of
 from equipoise.engine.heads import Edge, HeadCut, gradients_at, gradients_together
 from equipoise.engine.layers import Layer, layer_of, stream_of
+from equipoise.engine.shared import counted
 from equipoise.errors import InputError
 
 __all__ = ["Features", "LastLayers", "NamedWeights", "Places", "ProxyRows", "ProxySource"]
@@ -58,13 +59,15 @@ class Features:
     """The activations at which the tasks' graphs meet."""
 
     def places(self, cut: HeadCut, allowed: Iterable[Tensor] | None) -> Places:
-        """The cut.
+        """The cut; one task alone parts from nobody, and its last layer has to do.
 
         Raises:
             InputError: no two tasks meet at one activation there, whose gradients could be compared.
         """
         if len(cut.losses) > 1:
             tasks: dict[int, set[int]] = {}
+            for place, position in cut.seeded:
+                tasks.setdefault(place, set()).add(position)
             for found in cut.feeds.values():
                 for _, place, position in found:
                     tasks.setdefault(place, set()).add(position)
@@ -73,7 +76,7 @@ class Features:
                     "the tasks meet at no activation that could be seen (do they part inside a compiled function, or as "
                     'outputs of one operation?); take the heads out of torch.compile, or another proxy than "features"'
                 )
-        return Places(cut=True)
+        return Places(cut=True) if cut.edges else LastLayers().places(cut, allowed)
 
 
 class LastLayers:
@@ -103,7 +106,7 @@ class LastLayers:
         leaves = {id(leaf): leaf for leaf, _ in found.values()}
         calls = {key: entries for key, (_, entries) in found.items()}
         if not found:
-            vectors = [
+            vectors: list[Tensor] = [
                 leaf
                 for node in sorted(cut.weights, key=_order)
                 for _, entry in cut.weights[node]
@@ -114,7 +117,7 @@ class LastLayers:
                     "no shared weight that all tasks of the batch reach was found in the losses' graphs; "
                     "give proxy= the module whose weights to look at, or leave it out"
                 )
-            return Places(leaves=vectors[:2])
+            return Places(leaves=counted(vectors, vectors)[:2])
         if len(calls) == self.count == 1 and self.stream:
             ((key, entries),) = calls.items()
             stream = stream_of(entries[0][0], leaves[key], cut.parents) if len(entries) == 1 else None
@@ -166,7 +169,7 @@ def _among(leaf: Tensor, allowed: Iterable[Tensor] | None) -> bool:
 
 
 class NamedWeights:
-    """NamedWeights that the user names.
+    """Weights that the user names.
 
     Args:
         given: the weights.
@@ -214,7 +217,7 @@ def _refuse_reentrant(node: Any) -> None:
 
 
 def _in_closed_form(calls: Mapping[int, Sequence[tuple[Any, int]]], leaves: Mapping[int, Tensor]) -> Places:
-    """NamedWeights by their calls: in closed form where all calls of one have it."""
+    """Weights by their calls: in closed form where all calls of one have it."""
     layers: list[Layer] = []
     plain: list[Tensor] = []
     for key, found in calls.items():
@@ -258,36 +261,32 @@ class ProxyRows:
             cut: of the graphs of one evaluation of the losses.
             places: where to look.
             flows: the tasks' gradients at the cut.
-            caught: the gradients at :meth:`wanted`.
+            caught: the gradients at :meth:`above`.
             tasks: positions of these tasks.
             stacks: the same as ``flows``, side by side in the order of ``tasks``.
         """
-        above, alone = self.above(cut, places), self.alone(cut, places)
-        for layer, gradient in zip(above, caught, strict=False):
-            position = cut.reach[layer.node].bit_length() - 1
+        for (_, position, entry), gradient in zip(self.above(cut, places), caught, strict=True):
             if gradient is not None and position in tasks:
-                self._add(self._rows, id(layer.weight), position, layer.row(gradient, self.columns))
-        for (leaf, (node, _)), gradient in zip(alone, caught[len(above) :], strict=True):
-            position = cut.reach[node].bit_length() - 1
-            if gradient is not None and position in tasks:
-                self._add(self._rows, id(leaf), position, gradient.to_dense() if gradient.is_sparse else gradient)
+                if isinstance(entry, Layer):
+                    self._add(self._rows, id(entry.weight), position, entry.row(gradient, self.columns))
+                else:
+                    self._add(self._rows, id(entry), position, gradient)
         if places.cut:
             for place, flow in enumerate(flows):
                 for position in tasks:
                     if position in flow:
                         self._add(self._by_sample, place, position, flow[position])
         below = [layer for layer in places.layers if not cut.above(layer.node)]
-        leaves = [leaf for leaf in places.leaves if not any(leaf is other for other, _ in alone)]
-        if not below and not leaves:
+        if not below and not places.leaves:
             return
-        wanted: list[Edge | Tensor] = [*((layer.node, 0) for layer in below), *leaves]
+        wanted: list[Edge | Tensor] = [*((layer.node, 0) for layer in below), *places.leaves]
         direct = len(wanted) == 1 and cut.edges == wanted
         if stacks is not None:
             together = list(stacks) if direct else gradients_together(cut.edges, stacks, wanted)
             for layer, several in zip(below, together, strict=False):
                 if several is not None:
                     self._add_all(id(layer.weight), tasks, layer.row(several, self.columns))
-            for leaf, several in zip(leaves, together[len(below) :], strict=True):
+            for leaf, several in zip(places.leaves, together[len(below) :], strict=True):
                 if several is not None:
                     self._add_all(id(leaf), tasks, several)
             return
@@ -297,7 +296,7 @@ class ProxyRows:
             for layer, gradient in zip(below, gradients, strict=False):
                 if gradient is not None:
                     self._add(self._rows, id(layer.weight), position, layer.row(gradient, self.columns))
-            for leaf, gradient in zip(leaves, gradients[len(below) :], strict=True):
+            for leaf, gradient in zip(places.leaves, gradients[len(below) :], strict=True):
                 if gradient is not None:
                     self._add(self._rows, id(leaf), position, gradient)
 
@@ -318,21 +317,20 @@ class ProxyRows:
         """Whether anything was added."""
         return bool(self._rows) or bool(self._blocks) or self._products is not None
 
-    @classmethod
-    def wanted(cls, cut: HeadCut, places: Places) -> list[Edge]:
-        """The edges above the cut at which gradients are taken."""
-        return [*((layer.node, 0) for layer in cls.above(cut, places)), *(edge for _, edge in cls.alone(cut, places))]
-
     @staticmethod
-    def alone(cut: HeadCut, places: Places) -> list[tuple[Tensor, Edge]]:
-        """The leaves that one task alone reaches, which lie above the cut."""
-        edges = [(leaf, get_gradient_edge(leaf)) for leaf in places.leaves]
-        return [(leaf, (e.node, e.output_nr)) for leaf, e in edges if e.node in cut.reach and cut.above(e.node)]
-
-    @staticmethod
-    def above(cut: HeadCut, places: Places) -> list[Layer]:
-        """The layers above the cut, whose gradients come with the heads'."""
-        return [layer for layer in places.layers if cut.above(layer.node)]
+    def above(cut: HeadCut, places: Places) -> list[tuple[Edge, int, Layer | Tensor]]:
+        """Layers and weights above the cut, whose gradients come with the heads': where, whose, and what."""
+        found: list[tuple[Edge, int, Layer | Tensor]] = [
+            ((layer.node, 0), cut.reach[layer.node].bit_length() - 1, layer) for layer in places.layers if cut.above(layer.node)
+        ]
+        if places.leaves:
+            whose = {id(leaf): position for position, leaves in cut.own.items() for leaf in leaves}
+            found += [
+                (edge, whose[id(leaf)], leaf)
+                for edge, leaf in ((edge_of(leaf), leaf) for leaf in places.leaves if id(leaf) in whose)
+                if cut.above(edge[0])
+            ]
+        return found
 
     def gramian(self, positions: Sequence[int], add_up: Callable[[Tensor], Tensor]) -> Tensor:
         """The proxy Gramian ``[k, k]`` in float64 on the CPU, for tasks at these positions.

@@ -71,7 +71,7 @@ class ByProxy:
             here = SeenLosses(eager)
             check_losses(here.means(), context.names(here.present), turn.step)
         again = source.micro_batches > 1 or len(eager) < len(first)
-        estimate = Estimate(context, self.proxy, whole=not again)
+        estimate = Estimate(context, self.proxy, whole=not again) if context.shared.parameters else None
         seen = SeenLosses()
         kept: HeadGradients | None = None
         # What is evaluated a second time, when the weights are known, draws the same random numbers then.
@@ -84,26 +84,28 @@ class ByProxy:
                     evaluation = self._evaluation(group, turn)
                     own = micro_batch == 0 and group is eager
                     with without_autocast(next(iter(group.values())).device):
-                        estimate.add(evaluation, own=own)
+                        if estimate is not None:
+                            estimate.add(evaluation, own=own)
+                        elif own:
+                            evaluation.differentiate({}, own=True)
                     if own:
                         kept = evaluation
         context.gather(seen)
         present, means = seen.present, seen.means()
         names = context.names(present)
         counts = [seen.counts[position] for position in present]
-        estimate.finish(turn, present, counts)
-        overflow = check_rows(turn, estimate.gramian.diagonal(), means, names)
-        if self._streamed and not context.shared.parameters:
+        if estimate is None:
             warn_of_nothing_shared(context)
-            assert kept is not None
-            kept.deliver_own(dict.fromkeys(present, 1.0))
-            check_gradients(context, turn, context.everything(), present)
-            return StepReport(names, means, step=turn.step), None
-        if self._streamed:
-            warn_of_zeros(context, estimate.gramian.diagonal())
-        if overflow:
-            weights, audit = torch.ones(len(present), dtype=torch.float64, device="cpu"), None
+            if context.check_finite:
+                check_losses(means, names, turn.step)
+            gramian, overflow = None, False
         else:
+            estimate.finish(turn, present, counts)
+            gramian = estimate.gramian
+            overflow = check_rows(turn, gramian.diagonal(), means, names)
+            warn_of_zeros(context, gramian.diagonal())
+        weights, audit = torch.ones(len(present), dtype=torch.float64, device="cpu"), None
+        if estimate is not None and not overflow:
             weights, audit = estimate.decide(turn, present, means)
         shares = dict(zip(present, (weights.double().cpu() / torch.tensor(counts, device="cpu")).tolist(), strict=True))
         plain = {position: 1.0 / count for position, count in zip(present, counts, strict=True)}
@@ -120,17 +122,19 @@ class ByProxy:
                 self._deliver(evaluation, shares, plain)
         context.processes.sum_gradients(context.everything())
         check_gradients(context, turn, context.everything(), present)
+        if estimate is None:
+            return StepReport(names, means, step=turn.step), None
         report = StepReport(
             names,
             means,
             None if overflow else weights,
-            estimate.gramian,
+            gramian,
             turn.step,
             skipped=overflow,
             proxy=None if self._streamed else self.proxy.name,
             audit=audit,
         )
-        return report, context.observation(turn, present, means, estimate.gramian)
+        return report, context.observation(turn, present, means, gramian)
 
     def gramian(self, turn: Turn) -> Tensor:
         """The exact Gramian ``[k, k]`` of the tasks present in a single batch, streamed; ``.grad`` stays as it is."""
@@ -161,7 +165,13 @@ class ByProxy:
     def _evaluation(self, losses: Mapping[int, Tensor], turn: Turn) -> HeadGradients:
         if self._ranked is None:
             self._ranked = not numbered_in_order(losses.values())
-        return HeadGradients(losses, self._seeds(losses, turn), self.context.shared.parameters, ranked=self._ranked)
+        context, seeds = self.context, self._seeds(losses, turn)
+        evaluation = HeadGradients(losses, seeds, context.shared.parameters, ranked=self._ranked)
+        if context.parameters or not context.shared.inputs:
+            return evaluation
+        # A task may take an input again above the cut that others take below.
+        leaves = [*context.shared.parameters, *evaluation.cut.shared_leaves()]
+        return HeadGradients(losses, seeds, leaves, ranked=self._ranked)
 
     @staticmethod
     def _seeds(losses: Mapping[int, Tensor], turn: Turn) -> dict[int, Tensor | None]:
@@ -172,13 +182,18 @@ class ByProxy:
         context = self.context
         device = next(iter(evaluation.cut.losses.values())).device
         with without_autocast(device):
-            evaluation.deliver_own(plain)
+            evaluation.deliver_own(plain, among=context.parameters)
             others = context.shared.undeclared
+            if not context.parameters and context.shared.inputs:
+                # Inputs that require grad have their ordinary gradient.
+                ids = {id(leaf) for leaf in context.shared.parameters}
+                others = [leaf for leaf in evaluation.cut.shared_leaves() if id(leaf) not in ids]
             if others:
                 edges, gradients = evaluation.weighted(plain)
                 torch.autograd.backward(edges, gradients, inputs=others, retain_graph=True)
-            edges, gradients = evaluation.weighted(shares)
-            torch.autograd.backward(edges, gradients, inputs=context.shared.parameters if others else None)
+            if context.shared.parameters:
+                edges, gradients = evaluation.weighted(shares)
+                torch.autograd.backward(edges, gradients, inputs=context.shared.parameters)
 
 
 def check_proxied(balancer: object, what: str) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import warnings
-import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd import Variable
 from torch.autograd.graph import GradientEdge
 
 from equipoise.engine.gramian import gramian as gramian_of
 from equipoise.engine.heads import HeadCut, gradients_at
-from equipoise.engine.proxy import LastLayers, Places, ProxyRows, ProxySource
+from equipoise.engine.proxy import Features, LastLayers, Places, ProxyRows, ProxySource
 from equipoise.engine.reals import size
 from equipoise.engine.shared import counted
 from equipoise.engine.streamed import Streamed
@@ -67,14 +65,14 @@ class HeadGradients:
         whole = len(tasks) <= self._at_once
         for start in range(0, len(tasks), self._at_once):
             part = tasks[start : start + self._at_once]
-            wanted = [edge for _, places in rows.values() for edge in ProxyRows.wanted(self.cut, places)]
+            wanted = [edge for _, places in rows.values() for edge, _, _ in ProxyRows.above(self.cut, places)]
             flows, gradients, caught = self.cut.differentiate(self._seeds, wanted, own=own, tasks=part)
             self.own.update(gradients)
             stacks = _side_by_side(flows, part)
             if stacks is not None:
                 flows = [dict(zip(part, stack, strict=True)) for stack in stacks]
             for filled, places in rows.values():
-                count = len(ProxyRows.wanted(self.cut, places))
+                count = len(ProxyRows.above(self.cut, places))
                 filled.add(self.cut, places, flows, caught[:count], part, stacks)
                 caught = caught[count:]
             if whole:
@@ -106,10 +104,9 @@ class HeadGradients:
         """Edges of the cut and the tasks' weighted gradients there, to be taken further down."""
         flows = self._flows
         if flows is not None and self._stacks is not None:
-            some = self._stacks[0]
-            factors = torch.tensor([weights[position] for position in self.cut.losses], device=some.device)
             edges = cast(list[Tensor], [GradientEdge(*edge) for edge in self.cut.edges])
-            return edges, [torch.tensordot(factors.to(stack.dtype), stack, 1) for stack in self._stacks]
+            factors = [weights[position] for position in self.cut.losses]
+            return edges, [_weighted_sum(factors, stack) for stack in self._stacks]
         if flows is None:
             seeds: dict[int, Tensor | None] = {}
             for position, loss in self.cut.losses.items():
@@ -128,41 +125,44 @@ class HeadGradients:
             weights: w, by the position of the task.
             plain: c.
         """
-        edges, targets = self.weighted({position: weights[position] * plain[position] for position in plain})
-        _, sums = self.weighted(plain)
-        several = len(edges) > 1
-        arrived = _Arrived()
-        # The nodes of leaves outlive the graph where a wrapper holds them; what hangs on them must not.
-        seen = weakref.ref(arrived)
+        passes: list[int] = []
 
-        def carry(place: int, target: Tensor, total: Tensor) -> Any:
-            def hook(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-                start = seen()
-                if not start:  # somebody differentiates something else
-                    return gradients
-                given = gradients[place]
-                scale = start[-1].to(target)
-                # Where there are several edges one may lie below another, whose share has been weighted already.
-                after = target * scale if not several or given is None else given + (target - total) * scale
-                return (*gradients[:place], after, *gradients[place + 1 :])
+        def scaled(entries: Sequence[tuple[int, int, int]]) -> Any:
+            def hook(gradients: tuple[Tensor | None, ...], _: Any) -> tuple[Tensor | None, ...] | None:
+                if torch._C._current_graph_task_id() not in passes[-1:]:  # somebody differentiates a loss itself
+                    return None
+                found = list(gradients)
+                for slot, _, position in entries:
+                    gradient = found[slot]
+                    found[slot] = None if gradient is None else gradient * weights[position]
+                return tuple(found)
 
             return hook
 
-        for edge, target, total in zip(cast(list[Any], edges), targets, sums, strict=True):
-            handle = edge.node.register_prehook(carry(edge.output_nr, target, total))
-            weakref.finalize(arrived, handle.remove).atexit = False
-        factors = next(iter(self.cut.losses.values())).new_tensor([plain[position] for position in self.cut.losses])
-        loss: Tensor = _Sum.apply(arrived, factors, *self.cut.losses.values())
+        # What a task's own operations hand to those below the cut is weighted, whatever else leads there.
+        for node, entries in self.cut.feeds.items():
+            node.register_hook(scaled(entries))
+        met = {position for _, position in self.cut.seeded}
+        factors = [plain[p] * (weights[p] if p in met else 1.0) for p in self.cut.losses]
+        loss: Tensor = _Sum.apply(passes, factors, *self.cut.losses.values())
         return loss
 
-    def deliver_own(self, factors: Mapping[int, float]) -> None:
-        """Adds to ``.grad`` of what one task alone reaches."""
+    def deliver_own(self, factors: Mapping[int, float], among: Sequence[Tensor] = ()) -> None:
+        """Adds to ``.grad`` of what one task alone reaches; only of some parameters, if any are given."""
+        ids = {id(leaf) for leaf in among}
+        taken: set[int] = set()
         for position, gradients in self.own.items():
             for leaf, gradient in zip(self.cut.own[position], gradients, strict=False):
-                if gradient is not None:
-                    factor = factors[position]
-                    gradient = gradient if factor == 1.0 else gradient * factor
-                    leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+                if gradient is None or (ids and id(leaf) not in ids):
+                    continue
+                gradient = gradient * factors[position] if factors[position] != 1.0 else gradient
+                if leaf.grad is not None:
+                    leaf.grad = leaf.grad + gradient
+                    continue
+                # What is expanded, or another leaf's gradient as well, must not be written to in place.
+                mine = gradient.is_sparse or (gradient.is_contiguous() and gradient.data_ptr() not in taken)
+                leaf.grad = gradient if mine else gradient.contiguous().clone()
+                taken.add(0 if gradient.is_sparse else gradient.data_ptr())
         self.own = {}
 
 
@@ -217,6 +217,9 @@ class Estimate:
             filled.close()
         if self._audits:
             leaves = context.shared.parameters or counted(found := cut.shared_leaves(), found)
+            if not leaves and context.processes.count == 1:
+                self._audits = False  # one task alone shares nothing
+                return
             if self._streams:
                 self._product, self._positions = evaluation.exact_gramian(leaves), list(cut.losses)
                 return
@@ -242,7 +245,7 @@ class Estimate:
                 "a process whose first batch lacks tasks cannot tell what the tasks share; say it: shared=encoder, or "
                 "proxy=… a module"
             )
-        if places.cut and len(cut.losses) == 1:
+        if isinstance(source, Features) and len(cut.losses) == 1:
             raise InputError('proxy="features" needs two tasks in the batch of each process, or all; use proxy="last"')
 
     def finish(self, turn: Turn, present: Sequence[int], counts: Sequence[int]) -> None:
@@ -305,31 +308,34 @@ class Estimate:
         return exact, audit
 
 
-class _Arrived(list[Tensor]):
-    """What a backward pass started with, while it runs; lives as long as its graph."""
-
-
 class _Sum(torch.autograd.Function):
-    """Σ c_k ℓ_k that remembers what its backward pass started with."""
+    """Σ c_k ℓ_k that remembers which backward pass it was last in."""
 
     @staticmethod
-    def forward(ctx: Any, arrived: _Arrived, factors: Tensor, *losses: Tensor) -> Tensor:
-        ctx.arrived, ctx.factors = arrived, factors
+    def forward(ctx: Any, passes: list[int], factors: Sequence[float], *losses: Tensor) -> Tensor:
+        ctx.passes, ctx.factors = passes, factors
         ctx.kinds = [(loss.dtype, loss.device) for loss in losses]
-        return (torch.stack([loss.to(factors) for loss in losses]) * factors).sum()
+        return torch.stack([loss.to(losses[0].device) * f for f, loss in zip(factors, losses, strict=True)]).sum()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        ctx.arrived[:] = [gradient]
-        Variable._execution_engine.queue_callback(ctx.arrived.clear)
+        ctx.passes[:] = [torch._C._current_graph_task_id()]
         return (None, None, *((gradient * f).to(d, k) for f, (k, d) in zip(ctx.factors, ctx.kinds, strict=True)))
 
 
+def _weighted_sum(factors: Sequence[float], stack: Tensor) -> Tensor:
+    """Σ w_k g_k of gradients ``[k, …]``; in float32 at least, for half precision has no room for small weights."""
+    half = stack.dtype in (torch.float16, torch.bfloat16)
+    stretch = stack.float() if half else stack
+    total: Tensor = torch.tensordot(torch.tensor(factors, dtype=stretch.dtype, device=stack.device), stretch, 1)
+    return total.to(stack.dtype)
+
+
 def _side_by_side(flows: Sequence[Mapping[int, Tensor]], tasks: Sequence[int]) -> list[Tensor] | None:
-    """The tasks' gradients at each edge as one tensor ``[k, …]``; ``None`` where that is nothing, mostly zeros, or sparse."""
-    stacks: list[Tensor] = []
+    """The tasks' gradients at each edge as one tensor ``[k, …]``; ``None`` if none, mostly zeros, or sparse."""
     if not flows:
         return None
+    stacks: list[Tensor] = []
     for flow in flows:
         if 2 * len(flow) <= len(tasks) or any(gradient.is_sparse for gradient in flow.values()):
             return None
@@ -348,9 +354,7 @@ def _combined(flow: Mapping[int, Tensor], weights: Mapping[int, float]) -> Tenso
         for position, gradient in list(flow.items())[1:]:
             total = total + gradient * weights[position]
         return total
-    factors = gradients[0].new_tensor([weights[position] for position in flow])
-    summed: Tensor = torch.tensordot(factors, torch.stack(gradients), 1)
-    return summed
+    return _weighted_sum([weights[position] for position in flow], torch.stack(gradients))
 
 
 def _flat(leaf: Tensor, gradient: Tensor | None) -> Tensor:

@@ -29,8 +29,8 @@ def proxy_table(results: Results) -> SideTable | None:
         "time",
     )
     notes = (
-        "An audit forms the exact Gramian of its batch; the cosines are between the proxy's answer and the exact one. Time: the "
-        "median step's over that of the same method with the exact Gramian, where the study holds it.",
+        "An audit forms the exact Gramian of its batch; the cosines are between the proxy's answer and the exact one. Time: "
+        "the median step's over that of the same method with the exact Gramian, where the study holds it.",
     )
     return SideTable(columns, tuple(rows), notes)
 
