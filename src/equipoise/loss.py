@@ -264,7 +264,7 @@ def _decide(
             "a gradient would be taken at a parameter, which is sharded (fully_shard): a process whose batch holds one task "
             'needs heads="weighted", and tasks have to meet at activations'
         )
-    estimate = Estimate(context, proxy, exact=audits)
+    estimate = Estimate(context, proxy, exact=audits, whole=True)
     with without_autocast(next(iter(values.values())).device):
         estimate.add(evaluation, own=False)
     counts = [seen.counts[position] for position in present]
