@@ -15,7 +15,7 @@ from equipoise.engine.layers import Layer, layer_of, stream_of
 from equipoise.engine.shared import counted
 from equipoise.errors import InputError
 
-__all__ = ["Features", "LastLayers", "NamedWeights", "Places", "ProxyRows"]
+__all__ = ["Features", "LastLayers", "NamedWeights", "Places", "ProxyRows", "ProxySource"]
 
 _COMPILED = "CompiledFunctionBackward"
 
