@@ -16,7 +16,7 @@ from equipoise.method import Nested
 from equipoise.modules import find_module
 from equipoise.states import Form, Listed, Maybe, Named, Number, Of, Text, Whole, read_state
 
-__all__ = ["Audit", "Proxy", "as_proxy"]
+__all__ = ["Audit", "Proxy", "as_proxy", "kept_source", "same_source"]
 
 
 @dataclass(frozen=True)
@@ -253,6 +253,20 @@ class Proxy:
     def __repr__(self) -> str:
         shown = f'"{self.source}"' if isinstance(self.source, str) else self.name
         return f"Proxy({shown}" + (f", memory={self.memory}" if self.memory else "") + ")"
+
+
+def kept_source(given: Any) -> Any:
+    """What a proxy is asked for with, such that it can be looked at twice: parameters as a list."""
+    return given if given is None or isinstance(given, str | nn.Module | Nested | Proxy) else list(given)
+
+
+def same_source(given: Any, before: Any) -> bool:
+    """Whether a proxy is asked for as it was before: by an equal name, the same module, or the same parameters."""
+    if isinstance(given, str) or isinstance(before, str):
+        return isinstance(given, str) and isinstance(before, str) and given == before
+    if isinstance(given, Sequence) and isinstance(before, Sequence):
+        return len(given) == len(before) and all(a is b for a, b in zip(given, before, strict=True))
+    return given is before
 
 
 def as_proxy(given: Proxy | Nested | str | nn.Module | Iterable[Tensor] | None) -> Proxy | None:
