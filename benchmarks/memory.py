@@ -21,7 +21,8 @@ Say = Callable[[str], None]
 def run(say: Say) -> None:
     """Prints the table."""
     trainers = [name for name in TRAINERS if peers.torchjd() or not name.startswith("TorchJD")]
-    trainers = [name for name in trainers if "COST" not in name and "proxy" not in name]  # they have a table of their own
+    # These have tables of their own.
+    trainers = [name for name in trainers if not any(word in name for word in ("COST", "proxy", "streamed"))]
     trainers = [name for name in trainers if peers.libmtl() is not None or name != "LibMTL"]
     rows = []
     for tasks in TASKS:

@@ -52,6 +52,7 @@ TRAINERS: dict[str, Callable[[int], Step | None]] = {
     "ours, COST": lambda tasks: equipoise_step(PROBLEM, tasks, "mgda", teleport=eq.COST(_always, **_AT_ONCE)),
     "ours, COST, paper": lambda tasks: equipoise_step(PROBLEM, tasks, "mgda", teleport=eq.COST.paper(_always, **_AT_ONCE)),
     "ours, proxy": lambda tasks: equipoise_step(PROBLEM, tasks, "mgda", proxy=eq.Proxy("last", audit=0)),
+    "ours, streamed": lambda tasks: equipoise_step(PROBLEM, tasks, "mgda", memory="streamed"),
     "ours, uw": lambda tasks: equipoise_step(PROBLEM, tasks, "uw"),
     "TorchJD": lambda tasks: torchjd_step(PROBLEM, tasks, "mgda"),
     "LibMTL": lambda tasks: libmtl_step(PROBLEM, tasks, "mgda"),

@@ -258,7 +258,7 @@ def _decide(
         evaluation = HeadGradients(values, dict.fromkeys(values), known.shared(evaluation.cut))
     elif audits and not context.shared.declared:
         evaluation = HeadGradients(values, dict.fromkeys(values), evaluation.cut.shared_leaves())
-    estimate = Estimate(context, proxy, exact=audits)
+    estimate = Estimate(context, proxy, exact=audits, whole=True)
     with without_autocast(next(iter(values.values())).device):
         estimate.add(evaluation, own=False)
     counts = [seen.counts[position] for position in present]

@@ -75,25 +75,19 @@ def stream_of(node: Any, weight: Tensor, parents: Mapping[Any, Sequence[Any]]) -
     if len(found) != 1 or not _adds(found[0]):
         return None
     top, inputs, seen = found[0], [], set()
-    waiting: list[tuple[Any, Tensor | None]] = [(top, None)]
+    waiting = [top]
     while waiting:
-        node, scale = waiting.pop()
+        node = waiting.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         if _adds(node) or node.name() in _IN_ORDER:
-            waiting += [(child, scale) for child, _ in node.next_functions]
-        elif node.name() == "NativeLayerNormBackward0":
-            # Where the stream is normalized after each sum, the gradient shrinks with it; that it is centred, too, is left out.
-            own = node._saved_result2.reshape(-1, 1)
-            waiting.append((node.next_functions[0][0], own if scale is None else own * scale))
+            waiting += [child for child, _ in node.next_functions]
         elif node.name() in ("AddmmBackward0", "MmBackward0"):
             slot = 2 if node.name() == "AddmmBackward0" else 1
             leaf = _leaf_below(node.next_functions[slot][0])
             if leaf is not None:
-                tensor = node._saved_mat1 if slot == 2 else node._saved_self
-                if scale is None or len(scale) == len(tensor):
-                    inputs.append(tensor if scale is None else tensor * scale)
+                inputs.append(node._saved_mat1 if slot == 2 else node._saved_self)
     inputs = [tensor for tensor in inputs if len(tensor) == len(inputs[0])]
     return Layer(top, weight, _Stream(inputs, len(top._input_metadata[0].shape))) if len(inputs) > 1 else None
 

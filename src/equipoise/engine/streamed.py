@@ -26,6 +26,9 @@ from equipoise.errors import InputError
 
 __all__ = ["Streamed"]
 
+# How much more than the least memory is taken where that makes fewer blocks.
+_SLACK = 1.1
+
 Flows = dict[Edge, dict[int, Tensor]]
 """Gradients of activations, by the edge that they flow along and the position of the task."""
 
@@ -39,7 +42,8 @@ class Streamed:
     Args:
         cut: where the tasks' graphs meet.
         leaves: whose gradients the Gramian is of.
-        room: numbers of a block's rows per task that are welcome; a block has more only where a single operation has.
+        room: numbers of a block's rows per task that are welcome. Blocks are larger where that holds less in all, for the
+            smaller they are, the more activations lie between them.
     """
 
     def __init__(self, cut: HeadCut, leaves: Sequence[Tensor], room: int) -> None:
@@ -51,21 +55,35 @@ class Streamed:
         self._tasks = list(cut.losses)
         self._graph = _Graph(cut.edges, self.leaves)
         self._edges = list(cut.edges)
-        graph, total = self._graph, sum(self._sizes)
+        total = sum(self._sizes)
+        plans, room = [], max(1, room)
+        while not plans or room < 2 * total:
+            plans.append(self._plan(room, total))
+            room *= 2
+        least = min(peak for peak, _ in plans)
+        # Every block is another start of the engine: few of them, as far as memory hardly tells.
+        self.peak, self._stops = min((p for p in plans if p[0] <= _SLACK * least), key=lambda plan: len(plan[1]))
+
+    def _plan(self, room: int, total: int) -> tuple[int, list[int]]:
+        """Where blocks end that have so many numbers per task, if that can be, and how many numbers are held at once."""
+        graph = self._graph
         opens, closes = [0] * len(graph.order), [0] * len(graph.order)
         for leaf, (first, last) in graph.uses.items():
             opens[first] += self._sizes[leaf]
             closes[last] += self._sizes[leaf]
         opened, closed = list(accumulate(opens)), list(accumulate(closes))
-        width, numbers = graph.frontiers()
+        width, numbers = graph.width, graph.numbers
 
         def held(start: int, stop: int) -> int:
             """Entries of the rows of a block from one operation to another."""
             return opened[stop] - (closed[start - 1] if start else 0)
 
-        self._stops: list[int] = []
-        self.peak, start, last = 0, 0, len(graph.order) - 1
-        for place in range(last + 1):
+        def carried(start: int) -> int:
+            return numbers[start - 1] if start else numbers[0]
+
+        stops: list[int] = []
+        peak, start, end = 0, 0, len(graph.order) - 1
+        for place in range(end + 1):
             while opens[place] and held(start, place) > room and place > start:
                 before = closed[start - 1] if start else 0
                 gain = closed[place - 1] - before
@@ -74,13 +92,10 @@ class Streamed:
                 if not good:
                     break
                 stop = min(good, key=lambda j: (width[j], numbers[j], -j))
-                self.peak = max(self.peak, held(start, stop) + max(numbers[stop], numbers[start - 1] if start else 0))
-                self._stops.append(stop)
+                peak = max(peak, held(start, stop) + max(numbers[stop], carried(start)))
+                stops.append(stop)
                 start = stop + 1
-        self.peak = max(self.peak, held(start, last) + (numbers[start - 1] if start else 0))
-        self._stops.append(last)
-        if self.peak >= total + numbers[0]:
-            self.peak, self._stops = total + numbers[0], [last]
+        return max(peak, held(start, end) + carried(start)), [*stops, end]
 
     @property
     def blocks(self) -> int:
@@ -176,6 +191,8 @@ class _Graph:
         children: of each operation, which of its inputs lead on and along what edge; leaves are left out.
         leaf: of the nodes of leaves, which one that is.
         uses: of each leaf that is reached, the first and the last place of an operation that takes it.
+        width: how many edges lead from what comes up to each place to what comes after it.
+        numbers: how many numbers flow there.
     """
 
     def __init__(self, edges: Sequence[Edge], leaves: Sequence[Tensor]) -> None:
@@ -228,13 +245,13 @@ class _Graph:
         for place, found in enumerate(self._taken):
             for leaf in found:
                 self.uses[leaf] = (self.uses.get(leaf, (place, place))[0], place)
+        self.width, self.numbers = self._frontiers()
 
     def reached(self, start: int, stop: int) -> set[int]:
         """The leaves that operations from one place to another take."""
         return {leaf for found in self._taken[start : stop + 1] for leaf in found}
 
-    def frontiers(self) -> tuple[list[int], list[int]]:
-        """How many edges lead from what comes up to each place to what comes after it, and how many numbers flow there."""
+    def _frontiers(self) -> tuple[list[int], list[int]]:
         open_: dict[Any, dict[Edge, int]] = {}
         widths, numbers, width, number = [], [], 0, 0
         for node in self.order:
