@@ -363,3 +363,92 @@ def test_expanded_gradients_are_given_room() -> None:
     torch.testing.assert_close(model.one, model.two)
     model.one.grad.mul_(2)
     assert not torch.equal(model.one.grad, model.two.grad)
+
+
+@pytest.mark.parametrize("size", [5, 6])
+def test_weights_that_are_taken_once_as_they_are_and_once_transposed(size: int) -> None:
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(size, 6))
+    out = torch.tanh((torch.randn(4, 6) @ weight.t()).tanh() @ weight)
+    losses = {task: (out @ torch.randn(6)).square().mean() for task in "abc"}
+    found = eq.balanced_loss(losses, eq.FairGrad(), eq.Proxy([weight], audit=0)).report.gramian
+    rows = torch.stack([grads(loss, [weight])[0].flatten() for loss in losses.values()]).double()
+    torch.testing.assert_close(found, rows @ rows.T, rtol=1e-4, atol=1e-6)
+
+
+def test_products_with_a_factor() -> None:
+    torch.manual_seed(0)
+    first, second = nn.Parameter(torch.randn(6, 6)), nn.Parameter(torch.randn(6, 6))
+    hidden = torch.addmm(torch.zeros(6), torch.randn(4, 6), first, alpha=0.1).tanh()
+    out = torch.addmm(torch.zeros(6), hidden, second, alpha=3.0).tanh()
+    losses = {task: (out @ torch.randn(6)).square().mean() for task in "abc"}
+    found = eq.balanced_loss(losses, eq.FairGrad(), eq.Proxy([first, second], audit=0)).report.gramian
+    rows = torch.stack([torch.cat([g.flatten() for g in grads(loss, [first, second])]) for loss in losses.values()]).double()
+    torch.testing.assert_close(found, rows @ rows.T, rtol=1e-4, atol=1e-6)
+
+
+def test_weights_of_one_task_alone_are_no_proxy() -> None:
+    net = Net()
+    losses = net.losses(net.features())
+    for named in (net.heads[0], net.heads):
+        with pytest.raises(eq.InputError, match="3 of the 3 tasks reach no weight named in proxy="):
+            eq.balanced_loss(losses, eq.FairGrad(), named)
+    losses["d"] = nn.Parameter(torch.ones(())).square()
+    with pytest.raises(eq.InputError, match="1 of the 4 tasks"):
+        eq.balanced_loss(losses, eq.FairGrad(), net.encoder)
+
+
+def test_a_memory_of_tasks_seen_at_different_times_is_a_gramian() -> None:
+    proxy, generator = eq.Proxy("last", memory=0.9, audit=0), torch.Generator().manual_seed(0)
+    indefinite = False
+    for number in range(60):
+        present = sorted(torch.randperm(5, generator=generator)[:3].tolist()) if number % 3 else list(range(5))
+        rows = torch.randn(len(present), 2, dtype=torch.float64, generator=generator)
+        found = proxy.blend(rows @ rows.T, present, 5)
+        assert torch.linalg.eigvalsh(found).min() >= -1e-8 * found.trace()
+        kept = proxy.state_dict()["correlations"][present][:, present]
+        indefinite = indefinite or bool(torch.linalg.eigvalsh(kept).min() < -1e-6)
+        sizes = proxy.state_dict()["norms"][present].exp()
+        torch.testing.assert_close(found.diagonal(), sizes**2)
+    assert indefinite
+
+
+def test_states_of_proxies_are_looked_at() -> None:
+    proxy = eq.Proxy("auto", memory=0.5)
+    state = proxy.state_dict()
+    double = torch.ones(2, 2, dtype=torch.float64)
+    for bad in (
+        {"chosen": "rubbish"},
+        {"trials": {"rubbish": [1.0]}},
+        {"factor": float("nan")},
+        {"steps": -1},
+        {"correlations": double},
+        {"correlations": double, "norms": torch.ones(3, dtype=torch.float64), "seen": double > 0},
+        {"correlations": double.float(), "norms": double[0], "seen": double > 0},
+    ):
+        with pytest.raises(eq.InputError, match="the state of a proxy"):
+            proxy.load_state_dict({**state, **bad})
+        assert same(proxy.state_dict(), state)
+
+
+def test_losses_with_fixed_weights_go_along() -> None:
+    for way in ("step", "micro-batches", "drop-in"):
+        found = []
+        for proxy in (eq.Proxy("last", audit=1, at_least=-1.0), None):
+            net = Net()
+
+            def losses(model: Net, batch: Any) -> dict[str, Tensor]:
+                features = model.encoder(batch[0])
+                return {**model.losses(features), "penalty": features.square().mean()}
+
+            optimizer = torch.optim.SGD(net.parameters(), 0.1)
+            if way == "drop-in":
+                eq.backward(losses(net, batch(0)), eq.FairGrad(), fixed={"penalty": 0.5}, proxy=proxy)
+                optimizer.step()
+            else:
+                objective = eq.Objective(net, losses, tasks=("a", "b", "c"), fixed={"penalty": 0.5})
+                mtl = eq.MultiTaskOptimizer(objective, optimizer, "fairgrad", proxy=proxy)
+                mtl.step(batch(0), *([batch(1)] if way == "micro-batches" else []))
+            found.append(list(net.parameters()))
+        for ours, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
