@@ -17,7 +17,7 @@ from equipoise.balance.coerce import as_balancer
 from equipoise.balance.mixins import Accompanied, LooksElsewhere
 from equipoise.distributed import Processes
 from equipoise.engine.graph import hides_leaves, is_compiled
-from equipoise.engine.heads import HeadCut
+from equipoise.engine.heads import HeadCut, is_leaf
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
 from equipoise.method import MethodSpec
@@ -252,12 +252,22 @@ def _decide(
                 f"one scalar cannot wait for; use MultiTaskOptimizer or backward()"
             )
         return weights, StepReport(names, means, weights.detach(), None, turn.step), None
+    if context.wrappers.sharded and (context.shared.declared or not isinstance(proxy.source, str)):
+        raise InputError(
+            "what fully_shard has sharded cannot be found by its parameters; leave shared= out, and name the proxy, such as "
+            'proxy="last" or "features"'
+        )
     audits = _audited(context, proxy, values)
     evaluation = HeadGradients(values, dict.fromkeys(values), [*context.shared.parameters, *([] if own else proxy.named)])
     if own and not context.shared.declared:
         evaluation = HeadGradients(values, dict.fromkeys(values), known.shared(evaluation.cut))
     elif audits and not context.shared.declared:
         evaluation = HeadGradients(values, dict.fromkeys(values), evaluation.cut.shared_leaves())
+    if context.wrappers.sharded and any(is_leaf(node) for node, _ in evaluation.cut.edges):
+        raise InputError(
+            "a gradient would be taken at a parameter, which is sharded (fully_shard): a process whose batch holds one task "
+            'needs heads="weighted", and tasks have to meet at activations'
+        )
     estimate = Estimate(context, proxy, exact=audits, whole=True)
     with without_autocast(next(iter(values.values())).device):
         estimate.add(evaluation, own=False)
@@ -266,7 +276,7 @@ def _decide(
     check_rows(turn, estimate.gramian.diagonal(), means, names)
     weights, audit = estimate.decide(turn, present, means)
     report = StepReport(names, means, weights, estimate.gramian, turn.step, proxy=proxy.name, audit=audit)
-    return weights, report, evaluation.reweighted if own else None
+    return weights, report, evaluation.reweighted if own and len(context.tasks) > 1 else None
 
 
 def _audited(context: Context, proxy: Proxy, values: Mapping[int, Tensor]) -> bool:

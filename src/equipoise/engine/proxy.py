@@ -15,7 +15,7 @@ from equipoise.engine.layers import Layer, layer_of, stream_of
 from equipoise.engine.shared import counted
 from equipoise.errors import InputError
 
-__all__ = ["Features", "LastLayers", "NamedWeights", "Places", "ProxyRows"]
+__all__ = ["Features", "LastLayers", "NamedWeights", "Places", "ProxyRows", "ProxySource"]
 
 _COMPILED = "CompiledFunctionBackward"
 
@@ -203,7 +203,7 @@ class NamedWeights:
         if together != cut.every:
             raise InputError(
                 f"{(cut.every & ~together).bit_count()} of the {len(cut.losses)} tasks reach no weight named in proxy= "
-                f"that others reach, too, so there is nothing to compare their gradients by; name weights of what all tasks share"
+                f"that others reach, too, so nothing compares their gradients; name weights of what all tasks share"
             )
         return _in_closed_form(calls, wanted)
 
