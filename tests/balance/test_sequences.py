@@ -18,9 +18,10 @@ ORACLE: dict[str, Any] = json.loads((Path(__file__).parents[1] / "oracles" / "se
 def test_directions_of_references(expected: dict[str, Any]) -> None:
     balancer = eq.balancer(expected["method"], **expected["options"])
     steps = zip(ORACLE["gradients"], ORACLE["losses"], expected["directions"], strict=True)
+    # Losses that are linear in the parameters, which stay at 0, have just these gradients and values.
+    parameters = torch.zeros(len(expected["directions"][0]), dtype=torch.float64, requires_grad=True)
     for gradients, values, direction in steps:
-        # Losses that are linear in the parameters, which stay at 0, have just these gradients and values.
-        parameters = torch.zeros(len(direction), dtype=torch.float64, requires_grad=True)
+        parameters.grad = None
         rows, losses = torch.tensor(gradients, dtype=torch.float64), torch.tensor(values, dtype=torch.float64)
         eq.backward(list(rows @ parameters + losses), balancer, shared=[parameters])
         wanted = torch.tensor(direction, dtype=torch.float64)

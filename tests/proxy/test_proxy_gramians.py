@@ -122,6 +122,15 @@ def test_named_weights_with_biases_norms_and_embeddings_are_differentiated_plain
     torch.testing.assert_close(proxy_gramian(losses, NamedWeights(leaves)), plain_gramian(losses, leaves), rtol=1e-4, atol=1e-9)
 
 
+def test_weights_that_one_task_alone_reaches_count_for_it() -> None:
+    torch.manual_seed(0)
+    last, own = nn.Linear(3, 4), nn.Linear(4, 4)
+    h = torch.tanh(last(torch.randn(6, 3)))
+    losses = {0: h.square().mean(), 1: own(h).square().mean()}
+    leaves = [*last.parameters(), *own.parameters()]
+    torch.testing.assert_close(proxy_gramian(losses, NamedWeights(leaves)), plain_gramian(losses, leaves), rtol=1e-4, atol=1e-9)
+
+
 def test_a_layer_that_is_used_twice_counts_with_both_calls() -> None:
     torch.manual_seed(0)
     again = nn.Linear(4, 4)

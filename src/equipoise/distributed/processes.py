@@ -129,9 +129,11 @@ class Processes:
 
     def add(self, tensor: Tensor) -> Tensor:
         """Adds a tensor up in place, where the processes have met just now; :meth:`sum` lets them meet first."""
+        # What travels is the bare memory, whose order must not differ between the processes.
+        message = tensor.contiguous()
         with _no_peers_left():
-            dist.all_reduce(tensor, group=self.group)
-        return tensor
+            dist.all_reduce(message, group=self.group)
+        return tensor if message is tensor else tensor.copy_(message)
 
     def _gather(self, mine: Any) -> list[Any]:
         gathered: list[Any] = [None] * self.count

@@ -138,8 +138,12 @@ class Wrappers:
                 context.is_last_backward = False
                 for each in context.all_states:
                     for group in _groups(each):
-                        after.callback(setattr, group, "reduce_grads", group.reduce_grads)
-                        group.reduce_grads = False
+                        if group.is_sharded:
+                            after.callback(group.reshard)
+                        # A second pass may begin below the hooks that gather the parameters.
+                        for name in ("reduce_grads", "reshard_after_backward"):
+                            after.callback(setattr, group, name, getattr(group, name))
+                            setattr(group, name, False)
             yield
 
     def _new(self, losses: Mapping[str, Loss]) -> tuple[dict[str, Tensor], list[Tensor]]:

@@ -12,7 +12,7 @@ from torch.autograd.graph import GradientEdge
 
 from equipoise.engine.gramian import gramian as gramian_of
 from equipoise.engine.heads import HeadCut, gradients_at
-from equipoise.engine.proxy import LastLayers, Places, ProxyRows
+from equipoise.engine.proxy import Features, LastLayers, Places, ProxyRows, ProxySource
 from equipoise.engine.reals import size
 from equipoise.engine.shared import counted
 from equipoise.engine.streamed import Streamed
@@ -207,6 +207,7 @@ class Estimate:
                 if not self.proxy.choosing:
                     raise
                 continue
+            self._check(source, cut, places)
             if isinstance(source, LastLayers) and len(cut.losses) == len(context.tasks):
                 source.pinned = places.weights
             rows[name] = (filled, places)
@@ -223,6 +224,28 @@ class Estimate:
                 return
             for position, row in zip(cut.losses, evaluation.exact_rows(leaves), strict=True):
                 self._exact[position] = self._exact[position] + row if position in self._exact else row
+
+    def _check(self, source: ProxySource, cut: HeadCut, places: Places) -> None:
+        """Refuses places that another process would not take, or that an ordinary backward pass alone may touch.
+
+        Raises:
+            InputError: these are such.
+        """
+        context = self.context
+        if context.wrappers.sharded and places.leaves:
+            raise InputError(
+                "the proxy would differentiate parameters, which are sharded (fully_shard); of linear maps and convolutions "
+                'activations are enough, and of proxy="features"'
+            )
+        if context.processes.count == 1 or len(cut.losses) == len(context.tasks):
+            return
+        if isinstance(source, LastLayers) and not source.pinned and not context.shared.parameters:
+            raise InputError(
+                "a process whose first batch lacks tasks cannot tell what the tasks share; say it: shared=encoder, or "
+                "proxy=… a module"
+            )
+        if isinstance(source, Features) and len(cut.losses) == 1:
+            raise InputError('proxy="features" needs two tasks in the batch of each process, or all; use proxy="last"')
 
     def finish(self, turn: Turn, present: Sequence[int], counts: Sequence[int]) -> None:
         """Forms the Gramians of the tasks' mean gradients over all that was taken in, and over all processes."""
@@ -252,14 +275,17 @@ class Estimate:
             (name,) = self._gramians
             self._gramians[name] = proxy.blend(self._gramians[name], present, len(context.tasks))
             return ask(self._gramians[name]), None
-        before = turn.balancer.state_dict()
-        cosines: dict[str, tuple[float, float]] = {}
-        exact = ask(truth)
-        after = turn.balancer.state_dict()
+        # What a balancer keeps for its update must be of the answer that counts, so that is asked for last.
+        balancer = turn.balancer
+        state, kept = balancer.state_dict(), dict(vars(balancer))
+        tried: dict[str, Tensor] = {}
         for name, gramian in self._gramians.items():
-            turn.balancer.load_state_dict(before)
-            cosines[name] = cosine(truth, ask(gramian), exact)
-        turn.balancer.load_state_dict(after)
+            tried[name] = ask(gramian)
+            vars(balancer).clear()
+            vars(balancer).update(kept)
+            balancer.load_state_dict(state)
+        exact = ask(truth)
+        cosines = {name: cosine(truth, weights, exact) for name, weights in tried.items()}
         if proxy.choosing:
             proxy.tried({name: found[0] for name, found in cosines.items()})
             proxy.steps += 1

@@ -1,0 +1,262 @@
+"""One changed line in other people's trainers: they take the steps that a plain loop takes, stop, and go on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+import equipoise as eq
+from tests import problems
+from tests.integration.processes import Pool
+from tests.integration.scenarios import State, share, state
+
+ACCUMULATE, EPOCHS, CLIP, LR = 2, 2, 0.5, 0.05
+
+pytestmark = [pytest.mark.filterwarnings("ignore")]  # the trainers' own
+
+
+def seeded() -> problems.Heads:
+    torch.manual_seed(5)
+    return problems.Heads()
+
+
+def batches() -> list[problems.Batch]:
+    return [problems.batch(8, seed=seed) for seed in range(4)]
+
+
+def tools() -> tuple[eq.Balancer, eq.Proxy]:
+    return eq.balancer("nash-mtl"), eq.Proxy("last", memory=0.5, audit=0)
+
+
+def alone(clip: float | None = CLIP) -> State:
+    """What every trainer is to do."""
+    model, (balancer, proxy) = seeded(), tools()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9)
+    for _ in range(EPOCHS):
+        for place, batch in enumerate(batches()):
+            loss = eq.balanced_loss(problems.losses(model, batch), balancer, proxy)
+            (loss / ACCUMULATE).backward()
+            if (place + 1) % ACCUMULATE == 0:
+                if clip:
+                    nn.utils.clip_grad_norm_(model.parameters(), clip)
+                optimizer.step()
+                optimizer.zero_grad()
+    return state(model)
+
+
+def agree(found: State, expected: State, *, exactly: bool = False) -> None:
+    for name, value in expected.items():
+        assert torch.equal(found[name], value) if exactly else torch.allclose(found[name], value, atol=2e-5), name
+
+
+def elastic(rank: int, count: int) -> None:
+    """What ``torchrun`` sets."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "here"}
+
+
+# -- Lightning
+
+
+def lightning(folder: str, rank: int = 0, count: int = 1, *, epochs: int = EPOCHS, resume: str | None = None) -> State:
+    import lightning.pytorch as pl
+    from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+
+    class Module(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = seeded()
+            self.balancer, self.proxy = tools()
+
+        def training_step(self, batch: problems.Batch, index: int) -> Tensor:
+            return eq.balanced_loss(problems.losses(self.model, batch), self.balancer, self.proxy)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=LR, momentum=0.9)
+
+        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            checkpoint["balancing"] = [self.balancer.state_dict(), self.proxy.state_dict()]
+
+        def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            for part, saved in zip((self.balancer, self.proxy), checkpoint["balancing"], strict=True):
+                part.load_state_dict(saved)
+
+    spread = {} if count == 1 else {"strategy": "ddp", "devices": count, "plugins": [TorchElasticEnvironment()]}
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        accumulate_grad_batches=ACCUMULATE,
+        gradient_clip_val=CLIP,
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+        **spread,  # type: ignore[arg-type]
+    )
+    module = Module()
+    data = DataLoader([share(batch, rank, count) for batch in batches()], batch_size=None)  # type: ignore[arg-type]
+    trainer.fit(module, data, ckpt_path=resume, weights_only=False)
+    if resume is None and count == 1:
+        trainer.save_checkpoint(Path(folder) / "last.ckpt")
+    return state(module.model)
+
+
+def test_lightning(tmp_path: Path) -> None:
+    agree(lightning(str(tmp_path)), alone())
+    lightning(str(tmp_path), epochs=1)
+    agree(lightning(str(tmp_path), resume=str(tmp_path / "last.ckpt")), lightning(str(tmp_path)), exactly=True)
+
+
+def lightning_spread(rank: int, count: int, folder: str) -> State:
+    elastic(rank, count)
+    return lightning(folder, rank, count)
+
+
+def test_lightning_on_two_processes(pool: Pool, tmp_path: Path) -> None:
+    for found in pool.run(lightning_spread, str(tmp_path)):
+        agree(found, alone())
+    pool.close()  # other tests find fresh processes
+
+
+# -- Hugging Face
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = seeded()
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        return {f"t{k}": out for k, out in enumerate(self.heads(inputs))}
+
+
+def hugging_face(folder: str, count: int = 1, *, resume: bool = False) -> State:
+    import transformers
+
+    balancer, proxy = tools()
+
+    class Trainer(transformers.Trainer):
+        def compute_loss(
+            self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            outputs = model(inputs["inputs"])
+            targets = inputs["targets"]
+            losses = {
+                task: problems.SCALES[k] * (out - targets[:, k]).square().mean()
+                for k, (task, out) in enumerate(outputs.items())
+            }
+            loss = eq.balanced_loss(losses, balancer, proxy) if torch.is_grad_enabled() else sum(losses.values())
+            return (loss, outputs) if return_outputs else loss
+
+    class SaveBalancing(transformers.TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            if state.is_world_process_zero:
+                path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / "balancing.pt"
+                torch.save([balancer.state_dict(), proxy.state_dict()], path)
+
+    arguments = transformers.TrainingArguments(
+        output_dir=folder,
+        per_device_train_batch_size=8 // count,
+        gradient_accumulation_steps=ACCUMULATE,
+        num_train_epochs=EPOCHS,
+        max_grad_norm=CLIP,
+        learning_rate=LR,
+        lr_scheduler_type="constant",
+        optim="sgd",
+        optim_args="momentum=0.9",
+        save_strategy="epoch" if count == 1 else "no",
+        report_to="none",
+        use_cpu=True,
+        remove_unused_columns=False,
+        label_names=["targets"],
+        disable_tqdm=True,
+        logging_strategy="no",
+        ddp_backend="gloo" if count > 1 else None,
+    )
+    inputs, targets = (torch.cat(parts) for parts in zip(*batches(), strict=True))
+    rows = [{"inputs": x, "targets": y} for x, y in zip(inputs, targets, strict=True)]
+
+    class InOrder(Trainer):
+        def _get_train_sampler(self, *_: Any) -> Any:
+            return torch.utils.data.SequentialSampler(rows)
+
+    model = Model()
+    trainer = InOrder(model, arguments, train_dataset=rows, eval_dataset=rows[:8], callbacks=[SaveBalancing()])
+    checkpoint = Path(folder) / "checkpoint-2"
+    if resume:
+        for part, saved in zip((balancer, proxy), torch.load(checkpoint / "balancing.pt"), strict=True):
+            part.load_state_dict(saved)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if resume else None)
+    assert trainer.evaluate()["eval_loss"] > 0
+    return state(model.heads)
+
+
+def test_hugging_face(tmp_path: Path) -> None:
+    whole = hugging_face(str(tmp_path))
+    agree(whole, alone())
+    agree(hugging_face(str(tmp_path), resume=True), whole, exactly=True)
+
+
+def hugging_face_spread(rank: int, count: int, folder: str) -> State:
+    elastic(rank, count)
+    return hugging_face(folder, count)
+
+
+def test_hugging_face_on_two_processes(pool: Pool, tmp_path: Path) -> None:
+    for found in pool.run(hugging_face_spread, str(tmp_path)):
+        agree(found, alone())
+    pool.close()
+
+
+# -- Accelerate
+
+
+def accelerate(folder: str, rank: int = 0, count: int = 1, *, resume: bool = False) -> State:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(True)
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=ACCUMULATE)
+    plain, (balancer, proxy) = seeded(), tools()
+    model, optimizer = accelerator.prepare(plain, torch.optim.SGD(plain.parameters(), lr=LR, momentum=0.9))
+    accelerator.register_for_checkpointing(balancer, proxy)
+    if resume:
+        accelerator.load_state(folder)
+    for epoch in range(int(resume), EPOCHS):
+        for batch in batches():
+            with accelerator.accumulate(model):
+                losses = problems.losses(model, share(batch, rank, count))
+                accelerator.backward(eq.balanced_loss(losses, balancer, proxy))
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(model.parameters(), CLIP)
+                optimizer.step()
+                optimizer.zero_grad()
+        if epoch == 0 and count == 1:
+            accelerator.save_state(folder)
+    AcceleratorState._reset_state(True)
+    return state(plain)
+
+
+def test_accelerate(tmp_path: Path) -> None:
+    whole = accelerate(str(tmp_path))
+    agree(whole, alone())
+    agree(accelerate(str(tmp_path), resume=True), whole, exactly=True)
+
+
+def accelerate_spread(rank: int, count: int, folder: str) -> State:
+    elastic(rank, count)
+    return accelerate(folder, rank, count)
+
+
+def test_accelerate_on_two_processes(pool: Pool, tmp_path: Path) -> None:
+    for found in pool.run(accelerate_spread, str(tmp_path)):
+        agree(found, alone())
+    pool.close()
