@@ -22,7 +22,7 @@ from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
 from equipoise.method import MethodSpec
 from equipoise.modes import overwrites, without_autocast
-from equipoise.proxy import Proxy, as_proxy
+from equipoise.proxy import Proxy, as_proxy, kept_source, same_source
 from equipoise.step.by_proxy import check_proxied
 from equipoise.step.checking import check_losses, check_rows
 from equipoise.step.context import Context, Turn
@@ -69,7 +69,8 @@ class _Known:
 
     def proxy(self, given: Any, *, once: bool) -> Proxy:
         """The proxy, which is made anew only where another one is given; ``once``: it will not be asked for again."""
-        if self._proxy is None or not _same(given, self._given):
+        given = kept_source(given)
+        if self._proxy is None or not same_source(given, self._given):
             made = as_proxy(given) or Proxy("exact")
             if once and not isinstance(given, Proxy):
                 if made.choosing:
@@ -81,14 +82,6 @@ class _Known:
             made.attach(None)
             self._proxy, self._given = made, given
         return self._proxy
-
-
-def _same(given: Any, before: Any) -> bool:
-    if isinstance(given, str) or isinstance(before, str):
-        return isinstance(given, str) and isinstance(before, str) and given == before
-    if isinstance(given, Sequence) and isinstance(before, Sequence):
-        return len(given) == len(before) and all(a is b for a, b in zip(given, before, strict=True))
-    return given is before
 
 
 # A balancer that is used again keeps its tasks; both go when the balancer goes.
@@ -187,7 +180,18 @@ def balanced_loss(
 
 
 def _balanced(known: _Known, chosen: Balancer, losses: Losses, proxy: Any, own: bool, once: bool) -> Tensor:
-    """The scalar; where it cannot be had, the balancer and its proxy are as before."""
+    """The scalar; where it cannot be had, the balancer, its tasks and its proxy are as before."""
+    context = known.context
+    new = not context.tasks.known
+    try:
+        return _weighed(known, chosen, losses, proxy, own, once)
+    except BaseException:
+        if new:
+            context.forget_tasks()
+        raise
+
+
+def _weighed(known: _Known, chosen: Balancer, losses: Losses, proxy: Any, own: bool, once: bool) -> Tensor:
     context = known.context
     source = Given(as_losses(losses, context.tasks.names or None))
     given = source.losses(0)

@@ -16,7 +16,7 @@ from equipoise.method import Nested
 from equipoise.modules import find_module
 from equipoise.states import Form, Listed, Maybe, Named, Number, Of, Text, Whole, read_state
 
-__all__ = ["Audit", "Proxy", "as_proxy"]
+__all__ = ["Audit", "Proxy", "as_proxy", "kept_source", "same_source"]
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class Proxy:
         self._norms[index] = torch.where(alive, mixed_logs, self._norms[index])
         self._seen[block] = seen | both
         size = torch.where(alive, mixed_logs.exp(), 0.0)
-        return mixed * torch.outer(size, size) * self.factor
+        return _positive(mixed) * torch.outer(size, size) * self.factor
 
     # -- state
 
@@ -245,7 +245,14 @@ class Proxy:
             "norms": Maybe(Of(("K",), cpu=True), "memory"),
             "seen": Maybe(Of(("K", "K"), torch.bool, cpu=True), "memory"),
         }
-        return read_state("a proxy", state, kinds, sizes)
+        read = read_state("a proxy", state, kinds, sizes)
+        known = self.candidates()
+        for name in (*read["trials"], *([] if read["chosen"] in (None, "exact") else [read["chosen"]])):
+            if name not in known:
+                raise InputError(f'the state of a proxy names a source "{name}"; the sources are {", ".join(known)} and exact')
+        if len({read[name] is None for name in self._tensors()}) > 1:
+            raise InputError("the state of a proxy holds a part of its memory only")
+        return read
 
     def _tensors(self) -> dict[str, Tensor | None]:
         return {"correlations": self._correlations, "norms": self._norms, "seen": self._seen}
@@ -253,6 +260,32 @@ class Proxy:
     def __repr__(self) -> str:
         shown = f'"{self.source}"' if isinstance(self.source, str) else self.name
         return f"Proxy({shown}" + (f", memory={self.memory}" if self.memory else "") + ")"
+
+
+def _positive(correlations: Tensor) -> Tensor:
+    """The nearest that inner products can be: pairs of tasks that were seen at different times need not fit together."""
+    unit = torch.eye(len(correlations), dtype=correlations.dtype, device="cpu")
+    if not int(torch.linalg.cholesky_ex(correlations + 1e-9 * unit)[1]):
+        return correlations
+    values, vectors = torch.linalg.eigh(correlations)
+    found: Tensor = (vectors * values.clamp(min=0)) @ vectors.T
+    before, after = correlations.diagonal().clamp(min=0).sqrt(), found.diagonal().sqrt()
+    factors = torch.where(after > 0, before / after.clamp(min=torch.finfo(after.dtype).tiny), 0.0)
+    return found.mul_(torch.outer(factors, factors))
+
+
+def kept_source(given: Any) -> Any:
+    """What a proxy is asked for with, such that it can be looked at twice: parameters as a list."""
+    return given if given is None or isinstance(given, str | nn.Module | Nested | Proxy) else list(given)
+
+
+def same_source(given: Any, before: Any) -> bool:
+    """Whether a proxy is asked for as it was before: by an equal name, the same module, or the same parameters."""
+    if isinstance(given, str) or isinstance(before, str):
+        return isinstance(given, str) and isinstance(before, str) and given == before
+    if isinstance(given, Sequence) and isinstance(before, Sequence):
+        return len(given) == len(before) and all(a is b for a, b in zip(given, before, strict=True))
+    return given is before
 
 
 def as_proxy(given: Proxy | Nested | str | nn.Module | Iterable[Tensor] | None) -> Proxy | None:

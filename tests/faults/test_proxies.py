@@ -207,3 +207,248 @@ def test_one_task_alone_can_be_the_first_that_is_seen() -> None:
         for proxy in ("last", "features", eq.Proxy("last", audit=1), [net.heads[0].weight], [net.encoder[0].bias]):
             loss = eq.balanced_loss(net.losses(net.features(), "a"), eq.FairGrad(), proxy, tasks=("a", "b", "c"))
             assert loss.report.gramian[0, 0] > 0
+
+
+def made(proxy: Any, balancer: Any = "fairgrad", **options: Any) -> eq.MultiTaskOptimizer:
+    net = Net()
+
+    def losses(model: Net, batch: Any) -> dict[str, Tensor]:
+        inputs, tasks = batch
+        found = model.losses(model.encoder(inputs), tasks)
+        return {task: loss * float("nan") if inputs[0, 0] == 7 else loss for task, loss in found.items()}
+
+    optimizer = options.pop("optimizer", torch.optim.SGD)(net.parameters(), 1e-2)
+    return eq.MultiTaskOptimizer(eq.Objective(net, losses, tasks=("a", "b", "c")), optimizer, balancer, proxy=proxy, **options)
+
+
+def batch(seed: int, tasks: str = "abc") -> tuple[Tensor, str]:
+    return torch.randn(6, 4, generator=torch.Generator().manual_seed(seed)), tasks
+
+
+def same(one: Any, two: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
+    return torch.equal(one, two) if isinstance(one, Tensor) else one == two
+
+
+class Failing(torch.optim.SGD):
+    fails = False
+
+    def step(self, closure: Any = None) -> Any:
+        if self.fails:
+            raise RuntimeError("no step today")
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("proxy", ["last", "auto"])
+@pytest.mark.parametrize("balancer", ["fairgrad", "pcgrad", "nash-mtl:update_every=2"])
+def test_refused_steps_teach_the_proxy_nothing(proxy: str, balancer: str) -> None:
+    mtl = made(eq.Proxy(proxy, memory=0.5, audit=2), balancer, optimizer=Failing)
+    for number in range(4):
+        mtl.step(batch(number))
+        proxy_before, balancer_before = mtl.proxy.state_dict(), mtl.balancer.state_dict()
+        bad = batch(number)
+        bad[0][0, 0] = 7
+        with pytest.raises(eq.NonFiniteError):
+            mtl.step(bad)
+        mtl.optimizer.fails = True
+        with pytest.raises(RuntimeError, match="no step today"):
+            mtl.step(batch(number + 1))
+        mtl.optimizer.fails = False
+        assert same(mtl.proxy.state_dict(), proxy_before)
+        assert repr(mtl.balancer.state_dict()) == repr(balancer_before)
+        mtl.gramian(batch(number))
+        assert same(mtl.proxy.state_dict(), proxy_before)
+
+
+def test_skipped_steps_teach_the_proxy_nothing() -> None:
+    mtl = made(eq.Proxy("last", memory=0.5, audit=0), scaler=torch.amp.GradScaler("cpu", init_scale=2.0**10))
+    mtl.step(batch(0))
+    before = mtl.proxy.state_dict()
+    mtl.scaler._scale.fill_(torch.finfo(torch.float32).max)
+    mtl.step(batch(1))
+    assert mtl.last.skipped
+    assert same(mtl.proxy.state_dict(), before)
+
+
+def test_a_step_that_is_evaluated_again_is_counted_once() -> None:
+    from torch.optim import LBFGS
+
+    mtl = made(eq.Proxy("last", memory=0.5, audit=0), optimizer=LBFGS)
+    try:
+        for number in range(2):
+            mtl.step(batch(0))
+            assert mtl.proxy.steps == number + 1
+    except eq.InputError as error:
+        pytest.skip(str(error))
+
+
+def test_an_audit_leaves_the_balancer_where_the_exact_step_does() -> None:
+    for balancer in ("pcgrad", "gradvac", "nash-mtl:update_every=2", "fairgrad", "cagrad", "imtl-g"):
+        audited, exact = made(eq.Proxy("last", audit=1, at_least=-1.0), balancer), made(None, balancer)
+        for number in range(4):
+            audited.step(batch(number))
+            exact.step(batch(number))
+            torch.testing.assert_close(audited.last.weights, exact.last.weights, rtol=1e-3, atol=1e-4)
+        for a, b in zip(audited.objective.model.parameters(), exact.objective.model.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_parameters_named_anew_each_step_are_the_same_proxy() -> None:
+    net, balancer = Net(), eq.FairGrad()
+    for number in range(3):
+        report = eq.backward(net.losses(net.features()), balancer, proxy=net.encoder[2].parameters())
+        assert (report.audit is None) == (number > 0)
+    balancer = eq.FairGrad()
+    for number in range(3):
+        loss = eq.balanced_loss(net.losses(net.features()), balancer, net.encoder[2].parameters())
+        assert (loss.report.audit is None) == (number > 0)
+
+
+def test_a_first_call_that_fails_leaves_the_tasks_unknown() -> None:
+    net, balancer = Net(), eq.FairGrad()
+    losses = net.losses(net.features())
+    with pytest.raises(eq.NonFiniteError):
+        eq.balanced_loss({"a": losses["a"], "wrong": losses["b"] * float("nan")}, balancer)
+    assert eq.balanced_loss(losses, balancer).report.tasks == ("a", "b", "c")
+
+
+def test_with_all_that_is_shared_frozen_the_heads_are_trained() -> None:
+    mtl = made("last")
+    mtl.objective.model.encoder.requires_grad_(False)
+    with pytest.warns(UserWarning, match="nothing to balance"):
+        mtl.step(batch(0))
+    assert mtl.last.weights is None
+    losses = mtl.objective.model.losses(mtl.objective.model.encoder(batch(1)[0]))
+    right = [
+        grads(loss, list(head.parameters())) for loss, head in zip(losses.values(), mtl.objective.model.heads, strict=True)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mtl.step(batch(1))
+    for head, gradients in zip(mtl.objective.model.heads, right, strict=True):
+        for parameter, gradient in zip(head.parameters(), gradients, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_gradients_all_zero_are_told_once() -> None:
+    mtl = made(eq.Proxy("last", audit=0))
+    for head in mtl.objective.model.heads:
+        nn.init.zeros_(head.weight)
+    mtl.optimizer.param_groups[0]["lr"] = 0.0
+    with pytest.warns(UserWarning, match="all task gradients of the shared parameters are exactly zero"):
+        mtl.step(batch(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mtl.step(batch(1))
+
+
+def test_expanded_gradients_are_given_room() -> None:
+    class Sums(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared = nn.Parameter(torch.ones(3, 3))
+            self.one, self.two = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+
+    model = Sums()
+
+    def losses(model: Sums, _: Any) -> dict[str, Tensor]:
+        hidden = torch.ones(2, 3) @ model.shared
+        return {"a": hidden.sum() + (model.one + model.two).sum(), "b": hidden.square().sum()}
+
+    mtl = eq.MultiTaskOptimizer(
+        eq.Objective(model, losses), torch.optim.SGD(model.parameters(), 0.1), "fairgrad", proxy="last", clip=1.0
+    )
+    mtl.step(None)
+    torch.testing.assert_close(model.one, model.two)
+    model.one.grad.mul_(2)
+    assert not torch.equal(model.one.grad, model.two.grad)
+
+
+@pytest.mark.parametrize("size", [5, 6])
+def test_weights_that_are_taken_once_as_they_are_and_once_transposed(size: int) -> None:
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(size, 6))
+    out = torch.tanh((torch.randn(4, 6) @ weight.t()).tanh() @ weight)
+    losses = {task: (out @ torch.randn(6)).square().mean() for task in "abc"}
+    found = eq.balanced_loss(losses, eq.FairGrad(), eq.Proxy([weight], audit=0)).report.gramian
+    rows = torch.stack([grads(loss, [weight])[0].flatten() for loss in losses.values()]).double()
+    torch.testing.assert_close(found, rows @ rows.T, rtol=1e-4, atol=1e-6)
+
+
+def test_products_with_a_factor() -> None:
+    torch.manual_seed(0)
+    first, second = nn.Parameter(torch.randn(6, 6)), nn.Parameter(torch.randn(6, 6))
+    hidden = torch.addmm(torch.zeros(6), torch.randn(4, 6), first, alpha=0.1).tanh()
+    out = torch.addmm(torch.zeros(6), hidden, second, alpha=3.0).tanh()
+    losses = {task: (out @ torch.randn(6)).square().mean() for task in "abc"}
+    found = eq.balanced_loss(losses, eq.FairGrad(), eq.Proxy([first, second], audit=0)).report.gramian
+    rows = torch.stack([torch.cat([g.flatten() for g in grads(loss, [first, second])]) for loss in losses.values()]).double()
+    torch.testing.assert_close(found, rows @ rows.T, rtol=1e-4, atol=1e-6)
+
+
+def test_weights_of_one_task_alone_are_no_proxy() -> None:
+    net = Net()
+    losses = net.losses(net.features())
+    for named in (net.heads[0], net.heads):
+        with pytest.raises(eq.InputError, match="3 of the 3 tasks reach no weight named in proxy="):
+            eq.balanced_loss(losses, eq.FairGrad(), named)
+    losses["d"] = nn.Parameter(torch.ones(())).square()
+    with pytest.raises(eq.InputError, match="1 of the 4 tasks"):
+        eq.balanced_loss(losses, eq.FairGrad(), net.encoder)
+
+
+def test_a_memory_of_tasks_seen_at_different_times_is_a_gramian() -> None:
+    proxy, generator = eq.Proxy("last", memory=0.9, audit=0), torch.Generator().manual_seed(0)
+    indefinite = False
+    for number in range(60):
+        present = sorted(torch.randperm(5, generator=generator)[:3].tolist()) if number % 3 else list(range(5))
+        rows = torch.randn(len(present), 2, dtype=torch.float64, generator=generator)
+        found = proxy.blend(rows @ rows.T, present, 5)
+        assert torch.linalg.eigvalsh(found).min() >= -1e-8 * found.trace()
+        kept = proxy.state_dict()["correlations"][present][:, present]
+        indefinite = indefinite or bool(torch.linalg.eigvalsh(kept).min() < -1e-6)
+        sizes = proxy.state_dict()["norms"][present].exp()
+        torch.testing.assert_close(found.diagonal(), sizes**2)
+    assert indefinite
+
+
+def test_states_of_proxies_are_looked_at() -> None:
+    proxy = eq.Proxy("auto", memory=0.5)
+    state = proxy.state_dict()
+    double = torch.ones(2, 2, dtype=torch.float64)
+    for bad in (
+        {"chosen": "rubbish"},
+        {"trials": {"rubbish": [1.0]}},
+        {"factor": float("nan")},
+        {"steps": -1},
+        {"correlations": double},
+        {"correlations": double, "norms": torch.ones(3, dtype=torch.float64), "seen": double > 0},
+        {"correlations": double.float(), "norms": double[0], "seen": double > 0},
+    ):
+        with pytest.raises(eq.InputError, match="the state of a proxy"):
+            proxy.load_state_dict({**state, **bad})
+        assert same(proxy.state_dict(), state)
+
+
+def test_losses_with_fixed_weights_go_along() -> None:
+    for way in ("step", "micro-batches", "drop-in"):
+        found = []
+        for proxy in (eq.Proxy("last", audit=1, at_least=-1.0), None):
+            net = Net()
+
+            def losses(model: Net, batch: Any) -> dict[str, Tensor]:
+                features = model.encoder(batch[0])
+                return {**model.losses(features), "penalty": features.square().mean()}
+
+            optimizer = torch.optim.SGD(net.parameters(), 0.1)
+            if way == "drop-in":
+                eq.backward(losses(net, batch(0)), eq.FairGrad(), fixed={"penalty": 0.5}, proxy=proxy)
+                optimizer.step()
+            else:
+                objective = eq.Objective(net, losses, tasks=("a", "b", "c"), fixed={"penalty": 0.5})
+                mtl = eq.MultiTaskOptimizer(objective, optimizer, "fairgrad", proxy=proxy)
+                mtl.step(batch(0), *([batch(1)] if way == "micro-batches" else []))
+            found.append(list(net.parameters()))
+        for ours, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)

@@ -83,7 +83,7 @@ def stream_of(node: Any, weight: Tensor, parents: Mapping[Any, Sequence[Any]]) -
         seen.add(node)
         if _adds(node) or node.name() in _IN_ORDER:
             waiting += [child for child, _ in node.next_functions]
-        elif node.name() in ("AddmmBackward0", "MmBackward0"):
+        elif node.name() == "MmBackward0" or (node.name() == "AddmmBackward0" and node._saved_alpha == 1):
             slot = 2 if node.name() == "AddmmBackward0" else 1
             leaf = _leaf_below(node.next_functions[slot][0])
             if leaf is not None:
@@ -130,11 +130,12 @@ class _Stream:
 def _of_product(node: Any, slot: int) -> Row | None:
     first, second = ("_saved_mat1", "_saved_mat2") if node.name() == "AddmmBackward0" else ("_saved_self", "_saved_mat2")
     offset = 1 if node.name() == "AddmmBackward0" else 0
-    if slot == offset + 1:
-        return _Linear(getattr(node, first), transposed=False)
-    if slot == offset:
-        return _Linear(getattr(node, second), transposed=True)
-    return None
+    if slot not in (offset, offset + 1):
+        return None
+    factor = float(node._saved_alpha) if offset else 1.0
+    transposed = slot == offset
+    inputs = getattr(node, second if transposed else first)
+    return _Linear(inputs if factor == 1.0 else inputs * factor, transposed=transposed)
 
 
 class _Linear:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from equipoise.engine.gramian import gramian
 from equipoise.engine.graph import edge_of
-from equipoise.engine.heads import Edge, HeadCut, gradients_at, gradients_together
+from equipoise.engine.heads import Edge, HeadCut, gradients_at, gradients_together, is_leaf
 from equipoise.engine.layers import Layer, layer_of, stream_of
 from equipoise.engine.shared import counted
 from equipoise.errors import InputError
@@ -196,6 +196,15 @@ class NamedWeights:
             raise InputError(
                 "no loss reaches the weights that proxy= names in this step (are they used, and do they require grad?)"
             )
+        reached = [cut.reach[entry] for found in calls.values() for node, slot in found for entry in [_taken(node, slot)[-1]]]
+        together = 0
+        for tasks in reached:
+            together |= tasks if len(cut.losses) == 1 or tasks & (tasks - 1) else 0
+        if together != cut.every:
+            raise InputError(
+                f"{(cut.every & ~together).bit_count()} of the {len(cut.losses)} tasks reach no weight named in proxy= "
+                f"that others reach, too, so nothing compares their gradients; name weights of what all tasks share"
+            )
         return _in_closed_form(calls, wanted)
 
 
@@ -216,12 +225,31 @@ def _refuse_reentrant(node: Any) -> None:
         )
 
 
+def _taken(node: Any, slot: int) -> list[Any]:
+    """The nodes from what an operation takes to the leaf that this is a view or cast of."""
+    chain = [node.next_functions[slot][0]]
+    while not is_leaf(chain[-1]):
+        chain.append(chain[-1].next_functions[0][0])
+    return chain
+
+
+def _lying(node: Any, slot: int) -> tuple[Any, ...]:
+    """How a weight lies in what an operation takes, such that equal answers are known to mean the same."""
+    steps = [
+        id(step) if step.name() in ("PermuteBackward0", "TransposeBackward0") else (step.name(), *step._input_metadata[0].shape)
+        for step in _taken(node, slot)[:-1]
+    ]
+    return node.name(), slot, *steps
+
+
 def _in_closed_form(calls: Mapping[int, Sequence[tuple[Any, int]]], leaves: Mapping[int, Tensor]) -> Places:
     """Weights by their calls: in closed form where all calls of one have it."""
     layers: list[Layer] = []
     plain: list[Tensor] = []
     for key, found in calls.items():
-        made = [layer_of(node, slot, leaves[key]) for node, slot in found]
+        # Gradients of several calls are added up, so the weight must lie the same way in all of them.
+        alike = len(found) == 1 or len({_lying(node, slot) for node, slot in found}) == 1
+        made = [layer_of(node, slot, leaves[key]) if alike else None for node, slot in found]
         known = [layer for layer in made if layer is not None]
         if len(known) == len(made):
             layers += known

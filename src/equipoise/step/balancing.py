@@ -18,7 +18,7 @@ from equipoise.distributed import Processes, refuse_unseen_wrapper
 from equipoise.engine.graph import leaves_of_all
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError, warn_once
-from equipoise.proxy import Proxy, as_proxy
+from equipoise.proxy import Proxy, as_proxy, kept_source, same_source
 from equipoise.step.by_features import ByFeatures
 from equipoise.step.by_gradients import ByGradients
 from equipoise.step.by_losses import ByLosses
@@ -72,6 +72,7 @@ class Balancing:
         self._by_proxy = ByProxy(self.context, proxy) if streamed or proxy is not None else None
         self._turn: Turn | None = None
         self._before: dict[str, Any] | None = None
+        self._proxied: tuple[Proxy, dict[str, Any]] | None = None
         self._observation: Observation | None = None
         self._new = False
         self._hooks = HookWatch()
@@ -111,6 +112,7 @@ class Balancing:
         self.context.begin(f"step {step} of {type(balancer).__name__}, micro-batches: {source.micro_batches}")
         self._before = balancer.state_dict() if balancer.stateful and not balancer.decides_purely else None
         way, beside = self._way(balancer), source.beside
+        self._proxied = (way.proxy, way.proxy.state_dict()) if isinstance(way, ByProxy) else None
         if beside is not None:
             beside.begin(self.context, turn)
         try:
@@ -142,6 +144,7 @@ class Balancing:
         assert turn is not None
         balancer = turn.balancer
         decided, learned = dict(vars(balancer)), balancer.state_dict() if self._before is not None else None
+        proxied = None if self._proxied is None else self._proxied[0].state_dict()
         companion = balancer.companion() if isinstance(balancer, Accompanied) else None
         gradients = [(p, p.grad) for p in companion.parameters] if companion is not None else []
         if self._observation is not None and self._observation.gradients is not None:
@@ -149,6 +152,8 @@ class Balancing:
         try:
             if self._before is not None:
                 balancer.load_state_dict(self._before)
+            if self._proxied is not None:
+                self._proxied[0].load_state_dict(self._proxied[1])
             anew = Turn(balancer, source, turn.step, turn.scale, turn.further, scaled=turn.scaled)
             if source.beside is not None:
                 source.beside.begin(self.context, anew)
@@ -159,6 +164,8 @@ class Balancing:
             vars(balancer).update(decided)
             if learned is not None:
                 balancer.load_state_dict(learned)
+            if self._proxied is not None and proxied is not None:
+                self._proxied[0].load_state_dict(proxied)
             for parameter, gradient in gradients:
                 parameter.grad = gradient
         return report
@@ -168,10 +175,9 @@ class Balancing:
         if given is None:
             self._by_proxy = None
             return
+        given = kept_source(given)
         known = None if self._by_proxy is None else self._by_proxy.proxy
-        if known is not None and (
-            given is known or given is known.source or (isinstance(given, str) and given == known.source)
-        ):
+        if known is not None and (given is known or same_source(given, known.source)):
             return
         check_proxied(balancer, "proxy=")
         proxy = as_proxy(given)
@@ -187,9 +193,11 @@ class Balancing:
         self._forget()
 
     def skip(self) -> None:
-        """Puts the balancer back to where it was before the step."""
+        """Puts the balancer and the proxy back to where they were before the step."""
         if self._turn is not None and self._before is not None:
             self._turn.balancer.load_state_dict(self._before)
+        if self._proxied is not None:
+            self._proxied[0].load_state_dict(self._proxied[1])
         self._forget()
 
     def rollback(self) -> None:
@@ -267,7 +275,7 @@ class Balancing:
 
     def _forget(self) -> None:
         # Nothing of a step may live on: the drop-in keeps this object for as long as its balancer is alive.
-        self._turn = self._before = self._observation = None
+        self._turn = self._before = self._observation = self._proxied = None
 
 
 def _remembers(balancer: Balancer) -> bool:

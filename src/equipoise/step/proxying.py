@@ -97,8 +97,7 @@ class HeadGradients:
             return gramian_of(self.exact_rows(leaves)).cpu()
         if flows is None:
             flows = cut.differentiate(self._seeds, own=False)[0]
-        room = max(_HELD // len(cut.losses), max(map(size, leaves), default=0))
-        return Streamed(cut, leaves, room).gramian(flows)
+        return Streamed(cut, leaves, _HELD // len(cut.losses)).gramian(flows)
 
     def weighted(self, weights: Mapping[int, float]) -> tuple[list[Tensor], list[Tensor]]:
         """Edges of the cut and the tasks' weighted gradients there, to be taken further down."""
@@ -276,14 +275,17 @@ class Estimate:
             (name,) = self._gramians
             self._gramians[name] = proxy.blend(self._gramians[name], present, len(context.tasks))
             return ask(self._gramians[name]), None
-        before = turn.balancer.state_dict()
-        cosines: dict[str, tuple[float, float]] = {}
-        exact = ask(truth)
-        after = turn.balancer.state_dict()
+        # What a balancer keeps for its update must be of the answer that counts, so that is asked for last.
+        balancer = turn.balancer
+        state, kept = balancer.state_dict(), dict(vars(balancer))
+        tried: dict[str, Tensor] = {}
         for name, gramian in self._gramians.items():
-            turn.balancer.load_state_dict(before)
-            cosines[name] = cosine(truth, ask(gramian), exact)
-        turn.balancer.load_state_dict(after)
+            tried[name] = ask(gramian)
+            vars(balancer).clear()
+            vars(balancer).update(kept)
+            balancer.load_state_dict(state)
+        exact = ask(truth)
+        cosines = {name: cosine(truth, weights, exact) for name, weights in tried.items()}
         if proxy.choosing:
             proxy.tried({name: found[0] for name, found in cosines.items()})
             proxy.steps += 1
