@@ -181,7 +181,7 @@ class Estimate:
         self.proxy = proxy
         self._audits = exact and proxy.due(len(context.tasks))
         names = list(proxy.candidates()) if proxy.choosing and exact else [] if proxy.name == "exact" else [proxy.name]
-        self._rows = {name: ProxyRows(proxy.columns, len(context.tasks)) for name in names}
+        self._rows = {name: ProxyRows(proxy.columns) for name in names}
         # Gradients of several evaluations, or processes, are added up before they are multiplied.
         self._streams = whole and context.processes.count == 1
         self._exact: dict[int, Tensor] = {}
