@@ -80,9 +80,9 @@ class MultiTaskOptimizer:
             on CPUs. Left out, one task after the other.
         proxy: estimate the Gramian from a few shared weights (:class:`~equipoise.Proxy`), at about the price of plain training:
             ``"last"``, ``"auto"``, a module or its name …; left out or ``"exact"``, one backward pass per task.
-        memory: ``"streamed"`` forms the exact Gramian block by block of the graph, so that nothing of K·P numbers is held: the
-            rows of the largest layer, and K gradients of the activations between two blocks, take its place. Balancers of the
-            Gramian only, one batch per step on one process; callables among the losses are all evaluated first.
+        memory: ``"streamed"`` forms the exact Gramian block by block of the graph, so that nothing of K·P numbers is held: at
+            most the rows of the largest layer, and K gradients of the activations between two blocks, take its place. Balancers
+            of the Gramian only, one batch per step on one process; callables among the losses are all evaluated first.
         check_finite: look at losses and gradients before anything changes. On a GPU, balancers that look at losses only
             have to wait for the device then; turn it off to save that.
         process_group: under ``torch.distributed``, the processes to average over; all of them if left out. At construction

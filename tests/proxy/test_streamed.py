@@ -31,7 +31,7 @@ def layers(count: int = 4) -> nn.Sequential:
 
 
 def x() -> Tensor:
-    return torch.randn(5, 6, dtype=D)
+    return torch.randn(3, 6, dtype=D)
 
 
 def mlp() -> Case:
@@ -117,6 +117,21 @@ def tasks_that_part_at_several_depths() -> Case:
     return losses, list(weights.parameters())
 
 
+def maps_without_biases_and_a_hook_on_the_first() -> Case:
+    model = nn.Sequential(*(nn.Linear(6, 6, bias=False, dtype=D) for _ in range(3)))
+    first = model[0](x())
+    first.register_hook(lambda gradient: gradient.square())
+    return heads(torch.tanh(model[2](torch.tanh(model[1](first))))), list(model.parameters())
+
+
+def a_weight_with_a_hook_and_one_that_is_read_twice() -> Case:
+    model = layers(3)
+    weights = [parameter for parameter in model.parameters() if parameter.dim() == 2]
+    weights[0].register_hook(lambda gradient: gradient.square())
+    h = torch.tanh(model[2](torch.tanh(model[1](torch.tanh(model[0](x()))))))
+    return heads(h + weights[1][0]), list(model.parameters())
+
+
 def one_task() -> Case:
     losses, leaves = mlp()
     return {0: losses[0]}, leaves
@@ -141,7 +156,9 @@ def double_backward() -> Case:
 def hooks_on_activations() -> Case:
     model, h = layers(), x()
     for layer in model:
-        h = torch.tanh(layer(h))
+        h = layer(h)
+        h.register_hook(lambda gradient: gradient.square())
+        h = torch.tanh(h)
         h.register_hook(lambda gradient: gradient * gradient.abs())
     return heads(h), list(model.parameters())
 
@@ -186,6 +203,8 @@ CASES: list[Callable[[], Case]] = [
     sparse_embedding,
     complex_weights,
     tasks_that_part_at_several_depths,
+    maps_without_biases_and_a_hook_on_the_first,
+    a_weight_with_a_hook_and_one_that_is_read_twice,
     one_task,
     some_leaves_only,
     double_backward,
@@ -218,7 +237,7 @@ def test_the_gramian_by_blocks_is_that_of_plain_autograd(case: Callable[[], Case
     assert streamed.blocks == 1 or room < 10**6
     if not room:
         streamed._stops = list(range(len(streamed._graph.order)))
-    if case in (mlp, transformer, everything_reads_everything) and room == 1:
+    if case in (mlp, transformer) and room == 1:
         assert streamed.blocks > 3
     flows, _, _ = cut.differentiate(dict.fromkeys(losses), own=False)
     torch.testing.assert_close(streamed.gramian(flows), expected, rtol=1e-10, atol=1e-12 * float(expected.max()))
@@ -230,9 +249,13 @@ def test_blocks_hold_the_rows_of_the_largest_layer_and_not_of_all() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(30, 30) for _ in range(8)))
     h = model(torch.randn(2, 30))
+    streamed = Streamed(HeadCut({k: h[:, k].sum() for k in range(3)}), list(model.parameters()), 1)
+    assert streamed.blocks > 1
+    assert streamed.peak <= 2 * 90 + 2 * 60  # two inputs of 30 entries: rows of 30 × 2 in place of 30 × 30, and biases
+    h = model(torch.randn(20, 30))
     streamed = Streamed(HeadCut({k: h[:, k].sum() for k in range(3)}), list(model.parameters()), 930)
     assert streamed.blocks == 8
-    assert streamed.peak <= 930 + 2 * 60
+    assert streamed.peak <= 930 + 2 * 600
 
 
 class Net(nn.Module):

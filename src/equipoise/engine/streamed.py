@@ -3,13 +3,15 @@
 A block is a stretch of the graph in the order in which a backward pass goes through it. It starts with all tasks' gradients of
 the activations at its upper edge; each task is differentiated down to the block's parameters, which gives ``[K, P_block]`` rows
 and to those at its lower edge, where the next block goes on. The Gramian is the sum of those of the blocks. What
-several blocks reach (tied weights, a cell that runs at every time) is added up before it is multiplied.
+several blocks reach (tied weights, a cell that runs at every time) is added up before it is multiplied. Rows of a linear map
+with few inputs are shortened without a change to their inner products.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, cast
@@ -51,12 +53,16 @@ class Streamed:
             devices = ", ".join(sorted({str(leaf.device) for leaf in leaves}))
             raise InputError(f"shared parameters must lie on one device; these lie on {devices}")
         self.leaves = list(leaves)
-        self._sizes = [size(leaf) for leaf in self.leaves]
         self._tasks = list(cut.losses)
         self._graph = _Graph(cut.edges, self.leaves)
+        self._short = {leaf: _shortened(_inputs(node)) for leaf, node in self._graph.maps.items()}
+        self._sizes = [size(leaf) for leaf in self.leaves]
+        for leaf, short in self._short.items():
+            self._sizes[leaf] = len(self.leaves[leaf]) * len(short)
         self._edges = list(cut.edges)
         total = sum(self._sizes)
-        plans, room = [], max(1, room)
+        plans: list[tuple[int, list[int]]] = []
+        room = max(1, room, *self._sizes)
         while not plans or room < 2 * total:
             plans.append(self._plan(room, total))
             room *= 2
@@ -113,7 +119,7 @@ class Streamed:
             return torch.zeros(count, count, dtype=torch.float64, device="cpu")
         total = torch.zeros(count, count, dtype=torch.float64, device=self.leaves[0].device)
         frontier: Flows = {edge: dict(flow) for edge, flow in zip(self._edges, flows, strict=True)}
-        rows, uses = _Rows(self.leaves, self._tasks), self._graph.uses
+        rows, uses = _Rows(self.leaves, self._sizes, self._tasks), self._graph.uses
         start = 0
         for stop in self._stops:
             reached = sorted(self._graph.reached(start, stop))
@@ -158,14 +164,21 @@ class Streamed:
                 exits.update(dict.fromkeys(edge for _, edge in entries))
         # An exit may lie below another, and so may a parameter that is reached again.
         handles += [node.register_prehook(_stopped) for node in {edge[0] for edge in exits}]
-        leaves = [self.leaves[leaf] for leaf in reached]
-        inputs = [*leaves, *(GradientEdge(*edge) for edge in exits)]
+        # The weight of a linear map is not differentiated: its rows follow from the gradients of the map's outputs.
+        maps = [leaf for leaf in reached if leaf in self._short]
+        outputs: dict[int, Tensor | None] = {}
+        handles += [graph.maps[leaf].register_prehook(_noted(outputs, leaf)) for leaf in maps]
+        reached = [leaf for leaf in reached if leaf not in self._short]
+        wanted: list[Any] = [self.leaves[leaf] for leaf in reached]
+        wanted += [GradientEdge(graph.maps[leaf], 0) for leaf in maps]
+        inputs = [*wanted, *(GradientEdge(*edge) for edge in exits)]
         try:
             for task in self._tasks if inputs else ():
                 flows = {edge: frontier[edge].pop(task) for edge in starts if task in frontier[edge]}
                 if not flows:
                     continue
                 current[0] = task
+                outputs.clear()
                 gradients = torch.autograd.grad(
                     cast(list[Tensor], [GradientEdge(*edge) for edge in flows]),
                     cast(list[Tensor], inputs),
@@ -176,6 +189,11 @@ class Streamed:
                 for leaf, gradient in zip(reached, gradients, strict=False):
                     if gradient is not None:
                         rows.add(leaf, task, gradient)
+                for leaf, gradient in zip(maps, gradients[len(reached) :], strict=False):
+                    # An operation that is run has its hooks on this gradient run after it is taken.
+                    output = outputs.get(leaf, gradient)
+                    if output is not None:
+                        rows.add(leaf, task, output.T @ self._short[leaf])
         finally:
             for handle in handles:
                 handle.remove()
@@ -193,6 +211,7 @@ class _Graph:
         uses: of each leaf that is reached, the first and the last place of an operation that takes it.
         width: how many edges lead from what comes up to each place to what comes after it.
         numbers: how many numbers flow there.
+        maps: of leaves that are the weight of a single linear map, its operation, which counts as the one that takes them.
     """
 
     def __init__(self, edges: Sequence[Edge], leaves: Sequence[Tensor]) -> None:
@@ -201,6 +220,7 @@ class _Graph:
         taken: dict[Any, list[int]] = {None: []}
         every: dict[Any, list[tuple[int, Edge]]] = {None: list(enumerate(edges))}
         parents: dict[Any, int] = {}
+        turned: dict[Any, list[tuple[Any, int]]] = {}
         waiting: list[Any] = [None]
         while waiting:
             node = waiting.pop()
@@ -216,6 +236,8 @@ class _Graph:
                         found.append(number)
                     continue
                 kept.append((slot, edge))
+                if node is not None and child.name() == "TBackward0":
+                    turned.setdefault(child, []).append((node, slot))
                 if child not in parents:
                     waiting.append(child)
                 parents[child] = parents.get(child, 0) + 1
@@ -232,6 +254,15 @@ class _Graph:
                 if not parents[child]:
                     count += 1
                     heapq.heappush(ready, (-child._sequence_nr(), count, child))
+        self.maps: dict[int, Any] = {}
+        used = Counter(leaf for found in taken.values() for leaf in found)
+        for node, above in turned.items():
+            if len(above) == len(taken[node]) == 1 and _MAPS.get(above[0][0].name()) == above[0][1]:
+                leaf = taken[node][0]
+                if used[leaf] == 1 and _may_be_shortened(above[0][0], leaves[leaf]):
+                    self.maps[leaf] = above[0][0]
+                    taken[node] = []
+                    taken[above[0][0]].append(leaf)
         leading: set[Any] = {None}
         for node in reversed(order):
             every[node] = [entry for entry in every[node] if entry[1][0] in leading]
@@ -272,8 +303,8 @@ class _Graph:
 class _Rows:
     """Rows ``[k, …]`` of a block's leaves, in one buffer that serves all blocks, and of leaves that several blocks reach."""
 
-    def __init__(self, leaves: Sequence[Tensor], tasks: Sequence[int]) -> None:
-        self._leaves = leaves
+    def __init__(self, leaves: Sequence[Tensor], sizes: Sequence[int], tasks: Sequence[int]) -> None:
+        self._sizes = sizes
         self._row = {task: row for row, task in enumerate(tasks)}
         self._dtype = real_dtype(leaves)
         self._storage = torch.empty(0, dtype=self._dtype, device=leaves[0].device)
@@ -284,7 +315,7 @@ class _Rows:
 
     def begin(self, passing: Sequence[int], staying: Sequence[int]) -> None:
         """Makes room for leaves that this block alone reaches, and for others that are first reached by it."""
-        sizes = [size(self._leaves[leaf]) for leaf in passing]
+        sizes = [self._sizes[leaf] for leaf in passing]
         count, width = len(self._row), sum(sizes)
         # Rows a multiple of the page size apart would compete for the same places of the cache.
         stride = width + (16 if width % 1024 == 0 else 0)
@@ -295,7 +326,7 @@ class _Rows:
         pieces = zip(passing, self._block.split(sizes, 1) if passing else (), strict=True)
         self._views = dict(pieces)
         for leaf in staying:
-            self._alone[leaf] = self._storage.new_empty(count, size(self._leaves[leaf]))
+            self._alone[leaf] = self._storage.new_empty(count, self._sizes[leaf])
         self._written |= {leaf: set() for leaf in (*passing, *staying)}
 
     def add(self, leaf: int, task: int, gradient: Tensor) -> None:
@@ -331,3 +362,34 @@ class _Rows:
 def _stopped(gradients: tuple[Tensor | None, ...]) -> tuple[None, ...]:
     """Lets nothing pass: what lies below is for the next block."""
     return (None,) * len(gradients)
+
+
+def _noted(outputs: dict[int, Tensor | None], leaf: int) -> Callable[..., None]:
+    def hook(gradients: tuple[Tensor | None, ...]) -> None:
+        outputs[leaf] = gradients[0]
+
+    return hook
+
+
+def _inputs(node: Any) -> Tensor:
+    """What a linear map was given, ``[n, i]``."""
+    inputs: Tensor = node._saved_mat1 if node.name() == "AddmmBackward0" else node._saved_self
+    return inputs.detach()
+
+
+def _may_be_shortened(node: Any, weight: Tensor) -> bool:
+    """Whether a linear map got fewer inputs than they have entries, so that its rows can be shorter than its weight."""
+    if weight._backward_hooks or weight.is_complex() or (node.name() == "AddmmBackward0" and node._saved_alpha != 1):
+        return False
+    count, width = node._saved_mat1_sym_sizes if node.name() == "AddmmBackward0" else node._saved_self_sym_sizes
+    return width == weight.shape[1] and 2 * count <= width and weight.dtype in (torch.float32, torch.float64)
+
+
+def _shortened(inputs: Tensor) -> Tensor:
+    """L with a = L V and orthonormal rows V: the rows δᵀa have the inner products of δᵀL, which has n columns and not i."""
+    upper: Tensor = torch.linalg.qr(inputs.T, mode="r")[1]
+    return upper.T
+
+
+# Operations of linear maps, and where they take the weight.
+_MAPS = {"AddmmBackward0": 2, "MmBackward0": 1}

@@ -97,8 +97,7 @@ class HeadGradients:
             return gramian_of(self.exact_rows(leaves)).cpu()
         if flows is None:
             flows = cut.differentiate(self._seeds, own=False)[0]
-        room = max(_HELD // len(cut.losses), max(map(size, leaves), default=0))
-        return Streamed(cut, leaves, room).gramian(flows)
+        return Streamed(cut, leaves, _HELD // len(cut.losses)).gramian(flows)
 
     def weighted(self, weights: Mapping[int, float]) -> tuple[list[Tensor], list[Tensor]]:
         """Edges of the cut and the tasks' weighted gradients there, to be taken further down."""
