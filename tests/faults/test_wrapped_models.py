@@ -178,3 +178,38 @@ def test_inputs_that_require_grad(pool: Pool, method: str, callables: bool) -> N
     alone = with_inputs(0, 1, method, callables)
     for name in alone:
         assert torch.allclose(first[name], alone[name], rtol=1e-4, atol=1e-5), name
+
+
+class Aside(nn.Module):
+    """A branch of its own beside the balanced tasks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tasks, self.aside = problems.Heads(), nn.Linear(6, 1)
+
+    def forward(self, inputs: Tensor) -> tuple[list[Tensor], Tensor]:
+        return self.tasks(inputs), self.aside(inputs)
+
+
+def afterwards(rank: int, count: int, method: str) -> str:
+    """Something else of the same forward pass is differentiated as always, after the balanced step."""
+    torch.manual_seed(5)
+    model = Aside()
+    wrapped = DistributedDataParallel(model)
+    balancer = eq.balancer(method)
+    for step in range(2):
+        try:
+            outputs, aside = wrapped(share(problems.batch(16, seed=step), rank, count)[0])
+        except RuntimeError as error:
+            return str(error)
+        eq.backward({f"t{k}": out.square().mean() for k, out in enumerate(outputs)}, balancer)
+        aside.square().mean().backward()
+    return ""
+
+
+@pytest.mark.parametrize("method", ["famo", "mgda"])
+def test_an_ordinary_backward_pass_after(pool: Pool, method: str) -> None:
+    """The reducer waits for the parameters that it has not seen, and says so in the next forward pass."""
+    for said in pool.run(afterwards, method):
+        assert "Expected to have finished reduction" in said
+    pool.close()

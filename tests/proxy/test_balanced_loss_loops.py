@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -215,8 +216,11 @@ def test_reentrant_checkpoints_work_below_the_proxy(part: str, proxy: str) -> No
     torch.testing.assert_close(grads(model), expected(plain, other, loss.report.weights))
 
 
-@pytest.mark.parametrize("backend", ["aot_eager"])
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_encoders(backend: str) -> None:
+    if backend == "inductor" and not shutil.which("g++"):
+        pytest.skip("needs a C++ compiler")
     torch._dynamo.reset()
     model, plain = seeded(), seeded()
     body = torch.compile(model.encoder[:2], backend=backend)
