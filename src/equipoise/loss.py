@@ -118,7 +118,8 @@ def balanced_loss(
             :class:`~equipoise.Proxy`, which you keep if it has a memory; ``"exact"`` for one backward pass per task.
         shared: a module or parameters among which to look; left out, all that the tasks have in common.
         heads: ``"own"`` gives task-specific parameters their own task's gradient instead: the weights then act where the
-            tasks' graphs meet.
+            tasks' graphs meet. Without ``shared`` the first batch must hold all tasks, and each that does is walked over as a
+            whole to tell what is one task's alone.
         tasks: all tasks in their order, to declare them before the first batch that holds them all.
         check_finite: raise on losses and proxies that are not finite.
 

@@ -451,3 +451,23 @@ def test_losses_with_fixed_weights_go_along() -> None:
             found.append(list(net.parameters()))
         for ours, theirs in zip(*found, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_balanced_loss_with_own_heads_can_be_differentiated_twice() -> None:
+    net = Net()
+    losses, every = net.losses(net.features()), list(net.parameters())
+    loss = eq.balanced_loss(losses, eq.FairGrad(), heads="own")
+    first = torch.autograd.grad(loss, every, create_graph=True)
+    (3.0 * loss).backward(retain_graph=True)
+    for parameter, gradient in zip(every, first, strict=True):
+        torch.testing.assert_close(parameter.grad, 3.0 * gradient)
+    weights = dict(zip("abc", loss.report.weights.tolist(), strict=True))
+    total = sum(weights[task] * value for task, value in losses.items())
+    encoder = list(net.encoder.parameters())
+    right = [*torch.autograd.grad(total, encoder, create_graph=True)]
+    for head, value in zip(net.heads, losses.values(), strict=True):
+        right += torch.autograd.grad(value, list(head.parameters()), create_graph=True)
+    ours = torch.autograd.grad(sum(gradient.square().sum() for gradient in first), every, retain_graph=True, allow_unused=True)
+    theirs = torch.autograd.grad(sum(gradient.square().sum() for gradient in right), every, allow_unused=True)
+    for one, two in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
