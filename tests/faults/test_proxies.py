@@ -471,3 +471,34 @@ def test_a_balanced_loss_with_own_heads_can_be_differentiated_twice() -> None:
     theirs = torch.autograd.grad(sum(gradient.square().sum() for gradient in right), every, allow_unused=True)
     for one, two in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["callables", "micro-batches"])
+def test_last_layers_that_differ_between_evaluations_are_told_once(way: str) -> None:
+    class Adapted(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.adapter = nn.Linear(5, 5)
+
+        def value(self, inputs: Tensor, task: str) -> Tensor:
+            features = self.encoder(inputs)
+            return self.heads["abc".index(task)](self.adapter(features) if task in "ab" else features).square().mean()
+
+    def losses(model: Adapted, given: Any) -> dict[str, Any]:
+        inputs, tasks = given
+        if way == "callables":
+            return {task: (lambda task=task: model.value(inputs, task)) for task in tasks}
+        return {task: model.value(inputs, task) for task in tasks}
+
+    batches = [batch(0)] if way == "callables" else [batch(0, "ab"), batch(1, "c")]
+    for proxy, told in (("last", True), ("encoder.2", False)):
+        net = Adapted()
+        objective = eq.Objective(net, losses, tasks=("a", "b", "c"))
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        mtl = eq.MultiTaskOptimizer(objective, optimizer, "fairgrad", proxy=eq.Proxy(proxy, audit=0))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            mtl.step(*batches)
+            mtl.step(*batches)
+        assert ["name the module in proxy=" in str(warning.message) for warning in said] == [True] * told
+        assert (float(mtl.last.gramian[0, 2]) == 0) == told

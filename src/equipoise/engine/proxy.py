@@ -344,6 +344,11 @@ class ProxyRows:
         """Whether anything was added."""
         return bool(self._rows) or bool(self._blocks) or bool(self._products)
 
+    @property
+    def uneven(self) -> bool:
+        """Whether some tasks were seen at weights where others were not."""
+        return len({frozenset(rows) for rows in [*self._rows.values(), *(tasks for tasks, _ in self._blocks.values())]}) > 1
+
     @staticmethod
     def above(cut: HeadCut, places: Places) -> list[tuple[Edge, int, Layer | Tensor]]:
         """Layers and weights above the cut, whose gradients come with the heads': where, whose, and what."""
