@@ -311,8 +311,8 @@ def _explain(error: BaseException) -> None:
         ) from error
     if isinstance(error, CheckpointError):
         raise InputError(
-            "the inputs of the last shared layer lie in a checkpoint that cannot be run again before the backward pass (as under "
-            'fully_shard in half precision); leave that layer out of the checkpoint, or use proxy="features"'
+            "the inputs of the last shared layer lie in a checkpoint that cannot be run again before the backward pass (as "
+            'under fully_shard in half precision); leave that layer out of the checkpoint, or use proxy="features"'
         ) from error
     if isinstance(error, RuntimeError) and "use_reentrant=True" in str(error):
         raise InputError(
