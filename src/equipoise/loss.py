@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 from torch.utils.weak import WeakIdKeyDictionary
 
 from equipoise.balance.base import Balancer
@@ -307,6 +308,11 @@ def _explain(error: BaseException) -> None:
         raise InputError(
             "a part of the model that tasks' losses run through on their way to the proxy is compiled, and its backward pass "
             "can run but once; leave the heads and the last shared layer out of torch.compile"
+        ) from error
+    if isinstance(error, CheckpointError):
+        raise InputError(
+            "the inputs of the last shared layer lie in a checkpoint that cannot be run again before the backward pass (as "
+            'under fully_shard in half precision); leave that layer out of the checkpoint, or use proxy="features"'
         ) from error
     if isinstance(error, RuntimeError) and "use_reentrant=True" in str(error):
         raise InputError(
