@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 from torch.utils.weak import WeakIdKeyDictionary
 
 from equipoise.balance.base import Balancer
@@ -118,7 +119,8 @@ def balanced_loss(
             :class:`~equipoise.Proxy`, which you keep if it has a memory; ``"exact"`` for one backward pass per task.
         shared: a module or parameters among which to look; left out, all that the tasks have in common.
         heads: ``"own"`` gives task-specific parameters their own task's gradient instead: the weights then act where the
-            tasks' graphs meet.
+            tasks' graphs meet. Without ``shared`` the first batch must hold all tasks, and each that does is walked over as a
+            whole to tell what is one task's alone.
         tasks: all tasks in their order, to declare them before the first batch that holds them all.
         check_finite: raise on losses and proxies that are not finite.
 
@@ -306,6 +308,11 @@ def _explain(error: BaseException) -> None:
         raise InputError(
             "a part of the model that tasks' losses run through on their way to the proxy is compiled, and its backward pass "
             "can run but once; leave the heads and the last shared layer out of torch.compile"
+        ) from error
+    if isinstance(error, CheckpointError):
+        raise InputError(
+            "the inputs of the last shared layer lie in a checkpoint that cannot be run again before the backward pass (as "
+            'under fully_shard in half precision); leave that layer out of the checkpoint, or use proxy="features"'
         ) from error
     if isinstance(error, RuntimeError) and "use_reentrant=True" in str(error):
         raise InputError(

@@ -55,7 +55,6 @@ def test_graphs_made_by_several_threads_have_several_countings() -> None:
     thread.join()
     late = (hidden * 1.0).cos()  # reached by task 2 first, and below what the thread made
     losses = {0: found[0].sum(), 1: found[0].square().sum(), 2: (late @ second).sum() + hidden.square().sum()}
-    HeadCut(losses)
     check_flows(losses, [weight, second])
 
 
@@ -452,3 +451,54 @@ def test_losses_with_fixed_weights_go_along() -> None:
             found.append(list(net.parameters()))
         for ours, theirs in zip(*found, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_balanced_loss_with_own_heads_can_be_differentiated_twice() -> None:
+    net = Net()
+    losses, every = net.losses(net.features()), list(net.parameters())
+    loss = eq.balanced_loss(losses, eq.FairGrad(), heads="own")
+    first = torch.autograd.grad(loss, every, create_graph=True)
+    (3.0 * loss).backward(retain_graph=True)
+    for parameter, gradient in zip(every, first, strict=True):
+        torch.testing.assert_close(parameter.grad, 3.0 * gradient)
+    weights = dict(zip("abc", loss.report.weights.tolist(), strict=True))
+    total = sum(weights[task] * value for task, value in losses.items())
+    encoder = list(net.encoder.parameters())
+    right = [*torch.autograd.grad(total, encoder, create_graph=True)]
+    for head, value in zip(net.heads, losses.values(), strict=True):
+        right += torch.autograd.grad(value, list(head.parameters()), create_graph=True)
+    ours = torch.autograd.grad(sum(gradient.square().sum() for gradient in first), every, retain_graph=True, allow_unused=True)
+    theirs = torch.autograd.grad(sum(gradient.square().sum() for gradient in right), every, allow_unused=True)
+    for one, two in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["callables", "micro-batches"])
+def test_last_layers_that_differ_between_evaluations_are_told_once(way: str) -> None:
+    class Adapted(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.adapter = nn.Linear(5, 5)
+
+        def value(self, inputs: Tensor, task: str) -> Tensor:
+            features = self.encoder(inputs)
+            return self.heads["abc".index(task)](self.adapter(features) if task in "ab" else features).square().mean()
+
+    def losses(model: Adapted, given: Any) -> dict[str, Any]:
+        inputs, tasks = given
+        if way == "callables":
+            return {task: (lambda task=task: model.value(inputs, task)) for task in tasks}
+        return {task: model.value(inputs, task) for task in tasks}
+
+    batches = [batch(0)] if way == "callables" else [batch(0, "ab"), batch(1, "c")]
+    for proxy, told in (("last", True), ("encoder.2", False)):
+        net = Adapted()
+        objective = eq.Objective(net, losses, tasks=("a", "b", "c"))
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        mtl = eq.MultiTaskOptimizer(objective, optimizer, "fairgrad", proxy=eq.Proxy(proxy, audit=0))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            mtl.step(*batches)
+            mtl.step(*batches)
+        assert ["name the module in proxy=" in str(warning.message) for warning in said] == [True] * told
+        assert (float(mtl.last.gramian[0, 2]) == 0) == told

@@ -29,7 +29,7 @@ def plain_gramian(losses: dict[int, Tensor], leaves: list[Tensor]) -> Tensor:
 def proxy_gramian(losses: dict[int, Tensor], source: LastLayers | NamedWeights, columns: int = WIDE) -> Tensor:
     cut = HeadCut(losses)
     places = source.places(cut, None)
-    rows = ProxyRows(columns, len(losses))
+    rows = ProxyRows(columns)
     wanted = [edge for edge, _, _ in ProxyRows.above(cut, places)]
     flows, _, caught = cut.differentiate(dict.fromkeys(losses), wanted)
     rows.add(cut, places, flows, caught, list(losses))

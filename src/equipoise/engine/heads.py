@@ -38,6 +38,7 @@ class HeadCut:
         own: by position of the task, the leaves that it alone reaches.
         reach: for every node seen, the set of tasks that reach it, as bits.
         every: all tasks, as bits.
+        several_processes: whether there are processes, whose wrappers lie in the graph.
         parents: for nodes below the cut that were seen, those that lead to them.
         weights: for operations seen that take leaves, directly or cast, transposed or reshaped: in what places, and the
             leaves' nodes.
@@ -66,7 +67,7 @@ class HeadCut:
         self._visited: dict[Any, Sequence[Edge]] = {}
         self._linked: set[Any] = set()
         # Without processes there is no wrapper to look through, and a walk that need not is faster.
-        self._wrapped = dist.is_available() and dist.is_initialized()
+        self.several_processes = dist.is_available() and dist.is_initialized()
         roots = {position: _edge(loss) for position, loss in losses.items()}
         self._ranks = _ranks(node for node, _ in roots.values()) if ranked else {}
         self._search(roots)
@@ -138,7 +139,7 @@ class HeadCut:
         return not tasks & (tasks - 1)
 
     def _below(self, node: Any) -> Sequence[Edge]:
-        return tuple(children(node)) if self._wrapped else node.next_functions
+        return tuple(children(node)) if self.several_processes else node.next_functions
 
     def _reached(self, node: Any, tasks: int) -> int:
         """Marks a node as reached; returns the change in the number of waiting nodes that one task alone reaches."""
@@ -366,16 +367,15 @@ _HARMLESS = frozenset(
 # Views of what was changed in place get their nodes anew, within the making of the operation that takes them.
 _RENEWED = frozenset(("AsStridedBackward0", "ViewAsRealBackward0", "ViewAsComplexBackward0"))
 _SLACK = 256
-_FIRST = 0
 _before = threading.local()
 
 
 def _numbers() -> tuple[int, int]:
-    """The first and last number of nodes that this thread has made since it was asked last."""
+    """The first and last number of nodes that this thread has made since it was asked last; none, the first time."""
     with torch.enable_grad():
         node = torch.zeros((), requires_grad=True, device="cpu").mul(1.0).grad_fn
     until = node._sequence_nr()  # type: ignore[union-attr]
-    since, _before.number = getattr(_before, "number", _FIRST), until
+    since, _before.number = getattr(_before, "number", until), until
     return since, until
 
 

@@ -76,6 +76,11 @@ class Features:
                     "the tasks meet at no activation that could be seen (do they part inside a compiled function, or as "
                     'outputs of one operation?); take the heads out of torch.compile, or another proxy than "features"'
                 )
+        if not cut.edges and cut.several_processes:
+            raise InputError(
+                'proxy="features" looks where tasks part, and this process holds one task alone: say what is shared (shared=), '
+                'or take proxy="last"'
+            )
         return Places(cut=True) if cut.edges else LastLayers().places(cut, allowed)
 
 
@@ -263,16 +268,14 @@ class ProxyRows:
 
     Args:
         columns: of the sketches of layers with more inputs than that.
-        tasks: how many there are.
     """
 
-    def __init__(self, columns: int, tasks: int) -> None:
+    def __init__(self, columns: int) -> None:
         self.columns = columns
-        self.tasks = tasks
         self._rows: dict[Any, dict[int, Tensor]] = {}
         self._blocks: dict[Any, tuple[tuple[int, ...], Tensor]] = {}
         self._by_sample: dict[Any, dict[int, Tensor]] = {}
-        self._products: Tensor | None = None
+        self._products: list[tuple[list[int], Tensor]] = []
 
     def add(
         self,
@@ -331,19 +334,20 @@ class ProxyRows:
     def close(self) -> None:
         """Ends an evaluation: gradients of activations belong to its samples, and meet no others."""
         if self._by_sample:
-            # Of many tasks an evaluation may hold few; the work is that of these.
+            # Of many tasks an evaluation may hold few; work and memory are those of these.
             held = sorted({position for rows in self._by_sample.values() for position in rows})
-            own = gramian(self._stacked(self._by_sample, held))
-            products = own.new_zeros(self.tasks, self.tasks)
-            places = torch.tensor(held, device=own.device)
-            products[places[:, None], places] = own
-            self._products = products if self._products is None else self._products + products
+            self._products.append((held, gramian(self._stacked(self._by_sample, held))))
             self._by_sample = {}
 
     @property
     def filled(self) -> bool:
         """Whether anything was added."""
-        return bool(self._rows) or bool(self._blocks) or self._products is not None
+        return bool(self._rows) or bool(self._blocks) or bool(self._products)
+
+    @property
+    def uneven(self) -> bool:
+        """Whether some tasks were seen at weights where others were not."""
+        return len({frozenset(rows) for rows in [*self._rows.values(), *(tasks for tasks, _ in self._blocks.values())]}) > 1
 
     @staticmethod
     def above(cut: HeadCut, places: Places) -> list[tuple[Edge, int, Layer | Tensor]]:
@@ -374,9 +378,13 @@ class ProxyRows:
             for key in list(self._blocks):
                 self._unpack(key)
             total = total + gramian(add_up(self._stacked(self._rows, positions))).cpu()
-        if self._products is not None:
-            index = torch.tensor(list(positions), device="cpu")
-            total = total + add_up(self._products).cpu()[index][:, index]
+        if self._products:
+            products = torch.zeros(len(positions), len(positions), dtype=torch.float64, device=self._products[0][1].device)
+            order = {position: place for place, position in enumerate(positions)}
+            for held, product in self._products:
+                places = torch.tensor([order[position] for position in held], device=products.device)
+                products[places[:, None], places] += product
+            total = total + add_up(products).cpu()
         return total
 
     def _add_all(self, key: Any, tasks: Sequence[int], rows: Tensor) -> None:

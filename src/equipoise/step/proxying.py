@@ -16,7 +16,7 @@ from equipoise.engine.proxy import Features, LastLayers, Places, ProxyRows, Prox
 from equipoise.engine.reals import size
 from equipoise.engine.shared import counted
 from equipoise.engine.streamed import Streamed
-from equipoise.errors import InputError
+from equipoise.errors import InputError, warn_once
 from equipoise.proxy import Audit, Proxy
 from equipoise.step.context import Context, Turn
 from equipoise.step.deciding import decide_weights
@@ -180,7 +180,7 @@ class Estimate:
         self.proxy = proxy
         self._audits = exact and proxy.due(len(context.tasks))
         names = list(proxy.candidates()) if proxy.choosing and exact else [] if proxy.name == "exact" else [proxy.name]
-        self._rows = {name: ProxyRows(proxy.columns, len(context.tasks)) for name in names}
+        self._rows = {name: ProxyRows(proxy.columns) for name in names}
         # Gradients of several evaluations, or processes, are added up before they are multiplied.
         self._streams = whole and context.processes.count == 1
         self._exact: dict[int, Tensor] = {}
@@ -252,6 +252,13 @@ class Estimate:
         processes = self.context.processes
         factors = 1.0 / torch.tensor(counts, dtype=torch.float64, device="cpu")
         for name, rows in self._rows.items():
+            if rows.uneven and isinstance(self.proxy.look(name if isinstance(self.proxy.source, str) else None), LastLayers):
+                warn_once(
+                    self.context,
+                    "uneven",
+                    f'the layer that is "{name}" for all tasks of one evaluation is another one in the next (micro-batches or '
+                    f"callables that lack tasks), and inner products between different layers are 0; name the module in proxy=",
+                )
             if rows.filled or not self.proxy.choosing:
                 self._gramians[name] = unscaled(rows.gramian(present, processes.sum), factors, turn.scale)
         if self._product is not None:
