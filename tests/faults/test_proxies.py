@@ -502,3 +502,13 @@ def test_last_layers_that_differ_between_evaluations_are_told_once(way: str) -> 
             mtl.step(*batches)
         assert ["name the module in proxy=" in str(warning.message) for warning in said] == [True] * told
         assert (float(mtl.last.gramian[0, 2]) == 0) == told
+
+
+def test_tasks_that_a_proxy_does_not_see_are_named() -> None:
+    net = Net()
+    vector = torch.stack(list(net.losses(net.features()).values())) * 1.0  # its entries lead to every head
+    with pytest.warns(UserWarning, match="saw gradients that are exactly zero for task0, task1 and not for others"):
+        eq.balanced_loss(vector, eq.FairGrad(), eq.Proxy("last", audit=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        eq.balanced_loss(vector, eq.FairGrad(), eq.Proxy(net.encoder, audit=0))

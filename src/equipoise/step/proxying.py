@@ -261,6 +261,19 @@ class Estimate:
                 )
             if rows.filled or not self.proxy.choosing:
                 self._gramians[name] = unscaled(rows.gramian(present, processes.sum), factors, turn.scale)
+                unseen = [
+                    self.context.tasks.names[p]
+                    for p, zero in zip(present, (self._gramians[name].diagonal() == 0).tolist(), strict=True)
+                    if zero
+                ]
+                if 0 < len(unseen) < len(present) and not self.proxy.choosing:
+                    warn_once(
+                        self.context,
+                        "unseen",
+                        f'the proxy "{name}" saw gradients that are exactly zero for {", ".join(unseen)} and not for others; '
+                        f"unless their losses are flat, it looks at another task's head (entries of one vector of losses lead "
+                        f"to all heads: give the losses that it was made of), so name a shared module in proxy=",
+                    )
         if self._product is not None:
             order = torch.tensor([self._positions.index(position) for position in present], device="cpu")
             self._truth = unscaled(self._product[order][:, order], factors, turn.scale)
