@@ -28,7 +28,7 @@ def kinds_of(made: Any) -> dict[str, Any]:
     """The annotation of each argument of a class or function that can be made sense of; others are missing.
 
     Example:
-        >>> def make(c: float = 0.4, weights: "list[float] | None" = None, other=3): ...
+        >>> def make(c: float = 0.4, weights: list[float] | None = None, other=3): ...
         >>> kinds_of(make)
         {'c': <class 'float'>, 'weights': list[float] | None}
     """

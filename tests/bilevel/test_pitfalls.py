@@ -190,7 +190,7 @@ def test_states_of_other_problems_are_refused_before_anything_changes() -> None:
         other.load_state_dict({})
     with pytest.raises(InputError, match="of 2 optimizers; there are 1"):
         one.load_state_dict(state | {"optimizers": state["optimizers"] * 2})
-    with pytest.raises(InputError, match="other buffers"):
+    with pytest.raises(InputError, match=r"of another model than .* buffers"):
         one.load_state_dict(state | {"buffers": {"lower.center": torch.zeros(2)}})
     assert torch.equal(logits, torch.zeros(8))
     assert other.steps == 0

@@ -121,6 +121,7 @@ def test_a_teleport_looks_at_probes(formulation: Formulation, seek: str) -> None
     assert report.losses_after == pytest.approx([float(loss.detach()) for loss in now.values()], rel=1e-2)
 
 
+@pytest.mark.filterwarnings("ignore:the layer that is .last. for all tasks")
 def test_a_proxy_takes_the_step() -> None:
     for function in (losses, lazy):
         mtl = optimizer("fairgrad", function, proxy="auto")

@@ -4,6 +4,8 @@ import re
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -19,7 +21,8 @@ def brought(package):
         except PackageNotFoundError:
             continue  # for another system or Python
         found.add(name)
-        waiting += [re.match(r"[\w.-]+", line)[0] for line in needed if "extra ==" not in line]
+        wanted = [Requirement(line) for line in needed]
+        waiting += [one.name for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
     return found
 
 

@@ -26,7 +26,10 @@ class Point(nn.Module):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_trajectory_is_what_training_does(method: str) -> None:
-    settings = LDCToySettings(methods=(method,), starts=((0.0, 0.0), (9.0, 9.0)), steps=60, lr=0.01, record_every=60)
+    # Where |a − b| is followed along a = b, rounding chooses the signs; a smooth |a − b| has none. The same at x₁ = 0,
+    # where Adam would divide a gradient that cancels by its own size.
+    method += ",smooth=0.1" if method.startswith("ldc-mtl") else ""
+    settings = LDCToySettings(methods=(method,), starts=((1.0, 0.5), (9.0, 9.0)), steps=60, lr=0.01, record_every=60)
     trajectories = run(settings)
     for number, start in enumerate(settings.starts):
         model, problem = Point(start), settings.problem

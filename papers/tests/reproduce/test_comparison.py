@@ -47,7 +47,7 @@ def written(folder: Path, recipe: str, values: dict[str, dict[int, dict[str, flo
                     "history": [{"epoch": 1, "test": own, "validation": None, "losses": {}}],
                     "final": {"test": own, "validation": None},
                     "seconds_a_step": {"median": 1.0, "mean": 1.0, "steps": 1},
-                    "memory_mb": {},
+                    "memory_mb": {"training": None},
                     "wall_seconds": 1.0,
                     "versions": {},
                     "complete": True,
