@@ -96,7 +96,7 @@ def _fidelity(say: Say, budget: float, networks: tuple[Problem, ...]) -> None:
             truth += [[*first, name, *(f"{true[name, method]:.3f}" for method in METHODS)] for name in MEMORIES]
     head = ["network", "K", "weights from", *METHODS]
     say(
-        "### Cosine to the exact direction of the same batch\n\nMeans over 5 batches after 300 steps of FairGrad with "
+        f"### Cosine to the exact direction of the same batch\n\nMeans over 5 batches after {round(300 * budget)} steps of FairGrad with "
         '`proxy="last"`; `another batch`: the exact weights of the next batch.\n\n' + table(head, same)
     )
     say(
@@ -214,7 +214,9 @@ def _cosines(
     exact = [matrix @ matrix.T for matrix in rows]
     whole = torch.stack(rows).mean(0)
     everything = whole @ whole.T
-    optimizer = torch.optim.SGD(model.parameters(), 0.0)  # the point is the same in all that follows
+    optimizer = torch.optim.SGD(
+        model.parameters(), 1e-12
+    )  # the point is as good as the same; a step that moves nothing is none
     found: dict[str, list[Tensor]] = {}
     for name, proxy in ({name: eq.Proxy(name, audit=0) for name in PROXIES} | memories).items():
         probe = eq.MultiTaskOptimizer(objective, optimizer, "fairgrad", proxy=proxy)
