@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 
 import torch
@@ -96,8 +97,8 @@ def _fidelity(say: Say, budget: float, networks: tuple[Problem, ...]) -> None:
             truth += [[*first, name, *(f"{true[name, method]:.3f}" for method in METHODS)] for name in MEMORIES]
     head = ["network", "K", "weights from", *METHODS]
     say(
-        f"### Cosine to the exact direction of the same batch\n\nMeans over 5 batches after {round(300 * budget)} steps of FairGrad with "
-        '`proxy="last"`; `another batch`: the exact weights of the next batch.\n\n' + table(head, same)
+        f"### Cosine to the exact direction of the same batch\n\nMeans over 5 batches after {round(300 * budget)} steps of "
+        'FairGrad with `proxy="last"`; `another batch`: the exact weights of the next batch.\n\n' + table(head, same)
     )
     say(
         f"### Cosine to the direction of {TRUTH} batches\n\nDirections are taken on these {TRUTH} batches, with the weights "
@@ -205,7 +206,6 @@ def _cosines(
     mtl = eq.MultiTaskOptimizer(objective, optimizer, "fairgrad", proxy=eq.Proxy("last", audit=0))
     for number in range(steps):
         mtl.step(problem.batch(tasks, number))
-    memories = {f"last, memory {factor}": eq.Proxy("last", memory=factor, audit=0) for factor in (0.5, 0.9)}
     rounds = 5
     near: dict[tuple[str, str], float] = {}
     true: dict[tuple[str, str], float] = {}
@@ -214,19 +214,24 @@ def _cosines(
     exact = [matrix @ matrix.T for matrix in rows]
     whole = torch.stack(rows).mean(0)
     everything = whole @ whole.T
-    optimizer = torch.optim.SGD(
-        model.parameters(), 1e-12
-    )  # the point is as good as the same; a step that moves nothing is none
+    # The steps are none, for nothing moves: the point is the same in all that follows.
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
     found: dict[str, list[Tensor]] = {}
-    for name, proxy in ({name: eq.Proxy(name, audit=0) for name in PROXIES} | memories).items():
-        probe = eq.MultiTaskOptimizer(objective, optimizer, "fairgrad", proxy=proxy)
-        found[name] = []
-        for number in numbers:
-            model.train()
-            probe.step(problem.batch(tasks, number))
-            assert probe.last is not None
-            assert probe.last.gramian is not None
-            found[name].append(probe.last.gramian)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in PROXIES:
+            probe = eq.MultiTaskOptimizer(objective, optimizer, "fairgrad", proxy=eq.Proxy(name, audit=0))
+            found[name] = []
+            for number in numbers:
+                model.train()
+                probe.step(problem.batch(tasks, number))
+                assert probe.last is not None
+                gramian = probe.last.gramian
+                assert gramian is not None
+                found[name].append(gramian)
+    for factor in (0.5, 0.9):
+        keeper = eq.Proxy("last", memory=factor, audit=0)
+        found[f"last, memory {factor}"] = [keeper.blend(gramian, range(tasks), tasks) for gramian in found["last"]]
     found["exact"] = exact
     found["another batch"] = [*exact[1:], exact[0]]
     for method in METHODS:
