@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.balance.base import Balancer
-from equipoise.balance.coerce import as_balancer
+from equipoise.balance.coerce import as_balancer, for_one_call
 from equipoise.balance.double_sampling import further_batches
 from equipoise.balance.mixins import OnFeatures, PullsHeads
 from equipoise.distributed import Processes
@@ -21,7 +21,6 @@ from equipoise.engine.graph import hides_division, leaves_of_all
 from equipoise.engine.shared import SharedParameters
 from equipoise.engine.sparse import added
 from equipoise.errors import InputError, warn_once
-from equipoise.method import MethodSpec
 from equipoise.modes import forget_compiled, overwrites, uncompiled
 from equipoise.proxy import Proxy
 from equipoise.step.balancing import Balancing
@@ -226,12 +225,7 @@ def _called(evaluate: Callable[[], Losses], read: Callable[[Losses], dict[str, L
 
 def _fit(balancer: Any, *, outlives: bool = False) -> Balancer:
     """A balancer that can be used without an objective."""
-    chosen = as_balancer(balancer)
-    if isinstance(balancer, str | MethodSpec) and chosen.stateful and not outlives:
-        raise InputError(
-            f'"{balancer}" has a memory, so it must outlive the step: make it once before the loop, '
-            f'balancer = equipoise.balancer("{balancer}"), and pass that'
-        )
+    chosen = as_balancer(balancer) if outlives else for_one_call(balancer)
     if isinstance(chosen, OnFeatures):
         raise InputError(
             f"{type(chosen).__name__} takes gradients at the output of a module, which must be recorded while the losses are "
@@ -248,11 +242,7 @@ def _balancing_of(balancer: Balancer, tasks: Sequence[str] | None, *, check_fini
         weakref.finalize(balancer, _known.pop, id(balancer)).atexit = False
     context = balancing.context
     context.check_finite = check_finite
-    if tasks is not None and context.tasks.known and context.tasks.names != tuple(tasks):
-        raise InputError(
-            f"this balancer's tasks are {', '.join(context.tasks.names)}, not {', '.join(tasks)}; "
-            f"make a new balancer for another problem"
-        )
+    context.tasks.check_declared(tasks)
     return balancing, context.tasks.names if tasks is None else Tasks(tasks).names
 
 

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import CheckpointError
 from torch.utils.weak import WeakIdKeyDictionary
 
 from equipoise.balance.base import Balancer
-from equipoise.balance.coerce import as_balancer
+from equipoise.balance.coerce import for_one_call
 from equipoise.balance.mixins import Accompanied, LooksElsewhere
 from equipoise.distributed import Processes
 from equipoise.engine.graph import hides_leaves, is_compiled
@@ -145,12 +145,7 @@ def balanced_loss(
     """
     if heads not in ("weighted", "own"):
         raise InputError(f'heads must be "weighted" or "own"; got {heads!r}')
-    chosen = as_balancer(balancer)
-    if isinstance(balancer, str | MethodSpec) and chosen.stateful:
-        raise InputError(
-            f'"{balancer}" has a memory, so it must outlive the step: make it once before the loop, '
-            f'balancer = equipoise.balancer("{balancer}"), and pass that'
-        )
+    chosen = for_one_call(balancer)
     check_proxied(chosen, "balanced_loss()")
     if isinstance(chosen, LooksElsewhere) and chosen.looks_elsewhere:
         raise InputError(f"{chosen!r} evaluates the losses at other parameters; use MultiTaskOptimizer")
@@ -160,14 +155,7 @@ def balanced_loss(
         weakref.finalize(chosen, _known.pop, id(chosen)).atexit = False
     context = known.context
     context.check_finite = check_finite
-    if tasks is not None:
-        if not context.tasks.known:
-            context.tasks.fix(tasks)
-        elif context.tasks.names != tuple(tasks):
-            raise InputError(
-                f"this balancer's tasks are {', '.join(context.tasks.names)}, not {', '.join(tasks)}; "
-                f"make a new balancer for another problem"
-            )
+    context.tasks.check_declared(tasks)
     if shared is not None:
         context.shared = SharedParameters(shared)
         context.shared.parameters = [leaf for leaf in context.shared.declared if leaf.requires_grad]
@@ -176,15 +164,19 @@ def balanced_loss(
     _refuse_line_search()
     context.processes.step = f"balanced loss {known.steps}"
     with context.processes.together():
-        loss = _balanced(known, chosen, losses, proxy, heads == "own", isinstance(balancer, str | MethodSpec))
+        loss = _balanced(known, chosen, losses, proxy, tasks, own=heads == "own", once=isinstance(balancer, str | MethodSpec))
     known.steps += 1
     return loss
 
 
-def _balanced(known: _Known, chosen: Balancer, losses: Losses, proxy: Any, own: bool, once: bool) -> Tensor:
+def _balanced(
+    known: _Known, chosen: Balancer, losses: Losses, proxy: Any, declared: Sequence[str] | None, *, own: bool, once: bool
+) -> Tensor:
     """The scalar; where it cannot be had, the balancer, its tasks and its proxy are as before."""
     context = known.context
     new = not context.tasks.known
+    if new and declared is not None:
+        context.tasks.fix(declared)
     try:
         return _weighed(known, chosen, losses, proxy, own, once)
     except BaseException:

@@ -50,7 +50,8 @@ class Proxy:
         source: where to look. ``"last"``: the shared layer that ran last, together with all layers that write to the
             same residual stream; ``"last 2"``, ``"last 3"`` …: that many layers that ran last; ``"features"``: the activations
             at which the tasks part; ``"auto"``: the cheapest of these that reaches ``at_least`` in the first audits; a module,
-            its dotted name, or a list of parameters.
+            its dotted name, or a list of parameters; or an :class:`~equipoise.engine.proxy.ProxySource` such as
+            ``LastLayers(1, stream=False)``.
         columns: of the sketch. A layer with no more inputs than that is taken exactly.
         memory: share of the average over earlier steps, from 0 (none) to below 1. Correlations are averaged as they are and
             norms by their logarithms, so a task is followed whatever its scale.
@@ -69,7 +70,7 @@ class Proxy:
 
     def __init__(
         self,
-        source: str | nn.Module | Iterable[Tensor] = "last",
+        source: str | nn.Module | ProxySource | Iterable[Tensor] = "last",
         *,
         columns: int = 64,
         memory: float = 0.0,
@@ -83,7 +84,7 @@ class Proxy:
             raise InputError(f"memory must be at least 0 and less than 1; got {memory}")
         if audit is not None and audit < 0:
             raise InputError(f"audit must be a number of steps, or 0 for none; got {audit}")
-        if not isinstance(source, str | nn.Module):
+        if not isinstance(source, str | nn.Module | ProxySource):
             source = list(source)
             if not source or not all(isinstance(entry, Tensor) for entry in source):
                 raise InputError("proxy must be a name, a module or a list of parameters; got a list of something else")
@@ -119,7 +120,7 @@ class Proxy:
             return self.chosen
         if isinstance(self.source, str):
             return self.source
-        return type(self.source).__name__ if isinstance(self.source, nn.Module) else f"{len(self.source)} parameters"
+        return f"{len(self.source)} parameters" if isinstance(self.source, list) else type(self.source).__name__
 
     @property
     def named(self) -> list[Tensor]:
@@ -134,9 +135,9 @@ class Proxy:
             if source not in self._sources and source not in ("exact", "auto"):
                 self._sources[source] = self._named(source)
             return self._sources.get(source)
-        if isinstance(source, nn.Module):
-            return NamedWeights(source.parameters())
-        return NamedWeights(source)
+        if isinstance(source, ProxySource):
+            return source
+        return NamedWeights(source.parameters() if isinstance(source, nn.Module) else source)
 
     def _named(self, source: str) -> ProxySource:
         if source == "features":
@@ -276,7 +277,7 @@ def _positive(correlations: Tensor) -> Tensor:
 
 def kept_source(given: Any) -> Any:
     """What a proxy is asked for with, such that it can be looked at twice: parameters as a list."""
-    return given if given is None or isinstance(given, str | nn.Module | Nested | Proxy) else list(given)
+    return given if given is None or isinstance(given, str | nn.Module | Nested | Proxy | ProxySource) else list(given)
 
 
 def same_source(given: Any, before: Any) -> bool:
@@ -288,7 +289,7 @@ def same_source(given: Any, before: Any) -> bool:
     return given is before
 
 
-def as_proxy(given: Proxy | Nested | str | nn.Module | Iterable[Tensor] | None) -> Proxy | None:
+def as_proxy(given: Proxy | Nested | ProxySource | str | nn.Module | Iterable[Tensor] | None) -> Proxy | None:
     """Takes a :class:`Proxy`, or what it is made from; ``None`` and ``"exact"`` mean the exact Gramian.
 
     Raises:

@@ -137,6 +137,18 @@ class Tasks:
         self._names = fixed
         self._positions = {name: position for position, name in enumerate(fixed)}
 
+    def check_declared(self, names: Sequence[str] | None) -> None:
+        """Refuses to let a balancer go on with other tasks than those it knows.
+
+        Raises:
+            InputError: the names declared now are others.
+        """
+        if names is not None and self.known and self.names != tuple(names):
+            raise InputError(
+                f"this balancer's tasks are {', '.join(self.names)}, not {', '.join(names)}; make a new balancer for another "
+                f"problem"
+            )
+
     def forget(self) -> None:
         """Makes the tasks unknown again, where the step that fixed them turned out to be none."""
         self._names, self._positions = (), {}

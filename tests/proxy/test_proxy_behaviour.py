@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import equipoise as eq
 from equipoise.engine.heads import HeadCut
+from equipoise.engine.proxy import NamedWeights, Places
 from equipoise.errors import InputError, NonFiniteError
 from tests.states import assert_same_state
 
@@ -301,3 +302,43 @@ def test_the_drop_in_takes_a_proxy_and_gives_heads_their_own_gradients() -> None
             factors = report.weights.float() if id(parameter) in shared else torch.ones(4)
             expected = sum(g[place] * f for g, f in zip(grads, factors, strict=True) if g[place] is not None)
             torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.7])
+def test_the_report_holds_the_gramian_that_the_balancer_saw(memory: float) -> None:
+    mtl = made(eq.Proxy("last", audit=3, memory=memory))
+    raw = made(eq.Proxy("last", audit=0))
+    for number in range(5):
+        raw.load_state_dict({**copy.deepcopy(mtl.state_dict()), "proxy": raw.proxy.state_dict()})
+        mtl.step(batch(number))
+        raw.step(batch(number))
+        torch.testing.assert_close(mtl.last.weights, eq.FairGrad().weights(mtl.last.gramian))
+        if mtl.last.audit is None and not memory:
+            torch.testing.assert_close(mtl.last.gramian, raw.last.gramian * mtl.proxy.factor)
+    assert mtl.proxy.factor > 1.1  # the whole encoder's gradients are longer than the last layer's
+
+
+def test_a_source_of_ones_own_says_where_to_look() -> None:
+    class Second:
+        """The layer before the last."""
+
+        def places(self, cut: HeadCut, allowed: Any) -> Places:
+            return Places(NamedWeights([model.encoder[0].weight]).places(cut, allowed).layers)
+
+    torch.manual_seed(0)
+    model = Model()
+    balancer = eq.FairGrad()
+    values = losses(model, batch(0))
+    found = eq.balanced_loss(values, balancer, eq.Proxy(Second(), columns=100, audit=0)).report.gramian
+    rows = torch.stack(
+        [torch.autograd.grad(v, model.encoder[0].weight, retain_graph=True)[0].flatten() for v in values.values()]
+    ).double()
+    torch.testing.assert_close(found, rows @ rows.T, rtol=1e-5, atol=1e-9)
+
+
+def test_a_refused_first_call_declares_no_tasks() -> None:
+    model, balancer = Model(), eq.FairGrad()
+    bad = {name: value * float("nan") for name, value in losses(model, batch(0)).items()}
+    with pytest.raises(NonFiniteError):
+        eq.balanced_loss(bad, balancer, tasks=("t3", "t2", "t1", "t0"))
+    assert eq.balanced_loss(losses(model, batch(0)), balancer).report.tasks == ("t0", "t1", "t2", "t3")

@@ -14,7 +14,7 @@ from equipoise.errors import InputError, require
 from equipoise.method import MethodSpec, Nested
 from equipoise.solvers import read_array
 
-__all__ = ["TorchJDAggregator", "TorchJDWeighting", "as_balancer", "from_torchjd"]
+__all__ = ["TorchJDAggregator", "TorchJDWeighting", "as_balancer", "for_one_call", "from_torchjd"]
 
 
 def as_balancer(thing: Any) -> Balancer:
@@ -43,6 +43,21 @@ def as_balancer(thing: Any) -> Balancer:
         f"balancer must be a balancer such as equipoise.FairGrad(), the name of one, or a TorchJD aggregator; "
         f"got {type(thing).__name__}"
     )
+
+
+def for_one_call(thing: Any) -> Balancer:
+    """As :func:`as_balancer`, where what is made from text is gone after the call.
+
+    Raises:
+        InputError: the balancer that the text names has a memory, or see :func:`as_balancer`.
+    """
+    chosen = as_balancer(thing)
+    if isinstance(thing, str | MethodSpec) and chosen.stateful:
+        raise InputError(
+            f'"{thing}" has a memory, so it must outlive the step: make it once before the loop, '
+            f'balancer = equipoise.balancer("{thing}"), and pass that'
+        )
+    return chosen
 
 
 class TorchJDWeighting(GramianBalancer):

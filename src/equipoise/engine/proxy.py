@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +44,9 @@ class Places:
         self.weights = [*(layer.weight for layer in layers), *leaves] if weights is None else list(weights)
 
 
+@runtime_checkable
 class ProxySource(Protocol):
-    """Says where a proxy looks."""
+    """Says where a proxy looks; ``equipoise.Proxy`` takes one of a user's own."""
 
     def places(self, cut: HeadCut, allowed: Iterable[Tensor] | None) -> Places:
         """The places in the graphs of this evaluation; only weights among those allowed, if these are given.
@@ -133,7 +134,7 @@ class LastLayers:
     def _search(
         self, cut: HeadCut, allowed: Iterable[Tensor] | None, *, plain: bool
     ) -> dict[int, tuple[Tensor, list[tuple[Any, int]]]]:
-        """NamedWeights with the operations that take them, latest first."""
+        """Weights with the operations that take them, latest first."""
         among = None if allowed is None else {id(leaf) for leaf in allowed}
         found: dict[int, tuple[Tensor, list[tuple[Any, int]]]] = {}
 

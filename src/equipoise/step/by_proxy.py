@@ -107,6 +107,7 @@ class ByProxy:
         weights, audit = torch.ones(len(present), dtype=torch.float64, device="cpu"), None
         if estimate is not None and not overflow:
             weights, audit = estimate.decide(turn, present, means)
+            gramian = estimate.gramian  # with the proxy's memory and factor: what the balancer saw
         shares = dict(zip(present, (weights.double().cpu() / torch.tensor(counts, device="cpu")).tolist(), strict=True))
         plain = {position: 1.0 / count for position, count in zip(present, counts, strict=True)}
         for micro_batch in range(source.micro_batches):
