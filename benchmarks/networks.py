@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PROBLEMS", "Network", "Problem", "losses_of"]
+__all__ = ["PROBLEMS", "Network", "Problem", "cnn", "losses_of", "mlp"]
 
 Batch = tuple[Tensor, Tensor]
 
@@ -73,7 +73,8 @@ class Problem:
         return sum(parameter.numel() for parameter in self.make_encoder().parameters())
 
 
-def _mlp() -> nn.Module:
+def mlp() -> nn.Module:
+    """Four layers, 128 → 512 → 512 → 512 → 128."""
     return nn.Sequential(
         nn.Linear(128, 512),
         nn.ReLU(),
@@ -90,12 +91,13 @@ def _block(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
 
 
-def _cnn() -> nn.Module:
+def cnn() -> nn.Module:
+    """Three blocks of convolution, batch norm and pooling, and a linear layer."""
     return nn.Sequential(*_block(3, 16), *_block(16, 32), *_block(32, 64), nn.Flatten(), nn.Linear(64 * 16, 128), nn.ReLU())
 
 
 PROBLEMS = (
-    Problem("MLP, batch 128", 128, (128,), 128, _mlp),
-    Problem("MLP, batch 512", 512, (128,), 128, _mlp),
-    Problem("CNN, batch 64", 64, (3, 32, 32), 128, _cnn),
+    Problem("MLP, batch 128", 128, (128,), 128, mlp),
+    Problem("MLP, batch 512", 512, (128,), 128, mlp),
+    Problem("CNN, batch 64", 64, (3, 32, 32), 128, cnn),
 )

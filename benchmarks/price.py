@@ -12,16 +12,22 @@ import equipoise as eq
 from benchmarks import peers
 from benchmarks.memory import peak
 from benchmarks.memory_process import SHARED
-from benchmarks.price_networks import NETWORKS, Problem
+from benchmarks.price_networks import NETWORKS, POST_NORM, PricedProblem
 from benchmarks.tables import duration, table
 from benchmarks.timing import Times, race
+from equipoise.engine.proxy import LastLayers
 from equipoise.step.proxying import cosine
 
 __all__ = ["run"]
 
 TASKS = (11, 40)
 METHODS = ("fairgrad", "nash-mtl", "cagrad", "upgrad", "imtl-g", "mgda")
-PROXIES = ("features", "last", "last 2")
+PROXIES: dict[str, str | LastLayers] = {
+    "features": "features",
+    "last": "last",
+    "last, no stream": LastLayers(1, stream=False),
+    "last 2": "last 2",
+}
 MEMORIES = ("exact", "last", "last, memory 0.5", "last, memory 0.9")
 TIMED = "imtl-g"
 TRUTH = 8
@@ -29,7 +35,7 @@ Say = Callable[[str], None]
 Step = Callable[[int], object]
 
 
-def run(say: Say, *, budget: float = 1.0, networks: tuple[Problem, ...] = NETWORKS) -> None:
+def run(say: Say, *, budget: float = 1.0, networks: tuple[PricedProblem, ...] = NETWORKS) -> None:
     """Prints the tables.
 
     Args:
@@ -47,7 +53,7 @@ def run(say: Say, *, budget: float = 1.0, networks: tuple[Problem, ...] = NETWOR
     _memory(say)
 
 
-def _times(say: Say, budget: float, networks: tuple[Problem, ...]) -> None:
+def _times(say: Say, budget: float, networks: tuple[PricedProblem, ...]) -> None:
     rows, worst = [], 0.0
     for problem in networks:
         for tasks in TASKS:
@@ -85,9 +91,9 @@ def _times(say: Say, budget: float, networks: tuple[Problem, ...]) -> None:
     )
 
 
-def _fidelity(say: Say, budget: float, networks: tuple[Problem, ...]) -> None:
+def _fidelity(say: Say, budget: float, networks: tuple[PricedProblem, ...]) -> None:
     same, truth = [], []
-    for problem in networks:
+    for problem in (*networks, *POST_NORM):
         for tasks in TASKS:
             near, true = _cosines(problem, tasks, steps=max(1, round(300 * budget)))
             first = [problem.name, str(tasks)]
@@ -118,7 +124,7 @@ def _memory(say: Say) -> None:
     )
 
 
-def _plain(problem: Problem, tasks: int) -> Step:
+def _plain(problem: PricedProblem, tasks: int) -> Step:
     model, batch = problem.network(tasks), problem.batch(tasks)
     optimizer = _adam(model)
 
@@ -131,13 +137,13 @@ def _plain(problem: Problem, tasks: int) -> Step:
     return step
 
 
-def _optimizer(problem: Problem, tasks: int, method: str, **options: object) -> Step:
+def _optimizer(problem: PricedProblem, tasks: int, method: str, **options: object) -> Step:
     model, batch = problem.network(tasks), problem.batch(tasks)
     mtl = eq.MultiTaskOptimizer(eq.Objective(model, problem.losses), _adam(model), method, **options)  # type: ignore[arg-type]
     return lambda _: mtl.step(batch)
 
 
-def _loss(problem: Problem, tasks: int) -> Step:
+def _loss(problem: PricedProblem, tasks: int) -> Step:
     model, batch = problem.network(tasks), problem.batch(tasks)
     optimizer, balancer, proxy = _adam(model), eq.balancer(TIMED), eq.Proxy("last", audit=0)
 
@@ -150,7 +156,7 @@ def _loss(problem: Problem, tasks: int) -> Step:
     return step
 
 
-def _torchjd(problem: Problem, tasks: int) -> dict[str, Step]:
+def _torchjd(problem: PricedProblem, tasks: int) -> dict[str, Step]:
     if not peers.torchjd():
         return {}
     from torchjd.aggregation import IMTLG, IMTLGWeighting
@@ -197,7 +203,7 @@ def _against(result: Times, name: str) -> str:
 
 
 def _cosines(
-    problem: Problem, tasks: int, steps: int
+    problem: PricedProblem, tasks: int, steps: int
 ) -> tuple[Mapping[tuple[str, str], float], Mapping[tuple[str, str], float]]:
     """Cosines to the exact direction on the same batch, and to the direction of several batches; by source and method."""
     model = problem.network(tasks)
@@ -219,8 +225,8 @@ def _cosines(
     found: dict[str, list[Tensor]] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in PROXIES:
-            probe = eq.MultiTaskOptimizer(objective, optimizer, "fairgrad", proxy=eq.Proxy(name, audit=0))
+        for name, source in PROXIES.items():
+            probe = eq.MultiTaskOptimizer(objective, optimizer, "fairgrad", proxy=eq.Proxy(source, audit=0))
             found[name] = []
             for number in numbers:
                 model.train()
@@ -245,7 +251,7 @@ def _cosines(
     return near, true
 
 
-def _rows(problem: Problem, model: torch.nn.Module, tasks: int, number: int) -> Tensor:
+def _rows(problem: PricedProblem, model: torch.nn.Module, tasks: int, number: int) -> Tensor:
     """Exact task gradients ``[K, P]`` in float64."""
     leaves = list(model.get_submodule("encoder").parameters())
     rows = []

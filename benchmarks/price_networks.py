@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.networks import Problem, cnn, mlp
 from equipoise.nets import ResNet
 
-__all__ = ["NETWORKS", "PricedNetwork", "Problem"]
+__all__ = ["NETWORKS", "POST_NORM", "PricedNetwork", "PricedProblem"]
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
 
@@ -38,14 +39,15 @@ class PricedNetwork(nn.Module):
 
 
 class _Transformer(nn.Module):
-    """Six blocks over 16 tokens; gives the first token's state, or all."""
+    """Six blocks over 16 tokens, normalized before each sum or after it; gives the first token's state, or all."""
 
-    def __init__(self, every_token: bool, width: int = 128) -> None:
+    def __init__(self, every_token: bool, width: int = 128, *, before: bool = True) -> None:
         super().__init__()
         self.every_token = every_token
         self.embedding = nn.Linear(32, width)
-        block = nn.TransformerEncoderLayer(width, 4, 4 * width, dropout=0.0, batch_first=True, norm_first=True)
-        self.blocks = nn.TransformerEncoder(block, 6, norm=nn.LayerNorm(width), enable_nested_tensor=False)
+        block = nn.TransformerEncoderLayer(width, 4, 4 * width, dropout=0.0, batch_first=True, norm_first=before)
+        last = nn.LayerNorm(width) if before else None
+        self.blocks = nn.TransformerEncoder(block, 6, norm=last, enable_nested_tensor=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         states: Tensor = self.blocks(self.embedding(tokens))
@@ -75,24 +77,14 @@ class _MessagePassing(nn.Module):
 
 
 @dataclass(frozen=True)
-class Problem:
+class PricedProblem(Problem):
     """A network to train, and batches for it.
 
     Attributes:
-        name: in the tables.
-        batch_size: samples per batch.
-        shape: of one input.
-        width: of the features.
-        make_encoder: makes the shared part.
         outputs: shape of one sample's output.
         graphs: whether inputs are graphs.
     """
 
-    name: str
-    batch_size: int
-    shape: tuple[int, ...]
-    width: int
-    make_encoder: Callable[[], nn.Module]
     outputs: tuple[int, ...] = ()
     graphs: bool = False
 
@@ -101,10 +93,6 @@ class Problem:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return PricedNetwork(self.make_encoder(), self.width, tasks)
-
-    def shared(self) -> int:
-        """How many shared parameters there are."""
-        return sum(parameter.numel() for parameter in self.make_encoder().parameters())
 
     def batch(self, tasks: int, number: int = 0) -> Batch:
         """Inputs and noisy targets of a random teacher, whose scales span three decades over the tasks."""
@@ -133,33 +121,18 @@ class Problem:
         return {name: nn.functional.mse_loss(output, targets[..., k]) for k, (name, output) in enumerate(outputs.items())}
 
 
-def _mlp() -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(128, 512),
-        nn.ReLU(),
-        nn.Linear(512, 512),
-        nn.ReLU(),
-        nn.Linear(512, 512),
-        nn.ReLU(),
-        nn.Linear(512, 128),
-        nn.ReLU(),
-    )
-
-
-def _block(inputs: int, outputs: int) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
-
-
-def _cnn() -> nn.Module:
-    return nn.Sequential(*_block(3, 16), *_block(16, 32), *_block(32, 64), nn.Flatten(), nn.Linear(64 * 16, 128), nn.ReLU())
-
-
 NETWORKS = (
-    Problem("MLP", 256, (128,), 128, _mlp),
-    Problem("CNN", 64, (3, 32, 32), 128, _cnn),
-    Problem("ResNet-18, width 16", 64, (3, 64, 64), 128, lambda: ResNet(18, classifier=False, pool=True, width=16)),
-    Problem("transformer, class token", 32, (16, 32), 128, lambda: _Transformer(False)),
-    Problem("transformer, token heads", 32, (16, 32), 128, lambda: _Transformer(True), (16,)),
-    Problem("message passing", 32, (16, 16), 128, _MessagePassing, graphs=True),
+    PricedProblem("MLP", 256, (128,), 128, mlp),
+    PricedProblem("CNN", 64, (3, 32, 32), 128, cnn),
+    PricedProblem("ResNet-18, width 16", 64, (3, 64, 64), 128, lambda: ResNet(18, classifier=False, pool=True, width=16)),
+    PricedProblem("transformer, class token", 32, (16, 32), 128, lambda: _Transformer(False)),
+    PricedProblem("transformer, token heads", 32, (16, 32), 128, lambda: _Transformer(True), (16,)),
+    PricedProblem("message passing", 32, (16, 16), 128, _MessagePassing, graphs=True),
 )
 """An MLP, a CNN, a residual network, a transformer with heads on one token and on all, a message-passing network."""
+
+POST_NORM = tuple(
+    PricedProblem(f"post-norm, {name}", 32, (16, 32), 128, partial(_Transformer, every_token, before=False), outputs)
+    for name, every_token, outputs in (("class token", False, ()), ("token heads", True, (16,)))
+)
+"""The transformer with blocks that normalize after each sum, so that no residual stream runs through them."""
