@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, cast
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.parallel import distributed as _parallel
@@ -23,6 +24,7 @@ __all__ = [
     "nodes_below",
     "origin",
     "origins",
+    "roots",
 ]
 
 Edge: TypeAlias = tuple[Any, int]
@@ -78,6 +80,24 @@ def origin(loss: Tensor) -> Tensor | GradientEdge:
 def origins(losses: Iterable[Tensor]) -> list[Tensor]:
     """The origins of several losses, typed as ``torch.autograd`` wants them: its signatures admit no mixture, its code does."""
     return cast(list[Tensor], [origin(loss) for loss in losses])
+
+
+def roots(losses: Sequence[Tensor], seeds: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Where a backward pass of several losses starts, and with what.
+
+    At their stack if need not be at :func:`origins`: many roots take torch long to check.
+
+    Args:
+        losses: scalars.
+        seeds: what each is multiplied with, [k].
+    """
+    starts = origins(losses)
+    first = losses[0]
+    alike = all(start is loss for start, loss in zip(starts, losses, strict=True))
+    if alike and all(loss.dtype == first.dtype and loss.device == first.device for loss in losses):
+        with torch.enable_grad():  # the losses have graphs, whatever the caller's mode
+            return [torch.stack(list(losses))], [seeds.to(first.device, first.dtype)]
+    return starts, [seed.to(loss.device, loss.dtype) for seed, loss in zip(seeds.unbind(), losses, strict=True)]
 
 
 def leaves(loss: Tensor) -> list[Tensor]:
