@@ -82,19 +82,22 @@ def origins(losses: Iterable[Tensor]) -> list[Tensor]:
     return cast(list[Tensor], [origin(loss) for loss in losses])
 
 
-def roots(losses: Sequence[Tensor], seeds: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+def roots(losses: Sequence[Tensor], seeds: Tensor | Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
     """Where a backward pass of several losses starts, and with what.
 
-    At their stack if need not be at :func:`origins`: many roots take torch long to check.
+    At their stack where they need no :func:`origins`, for many roots take torch long to check.
 
     Args:
         losses: scalars.
-        seeds: what each is multiplied with, [k].
+        seeds: what each is multiplied with, ``[k]`` or one by one; 1 where it is ``None``.
     """
-    starts = origins(losses)
-    first = losses[0]
-    alike = all(start is loss for start, loss in zip(starts, losses, strict=True))
-    if alike and all(loss.dtype == first.dtype and loss.device == first.device for loss in losses):
+    starts, first = origins(losses), losses[0]
+    if not isinstance(seeds, Tensor):
+        if any(seed is not None for seed in seeds):
+            return starts, [torch.ones_like(loss) if seed is None else seed for loss, seed in zip(losses, seeds, strict=True)]
+        seeds = torch.ones(len(losses), dtype=first.dtype, device=first.device)
+    alike = all(loss.dtype == first.dtype and loss.device == first.device for loss in losses)
+    if alike and all(start is loss for start, loss in zip(starts, losses, strict=True)):
         with torch.enable_grad():  # the losses have graphs, whatever the caller's mode
             return [torch.stack(list(losses))], [seeds.to(first.device, first.dtype)]
     return starts, [seed.to(loss.device, loss.dtype) for seed, loss in zip(seeds.unbind(), losses, strict=True)]

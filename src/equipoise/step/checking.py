@@ -130,7 +130,7 @@ def _nonfinite_gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
     return [parameter for parameter, gradient in having if not bool(torch.isfinite(gradient).all())]
 
 
-def _total(gradients: Sequence[Tensor]) -> float:
+def _total(gradients: list[Tensor]) -> float:
     """A number that is finite only if all entries of the gradients are."""
     if len({(gradient.device, gradient.dtype) for gradient in gradients}) > 1:
         return float(get_total_norm(gradients))
