@@ -169,7 +169,7 @@ class COST:
         Example:
             >>> cost = COST.released(guard=None)
             >>> cost.trigger, cost.history, cost.search.relative
-            (Released(), ReleasedHistory(), False)
+            (Released(), ReleasedHistory(scope='all'), False)
         """
         return cls(trigger, search=Search(formulation="released"), **settings)
 
@@ -339,6 +339,7 @@ class COST:
 
     def _settle_history(self, mtl: MultiTaskOptimizer, names: tuple[str, ...], sigma: float) -> None:
         named = dict(mtl.objective.model.named_parameters())
+        names = names if self.history.scope == "moved" else tuple(named)
         shares = [self.history.settle(optimizer, [named[name] for name in names], sigma) for optimizer in mtl.optimizers]
         share = shares[0]  # a policy decides by σ alone, so all are equal
         if share is not None:
