@@ -19,7 +19,7 @@ from equipoise.solvers.equal_projections import equal_projections, equal_project
 from equipoise.solvers.fair import fair_residual, fair_weights
 from equipoise.solvers.gramian import ScaledGramian, read_array, scale_gramian
 from equipoise.solvers.group_values import group_values, grouping_cost
-from equipoise.solvers.minimum_norm import minimum_norm_point, minimum_norm_residual
+from equipoise.solvers.minimum_norm import minimum_norm_point, minimum_norm_residual, pareto_distance
 from equipoise.solvers.nash import nash_bargaining, nash_residual
 from equipoise.solvers.nonnegative import nonnegative_quadratic_program, nonnegative_residual
 from equipoise.solvers.project_conflicts import project_conflicts, random_orders
@@ -53,6 +53,7 @@ __all__ = [
     "nash_residual",
     "nonnegative_quadratic_program",
     "nonnegative_residual",
+    "pareto_distance",
     "printed_constrained_descent",
     "project_conflicts",
     "project_on_simplex",

@@ -112,6 +112,7 @@ _EPOCH: Kind = fields(
                 {
                     "any": maybe(number),
                     "smallest": maybe(number),
+                    "pareto": maybe(number),  # distance from Pareto stationarity, relative
                     "tasks": named(_METRICS),
                     "cosines": maybe(listed(listed(maybe(number)))),
                 },
