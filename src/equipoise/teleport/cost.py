@@ -148,7 +148,7 @@ class COST:
 
         Example:
             >>> COST.paper("weak", schedule=Schedule(per_epoch=1))
-            COST(weak, LowRank(rank=5, alpha=8.0, vectors=False), paper; 0 attempts)
+            COST(weak, LowRank(rank=5, alpha=8.0, vectors=False, targets=None), paper; 0 attempts)
         """
         return cls(trigger, search=Search(formulation="paper"), **settings)
 
@@ -181,7 +181,7 @@ class COST:
 
         Example:
             >>> COST("weak").fresh(seed=3)
-            COST(weak, LowRank(rank=5, alpha=8.0, vectors=False), pareto; 0 attempts)
+            COST(weak, LowRank(rank=5, alpha=8.0, vectors=False, targets=None), pareto; 0 attempts)
         """
         return type(self)(
             self.trigger,
