@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import equipoise as eq
-from equipoise.teleport import COST, Dense, LowRank
+from equipoise.teleport import COST, Dense, History, LowRank, ReleasedHistory, ReuseHistory
 from tests import problems
 from tests.teleport.helpers import eager_cost, optimizer_with, train
 
@@ -17,13 +17,15 @@ WEIGHTS = ("encoder.0.weight", "encoder.2.weight")
 LANDING = 4
 
 
-def once(history: str, **options: Any) -> COST:
+def once(history: str | History, **options: Any) -> COST:
     """A single landing, after step 4."""
     options = {"delta": LowRank(rank=2), "start_step": LANDING, "stop_step": LANDING + 1} | options
     return eager_cost(history=history, **options)
 
 
-def landed(history: str, make: Any = torch.optim.Adam, balancer: str = "mgda", **options: Any) -> eq.MultiTaskOptimizer:
+def landed(
+    history: str | History, make: Any = torch.optim.Adam, balancer: str = "mgda", **options: Any
+) -> eq.MultiTaskOptimizer:
     """A run right after its landing."""
     cost = once(history, **options)
     mtl = optimizer_with(cost, balancer, make=make)
@@ -66,7 +68,9 @@ def test_reuse_is_equation_13_for_the_teleported_parameters(monkeypatch: pytest.
         gradient = parameter.grad
         assert gradient is not None
         for key, beta, fresh in (("exp_avg", 0.9, gradient), ("exp_avg_sq", 0.999, gradient**2)):
-            expected = 0.3 * beta * before[name][key] + (1 - 0.3 * beta) * fresh
+            steps = LANDING + 2
+            mass = (1 - beta**steps) / (1 - 0.3 * beta**steps)
+            expected = mass * (0.3 * beta * before[name][key] + (1 - 0.3 * beta) * fresh)
             torch.testing.assert_close(after[name][key], expected, rtol=1e-4, atol=1e-9)
         assert torch.equal(after[name]["step"], plain[name]["step"])
         assert not torch.equal(ours[name], theirs[name])
@@ -87,7 +91,8 @@ def test_the_blend_takes_the_clipped_gradient(monkeypatch: pytest.MonkeyPatch) -
     parameter = dict(mtl.objective.model.named_parameters())[WEIGHTS[0]]
     assert parameter.grad is not None
     assert float(parameter.grad.norm()) <= 1e-3
-    torch.testing.assert_close(mtl.optimizer.state[parameter]["exp_avg"], parameter.grad)
+    average = mtl.optimizer.state[parameter]["exp_avg"] / (1 - 0.9 ** (LANDING + 2))
+    torch.testing.assert_close(average, parameter.grad)
 
 
 @pytest.mark.parametrize("sigma", [0.3, 0.0, -0.2])
@@ -121,9 +126,11 @@ def test_released_starts_afresh_below_zero_and_blends_above(sigma: float, monkey
     with_sigma(monkeypatch, sigma)
     released = landed("released")
     if sigma <= 0:
-        assert all(memory(released)[name] == {} for name in WEIGHTS)
+        assert all(state == {} for state in memory(released).values()), "of every parameter"
+        moved = memory(landed(ReleasedHistory(scope="moved")))
+        assert all((state == {}) == (name in WEIGHTS) for name, state in moved.items())
         return
-    reused = landed("reuse")
+    reused = landed(ReuseHistory(scope="all"))
     for mtl in (released, reused):
         train(mtl, range(LANDING + 1, LANDING + 3))
     assert problems.same(*(problems.parameters_of(mtl.objective.model) for mtl in (released, reused)))

@@ -148,7 +148,7 @@ class COST:
 
         Example:
             >>> COST.paper("weak", schedule=Schedule(per_epoch=1))
-            COST(weak, LowRank(rank=5, alpha=8.0, vectors=False), paper; 0 attempts)
+            COST(weak, LowRank(rank=5, alpha=8.0, vectors=False, targets=None), paper; 0 attempts)
         """
         return cls(trigger, search=Search(formulation="paper"), **settings)
 
@@ -169,7 +169,7 @@ class COST:
         Example:
             >>> cost = COST.released(guard=None)
             >>> cost.trigger, cost.history, cost.search.relative
-            (Released(), ReleasedHistory(), False)
+            (Released(), ReleasedHistory(scope='all'), False)
         """
         return cls(trigger, search=Search(formulation="released"), **settings)
 
@@ -181,7 +181,7 @@ class COST:
 
         Example:
             >>> COST("weak").fresh(seed=3)
-            COST(weak, LowRank(rank=5, alpha=8.0, vectors=False), pareto; 0 attempts)
+            COST(weak, LowRank(rank=5, alpha=8.0, vectors=False, targets=None), pareto; 0 attempts)
         """
         return type(self)(
             self.trigger,
@@ -339,6 +339,7 @@ class COST:
 
     def _settle_history(self, mtl: MultiTaskOptimizer, names: tuple[str, ...], sigma: float) -> None:
         named = dict(mtl.objective.model.named_parameters())
+        names = names if self.history.scope == "moved" else tuple(named)
         shares = [self.history.settle(optimizer, [named[name] for name in names], sigma) for optimizer in mtl.optimizers]
         share = shares[0]  # a policy decides by σ alone, so all are equal
         if share is not None:
