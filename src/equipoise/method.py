@@ -380,11 +380,13 @@ def read_options(text: str, whole: str) -> dict[str, Any]:
 
 
 def read_value(text: str, whole: str = "") -> Any:
-    """Reads one value: a Python literal, ``word(option=value,…)``, or else a word, which is text without quotes.
+    """Reads one value: a Python literal, ``word(option=value,…)``, a list, or else a word, which is text without quotes.
 
     Example:
         >>> read_value("1e-3"), read_value("TRUE"), read_value("'a, b'"), read_value("weights/best.pt")
         (0.001, True, 'a, b', 'weights/best.pt')
+        >>> read_value("[body.0, 'a, b', 2]")
+        ['body.0', 'a, b', 2]
     """
     text = text.strip()
     if text.lower() in _WORDS:
@@ -397,6 +399,10 @@ def read_value(text: str, whole: str = "") -> Any:
         pass
     else:
         return value if _plain(value) else text
+    if text.startswith("[") and text.endswith("]") and _balanced(text[1:-1]):
+        entries = [read_value(entry, whole or text) for entry in split_outside(text[1:-1], ",") if entry.strip()]
+        if _plain(entries):
+            return entries
     match = _CALL.fullmatch(text)
     return Nested(match[1], read_options(match[2], whole or text)) if match and _balanced(match[2]) else text
 

@@ -120,6 +120,8 @@ def test_the_report_tells_what_happened() -> None:
     cosines = torch.nn.functional.cosine_similarity(rows, mean[None]).double()
     assert torch.allclose(last.cosines, cosines, atol=1e-5)
     assert last.conflicts.tolist() == (cosines < 0).tolist()
+    directions = (rows / rows.norm(dim=1, keepdim=True)).double()
+    assert last.pareto_distance == pytest.approx(eq.solvers.pareto_distance(directions @ directions.T), rel=1e-4)
     pairs = torch.nn.functional.cosine_similarity(rows[:, None], rows[None], dim=-1).double()
     assert torch.allclose(last.pairwise_cosines, pairs, atol=1e-5)
     assert not any(tensor.requires_grad for tensor in (last.losses, last.weights, last.gramian))

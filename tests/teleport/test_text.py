@@ -150,7 +150,7 @@ def test_a_seed_stays() -> None:
     ("options", "message"),
     [
         ({"delta": Nested("oft", {"block": 2})}, 'the delta "oft" has no option "block". Did you mean "blocks"'),
-        ({"delta": Nested("dense", {"rank": 2})}, 'the delta "dense" has no option "rank". It has none'),
+        ({"delta": Nested("dense", {"rank": 2})}, 'the delta "dense" has no option "rank". Its options: targets'),
         (
             {"trigger": Nested("majority", {"fraction": 0.1}), "fraction": 0.2},
             'the option "fraction" of the trigger "majority" is given',

@@ -18,6 +18,7 @@ from equipoise_papers.published import check, find_table, published_tables
 from equipoise_papers.reproduce import Recipe, Setting, find_recipe, recipes
 from equipoise_papers.reproduce.cost import Workload, hours, in_words
 from equipoise_papers.reproduce.families import celeba, office
+from equipoise_papers.reproduce.families.common import POSITION_LR
 from equipoise_papers.reproduce.page import filled
 from equipoise_papers.reproduce.plan import planned, total_hours
 from equipoise_papers.reproduce.recipe import Asked, RecipeRow
@@ -120,6 +121,43 @@ def test_hyper_parameters_are_those_that_are_stated(name: str, part: StudyPart) 
         assert {metric.name for metric in table.metrics} == {metric.name for metric in problem.metrics}
         directions = {metric.name: metric.higher_is_better for metric in problem.metrics}
         assert all(directions[metric.name] == metric.higher_is_better for metric in table.metrics)
+
+
+@pytest.mark.parametrize("name", ["thesis-table5.1", "thesis-table5.2", "thesis-table5.3"])
+def test_positions_have_a_step_size_of_their_own_and_are_recorded(name: str) -> None:
+    part = find_recipe(name).parts[1]
+    assert isinstance(part, StudyPart)
+    problem = part.problem(Setting(smoke=True))
+    model, *_ = problem.build(0)
+    rest, positions = problem.optimizer(model).param_groups
+    assert (positions["lr"], positions["weight_decay"], rest["lr"]) == (POSITION_LR, 0.0, 1e-4)
+    assert f"η = {POSITION_LR:g}" in part.hyperparameters["positions"]
+    assert problem.recorded is not None
+    assert problem.recorded(model) == dict.fromkeys(problem.tasks, 1.0)
+
+
+def test_networks_that_are_compared_have_as_many_parameters() -> None:
+    """But the first-order flow, whose row says so."""
+    for kind in ("office31", "officehome"):
+        sizes = {}
+        for part in find_recipe("thesis-table5.4").parts:
+            if part.name.startswith(f"{kind}-"):
+                assert isinstance(part, StudyPart)
+                with torch.device("meta"):
+                    model, *_ = part.problem(Setting(device="meta")).build(0)
+                sizes[part.name] = sum(parameter.numel() for parameter in model.parameters())
+        smaller = sizes.pop(f"{kind}-first-order-node")
+        assert max(sizes.values()) / min(sizes.values()) < 1.001
+        assert smaller < min(sizes.values())
+
+
+def test_faces_have_the_features_that_the_thesis_prints() -> None:
+    part = find_recipe("thesis-table5.3").parts[1]
+    assert isinstance(part, StudyPart)
+    with torch.device("meta"):
+        model, *_ = part.problem(Setting(device="meta")).build(0)
+        assert model.network.encoder.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 2048)
+    assert model.network.flow.dynamics.function[0].weight.shape == (2048, 2048)
 
 
 def test_methods_of_a_part_differ() -> None:

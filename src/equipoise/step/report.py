@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from equipoise.solvers import pareto_distance
 
 __all__ = ["StepReport"]
 
@@ -78,3 +82,14 @@ class StepReport:
     def conflicts(self) -> Tensor | None:
         """Which tasks conflict with the mean gradient (a negative inner product), ``[k]``."""
         return None if self.gramian is None else self.gramian.mean(1) < 0
+
+    @cached_property
+    def pareto_distance(self) -> float | None:
+        """How far the point was from Pareto stationarity, 0 to 1: √(min wᵀC w) over the simplex, C being the cosines between
+        the task gradients; see :func:`equipoise.solvers.pareto_distance`, which also gives it in the gradients' own units. Of a
+        proxy Gramian it is that of the weights which the proxy looks at.
+        """
+        if self.gramian is None:
+            return None
+        gramian = self.gramian.numpy()
+        return pareto_distance(gramian) if np.isfinite(gramian).all() else math.nan

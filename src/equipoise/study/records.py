@@ -104,12 +104,14 @@ _EPOCH: Kind = fields(
         "test": maybe(_METRICS),
         "weights": maybe(_METRICS),
         "seconds": maybe(number),
+        "recorded": maybe(_METRICS),
         "conflicts": maybe(
             fields(
                 {},
                 {
                     "any": maybe(number),
                     "smallest": maybe(number),
+                    "pareto": maybe(number),  # distance from Pareto stationarity, relative
                     "tasks": named(_METRICS),
                     "cosines": maybe(listed(listed(maybe(number)))),
                 },

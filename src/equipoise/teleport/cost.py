@@ -155,8 +155,8 @@ class COST:
 
         Example:
             >>> cost = COST.paper("weak", schedule=Schedule(start=3, per_epoch=1, budget=None))
-            >>> cost, cost.history, cost.guard
-            (COST(weak, LowRank(rank=5, alpha=8.0, vectors=False), paper; 0 attempts), ReuseHistory(scope='moved'), None)
+            >>> cost.search.sought, cost.history, cost.guard
+            (PaperFormulation(gamma=0.1, radius=0.1, invariance=1.0), ReuseHistory(scope='moved'), None)
         """
         letter: dict[str, Any] = {
             "search": Search(formulation="paper", scaling="none"),
@@ -196,7 +196,7 @@ class COST:
 
         Example:
             >>> COST("weak").fresh(seed=3)
-            COST(weak, LowRank(rank=5, alpha=8.0, vectors=False), pareto; 0 attempts)
+            COST(weak, LowRank(rank=5, alpha=8.0, vectors=False, targets=None), pareto; 0 attempts)
         """
         return type(self)(
             self.trigger,

@@ -17,7 +17,7 @@ from equipoise.study.reported import BestEpoch
 from equipoise.study.results import Results
 from equipoise_papers.reproduce.batches import moved
 from equipoise_papers.reproduce.cost import Workload
-from equipoise_papers.reproduce.families.common import MTAN_LINE, cost, highest_mean, ldc, rows
+from equipoise_papers.reproduce.families.common import MTAN_LINE, adam, cost, highest_mean, ldc, positions, rows
 from equipoise_papers.reproduce.recipe import Recipe, RecipeRow, Setting, hyper
 from equipoise_papers.reproduce.study_part import StudyPart
 from equipoise_papers.samples import write_celeba_sample
@@ -85,7 +85,8 @@ def celeba_problem(
         data=data,
         evaluate=judged,
         epochs=epochs,
-        optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay),
+        optimizer=adam(lr, weight_decay),
+        recorded=positions,
         reported=BestEpoch(),
         score=highest_mean,
         options={"lr": lr, "batch": 256, "smoke": setting.smoke, **(options or {})},

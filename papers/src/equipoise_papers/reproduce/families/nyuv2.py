@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from torch import nn
@@ -91,6 +91,7 @@ def deeplab_part(
     gigaflops: float,
     *further: str,
     baselines: bool = False,
+    flow: Mapping[str, str] | None = None,
 ) -> StudyPart:
     """A study of NYUv2 with DeepLab, by the settings of section 3.7.2."""
     return StudyPart(
@@ -104,6 +105,7 @@ def deeplab_part(
             learning_rate="1e-4, halved after 100 epochs",
             batch=8,
             epochs=200,
+            **(flow or {}),
             reported="mean of the last 10 epochs",
         ),
         problem=lambda setting: dense_problem(
