@@ -16,11 +16,14 @@ from equipoise_papers.reproduce.recipe import RecipeRow
 
 __all__ = [
     "BILEVEL_OPEN",
+    "CLIPPED_OPEN",
+    "LDC_LAMBDA",
     "LIBMTL",
     "MTAN_LINE",
     "POSITION_LR",
     "adam",
     "bilevel",
+    "clipped",
     "cost",
     "highest_mean",
     "ldc",
@@ -125,10 +128,39 @@ def cost(balancer: str = "fairgrad", **options: object) -> str:
     return f"cost({','.join(f'{name}={value}' for name, value in merged.items())})+{balancer}"
 
 
-def ldc(penalty: float, lr: float, **options: object) -> str:
-    """LDC-MTL with λ as in the paper's tables, which is that of its released code."""
-    merged = {"penalty": penalty, "formulation": "released", "lr": lr, **options}
+def ldc(penalty: float, **options: object) -> str:
+    """LDC-MTL with λ as in the paper's tables, which is that of its released code, and one learning rate for both levels."""
+    merged = {"penalty": penalty, "formulation": "released", "lr": "model", **options}
     return f"ldc-mtl:{','.join(f'{name}={value}' for name, value in merged.items())}"
+
+
+LDC_LAMBDA = (
+    "λ is that of the released formulation, λ f + g, whose values the paper's tables have; the paper's text has f + λ g. The "
+    "router has the model's learning rate at every step, as in the released code (one Adam for both)."
+)
+_CLIPPED = {
+    "FairGrad": "fairgrad:max_norm={of_mean}",
+    "CAGrad": "cagrad:c=0.4,rescale=True,max_norm={of_mean}",
+    "PCGrad": "pcgrad:max_norm=1",
+    "GradDrop": "graddrop:max_norm=1",
+}
+
+CLIPPED_OPEN = (
+    "The released codes of FairGrad, CAGrad, PCGrad and GradDrop clip the gradient of the shared parameters (scaled as a sum "
+    "over tasks) to norm 1; the papers do not. The rows here are not clipped; «NAME clipped» with --rows is. For FairGrad with "
+    "α = 1, whose direction has a constant norm, that is a factor, which Adam does not see. Nash-MTL in these codes is "
+    "clipped before it is differentiated, which clips nothing."
+)
+
+
+def clipped(made: Sequence[RecipeRow], tasks: int) -> tuple[RecipeRow, ...]:
+    """Further versions of those rows whose released code clips: K·d to 1, which for Adam is d to 1/K."""
+    named = ((row, _CLIPPED.get(row.name.removesuffix("-R"), "")) for row in made)
+    return tuple(
+        RecipeRow(f"{row.name} clipped", method.format(of_mean=round(1 / tasks, 6)), of=row.name)
+        for row, method in named
+        if method
+    )
 
 
 def rows(table: str, line: Mapping[str, str], **own: str) -> tuple[RecipeRow, ...]:
