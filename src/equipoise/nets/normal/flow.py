@@ -159,8 +159,8 @@ class TaskFlow(nn.Module):
             return {}
         compiling, fixed = torch.compiler.is_compiling(), self.positions.constants()
         if compiling and fixed is None and self.solver.method == "euler" and not self.solver.adjoint:
-            states = self.solver.compiled(self.dynamics, self.dynamics.start(features), list(positions.values()))
-            found = zip(positions.items(), states, strict=True)
+            reached = self.solver.compiled(self.dynamics, self.dynamics.start(features), list(positions.values()))
+            found = zip(positions.items(), reached, strict=True)
             return self._given({task: self._taken(state, own.detach(), own) for (task, own), state in found}, given)
         if compiling and fixed is not None:
             times = {task: fixed[task] for task in positions}  # numbers, so that the graph is one
@@ -270,7 +270,7 @@ class NORMAL(nn.Module):
             >>> sorted(program.module()(torch.zeros(5, 8)))
             ['depth', 'label']
         """
-        return NORMAL(self.encoder, self.flow.frozen(), self.heads).train(self.training)
+        return NORMAL(self.encoder, self.flow.frozen(), dict(self.heads.items())).train(self.training)
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the encoder and of the flow's equation: all but those of positions and heads.

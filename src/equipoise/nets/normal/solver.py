@@ -189,7 +189,7 @@ explicit_adams, implicit_adams, dopri5, dopri8, bosh3, fehlberg2, adaptive_heun
         between = low + shares.reshape(-1, *[1] * (low.dim() - 1)) * (high - low)
         return [own.unbind() for own in between.unbind()]
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _reach(self, places: Tensor) -> tuple[int, int]:
         """Steps ahead of 0 and behind it."""
         numbers = places.tolist()
