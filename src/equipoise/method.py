@@ -354,37 +354,40 @@ def divided(text: str) -> tuple[str, str]:
     return first.strip(), "+".join(others).strip()
 
 
-def read_options(text: str, whole: str) -> dict[str, Any]:
+def read_options(text: str, whole: str, kind: str = "method") -> dict[str, Any]:
     """Reads ``option=value,option=value``.
 
     Args:
         text: the options; see :func:`read_value` for the values.
         whole: what they are a part of, for the error message.
+        kind: what that is, for the error message.
 
     Raises:
         InputError: a part that is not of that form, or an option that is given twice.
 
     Example:
-        >>> read_options("c=0.2, weights=[1,2], history=mass, delta=oft(blocks=2)", "")
-        {'c': 0.2, 'weights': [1, 2], 'history': 'mass', 'delta': Nested(name='oft', options={'blocks': 2})}
+        >>> read_options("c=0.2, weights=[1,2], history=reset, delta=oft(blocks=2)", "")
+        {'c': 0.2, 'weights': [1, 2], 'history': 'reset', 'delta': Nested(name='oft', options={'blocks': 2})}
     """
     read: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in split_outside(text, ","))):
         option, equals, value = (piece.strip() for piece in part.partition("="))
         if not option.isidentifier() or not equals or not value:
-            raise InputError(f'"{part}" in the method "{whole}" is not of the form option=value')
+            raise InputError(f'"{part}" in the {kind} "{whole}" is not of the form option=value')
         if option in read:
-            raise InputError(f'the method "{whole}" gives the option "{option}" twice')
+            raise InputError(f'the {kind} "{whole}" gives the option "{option}" twice')
         read[option] = read_value(value, whole)
     return read
 
 
 def read_value(text: str, whole: str = "") -> Any:
-    """Reads one value: a Python literal, ``word(option=value,…)``, or else a word, which is text without quotes.
+    """Reads one value: a Python literal, ``word(option=value,…)``, a list, or else a word, which is text without quotes.
 
     Example:
         >>> read_value("1e-3"), read_value("TRUE"), read_value("'a, b'"), read_value("weights/best.pt")
         (0.001, True, 'a, b', 'weights/best.pt')
+        >>> read_value("[body.0, 'a, b', 2]")
+        ['body.0', 'a, b', 2]
     """
     text = text.strip()
     if text.lower() in _WORDS:
@@ -397,6 +400,10 @@ def read_value(text: str, whole: str = "") -> Any:
         pass
     else:
         return value if _plain(value) else text
+    if text.startswith("[") and text.endswith("]") and _balanced(text[1:-1]):
+        entries = [read_value(entry, whole or text) for entry in split_outside(text[1:-1], ",") if entry.strip()]
+        if _plain(entries):
+            return entries
     match = _CALL.fullmatch(text)
     return Nested(match[1], read_options(match[2], whole or text)) if match and _balanced(match[2]) else text
 

@@ -69,9 +69,9 @@ def test_gradients_are_what_the_weights_say(name: str) -> None:
 
 @pytest.mark.parametrize("name", EVERY_METHOD)
 def test_every_method_trains(name: str) -> None:
-    mtl = optimizer_of(name, make=torch.optim.Adam, lr=0.02)
+    mtl = optimizer_of(name, make=torch.optim.Adam, lr=0.04)
     first = mtl.step(batch())
-    for step in range(150):
+    for step in range(75):
         last = mtl.step(batch())
         if step % 10 == 9:
             mtl.end_epoch()
@@ -120,6 +120,8 @@ def test_the_report_tells_what_happened() -> None:
     cosines = torch.nn.functional.cosine_similarity(rows, mean[None]).double()
     assert torch.allclose(last.cosines, cosines, atol=1e-5)
     assert last.conflicts.tolist() == (cosines < 0).tolist()
+    directions = (rows / rows.norm(dim=1, keepdim=True)).double()
+    assert last.pareto_distance == pytest.approx(eq.solvers.pareto_distance(directions @ directions.T), rel=1e-4)
     pairs = torch.nn.functional.cosine_similarity(rows[:, None], rows[None], dim=-1).double()
     assert torch.allclose(last.pairwise_cosines, pairs, atol=1e-5)
     assert not any(tensor.requires_grad for tensor in (last.losses, last.weights, last.gramian))

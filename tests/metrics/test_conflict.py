@@ -3,13 +3,14 @@ import pytest
 
 from equipoise.errors import InputError
 from equipoise.metrics import ConflictTally
+from equipoise.solvers import pareto_distance
 
 
 def test_agrees_with_the_gradients_themselves():
     generator = np.random.default_rng(0)
     tasks = ["a", "b", "c"]
     tally = ConflictTally(tasks)
-    any_, smallest, conflicts, cosines, norms = [], [], [], [], []
+    any_, smallest, conflicts, cosines, norms, pareto = [], [], [], [], [], []
     for _ in range(200):
         g = generator.normal(size=(3, 4)) * np.array([[1.0], [0.3], [5.0]])
         mean = g.mean(0)
@@ -19,9 +20,11 @@ def test_agrees_with_the_gradients_themselves():
         conflicts.append(cosine < 0)
         cosines.append(cosine)
         norms.append(np.linalg.norm(g, axis=1))
+        pareto.append(pareto_distance(g @ g.T))
         tally.add(g @ g.T)
     summary = tally.summary()
     assert summary["steps"] == 200
+    assert summary["pareto"] == pytest.approx(np.mean(pareto))
     assert summary["any"] == np.mean(any_)
     assert summary["smallest"] == np.mean(smallest)
     assert 0 < summary["smallest"] < summary["any"] < 1

@@ -36,6 +36,25 @@ def test_minimum_norm_point(gradients: Array) -> None:
     assert distance(gradients, solvers.minimum_norm_point(gradients @ gradients.T), expected) < 1e-5
 
 
+def test_distance_from_pareto_stationarity(gradients: Array) -> None:
+    weights = cp.Variable(len(gradients), nonneg=True)
+    found = solvers.pareto_distance(gradients @ gradients.T, relative=False)
+    minimize(cp.sum_squares(gradients.T @ weights), weights, cp.sum(weights) == 1)
+    assert found == pytest.approx(float(np.linalg.norm(gradients.T @ weights.value)), rel=1e-6)
+    # Relative, it is the same of the gradients' directions, whatever the units of the losses.
+    directions = gradients / np.linalg.norm(gradients, axis=1, keepdims=True)
+    own = solvers.pareto_distance(directions @ directions.T, relative=False)
+    units = np.geomspace(1e-6, 1e6, len(gradients))[:, None] * gradients
+    assert solvers.pareto_distance(units @ units.T) == pytest.approx(own, rel=1e-6)
+
+
+def test_pareto_stationary_points_are_at_no_distance() -> None:
+    gradients = np.array([[3.0, 0.0], [0.0, 500.0], [-1.0, -1.0]])
+    assert solvers.pareto_distance(gradients @ gradients.T) < 1e-6
+    assert solvers.pareto_distance([[0.0, 0.0], [0.0, 4.0]]) == 0.0
+    assert solvers.pareto_distance([[9.0]]) == 1.0
+
+
 @pytest.mark.parametrize("c", [0.2, 0.5, 0.9, 2.0])
 def test_conflict_averse_direction(gradients: Array, c: float) -> None:
     """The primal problem of the paper: the best worst-case improvement within a ball around the mean gradient."""

@@ -59,6 +59,7 @@ def test_a_real_study(finished: tuple[Results, Path]) -> None:
         assert cells[3] == f"{own.highest:.3g}"
         assert len(relative_losses(results, name)) == 2
         assert "–" not in cells
+        assert 0 < float(cells[-1]) < 1
     for record in results.records("ls").values():
         assert "cosines" not in record["history"][0]["conflicts"]
         matrix = np.array(record["history"][-1]["conflicts"]["cosines"])

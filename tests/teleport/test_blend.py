@@ -26,13 +26,23 @@ def scale_decays(optimizer: torch.optim.Optimizer, sigma: float) -> None:
             group["nesterov"] = False  # refused without momentum; the buffers do not know of it
 
 
+def mass_kept(optimizer: torch.optim.Optimizer, buffer: str, sigma: float, steps: int = len(STEPS) + 1) -> float:
+    """The mass that the optimizer divides by, over the one that eq. 13 gives; 1 where it divides by none."""
+    betas = optimizer.param_groups[0].get("betas")
+    if betas is None or buffer not in ("exp_avg", "exp_avg_sq"):
+        return 1.0
+    beta = betas[0 if buffer == "exp_avg" else 1]
+    before = 1 - beta ** (steps - 1)
+    return float((1 - beta**steps) / (sigma * beta * before + 1 - sigma * beta))
+
+
 @pytest.mark.parametrize("sigma", SIGMAS)
 @pytest.mark.parametrize("name", optimizers.CASES)
 def test_a_blend_and_a_step_are_a_step_with_scaled_decays(name: str, sigma: float) -> None:
-    """Compares the moving averages after one step.
+    """Compares the moving averages after one step, each divided by its mass where the optimizer divides by that.
 
-    The step's own bias correction is that of the step counter in both, but it is made of the decays, which only one of the two
-    has scaled: so the parameters may differ where the averages must not.
+    Torch takes the mass from the decays; an average that has always had σβ for a decay would have the mass 1 - (σβ)ᵗ, but this
+    one had it in a single step: the mass is 1 - σβᵗ.
     """
     ours, theirs = fresh_parameters(), fresh_parameters()
     blended, scaled = make(name, ours), make(name, theirs)
@@ -41,7 +51,9 @@ def test_a_blend_and_a_step_are_a_step_with_scaled_decays(name: str, sigma: floa
     give_gradients(ours, 100)
     give_gradients(theirs, 100)
     before = entire_state(blended, ours[2])
-    assert blend(blended, ours[:2], sigma) == 2 * len(averages_of(blended, ours[0])) > 0
+    peaks = sum("max_exp_avg_sq" in blended.state[parameter] for parameter in ours[:2])
+    changed = 2 * len(averages_of(blended, ours[0])) + peaks
+    assert blend(blended, ours[:2], sigma) == (changed if sigma < 1 else 0)
     assert_same_state(entire_state(blended, ours[2]), before)
     blended.step()
     scale_decays(scaled, sigma)
@@ -59,6 +71,7 @@ def test_a_blend_and_a_step_are_a_step_with_scaled_decays(name: str, sigma: floa
         for buffer in found:
             if "grad_avg" in found and buffer != "square_avg":
                 continue  # see the test of centred RMSprop
+            expected[buffer] = expected[buffer] * mass_kept(blended, buffer, sigma)
             torch.testing.assert_close(found[buffer], expected[buffer], rtol=2e-5, atol=1e-6, msg=f"{name}: {buffer}")
 
 
@@ -78,7 +91,7 @@ def test_other_parameters_are_stepped_as_if_nothing_had_happened(name: str) -> N
     assert not same_state(entire_state(blended, ours[0]), entire_state(plain, theirs[0]))
 
 
-@pytest.mark.parametrize("name", ["Adam", "Adam, fused", "NAdam", "RMSprop, everything", "SGD, momentum", "Adamax"])
+@pytest.mark.parametrize("name", optimizers.CASES)
 def test_all_of_the_history_is_no_change(name: str) -> None:
     ours, theirs = fresh_parameters(), fresh_parameters()
     blended, plain = make(name, ours), make(name, theirs)
@@ -91,24 +104,75 @@ def test_all_of_the_history_is_no_change(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_an_adam_step_with_scaled_decays_by_hand() -> None:
-    """Eq. 13 with the counters as they are, bias correction and all."""
+# Those that divide by the mass of their averages, with nothing but the gradient in them.
+ADAMS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax)
+DIVIDING = [
+    name
+    for name, (kind, options) in optimizers.CASES.items()
+    if kind in ADAMS and (kind is torch.optim.AdamW or "weight_decay" not in options)
+]
+LONG = range(20)
+
+
+@pytest.mark.parametrize("name", DIVIDING)
+def test_nothing_of_the_history_leaves_the_new_gradient_whatever_the_step(name: str) -> None:
+    parameters = fresh_parameters()
+    optimizer = make(name, parameters)
+    take_steps(optimizer, parameters[:1], LONG)
+    take_steps(optimizer, parameters, range(20, 23))  # so the counters of the parameters differ
+    give_gradients(parameters, 100)
+    blend(optimizer, parameters, 0.0)
+    optimizer.step()
+    sign = -1 if optimizer.param_groups[0].get("maximize") else 1
+    for parameter, steps in zip(parameters, (24, 4, 4), strict=True):
+        gradient = parameter.grad
+        assert gradient is not None
+        state, (first, second) = optimizer.state[parameter], optimizer.param_groups[0]["betas"]
+        assert float(state["step"]) == steps
+        torch.testing.assert_close(state["exp_avg"] / (1 - first**steps), sign * gradient, rtol=1e-4, atol=1e-6)
+        if "exp_avg_sq" in state:
+            torch.testing.assert_close(state["exp_avg_sq"] / (1 - second**steps), gradient**2, rtol=1e-4, atol=1e-6)
+        if "max_exp_avg_sq" in state:
+            torch.testing.assert_close(state["max_exp_avg_sq"], state["exp_avg_sq"])
+
+
+@pytest.mark.parametrize("name", ["Adam", "Adam, amsgrad", "Adam, foreach", "Adam, fused", "AdamW, foreach, amsgrad"])
+@pytest.mark.parametrize("sigma", [0.0, 0.02, 0.5])
+def test_steps_have_their_length_after_reuse(name: str, sigma: float) -> None:
+    """Gradients of one size: whatever is reused, each later step of Adam has the length lr in every entry."""
+    (parameter,) = fresh_parameters(count=1)
+    optimizer = make(name, [parameter])
+    optimizer.param_groups[0]["weight_decay"] = 0.0
+    for step in range(140):
+        parameter.grad = torch.full_like(parameter, 3.0)
+        if step == 20:
+            blend(optimizer, [parameter], sigma)
+        before = parameter.detach().clone()
+        optimizer.step()
+        torch.testing.assert_close(before - parameter.detach(), torch.full_like(before, 0.01), rtol=1e-3, atol=1e-6)
+
+
+def test_an_adam_step_after_reuse_by_hand() -> None:
+    """Eq. 13 and two more steps, with averages that are divided by the sum of their weights."""
     (parameter,) = fresh_parameters(count=1)
     adam = torch.optim.Adam([parameter], lr=0.01, betas=(0.9, 0.99), eps=1e-8)
-    take_steps(adam, [parameter], STEPS)
-    state, start = entire_state(adam, parameter), parameter.detach().clone()
-    give_gradients([parameter], 100)
-    gradient, sigma = parameter.grad, 0.3
-    assert gradient is not None
-    first = sigma * 0.9 * state["exp_avg"] + (1 - sigma * 0.9) * gradient
-    second = sigma * 0.99 * state["exp_avg_sq"] + (1 - sigma * 0.99) * gradient**2
-    steps = len(STEPS) + 1
-    expected = start - 0.01 * (first / (1 - 0.9**steps)) / ((second / (1 - 0.99**steps)).sqrt() + 1e-8)
-    blend(adam, [parameter], sigma)
-    adam.step()
-    torch.testing.assert_close(parameter.detach(), expected, rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(adam.state[parameter]["exp_avg"], first)
-    torch.testing.assert_close(adam.state[parameter]["exp_avg_sq"], second)
+    sigma, place = 0.3, 4
+    sums = [torch.zeros_like(parameter.detach()).double(), torch.zeros_like(parameter.detach()).double()]
+    masses, expected = [0.0, 0.0], parameter.detach().double().clone()
+    for step in range(place + 3):
+        give_gradients([parameter], step)
+        assert parameter.grad is not None
+        for index, (beta, power) in enumerate(((0.9, 1), (0.99, 2))):
+            decay = sigma * beta if step == place else beta
+            sums[index] = decay * sums[index] + (1 - decay) * parameter.grad.double() ** power
+            masses[index] = decay * masses[index] + (1 - decay)
+            if step == place:  # from then on the mass is again that of the step counter
+                sums[index], masses[index] = sums[index] / masses[index] * (1 - beta ** (step + 1)), 1 - beta ** (step + 1)
+        expected -= 0.01 * (sums[0] / masses[0]) / ((sums[1] / masses[1]).sqrt() + 1e-8)
+        if step == place:
+            blend(adam, [parameter], sigma)
+        adam.step()
+        torch.testing.assert_close(parameter.detach().double(), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("sigma", [*SIGMAS, -0.3])
@@ -142,12 +206,13 @@ def test_below_zero_counts_as_zero(sigma: float) -> None:
         give_gradients(parameters, 100)
         blend(adam, parameters, value)
         states.append(entire_state(adam, parameters[0]))
-        assert torch.equal(adam.state[parameters[0]]["exp_avg"], parameters[0].grad)
+        assert not torch.equal(adam.state[parameters[0]]["exp_avg"], torch.zeros(4, 3))
     assert_same_state(*states)
 
 
 def test_groups_with_their_own_decays() -> None:
     def run(scaled: bool) -> list[dict[str, Tensor]]:
+        """The averages, those with scaled decays times what their masses differ by."""
         parameters = fresh_parameters()
         groups = [
             {"params": parameters[:1], "betas": (0.5, 0.6)},
@@ -161,8 +226,15 @@ def test_groups_with_their_own_decays() -> None:
             scale_decays(optimizer, 0.3)
         else:
             assert blend(optimizer, parameters, 0.3) == 6
+        masses = [
+            {name: (1 - beta**7) / (1 - 0.3 * beta**7) for name, beta in zip(("exp_avg", "exp_avg_sq"), betas, strict=True)}
+            for betas in ((0.5, 0.6), (0.95, 0.999), (0.9, 0.999))
+        ]
         optimizer.step()
-        return [averages_of(optimizer, parameter) for parameter in parameters]
+        found = [averages_of(optimizer, parameter) for parameter in parameters]
+        if scaled:
+            found = [{name: own[name] * mass[name] for name in own} for own, mass in zip(found, masses, strict=True)]
+        return found
 
     for found, expected in zip(run(False), run(True), strict=True):
         for name in found:
@@ -242,7 +314,9 @@ def test_sparse_adam_lets_only_the_rows_fade_that_the_gradient_holds() -> None:
     scaled.step()
     found, expected = averages_of(blended, table), averages_of(scaled, other)
     for name in ("exp_avg", "exp_avg_sq"):
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-6)
+        rows = [1, 2]
+        corrected = expected[name][rows] * mass_kept(blended, name, 0.3, steps=4)
+        torch.testing.assert_close(found[name][rows], corrected, rtol=1e-5, atol=1e-6)
         assert torch.equal(found[name][[0, 3, 4, 5]], before[name][[0, 3, 4, 5]])
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from equipoise.errors import InputError
-from equipoise.solvers import read_array
+from equipoise.solvers import pareto_distance, read_array
 
 __all__ = ["ConflictTally"]
 
@@ -38,6 +38,7 @@ class ConflictTally:
         self._steps = 0
         self._any = 0
         self._smallest = 0
+        self._pareto = 0.0
         zeros = np.zeros(len(self.tasks))
         self._seen, self._conflicts, self._cosines, self._norms = (zeros.copy() for _ in range(4))
         self._pairs, self._together = (np.zeros((len(self.tasks), len(self.tasks))) for _ in range(2))
@@ -74,6 +75,7 @@ class ConflictTally:
         self._steps += 1
         self._any += bool(conflicts.any())
         self._smallest += bool(conflicts[norms.argmin()])
+        self._pareto += pareto_distance(q)
         self._seen[rows] += 1
         self._conflicts[rows] += conflicts
         self._cosines[rows] += cosines
@@ -89,7 +91,8 @@ class ConflictTally:
         Returns:
             ``steps``: how many were counted; ``any``: the share of them in which at least one task conflicted with
             the mean gradient; ``smallest``: the share in which the task with the smallest gradient norm did, which is
-            what triggers COST (eq. 3); ``tasks``: for each task that was seen, over the steps in which it was,
+            what triggers COST (eq. 3); ``pareto``: the mean distance from Pareto stationarity, relative as in
+            :func:`equipoise.solvers.pareto_distance`; ``tasks``: for each task that was seen, over the steps in which it was,
             ``conflicts`` (the share in which it conflicted), ``cosine`` (its mean cosine with the mean gradient) and
             ``norm`` (its mean norm); ``cosines``: mean cosines between the tasks' gradients ``[K, K]``, ``None`` for two tasks
             that were never in one step.
@@ -100,6 +103,7 @@ class ConflictTally:
             "steps": self._steps,
             "any": self._any / self._steps,
             "smallest": self._smallest / self._steps,
+            "pareto": self._pareto / self._steps,
             "cosines": [
                 [round(float(total / count), 4) if count else None for total, count in zip(*row, strict=True)]
                 for row in zip(self._pairs, self._together, strict=True)

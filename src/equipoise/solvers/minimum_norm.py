@@ -79,3 +79,38 @@ def minimum_norm_residual(gramian: ArrayLike, weights: ArrayLike) -> float:
     products = accurate_product(scaled.cosines, lengths)
     violation = (lengths @ products) / norms - products
     return max(infeasible, float(violation.max() / np.abs(lengths).sum()))
+
+
+def pareto_distance(gramian: ArrayLike, *, relative: bool = True) -> float:
+    """How far a point is from Pareto stationarity, where some convex combination of the task gradients vanishes.
+
+    √(min wᵀQ w) over w ≥ 0, Σ w = 1, which is 0 at a Pareto stationary point and nowhere else (the LDC-MTL paper, Definition
+    2). ``relative`` takes every task gradient in units of its own length: Q is replaced by its cosines Q_ij/√(Q_ii Q_jj). The
+    zeros are the same, the units of the losses no longer matter, and the number lies between 0 and 1: it is 1 where all
+    gradients point the same way (or there is but one), 1/√K where all are orthogonal. A task without a gradient is at its own
+    optimum, which makes any point Pareto stationary: 0.
+
+    Args:
+        gramian: Gramian Q of the task gradients [K, K].
+        relative: whether each gradient is measured by its own length; otherwise the result is in the gradients' units.
+
+    Returns:
+        The distance. Rounding in Q counts with its root: what is below 1e-6 (of the longest gradient) is 0.
+
+    Raises:
+        InputError: the Gramian is not square or not finite.
+
+    Example:
+        >>> round(pareto_distance([[4.0, 0.0], [0.0, 1.0]]), 4), round(pareto_distance([[4.0, -2.0], [-2.0, 1.0]]), 4)
+        (0.7071, 0.0)
+        >>> round(pareto_distance([[4.0, 0.0], [0.0, 1.0]], relative=False), 4)  # 1/√(1/4 + 1)
+        0.8944
+    """
+    scaled = scale_gramian(gramian)
+    if scaled.live.size < scaled.size:
+        return 0.0
+    norms = np.ones(scaled.size) if relative else scaled.norms
+    longest = float(norms.max())
+    cosines = scaled.cosines - scaled.ridge * np.eye(scaled.size)
+    lengths = minimum_norm_point(scaled.cosines * norms[:, None] / longest * norms / longest) * norms / longest
+    return longest * float(np.sqrt(max(float(lengths @ cosines @ lengths), 0.0)))

@@ -139,7 +139,7 @@ def _total(gradients: list[Tensor]) -> float:
     small = [gradient for gradient in gradients if gradient.numel() <= _SMALL]
     sums = [gradient.sum() for gradient in gradients if gradient.numel() > _SMALL]
     if small:
-        sums.append(_flatten_dense_tensors(small).sum())  # type: ignore[no-untyped-call]
+        sums.append(_flatten_dense_tensors(small).sum())
     return float(torch.stack(sums).sum())
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from equipoise.solvers import pareto_distance
 
 __all__ = ["StepReport"]
 
@@ -16,6 +20,9 @@ __all__ = ["StepReport"]
 @dataclass(frozen=True)
 class StepReport:
     """What happened in one step. The vectors have one entry for each task present, in the order of ``tasks``.
+
+    In a step that teleported, losses, weights and Gramian are those at the new point, from which the step was taken; those
+    at the point before are in ``teleport``.
 
     Attributes:
         tasks: names of the k tasks present.
@@ -26,7 +33,7 @@ class StepReport:
         step: index of the step, counted from 0.
         skipped: whether no step was taken, and the balancer learned nothing: the loss scaler met an overflow, the batch held
             no task's loss (``tasks`` is empty then), or the optimizer left the parameters alone.
-        teleport: what the teleport did after the step, if it did anything.
+        teleport: what the teleport did before the step, if it did anything.
         proxy: where a proxy Gramian was taken; ``None`` for an exact one.
         audit: what an exact Gramian of the same batch said of the proxy, if this step formed one.
         fixed: the losses with fixed weights by name, detached; in this process.
@@ -75,3 +82,14 @@ class StepReport:
     def conflicts(self) -> Tensor | None:
         """Which tasks conflict with the mean gradient (a negative inner product), ``[k]``."""
         return None if self.gramian is None else self.gramian.mean(1) < 0
+
+    @cached_property
+    def pareto_distance(self) -> float | None:
+        """How far the point was from Pareto stationarity, 0 to 1: √(min wᵀC w) over the simplex, C being the cosines between
+        the task gradients; see :func:`equipoise.solvers.pareto_distance`, which also gives it in the gradients' own units. Of a
+        proxy Gramian it is that of the weights which the proxy looks at.
+        """
+        if self.gramian is None:
+            return None
+        gramian = self.gramian.numpy()
+        return pareto_distance(gramian) if np.isfinite(gramian).all() else math.nan

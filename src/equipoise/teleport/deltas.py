@@ -2,7 +2,8 @@
 
 A :class:`Delta` makes, for each shared parameter, a :class:`Difference`: a few trainable factors from which that parameter's Δ
 is computed. The model is not touched. An :class:`Adaptation` gives tensors ``θ + Δθ`` by the parameters' names, the objective
-is evaluated at them, and gradients flow back to the factors. Every delta starts at Δθ = 0.
+is evaluated at them, and gradients flow back to the factors. Every delta starts at Δθ = 0. Which parameters it adapts can be
+narrowed to some ``targets``, as PEFT's ``target_modules`` does.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, Self, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from equipoise.engine.reals import as_real
-from equipoise.errors import InputError
+from equipoise.errors import InputError, near_misses
 from equipoise.modes import without_autocast
 from equipoise.registry import Registry
 from equipoise.teleport.checks import check_number, check_switch, check_whole, chosen
@@ -35,12 +37,17 @@ __all__ = [
     "LoHa",
     "LowRank",
     "RankedDelta",
+    "Targets",
     "as_delta",
     "factor_dtype",
     "matrix_shape",
     "uniform_factor",
     "zero_factor",
 ]
+
+
+Targets: TypeAlias = str | nn.Module | Sequence[str | nn.Module] | None
+"""Which shared parameters a delta adapts: names, patterns, modules, or several of them; ``None`` for all that it can."""
 
 
 class Difference(ABC):
@@ -107,7 +114,13 @@ class Adaptation:
 class Delta(ABC):
     """The shape that Δθ may take. COST asks it for an :class:`Adaptation` whenever it attempts a teleport.
 
-    A delta of your own is a frozen dataclass with the method :meth:`difference`; its fields are its options.
+    A delta of your own is a frozen dataclass with the method :meth:`difference`; its fields are its options. A field
+    ``targets`` narrows it to some of the shared parameters:
+
+    - a name: a parameter's, a module's (``"encoder.2"``), or some consecutive parts of one (``"q_proj"``, wherever it is);
+      a module stands for everything below it;
+    - a pattern: a parameter's or module's whole name with ``*``, ``?`` and ``[…]`` (``"encoder.*.weight"``);
+    - a module itself: its parameters.
     """
 
     @abstractmethod
@@ -127,11 +140,22 @@ class Delta(ABC):
             generator: on their device; for factors that do not start at zero.
 
         Raises:
-            InputError: there is nothing here that this kind of delta can adapt.
+            InputError: there is nothing here that this kind of delta can adapt, or nothing that one of the targets names.
         """
+        groups = self._groups(parameters)
+        if groups:
+            aimed = set().union(*groups.values())
+            parameters = {name: parameter for name, parameter in parameters.items() if name in aimed}
         self.check(parameters)
         found = {name: self.difference(parameter, generator) for name, parameter in parameters.items()}
         differences = {name: difference for name, difference in found.items() if difference is not None}
+        for target, names in groups.items():
+            if not differences.keys() & names:
+                shapes = ", ".join(f"{name} {list(parameters[name].shape)}" for name in sorted(names))
+                raise InputError(
+                    f"{type(self).__name__} has nothing to adapt in its target {target}: {shapes}. Weights of two or more "
+                    f"dimensions it can; vectors=True or delta=Dense() takes vectors as well"
+                )
         if not differences:
             shapes = ", ".join(f"{name} {list(parameter.shape)}" for name, parameter in list(parameters.items())[:5])
             more = ", …" if len(parameters) > 5 else ""
@@ -141,12 +165,57 @@ class Delta(ABC):
             )
         return Adaptation(parameters, differences)
 
+    def _groups(self, parameters: Mapping[str, Tensor]) -> dict[str, set[str]]:
+        """The names of the parameters that each target means, by the target in words."""
+        groups = {}
+        for target in _as_targets(getattr(self, "targets", None)) or ():
+            names = {name for name, parameter in parameters.items() if _meant(target, name, parameter)}
+            words = f"the module {type(target).__name__}" if isinstance(target, nn.Module) else f'"{target}"'
+            if not names:
+                parts = {name.rsplit(".", cut)[0] for name in parameters for cut in range(name.count(".") + 1)}
+                close = near_misses(target, sorted(parts)) if isinstance(target, str) else ""
+                more = f" and {len(parameters) - 8} more" if len(parameters) > 8 else ""
+                raise InputError(
+                    f"{type(self).__name__} has a target that is none of the shared parameters: {words}.{close} There are: "
+                    f"{', '.join(list(parameters)[:8])}{more}"
+                )
+            groups[words] = names
+        return groups
+
     def check(self, parameters: Mapping[str, Tensor]) -> None:  # noqa: B027  (most deltas fit everything)
         """Refuses parameters that do not fit the options.
 
         Raises:
             InputError: they do not fit.
         """
+
+
+def _as_targets(targets: Any) -> tuple[str | nn.Module, ...] | None:
+    """Several targets, however they were given. Raises InputError: they are none."""
+    if targets is None:
+        return None
+    several = (targets,) if isinstance(targets, str | nn.Module) else targets
+    fine = (
+        isinstance(several, Sequence)
+        and len(several)
+        and all(isinstance(one, str | nn.Module) and one != "" for one in several)
+    )
+    if not fine:
+        raise InputError(
+            f'targets must be names, patterns or modules of what is to be adapted, as ["encoder.0", "*.attention.*"], or None; '
+            f"got {targets!r}"
+        )
+    return tuple(several)
+
+
+def _meant(target: str | nn.Module, name: str, parameter: Tensor) -> bool:
+    """Whether a target means the parameter of this name."""
+    if isinstance(target, nn.Module):
+        return any(parameter is own for own in target.parameters())
+    if not set("*?[").isdisjoint(target):
+        parts = name.split(".")
+        return any(fnmatchcase(".".join(parts[:count]), target) for count in range(1, len(parts) + 1))
+    return f".{target}." in f".{name}."
 
 
 def matrix_shape(parameter: Tensor) -> tuple[int, int]:
@@ -211,16 +280,19 @@ class RankedDelta(Delta):
         rank: of the factors; a weight that is smaller gets its own full rank.
         alpha: the numerator of the scale; PEFT's default is 8.
         vectors: adapt one-dimensional parameters (biases, norm layers) as well, densely.
+        targets: which of the shared parameters, see :class:`Delta`; left out, all that it can.
 
     Raises:
-        InputError: a rank below 1, or an ``alpha`` that is not positive.
+        InputError: a rank below 1, an ``alpha`` that is not positive, or targets that are none.
     """
 
     rank: int = 5
     alpha: float = 8.0
     vectors: bool = False
+    targets: Targets = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", _as_targets(self.targets))
         check_whole("rank", self.rank, 1)
         check_number("alpha", self.alpha, "positive")
         check_switch("vectors", self.vectors)
@@ -270,6 +342,7 @@ class LowRank(RankedDelta):
         rank: 5 in the COST paper (appendix B.2).
         alpha: numerator of the scale.
         vectors: adapt one-dimensional parameters as well, densely.
+        targets: which of the shared parameters, such as ``["encoder", "*.attention.*"]``; left out, all of them.
 
     Example:
         >>> adaptation = LowRank(rank=2).adapt({"weight": torch.ones(4, 3)}, torch.Generator())
@@ -304,6 +377,7 @@ class LoHa(RankedDelta):
         rank: of each product.
         alpha: numerator of the scale.
         vectors: adapt one-dimensional parameters as well, densely.
+        targets: which of the shared parameters; left out, all of them.
 
     Example:
         >>> adaptation = LoHa(rank=2).adapt({"weight": torch.ones(4, 3)}, torch.Generator())
@@ -344,9 +418,10 @@ class OFT(Delta):
         blocks: how many blocks the columns are cut into (PEFT's ``r``); where they cannot be cut into so many equal ones,
             the nearest number that divides them.
         vectors: adapt one-dimensional parameters as well, densely.
+        targets: which of the shared parameters; left out, all of them.
 
     Raises:
-        InputError: fewer than one block.
+        InputError: fewer than one block, or targets that are none.
 
     Example:
         >>> adaptation = OFT(blocks=2).adapt({"weight": torch.ones(4, 6)}, torch.Generator())
@@ -356,8 +431,10 @@ class OFT(Delta):
 
     blocks: int = 5
     vectors: bool = False
+    targets: Targets = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", _as_targets(self.targets))
         check_whole("blocks", self.blocks, 1)
         check_switch("vectors", self.vectors)
 
@@ -411,10 +488,21 @@ def _nearest_divisor(number: int, wanted: int) -> int:
 class Dense(Delta):
     """Δθ without any structure, for small models and toy problems; takes parameters of any shape.
 
+    Args:
+        targets: which of the shared parameters; left out, all of them.
+
+    Raises:
+        InputError: targets that are none.
+
     Example:
         >>> [tuple(factor.shape) for factor in Dense().adapt({"x": torch.ones(2)}, torch.Generator()).factors]
         [(2,)]
     """
+
+    targets: Targets = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", _as_targets(self.targets))
 
     def difference(self, parameter: Tensor, generator: torch.Generator) -> Difference | None:
         """Δ itself."""
@@ -435,6 +523,6 @@ def as_delta(delta: DeltaLike) -> Delta:
 
     Example:
         >>> as_delta("oft")
-        OFT(blocks=5, vectors=False)
+        OFT(blocks=5, vectors=False, targets=None)
     """
     return chosen(DELTAS, delta, Delta)  # type: ignore[type-abstract]

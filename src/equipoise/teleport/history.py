@@ -1,18 +1,17 @@
 """What becomes of the optimizer's memory after a teleport.
 
 An optimizer such as Adam remembers gradients of the trajectory so far. After a teleport that memory is of another place. A
-:class:`History` says what to do with it; COST keeps a share σ of it (eq. 12 and 13 of its paper). :func:`remembered` knows what
-each torch optimizer keeps, under which name; :func:`blend`, :func:`discount` and :func:`reset` each do one thing with it.
+:class:`History` says what to do with it; COST's paper keeps a share σ of it (eq. 12 and 13). :func:`remembered` knows what
+each torch optimizer keeps, under which name; :func:`blend` and :func:`reset` each do one thing with it.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -28,13 +27,11 @@ __all__ = [
     "HistoryLike",
     "KeepHistory",
     "Kind",
-    "MassHistory",
     "ReleasedHistory",
     "ResetHistory",
     "ReuseHistory",
     "as_history",
     "blend",
-    "discount",
     "gradient_seen",
     "remembered",
     "reset",
@@ -43,26 +40,27 @@ __all__ = [
 
 
 class History(ABC):
-    """What becomes of the optimizer's memory of the parameters that were teleported.
+    """What becomes of the optimizer's memory after a teleport.
 
     Attributes:
         name: how it is asked for.
+        scope: of which parameters: ``"moved"``, those that were teleported, or ``"all"`` that the optimizer holds.
     """
 
     name: ClassVar[str]
+    scope: Literal["moved", "all"] = "moved"
 
     @abstractmethod
     def settle(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], sigma: float) -> float | None:
-        """Does what can be done at once, right after a landing.
+        """Does what needs no gradient at the new point.
 
         Args:
             optimizer: whose state may be changed in place.
-            parameters: those that were moved.
+            parameters: those in the scope.
             sigma: σ = cos(Δθ, g') of eq. 12, from -1 to 1.
 
         Returns:
-            ``None``, or a share of the memory that :func:`blend` is to keep as soon as the next step has brought its
-            gradients.
+            ``None``, or a share of the memory that :func:`blend` is to keep when the gradients at the new point are there.
         """
 
 
@@ -79,32 +77,37 @@ class KeepHistory(History):
 
 @dataclass(frozen=True)
 class ReuseHistory(History):
-    """Eq. 13 of the COST paper: the next step's decays are scaled by σ, so that a share σ of the memory is reused."""
+    """Eq. 13 of the COST paper: the decays of the step from the new point are scaled by σ, so that a share σ of the memory is
+    reused; see :func:`blend`. The paper's equations do not say of which parameters.
 
+    Args:
+        scope: ``"moved"`` for the parameters that were teleported, ``"all"`` for all that the optimizer holds.
+    """
+
+    scope: Literal["moved", "all"] = "moved"
     name = "reuse"
 
+    def __post_init__(self) -> None:
+        _check_scope(self.scope)
+
     def settle(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], sigma: float) -> float | None:
-        """Leaves it to the next step, whose gradients it needs."""
+        """Leaves it to the step, whose gradients it needs."""
         return sigma
 
 
 @dataclass(frozen=True)
-class MassHistory(History):
-    """A share σ of the memory's mass is kept: averages stay what they are, and new gradients soon outweigh them."""
-
-    name = "mass"
-
-    def settle(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], sigma: float) -> float | None:
-        """Calls :func:`discount`."""
-        discount(optimizer, parameters, sigma)
-        return None
-
-
-@dataclass(frozen=True)
 class ResetHistory(History):
-    """All of it is forgotten."""
+    """All of it is forgotten.
 
+    Args:
+        scope: as for :class:`ReuseHistory`.
+    """
+
+    scope: Literal["moved", "all"] = "moved"
     name = "reset"
+
+    def __post_init__(self) -> None:
+        _check_scope(self.scope)
 
     def settle(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], sigma: float) -> float | None:
         """Calls :func:`reset`."""
@@ -116,10 +119,15 @@ class ResetHistory(History):
 class ReleasedHistory(History):
     """What COST's released code does: reset where σ ≤ 0, else as :class:`ReuseHistory`.
 
-    (There, a reset is one of the whole optimizer; here, of the parameters that were moved.)
+    Args:
+        scope: as for :class:`ReuseHistory`; there it is all that the optimizer holds.
     """
 
+    scope: Literal["moved", "all"] = "all"
     name = "released"
+
+    def __post_init__(self) -> None:
+        _check_scope(self.scope)
 
     def settle(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], sigma: float) -> float | None:
         """One or the other."""
@@ -129,8 +137,13 @@ class ReleasedHistory(History):
         return None
 
 
+def _check_scope(scope: Any) -> None:
+    if scope not in ("moved", "all"):
+        raise InputError(f'scope must be "moved" or "all"; got {scope!r}')
+
+
 HISTORIES: Registry[type[History]] = Registry("history", error=InputError)
-for _kind in (KeepHistory, ReuseHistory, MassHistory, ResetHistory, ReleasedHistory):
+for _kind in (KeepHistory, ReuseHistory, ResetHistory, ReleasedHistory):
     HISTORIES.add(_kind.name, _kind)
 HistoryLike: TypeAlias = "str | History"
 
@@ -142,8 +155,8 @@ def as_history(history: HistoryLike) -> History:
         InputError: neither of these, or an unknown name.
 
     Example:
-        >>> as_history("mass")
-        MassHistory()
+        >>> as_history("reuse")
+        ReuseHistory(scope='moved')
     """
     return chosen(HISTORIES, history, History)  # type: ignore[type-abstract]
 
@@ -184,7 +197,7 @@ class Kind(Enum):
     MAXIMUM = "b ← max(β b, |g|)"
     CENTER = "b ← β b + (1-β) g, whose square is taken off the mean of squares"
     ACCUMULATOR = "b ← β b + what g contributes"
-    PEAK = "b ← max(b, mean of squares)"
+    PEAK = "b ← max(b, mean of squares)"  # amsgrad's
 
 
 _ADAM = {"exp_avg": Kind.MEAN, "exp_avg_sq": Kind.MEAN_SQUARE, "max_exp_avg_sq": Kind.PEAK}
@@ -238,21 +251,39 @@ def gradient_seen(optimizer: torch.optim.Optimizer, group: Mapping[str, Any], pa
 def blend(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], sigma: float) -> int:
     """Makes the optimizer's next step the one of eq. 13 of the COST paper, for some parameters only.
 
-    One step with decays scaled by σ, ``m ← σβ m + (1 - σβ) g``, is an ordinary step after ``m ← σ m + (1 - σ) g``. A running
-    maximum (Adamax) and a momentum buffer that is no mean (SGD, RMSprop) are scaled by σ, which does the same for them. The
-    peak that ``amsgrad`` keeps is no moving average and stays. Step counters stay as well. The mean that centred RMSprop takes
+    Eq. 13 gives the average ``σβ m + (1 - σβ) g``. Optimizers of Adam's family divide averages by their mass, which is 1 - βᵗ
+    in the t-th step of ordinary training (bias correction) and 1 - σβᵗ for this one. So that the step has the length that it
+    should have, and so have all later ones, the average is stored with the mass that the optimizer will divide by::
+
+        (σβ m + (1 - σβ) g) · (1 - βᵗ) / (1 - σβᵗ)
+
+    With σ = 1 that is an ordinary step; with σ = 0 the average is the new gradient, in whichever step. Where an optimizer
+    divides by no mass, the average is that of eq. 13 as it stands. A running maximum (Adamax, the peak of ``amsgrad``) and a
+    momentum buffer that is no mean (SGD, RMSprop) are scaled by σ. Step counters stay. The mean that centred RMSprop takes
     off its mean of squares is scaled by σ only: with the new gradient in both, as σ nears 0 the step would be divided by the
     variance of a single gradient, which is zero.
 
     Args:
         optimizer: whose state is changed in place; parameters without state are passed over.
-        parameters: those that were teleported, with the gradient of the step to come in ``.grad``.
+        parameters: those whose history is to be reused, with the gradient of the step to come in ``.grad``.
         sigma: share of the history to keep, from 0 to 1; below 0 counts as 0.
 
     Returns:
-        How many buffers were changed.
+        How many buffers were changed; none if all of the history is kept.
+
+    Example:
+        >>> weight = torch.zeros(1, requires_grad=True)
+        >>> adam = torch.optim.Adam([weight], lr=0.1)
+        >>> for gradient in (8.0, -8.0, 8.0, 0.5):
+        ...     weight.grad, before = torch.tensor([gradient]), weight.item()
+        ...     changed = blend(adam, [weight], 0.0) if gradient == 0.5 else 0
+        ...     adam.step()
+        >>> changed, round(before - weight.item(), 4)
+        (2, 0.1)
     """
     sigma = min(max(sigma, 0.0), 1.0)
+    if sigma == 1.0:
+        return 0
     kinds = remembered(optimizer)
     ids = {id(parameter) for parameter in parameters}
     changed = 0
@@ -271,19 +302,34 @@ def blend(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], sigma:
                 gradient = gradient_seen(optimizer, group, parameter)
             for name, kind in kinds.items():
                 buffer = state.get(name)
-                if not isinstance(buffer, Tensor) or kind is Kind.PEAK:
+                if not isinstance(buffer, Tensor):
                     continue
+                kept, fresh = _shares(kind, group, state, sigma)
                 part = buffer if touched is None else buffer[touched]
-                part.mul_(sigma)
+                part.mul_(kept)
                 if kind is Kind.MEAN:
-                    part.add_(gradient.to(buffer.dtype), alpha=1.0 - sigma)
+                    part.add_(gradient.to(buffer.dtype), alpha=fresh)
                 elif kind is Kind.MEAN_SQUARE:
                     # The parts of a complex entry have a square each.
-                    as_real(part).add_(as_real(gradient.to(buffer.dtype)).square(), alpha=1.0 - sigma)
+                    as_real(part).add_(as_real(gradient.to(buffer.dtype)).square(), alpha=fresh)
                 if touched is not None:
                     buffer[touched] = part
                 changed += 1
     return changed
+
+
+def _shares(kind: Kind, group: Mapping[str, Any], state: Mapping[str, Any], sigma: float) -> tuple[float, float]:
+    """The factors of a buffer and of the new gradient with which the step that follows ends at eq. 13."""
+    steps = state.get("step", group.get("step"))
+    if kind not in (Kind.MEAN, Kind.MEAN_SQUARE) or steps is None or "betas" not in group:
+        return sigma, 1.0 - sigma
+    beta = float(group["betas"][0 if kind is Kind.MEAN else 1])
+    if beta <= 0.0:
+        return 0.0, 0.0  # it remembers nothing
+    power = beta ** (float(steps) + 1.0)
+    factor = (1.0 - power) / (1.0 - sigma * power)
+    # The step itself will make β b + (1-β) g of what is stored now.
+    return factor * sigma, (factor * (1.0 - sigma * beta) - (1.0 - beta)) / beta
 
 
 @torch.no_grad()
@@ -308,75 +354,3 @@ def reset(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> Non
                     state["momentum_buffer"].zero_()
             else:
                 optimizer.state.pop(parameter)
-
-
-@torch.no_grad()
-def discount(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], sigma: float) -> None:
-    """Keeps a share σ of the history's mass: untouched at σ = 1, a fresh optimizer at σ = 0.
-
-    After t steps a mean with decay β holds weights that add up to its mass 1 - βᵗ, by which optimizers of Adam's family
-    divide (bias correction). Here the mean of squares, whose memory is the longest, keeps σ of its mass: the step counter
-    is lowered to the t' with 1 - β₂^t' = σ (1 - β₂ᵗ), rounded down, and every moment is scaled to the mass that belongs to t'.
-    So the averages stay what they were, yet new gradients weigh as much as after t' steps. Optimizers without bias correction
-    divide by no mass; their momentum buffers are scaled by σ, and their means are left alone.
-
-    Args:
-        optimizer: whose state is changed in place; parameters without state are passed over.
-        parameters: those that were teleported.
-        sigma: share to keep, from 0 to 1; below 0 counts as 0.
-    """
-    sigma = min(max(sigma, 0.0), 1.0)
-    if sigma == 1.0:
-        return
-    kinds = remembered(optimizer)
-    ids = {id(parameter) for parameter in parameters}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            state = optimizer.state.get(parameter)
-            if id(parameter) not in ids or not state:
-                continue
-            if not (kinds and "betas" in group and "step" in state):
-                for name, kind in kinds.items():
-                    if kind is Kind.ACCUMULATOR and isinstance(state.get(name), Tensor):
-                        state[name].mul_(sigma)
-                continue
-            if not _lower(state, group, kinds, sigma):
-                optimizer.state.pop(parameter)
-
-
-def _lower(state: dict[str, Any], group: Mapping[str, Any], kinds: Mapping[str, Kind], sigma: float) -> bool:
-    """Lowers the counter and the moments; says whether anything is left."""
-    first, second = (float(beta) for beta in group["betas"])
-    steps = float(state["step"])
-    lowered = _steps_of_mass(sigma * _mass(second, steps), second)
-    if lowered < 1 or steps < 1:
-        return False
-    for name, kind in kinds.items():
-        buffer = state.get(name)
-        if not isinstance(buffer, Tensor):
-            continue
-        if kind is Kind.MAXIMUM:
-            continue  # a maximum has no mass
-        beta = first if kind is Kind.MEAN else second
-        buffer.mul_(_mass(beta, lowered) / _mass(beta, steps))
-    if isinstance(state["step"], Tensor):
-        state["step"].fill_(lowered)
-    else:
-        state["step"] = lowered
-    if "mu_product" in state:
-        # NAdam: the product of its momentum schedule so far, which takes the place of β₁ᵗ.
-        decay = float(group.get("momentum_decay", 0.0))
-        product = math.prod(first * (1.0 - 0.5 * 0.96 ** (step * decay)) for step in range(1, int(lowered) + 1))
-        state["mu_product"].fill_(product)
-    return True
-
-
-def _mass(beta: float, steps: float) -> float:
-    return 1.0 - float(beta**steps)
-
-
-def _steps_of_mass(mass: float, beta: float) -> int:
-    """The largest whole number of steps whose mass is not above the one given."""
-    if beta <= 0.0 or mass >= 1.0:
-        return int(mass >= 1.0)
-    return math.floor(math.log1p(-mass) / math.log(beta) + 1e-9)

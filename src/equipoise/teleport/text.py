@@ -60,7 +60,7 @@ def cost_of(options: Mapping[str, Any]) -> COST:
     Example:
         >>> cost = cost_of({"delta": "oft", "blocks": 2, "start": 3, "gamma": 0.1})
         >>> cost.delta, cost.schedule.start, cost.search.sought.gamma
-        (OFT(blocks=2, vectors=False), 3, 0.1)
+        (OFT(blocks=2, vectors=False, targets=None), 3, 0.1)
     """
     given = dict(options)
     known, made = list(_OPTIONS), {}
@@ -108,7 +108,7 @@ def options_of(cost: COST) -> dict[str, Any]:
     for kind, thing in chosen.items():
         written[kind] = None if thing is None else _name_of(kind, thing)
         if thing is not None:
-            written |= {name: getattr(thing, name) for name in _fields(thing)}
+            written |= {name: _plain(name, getattr(thing, name)) for name in _fields(thing)}
     written |= {name: getattr(cost.search, name) for name in _SEARCH}
     written["scaling"] = "relative" if cost.search.relative else "none"
     written["optimizer"] = _optimizer_name(cost.search.optimizer)
@@ -224,6 +224,14 @@ def _name_of(kind: str, thing: Any) -> str:
         if type(thing) is _KINDS[kind].find(name):
             return name
     raise InputError(f"a COST whose {kind} is {thing!r} cannot be written in text")
+
+
+def _plain(name: str, value: Any) -> Any:
+    if not isinstance(value, tuple):
+        return value
+    if not all(isinstance(one, str) for one in value):
+        raise InputError(f"a COST whose {name} are modules cannot be written in text; name them")
+    return list(value)
 
 
 def _refuse_rest(given: Mapping[str, Any], known: Sequence[str]) -> None:

@@ -15,7 +15,9 @@ __all__ = ["reproduce"]
 
 def reproduce(
     recipe: Annotated[str | None, typer.Argument(help="Such as cost-table1; all of them are listed if left out.")] = None,
-    data: Annotated[Path | None, typer.Option("--data", "-d", help="The data set's folder, in its public layout.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", "-d", help="The data set's folder, in its public layout, or qm9pack.")
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List all recipes.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it would take.")] = False,
     smoke: Annotated[
@@ -37,7 +39,10 @@ def reproduce(
     workers: Annotated[int, typer.Option(help="Processes per loader that read ahead.")] = 4,
     cache: Annotated[Path | None, typer.Option(help="Folder of decoded images, so that they are decoded once.")] = None,
     weights: Annotated[Path | None, typer.Option(help="ImageNet weights of the encoder; random numbers if left out.")] = None,
-    clip: Annotated[Path | None, typer.Option(help="Folder of a CLIP in the format of transformers.")] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(help="A CLIP: folder in the format of transformers, open_clip:MODEL:FILE, or package.module:function."),
+    ] = None,
     stl: Annotated[
         bool | None, typer.Option("--stl/--no-stl", help="Train every task alone as well; as in the paper if left out.")
     ] = None,
@@ -60,6 +65,11 @@ def reproduce(
     found.check(named or ())
     if smoke:
         raise typer.Exit(show_smoke(found, named, Console()))
+    if data is not None:
+        parts, found = found.parts, found.reading(data)
+        read = {part.name for part in found.parts}
+        if left := ", ".join(part.name for part in parts if part.name not in read):
+            typer.echo(f"{data} has no data for {left}, left out here", err=True)
     asked = _asked(found, data, named, seeds, epochs, jobs, device, workers, cache, weights, clip, stl)
     if dry_run:
         typer.echo("\n".join(planned(found, asked)))
@@ -81,7 +91,7 @@ def _asked(
     workers: int,
     cache: Path | None,
     weights: Path | None,
-    clip: Path | None,
+    clip: str | None,
     stl: bool | None,
 ) -> Asked:
     import torch
@@ -94,12 +104,12 @@ def _asked(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Asked(
         Setting(
-            data=None if data is None else data.expanduser().resolve(),
+            data=None if data is None else data if recipe.packaged(data) else data.expanduser().resolve(),
             device=device,
             workers=workers,
             cache=None if cache is None else cache.resolve(),
             weights=None if weights is None else weights.resolve(),
-            extra={} if clip is None else {"clip": str(clip.resolve())},
+            extra={} if clip is None else {"clip": str(Path(clip).resolve()) if Path(clip).exists() else clip},
         ),
         parse_seeds(recipe.seeds if seeds is None else seeds),
         epochs,

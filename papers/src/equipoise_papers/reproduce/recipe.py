@@ -24,7 +24,7 @@ class Setting:
     """What differs from machine to machine, not from paper to paper.
 
     Attributes:
-        data: the data set's folder; ``None`` where nothing is to be read yet.
+        data: the data set's folder, or the name of a package that has it; ``None`` where nothing is to be read yet.
         device: where models live, such as ``"cuda"``.
         workers: processes per loader that read ahead.
         cache: folder of decoded images and features; ``None`` to keep none.
@@ -89,11 +89,13 @@ class RecipeRow:
         name: as in the table.
         method: as in a study, such as ``"cagrad:c=0.4"``.
         missing: why it cannot be made; empty if it can.
+        of: the published row that this is another version of, made only if it is named; empty for a published row.
     """
 
     name: str
     method: str = ""
     missing: str = ""
+    of: str = ""
 
 
 class Part(ABC):
@@ -110,6 +112,7 @@ class Part(ABC):
         baselines: whether the paper trained the single-task row itself, in the same way.
         pretrained: whether the encoder starts from ImageNet weights.
         subfolder: of ``--data`` that holds this part's data set, where a recipe needs several; empty for none.
+        package: the name of a package that has the data set, which can stand in the place of a folder; empty for none.
     """
 
     name: str
@@ -122,6 +125,7 @@ class Part(ABC):
     baselines: bool
     pretrained: bool = False
     subfolder: str
+    package: str = ""
 
     def hours(self, row: RecipeRow, epochs: int | None = None) -> float:
         """Estimated hours of one run of a row on one modern GPU."""
@@ -132,8 +136,12 @@ class Part(ABC):
         return row.missing
 
     def made(self, rows: Sequence[str] | None = None) -> tuple[RecipeRow, ...]:
-        """The rows that can be made, or those of them that are named."""
-        return tuple(row for row in self.rows if (rows is None or row.name in rows) and not self.obstacle(row))
+        """The published rows that can be made; or, of all that can, those that are named."""
+        return tuple(row for row in self.possible() if (not row.of if rows is None else row.name in rows))
+
+    def possible(self) -> tuple[RecipeRow, ...]:
+        """Everything that can be made, further versions of published rows included."""
+        return tuple(row for row in self.rows if not self.obstacle(row))
 
     @abstractmethod
     def execute(self, asked: Asked, folder: Path) -> None:
@@ -192,6 +200,21 @@ class Recipe:
                 if part.obstacle(row):
                     of_rows.setdefault(part.obstacle(row), []).append(row.name)
         return (*self.missing, *(f"{', '.join(dict.fromkeys(names))}: {why}" for why, names in of_rows.items()))
+
+    def reading(self, data: Path) -> Recipe:
+        """The recipe with the parts that can read this: all of them of a folder, of a package those whose data it has.
+
+        Example:
+            >>> from equipoise_papers.reproduce.registry import find_recipe
+            >>> [part.name for part in find_recipe("cost-table3").reading(Path("qm9pack")).parts]
+            ['qm9']
+        """
+        parts = self.packaged(data)
+        return replace(self, parts=tuple(replace(part, subfolder="") for part in parts)) if parts else self  # type: ignore[type-var]
+
+    def packaged(self, data: Path) -> tuple[Part, ...]:
+        """The parts whose data is in the package of that name; none where it names a folder."""
+        return tuple(part for part in self.parts if part.package and Path(part.package) == data and not data.exists())
 
     def check(self, rows: Sequence[str]) -> None:
         """Refuses names that are no rows.

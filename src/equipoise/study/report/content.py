@@ -23,10 +23,17 @@ def discrepancy_table(results: Results) -> SideTable | None:
     if len(results.tasks) < 2 or not results.methods:
         return None
     names = ("mean", "deviation", "min", "max")
-    columns = ("method", *names, *(f"relative {name}" for name in names))
+    pareto = {method: (results.curve(method, "conflicts", "pareto") or [math.nan])[-1] for method in results.ranking()}
+    known = not all(map(math.isnan, pareto.values()))
+    columns = ("method", *names, *(f"relative {name}" for name in names), *(["from Pareto stationarity"] if known else []))
     rows = tuple(
-        (method, *_texts(discrepancy(final_losses(results, method))), *_texts(discrepancy(relative_losses(results, method))))
-        for method in results.ranking()
+        (
+            method,
+            *_texts(discrepancy(final_losses(results, method))),
+            *_texts(discrepancy(relative_losses(results, method))),
+            *(["–" if math.isnan(distance) else f"{distance:.3g}"] if known else []),
+        )
+        for method, distance in pareto.items()
     )
     return SideTable(
         columns,
@@ -34,7 +41,13 @@ def discrepancy_table(results: Results) -> SideTable | None:
         (
             "Training losses of the last epoch (means over its steps), over the tasks; each number is the mean over seeds. The "
             "deviation is that of the tasks' losses from their mean, not an uncertainty. Relative: each loss over the size of "
-            "the task's first loss in the run, which makes tasks of different scale comparable (Table 3 of the LDC-MTL paper).",
+            "the task's first loss in the run, which makes tasks of different scale comparable (Table 3 of the LDC-MTL paper)."
+            + (
+                " From Pareto stationarity: the length of the shortest convex combination of the task gradients, each in units "
+                "of its own length, from 0 (stationary) to 1; mean over the last epoch's Gramians, on training batches."
+                if known
+                else ""
+            ),
         ),
     )
 
