@@ -76,8 +76,10 @@ def picture(norms: Norms) -> Figure:
     left.plot(steps, norms.here, color=COLORS[0], linewidth=1.0, label=r"$\|\nabla_W\, g(W, x)\|$")
     left.plot(steps, norms.there, color=COLORS[1], linewidth=1.0, label=r"$\|\nabla_W\, g(W, z_N)\|$")
     left.set_yscale("log")
-    # In the first step all rescaled losses are equal, and the gradient of equal losses vanishes up to rounding.
-    left.set_ylim(bottom=0.3 * float(min(norms.here[1:].min(initial=np.inf), norms.there.min())))
+    # In the first step all rescaled losses are equal, and the gradient of equal losses vanishes up to rounding; that of
+    # logarithms does so, exactly, in the first step of each epoch.
+    shown = np.concatenate((norms.here[1:], norms.there))
+    left.set_ylim(bottom=0.3 * float(shown[shown > 0].min(initial=1.0)))
     left.set_xlabel("step")
     left.set_title(f"gradient of the router, N = {norms.settings.inner_steps}")
     left.legend(frameon=False, fontsize=9)
