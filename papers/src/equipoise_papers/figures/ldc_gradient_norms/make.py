@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -91,5 +92,6 @@ def picture(norms: Norms) -> Figure:
     right.plot([], [], color=INK, linewidth=1.5, linestyle=":", label="double loop")
     right.set_xlabel("step")
     right.set_title(r"shares $\sigma(W)$")
-    right.legend(frameon=False, fontsize=9)
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(norms.tasks) > 6 else {}
+    right.legend(frameon=False, fontsize=9, **beside)
     return figure
