@@ -70,6 +70,7 @@ class Formulation(ABC):
         relative: whether losses are divided by their sizes unless the search says otherwise.
         history: the name of the history policy unless told otherwise.
         gamma: factor of L_g, or of the agreement that is sought in its place.
+        sharper: whether larger task gradients are what is sought (eq. 6).
     """
 
     name: ClassVar[str]
@@ -80,6 +81,7 @@ class Formulation(ABC):
     tolerance: ClassVar[float] = 0.05
     relative: ClassVar[bool] = True
     history: ClassVar[str] = "keep"
+    sharper: ClassVar[bool] = False
     gamma: float
     radius: float
 
@@ -124,6 +126,7 @@ class PaperFormulation(Formulation):
     radius: float = 0.1
     invariance: float = 1.0
     name = "paper"
+    sharper = True
 
     def __post_init__(self) -> None:
         _check(self.gamma, self.radius, self.invariance)
@@ -169,6 +172,7 @@ class ParetoFormulation(PaperFormulation):
     gamma: float = 0.0
     descent: float = 0.2
     name = "pareto"
+    sharper = False
     losses_may_fall = True
     tolerance = 0.02
 
@@ -202,6 +206,7 @@ class ReleasedFormulation(Formulation):
     radius: float = 1e-4
     invariance: float = 10.0
     name = "released"
+    sharper = True
     evaluation_mode = True
     pooled_reference = True
     default_trigger = "released"
