@@ -10,11 +10,12 @@ from PIL import Image
 from equipoise.blackbox import minimize
 from equipoise.data.office import read_office
 from equipoise.errors import InputError
-from equipoise_papers.clip import Clip, office_tasks
+from equipoise_papers.clip import Clip, FeatureClip, OpenClip, load_clip, office_tasks
 from equipoise_papers.figures.asmg_prompt.clip import small_clip, sources, tokenizer
 from equipoise_papers.figures.asmg_prompt.make import make
 from equipoise_papers.figures.asmg_prompt.settings import ASMGPromptSettings
 from equipoise_papers.prompts import BlackBoxPrompt, CallableModel, PromptTask, QueryBudgetError
+from equipoise_papers.reproduce import Setting, find_recipe
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,73 @@ def test_a_prompt_made_of_word_embeddings_is_that_text(clip: Clip) -> None:
     prompt = clip.model.text_model.get_input_embeddings().weight[ids].detach().double().numpy()[None]
     theirs = clip.zero_shot_features("ab {class}")
     torch.testing.assert_close(clip.text_features(prompt), theirs)
+
+
+class _LikeOpenClip(torch.nn.Module):
+    """The tensors of a CLIP of transformers by the names and the calls of open_clip, whose texts have one fixed length."""
+
+    def __init__(self, model) -> None:
+        super().__init__()
+        self.visual = model
+        self.token_embedding = model.text_model.get_input_embeddings()
+        self.context_length = model.config.text_config.max_position_embeddings
+        self.logit_scale = model.logit_scale
+
+    def encode_image(self, pixels):
+        return self.visual.get_image_features(pixel_values=pixels).pooler_output
+
+    def encode_text(self, ids):
+        assert ids.shape[1] == self.context_length
+        return self.visual.get_text_features(input_ids=ids).pooler_output
+
+
+class _LikeItsTokenizer:
+    sot_token_id, eot_token_id = (tokenizer().convert_tokens_to_ids(f"<|{end}oftext|>") for end in ("start", "end"))
+
+    def encode(self, text):
+        return tokenizer()(text)["input_ids"][1:-1]
+
+
+def test_models_of_open_clip_and_features_from_elsewhere(clip: Clip) -> None:
+    rng = np.random.default_rng(0)
+    other = OpenClip(_LikeOpenClip(clip.model), _LikeItsTokenizer(), ["one", "seven"])
+    prompts = rng.normal(size=(3, 4, clip.embedding_size)) * clip.embedding_std
+    images = clip.image_features(torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    (wanted,) = clip.scores(prompts, [images])
+    np.testing.assert_allclose(other.scores(prompts, [images])[0], wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(other.zero_shot_features("ab {class}"), clip.zero_shot_features("ab {class}"))
+    assert other.fingerprint() != clip.fingerprint()
+
+    texts = clip.zero_shot_features()[0]
+    loose = FeatureClip(
+        clip.text_features, clip.embedding_size, scale=float(clip.model.logit_scale.detach()), zero_shot=3.0 * texts
+    )
+    np.testing.assert_allclose(loose.scores(prompts, [2.0 * images])[0], wanted, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        loose.scores_of(loose.zero_shot_features(), [images])[0], clip.scores_of(texts[None], [images])[0], rtol=1e-5, atol=1e-5
+    )
+    tasks = [PromptTask("a", {"train": images}, {"train": np.arange(5) % 2})]
+    assert BlackBoxPrompt(loose, tasks, dim=6)(rng.normal(size=(2, 6))).shape == (2, 1)
+    with pytest.raises(InputError, match="no text features of the handwritten prompt"):
+        FeatureClip(clip.text_features, 3).zero_shot_features()
+
+
+def test_a_clip_by_name(tmp_path) -> None:
+    assert load_clip("builtins:isinstance", "a", str) is True  # called with the classes and the device
+    for source, said in (
+        ("nowhere:make", 'give a folder, "open_clip:MODEL:FILE", or "package.module:function"'),
+        (f"open_clip:RN50:{tmp_path / 'none.pt'}", "there is no file .* of weights for open_clip's RN50"),
+    ):
+        with pytest.raises(InputError, match=said):
+            load_clip(source, ["a", "b"])
+
+
+def test_the_recipe_computes_where_the_device_is(tmp_path) -> None:
+    """On the meta device nothing can be read back: that the model went there is what the error says."""
+    part = find_recipe("thesis-table4.1").parts[0]
+    setting = Setting(data=part.write_sample(tmp_path / "data"), smoke=True, device="meta")
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        part.run(setting, part.rows[0], 0, 1, tmp_path)
 
 
 def test_folders_splits_lists_and_cache(clip: Clip, tmp_path) -> None:

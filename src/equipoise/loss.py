@@ -203,6 +203,7 @@ def _weighed(known: _Known, chosen: Balancer, losses: Losses, proxy: Any, own: b
     try:
         with context.wrappers.unnoticed():
             weights, report, at_cut = _decide(known, turn, values, seen, estimator, own)
+        companion = chosen.companion() if isinstance(chosen, Accompanied) else None
         chosen.update(context.observation(turn, seen.present, report.losses, report.gramian))
     except BaseException as error:
         chosen.load_state_dict(before[0])
@@ -222,6 +223,9 @@ def _weighed(known: _Known, chosen: Balancer, losses: Losses, proxy: Any, own: b
         with without_autocast(device):
             stacked = [value * shares[position] for position, value in values.items()]
             loss = torch.stack([value.to(device) for value in stacked]).sum()
+            if companion is not None:  # of value zero, for its gradient
+                term = (companion.output * companion.seed.to(companion.output)).sum()
+                loss = loss + (term - term.detach()).to(loss)
     loss.report = report  # type: ignore[attr-defined]
     return loss
 
@@ -240,10 +244,11 @@ def _decide(
         check_losses(means, names, turn.step)
     if proxy is None:
         weights = decide_weights(context, turn, present, means)
-        if isinstance(turn.balancer, Accompanied) and turn.balancer.companion() is not None:
+        companion = turn.balancer.companion() if isinstance(turn.balancer, Accompanied) else None
+        if companion is not None and companion.parameters:
             raise InputError(
                 f"{turn.balancer!r} has a network whose gradients flow on into the model, which an ordinary backward pass of "
-                f"one scalar cannot wait for; use MultiTaskOptimizer or backward()"
+                f"one scalar cannot wait for; put its parameters() into your optimizer, or use MultiTaskOptimizer or backward()"
             )
         return weights, StepReport(names, means, weights.detach(), None, turn.step), None
     if context.wrappers.sharded and (context.shared.declared or not isinstance(proxy.source, str)):

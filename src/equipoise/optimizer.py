@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from equipoise.balance.base import Balancer
 from equipoise.balance.double_sampling import further_batches
-from equipoise.balance.mixins import Attached, OnFeatures
+from equipoise.balance.mixins import Attached, OnFeatures, Paced
 from equipoise.distributed import Processes, refuse_sharded, together
 from equipoise.engine.shared import SharedParameters
 from equipoise.engine.sparse import clip_gradients
@@ -151,6 +151,8 @@ class MultiTaskOptimizer:
             )
         if isinstance(self.balancer, Attached):
             self.balancer.attach(objective)
+        if isinstance(self.balancer, Paced):
+            self.balancer.pace(*self.optimizers)
         own = self.balancer.features_module if isinstance(self.balancer, OnFeatures) else None
         if own is not None and features is not None and own is not features:
             raise InputError(f"{self.balancer!r} takes gradients at features of its own; leave features= out")
@@ -238,6 +240,8 @@ class MultiTaskOptimizer:
         if not batches:
             raise InputError("step() needs a batch; it got none")
         self._moving.check_ready()
+        if isinstance(self.balancer, Paced):
+            self.balancer.pace(*self.optimizers)
         source = Batches(self.objective, batches, self.processes)
         samples = self._further(further, len(batches))
         self._refresh()

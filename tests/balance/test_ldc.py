@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.func import functional_call
 
 import equipoise as eq
 from equipoise.balance.ldc import mlp_router
+from equipoise.balance.ldc.pace import Pace
 from equipoise.balance.ldc.total import total
 from tests.problems import Heads, batch, losses, optimizer_of, parameters_of, same
 
@@ -64,13 +66,26 @@ def test_the_derivatives_of_the_total_are_those_of_autograd(
     assert torch.allclose(found.by_shares, by_shares)
 
 
+def advance(scheduler: Any) -> None:
+    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        scheduler.step(1.0)
+    elif scheduler is not None:
+        scheduler.step()
+
+
 def released_loop(
-    total_of: Callable[[Tensor, Tensor], Tensor], router: nn.Module, look: bool, steps: int, clamp: bool = False
+    total_of: Callable[[Tensor, Tensor], Tensor],
+    router: nn.Module,
+    look: bool,
+    steps: int,
+    clamp: bool = False,
+    schedule: Callable[[torch.optim.Optimizer], Any] = lambda optimizer: None,
 ) -> tuple[dict[str, Tensor], nn.Module]:
     """Plain training of model and router together on one total loss, as research scripts do."""
     torch.manual_seed(0)
     model = Heads()
     optimizer = torch.optim.Adam([*model.parameters(), *router.parameters()], lr=1e-2)
+    scheduler = schedule(optimizer)
     for step in range(steps):
         data = batch(seed=step)
         features = model.encoder(data[0]).mean(0)
@@ -83,6 +98,7 @@ def released_loop(
         optimizer.zero_grad()
         total_of(ell, shares).backward()
         optimizer.step()
+        advance(scheduler)
     return parameters_of(model), router
 
 
@@ -137,6 +153,247 @@ def test_the_papers_single_loop() -> None:
     here, balancer = ours(12, penalty=2.0, normalize="none")
     assert same(theirs, here, rtol=1e-4, atol=1e-6)
     assert torch.allclose(balancer.state_dict()["router"]["outputs"], router.weights.detach(), atol=1e-6)
+
+
+@pytest.mark.parametrize("formulation", ["vector of qm9", "network of nyuv2"])
+def test_the_released_code_of_other_data_sets(formulation: str) -> None:
+    if formulation.startswith("vector"):
+
+        def total_of(ell: Tensor, w: Tensor) -> Tensor:
+            return w @ ell.double() / w.sum().detach() + 0.05 * (w * ell).diff().abs().sum()
+
+        options: dict[str, Any] = {
+            "penalty": 0.05,
+            "normalize": "none",
+            "activation": "sigmoid-relu",
+            "start": (0.2, 1.0),
+            "seed": 3,
+        }
+        drawn = 0.2 + 0.8 * torch.rand(3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+        router = FreeVector(0.0, lambda w: torch.sigmoid(torch.relu(w)))
+        router.weights.data = drawn.clone()
+        with torch.no_grad():
+            router.weights[1] = -0.1  # is never moved again
+        balancer_start = router.weights.detach().clone()
+        theirs, _ = released_loop(total_of, router, False, 12)
+        assert router.weights[1] == -0.1
+        balancer = eq.LDCMTL(lr=1e-2, formulation="released", **options)
+        balancer.weights(torch.ones(3))
+        assert torch.equal(balancer.state_dict()["router"]["outputs"], drawn)
+        state = eq.LDCMTL(formulation="released", **options).state_dict()
+        state["router"] = {"outputs": balancer_start, "moments": torch.zeros(3, 3, dtype=torch.float64)}
+        balancer.load_state_dict(state)
+        here = trained(balancer, 12)
+    else:
+
+        def total_of(ell: Tensor, w: Tensor) -> Tensor:
+            return w @ ell / w.sum() + 0.05 * (w * ell).diff().abs().sum()
+
+        torch.manual_seed(3)
+        linear = nn.Linear(8, 3)
+        with torch.no_grad():
+            linear.weight *= 5  # so that the clamp acts
+        own = nn.Linear(8, 3)
+        own.load_state_dict(linear.state_dict())
+        theirs, router = released_loop(total_of, linear, True, 12, clamp=True)
+        options = {"penalty": 0.05, "normalize": "none", "division": "through"}
+        balancer = eq.LDCMTL(lr=1e-2, formulation="released", router=own, features="encoder", **options)
+        here = trained(balancer, 12)
+        assert same(parameters_of(linear), parameters_of(own), rtol=1e-4, atol=1e-6)
+        assert float(balancer.report.shares.sum()) != pytest.approx(1.0)  # or the divisor would be nothing
+    assert same(theirs, here, rtol=1e-4, atol=1e-6)
+
+
+SCHEDULES: dict[str, tuple[Any, Callable[[torch.optim.Optimizer], Any]]] = {
+    "steps": (1e-2, lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.3)),
+    "cosine": (1e-2, lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 12)),
+    "plateau": (1e-2, lambda optimizer: torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=1)),
+    "one cycle": ("model", lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, 13, cycle_momentum=False)),
+    "warm-up from 0": ("model", lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(step / 5, 1))),
+    "in one optimizer": ("model", lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.3)),
+}
+
+
+def trained(
+    balancer: eq.LDCMTL, steps: int, schedule: Callable[[torch.optim.Optimizer], Any] = lambda optimizer: None, lent: Any = ()
+) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    model = Heads()
+    optimizer = torch.optim.Adam([*model.parameters(), *lent], lr=1e-2)
+    mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), optimizer, balancer)
+    scheduler = schedule(optimizer)
+    for step in range(steps):
+        mtl.step(batch(seed=step))
+        advance(scheduler)
+    return parameters_of(model)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_router_follows_the_models_schedule_as_in_one_adam_for_both(name: str) -> None:
+    def total_of(ell: Tensor, w: Tensor) -> Tensor:
+        return (w * ell).diff().abs().sum() + 2.0 * (w * ell).sum()
+
+    lr, schedule = SCHEDULES[name]
+    theirs, router = released_loop(total_of, FreeVector(0.0, lambda w: torch.softmax(w, 0)), False, 12, schedule=schedule)
+    balancer = eq.LDCMTL(penalty=2.0, normalize="none", lr=lr)
+    here = trained(balancer, 12, schedule, balancer.parameters(3) if name == "in one optimizer" else ())
+    assert same(theirs, here, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(balancer.state_dict()["router"]["outputs"].double(), router.weights.detach(), atol=1e-6)
+    fixed = eq.LDCMTL(penalty=2.0, normalize="none", lr=1e-2, follow=False)
+    trained(fixed, 12, schedule)
+    assert not torch.allclose(fixed.state_dict()["router"]["outputs"], router.weights.detach(), atol=1e-4)
+
+
+def test_the_pace_of_several_groups() -> None:
+    def rate(first: float, second: float) -> None:
+        for group, value in zip(groups, (first, second), strict=True):
+            group["lr"] = value
+
+    optimizer = torch.optim.SGD(
+        [{"params": [nn.Parameter(torch.zeros(3))]}, {"params": [nn.Parameter(torch.zeros(1))]}], lr=1.0
+    )
+    groups = optimizer.param_groups
+    pace = Pace()
+    assert pace.factor() == 1.0  # nothing to follow
+    pace.follow([optimizer])
+    for rates, factor in (((1e-4, 1e-2), 1.0), ((1e-4, 5e-3), 0.875), ((2e-4, 5e-3), 0.875), ((1e-4, 5e-3), 0.5), ((0, 0), 0)):
+        rate(*rates)
+        assert pace.factor() == pytest.approx(factor)
+    rate(0.1, 0.3)
+    assert pace.rate() == pytest.approx(0.15)
+    frozen = Pace()
+    frozen.follow([optimizer])
+    rate(0.0, 0.3)
+    assert frozen.factor() == 1.0  # a group that has never moved does not count
+    copied = copy.deepcopy(pace)
+    assert copied.peaks == pace.peaks
+    assert not copied.groups
+
+
+@pytest.mark.parametrize("lends", [False, True])
+@pytest.mark.parametrize("router", ["vector", "mlp", "released mlp", "double loop"])
+def test_resumed_to_the_bit_under_a_schedule(router: str, lends: bool) -> None:
+    options: dict[str, Any] = {"router": "mlp", "features": "encoder"} if router.endswith("mlp") else {}
+    options |= {"formulation": "released"} if router.startswith("released") else {}
+    options |= {"double_loop": True, "inner_steps": 2} if router == "double loop" else {}
+
+    def fresh() -> tuple[eq.MultiTaskOptimizer, Any]:
+        torch.manual_seed(0)
+        model, balancer = Heads(), eq.LDCMTL(lr=0.05, **options)
+        own = [{"params": balancer.parameters(3, 8), "lr": 0.05}] if lends else []
+        optimizer = torch.optim.Adam([{"params": model.parameters()}, *own], lr=0.01)
+        return eq.MultiTaskOptimizer(eq.Objective(model, losses), optimizer, balancer), torch.optim.lr_scheduler.StepLR(
+            optimizer, 2
+        )
+
+    def run(made: tuple[eq.MultiTaskOptimizer, Any], steps: range) -> dict[str, Tensor]:
+        for step in steps:
+            made[0].step(batch(seed=step))
+            made[1].step()
+        return parameters_of(made[0].objective.model)
+
+    straight, stopped, resumed = fresh(), fresh(), fresh()
+    before = straight[0].balancer.state_dict()["router"]
+    wanted = run(straight, range(8))
+    run(stopped, range(5))
+    resumed[0].load_state_dict(stopped[0].state_dict())
+    resumed[1].load_state_dict(stopped[1].state_dict())
+    assert same(wanted, run(resumed, range(5, 8)))
+    kept = [made[0].balancer.state_dict()["router"] for made in (straight, resumed)]
+    assert str(kept[0]) == str(kept[1]) != str(before)
+
+
+def test_a_router_in_ones_own_optimizer_learns_the_same_by_every_way_in() -> None:
+    def run(way: str) -> tuple[dict[str, Tensor], Tensor]:
+        torch.manual_seed(0)
+        model, balancer = Heads(), eq.LDCMTL(penalty=2.0, initial=[1.0, 8.0, 0.1])
+        optimizer = torch.optim.Adam([*model.parameters(), *balancer.parameters(3)], lr=1e-2)
+        mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), optimizer, balancer) if way == "step" else None
+        for step in range(6):
+            if mtl is not None:
+                mtl.step(batch(seed=step))
+                continue
+            optimizer.zero_grad()
+            if way == "backward":
+                eq.backward(losses(model, batch(seed=step)), balancer)
+            else:
+                eq.balanced_loss(losses(model, batch(seed=step)), balancer).backward()
+            optimizer.step()
+        return parameters_of(model), balancer.parameters()[0].detach().clone()
+
+    stepped = run("step")
+    assert (stepped[1].abs() > 0.01).all()
+    for way in ("backward", "balanced_loss"):
+        parameters, router = run(way)
+        assert same(stepped[0], parameters, rtol=1e-4, atol=1e-6)
+        assert torch.allclose(stepped[1], router, atol=1e-6)
+
+
+def test_a_router_in_an_optimizer_that_evaluates_several_times() -> None:
+    def fresh() -> tuple[nn.Module, eq.LDCMTL, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model, balancer = Heads(), eq.LDCMTL(penalty=2.0, normalize="none", smooth=0.1)
+        return model, balancer, torch.optim.LBFGS([*model.parameters(), *balancer.parameters(3)], lr=0.1, max_iter=4)
+
+    model, balancer, optimizer = fresh()
+    mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), optimizer, balancer)
+    for step in range(2):
+        mtl.step(batch(seed=step))
+    plain, other, optimizer = fresh()
+    (w,) = other.parameters()
+    for step in range(2):
+
+        def closure(step: int = step) -> Tensor:
+            optimizer.zero_grad()
+            ell = torch.stack(list(losses(plain, batch(seed=step)).values()))
+            scaled = torch.softmax(w, 0) * ell
+            total = (scaled.diff().square() + 0.1).sqrt().sum() + 2.0 * scaled.sum()
+            total.backward()
+            return total
+
+        optimizer.step(closure)
+    assert same(parameters_of(plain), parameters_of(model), rtol=1e-3, atol=1e-5)
+    assert torch.allclose(w, balancer.parameters()[0], atol=1e-5)
+    assert w.abs().max() > 1e-3
+
+
+def test_a_router_given_as_a_module_is_moved_by_the_optimizer_that_holds_it_and_by_none_else() -> None:
+    torch.manual_seed(0)
+    model, router = Heads(), nn.Linear(8, 3)
+    balancer = eq.LDCMTL(router=router, features="encoder", normalize="none", lr=100.0, formulation="released")
+    mtl = eq.MultiTaskOptimizer(
+        eq.Objective(model, losses), torch.optim.SGD([*model.parameters(), *router.parameters()], lr=0.1), balancer
+    )
+    before = parameters_of(router)
+    mtl.step(batch())
+    for name, parameter in router.named_parameters():
+        assert torch.allclose(parameter, before[name] - 0.1 * parameter.grad, atol=1e-6)
+        assert parameter.grad.abs().max() > 0
+
+
+def test_what_is_refused_of_a_router_in_ones_own_optimizer() -> None:
+    balancer = eq.LDCMTL()
+    with pytest.raises(eq.InputError, match=r"needs tasks=<how many>$"):
+        balancer.parameters()
+    with pytest.raises(eq.InputError, match="channels=<of features>"):
+        eq.LDCMTL(router="mlp", features="encoder").parameters(3)
+    (own,) = balancer.parameters(3)
+    assert balancer.parameters()[0] is own
+    with pytest.raises(eq.InputError, match="holds 0 of the router's 1 parameters"):
+        optimizer_of(balancer)
+    torch.manual_seed(0)
+    model, other = Heads(), eq.LDCMTL()
+    optimizer = torch.optim.SGD([*model.parameters(), *other.parameters(4)], lr=0.1)
+    mtl = eq.MultiTaskOptimizer(eq.Objective(model, losses), optimizer, other)
+    before = other.state_dict(), parameters_of(model)
+    with pytest.raises(eq.InputError, match=r"parameters\(4\) were asked of this router, and there are 3 tasks"):
+        mtl.step(batch())
+    assert str(other.state_dict()) == str(before[0])
+    assert same(parameters_of(model), before[1])
+    with pytest.raises(eq.InputError, match="another router"):
+        other.load_state_dict(eq.LDCMTL().state_dict())
+    with pytest.raises(eq.InputError, match=r"balancer.pace\(optimizer\)"):
+        eq.backward(losses(model, batch()), eq.LDCMTL(lr="model"))
 
 
 def test_the_papers_router_sees_features_but_does_not_move_them() -> None:
@@ -333,7 +590,7 @@ def test_accumulation_is_one_batch() -> None:
         ({"penalty": 0.0}, "penalty must be a positive number; got 0.0"),
         ({"tau": "one"}, 'tau must be one of weights, ones; got "one"'),
         ({"normalize": "logs"}, 'normalize must be one of none, rescale, log; got "logs"'),
-        ({"router": "mpl"}, 'router must be one of vector, mlp; got "mpl"'),
+        ({"router": "mpl"}, 'router must be one of vector, mlp, linear; got "mpl"'),
         ({"router": 3}, "router must be .* or a module; got int"),
         ({"router": "mlp"}, "a network router needs features="),
         ({"features": "encoder"}, "a vector has no use for it"),

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import namedtuple
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset, WeightedRandomSampler
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from equipoise.bilevel.weighting import halves, hold_out
 from equipoise.bilevel.weighting.hold_out import Validation
-from equipoise.data import TensorBatches
+from equipoise.data import Office, TensorBatches
 from equipoise.data.loading import DatasetBatches, EpochDataset
+from equipoise.data.office import SourceBatches
 from equipoise.errors import InputError
+from equipoise_papers.samples import write_office31_sample
 
 
 def rows_of(loader):
@@ -82,7 +92,10 @@ def test_a_loader_keeps_its_ways():
 
 
 class Ordered(DatasetBatches):
-    """With a plan of its own."""
+    """With a plan of its own, whatever the rows."""
+
+    def plan(self, epoch):
+        return [[0, 1], [2, 3]]
 
 
 class Stream(IterableDataset):
@@ -96,12 +109,65 @@ class Stream(IterableDataset):
         [torch.arange(4)] * 3,
         Ordered(Numbers(), 4),
         DataLoader(Stream(), batch_size=2),
-        data_loader(sampler=WeightedRandomSampler(torch.ones(20), 20)),
         DataLoader(TensorDataset(torch.arange(4)), batch_size=None),
     ],
 )
 def test_what_cannot_be_divided_is_left_whole(loader):
     assert hold_out(loader, 0.5) == (loader, None)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        WeightedRandomSampler(torch.ones(20), 30),
+        RandomSampler(range(20), True),
+        SubsetRandomSampler(range(16)),
+        RandomSampler(range(20), num_samples=8),
+    ],
+)
+def test_a_sampler_is_asked_for_the_training_part(sampler):
+    train, validation = hold_out(data_loader(sampler=sampler), 0.25)
+    aside = rows_of(validation)
+    assert len(set(aside)) == len(aside) == 5
+    drawn = rows_of(train)
+    assert len(drawn) == round(0.75 * len(sampler))
+    assert len(train) == len(list(train))
+    assert not set(drawn) & set(aside)
+
+
+def test_a_sampler_of_rows_put_aside_only():
+    train, _ = hold_out(data_loader(sampler=SubsetRandomSampler([0])), 0.9, seed=1)
+    if 0 not in train.sampler.kept:
+        with pytest.raises(InputError, match="draws none of the rows that are left"):
+            list(train)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_sources_of_unequal_size_are_divided_each_for_itself(tmp_path, shuffle):
+    """Office's loader at a full batch size: the last batch is ragged, and cannot be cut in two by its rows."""
+    folder = write_office31_sample(tmp_path, images=10)
+    for source, fewer in (("dslr", 7), ("webcam", 5)):
+        for label in (folder / source / "images").iterdir():
+            for image in sorted(label.iterdir())[fewer:]:
+                image.unlink()
+    pictures = Office(folder, size=8)
+    sizes = dict(zip(pictures.sources, pictures.lengths, strict=True))
+    assert len(set(sizes.values())) == 3
+    loader = SourceBatches(pictures, 4, shuffle=shuffle, seed=5)
+    train, validation = hold_out(loader, 0.3, seed=2)
+    assert isinstance(train, SourceBatches)
+    for source, size in sizes.items():
+        kept, aside = (set(itertools.chain(*part.plan(0))) & set(pictures.rows_of(source)) for part in (train, validation))
+        assert kept | aside == set(pictures.rows_of(source))
+        assert not kept & aside
+        assert len(aside) == max(1, round(0.3 * size))
+    first = next(iter(train))
+    assert {source: len(part["label"]) for source, part in first.items()} == (
+        dict.fromkeys(sizes, 4)
+        if shuffle
+        else {source: min(4, size - max(1, round(0.3 * size))) for source, size in sizes.items()}
+    )
+    assert all(set(batch) == set(sizes) for batch in validation)
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, True, float("nan")])
@@ -129,6 +195,10 @@ def test_halves_of_all_kinds_of_batches():
     assert [half.tolist() for half in halves(x)] == [[0, 1, 2], [3, 4]]
     assert isinstance(halves((x, y))[0], tuple)
     assert isinstance(halves([x, y])[0], list)
+    first, second = halves({"a": {"x": x, "y": y}, "b": {"x": x[:3], "y": y[:3]}})  # a task's rows are its own
+    assert first["a"]["x"].tolist() == [0, 1, 2]
+    assert first["b"]["x"].tolist() == [0, 1]
+    assert second["b"]["y"].tolist() == [20]
 
 
 @pytest.mark.parametrize(
@@ -180,12 +250,3 @@ def test_a_shorter_loader_than_that_of_the_state():
         batches.draw()
     with pytest.raises(InputError, match="gives 1 batches"):
         Validation([1]).load_state_dict(batches.state_dict())
-
-
-@pytest.mark.parametrize("options", [{"replacement": True}, {"num_samples": 3}])
-def test_samplers_that_do_not_pass_over_all_rows_once_are_not_divided(options):
-    rows = TensorDataset(torch.arange(10))
-    loader = DataLoader(rows, 2, sampler=RandomSampler(rows, **options))
-    train, validation = hold_out(loader)
-    assert train is loader
-    assert validation is None

@@ -11,7 +11,7 @@ import torch
 
 import equipoise as eq
 from equipoise.bilevel import BOME, BVFIM, FORUM, MOML, BilevelSolver, MoCoBilevel
-from equipoise.solvers import constrained_descent, constraint_multiplier
+from equipoise.solvers import constrained_descent, printed_constrained_descent
 from tests.bilevel.problems import Quadratic, distance_to_optimal, synthetic
 
 STARTS = [(0.0, (0.0, 3.0)), (2.0, (0.0, 3.0)), (2.0, (3.0, 3.0)), (0.0, (3.0, 3.0))]
@@ -50,10 +50,19 @@ def test_reach_the_optimal_set_of_the_synthetic_problem(
         assert float(solver.last.weights.sum()) == pytest.approx(1)
 
 
-def test_forum_takes_the_step_of_its_equations() -> None:
+@pytest.mark.parametrize("formulation", ["optimal", "printed"])
+def test_forum_takes_the_step_of_its_equations(formulation: str) -> None:
+    solve, twice = (constrained_descent, 1) if formulation == "optimal" else (printed_constrained_descent, 2)
     quadratic = Quadratic()
     alpha, omega = quadratic.alpha, quadratic.omega
-    solver = FORUM(quadratic.problem, torch.optim.SGD([alpha, omega], 0.1), lower_steps=7, lower_lr=0.2, rho=0.4)
+    solver = FORUM(
+        quadratic.problem,
+        torch.optim.SGD([alpha, omega], 0.1),
+        lower_steps=7,
+        lower_lr=0.2,
+        rho=0.4,
+        formulation=formulation,  # type: ignore[arg-type]
+    )
     kept = np.full(3, 1 / 3)
     for step in range(4):
         before = torch.cat([alpha, omega]).detach()
@@ -66,10 +75,10 @@ def test_forum_takes_the_step_of_its_equations() -> None:
         rows = [torch.cat(torch.autograd.grad(value, (a, w), retain_graph=True)) for value in quadratic.upper(a, w, None)]
         gramian = torch.stack([*rows, constraint]) @ torch.stack([*rows, constraint]).T
         phi = 0.5 * 0.4 * float(constraint.square().sum())
-        solved, _ = constrained_descent(gramian, phi)
+        solved, _ = solve(gramian, phi)
         share = (step + 1) ** -0.75
         kept = (1 - share) * kept + share * solved
-        multiplier = constraint_multiplier(gramian, kept, phi)
+        multiplier = max(0.0, (twice * phi - kept @ gramian[:-1, -1].numpy()) / float(gramian[-1, -1]))
         direction = torch.from_numpy(kept) @ torch.stack(rows) + multiplier * constraint
 
         values = solver.step()

@@ -56,6 +56,26 @@ def plain(rank: int, count: int, method: str, micro_batches: int = 1, options: d
     return state(model)
 
 
+def lent(rank: int, count: int, way: str, router: str) -> State:
+    """Ten steps of LDC-MTL whose router the model's optimizer moves."""
+    model = model_of(rank if way == "step" else 0)  # the drop-in shares no parameters
+    assert isinstance(model, problems.Heads)
+    options: dict[str, Any] = {} if router == "vector" else {"router": "mlp", "features": model.encoder}
+    balancer = eq.LDCMTL(initial=[1.0, 8.0, 0.1], **options)
+    own = balancer.parameters(3, 8)
+    optimizer = torch.optim.Adam([*model.parameters(), *own], lr=0.01)
+    mtl = eq.MultiTaskOptimizer(eq.Objective(model, problems.losses), optimizer, balancer) if way == "step" else None
+    for step in range(STEPS // 2):
+        mine = share(problems.batch(16, seed=step), rank, count)
+        if mtl is not None:
+            mtl.step(mine)
+        else:
+            optimizer.zero_grad()
+            eq.backward(problems.losses(model, mine), balancer)
+            optimizer.step()
+    return state(model) | {f"router {place}": parameter.detach().clone() for place, parameter in enumerate(own)}
+
+
 def features(rank: int, count: int, method: str) -> State:
     """Twenty steps on the Gramian of the encoder's output."""
     model = model_of(rank)

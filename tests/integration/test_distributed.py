@@ -40,6 +40,12 @@ def test_a_router_whose_gradients_flow_into_the_model(pool: Pool) -> None:
     assert problems.same(first, second)
 
 
+@pytest.mark.parametrize("router", ["vector", "mlp"])
+@pytest.mark.parametrize("way", ["step", "backward"])
+def test_a_router_in_the_models_optimizer(pool: Pool, way: str, router: str) -> None:
+    agree(pool.run(scenarios.lent, way, router), scenarios.lent(0, 1, way, router))
+
+
 def test_clipping(pool: Pool) -> None:
     options = {"clip": 0.05}
     agree(pool.run(scenarios.plain, "mgda", 1, options), scenarios.plain(0, 1, "mgda", 1, options))

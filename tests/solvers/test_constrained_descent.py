@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equipoise.errors import InputError
-from equipoise.solvers import constrained_descent, constrained_descent_residual, constraint_multiplier, minimum_norm_point
+from equipoise.solvers import (
+    constrained_descent,
+    constrained_descent_residual,
+    constraint_multiplier,
+    minimum_norm_point,
+    printed_constrained_descent,
+)
 
 KINDS = ("ordinary", "mixed scales", "along the constraint", "against the constraint", "all alike", "a zero gradient")
 
@@ -64,6 +70,34 @@ def test_agrees_with_cvxpy_on_the_primal(seed: int) -> None:
     problem.solve(solver=cvxpy.CLARABEL, tol_gap_abs=1e-12, tol_gap_rel=1e-12, tol_feas=1e-12)
     np.testing.assert_allclose(direction, free.value, atol=1e-6)
     assert max(rows[:-1] @ direction) + 0.5 * direction @ direction == pytest.approx(problem.value, abs=1e-8)
+
+
+# With gradients that lean to the constraint's, as seeds 0 and 28 have them, the optimum lies where both bounds of ν meet.
+@pytest.mark.parametrize(("seed", "lean"), [(0, 3.0), (28, 3.0), (1, 3.0), (2, 0.0), (3, 0.0), (4, 3.0)])
+def test_the_printed_programme_agrees_with_cvxpy(seed: int, lean: float) -> None:
+    generator = np.random.default_rng(seed)
+    objectives, dimension = int(generator.integers(2, 6)), int(generator.integers(3, 9))
+    rows = generator.normal(size=(objectives + 1, dimension))
+    rows[:-1] += lean * generator.uniform(0, 1, (objectives, 1)) * rows[-1]
+    gramian = rows @ rows.T
+    phi = 0.5 * gramian[-1, -1]
+    weights, multiplier = printed_constrained_descent(gramian, phi)
+
+    free, bound = cvxpy.Variable(objectives, nonneg=True), cvxpy.Variable(nonneg=True)
+    least = (2 * phi - gramian[:-1, -1] @ free) / gramian[-1, -1]
+    value = 0.5 * cvxpy.sum_squares(rows[:-1].T @ free + rows[-1] * bound) - bound * phi
+    problem = cvxpy.Problem(cvxpy.Minimize(value), [cvxpy.sum(free) == 1, bound >= least])
+    problem.solve(solver=cvxpy.CLARABEL, tol_gap_abs=1e-12, tol_gap_rel=1e-12, tol_feas=1e-12)
+    np.testing.assert_allclose(weights, free.value, atol=1e-5)
+    assert multiplier == pytest.approx(float(bound.value), abs=1e-5)
+    assert multiplier == pytest.approx(constraint_multiplier(gramian, weights, 2 * phi), abs=1e-9)
+
+
+def test_where_both_bounds_of_the_printed_programme_meet() -> None:
+    rows = np.array([[1.0, 0.0, 0.2], [0.0, 1.0, 2.4], [0.0, 0.0, 1.0]])
+    weights, multiplier = printed_constrained_descent(rows @ rows.T, 0.25)
+    assert multiplier == 0.0
+    assert weights @ [0.2, 2.4] == pytest.approx(0.5)  # 2φ; the minimum-norm point has 0.38, the other case 0.69
 
 
 def test_is_the_minimum_norm_point_where_the_constraint_falls_anyway() -> None:

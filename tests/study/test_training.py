@@ -8,6 +8,7 @@ from equipoise.data import TensorBatches
 from equipoise.errors import InputError
 from equipoise.study import Splits, parse_methods
 from equipoise.study.plan import Run
+from equipoise.study.records import fault
 from equipoise.study.training import train
 
 
@@ -42,6 +43,17 @@ def test_record_of_a_method(tiny):
         assert set(epoch["test"]) == set(epoch["validation"]) == {"near error", "far error"}
         assert epoch["conflicts"]["steps"] == 3  # a method that forms Gramians is counted in every step
     assert record["history"][-1]["losses"]["far"] < record["history"][0]["losses"]["far"]
+
+
+def test_numbers_of_the_problem_s_own_are_kept_for_every_epoch(tiny):
+    record = run(
+        dataclasses.replace(tiny, recorded=lambda model: {"size": sum(p.square().sum() for p in model.parameters())}), "ls"
+    )
+    sizes = [epoch["recorded"]["size"] for epoch in record["history"]]
+    assert len(set(sizes)) == 3
+    assert not fault(record)
+    assert fault({**record, "history": [{**record["history"][0], "recorded": {"size": "large"}}]})
+    assert all("recorded" not in epoch for epoch in run(tiny, "ls", epochs=1)["history"])
 
 
 def test_further_batches_leave_the_training_data_alone(tiny):

@@ -1,8 +1,10 @@
-"""A CLIP of transformers as a black box: prompts in, class scores out; its images, and the cache of their features."""
+"""A CLIP as a black box: prompts in, class scores out, by any tower; its images, and the cache of their features."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,12 @@ __all__ = [
     "STD",
     "TEMPLATE",
     "Clip",
+    "FeatureClip",
     "ImageSource",
+    "OpenClip",
     "cached_features",
     "digest_of",
+    "load_clip",
     "office_tasks",
     "read_image",
     "read_office",
@@ -65,16 +70,22 @@ class Clip:
         self.classes = tuple(classes)
         self._tokenizer = tokenizer
         self._texts_at_once = max(texts_at_once, len(classes))
-        self._embedding = model.text_model.get_input_embeddings()
+        self._embedding = self._token_embedding()
         self._device = self._embedding.weight.device
-        self._longest = int(model.config.text_config.max_position_embeddings)
+        self._longest = self._context()
         self.embedding_size = int(self._embedding.weight.shape[1])
         self.embedding_std = float(self._embedding.weight.detach().float().std())
         self._class_ids: dict[int, Tensor] = {}
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, classes: Sequence[str], **options: Any) -> Clip:
+    def from_pretrained(cls, source: str | Path, classes: Sequence[str], *, device: str = "cpu", **options: Any) -> Clip:
         """Loads model and tokenizer from a local folder or the user's cache of Hugging Face; nothing is downloaded.
+
+        Args:
+            source: the folder, or the model's name.
+            classes: names, in the order of the labels.
+            device: where the model computes.
+            options: of the constructor.
 
         Raises:
             MissingExtraError: transformers is not installed.
@@ -89,7 +100,22 @@ class Clip:
                 f'no CLIP in "{source}" ({str(error).splitlines()[0]}); give a folder of save_pretrained(), or download '
                 "the model into the cache first"
             ) from error
-        return cls(model, tokenizer, classes, **options)
+        return cls(model.to(device), tokenizer, classes, **options)
+
+    # What differs between the packages that have a CLIP.
+    _image_weights: tuple[str, ...] = ("vision_model", "visual_projection")
+
+    def _token_embedding(self) -> Any:
+        return self.model.text_model.get_input_embeddings()
+
+    def _context(self) -> int:
+        return int(self.model.config.text_config.max_position_embeddings)
+
+    def _images(self, pixels: Tensor) -> Tensor:
+        return _pooled(self.model.get_image_features(pixel_values=pixels))
+
+    def _texts(self, ids: Tensor) -> Tensor:
+        return _pooled(self.model.get_text_features(input_ids=ids))
 
     @torch.no_grad()
     def image_features(self, pixels: Tensor | NDArray[np.float32], *, images_at_once: int = 256) -> NDArray[np.float32]:
@@ -97,7 +123,7 @@ class Clip:
         images = torch.as_tensor(pixels)
         parts = []
         for part in images.split(images_at_once):
-            features = _pooled(self.model.get_image_features(pixel_values=part.to(self._device)))
+            features = self._images(part.to(self._device))
             parts.append(torch.nn.functional.normalize(features.float(), dim=-1).cpu())
         return torch.cat(parts).numpy()
 
@@ -116,7 +142,7 @@ class Clip:
 
             handle = self._embedding.register_forward_hook(put)
             try:
-                features = _pooled(self.model.get_text_features(input_ids=ids.repeat(len(part), 1)))
+                features = self._texts(ids.repeat(len(part), 1))
             finally:
                 handle.remove()
             parts.append(torch.nn.functional.normalize(features.float(), dim=-1))
@@ -126,7 +152,7 @@ class Clip:
     def zero_shot_features(self, template: str = TEMPLATE) -> Tensor:
         """Features of length 1 [1, C, F] of the classes under a handwritten prompt with ``{class}`` in it."""
         ids = self._padded([self._read(template.replace("{class}", name)) for name in self.classes])
-        features = _pooled(self.model.get_text_features(input_ids=ids))
+        features = self._texts(ids)
         return torch.nn.functional.normalize(features.float(), dim=-1)[None]
 
     def scores(self, prompts: Array, inputs: list[Any]) -> list[Array]:
@@ -146,9 +172,9 @@ class Clip:
         """A digest of the image encoder's weights, by which cached features are told apart."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
-            if name.startswith(("vision_model", "visual_projection")):
+            if name.startswith(self._image_weights):
                 digest.update(name.encode())
-                digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+                digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def _ids(self, tokens: int) -> Tensor:
@@ -165,11 +191,166 @@ class Clip:
         return [int(token) for token in self._tokenizer(text)["input_ids"]]
 
     def _padded(self, rows: list[list[int]]) -> Tensor:
-        length = max(map(len, rows))
-        if length > self._longest:
-            raise InputError(f"a text has {length} tokens with its prompt, the model takes {self._longest}; use fewer")
+        length = self._padded_to or max(map(len, rows))
+        longest = max(map(len, rows))
+        if longest > self._longest:
+            raise InputError(f"a text has {longest} tokens with its prompt, the model takes {self._longest}; use fewer")
         # The end token pads, too: what is pooled is its first occurrence, and what follows cannot be seen from there.
         return torch.tensor([row + [row[-1]] * (length - len(row)) for row in rows], device=self._device)
+
+    _padded_to: int | None = None
+
+
+class OpenClip(Clip):
+    """A model of open_clip, ResNet-50's image tower among them, which transformers does not have.
+
+    Args:
+        model: as ``open_clip.create_model`` gives it, with one text tower in the model itself.
+        tokenizer: from ``open_clip.get_tokenizer``; from a text to the ids of its words is ``tokenizer.encode``.
+        classes: names, in the order of the labels.
+        options: of :class:`Clip`.
+
+    Raises:
+        InputError: as :class:`Clip`, or a model whose texts are encoded otherwise.
+    """
+
+    _image_weights = ("visual.",)
+
+    def __init__(self, model: Any, tokenizer: Any, classes: Sequence[str], **options: Any) -> None:
+        if not hasattr(model, "token_embedding") or getattr(model, "text_pool_type", "argmax") != "argmax":
+            raise InputError(
+                "this model of open_clip does not pool its texts at their last token, as CLIP does; give one such as RN50"
+            )
+        self._padded_to = int(model.context_length)
+        begin, end = tokenizer.sot_token_id, tokenizer.eot_token_id
+        super().__init__(model, lambda text: {"input_ids": [begin, *tokenizer.encode(text), end]}, classes, **options)
+
+    @classmethod
+    def from_file(
+        cls, name: str, weights: str | Path, classes: Sequence[str], *, device: str = "cpu", **options: Any
+    ) -> OpenClip:
+        """Makes a model of open_clip and loads its weights from a file; nothing is downloaded.
+
+        Args:
+            name: of the architecture, such as ``"RN50-quickgelu"``, which is OpenAI's ResNet-50.
+            weights: the file.
+            classes: names, in the order of the labels.
+            device: where the model computes.
+            options: of :class:`Clip`.
+
+        Raises:
+            MissingExtraError: open_clip is not installed.
+            InputError: there is no such file.
+        """
+        if not Path(weights).is_file():
+            raise InputError(f'there is no file "{weights}" of weights for open_clip\'s {name}')
+        package = require("open_clip", "open_clip", "equipoise-papers")
+        model = package.create_model(name, pretrained=str(weights), device=device)
+        return cls(model, package.get_tokenizer(name), classes, **options)
+
+    def _token_embedding(self) -> Any:
+        return self.model.token_embedding
+
+    def _context(self) -> int:
+        return int(self.model.context_length)
+
+    def _images(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.model.encode_image(pixels)
+        return features
+
+    def _texts(self, ids: Tensor) -> Tensor:
+        features: Tensor = self.model.encode_text(ids)
+        return features
+
+
+class FeatureClip:
+    """Scores from features that were computed elsewhere, by whatever towers: exp(scale) · cos(image, text).
+
+    Images are their features, :class:`PromptTask.inputs`; only the text tower is asked, a function of the prompts.
+
+    Args:
+        texts: from prompts [B, tokens, E] to text features [B, C, F] of all classes, of any length; an array or a tensor.
+        embedding_size: E.
+        embedding_std: σ_e.
+        scale: the logit scale; CLIP's ln 100 if left out.
+        zero_shot: text features [C, F] under the handwritten prompt, for :meth:`zero_shot_features`.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> words = rng.normal(size=(3, 5))
+        >>> clip = FeatureClip(lambda prompts: words + prompts.mean(axis=(1, 2))[:, None, None], embedding_size=3)
+        >>> clip.scores(rng.normal(size=(2, 4, 3)), [rng.normal(size=(7, 5))])[0].shape
+        (2, 7, 3)
+    """
+
+    def __init__(
+        self,
+        texts: Callable[[Array], Any],
+        embedding_size: int,
+        embedding_std: float = 1.0,
+        *,
+        scale: float = math.log(100.0),
+        zero_shot: Any = None,
+    ) -> None:
+        self.embedding_size = embedding_size
+        self.embedding_std = embedding_std
+        self.scale = scale
+        self._of_prompts = texts
+        self._zero_shot = zero_shot
+
+    def scores(self, prompts: Array, inputs: list[Any]) -> list[Array]:
+        """Class scores; see :class:`PromptModel`."""
+        return self.scores_of(self._of_prompts(prompts), inputs)
+
+    def zero_shot_features(self) -> Tensor:
+        """Features of the classes [1, C, F] under the handwritten prompt. Raises InputError: none were given."""
+        if self._zero_shot is None:
+            raise InputError("no text features of the handwritten prompt were given; pass zero_shot=, [classes, features]")
+        return torch.as_tensor(self._zero_shot)[None]
+
+    @torch.no_grad()
+    def scores_of(self, texts: Any, inputs: list[Any]) -> list[Array]:
+        """Class scores [B, n, C] of image features under given text features, for each task."""
+        own = torch.nn.functional.normalize(torch.as_tensor(texts).double(), dim=-1)
+        return [
+            (
+                math.exp(self.scale)
+                * torch.einsum(
+                    "nf,bcf->bnc", torch.nn.functional.normalize(torch.as_tensor(rows, device=own.device).double(), dim=-1), own
+                )
+            )
+            .cpu()
+            .numpy()
+            for rows in inputs
+        ]
+
+
+def load_clip(source: str, classes: Sequence[str], device: str = "cpu") -> Any:
+    """The CLIP that an option names.
+
+    Args:
+        source: a folder in the format of transformers; ``open_clip:RN50-quickgelu:FILE`` for a model of open_clip; or
+            ``package.module:function``, called with the classes and the device, which gives a :class:`Clip` or whatever has its
+            methods ``scores``, ``scores_of``, ``zero_shot_features``, ``image_features`` and ``fingerprint``.
+        classes: names, in the order of the labels.
+        device: where it computes.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    kind, _, rest = source.partition(":")
+    if kind == "open_clip":
+        name, _, file = rest.partition(":")
+        return OpenClip.from_file(name, file, classes, device=device)
+    if not rest or Path(source).exists():
+        return Clip.from_pretrained(source, classes, device=device)
+    try:
+        make = getattr(importlib.import_module(kind), rest)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f'no CLIP "{source}" ({error}); give a folder, "open_clip:MODEL:FILE", or "package.module:function"'
+        ) from error
+    return make(classes, device)
 
 
 def _pooled(output: Any) -> Tensor:

@@ -90,6 +90,28 @@ def test_means_over_seeds_and_differences(tmp_path: Path) -> None:
     assert "Not run: STL, LS, RLW" in text
 
 
+def test_a_further_version_stands_below_its_row(tmp_path: Path) -> None:
+    table = find_table("cost-table1")
+    values = {metric.name: table.row("CAGrad")[metric.name] for metric in table.metrics}
+    written(tmp_path, "cost-table1", {"CAGrad": {0: values}, "CAGrad clipped": {0: values}})
+    (compared,) = compare(find_recipe("cost-table1"), tmp_path)
+    assert [row.name for row in compared.rows] == ["CAGrad", "CAGrad clipped"]
+    assert compared.rows[0].published == compared.rows[1].published
+    assert "CAGrad clipped" not in compared.missing
+
+
+def test_celeba_is_against_the_published_single_task_scores(tmp_path: Path) -> None:
+    part = find_recipe("ldc-table1-celeba").parts[0]
+    assert len(part.alone) == 40
+    assert part.alone["Eyeglasses F1"] == pytest.approx(95.694304)
+    assert set(part.alone) == {metric.name for metric in part.problem(Setting()).metrics}
+    worse = {name: 0.9 * value for name, value in part.alone.items()}
+    written(tmp_path, "ldc-table1-celeba", {"LS": {0: dict(part.alone), 1: worse}})
+    (compared,) = compare(find_recipe("ldc-table1-celeba"), tmp_path)
+    assert compared.rows[0].ours["delta_m"].mean == pytest.approx(5.0)
+    assert compared.rows[0].differences["delta_m"] == pytest.approx(5.0 - 4.15)
+
+
 @pytest.mark.parametrize("width", [70, 200])
 def test_a_narrow_terminal_shows_the_summaries(tmp_path: Path, width: int) -> None:
     row = find_table("cost-table1").row("FairGrad")

@@ -18,6 +18,7 @@ from equipoise_papers.published import check, find_table, published_tables
 from equipoise_papers.reproduce import Recipe, Setting, find_recipe, recipes
 from equipoise_papers.reproduce.cost import Workload, hours, in_words
 from equipoise_papers.reproduce.families import celeba, office
+from equipoise_papers.reproduce.families.common import POSITION_LR
 from equipoise_papers.reproduce.page import filled
 from equipoise_papers.reproduce.plan import planned, total_hours
 from equipoise_papers.reproduce.recipe import Asked, RecipeRow
@@ -39,10 +40,12 @@ def test_every_published_table_has_a_recipe() -> None:
 def test_every_row_of_its_tables_is_made_once(recipe: Recipe) -> None:
     for key in {part.table for part in recipe.parts}:
         table = find_table(key)
-        rows = [row.name for part in recipe.parts if part.table == key for row in part.rows]
-        assert len(rows) == len(set(rows))
+        made = [row for part in recipe.parts if part.table == key for row in part.rows]
+        assert len(made) == len({row.name for row in made})
+        rows = {row.name for row in made if not row.of}
+        assert {row.of for row in made} <= rows | {""}
         # The baseline is a row of its own where it is a method, as EW is in the thesis' Table 5.2.
-        assert set(table.methods) <= set(rows) | {"STL"} <= set(table.printed) | {"STL"}
+        assert set(table.methods) <= rows | {"STL"} <= set(table.printed) | {"STL"}
 
 
 @pytest.mark.parametrize("recipe", recipes(), ids=lambda recipe: recipe.name)
@@ -104,6 +107,12 @@ def test_hyper_parameters_are_those_that_are_stated(name: str, part: StudyPart) 
     group = optimizer.param_groups[0]
     assert group["lr"] == float(stated["learning rate"].split(",")[0])
     assert group["weight_decay"] == (1e-5 if "weight decay 1e-5" in stated["optimizer"] else 0)
+    if "times 0.3 after every 3 epochs" in stated["learning rate"]:
+        scheduler = problem.schedule(optimizer)  # type: ignore[misc]
+        optimizer.step()
+        for _ in range(7):
+            scheduler.step()
+        assert group["lr"] == pytest.approx(0.09 * float(stated["learning rate"].split(",")[0]))
     if "halved after 100 epochs" in stated["learning rate"]:
         scheduler = problem.schedule(optimizer)  # type: ignore[misc]
         optimizer.step()
@@ -122,9 +131,46 @@ def test_hyper_parameters_are_those_that_are_stated(name: str, part: StudyPart) 
         assert all(directions[metric.name] == metric.higher_is_better for metric in table.metrics)
 
 
+@pytest.mark.parametrize("name", ["thesis-table5.1", "thesis-table5.2", "thesis-table5.3"])
+def test_positions_have_a_step_size_of_their_own_and_are_recorded(name: str) -> None:
+    part = find_recipe(name).parts[1]
+    assert isinstance(part, StudyPart)
+    problem = part.problem(Setting(smoke=True))
+    model, *_ = problem.build(0)
+    rest, positions = problem.optimizer(model).param_groups
+    assert (positions["lr"], positions["weight_decay"], rest["lr"]) == (POSITION_LR, 0.0, 1e-4)
+    assert f"η = {POSITION_LR:g}" in part.hyperparameters["positions"]
+    assert problem.recorded is not None
+    assert problem.recorded(model) == dict.fromkeys(problem.tasks, 1.0)
+
+
+def test_networks_that_are_compared_have_as_many_parameters() -> None:
+    """But the first-order flow, whose row says so."""
+    for kind in ("office31", "officehome"):
+        sizes = {}
+        for part in find_recipe("thesis-table5.4").parts:
+            if part.name.startswith(f"{kind}-"):
+                assert isinstance(part, StudyPart)
+                with torch.device("meta"):
+                    model, *_ = part.problem(Setting(device="meta")).build(0)
+                sizes[part.name] = sum(parameter.numel() for parameter in model.parameters())
+        smaller = sizes.pop(f"{kind}-first-order-node")
+        assert max(sizes.values()) / min(sizes.values()) < 1.001
+        assert smaller < min(sizes.values())
+
+
+def test_faces_have_the_features_that_the_thesis_prints() -> None:
+    part = find_recipe("thesis-table5.3").parts[1]
+    assert isinstance(part, StudyPart)
+    with torch.device("meta"):
+        model, *_ = part.problem(Setting(device="meta")).build(0)
+        assert model.network.encoder.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 2048)
+    assert model.network.flow.dynamics.function[0].weight.shape == (2048, 2048)
+
+
 def test_methods_of_a_part_differ() -> None:
     for name, part in STUDIES:
-        labels = [method.label for method in part.methods(part.made()).values()]
+        labels = [method.label for method in part.methods(part.possible()).values()]
         assert len(labels) == len(set(labels)), name
 
 
@@ -152,6 +198,22 @@ def test_hours_by_hand() -> None:
     teleporting: Method = parse_method("cost+mgda")
     assert hours(work, teleporting) == pytest.approx(1.3 * hours(work, parse_method("mgda")))
     assert in_words(1e-3) == "1 min"
+
+
+def test_further_versions_of_a_row_are_told_and_made_where_they_are_named() -> None:
+    recipe = find_recipe("ldc-table7")
+    said = "\n".join(planned(recipe, Asked(Setting())))
+    assert "CAGrad clipped: cagrad:c=0.4,rescale=True,max_norm=0.333333" in said
+    assert "clip the gradient of the shared parameters" in said
+    assert "LDC-MTL as printed: ldc-mtl:penalty=0.05" in said
+    assert "with the divisor differentiated" in said
+    part = recipe.parts[0]
+    assert [row.name for row in part.made(("CAGrad clipped", "LS"))] == ["LS", "CAGrad clipped"]
+    assert not any("clipped" in row.name for row in part.made())
+    assert total_hours(recipe, Asked(Setting(), rows=("PCGrad clipped",))) > 0
+    assert not any("clipped" in row.name for row in find_recipe("thesis-table3.5").rows())
+    for name in ("ldc-table1-celeba", "ldc-table6"):
+        assert "As in the released code" in "\n".join(planned(find_recipe(name), Asked(Setting())))
 
 
 def test_the_total_counts_runs() -> None:

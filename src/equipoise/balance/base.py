@@ -33,7 +33,9 @@ __all__ = [
     "Observation",
     "as_numbers",
     "cast_back",
+    "clipped",
     "finite_direction",
+    "norm_bound",
 ]
 
 Need = Literal["losses", "gramian", "gradients"]
@@ -241,6 +243,26 @@ def cast_back(answer: Tensor, like: Tensor) -> Tensor:
             + ("" if precision == "float64" else ", or ask in float64")
         )
     return cast
+
+
+def clipped(weights: NDArray[np.float64], gramian: NDArray[np.float64], max_norm: float | None) -> NDArray[np.float64]:
+    """Weights whose direction's norm √(wᵀQw) is at most ``max_norm``; as they are if there is no bound.
+
+    Example:
+        >>> clipped(np.array([3.0, 4.0]), np.eye(2), 2.5).tolist()
+        [1.5, 2.0]
+    """
+    if max_norm is None:
+        return weights
+    norm = float(np.sqrt(max(float(weights @ gramian @ weights), 0.0)))
+    return weights * min(1.0, max_norm / norm) if norm > 0 else weights
+
+
+def norm_bound(max_norm: float | None) -> float | None:
+    """A ``max_norm`` as it was given. Raises InputError: it is not positive."""
+    if max_norm is not None and not max_norm > 0:
+        raise InputError(f"max_norm must be positive; got {max_norm}")
+    return max_norm
 
 
 def finite_direction(direction: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.balance.base import GramianBalancer
+from equipoise.balance.base import GramianBalancer, clipped, norm_bound
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 from equipoise.solvers import conflict_averse_direction
@@ -36,9 +36,11 @@ class CAGrad(GramianBalancer):
     Args:
         c: radius of the ball relative to ‖g_0‖; 0 is the mean gradient. The paper uses 0.4 (and 0.2 on CityScapes).
         rescale: divide d by 1 + c² as the released code does.
+        max_norm: clip d, after that, to this norm. The released code clips K times it to 1, which is ``max_norm=1/K`` here
+            up to the factor K. Left out, no clipping.
 
     Raises:
-        InputError: c is negative or not finite.
+        InputError: c is negative or not finite, or ``max_norm`` not positive.
 
     Example:
         >>> import torch
@@ -46,16 +48,18 @@ class CAGrad(GramianBalancer):
         tensor([0.5000, 0.5000])
     """
 
-    def __init__(self, c: float = 0.4, rescale: bool = False) -> None:
+    def __init__(self, c: float = 0.4, rescale: bool = False, max_norm: float | None = None) -> None:
         if not 0 <= c < float("inf"):
             raise InputError(f"c must be finite and at least 0; got {c}")
         self.c = float(c)
         self.rescale = rescale
+        self.max_norm = norm_bound(max_norm)
 
     def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.conflict_averse_direction`."""
         weights = conflict_averse_direction(gramian, self.c)
-        return weights / (1 + self.c**2) if self.rescale else weights
+        return clipped(weights / (1 + self.c**2) if self.rescale else weights, gramian, self.max_norm)
 
     def __repr__(self) -> str:
-        return f"CAGrad(c={self.c}{', rescale=True' if self.rescale else ''})"
+        clip = "" if self.max_norm is None else f", max_norm={self.max_norm}"
+        return f"CAGrad(c={self.c}{', rescale=True' if self.rescale else ''}{clip})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.balance.base import GramianBalancer
+from equipoise.balance.base import GramianBalancer, clipped, norm_bound
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 from equipoise.solvers import fair_weights
@@ -37,9 +37,11 @@ class FairGrad(GramianBalancer):
 
     Args:
         alpha: α > 0; 1 is proportional fairness (the weights of Nash-MTL), 2 the minimum potential delay.
+        max_norm: clip the shared direction to this norm. The released code clips K times the direction to 1, which is
+            ``max_norm=1/K`` here up to the factor K (for α = 1, where the norm is √K, a factor alone). Left out, no clipping.
 
     Raises:
-        InputError: α is not positive or not finite.
+        InputError: α is not positive or not finite, or ``max_norm`` not positive.
 
     Example:
         >>> import torch
@@ -47,14 +49,15 @@ class FairGrad(GramianBalancer):
         tensor([0.5000, 1.0000])
     """
 
-    def __init__(self, alpha: float = 1.0) -> None:
+    def __init__(self, alpha: float = 1.0, max_norm: float | None = None) -> None:
         if not 0 < alpha < float("inf"):
             raise InputError(f"alpha must be positive and finite; got {alpha}")
         self.alpha = float(alpha)
+        self.max_norm = norm_bound(max_norm)
 
     def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.fair_weights`."""
-        return fair_weights(gramian, self.alpha)
+        return clipped(fair_weights(gramian, self.alpha), gramian, self.max_norm)
 
     def __repr__(self) -> str:
-        return f"FairGrad(alpha={self.alpha})"
+        return f"FairGrad(alpha={self.alpha}{'' if self.max_norm is None else f', max_norm={self.max_norm}'})"

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from equipoise.balance.base import GradientBalancer, Observation, as_numbers, finite_direction
+from equipoise.balance.base import GradientBalancer, Observation, as_numbers, finite_direction, norm_bound
 from equipoise.balance.registry import register
 from equipoise.errors import InputError, near_misses
 from equipoise.states import Anything
@@ -47,9 +47,10 @@ class GradDrop(GradientBalancer):
             for all tasks, or one per task in their order or by name.
         seed: of the balancer's own generator, on the CPU whatever the gradients' device. Under ``torch.distributed`` every
             process must use the same seed.
+        max_norm: clip the direction to this norm; 1 in released code. Left out, no clipping.
 
     Raises:
-        InputError: a leak is not between 0 and 1, or there is not one per task.
+        InputError: a leak is not between 0 and 1, or there is not one per task; or ``max_norm`` is not positive.
 
     Example:
         >>> GradDrop().direction(torch.tensor([[1.0, 2.0, -1.0], [3.0, 0.0, -2.0]]))
@@ -58,7 +59,9 @@ class GradDrop(GradientBalancer):
 
     stateful: ClassVar = {"generator": Anything()}
 
-    def __init__(self, leak: float | Sequence[float] | Mapping[str, float] = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self, leak: float | Sequence[float] | Mapping[str, float] = 0.0, seed: int = 0, max_norm: float | None = None
+    ) -> None:
         self._by_name = {str(k): float(v) for k, v in leak.items()} if isinstance(leak, Mapping) else None
         self._in_order: list[float] | None = None
         self._common = 0.0
@@ -71,6 +74,7 @@ class GradDrop(GradientBalancer):
         if any(not 0 <= value <= 1 for value in values):
             raise InputError(f"leak must be between 0 and 1; got {leak}")
         self.seed = seed
+        self.max_norm = norm_bound(max_norm)
         self.generator = torch.Generator().manual_seed(seed)
 
     def decide(self, observation: Observation) -> Tensor:
@@ -120,8 +124,13 @@ class GradDrop(GradientBalancer):
                 shares = row.to(wide) / scale
                 chosen = torch.where(purity > drawn, shares.clamp(min=0), shares.clamp(max=0))
                 kept = kept + (1 - leak) * chosen
-        return (kept * scale).to(gradients.dtype)
+        kept = kept * scale
+        if self.max_norm is not None:
+            norm = float(torch.linalg.vector_norm(kept, dtype=torch.float64))
+            kept = kept * min(1.0, self.max_norm / norm) if norm > 0 else kept
+        return kept.to(gradients.dtype)
 
     def __repr__(self) -> str:
         given = self._by_name if self._by_name is not None else self._in_order
-        return f"GradDrop(leak={self._common if given is None else given}, seed={self.seed})"
+        clip = "" if self.max_norm is None else f", max_norm={self.max_norm}"
+        return f"GradDrop(leak={self._common if given is None else given}, seed={self.seed}{clip})"

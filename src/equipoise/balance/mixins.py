@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from equipoise.balance.base import Observation
@@ -27,6 +28,7 @@ __all__ = [
     "FeaturesObservation",
     "LooksElsewhere",
     "OnFeatures",
+    "Paced",
     "Pull",
     "PullsHeads",
 ]
@@ -122,12 +124,14 @@ class Companion(NamedTuple):
     Attributes:
         output: a tensor on the graph of this step's losses, or on one of its own.
         seed: what its gradient is multiplied with, of the same shape.
-        parameters: the balancer's own parameters, whose ``.grad`` is filled.
+        parameters: the balancer's own parameters, whose ``.grad`` is filled for it.
+        lent: the same where the trainer's optimizer moves them: their ``.grad`` is as any other of the model's.
     """
 
     output: Tensor
     seed: Tensor
-    parameters: Sequence[Tensor]
+    parameters: Sequence[Tensor] = ()
+    lent: Sequence[Tensor] = ()
 
 
 class Accompanied(ABC):
@@ -136,6 +140,16 @@ class Accompanied(ABC):
     @abstractmethod
     def companion(self) -> Companion | None:
         """What is to be differentiated together with the losses; asked after the decision."""
+
+
+class Paced(ABC):
+    """A balancer that learns beside the model, at the pace of the model's learning rate."""
+
+    @abstractmethod
+    def pace(self, *optimizers: torch.optim.Optimizer) -> None:
+        """Says which optimizers train the model. :class:`~equipoise.MultiTaskOptimizer` does so; in loops of one's own, call it
+        once before the first step.
+        """
 
 
 class Pull(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.balance.base import GramianBalancer, Need, Observation
+from equipoise.balance.base import GramianBalancer, Need, Observation, clipped, norm_bound
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 from equipoise.solvers import nash_bargaining
@@ -55,21 +55,15 @@ class NashMTL(GramianBalancer):
     def __init__(self, update_every: int = 1, max_norm: float | None = None) -> None:
         if update_every < 1:
             raise InputError(f"update_every must be at least 1; got {update_every}")
-        if max_norm is not None and not max_norm > 0:
-            raise InputError(f"max_norm must be positive; got {max_norm}")
         self.update_every = update_every
-        self.max_norm = max_norm
+        self.max_norm = norm_bound(max_norm)
         self.kept: Tensor | None = None
         self.age = 0
         self._decided = torch.empty(0, device="cpu")
 
     def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.nash_bargaining`."""
-        weights = nash_bargaining(gramian)
-        if self.max_norm is not None:
-            norm = float(np.sqrt(max(float(weights @ gramian @ weights), 0.0)))
-            weights = weights * min(1.0, self.max_norm / norm) if norm > 0 else weights
-        return weights
+        return clipped(nash_bargaining(gramian), gramian, self.max_norm)
 
     @property
     def needs(self) -> Need:  # type: ignore[override]  # it changes from step to step

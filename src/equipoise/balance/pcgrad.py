@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.balance.base import GramianBalancer
+from equipoise.balance.base import GramianBalancer, clipped, norm_bound
 from equipoise.balance.registry import register
 from equipoise.solvers import project_conflicts, random_orders
 from equipoise.states import Anything
@@ -38,6 +38,10 @@ class PCGrad(GramianBalancer):
     Args:
         seed: of the balancer's own generator, which draws the orders. Under ``torch.distributed`` every process must use
             the same seed.
+        max_norm: clip the sum to this norm; 1 in released code. Left out, no clipping.
+
+    Raises:
+        InputError: ``max_norm`` is not positive.
 
     Example:
         >>> import torch
@@ -47,13 +51,15 @@ class PCGrad(GramianBalancer):
 
     stateful: ClassVar = {"generator": Anything()}
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, max_norm: float | None = None) -> None:
         self.seed = seed
+        self.max_norm = norm_bound(max_norm)
         self.generator = np.random.default_rng(seed)
 
     def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.project_conflicts`; draws new orders."""
-        return project_conflicts(gramian, random_orders(len(gramian), self.generator))
+        weights = project_conflicts(gramian, random_orders(len(gramian), self.generator))
+        return clipped(weights, gramian, self.max_norm)
 
     def __repr__(self) -> str:
-        return f"PCGrad(seed={self.seed})"
+        return f"PCGrad(seed={self.seed}{'' if self.max_norm is None else f', max_norm={self.max_norm}'})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from equipoise.bilevel.problem import BilevelProblem
 from equipoise.bilevel.value_function import Combination, ValueFunction, ValueFunctionSolver
 from equipoise.errors import InputError
-from equipoise.solvers import constrained_descent, constraint_multiplier
+from equipoise.solvers import constrained_descent, constraint_multiplier, printed_constrained_descent
 from equipoise.states import Listed, Maybe, Number, read_state
 
 __all__ = ["FORUM"]
@@ -26,7 +26,8 @@ class FORUM(ValueFunctionSolver):
     one for λ̃, and the direction is −(Σ λ̃_i ∇F_i + ν ∇q̃) (eq. 3.26), for α and ω at once.
 
     The optimality conditions of eq. 3.20 give ν = max(0, (φ − ⟨∇q̃, Σ λ_i ∇F_i⟩)/‖∇q̃‖²), and that is used; eq. 3.27 has 2φ
-    in place of φ, so its ρ is half of the one here. Released code uses φ = its own ρ times ‖∇q̃‖² in π, solves the
+    in place of φ, so that its ρ asks for as much as 2ρ here; ``formulation="printed"`` follows the print: 2φ in the closed form
+    (3.27) and the bound of ν (3.29), φ in the objective (3.28). Released code uses φ = its own ρ times ‖∇q̃‖² in π, solves the
     dual with ‖·‖² in place of ½‖·‖², and scales every ∇F_i to length 1, which ``normalize`` does here.
 
     Args:
@@ -37,6 +38,7 @@ class FORUM(ValueFunctionSolver):
         lower: ``lower_steps``, ``lower_lr``, ``start`` and ``constraint_batches``, see
             :class:`~equipoise.bilevel.value_function.ValueFunction`.
         normalize: scale every ∇F_i to length 1 first, as released code does.
+        formulation: ``"optimal"``, the ν that solves eq. 3.20, or ``"printed"``, Algorithm 2 to the letter.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -65,12 +67,16 @@ class FORUM(ValueFunctionSolver):
         rho: float = 0.5,
         averaging: float = 0.75,
         normalize: bool = False,
+        formulation: Literal["optimal", "printed"] = "optimal",
         **lower: Unpack[ValueFunction],
     ) -> None:
         super().__init__(problem, optimizer, **lower)
         for name, value in (("rho", rho), ("averaging", averaging)):
             if not 0 <= value < float("inf"):
                 raise InputError(f"{name} must be finite and at least 0; got {value}")
+        if formulation not in ("optimal", "printed"):
+            raise InputError(f'formulation must be "optimal" or "printed"; got {formulation!r}')
+        self.formulation = formulation
         self.rho = rho
         self.averaging = averaging
         self.normalize = normalize
@@ -84,11 +90,13 @@ class FORUM(ValueFunctionSolver):
             lengths[:-1] = np.where(norms > 0.0, 1.0 / np.where(norms > 0.0, norms, 1.0), 1.0)
             gramian = gramian * np.outer(lengths, lengths)
         phi = 0.5 * self.rho * float(gramian[-1, -1])
-        solved, _ = constrained_descent(gramian, phi)
+        printed = self.formulation == "printed"
+        solved, _ = (printed_constrained_descent if printed else constrained_descent)(gramian, phi)
         share = float((self.steps + 1) ** -self.averaging) if self.averaging else 1.0
         before = np.full(len(solved), 1.0 / len(solved)) if self.weights is None else self.weights
         self._next = (1.0 - share) * before + share * solved
-        return Combination(self._next * lengths[:-1], constraint_multiplier(gramian, self._next, phi))
+        asked = 2.0 * phi if printed else phi
+        return Combination(self._next * lengths[:-1], constraint_multiplier(gramian, self._next, asked))
 
     def _commit(self) -> None:
         super()._commit()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -157,6 +158,17 @@ class DatasetBatches:
         """The rows of each batch of that epoch."""
         batches = [rows.tolist() for rows in self.order(epoch).split(self.batch_size)]
         return batches[: len(self)]
+
+    def part(self, rows: Tensor, *, shuffle: bool, drop_last: bool) -> Self:
+        """The same loader over some of its rows, at epoch 0; a derived class whose plan keeps to :attr:`rows` needs no more."""
+        made = copy.copy(self)
+        made.rows, made.shuffle, made.drop_last = rows, shuffle, drop_last
+        made.epoch, made._skip, made._loader = 0, 0, None
+        return made
+
+    def groups(self) -> list[Tensor]:
+        """The rows in groups of which each part of the data must have its share; one group here."""
+        return [self.rows]
 
     def __iter__(self) -> Iterator[Any]:
         """Yields the batches of the present epoch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -327,20 +328,25 @@ class SourceBatches(DatasetBatches):
 
     def __len__(self) -> int:
         """Batches in one epoch."""
-        longest = max(self.dataset.lengths)
+        longest = max(map(len, self.groups()))
         return longest // self.batch_size if self.drop_last else -(-longest // self.batch_size)
+
+    def groups(self) -> list[Tensor]:
+        """The rows of each source."""
+        starts = self.dataset._starts.tolist()
+        return [self.rows[(self.rows >= low) & (self.rows < high)] for low, high in itertools.pairwise(starts)]
 
     def plan(self, epoch: int) -> list[list[int]]:
         """The rows of each batch of that epoch, those of the first source first."""
-        longest = max(self.dataset.lengths)
-        streams = [self._stream(number, epoch, longest) for number in range(len(self.dataset.sources))]
+        groups = self.groups()
+        longest = max(map(len, groups))
+        streams = [self._stream(number, own, epoch, longest) for number, own in enumerate(groups)]
         size = self.batch_size
         return [[row for stream in streams for row in stream[step * size : (step + 1) * size]] for step in range(len(self))]
 
-    def _stream(self, number: int, epoch: int, longest: int) -> list[int]:
+    def _stream(self, number: int, own: Tensor, epoch: int, longest: int) -> list[int]:
         """The rows of one source in the order in which that epoch visits them."""
-        own = torch.tensor(self.dataset.rows_of(self.dataset.sources[number]), device="cpu")
-        if not self.shuffle:
+        if not self.shuffle or not len(own):
             return own.tolist()
         # Smaller sources fill the last batch, too.
         needed = len(own) if len(own) == longest else len(self) * self.batch_size

@@ -8,7 +8,12 @@ its docstring. Zero, equal and opposed gradients, any rank and any scale have a 
 from equipoise.solvers.aligned import aligned_residual, aligned_weights
 from equipoise.solvers.conflict_averse import conflict_averse_direction, conflict_averse_residual, conflict_averse_weights
 from equipoise.solvers.conflict_free import conflict_free_residual, conflict_free_weights
-from equipoise.solvers.constrained_descent import constrained_descent, constrained_descent_residual, constraint_multiplier
+from equipoise.solvers.constrained_descent import (
+    constrained_descent,
+    constrained_descent_residual,
+    constraint_multiplier,
+    printed_constrained_descent,
+)
 from equipoise.solvers.dual_cone import dual_cone_projection, dual_cone_residual, unconflicting_weights
 from equipoise.solvers.equal_projections import equal_projections, equal_projections_residual
 from equipoise.solvers.fair import fair_residual, fair_weights
@@ -49,6 +54,7 @@ __all__ = [
     "nonnegative_quadratic_program",
     "nonnegative_residual",
     "pareto_distance",
+    "printed_constrained_descent",
     "project_conflicts",
     "project_on_simplex",
     "random_orders",

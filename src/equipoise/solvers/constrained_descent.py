@@ -19,7 +19,7 @@ from equipoise.solvers.gramian import Array, read_number, read_square, read_vect
 from equipoise.solvers.minimum_norm import minimum_norm_point
 from equipoise.solvers.simplex import simplex_quadratic_program
 
-__all__ = ["constrained_descent", "constrained_descent_residual", "constraint_multiplier"]
+__all__ = ["constrained_descent", "constrained_descent_residual", "constraint_multiplier", "printed_constrained_descent"]
 
 # How uncertain a squared norm is, as a share of it, once the part along c is taken out: rounding, for each of the objectives.
 _ROUNDING = 64.0 * float(np.finfo(np.float64).eps)
@@ -57,18 +57,54 @@ def constrained_descent(gramian: ArrayLike, phi: float) -> tuple[Array, float]:
     free = minimum_norm_point(inner)
     if _multiplier(along, square, free, phi) == 0.0:
         return free, 0.0
-    # With ν = (φ − ⟨c, Σ λ_i g_i⟩)/‖c‖² put in, what is left are the parts of the g_i across c, and a linear term.
-    share = along / square
-    across = inner - np.outer(along, share)
-    # Little is left of a g_i that is nearly parallel to c, and rounding may be most of it: without this, what is left would
-    # not be positive semidefinite in units of its own length, and the ridge that repairs that would be large.
-    across[np.diag_indices_from(across)] += _ROUNDING * len(across) * inner.diagonal()
-    active = simplex_quadratic_program(across, phi * share)
+    active = _active(whole, phi)
     multiplier = (phi - float(along @ active)) / square
     if multiplier >= 0.0:
         return active, multiplier
     # Rounding only: in exact arithmetic one of the two cases holds.
     return min(((free, _multiplier(along, square, free, phi)), (active, 0.0)), key=lambda found: _objective(whole, phi, *found))
+
+
+def printed_constrained_descent(gramian: ArrayLike, phi: float) -> tuple[Array, float]:
+    """λ and ν of the programme as the thesis prints it, with 2φ in the bound and φ in the objective (eq. 3.29).
+
+    Solves min ½‖Σ λ_i g_i + ν c‖² − ν φ over the simplex, with ν ≥ 0 and ν ≥ (2φ − ⟨c, Σ λ_i g_i⟩)/‖c‖². The bound lies beyond
+    the minimum of the objective, so ν always sits on it or at 0: λ is the minimum-norm point if that has ⟨c, Σ λ_i g_i⟩ of
+    2φ or more; or the minimum with ν on its bound if that has 2φ or less; or it lies where both bounds meet.
+
+    Args:
+        gramian: Gramian ``[m + 1, m + 1]`` of g_1 … g_m and, last, c.
+        phi: φ ≥ 0.
+
+    Returns:
+        λ ``[m]`` and ν.
+
+    Raises:
+        InputError: as for :func:`constrained_descent`.
+
+    Example:
+        >>> printed_constrained_descent(np.eye(3), 1.0)[1]
+        2.0
+    """
+    whole, phi = _read(gramian, phi)
+    inner, along, square = whole[:-1, :-1], whole[:-1, -1], float(whole[-1, -1])
+    free = minimum_norm_point(inner) if len(inner) > 1 else np.ones(1)
+    if square == 0.0 or len(inner) == 1 or along @ free >= 2.0 * phi:
+        return free, _multiplier(along, square, free, 2.0 * phi)
+    active = _active(whole, phi)
+    if along @ active <= 2.0 * phi:
+        return active, _multiplier(along, square, active, 2.0 * phi)
+    # ½λᵀQλ − τ⟨c, Σ λ_i g_i⟩ grows along c with τ, from the minimum-norm point at τ = 0; where it has 2φ, both bounds meet.
+    low, high, below, above = 0.0, phi / square, free, active
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        found = simplex_quadratic_program(inner, -middle * along)
+        if along @ found < 2.0 * phi:
+            low, below = middle, found
+        else:
+            high, above = middle, found
+    reached, wanted = along @ (above - below), 2.0 * phi - along @ below
+    return below + (above - below) * (wanted / reached if reached > 0.0 else 0.5), 0.0
 
 
 def constraint_multiplier(gramian: ArrayLike, weights: ArrayLike, phi: float) -> float:
@@ -124,6 +160,18 @@ def constrained_descent_residual(gramian: ArrayLike, phi: float, weights: ArrayL
         abs(multiplier * slack) / scale**2,
         0.0,
     )
+
+
+def _active(whole: Array, phi: float) -> Array:
+    """λ where ν sits on its bound; a factor at φ in the bound only moves the minimum's value."""
+    inner, along, square = whole[:-1, :-1], whole[:-1, -1], float(whole[-1, -1])
+    # With ν = (φ − ⟨c, Σ λ_i g_i⟩)/‖c‖² put in, what is left are the parts of the g_i across c, and a linear term.
+    share = along / square
+    across = inner - np.outer(along, share)
+    # Little is left of a g_i that is nearly parallel to c, and rounding may be most of it: without this, what is left would
+    # not be positive semidefinite in units of its own length, and the ridge that repairs that would be large.
+    across[np.diag_indices_from(across)] += _ROUNDING * len(across) * inner.diagonal()
+    return simplex_quadratic_program(across, phi * share)
 
 
 def _multiplier(along: Array, square: float, weights: Array, phi: float) -> float:

@@ -147,11 +147,16 @@ class Balancing:
         proxied = None if self._proxied is None else self._proxied[0].state_dict()
         companion = balancer.companion() if isinstance(balancer, Accompanied) else None
         gradients = [(p, p.grad) for p in companion.parameters] if companion is not None else []
+        # What the optimizer moves is where the optimizer has it now.
+        lent = [(p, p.detach().clone()) for p in companion.lent] if companion is not None else []
         if self._observation is not None and self._observation.gradients is not None:
             self._observation = replace(self._observation, gradients=self._observation.gradients.clone())
         try:
             if self._before is not None:
                 balancer.load_state_dict(self._before)
+                with torch.no_grad():
+                    for parameter, value in lent:
+                        parameter.copy_(value)
             if self._proxied is not None:
                 self._proxied[0].load_state_dict(self._proxied[1])
             anew = Turn(balancer, source, turn.step, turn.scale, turn.further, scaled=turn.scaled)

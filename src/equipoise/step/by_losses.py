@@ -61,6 +61,9 @@ class ByLosses:
             looked_at = False
         reached, context.found = context.found, counted(context.found, context.found, context.shared.declared)
         context.shared.inputs = len(reached) - len(context.found)
+        companion = balancer.companion() if isinstance(balancer, Accompanied) else None
+        if companion is not None:
+            context.found += companion.lent
         check_alike(context, context.everything())
         context.processes.sum_gradients(context.everything())
         present, means = seen.present, seen.means()
@@ -144,10 +147,12 @@ class ByLosses:
                             # Callables may build on what the batch's losses have in common: its graph lives on for them.
                             retain_graph=index < len(groups) - 1,
                         )
-                    if companion is not None:
+                    if companion is not None and companion.parameters:
                         self._deliver(companion, turn)
                     companion = None
                     del values, value, starts
+        if companion is not None and companion.lent:  # this process holds no task
+            torch.autograd.backward([companion.output], [self._companion_seed(companion, turn)])
         return seen
 
     def _companion_seed(self, companion: Companion, turn: Turn) -> Tensor:

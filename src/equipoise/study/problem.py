@@ -73,6 +73,8 @@ class Problem:
             :class:`~equipoise.study.BestEpoch`.
         score: ``score(metrics)`` judges an evaluation by one number, lower is better; for ``BestEpoch`` and for schedulers that
             wait for a plateau. In a single-task baseline it is given the metrics of its task alone.
+        recorded: ``recorded(model)`` gives further numbers by name, such as task positions; every epoch's record
+            keeps them, and ``results.curve(method, "recorded", name)`` reads them.
         options: what else sets this problem apart from others of its name, as JSON values. A study's folder remembers
             them, so that results of different options are never mixed.
         preload: modules that ``build`` and ``data`` import and that take long; runs then start faster.
@@ -112,6 +114,7 @@ class Problem:
     targets: Callable[[Any], Mapping[str, torch.Tensor]] | None = None
     reported: Reported = field(default_factory=LastEpochs)
     score: Score | None = None
+    recorded: Callable[[nn.Module], Mapping[str, float]] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     preload: tuple[str, ...] = ()
 

@@ -105,6 +105,7 @@ _EPOCH: Kind = fields(
         "test": maybe(_METRICS),
         "weights": maybe(_METRICS),
         "seconds": maybe(number),
+        "recorded": maybe(_METRICS),
         "conflicts": maybe(
             fields(
                 {},

@@ -86,6 +86,9 @@ def train(
         if plateau is not None:
             plateau.step(_scored(problem, evaluated["validation"]))
         history.append({"epoch": epoch + 1, **tally.summary(), "seconds": tally.seconds, **evaluated})
+        if problem.recorded is not None:
+            with torch.no_grad():
+                history[-1]["recorded"] = {name: float(value) for name, value in problem.recorded(model).items()}
         finished_epoch(epoch + 1, evaluated["validation"])
     for entry in history[:-1]:
         if entry["conflicts"] is not None:

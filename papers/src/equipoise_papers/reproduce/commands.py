@@ -37,7 +37,10 @@ def reproduce(
     workers: Annotated[int, typer.Option(help="Processes per loader that read ahead.")] = 4,
     cache: Annotated[Path | None, typer.Option(help="Folder of decoded images, so that they are decoded once.")] = None,
     weights: Annotated[Path | None, typer.Option(help="ImageNet weights of the encoder; random numbers if left out.")] = None,
-    clip: Annotated[Path | None, typer.Option(help="Folder of a CLIP in the format of transformers.")] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(help="A CLIP: folder in the format of transformers, open_clip:MODEL:FILE, or package.module:function."),
+    ] = None,
     stl: Annotated[
         bool | None, typer.Option("--stl/--no-stl", help="Train every task alone as well; as in the paper if left out.")
     ] = None,
@@ -81,7 +84,7 @@ def _asked(
     workers: int,
     cache: Path | None,
     weights: Path | None,
-    clip: Path | None,
+    clip: str | None,
     stl: bool | None,
 ) -> Asked:
     import torch
@@ -99,7 +102,7 @@ def _asked(
             workers=workers,
             cache=None if cache is None else cache.resolve(),
             weights=None if weights is None else weights.resolve(),
-            extra={} if clip is None else {"clip": str(clip.resolve())},
+            extra={} if clip is None else {"clip": str(Path(clip).resolve()) if Path(clip).exists() else clip},
         ),
         parse_seeds(recipe.seeds if seeds is None else seeds),
         epochs,

@@ -60,13 +60,15 @@ def compare(recipe: Recipe, folder: Path) -> tuple[ComparedTable, ...]:
     """Every table of a recipe, beside what lies in the folder of the recipe."""
     found: dict[str, dict[str, Mapping[str, Sequence[float]]]] = {}
     departures: dict[str, list[str]] = {}
+    versions: dict[str, dict[str, str]] = {}
     for part in recipe.parts:
+        versions.setdefault(part.table, {}).update({row.name: row.of for row in part.rows if row.of})
         found.setdefault(part.table, {}).update(part.collect(folder / part.name))
         departures.setdefault(part.table, []).extend(part.departures(folder / part.name))
-    return tuple(_compared(find_table(key), own, departures[key]) for key, own in found.items())
+    return tuple(_compared(find_table(key), own, departures[key], versions[key]) for key, own in found.items())
 
 
-def _compared(table: PublishedTable, found: FoundRows, departures: Sequence[str]) -> ComparedTable:
+def _compared(table: PublishedTable, found: FoundRows, departures: Sequence[str], versions: Mapping[str, str]) -> ComparedTable:
     ours: dict[str, dict[str, Spread]] = {
         row: {column: spread(values) for column, values in own.items()} for row, own in found.items()
     }
@@ -74,10 +76,12 @@ def _compared(table: PublishedTable, found: FoundRows, departures: Sequence[str]
     printed = list(dict.fromkeys(column for row in table.printed.values() for column in row if not column.endswith(" std")))
     further = list(dict.fromkeys(column for own in ours.values() for column in own if column.startswith("Δm against")))
     rows = []
-    for name in table.printed:
+    # Each version of a published row stands below it, beside the same printed numbers.
+    names = [(own, name) for name in table.printed for own in (name, *(key for key, of in versions.items() if of == name))]
+    for name, of in names:
         if name not in ours:
             continue
-        published = {column: cell for column, cell in table.printed[name].items() if not column.endswith(" std")}
+        published = {column: cell for column, cell in table.printed[of].items() if not column.endswith(" std")}
         differences = {
             column: ours[name][column].mean - float(cell) for column, cell in published.items() if column in ours[name]
         }

@@ -47,6 +47,11 @@ def planned(recipe: Recipe, asked: Asked) -> Iterable[str]:
         width = max((len(row.name) for row in part.rows), default=0)
         for row in made:
             yield f"    {row.name:<{width}}  {seeds} × {in_words(part.hours(row, asked.epochs)):<8}  {row.method}"
+        further = [row for row in part.possible() if row.of and row not in made]
+        if further:
+            yield "    further, with --rows:"
+        for row in further:
+            yield f"      {row.name}: {row.method}"
         if _alone(part, asked) and isinstance(part, StudyPart):
             yield f"    single tasks: {seeds} × {part.workload.tasks} × {in_words(part.single_hours(asked.epochs))}"
         for choice in part.open_choices:

@@ -89,11 +89,13 @@ class RecipeRow:
         name: as in the table.
         method: as in a study, such as ``"cagrad:c=0.4"``.
         missing: why it cannot be made; empty if it can.
+        of: the published row that this is another version of, made only if it is named; empty for a published row.
     """
 
     name: str
     method: str = ""
     missing: str = ""
+    of: str = ""
 
 
 class Part(ABC):
@@ -132,8 +134,12 @@ class Part(ABC):
         return row.missing
 
     def made(self, rows: Sequence[str] | None = None) -> tuple[RecipeRow, ...]:
-        """The rows that can be made, or those of them that are named."""
-        return tuple(row for row in self.rows if (rows is None or row.name in rows) and not self.obstacle(row))
+        """The published rows that can be made; or, of all that can, those that are named."""
+        return tuple(row for row in self.possible() if (not row.of if rows is None else row.name in rows))
+
+    def possible(self) -> tuple[RecipeRow, ...]:
+        """Everything that can be made, further versions of published rows included."""
+        return tuple(row for row in self.rows if not self.obstacle(row))
 
     @abstractmethod
     def execute(self, asked: Asked, folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from equipoise.errors import UnknownMethodError
 from equipoise.method import MethodSpec
+from equipoise.metrics import delta_m
 from equipoise.study.methods import Method, parse_method
 from equipoise.study.plan import Run
 from equipoise.study.problem import Problem, Splits
@@ -33,6 +34,7 @@ class StudyPart(Part):
         sample: writes a data set of random content in the real layout.
         against: key of the table whose baseline row Δm is taken against; that of ``table`` if empty.
         further: columns of the table beside metrics and summaries, from a study's results and a method's label.
+        alone: metric → published value of single-task training, which Δm is taken against where no table prints that row.
     """
 
     name: str
@@ -49,6 +51,7 @@ class StudyPart(Part):
     subfolder: str = ""
     against: str = ""
     further: Callable[[Results, str], Mapping[str, Sequence[float]]] | None = None
+    alone: Mapping[str, float] | None = None
 
     def methods(self, rows: Sequence[RecipeRow]) -> dict[str, Method]:
         """RecipeRow → method, each labelled by what it is, so that a study can be gone on with from the command line."""
@@ -102,7 +105,7 @@ class StudyPart(Part):
         if results.baseline() and table.baseline:
             columns = {metric.name: list(results.baseline_values(metric).values()) for metric in results.metrics}
             found[table.baseline] = {name: values for name, values in columns.items() if values}
-        for row, method in self.methods(self.made()).items():
+        for row, method in self.methods(self.possible()).items():
             if method.label not in results.methods:
                 continue
             own: dict[str, list[float]] = {}
@@ -111,6 +114,8 @@ class StudyPart(Part):
                     name: float("nan") if value is None else float(value) for name, value in record["final"]["test"].items()
                 }
                 summed = {column: table.summed_up(values, column) for column in summaries if column != "MR"}
+                if self.alone is not None:
+                    summed["delta_m"] = delta_m(values, self.alone, results.metrics)
                 for name, value in (*values.items(), *summed.items()):
                     if value is not None:
                         own.setdefault(name, []).append(value)

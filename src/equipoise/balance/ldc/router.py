@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -96,8 +96,14 @@ class Router(Protocol):
     def gradient(self, by_shares: Tensor) -> Tensor:
         """The derivative by W, flat, from that by the shares given last."""
 
-    def step(self, gradient: Tensor) -> None:
+    def step(self, gradient: Tensor, lr: float) -> None:
         """Moves W."""
+
+    def lent(self, gradient: Tensor) -> Tensor:
+        """A number whose gradient by W, where that is lent, is the given one."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """W, if it is one that can be lent."""
 
     def state_dict(self) -> dict[str, Any]:
         """W and the state of what moves it."""
@@ -109,24 +115,42 @@ class Router(Protocol):
         """Continues from there."""
 
 
-class VectorRouter:
-    """One number per task, moved by Adam; absent tasks keep theirs."""
+def _with_gradient(parameters: Sequence[nn.Parameter], gradient: Tensor) -> Tensor:
+    pieces = gradient.split([parameter.numel() for parameter in parameters])
+    terms = [
+        (parameter * piece.view_as(parameter).to(parameter)).sum() for parameter, piece in zip(parameters, pieces, strict=True)
+    ]
+    return torch.stack([term.to(terms[0]) for term in terms]).sum()
 
-    def __init__(self, shares_of: Shares, start: float, lr: float) -> None:
+
+class VectorRouter:
+    """One number per task, moved by Adam; absent tasks keep theirs.
+
+    Args:
+        shares_of: from the numbers to shares.
+        start: what all of them are at first, or the bounds between which they are drawn.
+        seed: of what is drawn.
+    """
+
+    def __init__(self, shares_of: Shares, start: float | tuple[float, float], seed: int) -> None:
         self.shares_of = shares_of
         self.start = start
-        self.lr = lr
+        self.seed = seed
         self.outputs: Tensor | None = None
         self.moments: Tensor | None = None
+        self._lent: nn.Parameter | None = None
         self._entries: Tensor | None = None
         self._shares: Tensor | None = None
 
     def shares(self, entries: Tensor, tasks: int, processes: Processes) -> Tensor:
         """Shares ``[k]`` of the tasks present."""
-        if self.outputs is None or self.moments is None:
-            self.outputs = torch.full((tasks,), self.start, dtype=torch.float64, device=entries.device)
+        if self._lent is not None:
+            self.outputs = self._lent.detach().to(entries.device, torch.float64)
+        elif self.outputs is None or self.moments is None:
+            self.outputs = self._first(tasks).to(entries.device)
             self.moments = vector_adam_state(self.outputs)
-        self.outputs, self.moments = self.outputs.to(entries.device), self.moments.to(entries.device)
+        else:
+            self.outputs, self.moments = self.outputs.to(entries.device), self.moments.to(entries.device)
         self._entries = entries
         self._shares = self.shares_of.of(self.outputs[entries])
         return self._shares
@@ -136,15 +160,34 @@ class VectorRouter:
         assert self._shares is not None
         return self.shares_of.back(self._shares, by_shares)
 
-    def step(self, gradient: Tensor) -> None:
+    def step(self, gradient: Tensor, lr: float) -> None:
         """One step of Adam; every process takes the same, for it has the mean losses of all."""
         assert self.outputs is not None
         assert self.moments is not None
         assert self._entries is not None
-        self.outputs, self.moments = vector_adam(self.outputs, gradient, self.moments, self._entries, lr=self.lr)
+        self.outputs, self.moments = vector_adam(self.outputs, gradient, self.moments, self._entries, lr=lr)
+
+    def lend(self, tasks: int) -> None:
+        """Makes W a parameter, which others move."""
+        start = self._first(tasks) if self.outputs is None else self.outputs
+        self._lent = nn.Parameter(start.to(torch.get_default_dtype(), copy=True))
+
+    def lent(self, gradient: Tensor) -> Tensor:
+        """Of tasks that are absent, the gradient is 0."""
+        assert self._lent is not None
+        assert self._entries is not None
+        whole = gradient.new_zeros(len(self._lent))
+        whole[self._entries] = gradient
+        return _with_gradient([self._lent], whole)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The numbers, once they are a parameter."""
+        return [] if self._lent is None else [self._lent]
 
     def state_dict(self) -> dict[str, Any]:
         """The numbers and Adam's state."""
+        if self._lent is not None:
+            return {"outputs": self._lent.detach().clone()}
         return {
             name: None if value is None else value.clone()
             for name, value in (("outputs", self.outputs), ("moments", self.moments))
@@ -153,12 +196,27 @@ class VectorRouter:
     def read_state(self, state: Any, sizes: dict[str, int]) -> dict[str, Any]:
         """As it is loaded."""
         kinds: dict[str, Form] = {"outputs": Maybe(Of(("K",)), "memory"), "moments": Maybe(Moments((3, "K")), "memory")}
-        tasks_known(kinds["outputs"], self.outputs, sizes)
+        if self._lent is not None:
+            kinds = {"outputs": Of(("K",), dtype=self._lent.dtype)}
+        tasks_known(kinds["outputs"], self.outputs if self._lent is None else self._lent.detach(), sizes)
         return read_state("LDCMTL's router", state, kinds, sizes)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from there."""
-        self.outputs, self.moments = (None if state[name] is None else state[name].clone() for name in ("outputs", "moments"))
+        if self._lent is None:
+            self.outputs, self.moments = (
+                None if state[name] is None else state[name].clone() for name in ("outputs", "moments")
+            )
+        elif not torch.equal(self._lent.detach(), state["outputs"].to(self._lent.device)):
+            with torch.no_grad():
+                self._lent.copy_(state["outputs"])
+
+    def _first(self, tasks: int) -> Tensor:
+        if not isinstance(self.start, tuple):
+            return torch.full((tasks,), self.start, dtype=torch.float64, device="cpu")
+        low, high = self.start
+        drawn = torch.rand(tasks, dtype=torch.float64, device="cpu", generator=torch.Generator().manual_seed(self.seed))
+        return low + (high - low) * drawn
 
 
 class NetworkRouter:
@@ -168,21 +226,16 @@ class NetworkRouter:
         make: ``make(channels, tasks)`` gives the network; called when both are known.
         shares_of: from the network's outputs ``[k]`` to shares.
         representation: where the features come from.
-        lr: of Adam.
     """
 
     def __init__(
-        self,
-        make: Callable[[int, int], nn.Module],
-        shares_of: Callable[[Tensor], Tensor],
-        representation: Representation,
-        lr: float,
+        self, make: Callable[[int, int], nn.Module], shares_of: Callable[[Tensor], Tensor], representation: Representation
     ) -> None:
         self.make = make
         self.shares_of = shares_of
         self.representation = representation
-        self.lr = lr
         self.network: nn.Module | None = None
+        self._is_lent = False
         self._optimizer: torch.optim.Adam | None = None
         self._pending: Mapping[str, Any] | None = None
         self._shares: Tensor | None = None
@@ -217,9 +270,19 @@ class NetworkRouter:
         assert self._shares is not None
         return self._shares
 
-    def step(self, gradient: Tensor) -> None:
+    def lend(self, network: nn.Module) -> None:
+        """Takes a network that others move."""
+        self._is_lent, self.network, self._optimizer = True, network, None
+
+    def lent(self, gradient: Tensor) -> Tensor:
+        """Of the network's parameters."""
+        return _with_gradient(self.parameters(), gradient)
+
+    def step(self, gradient: Tensor, lr: float) -> None:
         """One step of Adam with a flat gradient."""
         assert self._optimizer is not None
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
         parameters = self.parameters()
         pieces = gradient.split([parameter.numel() for parameter in parameters])
         for parameter, piece in zip(parameters, pieces, strict=True):
@@ -234,27 +297,38 @@ class NetworkRouter:
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
     def state_dict(self) -> dict[str, Any]:
-        """The network's parameters and Adam's state; ``None`` before the first step."""
+        """The network's parameters and Adam's state, unless others move them; ``None`` before the first step."""
         if self._pending is not None:
             return {name: _copied(value) for name, value in self._pending.items()}
-        if self.network is None or self._optimizer is None:
-            return {"network": None, "optimizer": None}
+        if not self._made():
+            return dict.fromkeys(("network",) if self._is_lent else ("network", "optimizer"))
+        assert self.network is not None
         network = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-        return {"network": network, "optimizer": _copied(self._optimizer.state_dict())}
+        return (
+            {"network": network}
+            if self._optimizer is None
+            else {"network": network, "optimizer": _copied(self._optimizer.state_dict())}
+        )
 
     def read_state(self, state: Any, sizes: dict[str, int]) -> dict[str, Any]:
         """As it is loaded; before the network is made, only what can be known by then is looked at."""
         network: Form = Named(Of(dtype=None)) if self.network is None else Anything()
         kinds: dict[str, Form] = {"network": Maybe(network, "memory"), "optimizer": Maybe(Anything(), "memory")}
+        if self._is_lent:
+            kinds = {"network": Maybe(network)}
         read = read_state("LDCMTL's router", state, kinds, sizes)
-        if read["network"] is not None and self.network is not None and self._optimizer is not None:
+        if read["network"] is not None and self._made():
+            assert self.network is not None
             own = self.network.state_dict()
             read_model("LDCMTL's router", read["network"], own)
             for name, value in own.items():
                 read_entry("LDCMTL's router", name, Of(dtype=value.dtype), read["network"][name])
-            read_optimizer("LDCMTL's router", read["optimizer"], self._optimizer, finite=True)
-        elif read["network"] is not None and not (
-            isinstance(read["optimizer"], Mapping) and {"state", "param_groups"} <= set(read["optimizer"])
+            if self._optimizer is not None:
+                read_optimizer("LDCMTL's router", read["optimizer"], self._optimizer, finite=True)
+        elif (
+            read["network"] is not None
+            and not self._is_lent
+            and not (isinstance(read["optimizer"], Mapping) and {"state", "param_groups"} <= set(read["optimizer"]))
         ):
             raise InputError("the state of LDCMTL's router must hold that of its Adam")
         return read
@@ -263,16 +337,23 @@ class NetworkRouter:
         """Continues from there; before the first step, as soon as the network is made."""
         if state["network"] is None:
             self.network = self._optimizer = self._pending = None
-        elif self.network is None or self._optimizer is None:
+        elif not self._made():
             self._pending = state
         else:
+            assert self.network is not None
             self.network.load_state_dict(state["network"])
-            self._optimizer.load_state_dict(_copied(state["optimizer"]))
+            if self._optimizer is not None:
+                self._optimizer.load_state_dict(_copied(state["optimizer"]))
+
+    def _made(self) -> bool:
+        return self.network is not None and (self._is_lent or self._optimizer is not None)
 
     def _network(self, features: Tensor, tasks: int) -> nn.Module:
+        if self.network is not None and self._is_lent:
+            self.network.to(features.device, features.dtype)
         if self.network is None:
             self.network = self.make(len(features), tasks).to(features.device, features.dtype)
-            self._optimizer = torch.optim.Adam(self.parameters(), lr=self.lr)
+            self._optimizer = None if self._is_lent else torch.optim.Adam(self.parameters())
             if self._pending is not None:
                 pending, self._pending = self._pending, None
                 try:

@@ -18,10 +18,12 @@ __all__ = [
     "Normalization",
     "Shares",
     "Sigmoid",
+    "SigmoidOfReLU",
     "Softmax",
     "Total",
     "clamped_softmax",
     "lower_level_solution",
+    "lower_slopes",
     "normalized",
     "reference",
     "total",
@@ -116,6 +118,18 @@ class Sigmoid(Shares):
         return shares * (1.0 - shares) * by_shares
 
 
+class SigmoidOfReLU(Sigmoid):
+    """The sigmoid of max(W_i, 0), as the released code has it on QM9: at ½ for good once W_i is not positive."""
+
+    def of(self, outputs: Tensor) -> Tensor:
+        """1/(1 + exp(−max(W_i, 0)))."""
+        return super().of(outputs.clamp(min=0.0))
+
+    def back(self, shares: Tensor, by_shares: Tensor) -> Tensor:
+        """That of the sigmoid where W_i > 0, else 0."""
+        return torch.where(shares > 0.5, super().back(shares, by_shares), 0.0)
+
+
 def clamped_softmax(outputs: Tensor) -> Tensor:
     """A softmax cut off at 0.2 and 0.8, as the released code has it for networks."""
     return torch.softmax(outputs, 0).clamp(0.2, 0.8)
@@ -149,6 +163,7 @@ def total(
     weighted: bool,
     smooth: float = 0.0,
     divisor: Tensor | None = None,
+    through: bool = False,
 ) -> Total:
     """The total loss and its derivatives.
 
@@ -160,6 +175,7 @@ def total(
         weighted: τ = σ; otherwise τ = 1.
         smooth: γ of √(x² + γ), which takes the place of the absolute value; 0 for |x| (its derivative at 0 counts as 0).
         divisor: divides g; taken as a constant.
+        through: unless it is the sum of the shares and differentiated as such.
 
     Example:
         >>> found = total(torch.tensor([3.0, 1.0]), torch.tensor([0.5, 0.5]), upper_factor=1.0, lower_factor=2.0, weighted=True)
@@ -178,11 +194,25 @@ def total(
     upper_by_scaled[:-1] = slopes
     upper_by_scaled[1:] -= slopes
     lower_by_losses, lower_by_shares = (shares, losses) if divisor is None else (shares / divisor, losses / divisor)
+    lower = (lower_by_losses * losses).sum()
+    if through:
+        lower_by_shares = lower_slopes(losses, shares, through=True)
     by_losses = upper_factor * (upper_by_scaled * shares if weighted else upper_by_scaled) + lower_factor * lower_by_losses
     by_shares = lower_factor * lower_by_shares
     if weighted:
         by_shares = by_shares + upper_factor * upper_by_scaled * losses
-    return Total(sizes.sum(), (lower_by_losses * losses).sum(), by_losses, by_shares, lower_by_shares)
+    return Total(sizes.sum(), lower, by_losses, by_shares, lower_by_shares)
+
+
+def lower_slopes(losses: Tensor, shares: Tensor, *, through: bool) -> Tensor:
+    """The derivative by the shares of Σ σ_i ℓ_i / Σ σ_i, whose divisor is a constant or, with ``through``, is not.
+
+    Example:
+        >>> lower_slopes(torch.tensor([3.0, 1.0]), torch.tensor([1.0, 3.0]), through=True).tolist()
+        [0.375, -0.125]
+    """
+    divisor = shares.sum()
+    return (losses - (shares * losses).sum() / divisor if through else losses) / divisor
 
 
 def lower_level_solution(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sampler, SequentialSampler, Subset
 
 from equipoise.data.loading import DatasetBatches, TensorBatches
 from equipoise.errors import InputError
@@ -34,8 +35,9 @@ def hold_out(loader: Iterable[Any], fraction: float = 0.2, seed: int = 0) -> Hel
     """Divides a *training* loader into two fixed parts, so that validation and test data stay untouched.
 
     Args:
-        loader: a :class:`~equipoise.data.TensorBatches` or :class:`~equipoise.data.DatasetBatches`, divided by rows; a
-            :class:`torch.utils.data.DataLoader` over a data set with indices, in order or shuffled, divided by indices; for
+        loader: a :class:`~equipoise.data.TensorBatches` or :class:`~equipoise.data.DatasetBatches`, divided by rows (where each
+            task has rows of its own, as the sources of Office have, each task's are divided); a
+            :class:`torch.utils.data.DataLoader` over a data set of known length, divided by indices, whatever its sampler; for
             anything else ``validation`` is ``None``, and batches are to be cut in two.
         fraction: which part of the rows is put aside, between 0 and 1.
         seed: decides which rows, and their order.
@@ -56,7 +58,7 @@ def hold_out(loader: Iterable[Any], fraction: float = 0.2, seed: int = 0) -> Hel
         raise InputError(f"the fraction to hold out must lie between 0 and 1; got {fraction}")
     if isinstance(loader, TensorBatches):
         return _of_rows(loader, fraction, seed)
-    if type(loader) is DatasetBatches:  # those derived from it have plans of their own
+    if isinstance(loader, DatasetBatches):
         return _of_files(loader, fraction, seed)
     if isinstance(loader, DataLoader) and _divisible(loader):
         return _of_indices(loader, fraction, seed)
@@ -83,46 +85,66 @@ def _of_rows(loader: TensorBatches, fraction: float, seed: int) -> HeldOut:
 
 
 def _of_files(loader: DatasetBatches, fraction: float, seed: int) -> HeldOut:
-    kept, aside = _divided(len(loader.rows), fraction, seed)
-
-    def part(rows: torch.Tensor, shuffle: bool, drop_last: bool) -> DatasetBatches:
-        return DatasetBatches(
-            loader.dataset,
-            loader.batch_size,
-            rows=loader.rows[rows],
-            shuffle=shuffle,
-            seed=loader.seed,
-            drop_last=drop_last,
-            workers=loader.workers,
-            pin_memory=loader.pin_memory,
-        )
-
-    return HeldOut(part(kept, loader.shuffle, loader.drop_last), part(aside, True, False))
+    shares = [_divided(len(own), fraction, seed) for own in loader.groups()]
+    kept, aside = (torch.cat([own[share[side]] for own, share in zip(loader.groups(), shares, strict=True)]) for side in (0, 1))
+    train = loader.part(kept, shuffle=loader.shuffle, drop_last=loader.drop_last)
+    validation = loader.part(aside, shuffle=True, drop_last=False)
+    if any(set(itertools.chain(*part.plan(0))) - set(part.rows.tolist()) for part in (train, validation)):
+        return HeldOut(loader, None)  # a plan of its own that does not keep to the rows
+    return HeldOut(train, validation)
 
 
 def _divisible(loader: DataLoader[Any]) -> bool:
-    sampler = loader.sampler
-    if type(sampler) is RandomSampler and (sampler.replacement or sampler.num_samples != len(sampler.data_source)):
-        return False  # not a pass over all rows, which the parts' loaders would make of it
     return (
         not isinstance(loader.dataset, IterableDataset)
         and isinstance(loader.dataset, Sized)
-        and loader.batch_size is not None
-        # Exactly these: what another sampler wants is not known.
-        and type(loader.sampler) in (RandomSampler, SequentialSampler)
+        and loader.batch_size is not None  # else the batches are a sampler's own, or there are none
     )
+
+
+def _passes_over_all(sampler: Any) -> bool:
+    """Whether a sampler visits every row once; what another one wants is not known, but that it is asked."""
+    if type(sampler) is RandomSampler:
+        return not sampler.replacement and sampler.num_samples == len(sampler.data_source)
+    return type(sampler) is SequentialSampler
+
+
+class _Kept(Sampler[int]):
+    """What a sampler draws, without the rows that were put aside."""
+
+    def __init__(self, sampler: Any, kept: Tensor, rows: int) -> None:
+        self.sampler = sampler
+        self.kept = frozenset(kept.tolist())
+        self.share = len(kept) / rows
+
+    def __len__(self) -> int:
+        return max(1, round(self.share * len(self.sampler)))
+
+    def __iter__(self) -> Iterator[int]:
+        """As many as :meth:`__len__` says, so that the loader's length is true: the sampler is asked again where it ends."""
+        left = len(self)
+        while left:
+            drawn = [row for row in map(int, self.sampler) if row in self.kept][:left]
+            if not drawn:
+                raise InputError("the loader's sampler draws none of the rows that are left to train on; hold out fewer rows")
+            yield from drawn
+            left -= len(drawn)
 
 
 def _of_indices(loader: DataLoader[Any], fraction: float, seed: int) -> HeldOut:
     kept, aside = _divided(len(loader.dataset), fraction, seed)  # type: ignore[arg-type]
     shuffled = isinstance(loader.sampler, RandomSampler)
+    own = None if _passes_over_all(loader.sampler) else _Kept(loader.sampler, kept, len(loader.dataset))  # type: ignore[arg-type]
 
-    def part(indices: torch.Tensor, shuffle: bool, generator: torch.Generator | None, drop_last: bool) -> DataLoader[Any]:
+    def part(
+        data: Any, shuffle: bool, generator: torch.Generator | None, drop_last: bool, sampler: _Kept | None = None
+    ) -> DataLoader[Any]:
         # Loaders of other kinds, such as those of graphs, differ in how they collate.
         return DataLoader(
-            Subset(loader.dataset, indices.tolist()),
+            data,
             batch_size=loader.batch_size,
             shuffle=shuffle,
+            sampler=sampler,
             num_workers=loader.num_workers,
             collate_fn=loader.collate_fn,
             pin_memory=loader.pin_memory,
@@ -135,15 +157,18 @@ def _of_indices(loader: DataLoader[Any], fraction: float, seed: int) -> HeldOut:
             persistent_workers=loader.persistent_workers,
         )
 
-    return HeldOut(
-        part(kept, shuffled, loader.generator, loader.drop_last), part(aside, True, torch.Generator().manual_seed(seed), False)
-    )
+    rest = Subset(loader.dataset, aside.tolist())
+    held = part(rest, True, torch.Generator().manual_seed(seed), False)
+    if own is not None:
+        return HeldOut(part(loader.dataset, False, loader.generator, loader.drop_last, own), held)
+    return HeldOut(part(Subset(loader.dataset, kept.tolist()), shuffled, loader.generator, loader.drop_last), held)
 
 
 def halves(batch: Any) -> tuple[Any, Any]:
     """Cuts a batch in two along the first dimension of all its tensors; of an odd number of rows the first half has one more.
 
-    The batch is a tensor, or a mapping or sequence (nested as you like) of tensors; the halves are views.
+    The batch is a tensor, or a mapping or sequence (nested as you like) of tensors; the halves are views. A mapping of mappings
+    whose lengths differ, as where each task has rows of its own, is cut part by part.
 
     Raises:
         InputError: something else is in the batch, the tensors differ in length, or there is one row only.
@@ -155,6 +180,9 @@ def halves(batch: Any) -> tuple[Any, Any]:
         ([0, 1, 2], [3, 4])
     """
     lengths = {len(tensor) if tensor.dim() else 0 for tensor in _tensors(batch)}
+    if len(lengths) > 1 and isinstance(batch, Mapping) and all(isinstance(part, Mapping) for part in batch.values()):
+        cut = {name: halves(part) for name, part in batch.items()}
+        return {name: first for name, (first, _) in cut.items()}, {name: second for name, (_, second) in cut.items()}
     if len(lengths) != 1 or min(lengths) < 2:
         found = f"tensors whose first dimensions are {', '.join(map(str, sorted(lengths)))}" if lengths else "no tensor"
         raise InputError(

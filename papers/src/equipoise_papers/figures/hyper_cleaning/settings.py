@@ -29,8 +29,16 @@ _OWN: dict[str, dict[str, Any]] = {
         "batch_size": 100,
         "steps": 1200,
         "lower_steps": 64,
+        "formulation": "printed",
     },
-    "digits": {"samples": (900, 200, 200, 497), "sizes": (64, 128, 64), "batch_size": 50, "steps": 400, "lower_steps": 16},
+    "digits": {
+        "samples": (900, 200, 200, 497),
+        "sizes": (64, 128, 64),
+        "batch_size": 50,
+        "steps": 400,
+        "lower_steps": 16,
+        "formulation": "optimal",
+    },
 }
 
 
@@ -55,6 +63,7 @@ class HyperCleaningSettings:
         weights_lr: SGD of α.
         model_lr: SGD of ω in the outer step, for methods that have one.
         rho: ρ of FORUM and BOME.
+        formulation: FORUM's; the thesis' print for its own data, ``"optimal"`` for the digits, if left out.
         constraint_batches: lower batches over which FORUM, BOME and BVFIM take their constraint.
         start: of the lower level's steps.
         evaluate_every: outer steps between two looks at the second validation set, by which the model is chosen.
@@ -78,6 +87,7 @@ class HyperCleaningSettings:
     weights_lr: float = 10.0
     model_lr: float = 0.3
     rho: float = 0.5
+    formulation: Literal["optimal", "printed"] = None  # type: ignore[assignment]
     constraint_batches: int = 1
     start: Literal["warm", "cold"] = "warm"
     evaluate_every: int = 10

@@ -220,7 +220,9 @@ def _solver(
     both = [of_weights, torch.optim.SGD(model.parameters(), settings.model_lr)]
     if method == "bvfim":
         return BVFIM(problem, both, **options)
-    return (FORUM if method == "forum" else BOME)(problem, both, rho=settings.rho, **options)
+    if method == "bome":
+        return BOME(problem, both, rho=settings.rho, **options)
+    return FORUM(problem, both, rho=settings.rho, formulation=settings.formulation, **options)
 
 
 @torch.no_grad()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,18 @@ from equipoise.study.reported import BestEpoch
 from equipoise.study.results import Results
 from equipoise_papers.reproduce.batches import moved
 from equipoise_papers.reproduce.cost import Workload
-from equipoise_papers.reproduce.families.common import MTAN_LINE, cost, highest_mean, ldc, rows
+from equipoise_papers.reproduce.families.common import (
+    CLIPPED_OPEN,
+    LDC_LAMBDA,
+    MTAN_LINE,
+    adam,
+    clipped,
+    cost,
+    highest_mean,
+    ldc,
+    positions,
+    rows,
+)
 from equipoise_papers.reproduce.recipe import Recipe, RecipeRow, Setting, hyper
 from equipoise_papers.reproduce.study_part import StudyPart
 from equipoise_papers.samples import write_celeba_sample
@@ -27,9 +39,19 @@ __all__ = ["DATA", "RECIPES", "celeba_problem", "part", "write_sample"]
 DATA = "CelebA as it is distributed: img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt"
 WORK = Workload(gigaflops=1.37, batch=256, steps=636, epochs=15, tasks=40, evaluated=39829)
 MISSING_ROW = (
-    "The papers print no F1 scores of single-task training, so that Δm takes --stl, which trains 40 networks per seed."
+    "The papers print no F1 scores of single-task training. Δm is against the 40 that FAMO's authors published beside their "
+    "code (issue 2) and that LDC-MTL's trainer takes; --stl trains 40 networks per seed as well."
 )
 START = 4
+SINGLE_TASK_F1 = (
+    *(0.6736886, 0.68121034, 0.81524944, 0.5760289, 0.7205613, 0.8555076, 0.38203922, 0.58225113),
+    *(0.787647, 0.8321292, 0.5029583, 0.68694085, 0.6781237, 0.5240381, 0.5161666, 0.95694304),
+    *(0.6968786, 0.67976356, 0.8808315, 0.8582131, 0.97034, 0.93267566, 0.5057539, 0.40307626),
+    *(0.9703734, 0.48644206, 0.60786104, 0.5261031, 0.56907415, 0.59815097, 0.6858371, 0.924108),
+    *(0.5424991, 0.7406311, 0.71019936, 0.87365365, 0.9305602, 0.33704284, 0.7647628, 0.91907),
+)
+"""F1 scores of the nine layers trained on one attribute each, in the order of the attributes: FAMO's repository
+(Cranial-XIX/FAMO), issue 2, and LDC-MTL's (OptMN-Lab/LDC-MTL), ``experiments/celeba/trainer.py``."""
 
 
 def losses(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -56,6 +78,7 @@ def celeba_problem(
     accuracy: bool = False,
     weight_decay: float = 0.0,
     epochs: int = 15,
+    schedule: Callable[[torch.optim.Optimizer], Any] | None = None,
     tasks: Sequence[str] = CELEBA_ATTRIBUTES,
     options: Mapping[str, Any] | None = None,
 ) -> Problem:
@@ -85,7 +108,9 @@ def celeba_problem(
         data=data,
         evaluate=judged,
         epochs=epochs,
-        optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay),
+        optimizer=adam(lr, weight_decay),
+        schedule=schedule,
+        recorded=positions,
         reported=BestEpoch(),
         score=highest_mean,
         options={"lr": lr, "batch": 256, "smoke": setting.smoke, **(options or {})},
@@ -120,26 +145,38 @@ def part(
     further: tuple[str, ...] = (),
     order: int | None = None,
     losses_too: bool = False,
+    stepped: bool = False,
 ) -> StudyPart:
-    """A study of CelebA with nine layers; ``order`` shuffles the tasks by that seed."""
+    """A study of CelebA with nine layers; ``order`` shuffles the tasks by that seed, ``stepped`` lowers the learning rate."""
     tasks = list(CELEBA_ATTRIBUTES)
     if order is not None:
         tasks = [tasks[place] for place in torch.randperm(len(tasks), generator=torch.Generator().manual_seed(order)).tolist()]
     return StudyPart(
         name=name,
         table=table,
-        rows=made,
+        rows=(*made, *clipped(made, WORK.tasks)),
         workload=WORK,
         network="seven convolutions and two linear layers, one linear head per attribute, 5.2 million parameters; images 64×64",
         hyperparameters=hyper(
-            optimizer="Adam", learning_rate=f"{lr:g}", batch=256, epochs=15, reported="best epoch on validation, by mean F1"
+            optimizer="Adam",
+            learning_rate=f"{lr:g}" + (", times 0.3 after every 3 epochs" if stepped else ""),
+            batch=256,
+            epochs=15,
+            reported="best epoch on validation, by mean F1",
         ),
         problem=lambda setting: celeba_problem(
-            f"celeba-{name}", setting, _nine_layers, lr=lr, tasks=tasks, options={"order": order}
+            f"celeba-{name}",
+            setting,
+            _nine_layers,
+            lr=lr,
+            tasks=tasks,
+            schedule=(lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.3)) if stepped else None,
+            options={"order": order, **({"schedule": "StepLR(3, 0.3)"} if stepped else {})},
         ),
         sample=write_sample,
-        open_choices=(MISSING_ROW, *further),
+        open_choices=(MISSING_ROW, *([CLIPPED_OPEN] if clipped(made, WORK.tasks) else []), *further),
         further=_statistics if losses_too else None,
+        alone={f"{task} F1": 100 * value for task, value in zip(CELEBA_ATTRIBUTES, SINGLE_TASK_F1, strict=True)},
     )
 
 
@@ -149,12 +186,18 @@ _COST = (
     "the paper nor the released scripts name a number for CelebA.",
     "FairGrad has α = 1, as the paper says; the released scripts have α = 2.",
 )
-_LDC = ("λ is that of the released formulation, λ f + g, whose values the paper's tables have.",)
+_LDC = (
+    LDC_LAMBDA,
+    "As in the released code: the learning rate is multiplied by 0.3 after every 3 epochs, for model and router; the paper "
+    "prints no schedule. The router is a sigmoid of 40 free numbers that start at 1, and g is divided by the sum of the "
+    "sigmoids, held constant; the paper prints a softmax, whose sum is 1.",
+)
+_ldc_part = partial(part, "ldc-mtl", lr=1e-3, further=_LDC, stepped=True)
 
 
 def ldc_row(name: str, penalty: float = 0.01) -> RecipeRow:
     """LDC-MTL with τ = σ(W), a free vector, and losses as they are."""
-    return RecipeRow(name, ldc(penalty, 1e-3, tau="weights", normalize="none"))
+    return RecipeRow(name, ldc(penalty, tau="weights", normalize="none"))
 
 
 RECIPES = (
@@ -165,7 +208,7 @@ RECIPES = (
         DATA,
         (
             part("nine-layers", "ldc-table1-celeba", rows("ldc-table1-celeba", _LINE)),
-            part("ldc-mtl", "ldc-table1-celeba", (ldc_row("LDC-MTL"),), lr=1e-3, further=_LDC),
+            _ldc_part("ldc-table1-celeba", (ldc_row("LDC-MTL"),)),
         ),
         family="celeba",
     ),
@@ -182,7 +225,7 @@ RECIPES = (
                 losses_too=True,
                 further=("Training losses, means over the last epoch; the paper does not say which losses.",),
             ),
-            part("ldc-mtl", "ldc-table3", (ldc_row("LDC-MTL"),), lr=1e-3, losses_too=True, further=_LDC),
+            _ldc_part("ldc-table3", (ldc_row("LDC-MTL"),), losses_too=True),
         ),
         family="celeba",
     ),
@@ -193,13 +236,7 @@ RECIPES = (
         DATA,
         (
             part("nine-layers", "ldc-table4", (RecipeRow("FairGrad", "fairgrad"),)),
-            part(
-                "ldc-mtl",
-                "ldc-table4",
-                tuple(ldc_row(f"LDC-MTL λ={value:g}", value) for value in (0.005, 0.008, 0.01, 0.02)),
-                lr=1e-3,
-                further=_LDC,
-            ),
+            _ldc_part("ldc-table4", tuple(ldc_row(f"LDC-MTL λ={value:g}", value) for value in (0.005, 0.008, 0.01, 0.02))),
         ),
         family="celeba",
     ),
@@ -209,13 +246,14 @@ RECIPES = (
         "The order of the tasks, on CelebA",
         DATA,
         (
-            part("ldc-mtl", "ldc-table10", (ldc_row("LDC-MTL"),), lr=1e-3, further=_LDC),
+            _ldc_part("ldc-table10", (ldc_row("LDC-MTL"),)),
             *(
                 part(
                     f"reordered-{seed}",
                     "ldc-table10",
                     (ldc_row(f"LDC-MTL reordered, seed {seed}"),),
                     lr=1e-3,
+                    stepped=True,
                     order=seed,
                     further=(*_LDC, "The paper's permutations are not published; these are others."),
                 )

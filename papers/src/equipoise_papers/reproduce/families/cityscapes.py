@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from equipoise_papers.reproduce.cost import Workload
-from equipoise_papers.reproduce.families.common import MTAN_LINE, cost, ldc, rows
+from equipoise_papers.reproduce.families.common import CLIPPED_OPEN, LDC_LAMBDA, MTAN_LINE, clipped, cost, ldc, rows
 from equipoise_papers.reproduce.families.dense import all_but_heads, dense_problem, mtan
 from equipoise_papers.reproduce.recipe import Recipe, RecipeRow, hyper
 from equipoise_papers.reproduce.study_part import StudyPart
@@ -33,9 +33,13 @@ COST_OPEN = (
     "FairGrad has α = 1, as the paper says; the released scripts have α = 2.",
 )
 LDC_OPEN = (
-    "λ is that of the released formulation, λ f + g, whose values the paper's tables have.",
-    "The router is the three-layer network of appendix A.1 on the tasks' own maps; the released code has a single layer.",
+    LDC_LAMBDA,
+    "The router is the released code's: one linear layer on the tasks' own maps, a softmax cut off at 0.2 and 0.8, and the "
+    "model gets gradients through it. The paper prints a three-layer network and nothing of a cut; «… as printed» with --rows "
+    "is that network, a plain softmax, and σ constant for the model.",
 )
+RELEASED = {"router": "linear", "features": "joint"}
+PRINTED = {"router": "mlp", "features": "joint", "activation": "softmax", "through_features": False}
 START = 50
 
 
@@ -46,7 +50,7 @@ def part(
     return StudyPart(
         name=name,
         table=table,
-        rows=made,
+        rows=(*made, *clipped(made, WORK.tasks)),
         workload=WORK,
         network=NETWORK + (", and a router on the tasks' maps" if joint else ""),
         hyperparameters=HYPER | hyper(learning_rate=f"{lr:g}, halved after 100 epochs"),
@@ -61,7 +65,7 @@ def part(
             options={"network": "MTAN"},
         ),
         sample=lambda folder: write_cityscapes_sample(folder, images=4, test_images=2),
-        open_choices=(*OPEN, *further),
+        open_choices=(*OPEN, *([CLIPPED_OPEN] if clipped(made, WORK.tasks) else []), *further),
     )
 
 
@@ -72,10 +76,12 @@ def recipe(name: str, source: str, title: str, *parts: StudyPart) -> Recipe:
 
 def ldc_rows(*named: tuple[str, float]) -> tuple[RecipeRow, ...]:
     """LDC-MTL with τ = 1 for several λ."""
-    return tuple(
-        RecipeRow(name, ldc(penalty, 3e-4, tau="ones", normalize="none", router="mlp", features="joint"))
+    made = [RecipeRow(name, ldc(penalty, tau="ones", normalize="none", **RELEASED)) for name, penalty in named]
+    printed = [
+        RecipeRow(f"{name} as printed", ldc(penalty, tau="ones", normalize="none", **PRINTED), of=name)
         for name, penalty in named
-    )
+    ]
+    return (*made, *printed)
 
 
 _LDC = partial(part, "ldc-mtl", lr=3e-4, joint=True, further=LDC_OPEN)

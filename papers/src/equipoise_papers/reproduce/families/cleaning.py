@@ -70,11 +70,11 @@ RECIPES = (
                     upper_level="SGD 10 for the weights, 0.3 for the network",
                     batch="100 of each data set",
                     outer_steps=1200,
-                    FORUM="ρ = 0.5, β_k = (k + 1)^(−3/4)",
+                    FORUM="ρ = 0.5, β_k = (k + 1)^(−3/4), ν of eq. 3.27 and 3.29 as printed (2φ)",
                     reported="the model that is best on the second validation split",
                 ),
                 (
-                    "ρ means eq. 3.20's here; eq. 3.27's is half of it.",
+                    "FORUM's ν is that of eq. 3.27 and 3.29 as printed, with 2φ; the conditions of eq. 3.20 give φ.",
                     "The best model is looked for after every tenth outer step.",
                     "MOML and MoCo move ω by their lower steps alone; the thesis' second optimizer for ω is FORUM's.",
                     "An epoch of --epochs is an outer step. A network this small is trained on the CPU, whatever --device is.",

@@ -15,6 +15,7 @@ from equipoise.nets import CITYSCAPES, NYUV2, Output, SegNetMTAN
 from equipoise.study.problem import Built, Problem, Splits
 from equipoise.study.reported import LastEpochs
 from equipoise_papers.reproduce.batches import moved
+from equipoise_papers.reproduce.families.common import adam, positions
 from equipoise_papers.reproduce.recipe import Setting
 
 __all__ = ["JointMTAN", "dense_problem", "losses", "mtan"]
@@ -124,7 +125,8 @@ def dense_problem(
         data=data,
         evaluate=judged,
         epochs=200,
-        optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay),
+        optimizer=adam(lr, weight_decay),
+        recorded=positions,
         schedule=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 100, 0.5),
         shared=shared,
         reported=LastEpochs(10),

@@ -20,7 +20,7 @@ from equipoise.nets import (
     load_weights,
 )
 from equipoise_papers.reproduce.families import celeba, nyuv2, office
-from equipoise_papers.reproduce.families.common import LIBMTL, rows
+from equipoise_papers.reproduce.families.common import LIBMTL, POSITION_LR, rows
 from equipoise_papers.reproduce.recipe import Part, Recipe, RecipeRow, Setting, hyper
 from equipoise_papers.reproduce.study_part import StudyPart
 
@@ -30,6 +30,12 @@ OPEN = (
     "Section 5.5 prints neither learning rate, batch size nor epochs; they are those of section 3.7.2.",
     "ξ of eq. 5.5 is tuned in the thesis and not printed; here it is 0.",
 )
+FLOW_OPEN = (
+    "Neither where positions start, nor their step size η, nor the step of Euler's method is printed; here they start at 1, η "
+    f"is {POSITION_LR:g} without weight decay, and a step is 0.25. Every epoch's positions are in the record (Figure 5.2).",
+)
+_STEP = {"euler_step": "0.25"}
+_LEARNED = {"positions": f"start at 1, η = {POSITION_LR:g} in a group of their own, without weight decay", **_STEP}
 
 
 class OwnInputs(nn.Module):
@@ -95,8 +101,9 @@ def _office(flow: Flow) -> office.Network:
     return network
 
 
-def _map(size: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(size, size), nn.LeakyReLU(), nn.Linear(size, size))
+def _map(size: int, hidden: int | None = None) -> nn.Sequential:
+    hidden = size if hidden is None else hidden
+    return nn.Sequential(nn.Linear(size, hidden), nn.LeakyReLU(), nn.Linear(hidden, size))
 
 
 def _shared_layers(setting: Setting, sources: tuple[str, ...], classes: int) -> nn.Module:
@@ -108,10 +115,14 @@ def _shared_layers(setting: Setting, sources: tuple[str, ...], classes: int) -> 
 
 
 def _own_layers(setting: Setting, sources: tuple[str, ...], classes: int) -> nn.Module:
-    """About as many parameters in all, a layer in each head."""
+    """As many parameters in all as the flow's two maps, to a thousandth, in two further layers of each head."""
     encoder = office.encoder(setting)
     size = encoder.channels
-    heads = {source: nn.Sequential(nn.Linear(size, size), nn.LeakyReLU(), nn.Linear(size, classes)) for source in sources}
+    wanted = 4 * size * (size + 1) / len(sources)
+    heads = {
+        source: nn.Sequential(_map(size, round((wanted - size) / (2 * size + 1))), nn.LeakyReLU(), nn.Linear(size, classes))
+        for source in sources
+    }
     return HardSharing(encoder, heads, own_inputs=True)
 
 
@@ -124,19 +135,32 @@ def _compared(kind: str) -> tuple[StudyPart, ...]:
     return (
         office.office_part(kind, f"{kind}-hard-sharing", table, shared, further=OPEN, subfolder=kind),
         office.office_part(
-            kind, f"{kind}-normal", table, (RecipeRow("NORMAL", "ls"),), _office(_learned), _FLOW, further=OPEN, subfolder=kind
+            kind,
+            f"{kind}-normal",
+            table,
+            (RecipeRow("NORMAL", "ls"),),
+            _office(_learned),
+            _FLOW,
+            further=(*OPEN, *FLOW_OPEN),
+            subfolder=kind,
+            flow=_LEARNED,
         ),
     )
 
 
-_VARIANTS: tuple[tuple[str, office.Network, str], ...] = (
-    ("constant and identical positions", _office(_identical), "all positions 1"),
-    ("constant but different positions", _office(_different), "positions 1, 1.25, 1.5 (and 1.75) in the order of the sources"),
-    ("positions e^v", _office(_positive), "positive positions"),
-    ("first-order NODE", _office(_first_order), "a first-order flow"),
-    ("task-shared layers", _shared_layers, "no flow; four further layers that all sources share"),
-    ("task-specific layers", _own_layers, "no flow; a further layer in each head"),
-    ("NORMAL", _office(_learned), "learned positions"),
+_VARIANTS: tuple[tuple[str, office.Network, str, Mapping[str, str]], ...] = (
+    ("constant and identical positions", _office(_identical), "all positions 1", _STEP),
+    (
+        "constant but different positions",
+        _office(_different),
+        "positions 1, 1.25, 1.5 (and 1.75) in the order of the sources",
+        _STEP,
+    ),
+    ("positions e^v", _office(_positive), "positive positions", _LEARNED),
+    ("first-order NODE", _office(_first_order), "a first-order flow", _LEARNED),
+    ("task-shared layers", _shared_layers, "no flow; four further layers that all sources share", {}),
+    ("task-specific layers", _own_layers, "no flow; two further layers in each head, with as many parameters in all", {}),
+    ("NORMAL", _office(_learned), "learned positions", _LEARNED),
 )
 
 
@@ -151,12 +175,15 @@ def _ablation(kind: str) -> tuple[StudyPart, ...]:
             f"ResNet-18, a linear head for each source; {words}",
             further=(
                 *OPEN,
+                *FLOW_OPEN,
                 "Of the constant positions the thesis reports the best permutation; here it is one.",
                 "How the further layers are built is not said, but that they have as many parameters as the flow.",
+                "The first-order flow has no u, and with it 0.5 million parameters less than the others.",
             ),
             subfolder=kind,
+            flow=flow,
         )
-        for name, network, words in _VARIANTS
+        for name, network, words, flow in _VARIANTS
     )
 
 
@@ -175,19 +202,23 @@ def _normal_deeplab(setting: Setting) -> nn.Module:
     return NormalDeepLab(nyuv2.encoder(setting, 18), 8 if setting.smoke else 256)
 
 
-def _faces(setting: Setting, tasks: Sequence[str]) -> ResNet:
-    encoder = ResNet(18, classifier=False, pool=True, width=2 if setting.smoke else 64)
+def _faces(setting: Setting) -> ResNet:
+    encoder = ResNet(18, classifier=False, width=2 if setting.smoke else 64)
     if setting.weights is not None:
         load_weights(encoder, setting.weights)
     return encoder
 
 
 class _Columns(nn.Module):
-    """Logits ``[N, 1]`` of each task as ``[N]``."""
+    """Logits ``[N, 1]`` of each task as ``[N]``, from ResNet-18's last maps as 2 × 2 places: 2,048 features.
 
-    def __init__(self, encoder: ResNet, tasks: Sequence[str], flow: bool) -> None:
+    On images of 64 × 64 the maps have that size; from larger ones they are averaged to it.
+    """
+
+    def __init__(self, maps: ResNet, tasks: Sequence[str], flow: bool) -> None:
         super().__init__()
-        size = encoder.channels
+        size = 4 * maps.channels
+        encoder = nn.Sequential(maps, nn.AdaptiveAvgPool2d(2), nn.Flatten())
         heads = {task: nn.Linear(size, 1) for task in tasks}
         self.encoder = encoder if not flow else nn.Identity()
         self.network = NORMAL(encoder, TaskFlow.for_vectors(tasks, size), heads) if flow else None
@@ -203,24 +234,27 @@ class _Columns(nn.Module):
 
 
 def _celeba(name: str, made: tuple[RecipeRow, ...], flow: bool) -> StudyPart:
-    network = "ResNet-18 with average pooling, one linear head per attribute" + ("; NORMAL's flow between" if flow else "")
+    network = "ResNet-18, its last maps as 2 × 2 places, 2,048 features; one linear head per attribute" + (
+        "; NORMAL's flow between" if flow else ""
+    )
     return StudyPart(
         name=name,
         table="thesis-table5.3",
         rows=made,
-        workload=replace(celeba.WORK, gigaflops=0.3),
+        workload=replace(celeba.WORK, gigaflops=0.38 if flow else 0.3),
         network=network,
         hyperparameters=hyper(
             optimizer="Adam, weight decay 1e-5",
             learning_rate="1e-4",
             batch=256,
             epochs=15,
+            **(_LEARNED if flow else {}),
             reported="best epoch on validation, by mean accuracy",
         ),
         problem=lambda setting: celeba.celeba_problem(
             f"celeba-{name}",
             setting,
-            lambda setting, tasks: _Columns(_faces(setting, tasks), tasks, flow),
+            lambda setting, tasks: _Columns(_faces(setting), tasks, flow),
             lr=1e-4,
             weight_decay=1e-5,
             accuracy=True,
@@ -229,10 +263,12 @@ def _celeba(name: str, made: tuple[RecipeRow, ...], flow: bool) -> StudyPart:
         sample=celeba.write_sample,
         open_choices=(
             *OPEN,
+            *(FLOW_OPEN if flow else ()),
             "Nothing about the training on CelebA is printed: images of 64×64, batches of 256 and 15 epochs are those of the "
             "studies on balancing.",
             "The encoder starts from ImageNet weights where --weights gives them; whether the thesis' does is not said.",
-            "The flow has the 512 dimensions of ResNet-18's features; the thesis prints 2048, which they do not have.",
+            "The thesis prints 2048 dimensions and names no image size: on images of 64×64 they are the [512, 2, 2] of "
+            "ResNet-18's last maps, flattened.",
         ),
         pretrained=True,
         further=_average,
@@ -272,6 +308,8 @@ RECIPES = (
                 _normal_deeplab,
                 96,
                 *OPEN,
+                *FLOW_OPEN,
+                flow=_LEARNED,
             ),
         ),
         family="nyuv2",

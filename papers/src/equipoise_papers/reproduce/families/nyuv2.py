@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from torch import nn
 
 from equipoise.nets import NYUV2, DeepLab, ResNet, load_weights
 from equipoise_papers.reproduce.cost import Workload
-from equipoise_papers.reproduce.families.cityscapes import COST_OPEN, LDC_OPEN, START
-from equipoise_papers.reproduce.families.common import BILEVEL_OPEN, LIBMTL, MTAN_LINE, bilevel, cost, ldc, rows
+from equipoise_papers.reproduce.families.cityscapes import COST_OPEN, LDC_OPEN, PRINTED, RELEASED, START
+from equipoise_papers.reproduce.families.common import (
+    BILEVEL_OPEN,
+    CLIPPED_OPEN,
+    LIBMTL,
+    MTAN_LINE,
+    bilevel,
+    clipped,
+    cost,
+    ldc,
+    rows,
+)
 from equipoise_papers.reproduce.families.dense import all_but_heads, dense_problem, mtan
 from equipoise_papers.reproduce.recipe import Recipe, RecipeRow, Setting, hyper
 from equipoise_papers.reproduce.study_part import StudyPart
@@ -31,6 +41,23 @@ THESIS_OPEN = (
 )
 
 
+NYUV2_LDC_OPEN = (
+    *LDC_OPEN,
+    "Table 5 prints τ = 1, which goes with losses as they are; the uploaded trainer has τ = σ(W), losses rescaled by the first "
+    "ones over the smallest of them, and g divided by the sum of σ with the divisor differentiated. The row is the trainer's; "
+    "«as printed» is the table's.",
+    "Table 5 prints step size 8e-5, the text 1e-4; the released code has 8e-5.",
+)
+
+
+def ldc_rows(name: str) -> tuple[RecipeRow, ...]:
+    """LDC-MTL as its uploaded trainer has it, and as it is printed."""
+    return (
+        RecipeRow(name, ldc(0.05, tau="weights", normalize="rescale", division="through", **RELEASED)),
+        RecipeRow(f"{name} as printed", ldc(0.05, tau="ones", normalize="none", **PRINTED), of=name),
+    )
+
+
 def part(
     name: str, table: str, made: tuple[RecipeRow, ...], *, lr: float = 1e-4, joint: bool = False, further: tuple[str, ...] = ()
 ) -> StudyPart:
@@ -38,7 +65,7 @@ def part(
     return StudyPart(
         name=name,
         table=table,
-        rows=made,
+        rows=(*made, *clipped(made, MTAN_WORK.tasks)),
         workload=MTAN_WORK,
         network="SegNet with MTAN's attention, 44.2 million parameters"
         + (", and a router on the tasks' maps" if joint else ""),
@@ -60,7 +87,7 @@ def part(
             options={"network": "MTAN"},
         ),
         sample=lambda folder: write_nyuv2_sample(folder, images=4, test_images=2, size=(32, 64)),
-        open_choices=(*OPEN, *further),
+        open_choices=(*OPEN, *([CLIPPED_OPEN] if clipped(made, MTAN_WORK.tasks) else []), *further),
     )
 
 
@@ -91,6 +118,7 @@ def deeplab_part(
     gigaflops: float,
     *further: str,
     baselines: bool = False,
+    flow: Mapping[str, str] | None = None,
 ) -> StudyPart:
     """A study of NYUv2 with DeepLab, by the settings of section 3.7.2."""
     return StudyPart(
@@ -104,6 +132,7 @@ def deeplab_part(
             learning_rate="1e-4, halved after 100 epochs",
             batch=8,
             epochs=200,
+            **(flow or {}),
             reported="mean of the last 10 epochs",
         ),
         problem=lambda setting: dense_problem(
@@ -163,14 +192,7 @@ RECIPES = (
         DATA,
         (
             part("mtan", "ldc-table7", rows("ldc-table7", MTAN_LINE)),
-            part(
-                "ldc-mtl",
-                "ldc-table7",
-                (RecipeRow("LDC-MTL", ldc(0.05, 8e-5, tau="ones", normalize="none", router="mlp", features="joint")),),
-                lr=8e-5,
-                joint=True,
-                further=(*LDC_OPEN, "Table 5 prints step size 8e-5, the text 1e-4; the released code has 8e-5."),
-            ),
+            part("ldc-mtl", "ldc-table7", ldc_rows("LDC-MTL"), lr=8e-5, joint=True, further=NYUV2_LDC_OPEN),
         ),
         family="nyuv2",
     ),

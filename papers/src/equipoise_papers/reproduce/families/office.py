@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,7 +16,7 @@ from equipoise.study.problem import Built, Problem, Splits
 from equipoise.study.reported import BestEpoch
 from equipoise_papers.reproduce.batches import moved
 from equipoise_papers.reproduce.cost import Workload
-from equipoise_papers.reproduce.families.common import BILEVEL_OPEN, LIBMTL, bilevel, highest_mean, rows
+from equipoise_papers.reproduce.families.common import BILEVEL_OPEN, LIBMTL, adam, bilevel, highest_mean, positions, rows
 from equipoise_papers.reproduce.recipe import Recipe, RecipeRow, Setting, hyper
 from equipoise_papers.reproduce.study_part import StudyPart
 from equipoise_papers.samples import write_office31_sample, write_office_home_sample
@@ -101,7 +100,8 @@ def office_problem(name: str, kind: str, setting: Setting, network: Network, opt
         data=data,
         evaluate=judged,
         epochs=100,
-        optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=1e-4, weight_decay=1e-5),
+        optimizer=adam(1e-4, weight_decay=1e-5),
+        recorded=positions,
         reported=BestEpoch(),
         score=highest_mean,
         options={"smoke": setting.smoke, "weights": str(setting.weights is not None), **options},
@@ -124,8 +124,9 @@ def office_part(
     further: tuple[str, ...] = (),
     baselines: bool = False,
     subfolder: str = "",
+    flow: Mapping[str, str] | None = None,
 ) -> StudyPart:
-    """A study of Office-31 or Office-Home."""
+    """A study of Office-31 or Office-Home; ``flow`` are the hyper-parameters of one."""
     return StudyPart(
         name=name,
         table=table,
@@ -137,6 +138,7 @@ def office_part(
             learning_rate="1e-4",
             batch="64 of each source",
             epochs=100,
+            **(flow or {}),
             reported="best epoch on validation, by mean accuracy",
         ),
         problem=lambda setting: office_problem(name, kind, setting, network, {"network": words}),

@@ -13,7 +13,7 @@ import numpy as np
 from equipoise.blackbox import minimize
 from equipoise.data.office import read_office
 from equipoise.errors import InputError
-from equipoise_papers.clip import Clip, office_tasks
+from equipoise_papers.clip import Clip, load_clip, office_tasks
 from equipoise_papers.prompts import BlackBoxPrompt
 from equipoise_papers.reproduce.cost import Workload
 from equipoise_papers.reproduce.families.office import DATA, SOURCES, write_sample
@@ -58,7 +58,9 @@ class PromptPart(RunsPart):
 
     def run(self, setting: Setting, row: RecipeRow, seed: int, epochs: int | None, folder: Path) -> dict[str, float]:
         """Tunes a prompt; ``epochs`` are mini-batches per task here, 200 in the thesis."""
-        clip, tasks = _prepared(self.kind, setting.folder(), setting.extra.get("clip", ""), setting.smoke, folder)
+        clip, tasks = _prepared(
+            self.kind, setting.folder(), setting.extra.get("clip", ""), setting.smoke, folder, setting.device
+        )
         method, _, dimension = row.method.partition(":")
         if method == "zero-shot":
             prompt = BlackBoxPrompt(clip, tasks, tokens=4)
@@ -84,20 +86,21 @@ def _named(accuracies: Mapping[str, float]) -> dict[str, float]:
 
 
 @lru_cache(maxsize=2)
-def _prepared(kind: str, data: Path, source: str, smoke: bool, folder: Path) -> tuple[Any, Any]:
+def _prepared(kind: str, data: Path, source: str, smoke: bool, folder: Path, device: str) -> tuple[Any, Any]:
     """The CLIP and the tasks, read and encoded once a process."""
     found = read_office(data, SOURCES[kind])
     classes = [name.replace("_", " ") for name in found[0].classes]
     if smoke:
         from equipoise_papers.figures.asmg_prompt.clip import small_clip, sources, tokenizer
 
-        clip, size = Clip(small_clip(sources(), steps=1), tokenizer(), ["one", "two"]), 16
+        clip, size = Clip(small_clip(sources(), steps=1).to(device), tokenizer(), ["one", "two"]), 16
     elif not source:
         raise InputError(
-            "this needs a CLIP; give --clip FOLDER, a folder in the format of transformers (config.json, weights, tokenizer)"
+            "this needs a CLIP; give --clip FOLDER, a folder in the format of transformers (config.json, weights, tokenizer), "
+            "or --clip open_clip:RN50-quickgelu:FILE, the thesis' with ResNet-50, from OpenAI's weights"
         )
     else:
-        clip, size = Clip.from_pretrained(source, classes), 224
+        clip, size = load_clip(source, classes, device), 224
     cache = None if smoke else folder / "features"
     return clip, office_tasks(found, clip, cache=cache, size=size)
 
@@ -125,8 +128,8 @@ def _part(kind: str, name: str) -> PromptPart:
             reported="after the last iteration",
         ),
         (
-            "The thesis' CLIP has a ResNet-50 image encoder, which transformers does not have; any CLIP of transformers can be "
-            "given, and the accuracies of another one are not comparable.",
+            "The thesis' CLIP has a ResNet-50 image encoder: --clip open_clip:RN50-quickgelu:FILE. Any other can be given, "
+            "of transformers or a function of one's own, and its accuracies are not comparable.",
             "BES' step size was chosen from 0.5, 0.1 and 0.01, and which one is not said; here it is 0.01.",
             "The split is 60/20/20 at random.",
             "An epoch of --epochs is an iteration: a mini-batch per task, and a population of prompts.",

@@ -20,7 +20,19 @@ from equipoise_papers.reproduce.batches import moved
 from equipoise_papers.reproduce.cost import Workload
 from equipoise_papers.reproduce.families.celeba import COST_PART as CELEBA_PART
 from equipoise_papers.reproduce.families.celeba import DATA as CELEBA
-from equipoise_papers.reproduce.families.common import BILEVEL_OPEN, LIBMTL, MTAN_LINE, bilevel, cost, ldc, relative_to, rows
+from equipoise_papers.reproduce.families.common import (
+    BILEVEL_OPEN,
+    CLIPPED_OPEN,
+    LDC_LAMBDA,
+    LIBMTL,
+    MTAN_LINE,
+    bilevel,
+    clipped,
+    cost,
+    ldc,
+    relative_to,
+    rows,
+)
 from equipoise_papers.reproduce.recipe import Recipe, RecipeRow, Setting, hyper
 from equipoise_papers.reproduce.study_part import StudyPart
 from equipoise_papers.samples import write_qm9_sample
@@ -100,10 +112,12 @@ def part(
     further: tuple[str, ...] = (),
 ) -> StudyPart:
     """A study of QM9."""
+    # What the thesis compares with is LibMTL's, which clips nothing.
+    versions = () if table.startswith("thesis") else clipped(made, 11)
     return StudyPart(
         name=name,
         table=table,
-        rows=made,
+        rows=(*made, *versions),
         workload=Workload(gigaflops=0.97, batch=batch, steps=-(-110831 // batch), epochs=300, tasks=11, evaluated=20000),
         network="NNConv and GRU, three rounds of messages, Set2Set, 617,675 parameters; complete graphs",
         hyperparameters=hyper(
@@ -115,7 +129,11 @@ def part(
         ),
         problem=lambda setting: qm9_problem(f"qm9-{name}", setting, batch=batch, baseline=baseline),
         sample=lambda folder: write_qm9_sample(folder, molecules=60),
-        open_choices=("The random split of the published runs is not known; this is another one.", *further),
+        open_choices=(
+            "The random split of the published runs is not known; this is another one.",
+            *([CLIPPED_OPEN] if versions else []),
+            *further,
+        ),
     )
 
 
@@ -125,8 +143,13 @@ _COST = (
     "starts after 75 of 300 epochs; neither the paper nor the released scripts name a number for QM9.",
     "FairGrad has α = 1, as the paper says; the released scripts have α = 2.",
 )
-_LDC = ("λ is that of the released formulation, λ f + g, whose values the paper's tables have.",)
-LDC_ROW = RecipeRow("LDC-MTL", ldc(0.05, 1e-3, tau="weights", normalize="log"))
+_LDC = (
+    LDC_LAMBDA,
+    "As in the released code: σ = sigmoid(max(W, 0)), W starts between 0.2 and 1, drawn by the run's seed, and g is divided by "
+    "the sum of σ, held constant; the paper prints a softmax. Normalisation (logarithms, by the first batch of each epoch) and "
+    "τ = σ(W) are as printed.",
+)
+LDC_ROW = RecipeRow("LDC-MTL", ldc(0.05, tau="weights", normalize="log", activation="sigmoid-relu", start=[0.2, 1.0]))
 
 RECIPES = (
     Recipe(

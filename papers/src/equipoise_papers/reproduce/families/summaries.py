@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from equipoise_papers.reproduce.families import celeba, cityscapes, nyuv2, qm9
-from equipoise_papers.reproduce.families.common import ldc
-from equipoise_papers.reproduce.recipe import Recipe, RecipeRow
+from equipoise_papers.reproduce.recipe import Recipe
 
 __all__ = ["RECIPES"]
 
-_ROUTED = {"tau": "ones", "normalize": "none", "router": "mlp", "features": "joint"}
 _TABLE = "ldc-table5"
 
 RECIPES = (
@@ -21,7 +19,8 @@ RECIPES = (
         "four folders in one: celeba/, qm9/, cityscapes/ and nyuv2/, each as the recipes of that data set say",
         (
             replace(
-                celeba.part("celeba", _TABLE, (celeba.ldc_row("CelebA"),), lr=1e-3, further=celeba._LDC), subfolder="celeba"
+                celeba.part("celeba", _TABLE, (celeba.ldc_row("CelebA"),), lr=1e-3, further=celeba._LDC, stepped=True),
+                subfolder="celeba",
             ),
             replace(
                 qm9.part("qm9", _TABLE, (replace(qm9.LDC_ROW, name="QM9"),), further=qm9._LDC),
@@ -32,7 +31,7 @@ RECIPES = (
                 cityscapes.part(
                     "cityscapes",
                     _TABLE,
-                    (RecipeRow("Cityscapes", ldc(0.1, 3e-4, **_ROUTED)),),
+                    cityscapes.ldc_rows(("Cityscapes", 0.1)),
                     lr=3e-4,
                     joint=True,
                     further=cityscapes.LDC_OPEN,
@@ -41,14 +40,7 @@ RECIPES = (
                 against="ldc-table2",
             ),
             replace(
-                nyuv2.part(
-                    "nyuv2",
-                    _TABLE,
-                    (RecipeRow("NYU-v2", ldc(0.05, 8e-5, **_ROUTED)),),
-                    lr=8e-5,
-                    joint=True,
-                    further=cityscapes.LDC_OPEN,
-                ),
+                nyuv2.part("nyuv2", _TABLE, nyuv2.ldc_rows("NYU-v2"), lr=8e-5, joint=True, further=nyuv2.NYUV2_LDC_OPEN),
                 subfolder="nyuv2",
                 against="ldc-table7",
             ),
