@@ -365,8 +365,8 @@ def read_options(text: str, whole: str) -> dict[str, Any]:
         InputError: a part that is not of that form, or an option that is given twice.
 
     Example:
-        >>> read_options("c=0.2, weights=[1,2], history=mass, delta=oft(blocks=2)", "")
-        {'c': 0.2, 'weights': [1, 2], 'history': 'mass', 'delta': Nested(name='oft', options={'blocks': 2})}
+        >>> read_options("c=0.2, weights=[1,2], history=reset, delta=oft(blocks=2)", "")
+        {'c': 0.2, 'weights': [1, 2], 'history': 'reset', 'delta': Nested(name='oft', options={'blocks': 2})}
     """
     read: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in split_outside(text, ","))):

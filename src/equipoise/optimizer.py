@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
@@ -16,7 +17,7 @@ from equipoise.balance.mixins import Attached, OnFeatures, Paced
 from equipoise.distributed import Processes, refuse_sharded, together
 from equipoise.engine.shared import SharedParameters
 from equipoise.engine.sparse import clip_gradients
-from equipoise.errors import InputError, warn_once
+from equipoise.errors import InputError, NonFiniteError, warn_once
 from equipoise.method import MethodSpec, proxy_of, resolved
 from equipoise.modes import compiled_anew, uncompiled
 from equipoise.modules import RunningStatistics, find_module
@@ -34,16 +35,36 @@ __all__ = ["MultiTaskOptimizer", "Teleport"]
 
 
 class Teleport(Protocol):
-    """What moves the shared parameters between steps."""
+    """What moves the shared parameters within a step, before the torch optimizer does."""
+
+    def teleport(self, mtl: MultiTaskOptimizer, report: StepReport, batches: tuple[Any, ...]) -> bool:
+        """Moves the shared parameters in place, or leaves them; says whether it moved them.
+
+        Called in every step that has losses and gradients, and before anything is stepped: ``report`` has the losses, the
+        Gramian and the weights at the present parameters θ, and ``.grad`` the combined gradient there (times the scale of a
+        scaler). The random state is that of the step's start, so that the batches draw the numbers that they drew, and it is
+        put back afterwards.
+        """
+
+    def arrived(self, mtl: MultiTaskOptimizer, report: StepReport | None) -> bool:
+        """Called after a move: the same as before, evaluated on the same batches at the new point.
+
+        ``report`` is ``None`` where a loss or gradient is not finite there or overflows the scaler. Says whether to stay; if
+        not, the parameters must be back where they were, and the step is taken from there.
+        """
 
     def before_step(self, mtl: MultiTaskOptimizer) -> None:
         """Called when ``.grad`` is complete (unscaled and clipped), just before the torch optimizer steps."""
 
-    def after_step(self, mtl: MultiTaskOptimizer, batches: tuple[Any, ...]) -> Any:
-        """Called after every step that was taken; ``mtl.last`` reports on it, and ``.grad`` is still there.
+    def after_step(self, mtl: MultiTaskOptimizer, *, taken: bool) -> Any:
+        """Called when the step is over, and what it has learned is to be kept.
 
-        What it returns becomes ``mtl.last.teleport``.
+        Where no step was ``taken`` (a scaler's overflow, an optimizer that left the parameters alone), the parameters must be
+        back where they were. What this returns becomes ``mtl.last.teleport``.
         """
+
+    def undo(self) -> None:
+        """Called when a step fails: parameters and everything remembered must be as before :meth:`teleport`."""
 
     def end_epoch(self) -> None:
         """Says that a pass over the data is over."""
@@ -74,7 +95,8 @@ class MultiTaskOptimizer:
         features: the module whose output all tasks start from, or its dotted name in the model. The Gramian is then taken at
             its output (Sener and Koltun, 2018, section 3.3), and what lies below is differentiated once, whatever K.
         clip: clip the norm of all gradients together to this before the step.
-        teleport: moves the shared parameters between steps; left out where the method's text has one.
+        teleport: moves the shared parameters, where it finds reason to, before the step is taken from the new point; left out
+            where the method's text has one.
         scaler: a ``torch.amp.GradScaler`` for half precision; scaling, skipped steps and its update are taken care of.
         batched: differentiate this many tasks at once with ``vmap`` (0 for all): faster on GPUs with small models, slower
             on CPUs. Left out, one task after the other.
@@ -137,7 +159,7 @@ class MultiTaskOptimizer:
             raise InputError(f"clip must be a positive norm; got {clip}")
         if batched is not None and batched < 0:
             raise InputError(f"batched must be at least 0; got {batched}")
-        if teleport is not None and (isinstance(teleport, type) or not hasattr(teleport, "after_step")):
+        if teleport is not None and (isinstance(teleport, type) or not hasattr(teleport, "arrived")):
             raise InputError(f"teleport must be an instance such as equipoise.COST(); got {teleport!r}")
         self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self._moving = Moving(optimizer, self.scaler)
@@ -225,7 +247,8 @@ class MultiTaskOptimizer:
                 trace in ``.grad``, buffers (batch-norm statistics) or the random state.
 
         Returns:
-            The losses before the step, detached, by task, and those with fixed weights by name. Empty where no batch holds a
+            The losses before the step (in a step that teleports: at the new point), detached, by task, and those with fixed
+            weights by name. Empty where no batch holds a
             label, that is where the loss function returned an empty mapping: then no step is taken, ``last.skipped`` says so
             and ``unlabelled`` counts the batches.
 
@@ -248,10 +271,16 @@ class MultiTaskOptimizer:
         random = RandomState.capture(self._balancing.context.parameters)
         self._clear()
         self._statistics.keep()
+        teleporting = False
         try:
             report = self._balanced(source, samples, random)
+            if self.teleport is not None and report.tasks and not report.skipped:
+                report = self._teleported(report, source, batches, samples, random)
+                teleporting = True
             moved = bool(report.tasks) and self._move(report, batches, random)
         except BaseException as error:
+            if self.teleport is not None:
+                self.teleport.undo()
             self._balancing.rollback()
             self._undo(random)
             if len(batches) > 1:
@@ -277,9 +306,8 @@ class MultiTaskOptimizer:
                 self._watch(source, report)
         self.last = report
         self.steps += 1
-        if self.teleport is not None and not report.skipped:
-            held = tuple(batch for place, batch in enumerate(batches) if place not in source.unlabelled)
-            happened = self.teleport.after_step(self, held)
+        if self.teleport is not None and teleporting:
+            happened = self.teleport.after_step(self, taken=not report.skipped)
             if happened is not None:
                 self.last = replace(report, teleport=happened)
         return dict(zip(report.tasks, report.losses.unbind(), strict=True)) | dict(report.fixed)
@@ -416,15 +444,47 @@ class MultiTaskOptimizer:
         parts = [tuple(given[start : start + size]) for start in range(0, len(given), size)]
         return [FurtherBatch(self.objective, part, self.processes, place) for place, part in enumerate(parts)]
 
-    def _balanced(self, source: Batches, samples: Sequence[FurtherBatch], random: RandomState) -> StepReport:
-        """Fills ``.grad``."""
+    def _balanced(
+        self, source: Batches, samples: Sequence[FurtherBatch], random: RandomState, *, anew: bool = False
+    ) -> StepReport:
+        """Fills ``.grad``; ``anew`` where the step has been there already, at other parameters."""
 
         def run() -> StepReport:
             if isinstance(self.balancer, Attached):
                 self.balancer.begin()
-            return self._balancing.run(self.balancer, source, self.steps, self._scale(), samples)
+            return self._balancing.run(self.balancer, source, self.steps, self._scale(), samples, anew=anew)
 
         return compiled_anew(run, lambda: self._undo(random))
+
+    def _teleported(
+        self,
+        report: StepReport,
+        source: Batches,
+        batches: tuple[Any, ...],
+        samples: Sequence[FurtherBatch],
+        random: RandomState,
+    ) -> StepReport:
+        """Lets the teleport look; where it moves the parameters, the step begins again there, on the same batches."""
+        assert self.teleport is not None
+        held = tuple(batch for place, batch in enumerate(batches) if place not in source.unlabelled)
+
+        def again() -> StepReport:
+            # Buffers move once per step, and the same random numbers are drawn.
+            self._undo(random)
+            return self._balanced(Batches(self.objective, batches, self.processes), samples, random, anew=True)
+
+        with random.replayed():
+            moved = self.teleport.teleport(self, report, held)
+        if not moved:
+            return report
+        found: StepReport | None = None
+        with suppress(NonFiniteError):
+            found = again()
+        if found is not None and found.skipped:
+            found = None
+        with random.replayed():
+            stays = self.teleport.arrived(self, found)
+        return found if stays and found is not None else again()
 
     def _move(self, report: StepReport, batches: tuple[Any, ...], random: RandomState) -> bool:
         """Clips and steps; says whether a step was taken."""

@@ -408,8 +408,8 @@ def read_optimizer(whose: str, state: Any, optimizer: torch.optim.Optimizer, *, 
             if name != "params" and (name not in group or not _alike(group[name], value)):
                 there = _short(group[name]) if name in group else "nothing"
                 raise InputError(f'the state of {whose} must hold something like {_short(value)} as "{name}"; it holds {there}')
-    # What else an optimizer keeps of a parameter need not have its shape; torch's own but one do.
-    strict = type(optimizer).__module__.startswith("torch.optim") and type(optimizer).__name__ not in ("Adafactor", "Muon")
+    # What else an optimizer keeps of a parameter need not have its shape; most of torch's own do.
+    strict = type(optimizer).__module__.startswith("torch.optim") and type(optimizer).__name__ not in ("Adafactor", "Muon", "LBFGS")
     for number, entry in entries.items():
         tensor = parameters.get(_key(number))
         if tensor is None or not isinstance(entry, Mapping):

@@ -576,7 +576,7 @@ def test_each_of_several_meets_the_gradients_of_the_step() -> None:
         assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize("history", ["keep", "reuse", "mass", "reset", "released"])
+@pytest.mark.parametrize("history", ["keep", "reuse", "reset", "released"])
 def test_teleports_with_several_optimizers(history: str) -> None:
     def trained(several: bool) -> dict[str, Any]:
         model = made()

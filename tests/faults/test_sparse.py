@@ -143,7 +143,7 @@ def test_gramian_and_batched_gramian() -> None:
     assert torch.allclose(wide, optimizer("fairgrad", sparse=False).gramian(batch()), rtol=1e-4)
 
 
-@pytest.mark.parametrize("history", [None, "reuse", "mass", "reset"])
+@pytest.mark.parametrize("history", [None, "reuse", "reset"])
 def test_teleports(history: str | None) -> None:
     schedule = Schedule(budget=None, cooldown=1)
     search = Search(steps=3, lr=0.01)

@@ -70,7 +70,7 @@ def test_a_task_that_one_process_alone_sees(pool: Pool, method: str, delta: str)
     agree(pool.run(scenarios.partly_labelled, *arguments), scenarios.partly_labelled(0, 1, *arguments))
 
 
-@pytest.mark.parametrize("history", ["reuse", "mass"])
+@pytest.mark.parametrize("history", ["reuse", "released"])
 @pytest.mark.parametrize("method", ["fairgrad", "ls"])
 def test_the_guard_decides_alike_everywhere(pool: Pool, method: str, history: str) -> None:
     _, reports, _ = alike(pool.run(scenarios.default_inner, method, history))

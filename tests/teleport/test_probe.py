@@ -43,8 +43,9 @@ def test_no_others_held_out() -> None:
     probes = HeldBatches(Probes("recent", 2, 0))
     probes.remember((1,))
     probes.remember((2,))
-    assert held(probes) == ([2, 1], [2, 1])
-    assert probes.sizes == (2, 2)
+    assert held(probes) == ([2, 1], [])
+    assert probes.sizes == (2, 0)
+    assert not probes.held_out
 
 
 def test_the_current_batch() -> None:
@@ -52,8 +53,9 @@ def test_the_current_batch() -> None:
     for step in range(3):
         probes.remember((step, step + 0.5))
         assert probes.ready
-        assert held(probes) == ([step, step + 0.5],) * 2
-    assert probes.sizes == (2, 2)  # micro-batches
+        assert held(probes) == ([step, step + 0.5], [])
+    assert probes.sizes == (2, 0)  # micro-batches
+    assert not probes.held_out
 
 
 def test_a_loader_is_drawn_from_once() -> None:

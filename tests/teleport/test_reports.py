@@ -38,17 +38,21 @@ def looked_at(model: torch.nn.Module, values: dict[str, Tensor], shared: list[st
 @pytest.mark.parametrize("held_out", [0, 1, 3])
 @pytest.mark.parametrize("balancer", ["mgda", "ls"])
 def test_every_number_of_an_attempt(balancer: str, held_out: int, micro_batches: int, delta: Any) -> None:
+    """The steps themselves move nothing, so that the parameters after one are those at the new point."""
     before: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
 
     def note(gramian: Any) -> bool:
-        before.update(problems.parameters_of(mtl.objective.model))
+        model = mtl.objective.model
+        before.update(problems.parameters_of(model))
+        gradients.update({name: own.grad.clone() for name, own in model.named_parameters() if own.grad is not None})
         return True
 
     cost = eager_cost(note, delta=delta, probe_batches=2, held_out_batches=held_out, steps=4)
-    mtl = optimizer_with(cost, balancer, make=torch.optim.Adam)
+    mtl = optimizer_with(cost, balancer, make=torch.optim.Adam, lr=0.0)
     steps = [[problems.batch(seed=10 * step + part) for part in range(micro_batches)] for step in range(6)]
     for number, batches in enumerate(steps):
-        mtl.step(*batches)
+        returned = mtl.step(*batches)
         assert mtl.last is not None
         assert mtl.last.teleport is (cost.attempts[-1] if cost.attempts else None)
         if number < 1 + held_out:
@@ -57,22 +61,30 @@ def test_every_number_of_an_attempt(balancer: str, held_out: int, micro_batches:
         report, model = cost.attempts[-1], mtl.objective.model
         after = problems.parameters_of(model)
         newest_first = steps[number::-1]
-        judged = newest_first[2 : 2 + held_out] or newest_first[:2]
-        batches_judged = [batch for step in judged for batch in step]
+        judged = newest_first[2 : 2 + held_out] or newest_first[:1]
         shared = shared_names(mtl)
         for when, values in (("before", before), ("after", after)):
-            expected = looked_at(model, values, shared, batches_judged)
-            for what, tensor in expected.items():
-                assert getattr(report, f"{what}_{when}") == pytest.approx(tensor.tolist(), rel=2e-4, abs=1e-5), (what, when)
-            # The function that asked has no measure of its own: it is the smallest cosine's.
-            assert getattr(report, f"measure_{when}") == pytest.approx(-float(expected["cosines"].min()), rel=2e-4, abs=1e-5)
-        named = dict(model.named_parameters())
+            for of, looked in (("", [batch for step in judged for batch in step]), ("batch_", batches)):
+                expected = looked_at(model, values, shared, looked)
+                for what, tensor in expected.items():
+                    found = getattr(report, f"{of}{what}_{when}")
+                    assert found == pytest.approx(tensor.tolist(), rel=2e-4, abs=1e-5), (of, what, when)
+                if not of:  # the function that asked has no measure of its own: it is the smallest cosine's
+                    measure = pytest.approx(-float(expected["cosines"].min()), rel=2e-4, abs=1e-5)
+                    assert getattr(report, f"measure_{when}") == measure
+        # What the step itself tells is of the new point.
+        assert [float(loss) for loss in returned.values()] == pytest.approx(report.batch_losses_after, rel=1e-5)
+        if balancer == "mgda":
+            assert mtl.last.norms is not None
+            assert mtl.last.norms.tolist() == pytest.approx(report.batch_norms_after)
         moved = torch.cat([(after[name] - before[name]).double().flatten() for name in shared])
-        update = torch.cat([named[name].grad.double().flatten() for name in shared])  # type: ignore[union-attr]
+        update = torch.cat([gradients[name].double().flatten() for name in shared])
         assert report.distance == pytest.approx(float(moved.norm()), rel=1e-4)
         assert report.sigma == pytest.approx(float(moved @ update / (moved.norm() * update.norm())), rel=1e-3, abs=1e-5)
+        ratios = torch.tensor(report.norms_after) / torch.tensor(report.norms_before)
+        assert report.growth == pytest.approx(float(ratios.log().mean().exp()), rel=1e-5)
         assert (report.step, report.epoch, report.trigger) == (number, 0, "note")
-        assert report.tasks == ("t0", "t1", "t2")
+        assert report.tasks == report.batch_tasks == ("t0", "t1", "t2")
         assert len(report.invariance) == len(report.reward) == 4
         assert report.invariance[0] == 0.0
         assert report.seconds > 0
@@ -120,30 +132,31 @@ def test_the_released_formulation_brings_its_trigger_unless_another_is_given() -
     assert cost.attempts[-1].trigger == "weak"
 
 
-def test_the_trigger_sees_the_gramian_of_the_step() -> None:
+@pytest.mark.parametrize("balancer", ["mgda", "ls"])
+def test_the_trigger_sees_the_gramian_at_the_parameters_before_the_step(balancer: str) -> None:
     seen: list[Any] = []
 
     def note(gramian: Any) -> bool:
         seen.append(gramian.copy())
         return False
 
-    mtl = optimizer_with(eager_cost(note), "mgda")
+    mtl = optimizer_with(eager_cost(note), balancer)
     for step in range(4):
+        there = mtl.gramian(problems.batch(seed=step)).numpy()
         mtl.step(problems.batch(seed=step))
         if step:
-            assert mtl.last is not None
-            assert mtl.last.gramian is not None
-            assert (seen[-1] == mtl.last.gramian.numpy()).all()
+            assert (seen[-1] == there).all()
     assert len(seen) == 3
 
 
-def test_conflicts_of_loss_based_balancers_are_those_at_the_present_parameters() -> None:
-    seen: list[Any] = []
-    mtl = optimizer_with(eager_cost(lambda gramian: seen.append(gramian.copy())), "ls")
-    for step in range(4):
+def test_a_report_of_an_earlier_version() -> None:
+    """It knows nothing of the step's own batches."""
+    cost = eager_cost(always)
+    mtl = optimizer_with(cost)
+    for step in range(2):
         mtl.step(problems.batch(seed=step))
-        if step:
-            assert (seen[-1] == mtl.gramian(problems.batch(seed=step)).numpy()).all()
+    entries = {name: value for name, value in cost.attempts[0].as_dict().items() if not name.startswith("batch_")}
+    assert TeleportReport.from_dict(entries).batch_norms_after == ()
 
 
 def test_the_history_is_a_list_of_reports_with_a_short_description() -> None:

@@ -88,7 +88,7 @@ class Searched:
         for batch in given:
             mtl.step(batch)
         self.report = cost.attempts[-1]
-        self.search, self.judge = given[:0:-1], given[0]
+        self.search = given[:0:-1]  # the newest first
         self.shared = [name for name in self.theta if name.startswith("encoder")]
 
     def losses(self, parameters: dict[str, Tensor], batch: Any, *, evaluation: bool) -> Tensor:
@@ -108,9 +108,9 @@ def expected_gradients(run: Searched, step: int, make: Any, samples: int, scalin
     at_theta = [run.losses(run.theta, batch, evaluation=evaluation) for batch in run.search]
     pooled = torch.stack(at_theta).mean(0)
     sizes = pooled.abs() if scaling == "relative" else torch.ones_like(pooled)
-    # R comes from the gradients at θ on the held-out batch, in the mode of training.
+    # R comes from the gradients at θ on the batch of the step, in the mode of training.
     leaves = {name: tensor.clone().requires_grad_() for name, tensor in run.theta.items()}
-    judged = dict(enumerate(run.losses(leaves, run.judge, evaluation=False).unbind()))
+    judged = dict(enumerate(run.losses(leaves, run.search[0], evaluation=False).unbind()))
     rows = task_gradients(judged, [leaves[name] for name in run.shared])  # type: ignore[arg-type]
     norms = rows.norm(dim=1) / sizes
     if formulation.name == "paper":

@@ -93,7 +93,7 @@ def test_every_moment_to_stop(balancer: str) -> None:
     assert len(cost.attempts) >= 3
 
 
-@pytest.mark.parametrize("history", ["keep", "mass", "reset", "released"])
+@pytest.mark.parametrize("history", ["keep", "reset", "released"])
 def test_every_treatment_of_the_history(history: str) -> None:
     check("mgda", {"history": history}, [3, 5])
 
@@ -127,7 +127,7 @@ def test_every_option_with_a_memory(balancer: str, options: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("make", [torch.optim.NAdam, torch.optim.Adamax, torch.optim.SGD])
-@pytest.mark.parametrize("history", ["reuse", "mass"])
+@pytest.mark.parametrize("history", ["reuse", "released"])
 def test_other_optimizers(make: Any, history: str) -> None:
     check("mgda", {"history": history}, [3, 6], make=make)
 

@@ -77,7 +77,7 @@ def test_options_in_brackets_are_the_same_as_flat_ones(nested: dict[str, Any], f
     [
         {},
         {"formulation": "released", "trigger": "weak"},
-        {"formulation": "paper", "scaling": "none", "guard": "none", "history": "mass", "stop": 3},
+        {"formulation": "paper", "scaling": "none", "guard": "none", "history": "reset", "stop": 3},
         {"seek": "pairwise", "gamma": 0.1, "delta": "loha", "rank": 2, "guard": True, "tolerance": 0.1, "seed": 4},
         {"trigger": "majority", "optimizer": "sgd", "budget": None},
     ],
@@ -101,10 +101,12 @@ def test_what_is_in_force_makes_the_same_again(options: dict[str, Any]) -> None:
 
 def test_ready_settings_are_what_the_formulations_names_give() -> None:
     assert options_of(COST()) == options_of(cost_of({}))
-    assert options_of(COST.paper()) == options_of(cost_of({"formulation": "paper"}))
+    letter = {"formulation": "paper", "scaling": "none", "guard": None, "budget": None, "per_epoch": 1}
+    letter |= {"held_out_batches": 0, "history": "reuse"}
+    assert options_of(COST.paper()) == options_of(cost_of(letter))
     assert options_of(COST.released()) == options_of(cost_of({"formulation": "released"}))
-    assert options_of(COST.paper("weak", guard=None)) == options_of(
-        cost_of({"formulation": "paper", "trigger": "weak", "guard": None})
+    assert options_of(COST.paper("weak", history="keep")) == options_of(
+        cost_of(letter | {"trigger": "weak", "history": "keep"})
     )
     differing = {name for name, value in options_of(COST()).items() if options_of(COST.released()).get(name) != value}
     assert differing == {

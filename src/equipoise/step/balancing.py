@@ -90,8 +90,12 @@ class Balancing:
         *,
         scaled: bool = True,
         declared: Sequence[str] = (),
+        anew: bool = False,
     ) -> StepReport:
         """Fills ``.grad``; :meth:`commit`, :meth:`skip` or :meth:`rollback` must follow.
+
+        ``anew`` takes the step under way from its start, at parameters that have moved since: what the balancer and the proxy
+        made of the first evaluation is forgotten.
 
         Where no batch holds a task's loss, nothing changes but the count ``unlabelled``, and the report is one without tasks.
         ``declared`` are the tasks, for steps before they are known; else see :class:`~equipoise.step.context.Turn`.
@@ -105,7 +109,10 @@ class Balancing:
             raise InputError(
                 f"{type(balancer).__name__} looks at {expected or 'no'} further batches per step; got {len(further)}"
             )
-        self._new = not self.context.tasks.known
+        if anew:
+            self.skip()
+        else:
+            self._new = not self.context.tasks.known
         if self._new and declared:
             self.context.tasks.fix(declared)
         self._turn = turn = Turn(balancer, source, step, scale, further, scaled=scaled)
@@ -131,7 +138,8 @@ class Balancing:
             if not self.context.parameters:
                 # A caller of the drop-in may differentiate more of the same forward pass.
                 self.context.wrappers.wake()
-        self._look_out(balancer, source, report)
+        if not anew:
+            self._look_out(balancer, source, report)
         return report
 
     def again(self, source: Source) -> StepReport:
@@ -149,8 +157,7 @@ class Balancing:
         gradients = [(p, p.grad) for p in companion.parameters] if companion is not None else []
         # What the optimizer moves is where the optimizer has it now.
         lent = [(p, p.detach().clone()) for p in companion.lent] if companion is not None else []
-        if self._observation is not None and self._observation.gradients is not None:
-            self._observation = replace(self._observation, gradients=self._observation.gradients.clone())
+        self._keep_rows()
         try:
             if self._before is not None:
                 balancer.load_state_dict(self._before)
@@ -220,6 +227,7 @@ class Balancing:
             scale: of a gradient scaler, which keeps half-precision gradients from vanishing; the result is without it.
         """
         self.context.begin(f"a look at the Gramian, micro-batches: {source.micro_batches}")
+        self._keep_rows()
         new = not self.context.tasks.known
         try:
             turn = Turn(balancer, source, 0, scale)
@@ -277,6 +285,11 @@ class Balancing:
                     f"each of the first {_ALONE} steps held a single one of {len(self.context.tasks)} tasks, so there was "
                     f"nothing to balance: let a step hold several, as micro-batches if need be",
                 )
+
+    def _keep_rows(self) -> None:
+        """Before their memory serves for others, while the balancer has yet to learn from them."""
+        if self._observation is not None and self._observation.gradients is not None:
+            self._observation = replace(self._observation, gradients=self._observation.gradients.clone())
 
     def _forget(self) -> None:
         # Nothing of a step may live on: the drop-in keeps this object for as long as its balancer is alive.

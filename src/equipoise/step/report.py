@@ -21,6 +21,9 @@ __all__ = ["StepReport"]
 class StepReport:
     """What happened in one step. The vectors have one entry for each task present, in the order of ``tasks``.
 
+    In a step that teleported, losses, weights and Gramian are those at the new point, from which the step was taken; those
+    at the point before are in ``teleport``.
+
     Attributes:
         tasks: names of the k tasks present.
         losses: their losses ``[k]``, detached, on the model's device.
@@ -30,7 +33,7 @@ class StepReport:
         step: index of the step, counted from 0.
         skipped: whether no step was taken, and the balancer learned nothing: the loss scaler met an overflow, the batch held
             no task's loss (``tasks`` is empty then), or the optimizer left the parameters alone.
-        teleport: what the teleport did after the step, if it did anything.
+        teleport: what the teleport did before the step, if it did anything.
         proxy: where a proxy Gramian was taken; ``None`` for an exact one.
         audit: what an exact Gramian of the same batch said of the proxy, if this step formed one.
         fixed: the losses with fixed weights by name, detached; in this process.

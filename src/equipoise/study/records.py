@@ -69,7 +69,9 @@ _TELEPORT = fields(
             (f"{what}_{when}" for what in ("cosines", "norms", "losses") for when in ("before", "after")), anything
         ),
         **dict.fromkeys(("invariance", "reward"), listed(maybe(number))),
-    }
+    },
+    {"batch_tasks": listed(text)}
+    | {f"batch_{what}_{when}": anything for what in ("cosines", "norms", "losses") for when in ("before", "after")},
 )
 
 
@@ -77,15 +79,12 @@ def _teleport(value: Any) -> str:
     """An attempt, with as many numbers as there are tasks, or none."""
     if said := _TELEPORT(value):
         return said
-    vectors = [name for name in value if name.startswith(("cosines_", "norms_", "losses_"))]
-    return next(
-        (
-            f".{name}{said}"
-            for name in vectors
-            if value[name] != [] and (said := listed(maybe(number), len(value["tasks"]))(value[name]))
-        ),
-        "",
-    )
+    for name in value:
+        if name.removeprefix("batch_").startswith(("cosines_", "norms_", "losses_")) and value[name] != []:
+            tasks = value.get("batch_tasks", []) if name.startswith("batch_") else value["tasks"]
+            if said := listed(maybe(number), len(tasks))(value[name]):
+                return f".{name}{said}"
+    return ""
 
 
 _AUDIT = fields({"step": whole, "source": text, "direction": maybe(number), "weights": maybe(number)})

@@ -35,12 +35,10 @@ from equipoise.teleport.history import (
     HISTORIES,
     History,
     KeepHistory,
-    MassHistory,
     ReleasedHistory,
     ResetHistory,
     ReuseHistory,
     blend,
-    discount,
     reset,
 )
 from equipoise.teleport.probes import Probes
@@ -77,7 +75,6 @@ __all__ = [
     "LoHa",
     "LowRank",
     "Majority",
-    "MassHistory",
     "PaperFormulation",
     "ParetoFormulation",
     "Probes",
@@ -94,7 +91,6 @@ __all__ = [
     "Trigger",
     "Weak",
     "blend",
-    "discount",
     "matrix_shape",
     "mean_cosines",
     "norms",

@@ -1,11 +1,11 @@
-"""One attempt to teleport: look, search, move, look again, and stay there or come back."""
+"""One attempt to teleport: search, move, look, and stay there or come back."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,17 +41,18 @@ __all__ = [
 class TeleportReport:
     """One attempt. Vectors have one entry per task, in the order of ``tasks``.
 
-    What is called *before* and *after* was measured at θ and at θ + Δθ on the held-out batches (on the search's own where
-    none are held out).
+    What is called *before* and *after* was measured at θ and at θ + Δθ on the held-out batches, or on the step's own where
+    none are held out; what begins with *batch*, on the step's own in any case: those that the trigger saw, and from which the
+    step is taken. With a proxy, the step's own Gramians are the proxy's.
 
     Attributes:
-        step: index of the step after which it was made.
+        step: index of the step in which it was made.
         epoch: counted from 0.
         trigger: name of the condition that asked for it.
         tasks: names of the tasks that the batches hold.
         accepted: whether the parameters were moved.
         reason: why, in words.
-        sigma: cos(Δθ, g') of eq. 12.
+        sigma: cos(Δθ, g') of eq. 12, with the combined gradient of the step's batches at θ.
         distance: ‖Δθ‖.
         cosines_before: cosine of each task gradient with the mean gradient.
         cosines_after: the same at θ + Δθ; empty if the search failed.
@@ -64,6 +65,13 @@ class TeleportReport:
         invariance: L_t before each inner step.
         reward: L_g (or the agreement that was sought) before each inner step.
         seconds: wall time of the attempt.
+        batch_tasks: names of the tasks that the step's batches hold; the next entries are theirs.
+        batch_cosines_before: as ``cosines_before``, on the step's batches.
+        batch_cosines_after: the same at θ + Δθ; empty where the guard refused before the step was evaluated there.
+        batch_norms_before: as ``norms_before``, on the step's batches.
+        batch_norms_after: the same at θ + Δθ.
+        batch_losses_before: as ``losses_before``, on the step's batches.
+        batch_losses_after: the same at θ + Δθ.
     """
 
     step: int
@@ -85,6 +93,13 @@ class TeleportReport:
     invariance: tuple[float, ...]
     reward: tuple[float, ...]
     seconds: float
+    batch_tasks: tuple[str, ...] = ()
+    batch_cosines_before: tuple[float, ...] = ()
+    batch_cosines_after: tuple[float, ...] = ()
+    batch_norms_before: tuple[float, ...] = ()
+    batch_norms_after: tuple[float, ...] = ()
+    batch_losses_before: tuple[float, ...] = ()
+    batch_losses_after: tuple[float, ...] = ()
 
     @property
     def changes(self) -> tuple[float, ...]:
@@ -93,6 +108,17 @@ class TeleportReport:
             (after - before) / max(abs(before), 1e-30)
             for before, after in zip(self.losses_before, self.losses_after, strict=False)
         )
+
+    @property
+    def growth(self) -> float:
+        """What the task gradients' norms were multiplied by, the geometric mean over tasks; ``nan`` where one is not known.
+
+        Eq. 6 seeks more than 1.
+        """
+        pairs = list(zip(self.norms_before, self.norms_after, strict=False))
+        if not pairs or min(map(min, pairs)) <= 0:
+            return math.nan
+        return math.exp(sum(math.log(after / before) for before, after in pairs) / len(pairs))
 
     def as_dict(self) -> dict[str, Any]:
         """As plain lists and numbers, for a record or a saved state."""
@@ -104,7 +130,8 @@ class TeleportReport:
         of_type: dict[str, Form] = {"int": Whole(), "str": Text(), "bool": Switch(), "float": Number(finite=False)}
         of_type |= {f"tuple[{name}, ...]": Listed(kind) for name, kind in of_type.items()}
         kinds = {field.name: of_type[str(field.type)] for field in fields(cls)}
-        return cls(**read_state("COST's attempts", entries, kinds))
+        left_out = {field.name: field.default for field in fields(cls) if field.default is not MISSING}
+        return cls(**read_state("COST's attempts", left_out | dict(entries), kinds))
 
 
 _NOT_FINITE = "a loss or gradient is not finite"
@@ -112,21 +139,26 @@ _NOT_FINITE = "a loss or gradient is not finite"
 
 @dataclass(frozen=True)
 class Landing:
-    """How an attempt ended.
+    """How an attempt stands.
 
     Attributes:
         report: what happened.
-        names: the parameters that were moved; empty where none was.
+        moved: the parameters that were moved, by name, with their values before; empty where none was.
         failure: what stopped being finite during the search, in words; empty if nothing did.
     """
 
     report: TeleportReport
-    names: tuple[str, ...]
-    failure: str
+    moved: Mapping[str, tuple[Tensor, Tensor]]
+    failure: str = ""
+
+    def taken_back(self, reason: str) -> Landing:
+        """The parameters are where they were; says why."""
+        restore({name: own for name, (own, _) in self.moved.items()}, {name: value for name, (_, value) in self.moved.items()})
+        return Landing(replace(self.report, accepted=False, reason=reason), {}, self.failure)
 
 
 def attempt_cost(search: Search, probes: HeldBatches, tasks: int) -> float:
-    """Evaluations that an attempt needs, a backward pass counted as two."""
+    """Evaluations that an attempt needs, a backward pass counted as two; without those of the step at the new point."""
     searched, judged = probes.sizes
     return search.cost(tasks) + searched + 2.0 * judged * (2.0 + 2.0 * tasks)
 
@@ -141,6 +173,7 @@ class TeleportAttempt:
         guard: whether to land; ``None`` to land wherever everything is finite.
         probes: batches to search on and to judge on.
         sizes: what losses are divided by.
+        trigger: the condition that asked for it.
     """
 
     delta: Delta
@@ -148,9 +181,17 @@ class TeleportAttempt:
     guard: Guard | None
     probes: HeldBatches
     sizes: LossSizes
+    trigger: Trigger
 
-    def make(self, mtl: MultiTaskOptimizer, trigger: Trigger, seed: int, epoch: int) -> Landing:
+    def make(self, mtl: MultiTaskOptimizer, seen: View, step: int, seed: int, epoch: int) -> Landing:
         """Makes the attempt; the parameters are at θ + Δθ afterwards, or to the bit where they were.
+
+        Args:
+            mtl: whose ``.grad`` is the combined gradient at θ.
+            seen: losses and Gramian of the step's batches at θ.
+            step: which step it is.
+            seed: of the factors and the perturbations.
+            epoch: which epoch it is.
 
         Raises:
             InputError: nothing to adapt, or probe batches that do not fit.
@@ -159,12 +200,13 @@ class TeleportAttempt:
         search_batches, judge_batches = self.probes.batches()
         device = next(mtl.objective.model.parameters()).device
         joint = JointLosses(mtl.objective.tasks, mtl.processes, device)
-        before = look(mtl, judge_batches, joint)
+        before = look(mtl, judge_batches, joint) if judge_batches else seen
         shared = shared_by_name(mtl)
         after: View | None = None
         found = Searched()
         sigma = distance = 0.0
-        if before.gramian is None:
+        backup: dict[str, Tensor] = {}
+        if before.gramian is None or seen.gramian is None:
             found.failure = objection = f"{_NOT_FINITE} on the probe batches"
         else:
             generator = torch.Generator(next(iter(shared.values())).device).manual_seed(seed)
@@ -174,10 +216,10 @@ class TeleportAttempt:
                 shared,
                 search_batches,
                 joint,
-                gramian=before.gramian,
-                tasks=before.names,
+                gramian=seen.gramian,
+                tasks=seen.names,
                 sizes=self.sizes,
-                judged=before.all_losses,
+                judged=before.all_losses if before.names != seen.names else seen.all_losses,
                 generator=generator,
                 loss_scale=1.0 if mtl.scaler is None else mtl.scaler.get_scale(),
             )
@@ -186,21 +228,21 @@ class TeleportAttempt:
             sigma = gradient_similarity(shared, found.deltas)
             distance = math.sqrt(sum(float(flat(delta).double().square().sum()) for delta in found.deltas.values()))
             backup = {name: shared[name].detach().clone() for name in found.deltas}
-            move(shared, found.deltas)
             try:
-                after = look(mtl, judge_batches, joint)
-                objection = self._objection(trigger, before, after, mtl.objective.tasks.positions(before.names))
+                move(shared, found.deltas)
+                if judge_batches:
+                    after = look(mtl, judge_batches, joint)
+                    objection = self._objection(before, after, mtl.objective.tasks.positions(before.names))
             except BaseException:
                 restore(shared, backup)
                 raise
             if objection:
                 restore(shared, backup)
         torch.clear_autocast_cache()
-        assert mtl.last is not None
         report = TeleportReport(
-            step=mtl.last.step,
+            step=step,
             epoch=epoch,
-            trigger=trigger.name,
+            trigger=self.trigger.name,
             tasks=before.names,
             accepted=not objection,
             reason=objection or ("all checks passed" if self.guard else "not guarded"),
@@ -208,37 +250,63 @@ class TeleportAttempt:
             distance=distance,
             invariance=tuple(found.invariance),
             reward=tuple(found.reward),
-            **_seen("before", before, trigger),
-            **_seen("after", after, trigger),
+            **_seen("before", before, self.trigger),
+            **_seen("after", after, self.trigger),
             seconds=time.perf_counter() - began,
+            batch_tasks=seen.names,
+            **_seen("before", seen),
         )
-        return Landing(report, () if objection or found.deltas is None else tuple(found.deltas), found.failure)
+        landed = () if objection or found.deltas is None else tuple(found.deltas)
+        return Landing(report, {name: (shared[name], backup[name]) for name in landed}, found.failure)
 
-    def _objection(self, trigger: Trigger, before: View, after: View, positions: list[int]) -> str:
+    def arrive(self, mtl: MultiTaskOptimizer, landing: Landing, seen: View, there: View | None) -> Landing:
+        """What became of it once the step's batches were evaluated at θ + Δθ; takes it back where they object.
+
+        Args:
+            mtl: whose tasks they are.
+            landing: from :meth:`make`.
+            seen: losses and Gramian of the step's batches at θ.
+            there: the same at θ + Δθ; ``None`` where something is not finite.
+        """
+        report = landing.report
+        if there is not None:
+            report = replace(report, **_seen("after", there))
+        if not self.probes.held_out:
+            report = replace(report, **_seen("after", there, self.trigger))
+            objection = self._objection(seen, there, mtl.objective.tasks.positions(seen.names))
+        else:
+            objection = "" if there is not None and there.gramian is not None else f"{_NOT_FINITE} there"
+        landing = Landing(report, landing.moved, landing.failure)
+        return landing.taken_back(objection) if objection else landing
+
+    def _objection(self, before: View, after: View | None, positions: list[int]) -> str:
         # Whatever the user wants, the model does not go where nothing is finite.
-        if after.gramian is None or before.gramian is None:
+        if after is None or after.gramian is None or before.gramian is None:
             return f"{_NOT_FINITE} there"
         if self.guard is None:
             return ""
         # A change is relative even where the search takes the losses as they are.
         sizes = self.sizes.of(before.all_losses)[positions]
-        measures = float(trigger.measure(before.gramian)), float(trigger.measure(after.gramian))
+        measures = float(self.trigger.measure(before.gramian)), float(self.trigger.measure(after.gramian))
         return self.guard.objection(before.losses, after.losses, sizes, *measures, self.search.sought)
 
 
-def _seen(when: str, view: View | None, trigger: Trigger) -> dict[str, Any]:
-    """The part of a report that tells of one look."""
-    losses: Array | tuple[()] = () if view is None else view.losses
+def _seen(when: str, view: View | None, trigger: Trigger | None = None) -> dict[str, Any]:
+    """The part of a report that tells of one look: with the trigger's measure, or on the step's own batches."""
+    losses: Array | Sequence[float] = () if view is None else view.losses
     gramian = None if view is None else view.gramian
-    return {
-        f"losses_{when}": _tuple(losses),
-        f"cosines_{when}": () if gramian is None else _tuple(mean_cosines(gramian)),
-        f"norms_{when}": () if gramian is None else _tuple(norms(gramian)),
-        f"measure_{when}": math.nan if gramian is None else float(trigger.measure(gramian)),
+    of = "batch_" if trigger is None else ""
+    told: dict[str, Any] = {
+        f"{of}losses_{when}": _tuple(losses),
+        f"{of}cosines_{when}": () if gramian is None else _tuple(mean_cosines(gramian)),
+        f"{of}norms_{when}": () if gramian is None else _tuple(norms(gramian)),
     }
+    if trigger is not None:
+        told[f"measure_{when}"] = math.nan if gramian is None else float(trigger.measure(gramian))
+    return told
 
 
-def _tuple(values: Array | tuple[()]) -> tuple[float, ...]:
+def _tuple(values: Array | Sequence[float]) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 

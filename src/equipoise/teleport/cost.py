@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
 from equipoise.engine.sparse import stored
-from equipoise.errors import InputError
-from equipoise.states import Anything, Fields, Form, Generator, Listed, Maybe, Number, Switch, Text, Whole, read_state
-from equipoise.teleport.attempt import TeleportAttempt, TeleportReport, attempt_cost, shared_by_name
+from equipoise.errors import InputError, warn_once
+from equipoise.states import Anything, Fields, Form, Generator, Listed, Named, Number, Switch, Whole, read_state
+from equipoise.step.fused import put_back, state_kept
+from equipoise.step.report import StepReport
+from equipoise.teleport.attempt import Landing, TeleportAttempt, TeleportReport, attempt_cost, shared_by_name
 from equipoise.teleport.checks import check_whole
 from equipoise.teleport.deltas import DeltaLike, LowRank, as_delta
 from equipoise.teleport.guard import Guard
 from equipoise.teleport.history import HistoryLike, as_history, blend
-from equipoise.teleport.measure import LossSizes
+from equipoise.teleport.measure import LossSizes, View, seen_in
 from equipoise.teleport.probes import HeldBatches, Probes
 from equipoise.teleport.schedule import Counters, Schedule
 from equipoise.teleport.search import Search
@@ -28,17 +32,26 @@ if TYPE_CHECKING:
 
 __all__ = ["COST"]
 
+_LANDINGS, _SHRUNK = 3, 0.9
+"""From so many landings on, and below that mean growth of the task gradients' norms, a search is said to go too far."""
+
 
 class COST:
     """Continual optimization with symmetry teleportation (Zhou et al., 2025), on top of any balancer and any torch optimizer.
 
-    After a step in which the ``trigger`` saw a conflict, and if the ``schedule`` allows it, the shared parameters θ are moved
-    to θ + Δθ. In the paper that is a point where every task's loss is about the same and the landscape is sharper (section
-    4.1, eq. 7 to 11); by default here it is one where no loss is higher and the neglected task's is lower. The ``delta`` gives
-    Δθ its shape; a ``search`` finds it by a few steps of an inner optimizer on losses evaluated at *substituted* parameters:
-    the model is not touched until it lands, parameters keep their identity, and buffers and random state stay as they are. A
-    ``guard`` lets it land only if the losses allow it on batches that no inner step has seen. What the torch optimizer
-    remembers is treated as ``history`` says (eq. 12 and 13).
+    In a step in which the ``trigger`` sees a conflict, and if the ``schedule`` allows it, the shared parameters θ are moved to
+    θ + Δθ; then the balancer decides there, on the same batches, and the step is taken from there (algorithm 1). In the
+    paper that is a point where every task's loss is about the same and the landscape is sharper (section 4.1, eq. 7 to 11);
+    by default here it is one where no loss is higher and the neglected task's is lower. The ``delta`` gives Δθ its shape; a
+    ``search`` finds it by a few steps of an inner optimizer on losses evaluated at *substituted* parameters: the model is not
+    touched until it lands, parameters keep their identity, and buffers and random state stay as they are. A ``guard`` lets it
+    land only if the losses allow it on batches that no inner step has seen. What the torch optimizer remembers is treated as
+    ``history`` says (eq. 12 and 13), before the step.
+
+    A step that does not teleport costs what it costs without a COST, except that a Gramian is formed for the trigger now and
+    then where the balancer forms none. In one that does, ``mtl.last`` and the losses that ``step`` gives are those at the new
+    point, ``mtl.last.teleport`` has those before; the balancer learns once, buffers (batch-norm statistics) move once, and
+    both evaluations draw the same random numbers (dropout masks). A step that fails or is not taken does not teleport.
 
     Several defaults depart from the paper, on the evidence in the guide's page on COST and digits: losses may fall, the
     optimizer's memory is kept, a landing is guarded, and a budget holds the cost of all teleporting to a tenth of training's.
@@ -55,15 +68,15 @@ class COST:
         guard: whether to land; ``None`` to land wherever everything is finite.
         schedule: when an attempt may be made, and what all attempts may cost.
         probes: the batches to search on and to judge on.
-        history: what becomes of the optimizer's memory: ``"keep"`` it, ``"reuse"`` a share σ of it (eq. 13), discount it by
-            ``"mass"``, ``"reset"`` it, ``"released"`` (reset where σ ≤ 0, else reuse), or a
+        history: what becomes of the optimizer's memory: ``"keep"`` it, ``"reuse"`` a share σ of it (eq. 13), ``"reset"``
+            it, ``"released"`` (reset where σ ≤ 0, else reuse), or a
             :class:`~equipoise.teleport.History`. Left out: the formulation's own, which is ``"keep"`` except for
             ``"released"``.
         seed: of the factors and the perturbations; the same on all processes.
 
     Attributes:
         attempts: a :class:`~equipoise.teleport.TeleportReport` of every attempt, in order.
-        waits: why no attempt was made after a step → after how many, since this object was made.
+        waits: why no attempt was made in a step → in how many, since this object was made.
 
     Raises:
         InputError: an option that cannot be used. During training: nothing to adapt, a rank larger than every layer, or probe
@@ -120,37 +133,39 @@ class COST:
         self._held = HeldBatches(probes)
         self._sizes = LossSizes(search.relative)
         self._generator = torch.Generator().manual_seed(seed)
-        self._pending: float | None = None
-        self._moved: tuple[str, ...] = ()
+        self._pending: dict[str, float] = {}
+        self._under_way: _UnderWay | None = None
         self._last_check = -schedule.check_every
         self._warned = False
         self._fits = False
 
     @classmethod
     def paper(cls, trigger: TriggerLike = None, **settings: Any) -> Self:
-        """COST that seeks what the paper seeks: ``COST(search=Search(formulation="paper"))``.
+        """COST to the letter of the paper.
 
-        Sets L_t - γ L_g as the objective (eq. 7 to 11) with γ = 0.1 and δ = 0.1: losses are to be kept from both sides, so the
-        guard's tolerance is 5 % of the mean change. The schedule, the guard and the kept history are those of :class:`COST`.
-        To the letter of the paper, a teleport is not guarded, it reuses history, it takes losses as they are, and it comes once
-        per epoch::
-
-            COST(
-                search=Search(formulation="paper", scaling="none", lr=0.01),
-                guard=None,
-                schedule=Schedule(budget=None, per_epoch=1),
-                history="reuse",
-            )
+        The objective is L_t - γ L_g (eq. 7 to 11) with γ = 0.1, of losses as they are and with L* of the same batches as L_t;
+        R is that of the triggering batches' gradients. A landing is not guarded and no batch is held out to judge it (where
+        one is, a guard may be given). History is reused (eq. 13). There is one attempt per epoch and no budget (appendix A.6
+        says that frequency is controlled and the start delayed, not how much). The paper does not print δ, ñ, and the inner
+        optimizer with its steps and lr: they are those of :class:`PaperFormulation` and :class:`Search`.
 
         Args:
             trigger: as for :class:`COST`.
-            settings: all else that :class:`COST` takes, except ``search``.
+            settings: all else that :class:`COST` takes, in place of the above.
 
         Example:
-            >>> COST.paper("weak", schedule=Schedule(per_epoch=1))
-            COST(weak, LowRank(rank=5, alpha=8.0, vectors=False, targets=None), paper; 0 attempts)
+            >>> cost = COST.paper("weak", schedule=Schedule(start=3, per_epoch=1, budget=None))
+            >>> cost.search.sought, cost.history, cost.guard
+            (PaperFormulation(gamma=0.1, radius=0.1, invariance=1.0), ReuseHistory(scope='moved'), None)
         """
-        return cls(trigger, search=Search(formulation="paper"), **settings)
+        letter: dict[str, Any] = {
+            "search": Search(formulation="paper", scaling="none"),
+            "guard": None,
+            "schedule": Schedule(budget=None, per_epoch=1),
+            "probes": Probes(held_out_batches=0),
+            "history": "reuse",
+        }
+        return cls(trigger, **(letter | settings))
 
     @classmethod
     def released(cls, trigger: TriggerLike = None, **settings: Any) -> Self:
@@ -196,82 +211,162 @@ class COST:
 
     # -- what MultiTaskOptimizer calls
 
-    def before_step(self, mtl: MultiTaskOptimizer) -> None:
-        """Applies the history's blend that a landing left for the gradients of the next step."""
-        if self._pending is None:
-            return
-        everything = (p for optimizer in mtl.optimizers for group in optimizer.param_groups for p in group["params"])
-        if mtl.scaler is not None and not all(map(_finite_gradient, everything)):
-            return  # an overflow: no step will be taken, so it is too early
-        named = dict(mtl.objective.model.named_parameters())
-        # Parameters that this step's tasks do not reach take no step, and wait for one.
-        waiting = tuple(name for name in self._moved if name in named and named[name].grad is None)
-        stepping = [named[name] for name in self._moved if name in named and name not in waiting]
-        for optimizer in mtl.optimizers:  # each knows its own parameters
-            blend(optimizer, stepping, self._pending)
-        self._moved = waiting
-        if not waiting:
-            self._pending = None
-
-    def after_step(self, mtl: MultiTaskOptimizer, batches: tuple[Any, ...]) -> TeleportReport | None:
-        """Looks whether tasks conflict and, where that is due, attempts a teleport; returns what became of it."""
-        assert mtl.last is not None
-        report = mtl.last
+    def teleport(self, mtl: MultiTaskOptimizer, report: StepReport, batches: tuple[Any, ...]) -> bool:
+        """Looks whether tasks conflict and, where that is due, searches and moves; says whether the parameters have moved."""
+        self._under_way = under_way = _UnderWay(self._kept(), batches)
         self._check_fit(mtl)
         self._held.remember(batches)
         tasks = len(report.tasks)
-        backwards = 1 if mtl.balancer.needs == "losses" else tasks
-        self._counters.count_step(len(batches) * (1.0 + 2.0 * backwards + float(mtl.balancer.watches)))
+        backwards = 1 if mtl.balancer.needs == "losses" or mtl.proxy is not None else tasks
+        again = len(batches) * (1.0 + 2.0 * backwards)
+        self._counters.count_step(again + len(batches) * float(mtl.balancer.watches))
         if tasks < 2 or not self._held.ready:
             why = "one task in the batch" if tasks < 2 else "too few batches seen"
             return self._wait(self._counters.obstacle(report.step, 0.0) or why)
-        gramian = report.gramian
         check = 0.0
-        if gramian is None:
+        if report.gramian is None:
             if 0 <= report.step - self._last_check < self.schedule.check_every:
                 return self._wait("not looked for conflict")
             check = len(batches) * (1.0 + 2.0 * tasks)
         expected = attempt_cost(self.search, self._held, tasks)
-        if obstacle := self._counters.obstacle(report.step, expected + check):
+        under_way.again = again + check
+        if obstacle := self._counters.obstacle(report.step, expected + check + under_way.again):
             return self._wait(obstacle)
-        if gramian is None:
+        if report.gramian is None:
             self._last_check = report.step
             self._counters.spent += check
-            gramian = mtl.gramian(*batches)
+        under_way.seen = seen = seen_in(mtl, report, batches)
         trigger = self.trigger or default_trigger(len(mtl.objective.tasks))
-        if not trigger(gramian.numpy()):
+        if seen.gramian is None or not trigger(seen.gramian):
             return self._wait("no conflict")
+        if not _finite(mtl, report):
+            return self._wait("a loss or gradient is not finite")
         self._check_fit(mtl)
         self._counters.spent += expected
         seed = int(torch.randint(2**62, (), generator=self._generator, device="cpu"))
-        attempt = TeleportAttempt(self.delta, self.search, self.guard, self._held, self._sizes)
-        outcome = attempt.make(mtl, trigger, seed, self._counters.epoch)
-        self._counters.count_attempt(report.step, accepted=outcome.report.accepted)
-        self.attempts.append(outcome.report)
-        if outcome.names:
-            self._settle_history(mtl, outcome.names, outcome.report.sigma)
-        if outcome.failure and not self._warned:
-            self._warned = True
-            warnings.warn(f"a teleport was given up and the model stays where it was: {outcome.failure}", stacklevel=3)
-        return outcome.report
+        under_way.attempt = TeleportAttempt(self.delta, self.search, self.guard, self._held, self._sizes, trigger)
+        under_way.landing = under_way.attempt.make(mtl, seen, report.step, seed, self._counters.epoch)
+        return bool(under_way.landing.moved)
 
-    def _wait(self, why: str) -> TeleportReport | None:
+    def arrived(self, mtl: MultiTaskOptimizer, report: StepReport | None) -> bool:
+        """Judges the step's batches at the new point; says whether to stay."""
+        under_way = self._under_way
+        assert under_way is not None
+        assert under_way.seen is not None
+        assert under_way.attempt is not None
+        assert under_way.landing is not None
+        self._counters.spent += under_way.again
+        there = None if report is None or not _finite(mtl, report) else seen_in(mtl, report, under_way.batches)
+        under_way.landing = under_way.attempt.arrive(mtl, under_way.landing, under_way.seen, there)
+        return bool(under_way.landing.moved)
+
+    def before_step(self, mtl: MultiTaskOptimizer) -> None:
+        """Does with the optimizer's memory what the history policy says; a reuse takes in the gradients at the new point."""
+        landing = None if self._under_way is None else self._under_way.landing
+        moved = landing.moved if landing is not None else {}
+        if not moved and not self._pending:
+            return
+        everything = [p for optimizer in mtl.optimizers for group in optimizer.param_groups for p in group["params"]]
+        if mtl.scaler is not None and not all(map(_finite_gradient, everything)):
+            return  # an overflow: no step will be taken
+        named = dict(mtl.objective.model.named_parameters())
+        if self._under_way is not None:
+            self._under_way.states = [(optimizer, state_kept(optimizer.state)) for optimizer in mtl.optimizers]
+        shares = {id(named[name]): share for name, share in self._pending.items() if name in named}
+        if moved and landing is not None:
+            scope = everything if self.history.scope == "all" else [named[name] for name in moved]
+            settled = [self.history.settle(optimizer, scope, landing.report.sigma) for optimizer in mtl.optimizers]
+            # A policy decides by σ alone, so all optimizers are told the same.
+            shares |= {id(parameter): settled[0] for parameter in scope if settled[0] is not None}
+        for share in dict.fromkeys(shares.values()):
+            reused = [
+                parameter for parameter in everything if shares.get(id(parameter)) == share and parameter.grad is not None
+            ]
+            for optimizer in mtl.optimizers:  # each knows its own parameters
+                blend(optimizer, reused, share)
+        # Parameters that this step's tasks do not reach take no step, and wait for one.
+        self._pending = {name: shares[id(own)] for name, own in named.items() if id(own) in shares and own.grad is None}
+
+    def after_step(self, mtl: MultiTaskOptimizer, *, taken: bool) -> TeleportReport | None:
+        """Keeps what the step has brought; returns what became of an attempt."""
+        under_way, landing = self._under_way, None if self._under_way is None else self._under_way.landing
+        if under_way is None or landing is None:
+            if not taken:
+                self.undo()
+            self._under_way = None
+            return None
+        self._under_way = None
+        if not taken:
+            put_back({}, under_way.states)
+            landing = landing.taken_back("the step was not taken") if landing.moved else landing
+        report = landing.report
+        self._counters.count_attempt(report.step, accepted=report.accepted)
+        self.attempts.append(report)
+        if landing.failure and not self._warned:
+            self._warned = True
+            warnings.warn(f"a teleport was given up and the model stays where it was: {landing.failure}", stacklevel=3)
+        if report.accepted and self.search.sought.sharper:
+            self._look_at_growth()
+        return report
+
+    def undo(self) -> None:
+        """Makes the step under way one that has never been."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is None:
+            return
+        if under_way.landing is not None:
+            under_way.landing.taken_back("")
+        put_back({}, under_way.states)
+        counters, held, sizes, generator, waits, *rest = under_way.kept
+        vars(self._counters).update(counters)
+        self._held.take_back(held)
+        self._sizes.take_back(sizes)
+        self._generator.set_state(generator)
+        self.waits = waits
+        self._pending, self._last_check = rest
+
+    def _kept(self) -> tuple[Any, ...]:
+        """All that a step changes, for :meth:`undo`."""
+        return (
+            self._counters.state_dict(),
+            self._held.kept(),
+            self._sizes.kept(),
+            self._generator.get_state(),
+            dict(self.waits),
+            dict(self._pending),
+            self._last_check,
+        )
+
+    def _look_at_growth(self) -> None:
+        landed = [report.growth for report in self.attempts if report.accepted and math.isfinite(report.growth)]
+        if len(landed) < _LANDINGS:
+            return
+        mean = math.exp(sum(map(math.log, landed)) / len(landed))
+        if mean < _SHRUNK:
+            warn_once(
+                self,
+                "shrunk",
+                f"over {len(landed)} teleports the norms of the task gradients became {mean:.2f} of what they were, while eq. "
+                f"6 of the COST paper seeks larger ones: the search goes too far. Give it a smaller lr (it is "
+                f"{self.search.lr:g}) or fewer steps (they are {self.search.steps})",
+            )
+
+    def _wait(self, why: str) -> bool:
         self.waits[why] = self.waits.get(why, 0) + 1
-        return None
+        return False
 
     def end_epoch(self) -> None:
         """Says that a pass over the data is over."""
         self._counters.end_epoch()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides how it continues: counters, random state, held batches, a blend still to come, attempts."""
+        """Everything that decides how it continues: counters, random state, held batches, blends still to come, attempts."""
         return {
             "schedule": self._counters.state_dict(),
             "probes": self._held.state_dict(),
             "sizes": self._sizes.state_dict(),
             "generator": self._generator.get_state(),
-            "pending": self._pending,
-            "moved": list(self._moved),
+            "pending": dict(self._pending),
             "last_check": self._last_check,
             "warned": self._warned,
             "attempts": [report.as_dict() for report in self.attempts],
@@ -289,7 +384,6 @@ class COST:
         self._sizes.load_state_dict(state["sizes"])
         self._generator.set_state(state["generator"])
         self._pending = state["pending"]
-        self._moved = state["moved"]
         self._last_check = state["last_check"]
         self._warned = state["warned"]
         self.attempts = list(state["attempts"])
@@ -312,8 +406,7 @@ class COST:
             "probes": Fields(self._held.kinds),
             "sizes": Fields(self._sizes.kinds),
             "generator": Generator(),
-            "pending": Maybe(Number()),
-            "moved": Listed(Text()),
+            "pending": Named(Number()),
             "last_check": Whole(least=-(2**62)),
             "warned": Switch(),
             "attempts": Listed(Anything()),
@@ -337,14 +430,28 @@ class COST:
         self.delta.adapt(shared, torch.Generator(next(iter(shared.values())).device))
         self._fits = True
 
-    def _settle_history(self, mtl: MultiTaskOptimizer, names: tuple[str, ...], sigma: float) -> None:
-        named = dict(mtl.objective.model.named_parameters())
-        names = names if self.history.scope == "moved" else tuple(named)
-        shares = [self.history.settle(optimizer, [named[name] for name in names], sigma) for optimizer in mtl.optimizers]
-        share = shares[0]  # a policy decides by σ alone, so all are equal
-        if share is not None:
-            # The blend needs the gradient at the new point, which the next step brings.
-            self._pending, self._moved = share, names
+
+@dataclass
+class _UnderWay:
+    """What a step in progress has come to.
+
+    Attributes:
+        kept: all that was remembered when it began.
+        batches: the step's own, labelled ones.
+        again: evaluations that it takes to evaluate them at the new point.
+        seen: losses and Gramian at θ.
+        attempt: what an attempt consists of.
+        landing: how it stands.
+        states: the optimizers' states before the history policy changed them.
+    """
+
+    kept: tuple[Any, ...]
+    batches: tuple[Any, ...]
+    again: float = 0.0
+    seen: View | None = None
+    attempt: TeleportAttempt | None = None
+    landing: Landing | None = None
+    states: list[tuple[torch.optim.Optimizer, dict[Any, Any]]] = field(default_factory=list)
 
 
 def _check_kind(name: str, value: Any, kind: type, further: str = "") -> None:
@@ -357,3 +464,9 @@ def _finite_gradient(parameter: Tensor) -> bool:
     if gradient is None:
         return True
     return bool(torch.isfinite(stored(gradient)).all())
+
+
+def _finite(mtl: MultiTaskOptimizer, report: StepReport) -> bool:
+    """Whether the losses and ``.grad`` are finite; over several processes both are what all of them share."""
+    gradients = (p for optimizer in mtl.optimizers for group in optimizer.param_groups for p in group["params"])
+    return bool(torch.isfinite(report.losses).all()) and all(map(_finite_gradient, gradients))

@@ -72,6 +72,7 @@ class Formulation(ABC):
         relative: whether losses are divided by their sizes unless the search says otherwise.
         history: the name of the history policy unless told otherwise.
         gamma: factor of L_g, or of the agreement that is sought in its place.
+        sharper: whether larger task gradients are what is sought (eq. 6).
     """
 
     name: ClassVar[str]
@@ -84,6 +85,7 @@ class Formulation(ABC):
     tolerance: ClassVar[float] = 0.05
     relative: ClassVar[bool] = True
     history: ClassVar[str] = "keep"
+    sharper: ClassVar[bool] = False
     gamma: float
     radius: float
 
@@ -131,6 +133,7 @@ class PaperFormulation(Formulation):
     invariance: float = 1.0
     pooled_reference: bool = False
     name = "paper"
+    sharper = True
 
     def __post_init__(self) -> None:
         _check(self.gamma, self.radius, self.invariance)
@@ -177,6 +180,7 @@ class ParetoFormulation(PaperFormulation):
     gamma: float = 0.0
     descent: float = 0.2
     name = "pareto"
+    sharper = False
     losses_may_fall = True
     tolerance = 0.02
 
@@ -214,6 +218,7 @@ class ReleasedFormulation(Formulation):
     invariance: float = 10.0
     pooled_reference: bool = True
     name = "released"
+    sharper = True
     evaluation_mode = True
     on_trigger = True
     perturbs_all = True

@@ -16,12 +16,13 @@ from equipoise.errors import EquipoiseError, InputError, NonFiniteError
 from equipoise.objective import Objective
 from equipoise.randomness import RandomState
 from equipoise.states import Form, Maybe, Of, read_state
+from equipoise.step.report import StepReport
 from equipoise.tasks import Tasks
 
 if TYPE_CHECKING:
     from equipoise.optimizer import MultiTaskOptimizer
 
-__all__ = ["SMALLEST_SIZE", "Array", "JointLosses", "LossSizes", "View", "evaluated", "look"]
+__all__ = ["SMALLEST_SIZE", "Array", "JointLosses", "LossSizes", "View", "evaluated", "look", "seen_in"]
 
 Array: TypeAlias = NDArray[np.float64]
 SMALLEST_SIZE = 1e-3
@@ -61,6 +62,14 @@ class LossSizes:
             self._largest = np.zeros_like(own)
         self._largest = np.maximum(self._largest, seen)
         return np.maximum(own, SMALLEST_SIZE * self._largest).clip(min=_TINY)
+
+    def kept(self) -> Array | None:
+        """What is remembered now, for :meth:`take_back`."""
+        return self._largest  # it is never changed in place
+
+    def take_back(self, largest: Array | None) -> None:
+        """Remembers again what :meth:`kept` gave."""
+        self._largest = largest
 
     def state_dict(self) -> dict[str, Any]:
         """What was remembered."""
@@ -122,6 +131,21 @@ class View:
     losses: Array
     all_losses: Array
     gramian: Array | None
+
+
+def seen_in(mtl: MultiTaskOptimizer, report: StepReport, batches: Sequence[Any]) -> View:
+    """What a step has evaluated at the model's present parameters; where its balancer forms no Gramian, one is formed."""
+    positions = mtl.objective.tasks.positions(report.tasks)
+    losses = report.losses.detach().double().cpu().numpy()
+    everywhere = np.zeros(len(mtl.objective.tasks))
+    everywhere[positions] = losses
+    gramian: Array | None = None
+    try:
+        found = mtl.gramian(*batches) if report.gramian is None else report.gramian
+        gramian = found.numpy() if bool(torch.isfinite(found).all()) else None
+    except NonFiniteError:
+        pass
+    return View(report.tasks, losses, everywhere, gramian)
 
 
 def evaluated(objective: Objective, batch: Any, random_state: RandomState) -> dict[str, Tensor]:

@@ -31,9 +31,9 @@ class Probes:
 
     Args:
         probe: ``"recent"``: the batches of the last steps, the newest for the search and older ones to judge; ``"current"``:
-            the batch of this step for both; or a loader (any iterable of batches), of which the first few are held.
+            the batch of this step alone; or a loader (any iterable of batches), of which the first few are held.
         probe_batches: how many batches the search takes in turn, one per inner step.
-        held_out_batches: how many others a landing is judged on; with 0, those of the search.
+        held_out_batches: how many others a landing is judged on; with 0, and with ``"current"``, the step's own.
 
     Raises:
         InputError: an unknown word, something that is not iterable, or fewer than one batch for the search.
@@ -80,32 +80,39 @@ class HeldBatches:
         return self._source != "recent" or len(self._held) == self._search + self._held_out
 
     @property
+    def held_out(self) -> bool:
+        """Whether a landing is judged on batches that the search has not seen."""
+        return self._source != "current" and self._held_out > 0
+
+    @property
     def sizes(self) -> tuple[int, int]:
-        """How many batches a search goes round, and how many a judgement looks at."""
-        if self._source == "current":
-            own = sum(len(step) for step in self._held)
-            return own, own
+        """How many batches a search goes round, and how many held-out ones a judgement looks at."""
         if not self._held:
-            return self._search, self._held_out or self._search
+            return self._search, self._held_out
         newest_first = list(self._held)[::-1]
         search = sum(len(step) for step in newest_first[: self._search])
-        return search, sum(len(step) for step in newest_first[self._search :]) or search
+        return search, sum(len(step) for step in newest_first[self._search :]) if self.held_out else 0
 
     def batches(self) -> tuple[list[Any], list[Any]]:
-        """Batches for the search, and batches to judge a landing on (the same ones where no others are held).
+        """Batches for the search, and held-out ones to judge a landing on.
 
         Raises:
             InputError: the loader gives too few batches.
         """
         if not isinstance(self._source, str) and not self._held:
             self._draw()
-        if self._source == "current":
-            own = [batch for step in self._held for batch in step]
-            return own, own
         newest_first = list(self._held)[::-1]
         search = [batch for step in newest_first[: self._search] for batch in step]
         judge = [batch for step in newest_first[self._search :] for batch in step]
-        return search, judge or search
+        return search, judge
+
+    def kept(self) -> deque[Step]:
+        """What is held now, for :meth:`take_back`."""
+        return self._held.copy()
+
+    def take_back(self, held: deque[Step]) -> None:
+        """Holds again what :meth:`kept` gave."""
+        self._held = held
 
     def _draw(self) -> None:
         assert not isinstance(self._source, str)
