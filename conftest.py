@@ -20,8 +20,13 @@ pytest_collect_file = Sybil(
 ).pytest()
 
 
+# Files whose tests take long or wait for other processes come first, or one worker has them alone at the end.
+LONG = ("papers/", "tests/trainers/", "tests/sweep/", "tests/study/", "docs/", "tests/integration/", "tests/cli/")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Other people's trainers warn of each other."""
+    """The order in which files are handed out; and other people's trainers warn of each other."""
+    items.sort(key=lambda item: next((n for n, part in enumerate(LONG) if item.nodeid.startswith(part)), len(LONG)))
     for item in items:
         if item.path.name == "trainers.md":
             item.add_marker(pytest.mark.filterwarnings("ignore"))

@@ -179,13 +179,14 @@ def near_misses(word: str, possibilities: Iterable[str]) -> str:
     return f" Did you mean {quoted}?" if close else ""
 
 
-def refuse_unknown_options(method: str, given: Iterable[str], options: Mapping[str, object]) -> None:
+def refuse_unknown_options(name: str, given: Iterable[str], options: Mapping[str, object], kind: str = "method") -> None:
     """Raises if a method is given an option that it does not have.
 
     Args:
-        method: its name.
+        name: its name.
         given: names of options.
         options: those that it has.
+        kind: what it is, if not a method.
 
     Raises:
         UnknownOptionError: there is no such option; near misses are suggested.
@@ -199,7 +200,7 @@ def refuse_unknown_options(method: str, given: Iterable[str], options: Mapping[s
     for option in given:
         if option not in options:
             has = f"Its options: {', '.join(options)}" if options else "It has none"
-            raise UnknownOptionError(f'method "{method}" has no option "{option}".{near_misses(option, options)} {has}')
+            raise UnknownOptionError(f'{kind} "{name}" has no option "{option}".{near_misses(option, options)} {has}')
 
 
 def require(module: str, extra: str, distribution: str = "equipoise") -> ModuleType:

@@ -354,12 +354,13 @@ def divided(text: str) -> tuple[str, str]:
     return first.strip(), "+".join(others).strip()
 
 
-def read_options(text: str, whole: str) -> dict[str, Any]:
+def read_options(text: str, whole: str, kind: str = "method") -> dict[str, Any]:
     """Reads ``option=value,option=value``.
 
     Args:
         text: the options; see :func:`read_value` for the values.
         whole: what they are a part of, for the error message.
+        kind: what that is, for the error message.
 
     Raises:
         InputError: a part that is not of that form, or an option that is given twice.
@@ -372,9 +373,9 @@ def read_options(text: str, whole: str) -> dict[str, Any]:
     for part in filter(None, (part.strip() for part in split_outside(text, ","))):
         option, equals, value = (piece.strip() for piece in part.partition("="))
         if not option.isidentifier() or not equals or not value:
-            raise InputError(f'"{part}" in the method "{whole}" is not of the form option=value')
+            raise InputError(f'"{part}" in the {kind} "{whole}" is not of the form option=value')
         if option in read:
-            raise InputError(f'the method "{whole}" gives the option "{option}" twice')
+            raise InputError(f'the {kind} "{whole}" gives the option "{option}" twice')
         read[option] = read_value(value, whole)
     return read
 

@@ -1,16 +1,28 @@
-"""Keeping out a caller's autocast, and ``torch.compile``, whose functions are single nodes of the autograd graph."""
+"""Keeping out a caller's autocast, and ``torch.compile``, whose functions are single nodes of the autograd graph.
+
+And what differentiating twice needs: code that is not compiled, and an attention kernel that has a second derivative.
+"""
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import ParamSpec, TypeVar
 
 import torch
 
-__all__ = ["compiled_anew", "forget_compiled", "not_compiled", "overwrites", "uncompiled", "without_autocast"]
+__all__ = [
+    "compiled_anew",
+    "differentiable_twice",
+    "forget_compiled",
+    "lacks_second_derivative",
+    "not_compiled",
+    "overwrites",
+    "uncompiled",
+    "without_autocast",
+]
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -62,6 +74,28 @@ def not_compiled() -> AbstractContextManager[object]:
     """Runs compiled functions eagerly in the body."""
     # Where nothing has been compiled, this must not be what imports the compiler.
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+@contextmanager
+def differentiable_twice() -> Iterator[None]:
+    """What runs in the body can be differentiated twice, as far as that is a matter of how it runs.
+
+    Compiled functions run eagerly, and ``scaled_dot_product_attention`` by the kernel whose backward pass is differentiable:
+    the fused ones, which torch would choose, have first derivatives only.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with not_compiled(), sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+def lacks_second_derivative(error: BaseException) -> bool:
+    """Whether an error says that an operation can be differentiated once only."""
+    said = str(error)
+    return isinstance(error, RuntimeError) and (
+        ("derivative for" in said and "not implemented" in said)
+        or any(part in said for part in ("once_differentiable", "not currently support double backward"))
+    )
 
 
 def _compiling() -> bool:

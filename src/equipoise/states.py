@@ -409,7 +409,8 @@ def read_optimizer(whose: str, state: Any, optimizer: torch.optim.Optimizer, *, 
                 there = _short(group[name]) if name in group else "nothing"
                 raise InputError(f'the state of {whose} must hold something like {_short(value)} as "{name}"; it holds {there}')
     # What else an optimizer keeps of a parameter need not have its shape; most of torch's own do.
-    strict = type(optimizer).__module__.startswith("torch.optim") and type(optimizer).__name__ not in ("Adafactor", "Muon", "LBFGS")
+    others = ("Adafactor", "LBFGS", "Muon")
+    strict = type(optimizer).__module__.startswith("torch.optim") and type(optimizer).__name__ not in others
     for number, entry in entries.items():
         tensor = parameters.get(_key(number))
         if tensor is None or not isinstance(entry, Mapping):

@@ -33,6 +33,7 @@ from equipoise.reading import Unreadable
 
 __all__ = [
     "RunStore",
+    "cache_folder",
     "locked",
     "plain",
     "read_json",
@@ -70,6 +71,14 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         if not any(sign in str(error) for sign in ("inline_container", "PytorchStreamWriter", "iostream")):
             raise
         raise StorageError(path, error) from error
+
+
+def cache_folder() -> Path:
+    """``$EQUIPOISE_CACHE`` if that is set, otherwise ``equipoise`` in the user's folder of caches."""
+    own = os.environ.get("EQUIPOISE_CACHE")
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "equipoise"
 
 
 def refuse_links(root: Path, parts: Iterable[str]) -> None:

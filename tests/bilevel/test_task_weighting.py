@@ -15,7 +15,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import equipoise as eq
 from equipoise.balance import MoCo
 from equipoise.bilevel import BilevelProblem, TaskWeighting, hypergradients, weightings
+from equipoise.bilevel.levels import Levels
 from equipoise.bilevel.lower import descend
+from equipoise.bilevel.rules import Descent
 from equipoise.bilevel.weighting.look_ahead import one_step_hypergradients
 from equipoise.bilevel.weighting.problem import WeightProblem
 from equipoise.data import TensorBatches
@@ -309,11 +311,12 @@ def test_a_lower_step_taken_back_is_tried_again_at_half_its_length():
         return omega.square() + 0 * alpha
 
     problem = BilevelProblem(lower, lambda alpha, omega, batch: [omega], (alpha, x))
-    found = descend(problem, problem.here(), [None] * 4, 1.25, careful=True, step=0)
+    levels, rule = Levels(problem), Descent(1.25)
+    found = descend(levels, problem.here(), [(None,)] * 4, rule, careful=True, step=0).point
     # 1 − 1.25·2 = −1.5 is worse; half of it gives −0.25; then 0.0625; the last, −0.015625, is looked at and stays.
     assert tried == [1.0, -1.5, -0.25, 0.0625, -0.015625]
     assert float(found.lower[0]) == -0.015625
-    assert float(descend(problem, problem.here(), [None], 1.25, careful=True, step=0).lower[0]) == 1.0
+    assert float(descend(levels, problem.here(), [(None,)], rule, careful=True, step=0).point.lower[0]) == 1.0
 
 
 @pytest.mark.parametrize("solver", AHEAD)

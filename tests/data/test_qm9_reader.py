@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from equipoise.data import QM9Molecules, TargetScaling, qm9_loaders
-from equipoise.data.qm9 import TARGETS, stored
+from equipoise.data.qm9 import TARGETS
 from equipoise.errors import DataSetError, InputError, MissingExtraError
 from equipoise_papers.samples import write_qm9_sample
 
@@ -129,7 +129,7 @@ def test_nothing_is_downloaded_unasked(tmp_path, monkeypatch):
     assert not asked
     assert not list(tmp_path.iterdir())
     # Files that only rdkit can read are of no use without it.
-    monkeypatch.setattr(stored, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "rdkit", None)
     (tmp_path / "raw").mkdir()
     for name in ("gdb9.sdf", "gdb9.sdf.csv", "uncharacterized.txt"):
         (tmp_path / "raw" / name).touch()

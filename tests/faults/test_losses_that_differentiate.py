@@ -113,8 +113,8 @@ def test_a_teleport_looks_at_probes(formulation: Formulation, seek: str) -> None
     search = Search(steps=2, lr=1e-6, formulation=formulation, seek=seek)
     teleport = COST(trigger=lambda gramian: True, probes=Probes("current"), schedule=schedule, search=search)
     mtl = optimizer("fairgrad", teleport=teleport)
-    mtl.step(batch())
     now = losses(mtl.objective.model, batch())
+    mtl.step(batch())
     report = mtl.last.teleport
     assert len(report.invariance) == 2
     assert report.losses_before == pytest.approx(report.losses_after, rel=1e-2)

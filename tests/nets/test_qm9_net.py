@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import equipoise as eq
-from equipoise.nets import QM9_TASKS, QM9Net
-from tests.nets.filled import filled
+from equipoise.nets import QM9_TASKS, ContinuousFilterNet, QM9Net
+from tests.nets.filled import filled, wave
 from tests.nets.molecules import molecules
 
 
@@ -51,3 +51,50 @@ def test_bad_sizes_are_refused() -> None:
         QM9Net(hidden=0)
     with pytest.raises(eq.InputError, match="heads"):
         QM9Net([])
+
+
+def test_distances_alone_count() -> None:
+    """Turned, reflected and moved; atoms in another order; beside larger molecules and in places that nobody needs."""
+    network = filled(ContinuousFilterNet(["mu", "homo"], size=6, channels=3, radial=4, units=5))
+    z = torch.tensor([[8, 1, 1, 0], [6, 7, 1, 0], [6, 1, 1, 9], [1, 1, 0, 0]])
+    pos = 2 * wave(4, 4, 3)
+    together = network(z, pos)
+    turn = torch.linalg.qr(wave(3, 3, phase=1.0))[0]
+    moved = network(z, pos @ turn.T + torch.tensor([5.0, -2.0, 1.0]))
+    order = torch.tensor([2, 0, 3, 1])
+    shuffled = network(z[:, order], pos[:, order])
+    wider = network(torch.nn.functional.pad(z, (0, 3)), torch.nn.functional.pad(pos, (0, 0, 0, 3), value=0.5))
+    stretched = network(z, 1.1 * pos)
+    for task in ("mu", "homo"):
+        for other in (moved, shuffled, wider):
+            assert torch.allclose(together[task], other[task])
+        for row in range(4):
+            assert torch.allclose(together[task][row], network(z[row : row + 1], pos[row : row + 1])[task][0])
+        assert not torch.isclose(together[task], stretched[task], rtol=1e-4).any()
+
+
+def test_interactions_are_the_sum_that_the_docstring_says() -> None:
+    network = filled(ContinuousFilterNet(["mu"], size=4, channels=2, interactions=1, radial=3, reach=4.0, units=3))
+    z, pos = torch.tensor([[6, 8, 1]]), 2 * wave(1, 3, 3)
+    atoms = network.features
+    states = atoms.elements(z[0])
+    filters = atoms.filters[0].weight.reshape(4, 3, 2)
+    added = []
+    for i in range(3):
+        heard = atoms.filters[0].bias.clone()
+        for j in range(3):
+            if i != j:
+                d = (pos[0, i] - pos[0, j]).norm()
+                phi = torch.exp(-((d - torch.tensor([0.8, 2.4, 4.0])) ** 2) / (2 * 1.6**2))
+                heard = heard + torch.einsum("r,src,c->s", phi.double(), filters, atoms.inward[0](states[j]))
+        added.append(atoms.outward[0](torch.nn.functional.silu(heard)))
+    summed = (states + torch.stack(added)).sum(0)
+    expected = network.heads["mu"](torch.nn.functional.silu(atoms.last(summed / 18)))
+    assert torch.allclose(network(z, pos)["mu"], expected, atol=1e-6)
+
+
+def test_bad_sizes_of_the_small_network_are_refused() -> None:
+    with pytest.raises(eq.InputError, match="channels"):
+        ContinuousFilterNet(channels=0)
+    with pytest.raises(eq.InputError, match=r"reach must be above 0\.8"):
+        ContinuousFilterNet(reach=0.5)

@@ -1,5 +1,6 @@
 import dataclasses
 import sys
+from importlib.util import find_spec
 
 import pytest
 from tests.distributions import install
@@ -12,7 +13,8 @@ from equipoise.study.problems import PROBLEMS
 
 def test_built_in():
     for name in problems():
-        assert find_problem(name).name == name
+        if name != "qm9" or find_spec("qm9pack") is not None:
+            assert find_problem(name).name == name
 
 
 def test_unknown_names_get_suggestions(tiny_path):

@@ -36,10 +36,10 @@ def test_the_word_none_is_a_scaling():
 
 
 def test_options_reach_cost():
-    cost = parse_method("cost(gamma=0.2,start=3,trigger=weak,history=mass,guard=False)+fairgrad:alpha=2").teleport(0)
+    cost = parse_method("cost(gamma=0.2,start=3,trigger=weak,history=reset,guard=False)+fairgrad:alpha=2").teleport(0)
     assert cost.search.sought.gamma == 0.2
     assert cost.trigger.name == "weak"
-    assert cost.history.name == "mass"
+    assert cost.history.name == "reset"
     assert cost.guard is None
     assert cost.schedule == Schedule(start=3)
 

@@ -86,6 +86,37 @@ def test_the_command_of_the_gradient_norms(tmp_path: Path, capsys: pytest.Captur
     assert (tmp_path / "ldc-gradient-norms.png").stat().st_size > 10_000
 
 
+LINES = """
+import torch
+from equipoise.data import TensorBatches
+from equipoise.metrics import Metric
+from equipoise.study import Problem, Splits
+
+def losses(model, batch):
+    errors = (model(batch["x"]) - batch["y"]).square().mean(0)
+    return {"first": errors[0], "second": errors[1]}
+
+rows = {"x": torch.linspace(-1, 1, 32).reshape(-1, 1), "y": torch.ones(32, 2)}
+problem = Problem(
+    "lines", ["first", "second"], [Metric("first", "first", False), Metric("second", "second", False)],
+    lambda seed: (torch.nn.Linear(1, 2), losses, ),
+    lambda seed: Splits(TensorBatches(rows, 8), None, TensorBatches(rows, 8)),
+    lambda model, loader: {"first": 1.0, "second": 2.0},
+    schedule=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.0),
+)
+"""
+
+
+def test_the_gradient_norms_of_another_problem(tmp_path: Path) -> None:
+    (tmp_path / "lines.py").write_text(LINES)
+    arguments = ["figure", "ldc-gradient-norms", "--problem", str(tmp_path / "lines.py"), "--epochs", "3", "--inner-steps", "2"]
+    assert main([*arguments, "--options", "warm_start=model", "--output", str(tmp_path)]) == 0
+    numbers = json.loads((tmp_path / "ldc-gradient-norms.json").read_text())
+    assert len(numbers["norm"]) == 12
+    # The schedule stops model and router after the first epoch, and the batches come round.
+    assert np.allclose(numbers["norm"][4:8], numbers["norm"][8:12], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

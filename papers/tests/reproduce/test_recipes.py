@@ -48,6 +48,21 @@ def test_every_row_of_its_tables_is_made_once(recipe: Recipe) -> None:
         assert set(table.methods) <= rows | {"STL"} <= set(table.printed) | {"STL"}
 
 
+def test_a_package_can_be_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The sample of qm9pack's tables is read in its place, and is too small for the published splits."""
+    pytest.importorskip("rdkit")
+    sample = Path(__file__).parents[3] / "tests" / "data" / "qm9pack"
+    monkeypatch.setenv("EQUIPOISE_CACHE", str(tmp_path))
+    monkeypatch.setattr("equipoise.data.qm9.stored.package_folder", lambda: sample)
+    assert main(["reproduce", "cost-table3", "--dry-run", "--data", "qm9pack", "--device", "cpu"]) == 0
+    said = capsys.readouterr()
+    assert "qm9pack has no data for celeba, left out here" in said.err
+    assert "qm9pack holds 51 molecules, too few to keep back 10000" in said.out
+    assert "617,675 parameters" in said.out
+    assert main(["reproduce", "cost-table1", "--dry-run", "--data", "qm9pack", "--device", "cpu"]) == 0
+    assert "qm9pack is not a folder" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("recipe", recipes(), ids=lambda recipe: recipe.name)
 def test_dry_run(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", recipe.name, "--dry-run", "--seeds", "2", "--device", "cpu"]) == 0

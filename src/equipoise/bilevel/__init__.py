@@ -10,11 +10,12 @@ from equipoise.bilevel.base import BilevelReport, BilevelSolver
 from equipoise.bilevel.bome import BOME
 from equipoise.bilevel.bvfim import BVFIM
 from equipoise.bilevel.forum import FORUM
-from equipoise.bilevel.hypergradients import Hypergradients, hypergradients
+from equipoise.bilevel.hypergradients import Hypergradients, Implicit, Unrolled, hypergradients
 from equipoise.bilevel.lower import endless
 from equipoise.bilevel.moco import MoCoBilevel
 from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import BilevelProblem, Point
+from equipoise.bilevel.projections import Box, Simplex
 from equipoise.bilevel.weighting import TaskWeighting, hold_out, weighting, weightings
 
 __all__ = [
@@ -25,10 +26,14 @@ __all__ = [
     "BilevelProblem",
     "BilevelReport",
     "BilevelSolver",
+    "Box",
     "Hypergradients",
+    "Implicit",
     "MoCoBilevel",
     "Point",
+    "Simplex",
     "TaskWeighting",
+    "Unrolled",
     "endless",
     "hold_out",
     "hypergradients",

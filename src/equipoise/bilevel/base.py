@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import math
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Required, TypedDict, get_args
+from typing import Any, ClassVar, Literal, Required, TypedDict, Unpack, cast, get_args
 
 import torch
 from torch import Tensor
 
+from equipoise.bilevel.levels import Levels, Parts
 from equipoise.bilevel.lower import take
 from equipoise.bilevel.outer_optimizers import OuterOptimizers
 from equipoise.bilevel.problem import BilevelProblem, Point
+from equipoise.bilevel.projections import Projection, read_projections
+from equipoise.bilevel.rules import Descent, LowerRule, OptimizerRule
+from equipoise.distributed import Processes, together
 from equipoise.errors import InputError, NonFiniteError
-from equipoise.states import Anything, Listed, Maybe, Of, Text, Whole, read_model, read_optimizer, read_state
+from equipoise.modes import forget_compiled, overwrites
+from equipoise.states import Anything, Listed, Maybe, Of, Text, Whole, like, read_model, read_optimizer, read_state
 
-__all__ = ["BilevelReport", "BilevelSolver", "LowerLevel", "Start", "check_upper"]
+__all__ = ["BilevelReport", "BilevelSolver", "LowerLevel", "Start"]
 
 
 @dataclass(frozen=True)
@@ -52,18 +57,37 @@ Start = Literal["warm", "cold"]
 
 
 class LowerLevel(TypedDict, total=False):
-    """How a solver solves the lower level: what every solver's constructor takes beside arguments of its own.
+    """What every solver's constructor takes beside arguments of its own: above all, how it solves the lower level.
 
     Attributes:
         lower_steps: T, gradient steps on the lower level in every outer step.
         lower_lr: their step size η.
+        lower_optimizer: in its place, a ``torch.optim.SGD``, ``Adam`` or ``AdamW`` over ω: lower steps are those that it would
+            take, with its groups and their options as they are at that time, so a scheduler may change them. It never steps
+            itself. MOML with a warm start keeps its averages in it; elsewhere they begin anew in every outer step.
+        lower_clip: the norm that the gradients of a lower step are shortened to.
+        lower_schedule: t → a factor of the step size in lower step t of an outer step, from 0.
         start: whether the lower level's steps start ``"warm"``, from the present ω, as they do if this is left out, or
             ``"cold"``, from the ω that the solver was made with.
+        accumulate: micro-batches per evaluation, whose mean counts: a lower step takes so many of the lower batches, and
+            ``upper_batch`` is a sequence of micro-batches. 1 if left out, and ``upper_batch`` is a batch.
+        scaler: a ``torch.amp.GradScaler``. A step whose gradients overflow is repeated at half the scale.
+        feasible_set: where α is put back to after every outer step: :class:`~equipoise.bilevel.Box`,
+            :class:`~equipoise.bilevel.Simplex`, any function tensor → tensor, or a mapping name → one of these.
+        process_group: of ``torch.distributed``; the default group if left out. Values and gradients of both levels are means
+            over its processes.
     """
 
     lower_steps: Required[int]
-    lower_lr: Required[float]
+    lower_lr: float
+    lower_optimizer: torch.optim.Optimizer | None
+    lower_clip: float | None
+    lower_schedule: Callable[[int], float] | None
     start: Start
+    accumulate: int
+    scaler: torch.amp.GradScaler | None
+    feasible_set: Projection | Mapping[str, Projection] | None
+    process_group: Any
 
 
 class BilevelSolver(ABC):
@@ -77,9 +101,7 @@ class BilevelSolver(ABC):
     Args:
         problem: what is solved.
         optimizer: a torch optimizer, or several, for the outer update.
-        lower_steps: see :class:`LowerLevel`, as the two others.
-        lower_lr: η.
-        start: of the lower level's steps.
+        lower: see :class:`LowerLevel`.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -91,40 +113,54 @@ class BilevelSolver(ABC):
         self,
         problem: BilevelProblem,
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
-        *,
-        lower_steps: int,
-        lower_lr: float,
-        start: Start = "warm",
+        **lower: Unpack[LowerLevel],
     ) -> None:
         if not isinstance(problem, BilevelProblem):
             raise InputError(f"problem must be a BilevelProblem; got {type(problem).__name__}")
+        unknown = sorted(set(lower) - set(LowerLevel.__annotations__))
+        if unknown or "lower_steps" not in lower:
+            what = f'has no argument "{unknown[0]}"' if unknown else "needs lower_steps"
+            raise TypeError(f"{type(self).__name__} {what}")
+        lower_steps, start = lower["lower_steps"], lower.get("start", "warm")
         if isinstance(lower_steps, bool) or not isinstance(lower_steps, int) or lower_steps < 1:
             raise InputError(
                 f"lower_steps must be a whole number, at least 1, or the lower level would never be solved; got {lower_steps}"
             )
-        if not 0 < lower_lr < float("inf"):
-            raise InputError(f"lower_lr must be positive and finite; got {lower_lr}")
+        accumulate = lower.get("accumulate", 1)
+        if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
+            raise InputError(f"accumulate must be a whole number of micro-batches, at least 1; got {accumulate}")
+        self.rule = _rule(problem, lower)
         if start not in get_args(Start):
             raise InputError(f'start must be "warm" or "cold"; got "{start}"')
         self.problem = problem
+        self.scaler = lower.get("scaler")
+        if self.scaler is not None and not self.scaler.is_enabled():
+            self.scaler = None
         both = [problem.upper_variables, problem.lower_variables]
         self.optimizers = OuterOptimizers(
-            optimizer, both if self.moves_both else both[:1], None if self.moves_both else problem.lower_variables
+            optimizer, both if self.moves_both else both[:1], None if self.moves_both else problem.lower_variables, self.scaler
         )
+        self.projections = read_projections(lower.get("feasible_set"), problem.upper_variables)
+        self.processes = Processes(lower.get("process_group"))
+        self.levels = Levels(problem, self.processes, self.scaler)
         self.lower_steps = lower_steps
-        self.lower_lr = lower_lr
+        self.lower_lr = lower.get("lower_lr")
         self.start = start
+        self.accumulate = accumulate
         self.steps = 0
         self.last: BilevelReport | None = None
         self._first_lower = [tensor.detach().clone() for tensor in problem.lower_variables.tensors] if start == "cold" else None
+        self._shared = False
 
+    @together
     def step(self, lower_batches: Iterable[Any] | None = None, upper_batch: Any = None) -> dict[str, Tensor]:
         """Takes one outer step.
 
         Args:
-            lower_batches: batches for ``lower``, one per lower step; an iterator is advanced by as many as are needed, a list
-                starts again in every call, ``None`` stands for functions that need no data.
-            upper_batch: the batch for ``upper``.
+            lower_batches: batches for ``lower``, one per lower step (``accumulate`` of them, if there are micro-batches); an
+                iterator is advanced by as many as are needed, a list starts again in every call, ``None`` stands for functions
+                that need no data.
+            upper_batch: the batch for ``upper``; with micro-batches a sequence of them.
 
         Returns:
             The values of the upper objectives, detached, by name.
@@ -134,20 +170,64 @@ class BilevelSolver(ABC):
             NonFiniteError: something was infinite or not a number; names the level and objective. Variables, optimizers,
                 buffers and the solver's state are as before.
         """
-        batches = take(lower_batches, self.lower_steps)
-        self.optimizers.clear()
-        try:
-            report = self._gradients(batches, upper_batch)
-        except BaseException:
-            self.optimizers.clear()
-            self._rollback()
-            raise
+        taken = take(lower_batches, self.lower_steps * self.accumulate)
+        batches: list[Parts] = [
+            tuple(taken[place : place + self.accumulate]) for place in range(0, len(taken), self.accumulate)
+        ]
+        upper_parts = self._upper_parts(upper_batch)
+        self.processes.step = f"step {self.steps}"
+        self.levels.step = self.steps
+        if self.processes.count > 1 and not self._shared:
+            variables = [*self.problem.upper_variables.tensors, *self.problem.lower_variables.tensors]
+            self.processes.share([*variables, *self.problem.own_buffers()])
+            self._shared = True
+        report = self._report(batches, upper_parts)
         self.optimizers.step()
+        with torch.no_grad():
+            for tensor, project in zip(self.problem.upper_variables.tensors, self.projections, strict=True):
+                if project is not None:
+                    tensor.copy_(project(tensor.detach()))
         self._commit()
         torch.clear_autocast_cache()  # a caller's autocast keeps casts of the variables, which have moved
         self.last = report
         self.steps += 1
         return dict(zip(report.objectives, report.upper.unbind(), strict=True))
+
+    def _upper_parts(self, upper_batch: Any) -> Parts:
+        if self.accumulate == 1:
+            return (upper_batch,)
+        if upper_batch is None:
+            return (None,)
+        if not isinstance(upper_batch, Sequence) or isinstance(upper_batch, str) or not upper_batch:
+            raise InputError(
+                f"with accumulate={self.accumulate}, upper_batch must be a sequence of micro-batches, at least one; got "
+                f"{type(upper_batch).__name__}"
+            )
+        return tuple(upper_batch)
+
+    def _report(self, batches: list[Parts], upper_parts: Parts) -> BilevelReport:
+        """Fills ``.grad``, trying again what a compiled graph or a loss scale refused."""
+        state, anew = self.problem.random_state(), False
+        while True:
+            self.optimizers.clear()
+            try:
+                return self._gradients(batches, upper_parts)
+            except BaseException as error:
+                self.optimizers.clear()
+                self._rollback()
+                if isinstance(error, RuntimeError) and overwrites(error) and not anew:
+                    forget_compiled()
+                    anew = True
+                elif (
+                    self.scaler is not None
+                    and isinstance(error, NonFiniteError)
+                    and error.what == "gradient"
+                    and self.levels.scale > 1.0
+                ):
+                    self.scaler.update(self.levels.scale * self.scaler.get_backoff_factor())
+                else:
+                    raise
+                state.restore()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how solving continues: variables, buffers, optimizers, memory.
@@ -169,7 +249,17 @@ class BilevelSolver(ABC):
             "first_lower": None if self._first_lower is None else [tensor.clone() for tensor in self._first_lower],
             "steps": self.steps,
             "memory": self._memory(),
+            **self._further_state(),
         }
+
+    def _further_state(self) -> dict[str, Any]:
+        """Of what the caller gave beside the optimizers; empty in most runs."""
+        state: dict[str, Any] = {}
+        if isinstance(self.rule, OptimizerRule):
+            state["lower_optimizer"] = copy.deepcopy(self.rule.optimizer.state_dict())
+        if self.scaler is not None:
+            state["scaler"] = self.scaler.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from a saved state.
@@ -214,6 +304,7 @@ class BilevelSolver(ABC):
             "first_lower": Anything(),
             "steps": Anything(),
             "memory": Anything(),
+            **dict.fromkeys(self._further_state(), Anything()),
         }
         read = read_state(type(self).__name__, {name: state[name] for name in kinds}, kinds)
         self.read_own_state(state)
@@ -236,7 +327,16 @@ class BilevelSolver(ABC):
                 read["first_lower"],
                 self.problem.lower_variables.tensors,
             )
-        return {**read, "memory": self._read_memory(read["memory"])}
+        further = self._further_state()
+        for name in further:
+            if name not in state:
+                raise InputError(f"the state of a {whose} lacks that of its {name.replace('_', ' ')}")
+        if isinstance(self.rule, OptimizerRule):
+            read_optimizer(f"{whose}'s lower optimizer", state["lower_optimizer"], self.rule.optimizer)
+        if self.scaler is not None:
+            own = {name: like(value) for name, value in further["scaler"].items()}
+            read_state(f"{whose}'s scaler", state["scaler"], own)
+        return {**read, **{name: state[name] for name in further}, "memory": self._read_memory(read["memory"])}
 
     def load_own_state(self, state: dict[str, Any]) -> None:
         """Continues from what :meth:`own_state` gave.
@@ -248,6 +348,10 @@ class BilevelSolver(ABC):
         if read["first_lower"] is not None:
             self._first_lower = [tensor.clone() for tensor in read["first_lower"]]
         self.steps = read["steps"]
+        if isinstance(self.rule, OptimizerRule):
+            self.rule.optimizer.load_state_dict(copy.deepcopy(read["lower_optimizer"]))
+        if self.scaler is not None:
+            self.scaler.load_state_dict(read["scaler"])
         self._remember(read["memory"])
 
     def _lower_start(self) -> Point:
@@ -256,7 +360,7 @@ class BilevelSolver(ABC):
         return here if self._first_lower is None else Point(here.upper, self._first_lower, here.buffers)
 
     @abstractmethod
-    def _gradients(self, batches: list[Any], upper_batch: Any) -> BilevelReport:
+    def _gradients(self, batches: list[Parts], upper_parts: Parts) -> BilevelReport:
         """Fills ``.grad``; nothing else that outlives a failing step may change."""
 
     def _commit(self) -> None:  # noqa: B027
@@ -283,16 +387,17 @@ def _read_tensors(whose: str, saved: Sequence[Tensor], present: Sequence[Tensor]
         raise InputError(f"the state is of other {whose}: their shapes differ")
 
 
-def check_upper(values: Sequence[Tensor], names: Sequence[str], step: int) -> Tensor:
-    """The upper objectives' values ``[m]``, detached. Raises NonFiniteError: one of them is not finite; names it."""
-    stacked = torch.stack([value.detach() for value in values])
-    for name, number in zip(names, stacked.tolist(), strict=True):
-        if not math.isfinite(number):
-            raise NonFiniteError(
-                f'the upper level\'s objective "{name}" is not finite in step {step} (it is {number}); '
-                f"the step was not taken and nothing has changed",
-                tasks=(name,),
-                step=step,
-                what="loss",
-            )
-    return stacked
+def _rule(problem: BilevelProblem, lower: LowerLevel) -> LowerRule:
+    """What a lower step does."""
+    lr, optimizer = lower.get("lower_lr"), lower.get("lower_optimizer")
+    clip, schedule = lower.get("lower_clip"), lower.get("lower_schedule")
+    if (lr is None) == (optimizer is None):
+        raise InputError(
+            f"give lower_lr, the step size of gradient descent on the lower level, or lower_optimizer; got "
+            f"{'neither' if lr is None else 'both'}"
+        )
+    if optimizer is not None:
+        return OptimizerRule(optimizer, problem.lower_variables, clip, schedule)
+    if not 0 < cast(float, lr) < float("inf"):
+        raise InputError(f"lower_lr must be positive and finite; got {lr}")
+    return Descent(cast(float, lr), clip, schedule)

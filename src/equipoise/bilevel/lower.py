@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from equipoise.bilevel.problem import BilevelProblem, Point
+from equipoise.bilevel.levels import Levels, Parts, check_reached
+from equipoise.bilevel.problem import Point
+from equipoise.bilevel.rules import Averages, Descent, LowerRule
 from equipoise.errors import InputError, NonFiniteError
 
-__all__ = ["check_answer", "check_lower", "descend", "endless", "lower_gradients", "take"]
+__all__ = ["Solved", "check_answer", "check_lower", "check_upper", "descend", "endless", "take"]
 
 
 def take(batches: Iterable[Any] | None, count: int) -> list[Any]:
@@ -70,88 +72,113 @@ def _endless(loader: Iterable[Any]) -> Iterator[Any]:
             raise InputError("the loader of lower-level batches is empty")
 
 
+class Solved(NamedTuple):
+    """Where lower steps have led.
+
+    Attributes:
+        point: α and ω̃^T, without gradients to anything.
+        values: f on the way, at ω̃^0 to ω̃^(T−1), each on its step's batch.
+        memory: of the rule.
+        answer: f at ω̃^T with a graph to the α that was asked for; ``None`` where it was not evaluated.
+    """
+
+    point: Point
+    values: list[Tensor]
+    memory: Averages
+    answer: Tensor | None = None
+
+
 def descend(
-    problem: BilevelProblem,
+    levels: Levels,
     start: Point,
-    batches: Sequence[Any],
-    lr: float,
+    batches: Sequence[Parts],
+    rule: LowerRule,
     *,
+    memory: Averages | None = None,
     decay: float = 0.0,
     careful: bool = False,
     first: tuple[Tensor, Sequence[Tensor | None]] | None = None,
+    asked: list[Tensor] | None = None,
     step: int,
-) -> Point:
-    """ω̃^{t+1} = ω̃^t − η (∇_ω f(α, ω̃^t) + decay ω̃^t), one step per batch (thesis, eq. 3.15).
+) -> Solved:
+    """ω̃^{t+1} = ω̃^t − η (∇_ω f(α, ω̃^t) + decay ω̃^t), or another rule's step, one per batch (thesis, eq. 3.15).
 
     Args:
-        problem: whose lower level is solved.
+        levels: whose lower level is solved.
         start: α and ω̃^0; stays as it is.
-        batches: T of them.
-        lr: η.
+        batches: T of them, each of one micro-batch or several.
+        rule: what a step makes of a gradient.
+        memory: of the rule; fresh if left out.
         decay: of the variables.
         careful: take a step back that led to a larger f than that of ω̃^0, or to none, and halve η for the steps that are left.
             The T batches must be one and the same, or f would not be comparable. Costs one more evaluation of f.
         first: f and ∇_ω f at ω̃^0 on the first batch, if they are known.
+        asked: α as leaves, to which the evaluation at ω̃^T that ``careful`` makes is to have a graph.
         step: index of the outer step, for error messages.
-
-    Returns:
-        α and ω̃^T, without gradients to anything.
 
     Raises:
         InputError: the lower level has no gradient with respect to ω.
         NonFiniteError: it left the finite numbers.
     """
     upper = [value.detach() for value in start.upper]
-    lower = [value.detach().clone().requires_grad_() for value in start.lower]
-    point = Point(upper, lower, start.buffers)
+    lower = [value.detach().requires_grad_() for value in start.lower]
+    memory = rule.fresh(len(lower)) if memory is None else memory
     values: list[Tensor] = []
-    kept: list[Tensor] = []
+    kept = lower, memory
     gradients: Sequence[Tensor | None]
-    for position, batch in enumerate(batches):
+    answer: Tensor | None = None
+    shrunk = 1.0
+    for position, parts in enumerate(batches):
+        point = Point(upper, lower, start.buffers)
         known = first if position == 0 else None
-        value = problem.lower_at(point, batch) if known is None else known[0]
+        value, found = levels.lower(point, parts, lower) if known is None else known
         if careful and values and not bool(value <= values[0]):
-            lr *= 0.5
-            with torch.no_grad():
-                torch._foreach_copy_(lower, kept)
+            shrunk *= 0.5
+            lower, memory = kept
         else:
-            gradients = lower_gradients(problem, value, lower) if known is None else known[1]
-            values.append(value.detach())
-            kept = [tensor.detach().clone() for tensor in lower] if careful else []
+            gradients = check_reached(levels.problem, found)
+            values.append(value)
+            kept = lower, memory
         with torch.no_grad():
-            if decay:
-                torch._foreach_mul_(lower, 1.0 - lr * decay)
-            moved = [tensor for tensor, gradient in zip(lower, gradients, strict=True) if gradient is not None]
-            torch._foreach_add_(moved, [gradient for gradient in gradients if gradient is not None], alpha=-lr)
+            lower, memory = _moved(rule, lower, gradients, memory, position, shrunk, decay)
         torch.clear_autocast_cache()  # a caller's autocast keeps casts of what has just moved
     check_lower(values, step)
     if careful:
         # Gradients are on: the function may itself differentiate.
-        if not bool(problem.lower_at(point, batches[-1]).detach() <= values[0]):
-            with torch.no_grad():
-                torch._foreach_copy_(lower, kept)
+        point = Point(upper if asked is None else asked, lower, start.buffers)
+        ends = [levels.problem.lower_at(point, part) for part in batches[-1]]
+        if bool(levels.mean([value.detach() for value in ends]) <= values[0]):
+            answer = ends[0] if asked is not None else None
+        else:
+            lower, memory = kept
         torch.clear_autocast_cache()
-    return Point(upper, [tensor.detach() for tensor in lower], start.buffers)
+    return Solved(Point(upper, [tensor.detach() for tensor in lower], start.buffers), values, memory, answer)
 
 
-def lower_gradients(
-    problem: BilevelProblem, value: Tensor, lower: Sequence[Tensor], *, create_graph: bool = False
-) -> list[Tensor | None]:
-    """∇_ω f, one entry per variable; ``None`` for variables that f does not depend on.
-
-    Raises:
-        InputError: f depends on none of them.
-    """
-    found: Sequence[Tensor | None] = ()
-    if value.requires_grad:
-        found = torch.autograd.grad(value, lower, create_graph=create_graph, allow_unused=True)
-    if all(gradient is None for gradient in found):
-        raise InputError(
-            "lower(α, ω, batch) has no gradient with respect to the lower-level variables "
-            f"({', '.join(problem.lower_variables.names[:3])}{' …' if len(problem.lower_variables) > 3 else ''}): it does not "
-            "use them, or was detached or computed under torch.no_grad()"
-        )
-    return list(found)
+def _moved(
+    rule: LowerRule,
+    lower: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    memory: Averages,
+    index: int,
+    shrunk: float,
+    decay: float,
+) -> tuple[list[Tensor], Averages]:
+    """ω after one step, as leaves that require gradients."""
+    if not isinstance(rule, Descent) or not rule.linear:
+        if decay:
+            gradients = [None if g is None else g + decay * value for g, value in zip(gradients, lower, strict=True)]
+        moved, memory = rule.step(lower, gradients, memory, index)
+        if shrunk < 1.0:  # by the change, for no other measure of a step is common to all rules
+            moved = [value + shrunk * (new - value) for value, new in zip(lower, moved, strict=True)]
+        return [value.detach().requires_grad_() for value in moved], memory
+    lr = rule.lr * rule.factor(index) * shrunk
+    moved = list(torch._foreach_mul(list(lower), 1.0 - lr * decay)) if decay else list(lower)
+    having = [place for place, gradient in enumerate(gradients) if gradient is not None]
+    sums = torch._foreach_add([moved[p] for p in having], [gradients[p] for p in having], alpha=-lr)  # type: ignore[misc]
+    for place, new in zip(having, sums, strict=True):
+        moved[place] = new
+    return [value.detach().requires_grad_() for value in moved], memory
 
 
 def check_answer(lower: Sequence[Tensor], names: Sequence[str], steps: int, step: int) -> None:
@@ -181,3 +208,17 @@ def check_lower(values: Sequence[Tensor], step: int, where: str = "") -> None:
                 step=step,
                 what="loss",
             )
+
+
+def check_upper(values: Tensor, names: Sequence[str], step: int) -> Tensor:
+    """The upper objectives' values ``[m]``. Raises NonFiniteError: one of them is not finite; names it."""
+    for name, number in zip(names, values.tolist(), strict=True):
+        if not math.isfinite(number):
+            raise NonFiniteError(
+                f'the upper level\'s objective "{name}" is not finite in step {step} (it is {number}); '
+                f"the step was not taken and nothing has changed",
+                tasks=(name,),
+                step=step,
+                what="loss",
+            )
+    return values

@@ -15,8 +15,9 @@ from equipoise.balance.coerce import as_balancer
 from equipoise.balance.double_sampling import DoubleSampling
 from equipoise.balance.mixins import OnFeatures, PullsHeads
 from equipoise.bilevel.base import BilevelReport, BilevelSolver, LowerLevel
-from equipoise.bilevel.hypergradients import Hypergradients, Memory, hypergradients
-from equipoise.bilevel.problem import BilevelProblem, Point
+from equipoise.bilevel.hypergradients import Hypergradients, Implicit, Memory, Unrolled, found_by
+from equipoise.bilevel.levels import Parts
+from equipoise.bilevel.problem import BilevelProblem
 from equipoise.engine.gramian import gramian
 from equipoise.engine.reals import shaped, size
 from equipoise.errors import InputError, NonFiniteError
@@ -32,18 +33,22 @@ class MOML(BilevelSolver):
     ω takes T gradient steps from its start, and every F_i(ω_T(α), α) is differentiated with respect to α through all of
     them. A balancer, the multi-objective solver, combines the m hypergradients. ω becomes ω_T.
 
-    Time of a step: T gradients of f and m times T products with its second derivatives; ``memory="checkpointed"`` takes
-    about one more evaluation and gradient of f per lower step, or two, and keeps √T copies of ω in place of T graphs.
+    Time of a step: T gradients of f and m times T products with its second derivatives, T of them where the balancer needs
+    the objectives' values alone; ``memory="checkpointed"`` takes about one more evaluation and gradient of f per lower step,
+    or two, and keeps √T copies of ω in place of T graphs. While differentiating twice, compiled modules run eagerly and
+    attention by the kernel that has a second derivative. Layers without one: products by differences of gradients, said once.
 
     Args:
         problem: what is solved.
         optimizer: a torch optimizer, or several, that hold α (and no ω).
         balancer: combines the hypergradients: any balancer that looks at losses, the Gramian or gradients, or the name of one.
-        memory: ``"plain"`` or ``"checkpointed"``, see :mod:`equipoise.bilevel.hypergradients`.
+        hypergradient: how they are found: :class:`~equipoise.bilevel.Unrolled`, through all lower steps (meant if left out) or
+            the last of them, or :class:`~equipoise.bilevel.Implicit`, by conjugate gradients or a Neumann series at ω_T.
+        memory: of unrolling: ``"plain"`` or ``"checkpointed"``, see :mod:`equipoise.bilevel.hypergradients`.
         batched: differentiate all objectives at once with ``vmap``.
         keeps_lower: leave ω, and the modules' buffers, as they are: the lower steps are a look ahead, and something else
             moves ω.
-        lower: ``lower_steps``, ``lower_lr`` (the paper's μ) and ``start``, see :class:`~equipoise.bilevel.base.LowerLevel`.
+        lower: ``lower_steps``, ``lower_lr`` (the paper's μ) and the rest of :class:`~equipoise.bilevel.base.LowerLevel`.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -70,6 +75,7 @@ class MOML(BilevelSolver):
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         *,
         balancer: Balancer | str | Any = None,
+        hypergradient: Unrolled | Implicit | None = None,
         memory: Memory = "plain",
         batched: bool = False,
         keeps_lower: bool = False,
@@ -78,6 +84,9 @@ class MOML(BilevelSolver):
         super().__init__(problem, optimizer, **lower)
         if memory not in get_args(Memory):
             raise InputError(f'memory must be "plain" or "checkpointed"; got "{memory}"')
+        if not isinstance(hypergradient, Unrolled | Implicit | None):
+            raise InputError(f"hypergradient must be an Unrolled or an Implicit; got {type(hypergradient).__name__}")
+        self.hypergradient = Unrolled() if hypergradient is None else hypergradient
         self.balancer = MGDA() if balancer is None else as_balancer(balancer)
         own = self.balancer
         pulls = isinstance(own, PullsHeads) and own.pulls
@@ -89,24 +98,28 @@ class MOML(BilevelSolver):
         self.memory: Memory = memory
         self.batched = batched
         self.keeps_lower = keeps_lower
-        self._solution: Point | None = None
+        self._found: Hypergradients | None = None
         self._before: dict[str, Any] | None = None
         self._observation: Observation | None = None
 
-    def _gradients(self, batches: list[Any], upper_batch: Any) -> BilevelReport:
-        found = self._hypergradients(batches, upper_batch)
+    def _gradients(self, batches: list[Parts], upper_parts: Parts) -> BilevelReport:
+        found = self._hypergradients(batches, upper_parts)
         names = self.problem.objectives
         products = gramian(found.rows).cpu()
-        for name, square in zip(names, products.diagonal().tolist(), strict=True):
+        rows = [(name, (name,)) for name in names] if found.weights is None else [(", ".join(names), names)]
+        for (label, tasks), square in zip(rows, products.diagonal().tolist(), strict=True):
             if not math.isfinite(square):
                 raise NonFiniteError(
-                    f'the hypergradient of the upper level\'s objective "{name}" is not finite in step {self.steps}; '
+                    f'the hypergradient of the upper level\'s objective "{label}" is not finite in step {self.steps}; '
                     f"the step was not taken and nothing has changed",
-                    tasks=(name,),
+                    tasks=tasks,
                     step=self.steps,
                     what="gradient",
                 )
-        weights, direction = self._balanced(found, products)
+        if found.weights is None:
+            weights, direction = self._balanced(found, products)
+        else:
+            weights, direction = found.weights, found.rows[0]
         if not bool(torch.isfinite(direction).all()):
             raise NonFiniteError(
                 f"the direction of step {self.steps} that {self.balancer!r} combined from finite hypergradients is not finite; "
@@ -122,7 +135,7 @@ class MOML(BilevelSolver):
             if found.reached is None or found.reached[position]:
                 tensor.grad = piece.to(tensor)
             start += size(tensor)
-        self._solution = found.solution
+        self._found = found
         return BilevelReport(
             step=self.steps,
             objectives=names,
@@ -134,19 +147,43 @@ class MOML(BilevelSolver):
             stationarity=float(direction.double().square().sum()),
         )
 
-    def _hypergradients(self, batches: list[Any], upper_batch: Any) -> Hypergradients:
-        return hypergradients(
-            self.problem,
+    def _hypergradients(self, batches: list[Parts], upper_parts: Parts) -> Hypergradients:
+        return self._unrolled(batches, upper_parts)
+
+    def _unrolled(self, batches: list[Parts], upper_parts: Parts) -> Hypergradients:
+        # In the first step every objective is looked at by itself, so that one which does not answer to α is found out.
+        alone = self.balancer.needs != "losses" or self.steps == 0
+        goes_on = self.start == "warm" and not self.keeps_lower
+        return found_by(
+            self.hypergradient,
+            self.levels,
             self._lower_start(),
             batches,
-            upper_batch,
-            self.lower_lr,
+            upper_parts,
+            self.rule,
+            averages=self.rule.remembered(len(self.problem.lower_variables)) if goes_on else None,
             memory=self.memory,
             batched=self.batched,
+            weigh=None if alone else self._weights,
+            owner=self,
+            undo=self._rollback,
             step=self.steps,
         )
 
+    def _weights(self, values: Tensor) -> Tensor:
+        """Of the objectives, from their values alone: one backward pass of the weighted sum does then."""
+        self._observe(values, None, None)
+        return self._decide(values.device).double().cpu()
+
     def _balanced(self, found: Hypergradients, gramian: Tensor) -> tuple[Tensor | None, Tensor]:
+        self._observe(found.values, gramian, found.rows)
+        answer = self._decide(found.rows.device)
+        if self.balancer.needs == "gradients":
+            return None, answer.to(found.rows)
+        with without_autocast(found.rows.device):
+            return answer.double().cpu(), answer.to(found.rows) @ found.rows
+
+    def _observe(self, values: Tensor, gramian: Tensor | None, rows: Tensor | None) -> None:
         names = self.problem.objectives
         balancer = self.balancer
         if balancer.stateful and not balancer.decides_purely:
@@ -154,12 +191,16 @@ class MOML(BilevelSolver):
         self._observation = Observation(
             names,
             tuple(range(len(names))),
-            found.values,
+            values,
             gramian if balancer.needs == "gramian" else None,
-            found.rows if balancer.needs == "gradients" else None,
+            rows if balancer.needs == "gradients" else None,
             self.steps,
         )
-        with without_autocast(found.rows.device):
+
+    def _decide(self, device: torch.device) -> Tensor:
+        names, balancer = self.problem.objectives, self.balancer
+        assert self._observation is not None
+        with without_autocast(device):
             answer = as_answer(balancer.decide(self._observation), balancer)
         if not bool(torch.isfinite(answer).all()):
             pairs = zip(names, torch.isfinite(answer).tolist(), strict=False)
@@ -170,18 +211,17 @@ class MOML(BilevelSolver):
                 step=self.steps,
                 what="weight",
             )
-        if balancer.needs == "gradients":
-            return None, answer.to(found.rows)
-        with without_autocast(found.rows.device):
-            return answer.double().cpu(), answer.to(found.rows) @ found.rows
+        return answer
 
     def _commit(self) -> None:
         if not self.keeps_lower:
-            assert self._solution is not None
+            assert self._found is not None
             with torch.no_grad():
-                for tensor, value in zip(self.problem.lower_variables.tensors, self._solution.lower, strict=True):
+                for tensor, value in zip(self.problem.lower_variables.tensors, self._found.solution.lower, strict=True):
                     tensor.copy_(value)
-            self.problem.keep_buffers(self._solution.buffers)
+            self.problem.keep_buffers(self._found.solution.buffers)
+            if self._found.memory is not None:
+                self.rule.remember(self._found.memory)
         if self._observation is not None:
             self.balancer.update(self._observation)
         self._forget()
@@ -192,7 +232,7 @@ class MOML(BilevelSolver):
         self._forget()
 
     def _forget(self) -> None:
-        self._solution = self._before = self._observation = None
+        self._found = self._before = self._observation = None
 
     def _memory(self) -> dict[str, Any]:
         return {"balancer": self.balancer.state_dict()}

@@ -27,7 +27,9 @@ class OuterOptimizers:
         given: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         stepped: Sequence[LevelVariables],
         others: LevelVariables | None = None,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> None:
+        self.scaler = scaler
         self.all: list[torch.optim.Optimizer] = list(given) if isinstance(given, tuple | list) else [given]  # type: ignore[list-item]
         if not self.all or not all(isinstance(optimizer, torch.optim.Optimizer) for optimizer in self.all):
             raise InputError(f"optimizer must be a torch optimizer or several of them; got {given!r}")
@@ -59,9 +61,19 @@ class OuterOptimizers:
             optimizer.zero_grad(set_to_none=True)
 
     def step(self) -> None:
-        """Lets every optimizer take its step."""
+        """Lets every optimizer take its step; with a scaler, which then learns that nothing overflowed."""
+        if self.scaler is None:
+            for optimizer in self.all:
+                optimizer.step()
+            return
+        scale = self.scaler.get_scale()
         for optimizer in self.all:
-            optimizer.step()
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad.mul_(scale)  # a power of two, which the scaler divides out again
+            self.scaler.step(optimizer)
+        self.scaler.update()
 
     def state_dict(self) -> list[dict[str, Any]]:
         """Copies of the states of all, which further steps do not change."""

@@ -165,8 +165,8 @@ class BilevelProblem:
         self._stage = _Stage({name: module for name, module in modules.items() if module is not None})
         if any(isinstance(part, DistributedDataParallel) for part in self._stage.modules()):
             raise InputError(
-                "a module is wrapped in DistributedDataParallel, which cannot follow evaluations at other parameters; bilevel "
-                "problems are solved in one process, so pass the module itself"
+                "a module is wrapped in DistributedDataParallel, which cannot follow evaluations at other parameters; pass the "
+                "module itself: solvers average the gradients of both levels over the processes"
             )
         # Where each variable sits in the modules; a parameter that several modules share sits in several places.
         self._variables = [*self.upper_variables.tensors, *self.lower_variables.tensors]
@@ -198,6 +198,10 @@ class BilevelProblem:
             self.lower_variables.tensors,
             {name: buffer.clone() for name, buffer in self._stage.named_buffers()},
         )
+
+    def own_buffers(self) -> list[Tensor]:
+        """The modules' buffers themselves."""
+        return list(self._stage.buffers())
 
     def keep_buffers(self, buffers: Mapping[str, Tensor]) -> None:
         """Makes the buffers of a point the modules' own."""

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeAlias, Unpack
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.bilevel.base import BilevelReport, BilevelSolver, LowerLevel, check_upper
-from equipoise.bilevel.lower import check_lower, descend
+from equipoise.bilevel.base import BilevelReport, BilevelSolver, LowerLevel
+from equipoise.bilevel.levels import Parts, Row, added, copies
+from equipoise.bilevel.lower import check_lower, check_upper, descend
 from equipoise.bilevel.problem import BilevelProblem, Point
-from equipoise.engine.gradients import TaskGradients
+from equipoise.bilevel.rows import DenseRows, Rows, StreamedRows
 from equipoise.errors import InputError, NonFiniteError
 
 __all__ = ["Combination", "ValueFunction", "ValueFunctionSolver"]
@@ -37,22 +38,25 @@ class Combination(NamedTuple):
 
 
 class ValueFunction(LowerLevel, total=False):
-    """What every value-function method takes: :class:`~equipoise.bilevel.base.LowerLevel` and one more.
+    """What every value-function method takes: :class:`~equipoise.bilevel.base.LowerLevel` and two more.
 
     Attributes:
         constraint_batches: over how many of the step's last lower batches q̃ is taken; 1 if left out.
+        memory: ``"rows"``, m + 1 gradients of all variables, as if left out, or ``"streamed"``: their inner products are
+            formed block by block of the graph, and nothing of m times the variables' size is held; for one more backward pass.
     """
 
     constraint_batches: int
+    memory: Literal["rows", "streamed"]
 
 
 class ValueFunctionSolver(BilevelSolver):
     """Steps along −(Σ λ_i ∇F_i + ν ∇q̃) in all variables, q̃(α, ω) = f(α, ω) − f(α, ω̃^T).
 
     Time of a step: T + 1 gradients of f, one more with respect to α alone, and m gradients of F (one where they are averaged).
-    Memory: m + 1 gradients of all variables, whatever T. With a warm start, one and the same batch in the first lower step and
-    in the constraint, and no draws from torch's generators in f, the first lower step's gradient is a part of the one at z: one
-    gradient of f less, and one more in memory.
+    Memory: m + 1 gradients of all variables, whatever T; two of them and a block's with ``memory="streamed"``. With a warm
+    start, one and the same batch in the first lower step and in the constraint, and no draws from torch's generators in f, the
+    first lower step's gradient is a part of the one at z: one gradient of f less, and one more in memory.
 
     Attributes:
         careful: see :func:`~equipoise.bilevel.lower.descend`; for problems whose lower batches are one and the same.
@@ -69,6 +73,7 @@ class ValueFunctionSolver(BilevelSolver):
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         *,
         constraint_batches: int = 1,
+        memory: Literal["rows", "streamed"] = "rows",
         **lower: Unpack[LowerLevel],
     ) -> None:
         super().__init__(problem, optimizer, **lower)
@@ -79,8 +84,16 @@ class ValueFunctionSolver(BilevelSolver):
                 f"constraint_batches must be a whole number between 1 and lower_steps={lower_steps}, as they are the last of "
                 f"the step's lower batches; got {constraint_batches}"
             )
+        if memory not in ("rows", "streamed"):
+            raise InputError(f'memory must be "rows" or "streamed"; got "{memory}"')
+        if memory == "streamed" and (self.accumulate > 1 or not self.levels.plain):
+            raise InputError(
+                'memory="streamed" lets go of the rows of a block before the next one is differentiated, so nothing can be '
+                "added to them from other micro-batches or processes, and a scaler cannot look at them; leave memory= out"
+            )
         self.constraint_batches = constraint_batches
-        self._rows: TaskGradients | None = None
+        self.memory = memory
+        self._rows: Rows | None = None
         self._buffers: dict[str, Tensor] = {}
         self._draws = False
 
@@ -92,60 +105,67 @@ class ValueFunctionSolver(BilevelSolver):
         """A regulariser of the value function, as decay of the variables in the lower steps."""
         return 0.0
 
-    def _gradients(self, batches: list[Any], upper_batch: Any) -> BilevelReport:
+    def _gradients(self, batches: list[Parts], upper_parts: Parts) -> BilevelReport:
         here = self.problem.here()
         leaves = [*here.upper, *here.lower]
-        upper_here = Point(here.upper, here.lower, _copies(here.buffers))
+        uppers = len(here.upper)
+        upper_here = Point(here.upper, here.lower, copies(here.buffers))
         first = self._first(here, leaves, batches)
+        # α as it is at ω̃^T, where f counts with its gradient in α.
+        asked = [value.detach().requires_grad_() for value in here.upper]
+        once = first is not None and self.levels.plain and len(batches[-1]) == 1 and not here.buffers
         solved = descend(
-            self.problem,
+            self.levels,
             # Statistics that a probe collects are not the model's: of this step's evaluations the one at z counts.
-            Point(here.upper, self._lower_start().lower, _copies(upper_here.buffers)),
+            Point(here.upper, self._lower_start().lower, copies(upper_here.buffers)),
             batches,
-            self.lower_lr,
+            self.rule,
             decay=self._lower_decay(),
             careful=self.careful,
-            first=None if first is None else (first[0], first[1][len(here.upper) :]),
+            first=None if first is None else (first[0], first[1][uppers:]),
+            asked=asked if once else None,
             step=self.steps,
         )
-        objectives = self.problem.objectives_at(upper_here, upper_batch)
-        names = self.problem.objectives
-        values = check_upper(objectives, names, self.steps)
-        for name, objective in zip(names, objectives, strict=True):
-            if not objective.requires_grad:
-                raise InputError(
-                    f'upper(α, ω, batch): the objective "{name}" depends on none of the variables; it was detached, '
-                    f"or computed under torch.no_grad()"
-                )
-        starts = [torch.stack(objectives).mean()] if self.averages else objectives
-        count = len(starts)
         if self._rows is None or not self._rows.serves(leaves):
-            self._rows = TaskGradients(leaves)
+            self._rows = (StreamedRows if self.memory == "streamed" else DenseRows)(self.levels, leaves)
         rows = self._rows
-        rows.begin(count + 1)
-        with rows.recording():
-            for row, objective in enumerate(starts):
-                rows.differentiate(row, objective, retain_graph=row < count - 1, alone=True)
-            del objectives, starts
-            at, solution = self._constraint(here, solved, batches[-self.constraint_batches :], rows, count, first)
+        objectives = self._objectives(upper_here, upper_parts[0])
+        names = self.problem.objectives
+        found = [torch.stack([value.detach() for value in objectives])]
+        count = 1 if self.averages else len(names)
+        if len(upper_parts) == 1:
+            check_upper(self.levels.mean(found), names, self.steps)
+        with rows.recording(count):
+            rows.objectives(self._starts(objectives), len(upper_parts))
+            del objectives
+            for part in upper_parts[1:]:
+                further = self._objectives(upper_here, part)
+                found.append(torch.stack([value.detach() for value in further]))
+                rows.objectives(self._starts(further), len(upper_parts))
+                del further
+            constrained = batches[-self.constraint_batches :]
+            at = Point(asked, solved.point.lower, solved.point.buffers)
+            present, solution, plus, minus = self._constraint(here, leaves, at, constrained, first, solved.answer)
+            rows.constraint(plus, [*minus, *[None] * len(here.lower)])
             if self.steps == 0:
-                self._check_dependence(rows, count)
+                self._check_dependence(rows, count, uppers, len(leaves))
+        values = self.levels.mean(found)
+        if len(upper_parts) > 1:
+            check_upper(values, names, self.steps)
         self._buffers = here.buffers
-        gramian = rows.gramian().cpu().numpy()
+        gramian = rows.gramian()
         self._check_gradients(gramian, names)
-        gap = at - solution
+        gap = present - solution
         weights, multiplier = self._combine(gramian, gap)
         both = np.append(weights, multiplier)
-        direction = rows.combine(torch.from_numpy(both))
-        if not bool(torch.isfinite(direction).all()):
+        if not rows.deliver(both):
             raise NonFiniteError(
-                f"the direction of step {self.steps} is not finite in {str(direction.dtype).removeprefix('torch.')}, with the "
+                f"the direction of step {self.steps} is not finite in {str(rows.dtype).removeprefix('torch.')}, with the "
                 f"lower level's multiplier ν = {multiplier:.3g}; the step was not taken and nothing has changed",
                 tasks=("lower",),
                 step=self.steps,
                 what="gradient",
             )
-        rows.deliver(direction)
         self._finish(leaves)
         shown = np.full(len(names), weights.sum() / len(names)) if self.averages else weights
         return BilevelReport(
@@ -159,62 +179,77 @@ class ValueFunctionSolver(BilevelSolver):
             stationarity=max(0.0, float(both @ gramian @ both)),
         )
 
-    def _first(self, here: Point, leaves: Sequence[Tensor], batches: Sequence[Any]) -> First | None:
+    def _objectives(self, point: Point, part: Any) -> list[Tensor]:
+        objectives = self.problem.objectives_at(point, part)
+        for name, objective in zip(self.problem.objectives, objectives, strict=True):
+            if not objective.requires_grad:
+                raise InputError(
+                    f'upper(α, ω, batch): the objective "{name}" depends on none of the variables; it was detached, '
+                    f"or computed under torch.no_grad()"
+                )
+        return objectives
+
+    def _starts(self, objectives: list[Tensor]) -> list[Tensor]:
+        """What is differentiated."""
+        return [torch.stack(objectives).mean()] if self.averages else objectives
+
+    def _first(self, here: Point, leaves: Sequence[Tensor], batches: Sequence[Parts]) -> First | None:
         """f(z) and its gradient, where the first lower step starts from z on the batch that the constraint is taken on.
 
         The gradient then serves both. Not where f draws random numbers, for the two evaluations have masks of their own.
         """
-        if self._draws or self._first_lower is not None or self.constraint_batches > 1 or batches[0] is not batches[-1]:
+        same = len(batches[0]) == len(batches[-1]) and all(a is b for a, b in zip(batches[0], batches[-1], strict=True))
+        if self._draws or self._first_lower is not None or self.constraint_batches > 1 or not same:
             return None
-        buffers = _copies(here.buffers)
+        buffers = copies(here.buffers)
         state = self.problem.random_state()
         with state.replayed():
-            value = self.problem.lower_at(Point(here.upper, here.lower, buffers), batches[0])
+            value, gradients = self.levels.lower(Point(here.upper, here.lower, buffers), batches[0], leaves)
             self._draws = not state.equals(self.problem.random_state())
-        if self._draws or not value.requires_grad:
-            return None
-        gradients = torch.autograd.grad(value, leaves, allow_unused=True)
-        if all(gradient is None for gradient in gradients[len(here.upper) :]):
-            return None  # descend() says what is wrong
+        if self._draws or all(gradient is None for gradient in gradients[len(here.upper) :]):
+            return None  # of the latter descend() says what is wrong
         here.buffers = buffers
-        return value.detach(), gradients
+        return value, gradients
 
     def _constraint(
-        self, here: Point, solved: Point, batches: Sequence[Any], rows: TaskGradients, row: int, first: First | None
-    ) -> tuple[float, float]:
-        """Records ∇q̃ and returns f(α, ω) and f(α, ω̃^T), averages over the batches."""
+        self,
+        here: Point,
+        leaves: Sequence[Tensor],
+        at: Point,
+        batches: Sequence[Parts],
+        first: First | None,
+        known: Tensor | None,
+    ) -> tuple[float, float, Row, Row]:
+        """f(α, ω) and f(α, ω̃^T), averages over the batches; ∇f(α, ω) and ∇_α f(α, ω̃^T), of which ∇q̃ is the difference."""
         present, answer = [], []
-        held = Point([value.detach().requires_grad_() for value in here.upper], solved.lower, solved.buffers)
-        sums: list[Tensor | None] = [None] * len(held.upper)
-        for batch in batches:
+        plus: Row = [None] * len(leaves)
+        minus: Row = [None] * len(at.upper)
+        share = 1.0 / len(batches)
+        for parts in batches:
             # The same dropout masks on both sides: their difference is what counts.
             state = self.problem.random_state()
-            value = self.problem.lower_at(here, batch) if first is None else first[0]
-            seed = torch.full_like(value, 1.0 / len(batches))
-            if first is None:
-                rows.differentiate(row, value, seed, retain_graph=False, alone=True)
+            value, slopes = self.levels.lower(here, parts, leaves, share) if first is None else first
+            if known is None:
+                with state.replayed():
+                    reached, found = self.levels.lower(at, parts, at.upper, share)
             else:
-                rows.add(row, first[1])
-            with state.replayed():
-                reached = self.problem.lower_at(held, batch)
-            if reached.requires_grad:
-                found = torch.autograd.grad(reached, held.upper, seed, allow_unused=True)
-                sums = [own if new is None else new if own is None else own + new for own, new in zip(sums, found, strict=True)]
-            present.append(value.detach())
-            answer.append(reached.detach())
-        rows.subtract(row, [*sums, *[None] * len(here.lower)])
+                reached, found = known.detach(), [None] * len(at.upper)
+                if known.requires_grad:
+                    found = list(torch.autograd.grad(known, at.upper, allow_unused=True))
+            plus, minus = added(plus, slopes), added(minus, found)
+            present.append(value)
+            answer.append(reached)
         check_lower(present, self.steps, "at the present ω")
         check_lower(answer, self.steps, f"after its {self.lower_steps} steps")
-        return (float(torch.stack(present).double().mean()), float(torch.stack(answer).double().mean()))
+        return (float(torch.stack(present).double().mean()), float(torch.stack(answer).double().mean()), plus, minus)
 
-    def _check_dependence(self, rows: TaskGradients, count: int) -> None:
+    def _check_dependence(self, rows: Rows, count: int, uppers: int, variables: int) -> None:
         """Says in the first step which objectives α cannot influence, neither directly nor through ω."""
-        uppers = len(self.problem.upper_variables)
         names = ("mean",) if self.averages else self.problem.objectives
         through = any(rows.reaches(count, position) for position in range(uppers))
         for row in range(count):
             direct = any(rows.reaches(row, position) for position in range(uppers))
-            lower = any(rows.reaches(row, position) for position in range(uppers, len(rows.parameters)))
+            lower = any(rows.reaches(row, position) for position in range(uppers, variables))
             if not direct and not (through and lower):
                 raise InputError(_independent(names[row], lower_depends=through))
 
@@ -237,10 +272,6 @@ class ValueFunctionSolver(BilevelSolver):
 
     def _commit(self) -> None:
         self.problem.keep_buffers(self._buffers)
-
-
-def _copies(buffers: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: buffer.clone() for name, buffer in buffers.items()}
 
 
 def _independent(objective: str, *, lower_depends: bool) -> str:

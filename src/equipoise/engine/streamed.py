@@ -40,6 +40,7 @@ class Streamed:
 
     Attributes:
         peak: numbers held at once for each task: gradients of activations, and rows of parameters.
+        products: ``[k]``, the inner products with what the last Gramian was asked to be taken against.
 
     Args:
         cut: where the tasks' graphs meet.
@@ -60,6 +61,8 @@ class Streamed:
         for leaf, short in self._short.items():
             self._sizes[leaf] = len(self.leaves[leaf]) * len(short)
         self._edges = list(cut.edges)
+        self._against: list[Tensor | None] = [None] * len(self.leaves)
+        self._outputs: dict[int, Tensor] = {}
         total = sum(self._sizes)
         plans: list[tuple[int, list[int]]] = []
         room = max(1, room, *self._sizes)
@@ -108,13 +111,17 @@ class Streamed:
         """How many there are."""
         return len(self._stops)
 
-    def gramian(self, flows: Sequence[Mapping[int, Tensor]]) -> Tensor:
+    def gramian(self, flows: Sequence[Mapping[int, Tensor]], against: Sequence[Tensor | None] = ()) -> Tensor:
         """All inner products of the tasks' gradients, ``[k, k]`` in float64 on the CPU.
 
         Args:
             flows: the gradient at each edge of the cut by the position of the task.
+            against: one more gradient, an entry per leaf; the tasks' products with it are put in :attr:`products`.
         """
         count = len(self._tasks)
+        self._against = list(against) or [None] * len(self.leaves)
+        self._outputs = {}
+        self.products = torch.zeros(count, dtype=torch.float64, device="cpu")
         if not self.leaves:
             return torch.zeros(count, count, dtype=torch.float64, device="cpu")
         total = torch.zeros(count, count, dtype=torch.float64, device=self.leaves[0].device)
@@ -137,7 +144,7 @@ class Streamed:
             leaf = graph.leaf.get(edge[0])
             if leaf is not None:  # the cut itself lies at a parameter
                 for task, gradient in flow.items():
-                    rows.add(leaf, task, gradient)
+                    self._add(rows, leaf, task, gradient)
             elif edge[0] not in graph.place:
                 continue
             elif graph.place[edge[0]] <= stop:
@@ -166,6 +173,10 @@ class Streamed:
         handles += [node.register_prehook(_stopped) for node in {edge[0] for edge in exits}]
         # The weight of a linear map is not differentiated: its rows follow from the gradients of the map's outputs.
         maps = [leaf for leaf in reached if leaf in self._short]
+        for leaf in maps:
+            weight = self._against[leaf]
+            if weight is not None:  # ⟨δᵀa, W⟩ = ⟨δ, a Wᵀ⟩
+                self._outputs[leaf] = _inputs(graph.maps[leaf]) @ weight.T
         outputs: dict[int, Tensor | None] = {}
         handles += [graph.maps[leaf].register_prehook(_noted(outputs, leaf)) for leaf in maps]
         reached = [leaf for leaf in reached if leaf not in self._short]
@@ -188,16 +199,29 @@ class Streamed:
                 )
                 for leaf, gradient in zip(reached, gradients, strict=False):
                     if gradient is not None:
-                        rows.add(leaf, task, gradient)
+                        self._add(rows, leaf, task, gradient)
                 for leaf, gradient in zip(maps, gradients[len(reached) :], strict=False):
                     # An operation that is run has its hooks on this gradient run after it is taken.
                     output = outputs.get(leaf, gradient)
                     if output is not None:
                         rows.add(leaf, task, output.T @ self._short[leaf])
+                        if self._against[leaf] is not None:
+                            self._count(task, output, self._outputs[leaf])
         finally:
             for handle in handles:
                 handle.remove()
+        self._outputs.clear()
         return below
+
+    def _add(self, rows: _Rows, leaf: int, task: int, gradient: Tensor) -> None:
+        rows.add(leaf, task, gradient)
+        against = self._against[leaf]
+        if against is not None:
+            self._count(task, gradient.to_dense(), against)
+
+    def _count(self, task: int, gradient: Tensor, against: Tensor) -> None:
+        product = as_real(gradient) * as_real(against)
+        self.products[self._tasks.index(task)] += product.sum(dtype=torch.float64).cpu()
 
 
 class _Graph:

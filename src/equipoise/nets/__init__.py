@@ -9,7 +9,7 @@ from equipoise.nets.normal.flow import NORMAL, TaskFlow
 from equipoise.nets.normal.positions import FixedPositions, LearnedPositions, Positions, PositivePositions, position_groups
 from equipoise.nets.normal.solver import Solver
 from equipoise.nets.outputs import CITYSCAPES, NYUV2, Output, classes, directions, values
-from equipoise.nets.qm9 import QM9_TASKS, QM9Net
+from equipoise.nets.qm9 import QM9_TASKS, ContinuousFilterNet, QM9Net
 from equipoise.nets.resnet import ResNet
 from equipoise.nets.segnet import SegNet, SegNetMTAN
 from equipoise.nets.sharing import CrossStitch, CrossStitchUnit, HardSharing, MMoE
@@ -24,6 +24,7 @@ __all__ = [
     "ASPPHead",
     "CelebANet",
     "CleaningNet",
+    "ContinuousFilterNet",
     "CrossStitch",
     "CrossStitchUnit",
     "DeepLab",

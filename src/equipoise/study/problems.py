@@ -1,9 +1,11 @@
-"""The embedded problem, and what a user types for one: a name, ``path/to/file.py:name`` or ``package.module:name``."""
+"""The problem ``digits``, and what a user types for one: a name, ``path/to/file.py:name`` or ``package.module:name``."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,11 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equipoise.data.digits import digits
-from equipoise.errors import EquipoiseError, InputError, near_misses
+from equipoise.errors import EquipoiseError, InputError, near_misses, refuse_unknown_options
+from equipoise.method import read_options, settled
 from equipoise.metrics import Metric
 from equipoise.nets import DigitsNet
+from equipoise.options import checked, kinds_of
 from equipoise.registry import Registry, folded
 from equipoise.study.problem import Built, Problem, Splits
+from equipoise.study.qm9 import qm9_problem
 
 __all__ = ["PROBLEMS", "digits_problem", "find_problem", "problems"]
 
@@ -107,6 +112,7 @@ PROBLEMS: Registry[object] = Registry(
 """Problems by name, or functions that make them."""
 
 PROBLEMS.add("digits", digits_problem)
+PROBLEMS.add("qm9", qm9_problem)
 _OF_THE_PAPERS = ("scenes", "scenes-mtan", "scenes-streets")
 
 
@@ -122,15 +128,18 @@ def find_problem(where: str) -> Problem:
         where: a problem's name: of the library, or of a distribution that brings one by an entry point of the group
             ``equipoise.problems``, which names a :class:`Problem` or a function that returns one; or
             ``path/to/file.py:name`` or ``package.module:name``, where ``name`` is likewise one of these (``problem`` if
-            left out).
+            left out). A function's arguments stand behind a colon, as a method's options do: ``qm9:train=2000,test=500``.
 
     Raises:
-        InputError: there is no such problem, file, module or name, or it is no problem.
+        InputError: there is no such problem, file, module or name, or it is no problem; or an option that it does not take.
 
     Example:
         >>> find_problem("digits").tasks
         ('left', 'right', 'sum', 'ink')
     """
+    divided = re.search(r":(?=\s*[A-Za-z_]\w*\s*=)", where)
+    options = read_options(where[divided.end() :], where, "problem") if divided else {}
+    where = where[: divided.start()] if divided else where
     source, colon, name = where.rpartition(":")
     if not colon or name.endswith(".py"):
         source, name = where, "problem"
@@ -144,17 +153,19 @@ def find_problem(where: str) -> Problem:
                 f'the problem "{where}" comes with equipoise-papers, which is not installed; '
                 "from a clone of the repository: pip install ./papers"
             )
-        return _taken(PROBLEMS.find(where), where)
+        return _taken(PROBLEMS.find(where), where, options)
     if not hasattr(module, name):
         names = [key for key, value in vars(module).items() if isinstance(value, Problem)] or list(vars(module))
         raise InputError(f'"{source}" defines no "{name}".{near_misses(name, names)}')
-    return _taken(getattr(module, name), f'{name}" in "{source}')
+    return _taken(getattr(module, name), f'{name}" in "{source}', options)
 
 
-def _taken(found: object, what: str) -> Problem:
+def _taken(found: object, what: str, options: Mapping[str, Any]) -> Problem:
     """The problem that was found, or that the function found returns."""
+    known = inspect.signature(found).parameters if callable(found) else {}
+    refuse_unknown_options(what, options, known, "problem")
     if callable(found):
-        found = found()
+        found = found(**checked(kinds_of(found), settled(options), f'problem "{what}"'))
     if not isinstance(found, Problem):
         raise InputError(
             f'"{what}" is a {type(found).__name__}; expected an equipoise.study.Problem or a function without arguments '

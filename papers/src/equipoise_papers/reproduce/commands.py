@@ -15,7 +15,9 @@ __all__ = ["reproduce"]
 
 def reproduce(
     recipe: Annotated[str | None, typer.Argument(help="Such as cost-table1; all of them are listed if left out.")] = None,
-    data: Annotated[Path | None, typer.Option("--data", "-d", help="The data set's folder, in its public layout.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", "-d", help="The data set's folder, in its public layout, or qm9pack.")
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List all recipes.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it would take.")] = False,
     smoke: Annotated[
@@ -63,6 +65,11 @@ def reproduce(
     found.check(named or ())
     if smoke:
         raise typer.Exit(show_smoke(found, named, Console()))
+    if data is not None:
+        parts, found = found.parts, found.reading(data)
+        read = {part.name for part in found.parts}
+        if left := ", ".join(part.name for part in parts if part.name not in read):
+            typer.echo(f"{data} has no data for {left}, left out here", err=True)
     asked = _asked(found, data, named, seeds, epochs, jobs, device, workers, cache, weights, clip, stl)
     if dry_run:
         typer.echo("\n".join(planned(found, asked)))
@@ -97,7 +104,7 @@ def _asked(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Asked(
         Setting(
-            data=None if data is None else data.expanduser().resolve(),
+            data=None if data is None else data if recipe.packaged(data) else data.expanduser().resolve(),
             device=device,
             workers=workers,
             cache=None if cache is None else cache.resolve(),

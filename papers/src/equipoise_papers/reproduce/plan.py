@@ -77,7 +77,7 @@ def _alone(part: Part, asked: Asked) -> bool:
 def _found(part: Part, asked: Asked) -> str:
     setting = asked.setting.within(part.subfolder)
     assert setting.data is not None
-    if not setting.data.is_dir():
+    if not setting.data.is_dir() and str(setting.data) != part.package:
         return f"{setting.data} is not a folder"
     if not isinstance(part, StudyPart):
         return f"{setting.data} is there"

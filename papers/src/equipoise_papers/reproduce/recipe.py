@@ -24,7 +24,7 @@ class Setting:
     """What differs from machine to machine, not from paper to paper.
 
     Attributes:
-        data: the data set's folder; ``None`` where nothing is to be read yet.
+        data: the data set's folder, or the name of a package that has it; ``None`` where nothing is to be read yet.
         device: where models live, such as ``"cuda"``.
         workers: processes per loader that read ahead.
         cache: folder of decoded images and features; ``None`` to keep none.
@@ -112,6 +112,7 @@ class Part(ABC):
         baselines: whether the paper trained the single-task row itself, in the same way.
         pretrained: whether the encoder starts from ImageNet weights.
         subfolder: of ``--data`` that holds this part's data set, where a recipe needs several; empty for none.
+        package: the name of a package that has the data set, which can stand in the place of a folder; empty for none.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Part(ABC):
     baselines: bool
     pretrained: bool = False
     subfolder: str
+    package: str = ""
 
     def hours(self, row: RecipeRow, epochs: int | None = None) -> float:
         """Estimated hours of one run of a row on one modern GPU."""
@@ -198,6 +200,21 @@ class Recipe:
                 if part.obstacle(row):
                     of_rows.setdefault(part.obstacle(row), []).append(row.name)
         return (*self.missing, *(f"{', '.join(dict.fromkeys(names))}: {why}" for why, names in of_rows.items()))
+
+    def reading(self, data: Path) -> Recipe:
+        """The recipe with the parts that can read this: all of them of a folder, of a package those whose data it has.
+
+        Example:
+            >>> from equipoise_papers.reproduce.registry import find_recipe
+            >>> [part.name for part in find_recipe("cost-table3").reading(Path("qm9pack")).parts]
+            ['qm9']
+        """
+        parts = self.packaged(data)
+        return replace(self, parts=tuple(replace(part, subfolder="") for part in parts)) if parts else self  # type: ignore[type-var]
+
+    def packaged(self, data: Path) -> tuple[Part, ...]:
+        """The parts whose data is in the package of that name; none where it names a folder."""
+        return tuple(part for part in self.parts if part.package and Path(part.package) == data and not data.exists())
 
     def check(self, rows: Sequence[str]) -> None:
         """Refuses names that are no rows.

@@ -49,6 +49,7 @@ class StudyPart(Part):
     baselines: bool = False
     pretrained: bool = False
     subfolder: str = ""
+    package: str = ""
     against: str = ""
     further: Callable[[Results, str], Mapping[str, Sequence[float]]] | None = None
     alone: Mapping[str, float] | None = None

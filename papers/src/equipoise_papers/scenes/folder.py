@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from equipoise.errors import InputError
-from equipoise.store import locked, replacing
+from equipoise.store import cache_folder, locked, replacing
 from equipoise_papers.scenes.scene import KINDS, SPLITS, Scene, check_size, make_scene
 from equipoise_papers.scenes.shapes import Array
 
-__all__ = ["VERSION", "arrays_of", "cache_folder", "cached_scenes", "write_scenes"]
+__all__ = ["VERSION", "arrays_of", "cached_scenes", "write_scenes"]
 
 VERSION = 1
 """Counts up when scenes of the same seed come to look different, so that no folder holds scenes of two makes."""
@@ -151,14 +151,6 @@ def _claim(folder: Path, about: dict[str, Any]) -> None:
         _whole(note, (json.dumps(about) + "\n").encode())
 
 
-def cache_folder() -> Path:
-    """``$EQUIPOISE_CACHE`` if that is set, otherwise ``equipoise`` in the user's folder of caches."""
-    own = os.environ.get("EQUIPOISE_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "equipoise"
-
-
 def cached_scenes(
     kind: str = "rooms",
     size: tuple[int, int] = (64, 96),
@@ -169,7 +161,7 @@ def cached_scenes(
     seed: int = 0,
     told: Told = lambda done, wanted: None,
 ) -> Path:
-    """The folder of the wanted scenes under the cache (see :func:`cache_folder`), rendered if they are not there.
+    """The folder of the wanted scenes under the cache (:func:`~equipoise.store.cache_folder`), rendered if they are not there.
 
     Of several processes that ask at the same time, one renders and the others wait.
 

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equipoise.bilevel.base import check_upper
-from equipoise.bilevel.hypergradients import Hypergradients
-from equipoise.bilevel.lower import check_answer, check_lower
+from equipoise.bilevel.hypergradients import Hypergradients, Unrolled
+from equipoise.bilevel.levels import Parts
+from equipoise.bilevel.lower import check_answer, check_lower, check_upper
 from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import Point
+from equipoise.bilevel.rules import Descent
 from equipoise.bilevel.weighting.problem import WeightProblem
 from equipoise.engine.graph import origins
 from equipoise.engine.reals import as_real, flat, shaped, size
@@ -28,6 +29,9 @@ from equipoise.errors import InputError
 from equipoise.modes import without_autocast
 
 __all__ = ["LookAhead", "one_step_hypergradients"]
+
+# So many tasks' gradients at ω cost no more than one product with the second derivatives.
+_FEW = 3
 
 
 class LookAhead(MOML):
@@ -40,12 +44,15 @@ class LookAhead(MOML):
     def __init__(self, problem: WeightProblem, optimizer: torch.optim.Optimizer, **options: Any) -> None:
         super().__init__(problem, optimizer, keeps_lower=True, **options)
 
-    def _hypergradients(self, batches: list[Any], upper_batch: Any) -> Hypergradients:
-        if self.lower_steps > 1:
-            return super()._hypergradients(batches, upper_batch)
-        return one_step_hypergradients(
-            self.problem, self._lower_start(), batches[0], upper_batch, self.lower_lr, step=self.steps
-        )
+    def _hypergradients(self, batches: list[Parts], upper_parts: Parts) -> Hypergradients:
+        one = self.lower_steps == 1 and len(batches[0]) == 1 == len(upper_parts) and self.levels.plain
+        rule = self.rule
+        # Where one row of a weighted sum will do, a second derivative is cheaper than a gradient per task.
+        summed = self.balancer.needs == "losses" and len(self.problem.objectives) > _FEW and self.steps > 0
+        if not (one and isinstance(rule, Descent) and rule.linear and self.hypergradient == Unrolled()) or summed:
+            return self._unrolled(batches, upper_parts)
+        lr = rule.lr * rule.factor(0)
+        return one_step_hypergradients(self.problem, self._lower_start(), batches[0][0], upper_parts[0], lr, step=self.steps)
 
 
 def one_step_hypergradients(
@@ -81,7 +88,7 @@ def one_step_hypergradients(
     copies = {name: buffer.clone() for name, buffer in start.buffers.items()}
     objectives = problem.objectives_at(Point(start.upper, moved, copies), upper_batch)
     names = problem.objectives
-    values = check_upper(objectives, names, step)
+    values = check_upper(torch.stack([value.detach() for value in objectives]), names, step)
     # ⟨∇ℓ_j(ω), ∇F_i(ω_1)⟩, row by row, so that the gradients at ω_1 are never held together.
     with without_autocast(gradients.device):
         products = torch.stack([gradients @ row for row in _rows(objectives, names, moved, "validation")])

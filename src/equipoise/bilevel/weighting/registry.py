@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from equipoise.bilevel.bome import BOME
 from equipoise.bilevel.bvfim import BVFIM
 from equipoise.bilevel.forum import FORUM
 from equipoise.bilevel.moml import MOML
-from equipoise.bilevel.value_function import ValueFunctionSolver
+from equipoise.bilevel.value_function import ValueFunction, ValueFunctionSolver
 from equipoise.bilevel.weighting.look_ahead import LookAhead
 from equipoise.bilevel.weighting.problem import WeightProblem
 from equipoise.errors import InputError, refuse_unknown_options
@@ -59,8 +59,9 @@ class WeightingInfo:
     @property
     def kinds(self) -> dict[str, Any]:
         """Option → what kind it is of, as annotated."""
-        known = {name: kind for made in (BilevelSolver, *self.solvers) for name, kind in kinds_of(made).items()}
-        return {name: kind for name, kind in {"careful": bool, **known}.items() if name in self.options}
+        known = {name: kind for made in self.solvers for name, kind in kinds_of(made).items()}
+        known = {"careful": bool, **get_type_hints(ValueFunction), **known}
+        return {name: kind for name, kind in known.items() if name in self.options}
 
     def solver(self, problem: WeightProblem, free: torch.optim.Optimizer, model: torch.optim.Optimizer, **options: Any) -> Any:
         """The solver on a problem, its options checked.
@@ -140,7 +141,7 @@ def _options(kind: type) -> dict[str, Any]:
 def _values(kind: type[BilevelSolver], **changed: Any) -> dict[str, Any]:
     """Options of a value-function method; what a task-weighting step decides itself is left out."""
     own = {name: value for name, value in _options(kind).items() if name not in ("start", "constraint_batches")}
-    return {"lower_steps": 5, "lower_lr": _LR, "careful": True, **own, **changed}
+    return {"lower_steps": 5, "lower_lr": _LR, "careful": True, "memory": "rows", **own, **changed}
 
 
 _UNROLLED = {"lower_steps": 1, "lower_lr": _LR, "memory": "plain", "batched": False}

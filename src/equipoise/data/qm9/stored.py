@@ -1,7 +1,8 @@
-"""torch_geometric's QM9 as it lies on disk, without its downloads, and its molecules as graphs."""
+"""QM9 as torch_geometric or the package qm9pack has it on disk, without downloads, and its molecules as graphs."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equipoise.data.qm9.bonds import NO_BONDS, read_bonds
+from equipoise.data.qm9.packed import PACKAGE, package_folder, parts_of, read_packed
 from equipoise.errors import DataSetError, require
 from equipoise.reading import Unreadable, read_tensors, shielded
 from equipoise.store import read_json, replacing, write_json
@@ -103,21 +106,26 @@ _SOURCE = (
 
 
 def read_molecules(root: str | Path, *, download: bool = False) -> Molecules:
-    """The molecules of torch_geometric's ``QM9`` data set in a folder that holds ``raw`` or ``processed``.
+    """The molecules of torch_geometric's ``QM9`` data set in a folder that holds ``raw`` or ``processed``, or those of qm9pack.
 
     torch_geometric would download whatever is missing, would look for other files if rdkit is installed than if it is not, and
     unpickles what lies in ``processed``, which can run any code. Here its loader is given no file: tensors, numbers and texts
     are read and nothing else. Everything that can serve is taken: ``processed/data_v3.pt``; else ``raw/qm9_v3.pt``, which it
     offers ready-made; else the raw files with rdkit. What is computed is checked, and then written to ``processed``, whole or
     not at all, with a note of the raw file it was made of: of a raw file that changes later it is made again.
-    With ``download``, torch_geometric may download what is missing.
+    The word ``qm9pack`` stands for the package of that name, whose tables may also lie in a folder; see
+    :func:`packed_molecules`. With ``download``, torch_geometric may download what is missing.
 
     Raises:
-        MissingExtraError: torch_geometric is not installed.
+        MissingExtraError: torch_geometric is not installed, or what qm9pack's tables need.
         DataSetError: none of the files is there, or one cannot be read.
     """
     module = require("torch_geometric.datasets", "graphs")
     folder = Path(root).expanduser()
+    if str(root) == PACKAGE and not folder.exists():
+        folder = package_folder()
+    if parts_of(folder):
+        return packed_molecules(folder)
     processed, ready = folder / "processed" / "data_v3.pt", folder / "raw" / _READY
     computable = all((folder / "raw" / name).is_file() for name in _RAW) and find_spec("rdkit") is not None
     if not (processed.is_file() or ready.is_file() or computable or download):
@@ -142,6 +150,35 @@ def read_molecules(root: str | Path, *, download: bool = False) -> Molecules:
             torch.save((data.to_dict(), slices, Data), part)
         write_json(processed.with_suffix(".json"), _mark(ready))
     return molecules
+
+
+def packed_molecules(folder: Path) -> Molecules:
+    """The molecules of qm9pack's tables, with the features that torch_geometric documents.
+
+    Bonds are RDKit's, each molecule's held against its atoms' places (:func:`~equipoise.data.qm9.bonds.bonds_of`); with them,
+    atoms have aromaticity and hybridisation, which torch_geometric leaves at 0 where it makes them from ``gdb9.sdf`` itself.
+    A molecule for which no bonds fit is kept without any, and named in a warning.
+
+    Raises:
+        MissingExtraError: RDKit is not installed.
+        DataSetError: a table cannot be read.
+    """
+    packed = read_packed(folder)
+    found = read_bonds(folder, packed)
+    without = packed.number[found.source == NO_BONDS].tolist()
+    if without:
+        named = ", ".join(map(str, without[:20])) + (" …" if len(without) > 20 else "")
+        warnings.warn(f"no bonds fit {len(without)} of {len(packed.number)} molecules; these have none: {named}", stacklevel=2)
+    z = torch.from_numpy(packed.z.astype("int64"))
+    first_atom, first_bond = torch.from_numpy(packed.first_atom), torch.from_numpy(found.first_bond)
+    bonds = torch.from_numpy(found.bonds.astype("int64"))
+    heads = bonds + first_atom[:-1].repeat_interleave(first_bond.diff())
+    hydrogens = torch.zeros(len(z), device="cpu").index_add_(0, heads[0], (z[heads[1]] == 1).float())
+    kinds = (z[:, None] == torch.tensor([1, 6, 7, 8, 9], device="cpu")).float()
+    x = torch.cat([kinds, z[:, None].float(), torch.from_numpy(found.flags).float(), hydrogens[:, None]], dim=1)
+    orders = torch.nn.functional.one_hot(torch.from_numpy(found.kinds.astype("int64")), 4).float()
+    atoms = {"x": x, "pos": torch.from_numpy(packed.pos), "z": z}
+    return Molecules(atoms, bonds, orders, first_atom, first_bond, torch.from_numpy(packed.targets))
 
 
 class _Named:

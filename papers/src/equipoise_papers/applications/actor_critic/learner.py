@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equipoise.balance import Balancer
-from equipoise.bilevel.base import check_upper
 from equipoise.bilevel.hypergradients import Hypergradients
-from equipoise.bilevel.lower import check_lower, lower_gradients
+from equipoise.bilevel.levels import Parts, lower_gradients
+from equipoise.bilevel.lower import check_lower, check_upper
 from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import BilevelProblem
 from equipoise.errors import InputError
@@ -159,11 +159,11 @@ class AlternatingUpdate(MOML):
         # One lower batch per step; the step size is the optimizer's.
         super().__init__(problem, optimizer, lower_steps=1, lower_lr=1.0, balancer=balancer)
 
-    def _hypergradients(self, batches: list[Any], upper_batch: Any) -> Hypergradients:
+    def _hypergradients(self, batches: list[Parts], upper_parts: Parts) -> Hypergradients:
         here = self.problem.here()
-        objectives = self.problem.objectives_at(here, upper_batch)
+        objectives = self.problem.objectives_at(here, upper_parts[0])
         names = self.problem.objectives
-        values = check_upper(objectives, names, self.steps)
+        values = check_upper(torch.stack([objective.detach() for objective in objectives]), names, self.steps)
         rows = []
         for position, (name, objective) in enumerate(zip(names, objectives, strict=True)):
             found: Sequence[Tensor | None] = ()
@@ -180,7 +180,7 @@ class AlternatingUpdate(MOML):
                 for gradient, tensor in zip(found, here.upper, strict=True)
             ]
             rows.append(torch.cat([gradient.reshape(-1) for gradient in filled]))
-        value = self.problem.lower_at(here, batches[0])
+        value = self.problem.lower_at(here, batches[0][0])
         check_lower([value.detach()], self.steps)
         for tensor, gradient in zip(here.lower, lower_gradients(self.problem, value, here.lower), strict=True):
             tensor.grad = gradient

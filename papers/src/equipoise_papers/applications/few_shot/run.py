@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from equipoise.bilevel.levels import Levels
 from equipoise.bilevel.lower import descend
 from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import BilevelProblem
+from equipoise.bilevel.rules import Descent
 from equipoise.errors import InputError
 from equipoise.markdown import table
 from equipoise_papers.applications.attack import PGD
@@ -143,7 +145,8 @@ def evaluate(
         with torch.no_grad():
             for parameter, first in zip(classifier.parameters(), start, strict=True):
                 parameter.copy_(first)
-        answer = descend(judged, judged.here(), [episode] * settings.lower_steps, settings.lower_lr, step=0)
+        rule = Descent(settings.lower_lr)
+        answer = descend(Levels(judged), judged.here(), [(episode,)] * settings.lower_steps, rule, step=0).point
         with torch.no_grad():
             for parameter, value in zip(classifier.parameters(), answer.lower, strict=True):
                 parameter.copy_(value)

@@ -58,7 +58,8 @@ def _table(norms: Norms) -> str:
         for name, values, seconds in zip(("single", "double"), norms.metrics, norms.seconds, strict=True)
     ]
     lines = [
-        f"‖∇_W g(W, x)‖ / ‖∇_W g(W, z_N)‖ over {len(ratios):,} steps: median {middle:.3g}, mean {ratios.mean():.3g}, "
+        f"{norms.settings.problem}: ‖∇_W g(W, x)‖ / ‖∇_W g(W, z_N)‖ over {len(ratios):,} steps: median {middle:.3g}, "
+        f"mean {ratios.mean():.3g}, "
         f"5 % to 95 %: {low:.3g} to {high:.3g}.",
         "",
         table(["loop", *metrics, "ms per step"], rows),

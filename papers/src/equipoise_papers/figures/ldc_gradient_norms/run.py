@@ -1,4 +1,4 @@
-"""Both loops on ``digits``, from the same seed."""
+"""Both loops on a problem, from the same seed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def run(settings: LDCGradientNormsSettings, told: Told = silent) -> Norms:
     double = _train(settings, True, told)
     return Norms(
         settings,
-        find_problem("digits").tasks,
+        find_problem(settings.problem).tasks,
         double.here,
         double.there,
         np.stack((single.shares, double.shares)),
@@ -86,13 +86,17 @@ class _Training:
 def _train(settings: LDCGradientNormsSettings, double: bool, told: Told) -> _Training:
     import time
 
-    problem = find_problem("digits")
+    problem = find_problem(settings.problem)
     torch.manual_seed(settings.seed)
     splits = Splits(*problem.data(settings.seed))
-    model, losses, *_ = problem.build(settings.seed)
+    model, losses, *rest = problem.build(settings.seed)
     loop = {"double_loop": True, "inner_steps": settings.inner_steps, "inner_lr": settings.inner_lr} if double else {}
     balancer = LDCMTL(**{**settings.options, **loop})
-    mtl = MultiTaskOptimizer(Objective(model, losses, tasks=problem.tasks), problem.optimizer(model), balancer)
+    optimizer = rest[0] if rest else problem.optimizer(model)
+    schedule = problem.schedule(optimizer) if problem.schedule else None
+    if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        schedule = None  # nothing is validated here
+    mtl = MultiTaskOptimizer(Objective(model, losses, tasks=problem.tasks), optimizer, balancer)
     here, there, shares, weights = [], [], [], []
     began = time.perf_counter()
     for epoch in range(settings.epochs):
@@ -109,6 +113,8 @@ def _train(settings: LDCGradientNormsSettings, double: bool, told: Told) -> _Tra
                 here.append(float(report.router_gradient))
                 there.append(float(report.router_gradient_at_solution))
         mtl.end_epoch()
+        if schedule is not None:
+            schedule.step()
         told(f"{'double' if double else 'single'} loop: epoch {epoch + 1} of {settings.epochs}")
     seconds = (time.perf_counter() - began) / mtl.steps
     model.eval()

@@ -17,22 +17,25 @@ def _options_read(text: str) -> dict[str, Any]:
     return read_options(text, text)
 
 
-@figure("Figures 3 and 7 of LDC-MTL, on digits: the gradient that the single loop drops, next to the one it keeps.")
+@figure("Figures 3 and 7 of LDC-MTL: the gradient that the single loop drops, next to the one it keeps.")
 @dataclass(frozen=True)
 class LDCGradientNormsSettings:
-    """Training of the double loop on ``digits``, next to the single loop.
+    """Training of the double loop, next to the single loop.
 
     Attributes:
+        problem: as in a study, such as ``digits``.
         epochs: passes over the training data.
         inner_steps: N, gradient steps of the lower level in each step; 50 in the paper.
         inner_lr: β, their step size; times λ in the paper's formulation.
         seed: of data order and parameters.
-        options: further options of :class:`~equipoise.LDCMTL`, the same for both loops, such as ``penalty=1,router=mlp``.
+        options: further options of :class:`~equipoise.LDCMTL`, the same for both loops, such as ``penalty=1,router=mlp``, or
+            ``warm_start=model`` for a z that starts at the model in every step, as Algorithm 2 has it.
 
     Raises:
         InputError: a number that is out of range.
     """
 
+    problem: str = "digits"
     epochs: int = 10
     inner_steps: int = 50
     inner_lr: float = 0.01

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from equipoise.data import qm9_loaders
 from equipoise.data.qm9 import TARGETS
+from equipoise.data.qm9.packed import PACKAGE
 from equipoise.metrics import ErrorTally, Evaluation, Metric
 from equipoise.nets import QM9_TASKS, QM9Net
 from equipoise.study.problem import Built, Problem, Splits
@@ -39,7 +40,10 @@ from equipoise_papers.samples import write_qm9_sample
 
 __all__ = ["DATA", "RECIPES", "part", "qm9_problem"]
 
-DATA = "QM9 as torch_geometric keeps it: raw/ or processed/ (needs the extra graphs)"
+DATA = (
+    "QM9 as torch_geometric keeps it: raw/ or processed/ (needs the extra graphs); or the word qm9pack, for what that package "
+    "has (needs the extra qm9)"
+)
 _UNITS = {target.name: target.unit for target in TARGETS}
 METRICS = tuple(Metric(f"{task} error", task, higher_is_better=False, unit=_UNITS[task]) for task in QM9_TASKS)
 START = 75
@@ -129,6 +133,7 @@ def part(
         ),
         problem=lambda setting: qm9_problem(f"qm9-{name}", setting, batch=batch, baseline=baseline),
         sample=lambda folder: write_qm9_sample(folder, molecules=60),
+        package=PACKAGE,
         open_choices=(
             "The random split of the published runs is not known; this is another one.",
             *([CLIPPED_OPEN] if versions else []),
