@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import equipoise as eq
 from equipoise.distributed import Processes
-from equipoise.teleport import LowRank, ReleasedFormulation, Search
+from equipoise.teleport import LowRank, ReleasedFormulation, Schedule, Search
 from equipoise.teleport.deltas import Adaptation
 from equipoise.teleport.measure import JointLosses
 
@@ -169,3 +169,34 @@ def test_a_whole_search() -> None:
         torch.testing.assert_close(delta, torch.tensor(oracle["delta"][name], dtype=torch.float64), rtol=1e-6, atol=1e-8)
     assert model.training
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers())
+
+
+@pytest.mark.parametrize("case", ["reset", "reuse"])
+def test_whole_steps(case: str) -> None:
+    """FairGrad with COST: trigger, R, the search, and, where σ ≤ 0 starts Adam afresh, the steps after it."""
+    oracle = ORACLE["steps"][case]
+    Waves.calls = oracle["first_noise"]
+    model = Net().train()
+    model.heads.requires_grad_(False)  # there, FairGrad's weights are those of the shared parameters alone
+    loader = [batch(1), batch(2), batch(3)]
+    objective = eq.Objective(model, losses, tasks=["t0", "t1", "t2"], batches=loader)
+    cost = eq.COST.released(
+        delta=LowRankWaves(targets=TARGETS),
+        search=Search(Waves(), passes=2, lr="training"),
+        schedule=Schedule(start_step=3, budget=None, per_epoch=1),
+    )
+    mtl = eq.MultiTaskOptimizer(objective, torch.optim.Adam(model.parameters(), lr=1e-2), "fairgrad", teleport=cost)
+    start: dict[str, Tensor] = {}
+    for step in range(8):
+        if step == oracle["step"]:
+            start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        mtl.step(batch(6 + step))
+        if case == "reset" and str(step) in oracle["shared_after_steps"]:
+            for name, values in oracle["shared_after_steps"][str(step)].items():
+                found = dict(model.named_parameters())[name].detach().flatten()
+                torch.testing.assert_close(found, torch.tensor(values, dtype=torch.float64), rtol=1e-4, atol=1e-6)
+    (attempt,) = cost.attempts
+    assert (attempt.step, attempt.accepted, attempt.reason) == (oracle["step"], True, "not guarded")
+    assert start
+    distance = math.sqrt(sum(value**2 for values in oracle["delta"].values() for row in values for value in row))
+    assert attempt.distance == pytest.approx(distance, rel=1e-4)

@@ -130,7 +130,7 @@ class Search:
         """How many inner steps a search on so many batches takes."""
         return self.steps if self.passes is None else self.passes * batches
 
-    def cost(self, tasks: int, batches: int = 1) -> float:
+    def cost(self, tasks: int, batches: int) -> float:
         """Evaluations that a search on so many batches needs, a backward pass counted as two."""
         steps = self.inner_steps(batches)
         if self.seek != "sharpness":
@@ -155,8 +155,8 @@ class Search:
         batches: Collection[Any],
         joint: JointLosses,
         *,
-        triggering: Sequence[Any] = (),
-        training_lr: float = 0.0,
+        triggering: Sequence[Any],
+        training_lr: float,
         gramian: Array,
         tasks: Sequence[str],
         sizes: Callable[[Array], Array],
@@ -195,7 +195,9 @@ class Search:
             perturbed = dict(objective.model.named_parameters()) if self.sought.perturbs_all else shared
             frozen = {name: tensor.detach() for name, tensor in perturbed.items()}
             course = _Course(self, objective, adaptation, shared, frozen, joint, balance, scales, generator, loss_scale)
-            triggers = [_probe(objective, batch, joint) for batch in triggering] if self.sought.on_trigger else []
+            nothing = np.zeros(len(joint.tasks))
+            found_on = triggering if self.sought.on_trigger else ()
+            triggers = [_Probe(batch, objective.random_state(), nothing, nothing) for batch in found_on]
 
             def in_turn() -> Iterator[_Probe]:
                 while True:
