@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -45,8 +45,9 @@ class Net(nn.Module):
         with torch.no_grad():
             for number, parameter in enumerate(self.parameters()):
                 parameter.copy_(wave(tuple(parameter.shape), number, 0.6))
-            self.body[1].running_mean.copy_(wave((7,), 20, 0.2))
-            self.body[1].running_var.copy_(1 + wave((7,), 21, 0.3))
+            buffers = dict(self.named_buffers())
+            buffers["body.1.running_mean"].copy_(wave((7,), 20, 0.2))
+            buffers["body.1.running_var"].copy_(1 + wave((7,), 21, 0.3))
 
     def forward(self, inputs: Tensor) -> Tensor:
         features = self.body(inputs)
@@ -104,11 +105,11 @@ class Given(Waves):
 class Noting(torch.optim.Adam):
     """Keeps the first gradients."""
 
-    gradients: tuple[Tensor, ...] = ()
+    gradients: ClassVar[list[Tensor]] = []
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         if not Noting.gradients:
-            Noting.gradients = tuple(factor.grad.clone() for factor in self.param_groups[0]["params"])
+            Noting.gradients = [factor.grad.clone() for factor in self.param_groups[0]["params"]]
         super().step()
 
 
@@ -142,7 +143,7 @@ def test_the_gradient_of_l_g() -> None:
         for number, factor in enumerate(adaptation.factors[::2]):
             factor.copy_(wave(tuple(factor.shape), 60 + number, 0.3))
     Waves.calls = 0
-    Noting.gradients = ()
+    Noting.gradients = []
     search = Search(Given(invariance=0.0), steps=1, lr=1e-2, optimizer=Noting)
     found = searched(search, adaptation, model, [batch(1)])
     assert found.reward[0] == pytest.approx(ORACLE["gradient"]["L_g"], rel=1e-9)
