@@ -136,6 +136,8 @@ class BilevelSolver(ABC):
         self.scaler = lower.get("scaler")
         if self.scaler is not None and not self.scaler.is_enabled():
             self.scaler = None
+        if self.scaler is not None:  # which has a scale once it has been asked for
+            self.scaler.scale(torch.zeros((), device=problem.upper_variables.tensors[0].device))
         both = [problem.upper_variables, problem.lower_variables]
         self.optimizers = OuterOptimizers(
             optimizer, both if self.moves_both else both[:1], None if self.moves_both else problem.lower_variables, self.scaler

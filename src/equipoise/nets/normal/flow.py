@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from equipoise.errors import InputError, near_misses
 from equipoise.nets.normal.dynamics import HALF, Dynamics, FirstOrder, HeavyBall, pointwise_map, vector_map
-from equipoise.nets.normal.positions import LearnedPositions, Positions
+from equipoise.nets.normal.positions import FixedPositions, LearnedPositions, Positions
 from equipoise.nets.normal.solver import Solver
 
 __all__ = ["NORMAL", "TaskFlow"]
@@ -41,7 +41,7 @@ class TaskFlow(nn.Module):
 
     Raises:
         InputError: arguments of the wrong kind; when run, features or positions that cannot be used.
-        MissingExtraError: when run without torchdiffeq (extra ``normal``).
+        MissingExtraError: when run without torchdiffeq (extra ``normal``) by another solver than Euler's, or with the adjoint.
 
     Example:
         >>> flow = TaskFlow.for_vectors(["depth", "label"], 50)
@@ -126,6 +126,13 @@ class TaskFlow(nn.Module):
         """Names, in order."""
         return self.positions.tasks
 
+    def frozen(self) -> TaskFlow:
+        """The same flow with its positions where they are now: one graph for ``torch.compile(fullgraph=True)`` and export.
+
+        Parameters of the equation and the solver are shared, not copied.
+        """
+        return TaskFlow(self.dynamics, FixedPositions(self.tasks, self.positions.values()), self.solver).train(self.training)
+
     def forward(self, features: Tensor, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Follows the flow to the tasks.
 
@@ -150,9 +157,17 @@ class TaskFlow(nn.Module):
         positions = {task: self.positions(task) for task in wanted}
         if not positions:
             return {}
-        # All at once: on a GPU the host waits for them, once.
-        numbers = torch.stack([position.detach().reshape(()) for position in positions.values()]).tolist()
-        times = dict(zip(positions, numbers, strict=True))
+        compiling, fixed = torch.compiler.is_compiling(), self.positions.constants()
+        if compiling and fixed is None and self.solver.method == "euler" and not self.solver.adjoint:
+            reached = self.solver.compiled(self.dynamics, self.dynamics.start(features), list(positions.values()))
+            found = zip(positions.items(), reached, strict=True)
+            return self._given({task: self._taken(state, own.detach(), own) for (task, own), state in found}, given)
+        if compiling and fixed is not None:
+            times = {task: fixed[task] for task in positions}  # numbers, so that the graph is one
+        else:
+            # All at once: on a GPU the host waits for them, once.
+            numbers = torch.stack([position.detach().reshape(()) for position in positions.values()]).tolist()
+            times = dict(zip(positions, numbers, strict=True))
         for task, time in times.items():
             if not math.isfinite(time):
                 raise InputError(
@@ -164,15 +179,20 @@ class TaskFlow(nn.Module):
             task: self._taken(states[times[task]], times[task], position) if position.requires_grad else states[times[task]][0]
             for task, position in positions.items()
         }
-        if given in HALF and any(parameter.dtype in HALF for parameter in self.dynamics.parameters()):
-            taken = {task: z.to(given) for task, z in taken.items()}
+        return self._given(taken, given)
+
+    def _given(self, taken: dict[str, Tensor], precision: torch.dtype) -> dict[str, Tensor]:
+        if precision in HALF and any(parameter.dtype in HALF for parameter in self.dynamics.parameters()):
+            return {task: z.to(precision) for task, z in taken.items()}
         return taken
 
-    def _taken(self, state: tuple[Tensor, ...], time: float, position: Tensor) -> Tensor:
+    def _taken(self, state: tuple[Tensor, ...], time: float | Tensor, position: Tensor) -> Tensor:
         """z, with dz/dp = z′: the tangent of the flow at z, taken at the point itself."""
         z = state[0]
         offset = position - position.detach()  # 0, with derivative 1
-        velocity = self.dynamics.velocity(torch.tensor(time, dtype=z.dtype, device=z.device), state)
+        # Filled where it is: a copy from the host would have it wait, for every task.
+        at = time.to(z) if isinstance(time, Tensor) else torch.full((), time, dtype=z.dtype, device=z.device)
+        velocity = self.dynamics.velocity(at, state)
         return z + offset.to(z) * velocity
 
 
@@ -239,6 +259,18 @@ class NORMAL(nn.Module):
         """
         features = self.flow(self.encoder(*inputs), tasks)
         return {task: self.heads[task](z) for task, z in features.items()}
+
+    def frozen(self) -> NORMAL:
+        """The same network with its positions where they are now, for deployment; see :meth:`TaskFlow.frozen`.
+
+        Example:
+            >>> flow = TaskFlow.for_vectors(["depth", "label"], 16)
+            >>> model = NORMAL(nn.Linear(8, 16), flow, {"depth": nn.Linear(16, 1), "label": nn.Linear(16, 4)})
+            >>> program = torch.export.export(model.frozen().eval(), (torch.randn(5, 8),))
+            >>> sorted(program.module()(torch.zeros(5, 8)))
+            ['depth', 'label']
+        """
+        return NORMAL(self.encoder, self.flow.frozen(), dict(self.heads.items())).train(self.training)
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the encoder and of the flow's equation: all but those of positions and heads.

@@ -90,6 +90,10 @@ class Positions(nn.Module, ABC):
             )
         return self.tasks.index(task)
 
+    def constants(self) -> dict[str, float] | None:
+        """The positions as numbers that a compiled graph may hold; ``None`` where they can change."""
+        return None
+
     @torch.no_grad()
     def values(self) -> dict[str, float]:
         """All positions as numbers, for logs and pictures."""
@@ -196,7 +200,17 @@ class FixedPositions(Positions):
 
     def __init__(self, tasks: Sequence[str], values: Start = 1.0) -> None:
         super().__init__(tasks)
-        self.register_buffer("fixed", torch.tensor(self._starts(values)))
+        self._numbers = self._starts(values)
+        self.register_buffer("fixed", torch.tensor(self._numbers))
+
+    def constants(self) -> dict[str, float]:
+        """The positions, as they were given or loaded."""
+        return dict(zip(self.tasks, self._numbers, strict=True))
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        if not self.fixed.is_meta:
+            self._numbers = self.fixed.tolist()
 
     def forward(self, task: str) -> Tensor:
         """The position."""

@@ -1,9 +1,12 @@
-"""One numerical solution of the flow, read at many times: torchdiffeq, with a grid that does not depend on the times."""
+"""One numerical solution of the flow, read at many times, on a grid that does not depend on the times.
+
+Euler's method is here, without a look at a tensor's value; torchdiffeq has the others, and the adjoint equation.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,6 +108,8 @@ explicit_adams, implicit_adams, dopri5, dopri8, bosh3, fehlberg2, adaptive_heun
 
     def _solve(self, dynamics: Dynamics, start: State, times: Sequence[float], sign: float) -> dict[float, State]:
         grid = [0.0, *times]
+        if self.method == "euler" and not self.adjoint:
+            return self._euler(dynamics, start, grid, sign)
         if self.method in _FIXED or not times:
             end = sign * self.step_size * self._steps(abs(grid[-1]))
             grid += [end] if end != grid[-1] else []
@@ -137,6 +142,67 @@ explicit_adams, implicit_adams, dopri5, dopri8, bosh3, fehlberg2, adaptive_heun
                 f"rtol and atol, or use a fixed step"
             ) from error
         return {time: tuple(part[place] for part in solution) for place, time in enumerate(grid)}
+
+    def _euler(self, dynamics: Dynamics, start: State, times: Sequence[float], sign: float) -> dict[float, State]:
+        """Whole steps from 0 to the first grid point at or beyond the last time; straight lines between them."""
+        begun, nodes = 0.0, self._nodes(dynamics, start, self._steps(abs(times[-1])), sign)
+        found: dict[float, State] = {0.0: start}
+        state = start
+        for number, reached in enumerate(nodes, 1):
+            end = sign * self.step_size * number
+            for time in times:
+                if begun < time <= end if sign > 0 else end <= time < begun:
+                    share = (time - begun) / (end - begun)
+                    between = zip(state, reached, strict=True)
+                    found[time] = reached if time == end else tuple(a + share * (b - a) for a, b in between)
+            begun, state = end, reached
+        found.setdefault(begun, state)
+        # Side by side, so that every task's loss reaches all of the equation (with value 0 where there is no influence).
+        parts = torch.stack([part for own in found.values() for part in own]).unbind()
+        width = len(start)
+        return {time: parts[place * width : (place + 1) * width] for place, time in enumerate(found)}
+
+    def _nodes(self, dynamics: Dynamics, state: State, steps: int, sign: float) -> Iterator[State]:
+        """The states after 1, 2, … steps."""
+        for number in range(steps):
+            time = sign * self.step_size * number
+            step = sign * self.step_size * (number + 1) - time
+            # Filled where it is: a copy from the host would have it wait.
+            slope = dynamics(torch.full((), time, dtype=state[0].dtype, device=state[0].device), state)
+            state = tuple(part + step * change for part, change in zip(state, slope, strict=True))
+            yield state
+
+    def compiled(self, dynamics: Dynamics, start: State, positions: Sequence[Tensor]) -> list[State]:
+        """Euler's method for a compiled graph: positions stay tensors, and only how far they reach is read.
+
+        That is rounded up to a power of two steps on either side of 0, so that a few graphs serve all of a training.
+        """
+        places = torch.stack([position.detach().reshape(()) for position in positions])
+        ahead, behind = self._reach(places)
+        before = list(self._nodes(dynamics, start, behind, -1.0))
+        grid = [*reversed(before), start, *self._nodes(dynamics, start, ahead, 1.0)]
+        stacked = torch.stack([torch.stack(state) for state in grid])
+        ratio = places / self.step_size + behind
+        nodes = ratio.floor().clamp(0, ahead + behind - 1)
+        shares = (ratio - nodes).to(stacked.dtype)
+        low, high = stacked[nodes.long()], stacked[nodes.long() + 1]
+        between = low + shares.reshape(-1, *[1] * (low.dim() - 1)) * (high - low)
+        return [own.unbind() for own in between.unbind()]
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _reach(self, places: Tensor) -> tuple[int, int]:
+        """Steps ahead of 0 and behind it."""
+        numbers = places.tolist()
+        lost = [number for number in numbers if not math.isfinite(number)]
+        if lost:
+            raise InputError(
+                f"a task position is {lost[0]}; take a smaller step size for the positions (position_groups), or look for a "
+                f"loss that is not finite"
+            )
+        most, least = max(numbers), min(numbers)
+        ahead = self._steps(most) if most > 0 or least >= 0 else 0
+        behind = self._steps(-least) if least < 0 else 0
+        return tuple(1 << (steps - 1).bit_length() if steps else 0 for steps in (ahead, behind))  # type: ignore[return-value]
 
     def _options(self) -> dict[str, Any]:
         if self.method in _ADAPTIVE:

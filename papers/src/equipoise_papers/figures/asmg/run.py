@@ -100,7 +100,10 @@ def trajectory(run: ASMGRun, settings: ASMGSettings) -> dict[str, Any]:
     """
     task = problem(run.cell.problem, run.cell.dimension)
     start = np.random.default_rng([run.seed, 1]).uniform(0.0, 1.0, run.cell.dimension)
-    optimizer = make_optimizer(run.method, start, std=1.0, samples=run.cell.samples, seed=np.random.default_rng([run.seed, 2]))
+    printed = {"covariance": "printed", "scaling": "none"} if run.method == "asmg" else {}  # the thesis' to the letter
+    optimizer = make_optimizer(
+        run.method, start, std=1.0, samples=run.cell.samples, seed=np.random.default_rng([run.seed, 2]), **printed
+    )
     every = max(1, settings.iterations // _POINTS)
     iterations, distances = [0], [task.distance(start)]
     reached: int | None = None

@@ -57,7 +57,7 @@ def make(settings: ASMGPromptSettings, folder: Path, told: Told = silent) -> str
         found = minimize(
             prompt,
             np.zeros(settings.dim),
-            method,
+            method.removesuffix("-printed"),
             evaluations=budget,
             batched=True,
             samples=settings.samples,
@@ -97,7 +97,7 @@ def _line(accuracies: dict[str, float]) -> str:
 def _table(results: dict[str, list[dict[str, float]]], names: Sequence[str], chosen: dict[str, dict[str, Any]]) -> str:
     rows = []
     for method, runs in results.items():
-        options = ", ".join(f"{name} {value:g}" for name, value in chosen.get(method, {}).items())
+        options = ", ".join(f"{name} {value:g}" for name, value in chosen.get(method, {}).items() if not isinstance(value, str))
         columns = [f"{np.mean([run[name] for run in runs]):.2f}" for name in names]
         averages = [_average(run) for run in runs]
         rows.append([method, options, *columns, mean_and_spread(averages, 2)])

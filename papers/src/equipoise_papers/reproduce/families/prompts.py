@@ -23,8 +23,8 @@ from equipoise_papers.reproduce.runs_part import RunsPart
 __all__ = ["RECIPES", "PromptPart"]
 
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "asmg": {"lr": 0.5},
-    "asmg-ew": {"lr": 0.5},
+    "asmg": {"lr": 0.5, "covariance": "printed", "scaling": "none"},
+    "asmg-ew": {"lr": 0.5, "covariance": "printed"},
     "es": {"lr": 0.01},
     "bes": {"lr": 0.01},
     "cma-es": {},
@@ -130,6 +130,7 @@ def _part(kind: str, name: str) -> PromptPart:
         (
             "The thesis' CLIP has a ResNet-50 image encoder: --clip open_clip:RN50-quickgelu:FILE. Any other can be given, "
             "of transformers or a function of one's own, and its accuracies are not comparable.",
+            "ASMG is Algorithm 3 with A.2.5 as printed; the library's own default for Σ and the weights is another.",
             "BES' step size was chosen from 0.5, 0.1 and 0.01, and which one is not said; here it is 0.01.",
             "The split is 60/20/20 at random.",
             "An epoch of --epochs is an iteration: a mini-batch per task, and a population of prompts.",
