@@ -42,10 +42,10 @@ def _methods(steps: int) -> list[tuple[str, Unrolled | Implicit, int]]:
     for products in ("exact", "differences"):
         mark = ", differences" if products == "differences" else ""
         for iterations in (10, 40) if products == "exact" else (40,):
-            method = Implicit(iterations=iterations, products=products)  # type: ignore[arg-type]
+            method = Implicit(iterations=iterations, products=products)
             found.append((f"{iterations} conjugate gradients{mark}", method, iterations + 1))
         for iterations in (10, 100) if products == "exact" else (100,):
-            method = Implicit("neumann", iterations=iterations, products=products)  # type: ignore[arg-type]
+            method = Implicit("neumann", iterations=iterations, products=products)
             found.append((f"Neumann, {iterations} terms{mark}", method, iterations + 1))
     return found
 

@@ -64,10 +64,10 @@ class Case:
             count += 1
             optimizer.zero_grad()
             value = self.lower(alpha.detach(), omega)
-            value.backward()
+            value.backward()  # type: ignore[no-untyped-call]
             return value
 
-        optimizer.step(closure)
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
         return omega.detach(), count
 
     def grid(self) -> list[Tensor]:
@@ -90,8 +90,8 @@ def run(say: Callable[[str], None], *, budget: float) -> None:
     )
     say(
         "## Hyperparameters, three upper objectives\n\nThe two strengths again, with a validation loss per third of the "
-        "patients by age. *Better grid points*: those of the grid that are better in all three; *gap*: by how much the best of them "
-        "is better in the objective in which it is least so (below zero: none is).\n\n"
+        "patients by age. *Better grid points*: those of the grid that are better in all three; *gap*: by how much the best "
+        "of them is better in the objective in which it is least so (below zero: none is).\n\n"
         + _three(_ridge(True, groups=True), steps)
     )
 

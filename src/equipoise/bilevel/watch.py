@@ -53,9 +53,9 @@ class Watch:
                     owner,
                     "gap",
                     f"the constraint q̃ has not fallen over {_WINDOW} steps (it is {now:.3g}, the lower level's value "
-                    f"{lower:.3g}): ω stays away from the lower level's answer, so upper values are better than α deserves; let "
-                    f"the outer steps decay (equipoise.bilevel.decaying), or take more lower steps or a larger rho, and judge α "
-                    f"by solver.retrained()",
+                    f"{lower:.3g}): ω stays away from the lower level's answer, so upper values are better than α "
+                    f"deserves; let the outer steps decay (equipoise.bilevel.decaying), or take more lower steps or a "
+                    f"larger rho, and judge α by solver.retrained()",
                 )
 
 
