@@ -68,7 +68,7 @@ def test_a_solver_warns_of_its_own_steps_and_not_of_decaying_ones() -> None:
         scheduler = decaying(optimizer, after=5, power=1.0)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            for _ in range(50):
+            for _ in range(80):
                 solver.step()
                 if decay:
                     scheduler.step()
@@ -89,7 +89,7 @@ def test_what_alpha_is_worth_is_what_the_lower_level_makes_of_it() -> None:
     solver = FORUM(problem, torch.optim.SGD([alpha, omega], 0.05), lower_steps=10, lower_lr=0.1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for _ in range(50):
+        for _ in range(80):
             own = solver.step()["objective0"]
     before = copy.deepcopy(solver.state_dict())
     worth = solver.retrained(None, None, steps=300, start=torch.zeros(20, dtype=torch.float64))["objective0"]
