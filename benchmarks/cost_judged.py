@@ -66,7 +66,8 @@ class Judged:
         looks = record["run"]["name"] in ("ls",)
         step = 1.0 + 2.0 * (1 if looks or "@" in label else tasks)
         # The search, the reference losses, the held-out looks where a guard needs them, and the step at the new point.
-        attempt = cost.search.cost(tasks) + cost.probes.probe_batches
+        batches = self.steps(label, seed) if cost.probes.probe_batches == "all" else cost.probes.probe_batches
+        attempt = cost.search.cost(tasks, batches) + batches
         if cost.guard is not None:
             attempt += 2.0 * cost.probes.held_out_batches * (2.0 + 2.0 * tasks)
         landed = step + (2.0 * (1.0 + 2.0 * tasks) if looks else 0.0)

@@ -154,7 +154,7 @@ class Run:
         step = 1.0 + 2.0 * backwards
         look = 2.0 * (1.0 + 2.0 * tasks) if self.mtl.balancer.needs == "losses" else 0.0
         search = cost_of({"guard": None, **VARIANTS[name]}).search
-        return round((search.cost(tasks) + 8.0 + look + step) / step)
+        return round((search.cost(tasks, 8) + 8.0 + look + step) / step)
 
     def advance(self, steps: int) -> None:
         self.recent = list(itertools.islice(self.batches, steps))
