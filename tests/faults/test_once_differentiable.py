@@ -92,5 +92,4 @@ def test_a_search_for_agreement(attends: bool) -> None:
         assert cost.attempts[0].reward
         return
     with pytest.raises(InputError, match=r'seek="mean" differentiates the losses twice, .*_cdist_backward.*"sharpness"'):
-        for _ in range(2):
-            mtl.step(batch)
+        [mtl.step(batch) for _ in range(2)]
