@@ -11,7 +11,21 @@ from time import perf_counter
 
 import torch
 
-from benchmarks import bilevel, blackbox, imports, memory, methods, peers, price, reading, solvers, steps, teleports
+from benchmarks import (
+    bilevel,
+    blackbox,
+    hypergradients,
+    hyperparameters,
+    imports,
+    memory,
+    methods,
+    peers,
+    price,
+    reading,
+    solvers,
+    steps,
+    teleports,
+)
 
 __all__ = ["main"]
 
@@ -24,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     families: dict[str, Callable[[Callable[[str], None], float], None]] = {
         "bilevel": lambda say, budget: bilevel.run(say, budget=budget),
         "blackbox": lambda say, budget: blackbox.run(say, budget=budget),
+        "hypergradients": lambda say, _: hypergradients.run(say),
+        "hyperparameters": lambda say, budget: hyperparameters.run(say, budget=budget),
         "imports": lambda say, _: imports.run(say),
         "memory": lambda say, _: memory.run(say),
         "price": lambda say, budget: price.run(say, budget=budget),

@@ -46,7 +46,7 @@ def _study(
     problem: Annotated[
         str,
         typer.Argument(
-            help="A problem by name (digits, or one of another distribution), path/file.py:name or package.module:name."
+            help="A problem by name (digits, qm9:train=2000, one of another package), path/file.py:name or package.module:name."
         ),
     ],
     methods: Annotated[

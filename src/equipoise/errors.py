@@ -68,7 +68,8 @@ class NonFiniteError(EquipoiseError, ArithmeticError):
     Attributes:
         tasks: names of the tasks whose loss or gradient is not finite.
         step: index of the step, counted from 0, that was not taken.
-        what: ``"loss"`` or ``"gradient"``; ``"weight"`` or ``"direction"`` where a balancer's answer was not finite.
+        what: ``"loss"`` or ``"gradient"``; ``"weight"`` or ``"direction"`` where a balancer's answer was not finite;
+            ``"curvature"`` where a bilevel problem's lower level has no minimum where implicit hypergradients need one.
     """
 
     def __init__(self, message: str, *, tasks: tuple[str, ...], step: int, what: str) -> None:

@@ -161,7 +161,7 @@ class Objective:
         self, parameters: Mapping[str, Tensor], batch: Any, *, random_state: RandomState | None = None, fixed: bool = False
     ) -> dict[str, Loss]:
         """As :meth:`at`, callables not yet evaluated; each of them keeps the substitution."""
-        own = dict(self.model.named_parameters(remove_duplicate=False))
+        own = dict(self.model.named_parameters(remove_duplicate=False)) if parameters else {}
         for name, tensor in parameters.items():
             if name not in own:
                 raise InputError(f'the model has no parameter "{name}".{near_misses(name, own)}')
@@ -174,7 +174,8 @@ class Objective:
 
         def play(act: Callable[[nn.Module], Any]) -> Any:
             with random_state.replayed() if random_state is not None else nullcontext():
-                return functional_call(self._stage, substituted, (act,))
+                # Where nothing is replaced, the model is called as it is, which costs less.
+                return functional_call(self._stage, substituted, (act,)) if substituted else act(self.model)
 
         def postponed(loss: LazyLoss) -> LazyLoss:
             def evaluate() -> Tensor:

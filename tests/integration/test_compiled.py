@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import equipoise as eq
+from equipoise.bilevel import FORUM, MOML, BilevelProblem
 from tests import problems
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch.*")
@@ -227,3 +228,25 @@ def test_reentrant_checkpoints_hide_what_is_shared() -> None:
 
 def test_reentrant_checkpoints_with_shared_parameters_given() -> None:
     agree(trained_with_checkpoints("mgda", True, shared=True), trained_with_checkpoints("mgda", None, shared=True))
+
+
+@pytest.mark.parametrize("kind", [FORUM, MOML])
+def test_bilevel_problems_need_no_flags(kind: Any) -> None:
+    """FORUM differentiates a graph several times that was compiled for once; MOML, which differentiates twice, runs eagerly."""
+    ends = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model: Any = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+        weights, logits, inputs = list(model.parameters()), torch.zeros(8), torch.randn(8, 4)
+        model = torch.compile(model, backend="aot_eager") if compiled else model
+        problem = BilevelProblem(
+            lambda logits, model, _, x=inputs: (logits.sigmoid() * model(x).square().mean(1)).mean(),
+            lambda logits, model, _, x=inputs: (model(x.flip(0)) - 1).square().mean(0),
+            (logits, model),
+        )
+        held = [logits, *weights] if kind is FORUM else [logits]
+        solver = kind(problem, torch.optim.SGD(held, 0.5), lower_steps=2, lower_lr=0.1)
+        for _ in range(3):
+            solver.step()
+        ends.append([logits.detach(), *(weight.detach() for weight in weights)])
+    agree(*ends)

@@ -100,6 +100,8 @@ def test_options_stand_behind_a_colon():
         find_problem("qm9:train=2.5")
     with pytest.raises(InputError, match=r'"5" in the problem "qm9:train=5,5" is not of the form option=value'):
         find_problem("qm9:train=5,5")
+    with pytest.raises(InputError, match=r'"digits:train" names no option; write "digits:option=value"'):
+        find_problem("digits:train")
     with pytest.raises(UnknownOptionError, match=r'problem "digits" has no option "train"\. It has none'):
         find_problem("digits:train=30")
 
@@ -107,6 +109,10 @@ def test_options_stand_behind_a_colon():
 def test_what_cannot_be_is_refused(monkeypatch):
     with pytest.raises(InputError, match="val is 0; it must be at least 1"):
         small(val=0)
+    with pytest.raises(InputError, match=r"train \+ val \+ test is 130832; QM9 has 130831 molecules"):
+        qm9_problem(train=130_000, val=416, test=416)
+    with pytest.raises(DataSetError, match=r"no tables qm9_part1\.csv … in .*give another folder"):
+        small(folder=SAMPLE.parent)
     with pytest.raises(DataSetError, match=r"holds 51 molecules, too few for 40 \+ 8 \+ 10; ask for fewer"):
         small(train=40).data(0)
     monkeypatch.setattr(packed, "find_spec", lambda name: None)

@@ -142,7 +142,7 @@ def test_lists_of_methods():
         ("cost(fraction=0.2)+ls", UnknownOptionError, 'the option "fraction" belongs to trigger=majority, which is not'),
         ("cost(descent=0.2,formulation=paper)+ls", UnknownOptionError, '"descent" belongs to formulation=pareto'),
         ("cost(gamma=abc)+ls", InputError, "must be a number; got 'abc'"),
-        ("cost(lr=none)+ls", InputError, 'the option "lr" of COST must be a number; got None'),
+        ("cost(lr=none)+ls", InputError, 'the option "lr" of COST must be a number or training; got None'),
         ("cost(vectors=2)+ls", InputError, "must be true or false; got 2"),
         ("cost(guard=3)+ls", InputError, "guard must be losses, conflict or none; got 3"),
         ("cost(guard=none,tolerance=0.1)+ls", InputError, "tolerance belongs to the guard"),

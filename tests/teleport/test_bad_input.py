@@ -35,7 +35,7 @@ from tests.teleport.helpers import always, cost_with, eager_cost, optimizer_with
         ({"steps": 0}, "steps must be a whole number from 1 on; got 0"),
         ({"steps": 2.5}, "steps must be a whole number from 1 on; got 2.5"),
         ({"check_every": 0}, "check_every must be a whole number from 1 on; got 0"),
-        ({"lr": 0.0}, "lr must be a positive step size of the inner optimizer; got 0"),
+        ({"lr": 0.0}, "lr must be a positive step size of the inner optimizer, or .training.; got 0"),
         ({"lr": math.nan}, "lr must be a positive step size"),
         ({"scaling": "log"}, 'scaling must be "relative" or "none"; got \'log\''),
         ({"history": "drop"}, 'there is no history "drop"'),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -243,6 +244,61 @@ def test_more_blocks_than_columns() -> None:
         OFT(blocks=5).adapt({"weight": torch.zeros(8, 4)}, torch.Generator())
     with pytest.raises(eq.InputError, match="single columns"):
         OFT(blocks=1).adapt({"weight": torch.zeros(8, 1)}, torch.Generator())
+
+
+NAMES = ["encoder.0.weight", "encoder.0.bias", "encoder.2.attention.weight", "encoder.2.attention.bias", "norm.weight"]
+
+
+@pytest.mark.parametrize("kind", [LowRank, LoHa, OFT, Dense])
+@pytest.mark.parametrize(
+    ("targets", "adapted"),
+    [
+        (None, NAMES),
+        ("encoder", NAMES[:4]),
+        (["encoder.0"], NAMES[:2]),
+        ("attention", NAMES[2:4]),
+        ("2.attention.weight", [NAMES[2]]),
+        ("*.attention.w*", [NAMES[2]]),
+        ("encoder.?", NAMES[:4]),
+        (["encoder.[01]", "norm.weight"], [*NAMES[:2], NAMES[4]]),
+    ],
+)
+def test_targets(kind: type[Delta], targets: Any, adapted: list[str]) -> None:
+    parameters = {name: torch.ones(*((5, 7) if "weight" in name else (5,))) for name in NAMES}
+    delta = kind(targets=targets)  # type: ignore[call-arg]
+    names = delta.adapt(parameters, torch.Generator()).names
+    assert list(names) == [name for name in adapted if kind is Dense or "weight" in name]
+
+
+def test_modules_are_targets() -> None:
+    model = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 7), nn.Linear(7, 8))
+    parameters = dict(model.named_parameters())
+    assert LowRank(targets=[model[1], "2"]).adapt(parameters, torch.Generator()).names == ("1.weight", "2.weight")
+    assert Dense(targets=model[0]).adapt(parameters, torch.Generator()).names == ("0.weight", "0.bias")
+    with pytest.raises(eq.InputError, match="none of the shared parameters: the module Linear"):
+        LowRank(targets=nn.Linear(5, 6)).adapt(parameters, torch.Generator())
+
+
+def test_targets_that_are_none() -> None:
+    parameters = {name: torch.ones(*((5, 7) if "weight" in name else (5,))) for name in NAMES}
+    with pytest.raises(eq.InputError) as caught:
+        OFT(targets=["norm", "encodre.0"]).adapt(parameters, torch.Generator())
+    assert 'OFT has a target that is none of the shared parameters: "encodre.0". Did you mean "encoder.0"' in str(caught.value)
+    assert str(caught.value).endswith(f"There are: {', '.join(NAMES)}")
+    with pytest.raises(eq.InputError, match=r'nothing to adapt in its target "encoder.0.bias": encoder.0.bias \[5\]\. .*Dense'):
+        LoHa(targets=["norm", "encoder.0.bias"]).adapt(parameters, torch.Generator())
+    assert LoHa(targets="0.bias", vectors=True).adapt(parameters, torch.Generator()).names == ("encoder.0.bias",)
+    for targets in ([], "", [""], 3, ["a", 3], {"a"}):
+        for kind in (LowRank, LoHa, OFT, Dense):
+            with pytest.raises(eq.InputError, match="targets must be names, patterns or modules"):
+                kind(targets=targets)  # type: ignore[arg-type]
+
+
+def test_the_rank_is_that_of_the_targets() -> None:
+    parameters = {"narrow": torch.zeros(4, 9), "wide": torch.zeros(30, 40)}
+    LowRank(rank=5, targets="wide").adapt(parameters, torch.Generator())
+    with pytest.raises(eq.InputError, match="larger than every shared weight: the largest has rank 4"):
+        LowRank(rank=5, targets="narrow").adapt(parameters, torch.Generator())
 
 
 def test_bad_numbers() -> None:

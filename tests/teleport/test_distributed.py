@@ -48,7 +48,7 @@ def test_two_processes_equal_one_with_the_joint_batch(pool: Pool, method: str) -
     [
         ("dense", {"history": "reuse"}),
         ("oft", {"samples": 1}),
-        ("low rank", {"formulation": "released", "radius": 0.01, "lr": 0.01}),
+        ("low rank", {"formulation": "released", "radius": 0.01, "lr": 1e-4}),
         ("dense", {"probe_batches": 2, "held_out_batches": 2, "scaling": "none", "lr": 0.05}),
     ],
 )

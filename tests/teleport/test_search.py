@@ -39,7 +39,9 @@ class Noted(Formulation):
         self.gamma, self.radius = inner.gamma, inner.radius
         self.name = inner.name  # type: ignore[misc]
         self.evaluation_mode = inner.evaluation_mode  # type: ignore[misc]
-        self.pooled_reference = inner.pooled_reference  # type: ignore[misc]
+        self.pooled_reference = inner.pooled_reference
+        self.on_trigger = inner.on_trigger  # type: ignore[misc]
+        self.perturbs_all = inner.perturbs_all  # type: ignore[misc]
 
     def balance(self, norms: Any) -> Any:
         return self.inner.balance(norms)
@@ -122,17 +124,21 @@ def expected_gradients(run: Searched, step: int, make: Any, samples: int, scalin
     factors = [factor.clone().requires_grad_() for factor in run.inner.points[step]]
     point = run.theta | make(run, factors)
 
-    def at(parameters: dict[str, Tensor]) -> Tensor:
+    def at(parameters: dict[str, Tensor], place: int = place) -> Tensor:
         return run.losses(parameters, run.search[place], evaluation=evaluation) / sizes
 
-    here = at(point)
     noises = formulation.drawn[step * samples : (step + 1) * samples]
-    rises = [at(point | {name: point[name] + noise[name] for name in run.shared}) - here for noise in noises]
-    invariance = (here - reference / sizes).abs().mean()
+    invariance = (at(point) - reference / sizes).abs().mean()
     if formulation.name == "paper":
+        assert set(noises[0]) == set(run.shared)
+        here = at(point)
+        rises = [at(point | {name: point[name] + noise[name] for name in run.shared}) - here for noise in noises]
         reward = torch.stack([(balance * rise).mean().abs() for rise in rises]).max()
         total = invariance - formulation.gamma * reward
     else:
+        # On the batch of the step, heads perturbed too, the copies outside the graph.
+        here = at(point, 0)
+        rises = [at({name: value + noise[name] for name, value in point.items()}, 0).detach() - here for noise in noises]
         reward = (balance * torch.stack(rises).abs().max(0).values).mean() / formulation.radius
         total = 10 * invariance - formulation.gamma * reward
     return float(invariance.detach()), float(reward.detach()), list(torch.autograd.grad(total, factors))

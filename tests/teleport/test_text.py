@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, fields
 from itertools import product
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from equipoise.errors import InputError, UnknownOptionError
-from equipoise.method import Nested
+from equipoise.method import MethodSpec, Nested
+from equipoise.options import kinds_of
 from equipoise.teleport import (
     COST,
     DELTAS,
@@ -24,14 +27,16 @@ from equipoise.teleport import (
     DenseDifference,
     Difference,
     Guard,
+    LoHa,
     LowRank,
     Majority,
     PaperFormulation,
     Probes,
+    Released,
     Schedule,
     Search,
 )
-from equipoise.teleport.text import cost_of, options_of, shortest
+from equipoise.teleport.text import KINDS, cost_of, options_of, shortest
 
 
 def test_options_reach_the_group_that_has_them() -> None:
@@ -99,27 +104,107 @@ def test_what_is_in_force_makes_the_same_again(options: dict[str, Any]) -> None:
     assert all(value is None or isinstance(value, bool | int | float | str) for value in in_force.values())
 
 
+NUMBERS = st.floats(1e-6, 1e3, allow_nan=False)
+WORDS: dict[str, st.SearchStrategy[Any]] = {
+    "guard": st.sampled_from([None, "losses", "conflict"]),
+    "seek": st.just("sharpness"),
+    "optimizer": st.sampled_from(["adam", "rmsprop", Nested("sgd", {"momentum": 0.5})]),
+    "scaling": st.sampled_from(["relative", "none"]),
+    "probe": st.sampled_from(["recent", "current", "training"]),
+    "probe_batches": st.integers(1, 9),
+    "fraction": st.floats(0.01, 1.0),
+    "targets": st.sampled_from(["body", ["body.0", "*.attention.*"], "head 'a', b", None]),
+}
+"""Options whose annotation does not say what they may be, or that not every other one goes with."""
+
+
+def values(name: str, kind: Any) -> st.SearchStrategy[Any]:
+    """What an option may be."""
+    if name in WORDS:
+        return WORDS[name]
+    if get_origin(kind) is Literal:
+        return st.sampled_from(get_args(kind))
+    if get_args(kind):
+        return st.one_of(*(values(name, part) for part in get_args(kind)))
+    whole = st.integers(2**20, 2**30) if "stop" in name else st.integers(1, 2**20)
+    return {int: whole, float: NUMBERS, bool: st.booleans(), type(None): st.none()}[kind]
+
+
+@st.composite
+def any_options(draw: st.DrawFn) -> dict[str, Any]:
+    """Some of all options, each written flat or in the brackets of what it belongs to."""
+    options: dict[str, Any] = draw(st.sampled_from(PRESETS))
+    for kind, known in KINDS.items():
+        if name := draw(st.none() | st.sampled_from(known.names())):
+            own = {option: values(option, of) for option, of in kinds_of(known.find(name)).items()}
+            made = draw(st.fixed_dictionaries({}, optional=own))
+            options = options | ({kind: Nested(name, made)} if draw(st.booleans()) else {kind: name, **made})
+    groups = [pair for group in (Search, Schedule, Probes) for pair in kinds_of(group).items() if pair[0] != "formulation"]
+    flat = {name: values(name, kind) for name, kind in [*groups, ("guard", str), ("seed", int)]}
+    options = options | draw(st.fixed_dictionaries({}, optional=flat))
+    if options.get("guard") is not None or ("guard" not in options and "preset" not in options):
+        options |= draw(st.fixed_dictionaries({}, optional={"tolerance": NUMBERS}))
+    if "preset" in options and "probe" in options:
+        options |= {"probe_batches": 3}
+    return options
+
+
+PRESETS = [{}, {}, {"preset": "paper"}, {"preset": Nested("released", {"epochs": 60})}]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(options=any_options())
+def test_every_option_can_be_said_in_text(options: dict[str, Any]) -> None:
+    cost = cost_of(options)
+    in_force = options_of(cost)
+    for said in (options, in_force, shortest(options)):
+        text = str(MethodSpec("fairgrad", teleport=Nested("cost", said)))
+        _, again = MethodSpec.parse(text).make()
+        assert isinstance(again, COST)
+        assert options_of(again) == in_force, text
+        assert repr((again.search.sought, again.schedule, again.probes, again.history, again.trigger, again.delta)) == repr(
+            (cost.search.sought, cost.schedule, cost.probes, cost.history, cost.trigger, cost.delta)
+        )
+
+
+def test_presets_in_text() -> None:
+    assert options_of(cost_of({"preset": "paper"})) == options_of(COST.paper())
+    assert options_of(cost_of({"preset": Nested("released", {"epochs": 60})})) == options_of(COST.released(epochs=60))
+    changed = cost_of({"preset": "paper", "delta": Nested("oft", {"blocks": 2}), "gamma": 0.2, "guard": "losses", "steps": 9})
+    expected = COST.paper(
+        delta=OFT(blocks=2),
+        search=Search(PaperFormulation(gamma=0.2), scaling="none", steps=9),
+        guard=Guard(COST.paper().search.sought.tolerance),
+    )
+    assert options_of(changed) == options_of(expected)
+    assert shortest({"preset": "paper", "steps": 9, "scaling": "none"}) == {"preset": "paper", "steps": 9}
+    assert cost_of({"preset": "released", "formulation": "paper"}).trigger == Released()  # the preset's, as all else
+    with pytest.raises(InputError, match="the option preset of COST is one of paper, released; got 'printed'"):
+        cost_of({"preset": "printed"})
+    with pytest.raises(UnknownOptionError, match='the preset "paper" has no option "epochs"'):
+        cost_of({"preset": Nested("paper", {"epochs": 3})})
+
+
+def test_targets_in_text() -> None:
+    _, cost = MethodSpec.parse("cost(delta=loha(rank=2, targets=[body.0, '*.attention']))+ls").make()
+    assert isinstance(cost, COST)
+    assert cost.delta == LoHa(rank=2, targets=("body.0", "*.attention"))
+    assert shortest({"delta": "dense", "targets": "body"}) == {"delta": "dense", "targets": ["body"]}
+    with pytest.raises(InputError, match="targets are modules cannot be written in text; name them"):
+        options_of(COST(delta=LowRank(targets=torch.nn.Linear(2, 2))))
+
+
 def test_ready_settings_are_what_the_formulations_names_give() -> None:
     assert options_of(COST()) == options_of(cost_of({}))
     letter = {"formulation": "paper", "scaling": "none", "guard": None, "budget": None, "per_epoch": 1}
     letter |= {"held_out_batches": 0, "history": "reuse"}
     assert options_of(COST.paper()) == options_of(cost_of(letter))
-    assert options_of(COST.released()) == options_of(cost_of({"formulation": "released"}))
+    released = {"formulation": "released", "guard": None, "budget": None, "per_epoch": 1, "start": 50, "cooldown": 1}
+    released |= {"check_every": 1, "passes": 2, "lr": "training", "probe": "training", "probe_batches": "all"}
+    assert options_of(COST.released()) == options_of(cost_of(released | {"held_out_batches": 0}))
     assert options_of(COST.paper("weak", history="keep")) == options_of(
         cost_of(letter | {"trigger": "weak", "history": "keep"})
     )
-    differing = {name for name, value in options_of(COST()).items() if options_of(COST.released()).get(name) != value}
-    assert differing == {
-        "trigger",
-        "formulation",
-        "gamma",
-        "radius",
-        "invariance",
-        "descent",
-        "scaling",
-        "tolerance",
-        "history",
-    }
 
 
 def test_the_default_delta_is_the_default_however_it_is_said() -> None:
@@ -135,6 +220,7 @@ def test_an_inner_optimizer_with_options_of_its_own() -> None:
     assert isinstance(inner, torch.optim.SGD)
     assert (inner.defaults["lr"], inner.defaults["momentum"], inner.defaults["nesterov"]) == (0.1, 0.9, True)
     assert options_of(cost)["optimizer"] == "sgd(momentum=0.9,nesterov=True)"
+    assert options_of(cost_of(options_of(cost))) == options_of(cost)
     assert shortest({"optimizer": "adam"}) == {}
     with pytest.raises(InputError, match='the optimizer "sgd" cannot be made'):
         cost_of({"optimizer": Nested("sgd", {"momentun": 0.9})})

@@ -10,7 +10,7 @@ from torch import nn
 import equipoise as eq
 from equipoise.objective import Objective
 from equipoise.study.methods import parse_method
-from equipoise.teleport import COST, Dense, Guard, PaperFormulation, Probes, Schedule, Search
+from equipoise.teleport import COST, Dense, Guard, LowRank, PaperFormulation, Probes, Schedule, Search
 from equipoise_papers.figures.cost_toy.run import run
 from equipoise_papers.figures.cost_toy.settings import BALANCERS, CostToySettings, Teleporting
 from equipoise_papers.figures.cost_toy.teleporter import directions, search
@@ -20,14 +20,14 @@ CLOSE = {"rtol": 0.0, "atol": 1e-6}
 
 
 class Point(nn.Module):
-    """A model that is nothing but a point of the plane."""
+    """A model that is nothing but a point of the plane, as a matrix of one row."""
 
     def __init__(self, start: tuple[float, float]) -> None:
         super().__init__()
-        self.x = nn.Parameter(torch.tensor(start, dtype=torch.float64))
+        self.x = nn.Parameter(torch.tensor([start], dtype=torch.float64))
 
     def forward(self) -> torch.Tensor:
-        return self.x
+        return self.x[0]
 
 
 def losses(problem: TwoTasks):
@@ -42,7 +42,7 @@ def library_cost(settings: Teleporting, seed: int) -> COST:
     """COST with the same settings."""
     return COST(
         "dominated",
-        delta=Dense(),
+        delta=Dense() if settings.delta == "dense" else LowRank(rank=1),
         search=Search(
             formulation=PaperFormulation(settings.gamma, settings.radius),
             samples=settings.samples,
@@ -70,10 +70,10 @@ def library_path(problem: TwoTasks, name: str, start: tuple[float, float], steps
     mtl = eq.MultiTaskOptimizer(
         Objective(model, losses(problem)), optimizer, parse_method(name).make(0), shared=model, teleport=cost
     )
-    positions = [model.x.detach().numpy().copy()]
+    positions = [model.x[0].detach().numpy().copy()]
     for _ in range(steps):
         mtl.step(None)
-        positions.append(model.x.detach().numpy().copy())
+        positions.append(model.x[0].detach().numpy().copy())
     return np.stack(positions)
 
 
@@ -93,6 +93,7 @@ def test_plain_balancers_take_the_same_path_step_by_step(factor):
     "options",
     [
         {"history": "reuse"},
+        {"history": "reuse", "delta": "lowrank", "gamma": 1.0},
         {"history": "keep", "relative": True, "gamma": 1.0},
         {"history": "reset", "radius": 1.0, "stop_step": 40},
         {"guard": True, "tolerance": 0.3, "history": "reuse"},
@@ -130,9 +131,17 @@ def test_the_search_of_one_row_does_not_depend_on_the_others():
     points = torch.tensor([[5.0, 3.0], [-5.0, 4.0], [1.0, -6.0]], dtype=torch.float64)
     _, jacobian = problem.gradients(points)
     gramian = (jacobian @ jacobian.mT).numpy()
-    noise = directions([1, 2, 3], 100, torch.float64).view(20, 5, 3, 2)
-    together = search(problem, points, cost, gramian, torch.ones_like(points), noise)
-    alone = search(problem, points[1:2], cost, gramian[1:2], torch.ones(1, 2, dtype=torch.float64), noise[:, :, 1:2])
+    noise = directions([torch.Generator().manual_seed(seed) for seed in (1, 2, 3)], 100, torch.float64).view(20, 5, 3, 2)
+    together = search(problem, points, cost, gramian, torch.ones_like(points), torch.zeros_like(points), noise)
+    alone = search(
+        problem,
+        points[1:2],
+        cost,
+        gramian[1:2],
+        torch.ones(1, 2, dtype=torch.float64),
+        torch.zeros_like(points[:1]),
+        noise[:, :, 1:2],
+    )
     torch.testing.assert_close(together[1:2], alone, rtol=1e-9, atol=1e-9)
     assert float(together.norm(dim=1).min()) > 0.0
     torch.testing.assert_close(noise.norm(dim=-1), torch.ones(20, 5, 3, dtype=torch.float64))

@@ -16,6 +16,7 @@ from equipoise.bilevel.moco import MoCoBilevel
 from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.bilevel.projections import Box, Simplex
+from equipoise.bilevel.watch import decaying
 from equipoise.bilevel.weighting import TaskWeighting, hold_out, weighting, weightings
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Simplex",
     "TaskWeighting",
     "Unrolled",
+    "decaying",
     "endless",
     "hold_out",
     "hypergradients",

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from equipoise.bilevel.levels import Levels, Parts
-from equipoise.bilevel.lower import take
+from equipoise.bilevel.lower import check_upper, descend, take
 from equipoise.bilevel.outer_optimizers import OuterOptimizers
-from equipoise.bilevel.problem import BilevelProblem, Point
+from equipoise.bilevel.problem import BilevelProblem, LevelVariables, Point, Variables
 from equipoise.bilevel.projections import Projection, read_projections
 from equipoise.bilevel.rules import Descent, LowerRule, OptimizerRule
 from equipoise.distributed import Processes, together
@@ -136,6 +136,8 @@ class BilevelSolver(ABC):
         self.scaler = lower.get("scaler")
         if self.scaler is not None and not self.scaler.is_enabled():
             self.scaler = None
+        if self.scaler is not None:  # which has a scale once it has been asked for
+            self.scaler.scale(torch.zeros((), device=problem.upper_variables.tensors[0].device))
         both = [problem.upper_variables, problem.lower_variables]
         self.optimizers = OuterOptimizers(
             optimizer, both if self.moves_both else both[:1], None if self.moves_both else problem.lower_variables, self.scaler
@@ -191,7 +193,54 @@ class BilevelSolver(ABC):
         torch.clear_autocast_cache()  # a caller's autocast keeps casts of the variables, which have moved
         self.last = report
         self.steps += 1
+        self._look(report)
         return dict(zip(report.objectives, report.upper.unbind(), strict=True))
+
+    @together
+    def retrained(
+        self, lower_batches: Iterable[Any] | None, upper_batch: Any, *, steps: int, start: Variables | None = None
+    ) -> dict[str, Tensor]:
+        """What α is worth: the upper objectives at an ω that was trained on the lower level alone, α being held.
+
+        Value-function methods move ω along the upper gradients, too, so their own reports are of an ω that has been fitted to
+        the upper level's data; MOML's are of what T steps reach. Variables, buffers, optimizers and torch's random state stay
+        as they are.
+
+        Args:
+            lower_batches: as for :meth:`step`, one per step here.
+            upper_batch: as for :meth:`step`.
+            steps: how many lower steps are taken, by the solver's step size or lower optimizer.
+            start: where ω begins: a module, tensor or mapping like that of the problem's lower level, such as a model made
+                anew; the present ω if left out, which remembers what it was fitted to for as long as these steps take.
+
+        Returns:
+            The values of the upper objectives, detached, by name.
+
+        Raises:
+            InputError: too few batches, or a start of other shapes.
+            NonFiniteError: the lower level left the finite numbers.
+        """
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise InputError(f"steps must be a whole number of lower steps, at least 1; got {steps}")
+        here = self.problem.here()
+        omega, buffers = here.lower, here.buffers
+        if start is not None:
+            given = LevelVariables("lower", start)
+            if [own.shape for own in given.tensors] != [own.shape for own in omega]:
+                raise InputError("start holds other tensors than the problem's lower level: their number or shapes differ")
+            omega = [own.to(there) for own, there in zip(given.tensors, omega, strict=True)]
+            if given.module is not None:
+                fresh = {f"lower.{name}": buffer.clone() for name, buffer in given.module.named_buffers()}
+                buffers |= {name: buffer for name, buffer in fresh.items() if name in buffers}
+        taken = take(lower_batches, steps * self.accumulate)
+        batches: list[Parts] = [tuple(taken[at : at + self.accumulate]) for at in range(0, len(taken), self.accumulate)]
+        self.processes.step = f"retraining in step {self.steps}"
+        with self.problem.random_state().replayed():
+            solved = descend(self.levels, Point(here.upper, omega, buffers), batches, self.rule, step=self.steps)
+            parts = self._upper_parts(upper_batch)
+            found = [torch.stack([v.detach() for v in self.problem.objectives_at(solved.point, part)]) for part in parts]
+            values = check_upper(self.levels.mean(found), self.problem.objectives, self.steps)
+        return dict(zip(self.problem.objectives, values.unbind(), strict=True))
 
     def _upper_parts(self, upper_batch: Any) -> Parts:
         if self.accumulate == 1:
@@ -365,6 +414,9 @@ class BilevelSolver(ABC):
 
     def _commit(self) -> None:  # noqa: B027
         """Makes the rest of the step's changes, once the optimizers have stepped."""
+
+    def _look(self, report: BilevelReport) -> None:  # noqa: B027
+        """Warns of what a run of reports tells."""
 
     def _rollback(self) -> None:  # noqa: B027
         """Forgets the step's changes."""

@@ -487,7 +487,7 @@ def _conjugate_gradients(curvature: Curvature, right: Rows, method: Implicit) ->
                     f"({curve:.3g}), so ω is no minimum there; add damping=, take more lower steps, or unroll",
                     tasks=("lower",),
                     step=curvature.levels.step,
-                    what="gradient",
+                    what="curvature",
                 )
             rate = square / curve
             x = [v.add(d, alpha=rate) for v, d in zip(x, direction, strict=True)]
@@ -513,7 +513,7 @@ def _neumann(curvature: Curvature, right: Rows, lr: float, method: Implicit, bat
                 f"which must be positive definite; take a smaller lr, or add damping=",
                 tasks=("lower",),
                 step=curvature.levels.step,
-                what="gradient",
+                what="curvature",
             )
     return sums
 

@@ -240,7 +240,7 @@ def grad_rows(
             ask[position] = factor
     else:
         rows = len(seeds)
-        pairs = [(list(outputs), list(row)) for row in seeds]  # type: ignore[arg-type]
+        pairs = [(list(outputs), list(row)) for row in seeds]
         asks = [torch.stack(column) for column in zip(*seeds, strict=True)] if batched else []
     if batched and rows > 1:
         found = gradients_at_once(origins(outputs) if seeds is None else outputs, inputs, asks)

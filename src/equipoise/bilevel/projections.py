@@ -69,6 +69,7 @@ class Simplex:
     def __call__(self, values: Tensor) -> Tensor:
         # Sorted, the entries that stay positive are the first ones; the threshold makes them sum to the total.
         exact = values.double()
+        exact = exact - exact.amax(-1, keepdim=True)  # the set is flat in that direction, and large numbers lose theirs
         ordered = exact.sort(-1, descending=True).values
         over = ordered.cumsum(-1) - self.total
         counts = torch.arange(1, values.shape[-1] + 1, dtype=exact.dtype, device=values.device)

@@ -22,6 +22,7 @@ from equipoise.bilevel.levels import Parts, Row, added, copies
 from equipoise.bilevel.lower import check_lower, check_upper, descend
 from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.bilevel.rows import DenseRows, Rows, StreamedRows
+from equipoise.bilevel.watch import Watch
 from equipoise.errors import InputError, NonFiniteError
 
 __all__ = ["Combination", "ValueFunction", "ValueFunctionSolver"]
@@ -96,6 +97,7 @@ class ValueFunctionSolver(BilevelSolver):
         self._rows: Rows | None = None
         self._buffers: dict[str, Tensor] = {}
         self._draws = False
+        self._watch = Watch()
 
     @abstractmethod
     def _combine(self, gramian: NDArray[np.float64], gap: float) -> Combination:
@@ -272,6 +274,9 @@ class ValueFunctionSolver(BilevelSolver):
 
     def _commit(self) -> None:
         self.problem.keep_buffers(self._buffers)
+
+    def _look(self, report: BilevelReport) -> None:
+        self._watch.look(self, report.multiplier or 0.0, report.constraint or 0.0, report.lower)
 
 
 def _independent(objective: str, *, lower_depends: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, cast
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.parallel import distributed as _parallel
@@ -23,6 +24,7 @@ __all__ = [
     "nodes_below",
     "origin",
     "origins",
+    "roots",
 ]
 
 Edge: TypeAlias = tuple[Any, int]
@@ -78,6 +80,27 @@ def origin(loss: Tensor) -> Tensor | GradientEdge:
 def origins(losses: Iterable[Tensor]) -> list[Tensor]:
     """The origins of several losses, typed as ``torch.autograd`` wants them: its signatures admit no mixture, its code does."""
     return cast(list[Tensor], [origin(loss) for loss in losses])
+
+
+def roots(losses: Sequence[Tensor], seeds: Tensor | Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
+    """Where a backward pass of several losses starts, and with what.
+
+    At their stack where they need no :func:`origins`, for many roots take torch long to check.
+
+    Args:
+        losses: scalars.
+        seeds: what each is multiplied with, ``[k]`` or one by one; 1 where it is ``None``.
+    """
+    starts, first = origins(losses), losses[0]
+    if not isinstance(seeds, Tensor):
+        if any(seed is not None for seed in seeds):
+            return starts, [torch.ones_like(loss) if seed is None else seed for loss, seed in zip(losses, seeds, strict=True)]
+        seeds = torch.ones(len(losses), dtype=first.dtype, device=first.device)
+    alike = all(loss.dtype == first.dtype and loss.device == first.device for loss in losses)
+    if alike and all(start is loss for start, loss in zip(starts, losses, strict=True)):
+        with torch.enable_grad():  # the losses have graphs, whatever the caller's mode
+            return [torch.stack(list(losses))], [seeds.to(first.device, first.dtype)]
+    return starts, [seed.to(loss.device, loss.dtype) for seed, loss in zip(seeds.unbind(), losses, strict=True)]
 
 
 def leaves(loss: Tensor) -> list[Tensor]:

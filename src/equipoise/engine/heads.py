@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from equipoise.engine.batched import gradients_at_once
-from equipoise.engine.graph import children, origin, origins
+from equipoise.engine.graph import children, origin, roots
 
 __all__ = ["Edge", "HeadCut", "gradients_at", "gradients_together", "is_leaf", "numbered_in_order"]
 
@@ -252,26 +252,22 @@ class HeadCut:
             return hook
 
         seeded = {position for _, position in self.seeded}
-        full = {p: torch.ones_like(self.losses[p]) if seeds.get(p) is None else seeds[p] for p in chosen}
         for place, position in self.seeded:
-            if position in full:
-                take(place, position, cast(Tensor, full[position]))
+            if position in chosen:
+                seed = seeds.get(position)
+                take(place, position, torch.ones_like(self.losses[position]) if seed is None else seed)
         starting = [position for position in chosen if position not in seeded]
-        entries = {node: [entry for entry in found if entry[2] in full] for node, found in self.feeds.items()}
+        among = set(chosen)
+        entries = {node: [entry for entry in found if entry[2] in among] for node, found in self.feeds.items()}
         fed = sorted({place for found in entries.values() for _, place, _ in found})
         leaves = [leaf for position in starting for leaf in self.own[position]] if own else []
         inputs = [*(GradientEdge(*self.edges[place]) for place in fed), *leaves, *(GradientEdge(*edge) for edge in wanted)]
         results: Sequence[Tensor | None] = [None] * len(inputs)
         if starting and inputs:
             handles = [node.register_hook(caught(found)) for node, found in entries.items() if found]
+            starts, given = roots([self.losses[p] for p in starting], [seeds.get(p) for p in starting])
             try:
-                results = torch.autograd.grad(
-                    origins(self.losses[position] for position in starting),
-                    cast(list[Tensor], inputs),
-                    [full[position] for position in starting],
-                    retain_graph=True,
-                    allow_unused=True,
-                )
+                results = torch.autograd.grad(starts, cast(list[Tensor], inputs), given, retain_graph=True, allow_unused=True)
             finally:
                 for handle in handles:
                     handle.remove()

@@ -278,6 +278,7 @@ class ProxyRows:
         self._by_sample: dict[Any, dict[int, Tensor]] = {}
         self._products: list[tuple[list[int], Tensor]] = []
 
+    @torch.no_grad()  # saved inputs of layers have graphs, and products with what has one take another way
     def add(
         self,
         cut: HeadCut,

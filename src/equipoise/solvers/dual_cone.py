@@ -16,7 +16,13 @@ from equipoise.solvers.nonnegative import solve_nonnegative
 
 _EPSILON = float(np.finfo(np.float64).eps)
 # Rounds of exchanges that all projections take together; those that are not done by then are finished one by one.
-_ROUNDS = 8
+_ROUNDS = 20
+# From this round on only the larger of the wrong signs are exchanged: all at once may cycle.
+_FREE = 4
+# Steps of projected gradient descent before them, which guess the supports.
+_STEPS = 6
+# The cosine from which on two tasks have nearly the same gradient.
+_ALIKE = 0.9
 
 
 def dual_cone_projection(gramian: ArrayLike, coefficients: ArrayLike) -> Array:
@@ -62,8 +68,8 @@ def unconflicting_weights(gramian: ArrayLike, preference: ArrayLike) -> Array:
 
     Σ_k p_k π(g_k), π being the projection (Quinton and Rey 2024, "Jacobian descent for multi-objective optimization",
     UPGrad, eq. 6). The K programmes have one matrix and differ in their right-hand sides, so they exchange variables side
-    by side (block principal pivoting, see :mod:`equipoise.solvers.pivoting`), with a stack of small linear systems per round;
-    a task's first guess is that those it conflicts with are active.
+    by side (block principal pivoting, see :mod:`equipoise.solvers.pivoting`), with a stack of small linear systems per round.
+    A few steps of projected gradient descent, for all of them at once, give the first guess.
 
     Args:
         gramian: Gramian Q of the task gradients [K, K].
@@ -124,32 +130,69 @@ def _read_coefficients(values: ArrayLike, size: int) -> Array:
 def _projections(scaled: ScaledGramian, rows: np.ndarray) -> Array:
     """What the projections of some unit gradients add to these, [rows, live], in units of length."""
     cosines = scaled.cosines
-    added = np.zeros((rows.size, cosines.shape[0]))
-    linear = -cosines[rows]
-    support = linear > 0.0
-    pending = np.flatnonzero(support.any(axis=1))
-    for _ in range(_ROUNDS):
-        if pending.size == 0:
-            return added
-        active = support[pending]
-        solution = _solve_stacked(cosines, linear[pending], active)
-        slope = solution @ cosines - linear[pending]
+    linear = -cosines if rows.size == scaled.live.size else -cosines[rows]
+    support = _guess(cosines, linear)
+    added = np.zeros_like(linear)
+    bordered = np.zeros((len(cosines) + 1, len(cosines) + 1))
+    bordered[:-1, :-1] = cosines
+    pending = np.arange(rows.size)
+    for number in range(_ROUNDS):
+        active, right = support[pending], linear[pending]
+        solution = _solve_stacked(bordered, right, active)
+        slope = solution @ cosines
+        slope -= right
         terms = 1.0 + np.abs(solution).sum(axis=1, keepdims=True)
         wrong = np.where(active, solution < 0.0, slope < -16.0 * _EPSILON * terms)
-        done = ~wrong.any(axis=1)
-        added[pending[done]] = solution[done]
+        added[pending] = solution
+        if number >= _FREE:
+            sizes = np.abs(np.where(active, solution, slope)) * wrong
+            wrong &= sizes >= 0.1 * sizes.max(axis=1, keepdims=True)
         support[pending] = active ^ wrong
-        pending = pending[~done]
+        pending = pending[wrong.any(axis=1)]
+        if pending.size == 0:
+            return added
     for row in pending:
         added[row], _ = solve_nonnegative(cosines, linear[row], 1.0, support[row])
     return added
 
 
-def _solve_stacked(matrix: Array, right: Array, support: np.ndarray) -> Array:
+def _guess(cosines: Array, linear: Array) -> np.ndarray:
+    """Which variables of min ½ yᵀC̃y - rᵀy over y ≥ 0 are positive after a few steps of projected gradient descent, [n, K]."""
+    size = len(cosines)
+    powers = cosines @ cosines
+    powers = powers @ powers
+    # The largest eigenvalue is at most the fourth root of the fourth power's norm; a step may be twice its inverse.
+    step = 1.9 / float((powers * powers).sum()) ** 0.125
+    matrix = cosines * -step
+    matrix.reshape(-1)[:: size + 1] += 1.0
+    start = linear * step
+    point = np.maximum(start, 0.0)
+    for _ in range(_STEPS):
+        point = point @ matrix
+        point += start
+        np.maximum(point, 0.0, out=point)
+    guess: np.ndarray = point > 0.0
+    alike = cosines > _ALIKE
+    if np.count_nonzero(alike) > size:
+        # Of tasks with nearly the same gradient one is nearly always enough; together they are badly conditioned.
+        one, other = np.triu(alike, 1).nonzero()
+        both, first = guess[:, one] & guess[:, other], point[:, one] >= point[:, other]
+        guess[:, one] &= ~both | first
+        guess[:, other] &= ~both | ~first
+    return guess
+
+
+def _solve_stacked(bordered: Array, right: Array, support: np.ndarray) -> Array:
     """Solves A x = b in the variables of each row's support, the others being zero; ``[n, K]``.
 
     The systems are padded to the size of the largest with rows of the identity matrix.
+
+    Args:
+        bordered: A with a row and a column of zeros behind it, [K + 1, K + 1].
+        right: b [n, K].
+        support: of each row [n, K].
     """
+    size = support.shape[1]
     sizes = support.sum(axis=1)
     largest = int(sizes.max())
     solution = np.zeros_like(right)
@@ -157,12 +200,12 @@ def _solve_stacked(matrix: Array, right: Array, support: np.ndarray) -> Array:
         return solution
     # A stable sort of "is not in the support" puts the support's variables first, in their order.
     places = np.argsort(~support, axis=1, kind="stable")[:, :largest]
-    inside = np.arange(largest) < sizes[:, None]
-    systems = matrix[places[:, :, None], places[:, None, :]]
-    systems *= inside[:, :, None] & inside[:, None, :]
-    diagonal = np.arange(largest)
-    systems[:, diagonal, diagonal] += ~inside
-    values = np.take_along_axis(right, places, axis=1) * inside
-    found = np.linalg.solve(systems, values[:, :, None])[:, :, 0]
-    np.put_along_axis(solution, places, found * inside, axis=1)
+    outside = np.arange(largest) >= sizes[:, None]
+    filled = np.where(outside, size, places)
+    systems = bordered.take((filled * (size + 1))[:, :, None] + filled[:, None, :])
+    systems.reshape(len(right), -1)[:, :: largest + 1] += outside
+    rows = np.arange(len(right))[:, None]
+    values = right[rows, places]
+    values[outside] = 0.0
+    solution[rows, places] = np.linalg.solve(systems, values[:, :, None])[:, :, 0]
     return solution

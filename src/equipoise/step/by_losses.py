@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from equipoise.balance.base import LossBalancer, Observation
 from equipoise.balance.mixins import Accompanied, Companion
-from equipoise.engine.graph import leaves_of_all, origins
+from equipoise.engine.graph import leaves_of_all, roots
 from equipoise.engine.shared import counted
 from equipoise.modes import without_autocast
 from equipoise.step.checking import check_gradients, check_losses
@@ -49,7 +50,7 @@ class ByLosses:
             values: dict[int, Loss] = {position: context.scalar(position, loss) for position, loss in first.items()}
             seen = context.gather(SeenLosses({p: v for p, v in values.items() if isinstance(v, Tensor)}))
             weights = decide_weights(context, turn, seen.present, seen.means())
-            self._descend(turn, values, seen.present, weights, seen.counts)
+            self._descend(turn, values, seen.present, weights, seen.counts, known=True)
         elif depends or source.collected:
             seen = self._rehearse(turn, again or source.rehearsal())
             weights = decide_weights(context, turn, seen.present, seen.means())
@@ -111,8 +112,13 @@ class ByLosses:
         weights: Tensor,
         counts: Mapping[int, int],
         evaluate: Callable[[int], Mapping[str, Loss]] | None = None,
+        *,
+        known: bool = False,
     ) -> SeenLosses:
-        """The weighted backward pass, micro-batch after micro-batch and callable after callable."""
+        """The weighted backward pass, micro-batch after micro-batch and callable after callable.
+
+        ``known``: the first losses are checked scalars, of which nothing is to be noted.
+        """
         context, seen = self.context, SeenLosses()
         evaluate = evaluate or turn.source.losses
         seeds = weights.to(context.device())
@@ -120,7 +126,7 @@ class ByLosses:
             seeds = seeds / seeds.new_tensor([counts[position] for position in present])
         if turn.scale is not None:
             seeds = seeds * turn.scale.to(seeds.device)
-        by_position = dict(zip(present, seeds.unbind(), strict=True))
+        places = {position: place for place, position in enumerate(present)}
         companion = turn.balancer.companion() if isinstance(turn.balancer, Accompanied) else None
         with self._task_specific_unweighted(turn, present, weights):
             for micro_batch in range(turn.source.micro_batches):
@@ -130,13 +136,17 @@ class ByLosses:
                 groups = [eager] if eager else []
                 groups += [[position] for position, loss in losses.items() if not isinstance(loss, Tensor)]
                 for index, group in enumerate(groups):
-                    values = [context.scalar(position, losses[position]) for position in group]
-                    for position, value in zip(group, values, strict=True):
-                        seen.add(position, value)
+                    if known:
+                        values = [cast(Tensor, losses[position]) for position in group]
+                    else:
+                        values = [context.scalar(position, losses[position]) for position in group]
+                        for position, value in zip(group, values, strict=True):
+                            seen.add(position, value)
+                        del value
                     if not context.parameters:
                         context.found = list(dict.fromkeys([*context.found, *leaves_of_all(values)]))
-                    starts = origins(values)
-                    gradients = [by_position[p].to(v.device, v.dtype) for p, v in zip(group, values, strict=True)]
+                    order = [places[position] for position in group]
+                    starts, gradients = roots(values, seeds if order == list(range(len(seeds))) else seeds[order])
                     if companion is not None:
                         starts.append(companion.output)
                         gradients.append(self._companion_seed(companion, turn))
@@ -150,7 +160,7 @@ class ByLosses:
                     if companion is not None and companion.parameters:
                         self._deliver(companion, turn)
                     companion = None
-                    del values, value, starts
+                    del values, starts
         if companion is not None and companion.lent:  # this process holds no task
             torch.autograd.backward([companion.output], [self._companion_seed(companion, turn)])
         return seen

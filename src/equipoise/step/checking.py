@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors
 from torch.nn.utils import get_total_norm
 
 from equipoise.engine.sparse import stored
@@ -122,20 +123,28 @@ def check_gradients(context: Context, turn: Turn, parameters: Sequence[Tensor], 
 
 def _nonfinite_gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
     """Those of the parameters whose ``.grad`` holds a value that is not finite."""
-    having = [
-        (parameter, stored(parameter.grad)) for parameter in parameters if parameter.grad is not None and parameter.grad.numel()
-    ]
-    if not having:
-        return []
-    # Norms are looked at first, for they are cheap; they may overflow where the values themselves do not.
-    gradients = [gradient for _, gradient in having]
-    if len({(gradient.device, gradient.dtype) for gradient in gradients}) == 1:
-        total = torch.stack(torch._foreach_norm(gradients)).sum()
-    else:
-        total = get_total_norm(gradients)
-    if math.isfinite(total.item()):
+    having = [(parameter, stored(gradient)) for parameter in parameters if (gradient := parameter.grad) is not None]
+    # A sum, or a norm, is looked at first, for it is cheap; it may overflow where the values themselves do not.
+    if not having or math.isfinite(_total([gradient for _, gradient in having])):
         return []
     return [parameter for parameter, gradient in having if not bool(torch.isfinite(gradient).all())]
+
+
+def _total(gradients: list[Tensor]) -> float:
+    """A number that is finite only if all entries of the gradients are."""
+    if len({(gradient.device, gradient.dtype) for gradient in gradients}) > 1:
+        return float(get_total_norm(gradients))
+    if gradients[0].device.type != "cpu" or gradients[0].is_complex():
+        return float(torch.stack(torch._foreach_norm(gradients)).sum())
+    small = [gradient for gradient in gradients if gradient.numel() <= _SMALL]
+    sums = [gradient.sum() for gradient in gradients if gradient.numel() > _SMALL]
+    if small:
+        sums.append(_flatten_dense_tensors(small).sum())
+    return float(torch.stack(sums).sum())
+
+
+# Gradients of up to so many entries are added up in one piece on the CPU, for each call takes its time.
+_SMALL = 2**14
 
 
 def _blame(context: Context, bad: Sequence[Tensor], source: Source, present: Sequence[int]) -> list[int]:

@@ -146,7 +146,12 @@ def find_problem(where: str) -> Problem:
     if source.endswith(".py"):
         module = _from_file(Path(source))
     elif colon:
-        module = _imported(source)
+        try:
+            module = _imported(source)
+        except InputError as error:
+            if folded(source) in problems():
+                raise InputError(f'"{where}" names no option; write "{source}:option=value", or "{source}" alone') from error
+            raise
     else:
         if folded(where) in _OF_THE_PAPERS and folded(where) not in problems():
             raise InputError(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from equipoise.data.loading import TensorBatches, generator_of
 from equipoise.data.qm9.molecules import TARGETS, TargetScaling
-from equipoise.data.qm9.packed import package_folder, read_packed
+from equipoise.data.qm9.packed import digest_of, package_folder, read_packed
 from equipoise.errors import DataSetError, InputError
 from equipoise.metrics import Metric
 from equipoise.nets import ContinuousFilterNet
@@ -22,6 +22,7 @@ from equipoise.study.problem import Built, Problem, Splits
 
 __all__ = ["qm9_problem"]
 
+_MOLECULES = 130_831
 _TASKS = tuple(target.name for target in TARGETS)
 
 
@@ -53,13 +54,17 @@ def qm9_problem(
         folder: of tables in the package's layout, in the place of the package's own.
 
     Raises:
-        InputError: a number below 1, or fewer than 2 molecules to train on.
+        InputError: a number below 1, fewer than 2 molecules to train on, or more in all than there are.
         MissingExtraError: ``qm9pack`` is not installed.
+        DataSetError: the folder holds no such tables.
     """
     for name, number, least in (("train", train, 2), ("val", val, 1), ("test", test, 1), ("batch_size", batch_size, 1)):
         if number < least:
             raise InputError(f"{name} is {number}; it must be at least {least}")
+    if folder is None and train + val + test > _MOLECULES:
+        raise InputError(f"train + val + test is {train + val + test}; QM9 has {_MOLECULES} molecules")
     where = package_folder() if folder is None else Path(folder).expanduser().absolute()
+    digest_of(where)  # what is not there is refused now and not in every run
     return Problem(
         name="qm9",
         tasks=_TASKS,

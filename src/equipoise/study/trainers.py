@@ -106,14 +106,16 @@ def trained(made: Made, teleport: Callable[[int], Teleport] | None, stage: Stage
     if problem.parts is not None and isinstance(made, OnFeatures) and made.lacks_parts:
         targets = {"targets": problem.targets} if made.needs_targets else {}
         made.take_parts(**problem.parts(stage.model), **targets)
+    moving = None if teleport is None else teleport(stage.seed)
     # A loader of its own with the same data: passes over it leave those of the training alone.
-    further = copy.copy(stage.loader) if further_batches(made) else None
+    draws = further_batches(made) or getattr(getattr(moving, "probes", None), "probe", None) == "training"
+    further = copy.copy(stage.loader) if draws else None
     trainer = MultiTaskOptimizer(
         stage.objective(further),
         stage.optimizer,
         balancer=made,
         shared=stage.shared,
-        teleport=None if teleport is None else teleport(stage.seed),
+        teleport=moving,
         proxy=as_proxy(proxy),
         **stage.stepping,
     )

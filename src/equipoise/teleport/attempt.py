@@ -160,7 +160,7 @@ class Landing:
 def attempt_cost(search: Search, probes: HeldBatches, tasks: int) -> float:
     """Evaluations that an attempt needs, a backward pass counted as two; without those of the step at the new point."""
     searched, judged = probes.sizes
-    return search.cost(tasks) + searched + 2.0 * judged * (2.0 + 2.0 * tasks)
+    return search.cost(tasks, searched) + searched + 2.0 * judged * (2.0 + 2.0 * tasks)
 
 
 @dataclass(frozen=True)
@@ -183,12 +183,13 @@ class TeleportAttempt:
     sizes: LossSizes
     trigger: Trigger
 
-    def make(self, mtl: MultiTaskOptimizer, seen: View, step: int, seed: int, epoch: int) -> Landing:
+    def make(self, mtl: MultiTaskOptimizer, seen: View, batches: Sequence[Any], step: int, seed: int, epoch: int) -> Landing:
         """Makes the attempt; the parameters are at θ + Δθ afterwards, or to the bit where they were.
 
         Args:
             mtl: whose ``.grad`` is the combined gradient at θ.
             seen: losses and Gramian of the step's batches at θ.
+            batches: those.
             step: which step it is.
             seed: of the factors and the perturbations.
             epoch: which epoch it is.
@@ -216,6 +217,8 @@ class TeleportAttempt:
                 shared,
                 search_batches,
                 joint,
+                triggering=batches,
+                training_lr=_training_lr(mtl, shared),
                 gramian=seen.gramian,
                 tasks=seen.names,
                 sizes=self.sizes,
@@ -328,6 +331,14 @@ def shared_by_name(mtl: MultiTaskOptimizer) -> dict[str, Tensor]:
             "make the objective with the module that holds them"
         )
     return found
+
+
+def _training_lr(mtl: MultiTaskOptimizer, shared: Mapping[str, Tensor]) -> float:
+    """The step size with which the training of the shared parameters began; that of now where no schedule keeps it."""
+    some = next(iter(shared.values()))
+    groups = (group for optimizer in mtl.optimizers for group in optimizer.param_groups)
+    group = next(group for group in groups if any(some is parameter for parameter in group["params"]))
+    return float(group.get("initial_lr", group["lr"]))
 
 
 @torch.no_grad()

@@ -168,25 +168,38 @@ class COST:
         return cls(trigger, **(letter | settings))
 
     @classmethod
-    def released(cls, trigger: TriggerLike = None, **settings: Any) -> Self:
-        """COST that seeks what the paper's released code seeks: ``COST(search=Search(formulation="released"))``.
+    def released(cls, trigger: TriggerLike = None, *, epochs: int = 200, **settings: Any) -> Self:
+        """COST as the paper's released code computes it.
 
-        Sets 10 L_t - 0.5 L_g as the objective, in evaluation mode and with L* averaged over the probe batches; losses as they
-        are; the trigger (some task's cosine with the mean gradient is at most 0); and the history policy (reset where σ ≤ 0,
-        else reuse). The guard, whose tolerance is 5 % of the mean change, and the schedule are those of :class:`COST`; the
-        released code has neither a guard nor a budget: ``COST.released(guard=None, schedule=Schedule(budget=None,
-        per_epoch=1))``.
+        The objective is :class:`~equipoise.teleport.ReleasedFormulation`'s, searched for by Adam in two passes over the
+        training set at the step size with which the training began, in evaluation mode; L* is the mean over a pass of its own.
+        The batches come from ``Objective(…, batches=loader)`` (a study gives its training loader). The trigger is any cosine
+        with the mean gradient at most 0; attempts begin in epoch 50 of 200, one per epoch; a landing is neither judged nor paid
+        for by a budget; where σ ≤ 0 the optimizer begins afresh for every parameter, else history is reused. There the layers
+        that are adapted are chosen by hand, here all are unless ``delta=LowRank(targets=…)`` says which.
+
+        What differs: σ takes the combined gradient at θ as eq. 12 has it, there it is that of the step before; reuse keeps the
+        mass that Adam divides by (:func:`~equipoise.teleport.blend`), there it does not; and there a fresh optimizer has the
+        first step size again, outside the schedule.
 
         Args:
             trigger: as for :class:`COST`.
-            settings: all else that :class:`COST` takes, except ``search``.
+            epochs: of the whole training; attempts begin after a quarter of them.
+            settings: all else that :class:`COST` takes, in place of the above.
 
         Example:
-            >>> cost = COST.released(guard=None)
-            >>> cost.trigger, cost.history, cost.search.relative
-            (Released(), ReleasedHistory(scope='all'), False)
+            >>> cost = COST.released(epochs=60)
+            >>> cost.trigger, cost.schedule.start, cost.search.passes, cost.search.lr
+            (Released(), 15, 2, 'training')
         """
-        return cls(trigger, search=Search(formulation="released"), **settings)
+        check_whole("epochs", epochs, 1)
+        theirs: dict[str, Any] = {
+            "search": Search(formulation="released", passes=2, lr="training"),
+            "guard": None,
+            "schedule": Schedule(start=epochs // 4, budget=None, per_epoch=1, cooldown=1, check_every=1),
+            "probes": Probes("training", probe_batches="all", held_out_batches=0),
+        }
+        return cls(trigger, **(theirs | settings))
 
     def fresh(self, seed: int | None = None) -> Self:
         """A COST with the same settings that has seen nothing yet.
@@ -213,6 +226,7 @@ class COST:
 
     def teleport(self, mtl: MultiTaskOptimizer, report: StepReport, batches: tuple[Any, ...]) -> bool:
         """Looks whether tasks conflict and, where that is due, searches and moves; says whether the parameters have moved."""
+        self._held.meet(mtl.objective)
         self._under_way = under_way = _UnderWay(self._kept(), batches)
         self._check_fit(mtl)
         self._held.remember(batches)
@@ -245,7 +259,7 @@ class COST:
         self._counters.spent += expected
         seed = int(torch.randint(2**62, (), generator=self._generator, device="cpu"))
         under_way.attempt = TeleportAttempt(self.delta, self.search, self.guard, self._held, self._sizes, trigger)
-        under_way.landing = under_way.attempt.make(mtl, seen, report.step, seed, self._counters.epoch)
+        under_way.landing = under_way.attempt.make(mtl, seen, batches, report.step, seed, self._counters.epoch)
         return bool(under_way.landing.moved)
 
     def arrived(self, mtl: MultiTaskOptimizer, report: StepReport | None) -> bool:
@@ -348,7 +362,7 @@ class COST:
                 "shrunk",
                 f"over {len(landed)} teleports the norms of the task gradients became {mean:.2f} of what they were, while eq. "
                 f"6 of the COST paper seeks larger ones: the search goes too far. Give it a smaller lr (it is "
-                f"{self.search.lr:g}) or fewer steps (they are {self.search.steps})",
+                f"{self.search.lr}) or fewer steps",
             )
 
     def _wait(self, why: str) -> bool:

@@ -64,6 +64,8 @@ class Formulation(ABC):
         radius: norm of a perturbation.
         evaluation_mode: whether the model is put into evaluation mode while the other point is sought.
         pooled_reference: whether L_i* is the mean over all probe batches instead of each batch's own loss.
+        on_trigger: whether L_g is taken on the batch of the step that asked for the teleport instead of the search's batches.
+        perturbs_all: whether all parameters of the model are perturbed instead of the shared ones.
         default_trigger: the name of the trigger that belongs to it; ``None`` where the number of tasks decides.
         losses_may_fall: whether a loss that falls keeps to the formulation; a guard then looks at rises only.
         tolerance: the relative loss change that a guard allows unless told otherwise.
@@ -75,7 +77,9 @@ class Formulation(ABC):
 
     name: ClassVar[str]
     evaluation_mode: ClassVar[bool] = False
-    pooled_reference: ClassVar[bool] = False
+    pooled_reference: bool = False
+    on_trigger: ClassVar[bool] = False
+    perturbs_all: ClassVar[bool] = False
     default_trigger: ClassVar[str | None] = None
     losses_may_fall: ClassVar[bool] = False
     tolerance: ClassVar[float] = 0.05
@@ -120,11 +124,14 @@ class PaperFormulation(Formulation):
         gamma: γ, 0.1 in the paper; 0 leaves the search for sharpness out.
         radius: δ.
         invariance: factor of L_t; 0 leaves it out (an ablation: the losses then go wherever they like).
+        pooled_reference: whether L_i* is the mean over all batches of the search, as in the released code, instead of each
+            batch's own loss. With its own, L_t is at its minimum where the search begins: without L_g nothing moves.
     """
 
     gamma: float = 0.1
     radius: float = 0.1
     invariance: float = 1.0
+    pooled_reference: bool = False
     name = "paper"
     sharper = True
 
@@ -166,6 +173,7 @@ class ParetoFormulation(PaperFormulation):
         gamma: γ, factor of the sharpness.
         radius: δ.
         invariance: κ.
+        pooled_reference: whether L_i* is the mean over all batches of the search.
         descent: ρ, how much the fall of the neglected tasks counts; below κ, or other tasks pay for it.
     """
 
@@ -190,25 +198,30 @@ class ParetoFormulation(PaperFormulation):
 
 @dataclass(frozen=True)
 class ReleasedFormulation(Formulation):
-    """What COST's released code does: ``10 L_t - 0.5 L_g``.
+    """What COST's released code minimizes: ``10 L_t - 0.5 L_g``, of which only the point θ + Δθ is differentiated.
 
-    ``L_g = mean_i max_j R_i |L_i(θ+Δθ+ε_j) - L_i(θ+Δθ)| / δ`` with ε of norm δ in every parameter tensor, ``R = K (1 -
-    ‖g_i‖ / Σ‖g‖)``. The model is in evaluation mode, and L* is the mean over the probe batches. (There the heads are perturbed
-    too, which moves the losses but is not what is being teleported; here only the shared parameters are.)
+    ``L_g = mean_i max_j R_i |L_i(θ+Δθ+ε_j) - L_i(θ+Δθ)| / δ`` with ε of norm δ in every parameter tensor of the model, heads
+    included, on the batch of the step that asked for the teleport; ``R = K (1 - ‖g_i‖ / Σ‖g‖)``. There the perturbed copies are
+    outside the graph, so the gradient of ``-γ L_g`` is ``Σ_i ±γ R_i / (K δ) ∇L_i``: plus where the perturbation that moved task
+    i most had raised its loss, minus where it had lowered it. Chance decides that, and with δ = 1e-4 the factors are
+    500 R_i times those of L_t. The model is in evaluation mode, and L* is the mean over the search's batches.
 
     Args:
         gamma: factor of L_g.
         radius: δ, for each tensor.
         invariance: factor of L_t.
+        pooled_reference: whether L_i* is the mean over all batches of the search instead of each batch's own loss.
     """
 
     gamma: float = 0.5
     radius: float = 1e-4
     invariance: float = 10.0
+    pooled_reference: bool = True
     name = "released"
     sharper = True
     evaluation_mode = True
-    pooled_reference = True
+    on_trigger = True
+    perturbs_all = True
     default_trigger = "released"
     relative = False
     history = "released"
@@ -217,8 +230,8 @@ class ReleasedFormulation(Formulation):
         _check(self.gamma, self.radius, self.invariance)
 
     def differentiated(self, samples: int, tasks: int) -> int:
-        """Each task may have a perturbation of its own."""
-        return min(samples, tasks)
+        """None of them."""
+        return 0
 
     def balance(self, norms: Array) -> Array:
         """K (1 - ‖g_i‖ / Σ‖g‖)."""
@@ -231,20 +244,17 @@ class ReleasedFormulation(Formulation):
         return {name: tensor * (self.radius / tensor.norm().clamp(min=_TINY)) for name, tensor in drawn.items()}
 
     def terms(self, point: Array, samples: Array, reference: Array, balance: Array) -> Terms:
-        """Each task takes its own largest change."""
+        """Each task takes its own largest change, as seen from the point alone."""
         tasks = len(point)
         gaps = point - reference
         at_point = self.invariance * np.sign(gaps) / tasks
-        at_samples = np.zeros_like(samples)
         reward = 0.0
         if len(samples):
             rises = samples - point
             chosen = np.abs(rises).argmax(axis=0), np.arange(tasks)
             reward = float((balance * np.abs(rises[chosen])).mean() / self.radius)
-            slope = self.gamma * np.sign(rises[chosen]) * balance / tasks / self.radius
-            at_samples[chosen] = -slope
-            at_point = at_point + slope
-        return Terms(float(np.abs(gaps).mean()), reward, at_point, at_samples)
+            at_point = at_point + self.gamma * np.sign(rises[chosen]) * balance / tasks / self.radius
+        return Terms(float(np.abs(gaps).mean()), reward, at_point, np.zeros_like(samples))
 
 
 FORMULATIONS: Registry[type[Formulation]] = Registry("formulation", error=InputError)
@@ -261,7 +271,7 @@ def as_formulation(formulation: FormulationLike) -> Formulation:
 
     Example:
         >>> as_formulation("paper")
-        PaperFormulation(gamma=0.1, radius=0.1, invariance=1.0)
+        PaperFormulation(gamma=0.1, radius=0.1, invariance=1.0, pooled_reference=False)
     """
     return chosen(FORMULATIONS, formulation, Formulation)  # type: ignore[type-abstract]
 

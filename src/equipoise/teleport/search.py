@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -20,7 +21,7 @@ from equipoise.objective import Objective
 from equipoise.randomness import RandomState
 from equipoise.teleport.checks import check_number, check_whole
 from equipoise.teleport.deltas import Adaptation
-from equipoise.teleport.formulations import Formulation, FormulationLike, as_formulation
+from equipoise.teleport.formulations import Formulation, FormulationLike, Terms, as_formulation
 from equipoise.teleport.measure import Array, JointLosses, evaluated
 
 __all__ = ["Agreement", "InnerOptimizer", "Search", "Searched", "agreement"]
@@ -66,7 +67,8 @@ class Search:
         seek: ``"sharpness"`` (eq. 9), or reward agreement of the task gradients instead, by second derivatives: the ``"mean"``
             cosine with the mean gradient, the ``"smallest"`` of these, or the mean ``"pairwise"`` cosine.
         steps: inner steps.
-        lr: step size of the inner optimizer.
+        passes: instead of ``steps``: how many times the search goes through its batches, an inner step on each.
+        lr: step size of the inner optimizer; ``"training"`` for that with which the training began.
         optimizer: makes the inner optimizer; called as ``optimizer(factors, lr=lr)``.
         scaling: ``"relative"`` divides each loss by its size before eq. 7 to 11, so that γ means the same for all tasks;
             ``"none"`` takes losses as they are. Left out, what the formulation prefers: ``"none"`` for the released one, else
@@ -85,7 +87,8 @@ class Search:
     samples: int = 5
     seek: Literal["sharpness"] | Agreement = "sharpness"
     steps: int = 20
-    lr: float = 0.003
+    passes: int | None = None
+    lr: float | Literal["training"] = 0.003
     optimizer: InnerOptimizer = torch.optim.Adam
     scaling: Literal["relative", "none"] | None = None
 
@@ -94,7 +97,10 @@ class Search:
         object.__setattr__(self, "formulation", as_formulation(self.formulation))
         check_whole("samples", self.samples, 1)
         check_whole("steps", self.steps, 1)
-        check_number("lr", self.lr, "a positive step size of the inner optimizer")
+        if self.passes is not None:
+            check_whole("passes", self.passes, 1)
+        if self.lr != "training":
+            check_number("lr", self.lr, 'a positive step size of the inner optimizer, or "training"')
         if not callable(self.optimizer) or self.optimizer is torch.optim.LBFGS:
             raise InputError(
                 f"optimizer must make a torch optimizer from factors and lr, as torch.optim.Adam; got {self.optimizer!r}"
@@ -120,16 +126,21 @@ class Search:
         """Whether losses are divided by their sizes."""
         return self.sought.relative if self.scaling is None else self.scaling == "relative"
 
-    def cost(self, tasks: int) -> float:
-        """Evaluations that a search needs, a backward pass counted as two."""
+    def inner_steps(self, batches: int) -> int:
+        """How many inner steps a search on so many batches takes."""
+        return self.steps if self.passes is None else self.passes * batches
+
+    def cost(self, tasks: int, batches: int) -> float:
+        """Evaluations that a search on so many batches needs, a backward pass counted as two."""
+        steps = self.inner_steps(batches)
         if self.seek != "sharpness":
             # K first derivatives, and as many second ones at about twice the price.
-            return self.steps * (3.0 + 6.0 * tasks)
+            return steps * (3.0 + 6.0 * tasks)
         samples = self.perturbations
-        if samples < 2:
-            return self.steps * (3.0 + 3.0 * samples)
-        # All perturbations without a graph, and once more those that turn out to matter.
-        return self.steps * (3.0 + samples + 3.0 * self.sought.differentiated(samples, tasks))
+        differentiated = self.sought.differentiated(samples, tasks)
+        # All perturbations without a graph (a single one that matters has one at once), then those that turn out to matter.
+        sampled = 3.0 * samples if samples < 2 and differentiated else samples + 3.0 * differentiated
+        return steps * (3.0 + sampled + 3.0 * (self.sought.on_trigger and samples > 0))
 
     @property
     def perturbations(self) -> int:
@@ -141,9 +152,11 @@ class Search:
         objective: Objective,
         adaptation: Adaptation,
         shared: Mapping[str, Tensor],
-        batches: Sequence[Any],
+        batches: Collection[Any],
         joint: JointLosses,
         *,
+        triggering: Sequence[Any],
+        training_lr: float,
         gramian: Array,
         tasks: Sequence[str],
         sizes: Callable[[Array], Array],
@@ -157,8 +170,10 @@ class Search:
             objective: the losses; evaluated by substitution only.
             adaptation: the factors, which end where the search ends.
             shared: all shared parameters by name; they are perturbed, adapted or not.
-            batches: taken in turn, one per inner step.
+            batches: taken in turn, one per inner step; a sequence, or what draws others whenever it is gone through.
             joint: averages losses over processes.
+            triggering: the batches of the step that asked for the teleport.
+            training_lr: the step size with which the training began.
             gramian: Gramian of the task gradients ``[k, k]``, for R.
             tasks: names of its tasks.
             sizes: from losses ``[K]`` to what they are divided by.
@@ -166,117 +181,144 @@ class Search:
             generator: for the perturbations.
             loss_scale: of a gradient scaler.
         """
-        found = Searched()
-        inner = self.optimizer(adaptation.factors, lr=self.lr)
-        balance = np.zeros(len(joint.tasks))
+        inner = self.optimizer(adaptation.factors, lr=training_lr if self.lr == "training" else self.lr)
         with _mode(objective.model, self.sought.evaluation_mode):
-            probes = self._probes(objective, batches, joint)
+            held = isinstance(batches, Sequence)
+            seen = (_probe(objective, batch, joint) for batch in batches)
+            probes = [probe if held else replace(probe, batch=None) for probe in seen]  # a whole training set is not held
             pooled = _pooled(probes)
             scales = sizes(np.where(_anywhere(probes), pooled, judged))
+            balance = np.zeros(len(joint.tasks))
             norms = np.sqrt(np.diagonal(gramian).clip(min=0.0))
             positions = joint.tasks.positions(tasks)
             balance[positions] = self.sought.balance(norms / scales[positions])
-            frozen = {name: tensor.detach() for name, tensor in shared.items()}
-            for step in range(self.steps):
-                probe = probes[step % len(probes)]
-                gradients = self._step(
-                    objective, adaptation, frozen, probe, joint, balance, scales, generator, loss_scale, found
-                )
+            perturbed = dict(objective.model.named_parameters()) if self.sought.perturbs_all else shared
+            frozen = {name: tensor.detach() for name, tensor in perturbed.items()}
+            course = _Course(self, objective, adaptation, shared, frozen, joint, balance, scales, generator, loss_scale)
+            nothing = np.zeros(len(joint.tasks))
+            found_on = triggering if self.sought.on_trigger else ()
+            triggers = [_Probe(batch, objective.random_state(), nothing, nothing) for batch in found_on]
+
+            def in_turn() -> Iterator[_Probe]:
+                while True:
+                    # Other batches have another L*; the model itself stays at θ, so that can be had at any time.
+                    yield from probes if held else (_probe(objective, batch, joint) for batch in batches)
+
+            for step, probe in enumerate(islice(in_turn(), self.inner_steps(len(batches)))):
+                reference = pooled if self.sought.pooled_reference else probe.reference
+                gradients = course.gradients(probe, reference, triggers[step % len(triggers)] if triggers else None)
                 if gradients is None:
-                    return found
+                    return course.found
                 for factor, gradient in zip(adaptation.factors, gradients, strict=True):
                     factor.grad = gradient
                 inner.step()
         with torch.no_grad():
-            found.deltas = {name: delta.detach() for name, delta in adaptation.deltas().items()}
-        return found
+            course.found.deltas = {name: delta.detach() for name, delta in adaptation.deltas().items()}
+        return course.found
 
-    def _probes(self, objective: Objective, batches: Sequence[Any], joint: JointLosses) -> list[_Probe]:
-        probes = []
-        for batch in batches:
-            # Every evaluation of this batch draws the same dropout masks, and training's random state stays put.
-            random_state = objective.random_state()
-            values, counts = joint.means([evaluated(objective, batch, random_state)])
-            probes.append(_Probe(batch, random_state, values[0], counts))
-        if self.sought.pooled_reference:
-            pooled = _pooled(probes)
-            probes = [_Probe(probe.batch, probe.random_state, pooled, probe.present) for probe in probes]
-        return probes
 
-    def _step(
+@dataclass(frozen=True)
+class _Course:
+    """A search under way: what all of its inner steps have in common."""
+
+    search: Search
+    objective: Objective
+    adaptation: Adaptation
+    shared: Mapping[str, Tensor]
+    perturbed: Mapping[str, Tensor]
+    joint: JointLosses
+    balance: Array
+    sizes: Array
+    generator: torch.Generator
+    loss_scale: float
+    found: Searched = field(default_factory=Searched)
+
+    def gradients(self, probe: _Probe, reference: Array, trigger: _Probe | None) -> list[Tensor] | None:
+        """Gradients of the factors in one inner step; ``None`` if something is not finite.
+
+        Args:
+            probe: the batch on which losses are to be kept.
+            reference: L_i* ``[K]``.
+            trigger: where L_g is taken on another batch, that one.
+        """
+        point = self.adaptation.elsewhere()
+        samples = self.search.perturbations
+        noises = [self.search.sought.noise(self.perturbed, self.generator) for _ in range(samples)]
+        losses = self.objective.at(point, probe.batch, random_state=probe.random_state)
+        part = self._part(point, losses, probe, noises if trigger is None else [], reference)
+        if part is None:
+            return None
+        total, terms = part
+        reward = terms.reward
+        if trigger is not None and samples:
+            there = self.objective.at(point, trigger.batch, random_state=trigger.random_state)
+            part = self._part(point, there, trigger, noises)
+            if part is None:
+                return None
+            total, reward = total + part[0], part[1].reward
+        if self.search.seek != "sharpness":
+            named = self.objective.model.named_parameters()
+            others = [tensor for name, tensor in named if name in self.shared and name not in point]
+            measure = agreement(losses, [*point.values(), *others], self.search.seek)
+            agreed = self.joint.processes.sum(measure.detach().double().clone()) / self.joint.processes.count
+            reward = float(agreed)
+            total = total - self.search.sought.gamma * measure / self.joint.processes.count
+        self.found.invariance.append(terms.invariance)
+        self.found.reward.append(reward)
+        factors = self.adaptation.factors
+        with without_autocast(total.device):
+            gradients = torch.autograd.grad(total * self.loss_scale, factors, allow_unused=True)
+        filled = [
+            torch.zeros_like(factor) if gradient is None else gradient / self.loss_scale
+            for factor, gradient in zip(factors, gradients, strict=True)
+        ]
+        filled = self.joint.processes.sum_all(filled, "gradients of a teleport's search")
+        if not bool(torch.isfinite(torch.stack([norm.double() for norm in torch._foreach_norm(filled)])).all()):
+            self.found.failure = "the gradient of the search became non-finite"
+            return None
+        return filled
+
+    def _part(
         self,
-        objective: Objective,
-        adaptation: Adaptation,
-        shared: Mapping[str, Tensor],
+        point: Mapping[str, Tensor],
+        losses: Mapping[str, Tensor],
         probe: _Probe,
-        joint: JointLosses,
-        balance: Array,
-        sizes: Array,
-        generator: torch.Generator,
-        loss_scale: float,
-        found: Searched,
-    ) -> list[Tensor] | None:
-        """Gradients of the factors in one inner step; ``None`` if something is not finite."""
-        point = adaptation.elsewhere()
-        losses = objective.at(point, probe.batch, random_state=probe.random_state)
-        samples = self.perturbations
-        noises = [self.sought.noise(shared, generator) for _ in range(samples)]
+        noises: Sequence[Mapping[str, Tensor]],
+        reference: Array | None = None,
+    ) -> tuple[Tensor, Terms] | None:
+        """The objective on one batch, this process's share of it; without a reference, there is no L_t in it."""
+        sought, joint = self.search.sought, self.joint
 
         def perturbed(noise: Mapping[str, Tensor], evaluate: Callable[..., dict[str, Tensor]]) -> dict[str, Tensor]:
-            moved = {name: point.get(name, shared[name]) + noise[name] for name in shared}
+            moved = {name: point.get(name, tensor) + noise[name] for name, tensor in self.perturbed.items()}
             return evaluate(moved, probe.batch, random_state=probe.random_state)
 
-        # With several perturbations only the largest rise needs a graph: the others are evaluated without.
-        tried = [perturbed(noise, objective.at if samples == 1 else objective.values) for noise in noises]
+        # With several perturbations only the largest rise needs a graph, if any: the others are evaluated without.
+        single = len(noises) == 1 and sought.differentiated(1, len(losses)) > 0
+        tried = [perturbed(noise, self.objective.at if single else self.objective.values) for noise in noises]
         values, counts = joint.means([losses, *tried])
         if not np.isfinite(values).all():
             fine = np.isfinite(values.sum(0))
             bad = [name for name, is_fine in zip(joint.tasks.names, fine, strict=True) if not is_fine]
-            found.failure = f"the loss of {', '.join(bad)} became non-finite"
+            self.found.failure = f"the loss of {', '.join(bad)} became non-finite"
             return None
         present = counts > 0
-        scaled = values[:, present] / sizes[present]
-        terms = self.sought.terms(scaled[0], scaled[1:], probe.reference[present] / sizes[present], balance[present])
-        total = self._weighted(losses, terms.at_point, present, counts, sizes, joint)
+        scaled = values[:, present] / self.sizes[present]
+        kept = scaled[0] if reference is None else reference[present] / self.sizes[present]
+        terms = sought.terms(scaled[0], scaled[1:], kept, self.balance[present])
+        total = self._weighted(losses, terms.at_point, present, counts)
         for number, row in enumerate(terms.at_samples):
             if row.any():
-                sample = tried[number] if samples == 1 else perturbed(noises[number], objective.at)
-                total = total + self._weighted(sample, row, present, counts, sizes, joint)
-        reward = terms.reward
-        if self.seek != "sharpness":
-            others = [tensor for name, tensor in objective.model.named_parameters() if name in shared and name not in point]
-            measure = agreement(losses, [*point.values(), *others], self.seek)
-            agreed = joint.processes.sum(measure.detach().double().clone()) / joint.processes.count
-            reward = float(agreed)
-            total = total - self.sought.gamma * measure / joint.processes.count
-        found.invariance.append(terms.invariance)
-        found.reward.append(reward)
-        with without_autocast(total.device):
-            gradients = torch.autograd.grad(total * loss_scale, adaptation.factors, allow_unused=True)
-        filled = [
-            torch.zeros_like(factor) if gradient is None else gradient / loss_scale
-            for factor, gradient in zip(adaptation.factors, gradients, strict=True)
-        ]
-        filled = joint.processes.sum_all(filled, "gradients of a teleport's search")
-        if not bool(torch.isfinite(torch.stack([norm.double() for norm in torch._foreach_norm(filled)])).all()):
-            found.failure = "the gradient of the search became non-finite"
-            return None
-        return filled
+                sample = tried[number] if single else perturbed(noises[number], self.objective.at)
+                total = total + self._weighted(sample, row, present, counts)
+        return total, terms
 
-    @staticmethod
-    def _weighted(
-        losses: Mapping[str, Tensor],
-        coefficients: Array,
-        present: NDArray[np.bool_],
-        counts: Array,
-        sizes: Array,
-        joint: JointLosses,
-    ) -> Tensor:
+    def _weighted(self, losses: Mapping[str, Tensor], coefficients: Array, present: NDArray[np.bool_], counts: Array) -> Tensor:
         """Σ_i c_i L_i / (s_i · number of processes that have task i): this process's share of the objective."""
         full = np.zeros(len(counts))
-        full[present] = coefficients / sizes[present] / counts[present]
+        full[present] = coefficients / self.sizes[present] / counts[present]
         names = list(losses)
-        own = full[joint.tasks.positions(names)].tolist()
+        own = full[self.joint.tasks.positions(names)].tolist()
         parts = [losses[name] * coefficient for name, coefficient in zip(names, own, strict=True)]
         total: Tensor = functools.reduce(torch.add, parts)
         return total
@@ -324,6 +366,13 @@ def agreement(losses: Mapping[str, Tensor], parameters: Sequence[Tensor], kind: 
         return (cosines.sum() - cosines.diagonal().sum()) / max(tasks * (tasks - 1), 1)
     cosines = gramian.mean(1) / (norms * gramian.mean().clamp(min=1e-30).sqrt())
     return cosines.min() if kind == "smallest" else cosines.mean()
+
+
+def _probe(objective: Objective, batch: Any, joint: JointLosses) -> _Probe:
+    # Every evaluation of this batch draws the same dropout masks, and training's random state stays put.
+    random_state = objective.random_state()
+    values, counts = joint.means([evaluated(objective, batch, random_state)])
+    return _Probe(batch, random_state, values[0], counts)
 
 
 def _anywhere(probes: Sequence[_Probe]) -> NDArray[np.bool_]:

@@ -2,7 +2,8 @@
 
 The options of :class:`Search`, :class:`Guard`, :class:`Schedule` and :class:`Probes` are written flat: a name is found in the
 group that has it. What is chosen by name (trigger, delta, formulation, history) has options of its own, which are
-written flat as well, or in brackets behind the name: ``delta=oft,blocks=2`` and ``delta=oft(blocks=2)`` are the same.
+written flat as well, or in brackets behind the name: ``delta=oft,blocks=2`` and ``delta=oft(blocks=2)`` are the same. A
+``preset``, ``paper`` or ``released(epochs=60)``, is one of COST's ready settings, of which the other options change some.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 
 from equipoise.errors import InputError, UnknownOptionError, near_misses
-from equipoise.method import Nested
+from equipoise.method import Nested, read_value
 from equipoise.options import checked, kinds_of
 from equipoise.registry import Registry
 from equipoise.teleport.cost import COST
@@ -28,9 +29,9 @@ from equipoise.teleport.schedule import Schedule
 from equipoise.teleport.search import InnerOptimizer, Search
 from equipoise.teleport.triggers import TRIGGERS
 
-__all__ = ["cost_of", "options_of", "shortest"]
+__all__ = ["KINDS", "cost_of", "options_of", "shortest"]
 
-_KINDS: dict[str, Registry[Any]] = {"trigger": TRIGGERS, "delta": DELTAS, "formulation": FORMULATIONS, "history": HISTORIES}
+KINDS: dict[str, Registry[Any]] = {"trigger": TRIGGERS, "delta": DELTAS, "formulation": FORMULATIONS, "history": HISTORIES}
 
 
 def _fields(kind: Any) -> tuple[str, ...]:
@@ -42,7 +43,8 @@ _SCHEDULE, _PROBES = _fields(Schedule), _fields(Probes)
 _DELTA, _FORMULATION = "lowrank", "pareto"  # COST's own
 _FLAT = frozenset((*_SEARCH, *_SCHEDULE, *_PROBES, "tolerance")) - {"optimizer", "scaling"}
 """Options that are of the kind that the annotation says; the others are words for something."""
-_OPTIONS = (*_KINDS, *_SEARCH, "guard", "tolerance", *_SCHEDULE, *_PROBES, "seed")
+_OPTIONS = ("preset", *KINDS, *_SEARCH, "guard", "tolerance", *_SCHEDULE, *_PROBES, "seed")
+_PRESETS = {"paper": (COST.paper, ()), "released": (COST.released, ("epochs",))}
 
 
 def cost_of(options: Mapping[str, Any]) -> COST:
@@ -51,7 +53,8 @@ def cost_of(options: Mapping[str, Any]) -> COST:
     Args:
         options: values by the options' names: plain values, words, and :class:`~equipoise.method.Nested` ones. ``guard`` is
             ``"losses"``, ``"conflict"`` (or ``True``: the conflict counts as well) or ``None`` (or ``False``). ``optimizer`` is
-            the name of one of torch's, such as ``sgd(momentum=0.9)``.
+            the name of one of torch's, such as ``sgd(momentum=0.9)``. ``preset`` is ``"paper"`` or ``"released"``, the latter
+            with an option ``epochs``: :meth:`COST.paper` and :meth:`COST.released`.
 
     Raises:
         UnknownOptionError: there is no such option; near misses are suggested.
@@ -62,9 +65,9 @@ def cost_of(options: Mapping[str, Any]) -> COST:
         >>> cost.delta, cost.schedule.start, cost.search.sought.gamma
         (OFT(blocks=2, vectors=False, targets=None), 3, 0.1)
     """
-    given = dict(options)
+    given = _preset(options)
     known, made = list(_OPTIONS), {}
-    for kind in _KINDS:
+    for kind in KINDS:
         made[kind], own = _taken(kind, given, known)
         known += own
     _refuse_rest(given, known)
@@ -134,16 +137,42 @@ def shortest(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     flat: dict[str, Any] = {}
     for name, value in options.items():
-        flat |= {name: value.name, **value.options} if name in _KINDS and isinstance(value, Nested) else {name: value}
+        flat |= {name: value.name, **value.options} if name in KINDS and isinstance(value, Nested) else {name: value}
     in_force = options_of(cost_of(options))
-    # What an option is by default depends on what is chosen by name, and that on the formulation.
-    named = {kind: flat[kind] for kind in _KINDS if flat.get(kind) is not None}
-    base = options_of(cost_of(named))
-    base["formulation"] = options_of(cost_of({}))["formulation"]
-    by_formulation = options_of(cost_of({"formulation": in_force["formulation"]}))
+    # What an option is by default depends on what is chosen by name, and that on the formulation; all of it on the preset.
+    ready = {name: flat[name] for name in ("preset",) if flat.get(name) is not None}
+    named = {kind: flat[kind] for kind in KINDS if flat.get(kind) is not None}
+    base = options_of(cost_of(ready | named))
+    base["formulation"] = options_of(cost_of(ready))["formulation"]
+    by_formulation = options_of(cost_of(ready | {"formulation": in_force["formulation"]}))
     base |= {kind: by_formulation[kind] for kind in ("trigger", "delta", "history")}
-    changed = [name for name in flat if name == "seed" or in_force[name] != base[name]]
+    changed = [name for name in flat if name in ("seed", *ready) or (name != "preset" and in_force[name] != base[name])]
+    in_force |= ready
     return {name: flat[name] if isinstance(flat[name], Nested) else in_force[name] for name in changed}
+
+
+def _preset(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with those of the preset that they do not change."""
+    given = dict(options)
+    value = given.pop("preset", None)
+    if value is None:
+        return given
+    name, own = (value.name, dict(value.options)) if isinstance(value, Nested) else (value, {})
+    if not isinstance(name, str) or name.lower() not in _PRESETS:
+        raise InputError(f"the option preset of COST is one of {', '.join(_PRESETS)}; got {name!r}")
+    make, known = _PRESETS[name.lower()]
+    for option in own:
+        _refuse(option, known, f'the preset "{name}"')
+    ready = options_of(make(**checked(dict.fromkeys(known, int), own, f'the preset "{name}"')))
+    flat = set(given) | {option for kind in KINDS if isinstance(given.get(kind), Nested) for option in given[kind].options}
+    for kind, kinds in KINDS.items():
+        if given.get(kind) is not None and ready[kind] is not None:
+            # What is chosen anew brings options of its own.
+            for option in (kind, *_fields(kinds.find(ready[kind]))):
+                ready.pop(option, None)
+    if given.get("guard", "losses") in (None, False, "none"):
+        ready.pop("tolerance", None)
+    return {option: value for option, value in ready.items() if option not in flat and option != "seed"} | given
 
 
 def _taken(kind: str, given: dict[str, Any], known: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
@@ -151,7 +180,7 @@ def _taken(kind: str, given: dict[str, Any], known: Sequence[str]) -> tuple[Any,
 
     ``None`` in its place if nothing is said.
     """
-    kinds = _KINDS[kind]
+    kinds = KINDS[kind]
     value = given.pop(kind, None)
     name, nested = (value.name, dict(value.options)) if isinstance(value, Nested) else (value, {})
     if name is None:
@@ -194,6 +223,7 @@ def _optimizers() -> dict[str, type[torch.optim.Optimizer]]:
 
 
 def _optimizer(value: Any) -> InnerOptimizer:
+    value = read_value(value) if isinstance(value, str) else value
     name, options = (value.name, dict(value.options)) if isinstance(value, Nested) else (value, {})
     known = _optimizers()
     if not isinstance(name, str):
@@ -220,8 +250,8 @@ def _optimizer_name(optimizer: InnerOptimizer) -> str:
 
 
 def _name_of(kind: str, thing: Any) -> str:
-    for name in _KINDS[kind].names():
-        if type(thing) is _KINDS[kind].find(name):
+    for name in KINDS[kind].names():
+        if type(thing) is KINDS[kind].find(name):
             return name
     raise InputError(f"a COST whose {kind} is {thing!r} cannot be written in text")
 
@@ -239,7 +269,7 @@ def _refuse_rest(given: Mapping[str, Any], known: Sequence[str]) -> None:
     for option in given:
         if option in _OPTIONS:
             continue
-        for kind, kinds in _KINDS.items():
+        for kind, kinds in KINDS.items():
             owners = [name for name in kinds.names() if option in _fields(kinds.find(name))]
             if owners:
                 belongs = " and ".join(f"{kind}={name}" for name in owners)

@@ -288,7 +288,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, Paced, LossBalancer):
         if self._lent is None:
             assert self._make is not None
             made = router.network if isinstance(router, NetworkRouter) else None
-            self._lend(made or self._make(channels or 0, tasks or 0))
+            self._lend(self._make(channels or 0, tasks or 0) if made is None else made)
         assert self._lent is not None
         return [parameter for parameter in self._lent.parameters() if parameter.requires_grad]
 
@@ -305,8 +305,9 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, Paced, LossBalancer):
         if looked == self._looked:
             return
         held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-        own = list((self._lent or self._given or nn.Module()).parameters())
-        own = self._router.parameters() if isinstance(self._router, VectorRouter) else [p for p in own if p.requires_grad]
+        network = self._given if self._lent is None else self._lent
+        own = [] if network is None else [parameter for parameter in network.parameters() if parameter.requires_grad]
+        own = self._router.parameters() if isinstance(self._router, VectorRouter) else own
         there = sum(id(parameter) in held for parameter in own)
         if there < len(own) and (there or self._lends):
             raise InputError(

@@ -63,7 +63,14 @@ class WeightingInfo:
         known = {"careful": bool, **get_type_hints(ValueFunction), **known}
         return {name: kind for name, kind in known.items() if name in self.options}
 
-    def solver(self, problem: WeightProblem, free: torch.optim.Optimizer, model: torch.optim.Optimizer, **options: Any) -> Any:
+    def solver(
+        self,
+        problem: WeightProblem,
+        free: torch.optim.Optimizer,
+        model: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler | None = None,
+        **options: Any,
+    ) -> Any:
         """The solver on a problem, its options checked.
 
         Raises:
@@ -72,7 +79,7 @@ class WeightingInfo:
         """
         refuse_unknown_options(self.name, options, self.options)
         options = checked(self.kinds, options, f'method "{self.name}"')
-        return self.build(problem, free, model, **{**self.options, **options})
+        return self.build(problem, free, model, scaler=scaler, **{**self.options, **options})
 
     def check(self, **options: Any) -> None:
         """Refuses what :meth:`solver` would refuse, before there is a problem to solve."""

@@ -16,7 +16,7 @@ from equipoise.bilevel.base import BilevelReport, BilevelSolver
 from equipoise.bilevel.weighting.hold_out import Validation, halves
 from equipoise.bilevel.weighting.problem import WeightProblem
 from equipoise.bilevel.weighting.registry import WeightingInfo, weighting
-from equipoise.distributed import Processes
+from equipoise.distributed import Processes, together
 from equipoise.engine.sparse import clip_gradients
 from equipoise.errors import InputError
 from equipoise.objective import Objective
@@ -56,7 +56,9 @@ class TaskWeighting:
       steps from the present ω, which leave the model alone; then ω takes an ordinary step on the training losses, weighted.
 
     It stands where a :class:`~equipoise.MultiTaskOptimizer` would: ``step``, ``last``, ``end_epoch``, ``gramian``,
-    ``state_dict`` and ``load_state_dict`` mean the same. It moves no parameters between steps (no teleport), in one process.
+    ``state_dict`` and ``load_state_dict`` mean the same. It moves no parameters between steps (no teleport).
+    In several processes of ``torch.distributed`` the gradients of both levels are means over them; give the model itself, not
+    in a wrapper.
 
     Args:
         objective: model and losses. Training batches may lack tasks, validation batches may not.
@@ -67,7 +69,8 @@ class TaskWeighting:
         lr: Adam's, of the free vector a; the thesis' is 0.001.
         clip: clip the norm of ω's gradients to this before the optimizer steps.
         shared: a module or parameters, for :meth:`gramian`; left out, the parameters that two or more losses reach.
-        scaler: not supported, and refused: no loss scale suits gradients of two levels. bfloat16 needs none.
+        scaler: a ``torch.amp.GradScaler`` for half precision. A step of the weights whose gradients overflow is repeated at
+            half the scale; the ordinary training step after it is skipped then, as any other.
         options: of the solver, see :func:`~equipoise.bilevel.weighting.weighting`. Among them ``lower_steps`` (T);
             ``lower_lr`` (η, 0.01 by default; the thesis' is 0.01 on QM9 and 0.1 elsewhere); and, for ``"forum"``,
             ``"bome"`` and ``"bvfim"``, ``careful`` (on by default): a lower step that made the training loss larger than at
@@ -118,23 +121,15 @@ class TaskWeighting:
         **options: Any,
     ) -> None:
         self.info = self.check(solver, lr, **options)
-        if scaler is not None:
-            raise InputError(
-                "task weights on validation data cannot be learned with a GradScaler: the gradients of two levels have no "
-                "common scale; train in float32, or under torch.autocast with bfloat16, which needs no scaler"
-            )
-        if Processes().count > 1:
-            raise InputError(
-                f"task weights on validation data are learned in one process; this one is of {Processes().count} in "
-                f"torch.distributed, whose gradients would not be averaged. Use MultiTaskOptimizer there"
-            )
         self._learned = _Learned()
         # The ordinary training step, and the Gramian for a look at conflicts.
-        self._training = MultiTaskOptimizer(objective, optimizer, self._learned, shared, clip=clip)
+        self._training = MultiTaskOptimizer(objective, optimizer, self._learned, shared, clip=clip, scaler=scaler)
         if objective.fixed:
             raise InputError("task weights are learned for all losses; leave fixed= of the objective out")
         self.objective = objective
         self.optimizer = optimizer
+        self.scaler = scaler
+        self.processes = Processes()
         self.clip = clip
         self.validation = None if validation is None else Validation(validation)
         self.lr = lr
@@ -175,6 +170,7 @@ class TaskWeighting:
         """The solver's report of the last step."""
         return None if self._solver is None else self._solver.last
 
+    @together
     def step(self, batch: Any, validation_batch: Any = None) -> dict[str, Tensor]:
         """Takes one step: of the weights, and of the model.
 
@@ -297,7 +293,7 @@ class TaskWeighting:
     def _learn_tasks(self, batch: Any) -> None:
         """Fixes the tasks as a training batch has them, without a trace in the model."""
         with torch.enable_grad(), self.objective.random_state().replayed():
-            self.objective.tasks.fix(as_losses(self.objective.pending_at({}, batch)))
+            self.objective.tasks.fix(self.processes.union(list(as_losses(self.objective.pending_at({}, batch)))))
 
     def _prepare(self) -> BilevelSolver:
         """The solver; made as soon as the tasks are known."""
@@ -309,7 +305,7 @@ class TaskWeighting:
             self._problem = WeightProblem(self.objective, free)
             self._free = self._learned.free = free
             self._adam = torch.optim.Adam([free], lr=self.lr)
-            self._solver = self.info.solver(self._problem, self._adam, self.optimizer, **self.options)
+            self._solver = self.info.solver(self._problem, self._adam, self.optimizer, self.scaler, **self.options)
         return self._solver
 
     def _together(self, solver: BilevelSolver, lower: Any, upper: Any) -> StepReport:
@@ -340,7 +336,16 @@ class TaskWeighting:
         assert self._problem.first is not None
         losses = self._problem.first
         positions = self.objective.tasks.positions(losses)
-        return StepReport(tuple(losses), torch.stack(list(losses.values())), weights[positions].double().cpu(), step=self.steps)
+        found = torch.stack(list(losses.values()))
+        if self.processes.count > 1:
+            # Each process may hold other tasks; a task's loss is the mean over those that hold it.
+            sums = torch.zeros(2, len(self.objective.tasks), dtype=torch.float64, device="cpu")
+            sums[0, positions], sums[1, positions] = found.double().cpu(), 1.0
+            total, counts = self.processes.sum(sums, "training losses")
+            positions = counts.nonzero().flatten().tolist()
+            found = (total[positions] / counts[positions]).to(found)
+        names = tuple(self.objective.tasks.names[position] for position in positions)
+        return StepReport(names, found, weights[positions].double().cpu(), step=self.steps)
 
     @contextmanager
     def _clipped(self) -> Iterator[None]:

@@ -118,7 +118,9 @@ class QM9Molecules(EpochDataset):
     """One split of QM9 (Ramakrishnan et al. 2014): 130,831 molecules, of which 10,000 each are for test and validation.
 
     On disk: torch_geometric's layout, ``root/processed/data_v3.pt``, or ``root/raw`` with ``qm9_v3.pt``, or with ``gdb9.sdf``,
-    ``gdb9.sdf.csv`` and ``uncharacterized.txt`` where rdkit is installed.
+    ``gdb9.sdf.csv`` and ``uncharacterized.txt`` where rdkit is installed. Or in the package ``qm9pack``, whose name is then the
+    ``root``: the same molecules in the same order, with bonds by RDKit, see
+    :func:`~equipoise.data.qm9.stored.packed_molecules`.
 
     A row is ``{"graph": torch_geometric Batch of one molecule, "label": [11] float32}``, a batch ``{"graph": Batch of n
     molecules, "label": [n, 11]}``. A graph has ``x`` [atoms, 11], ``pos``, ``z``, ``edge_index`` and ``edge_attr`` [edges, 5]
@@ -130,7 +132,7 @@ class QM9Molecules(EpochDataset):
     off all molecules, since a subset's ``.data`` in torch_geometric is the whole.)
 
     Args:
-        root: the folder that holds ``raw`` or ``processed``.
+        root: the folder that holds ``raw`` or ``processed``, or ``"qm9pack"``.
         split: ``"train"``, ``"val"`` or ``"test"``.
         held_out: molecules in each of test and validation; 10,000 in the literature.
         split_seed: of the splits.
@@ -144,7 +146,7 @@ class QM9Molecules(EpochDataset):
     Raises:
         InputError: another split, or ``held_out`` below 1.
         DataSetError: the files are missing or broken, or there are too few molecules for the splits.
-        MissingExtraError: torch_geometric is not installed.
+        MissingExtraError: torch_geometric is not installed; of the package, ``qm9pack`` or RDKit.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -217,7 +219,7 @@ def qm9_loaders(
     """Loaders for training, validation and test; ``loader.dataset.scaling`` brings errors back to the reported units.
 
     Args:
-        root: the folder that holds ``raw`` or ``processed``.
+        root: the folder that holds ``raw`` or ``processed``, or ``"qm9pack"``.
         batch_size: molecules per batch; 120 in the literature.
         held_out: molecules in each of test and validation.
         scale: whether labels are scaled.

@@ -19,7 +19,7 @@ from equipoise.errors import DataSetError, MissingExtraError, StorageError
 from equipoise.reading import Unreadable, read_npz, read_text, shielded
 from equipoise.store import cache_folder, locked, write_whole
 
-__all__ = ["PACKAGE", "Packed", "kept", "package_folder", "parts_of", "read_packed", "rows_of"]
+__all__ = ["PACKAGE", "Packed", "digest_of", "kept", "package_folder", "parts_of", "read_packed", "rows_of"]
 
 PACKAGE = "qm9pack"
 _VERSION = 1  # counts up when what is kept changes
@@ -116,7 +116,7 @@ def kept(folder: Path, what: str, make: Callable[[Path], Any], check: Callable[[
         make: makes named arrays of the folder, as a tuple with names.
         check: the tuple of the arrays of a file; raises if they do not fit together.
     """
-    target = cache_folder() / "qm9" / f"{PACKAGE}{what}-{_digest(folder)}.npz"
+    target = cache_folder() / "qm9" / f"{PACKAGE}{what}-{digest_of(folder)}.npz"
 
     def found() -> Any:
         with suppress(Unreadable, StorageError), shielded():
@@ -136,10 +136,15 @@ def kept(folder: Path, what: str, make: Callable[[Path], Any], check: Callable[[
     return make(folder) if made is None else made
 
 
-def _digest(folder: Path) -> str:
+def digest_of(folder: Path) -> str:
+    """What tells a folder's tables from others.
+
+    Raises:
+        DataSetError: there are none.
+    """
     parts = parts_of(folder)
     if not parts:
-        raise DataSetError(f"there are no tables qm9_part1.csv … in {folder}; {_AGAIN}")
+        raise DataSetError(f"there are no tables qm9_part1.csv … in {folder}; give another folder, or {_AGAIN}")
     digest = hashlib.sha256(str(_VERSION).encode())
     for part in parts:
         about = os.stat(part)

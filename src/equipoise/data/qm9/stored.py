@@ -101,7 +101,8 @@ _READY = "qm9_v3.pt"
 _RAW = ("gdb9.sdf", "gdb9.sdf.csv", "uncharacterized.txt")
 _SOURCE = (
     "torch_geometric fetches it with torch_geometric.datasets.QM9(root); "
-    "by hand, data.pyg.org/datasets/qm9_v3.zip unpacked into raw/"
+    "by hand, data.pyg.org/datasets/qm9_v3.zip unpacked into raw/; "
+    'or give qm9pack as the folder after pip install "equipoise[qm9]"'
 )
 
 

@@ -32,6 +32,7 @@ def teleport_table(results: Results) -> SideTable | None:
         "loss change, sign",
         "cosine, accepted",
         "cosine, all",
+        "gradient norms",
         "σ",
         "share of time",
     )
@@ -75,6 +76,7 @@ def _row(results: Results, name: str) -> tuple[str, ...]:
         _text(signs, "+.1%"),
         _cosines(accepted),
         _cosines([report for report in every if math.isfinite(report.measure_after)]),
+        _growth(accepted),
         _text(_mean(report.sigma for report in accepted), "+.3f"),
         _text(teleported / trained, ".1%") if trained else "–",
     )
@@ -102,6 +104,12 @@ def _cosines(reports: Sequence[TeleportReport]) -> str:
     return f"{_text(before, '+.2f')} → {_text(after, '+.2f')}" if reports else "–"
 
 
+def _growth(reports: Sequence[TeleportReport]) -> str:
+    """What the norms of the task gradients were multiplied by, the geometric mean."""
+    grown = [math.log(report.growth) for report in reports if math.isfinite(report.growth)]
+    return f"×{math.exp(mean(grown)):.3f}" if grown else "–"
+
+
 def _notes(results: Results) -> Iterable[str]:
     compared = results.teleport_comparisons()
     if compared:
@@ -114,8 +122,10 @@ def _notes(results: Results) -> Iterable[str]:
         "Attempts per run: mean over seeds; where there was none, what stood in the way after how many steps. Accepted and "
         "refused: all seeds together. Loss change: relative change of each task's loss on the batches that judge a landing, "
         "mean over tasks and accepted attempts, as a size and with its sign. Cosine: the one that the trigger looks at, before "
-        "→ after, below zero is conflict; for few tasks that of the smallest task gradient with the mean gradient. σ: cosine "
-        "of the accepted moves with the last gradient (eq. 12 of the COST paper)."
+        "→ after, below zero is conflict; for few tasks that of the smallest task gradient with the mean gradient. "
+        "Gradient norms: what those of the task gradients were multiplied by on the same batches, the geometric mean over "
+        "tasks and accepted attempts; eq. 6 of the COST paper seeks more than 1. σ: cosine of the accepted moves with the "
+        "combined gradient before them (eq. 12)."
     )
     yield (
         "A guard accepts an attempt because of these very numbers, so the numbers of accepted attempts look too "

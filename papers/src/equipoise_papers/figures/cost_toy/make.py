@@ -106,10 +106,10 @@ def caption(table: Sequence[CostToyOutcome], settings: CostToySettings) -> str:
         f"for good, and the median over these teleports of the mean absolute loss change.",
         "Alone nothing is random, so all seeds are one run.",
         f"f₂ with the {settings.sign} sign, {'with' if settings.factor else 'without'} the factor 0.1; Adam {settings.lr:g}.",
-        f"COST: dense Δθ, trigger {cost.trigger.name}, γ = {cost.gamma:g}, δ = {cost.radius:g}, {cost.samples} perturbations, "
-        f"{cost.inner_steps} inner Adam steps at {cost.inner_lr:g}, at most one teleport in {cost.cooldown:,} steps from step "
-        f"{cost.start_step:,} on{ending}, losses {'relative to their size' if cost.relative else 'as they are'}, "
-        f"history {cost.history}, {guard}.",
+        f"COST: {cost.delta} Δθ, trigger {cost.trigger.name}, γ = {cost.gamma:g}, δ = {cost.radius:g}, {cost.samples} "
+        f"perturbations, {cost.inner_steps} inner Adam steps at {cost.inner_lr:g}, at most one teleport in {cost.cooldown:,} "
+        f"steps from step {cost.start_step:,} on{ending}, losses "
+        f"{'relative to their size' if cost.relative else 'as they are'}, history {cost.history}, {guard}.",
     ]
     if left:
         sentences.append(f"{left} of the runs with COST had been on the set before and are not at the end; they do not count.")

@@ -64,7 +64,7 @@ def path(trajectories: CostToyTrajectories, row: int) -> TrajectoryPath:
     for attempt in trajectories.attempts:
         if attempt.row != row or not attempt.accepted:
             continue
-        # What was recorded after step s + 1 was recorded after the jump that follows step s.
+        # What was recorded after s + 1 steps was recorded after the jump that begins step s.
         cut = int(np.searchsorted(steps, attempt.step + 1))
         jump = np.asarray([attempt.origin, attempt.landing])
         pieces.append(np.concatenate((head, positions[begin:cut], jump[:1])))

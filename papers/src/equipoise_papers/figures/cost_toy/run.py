@@ -98,14 +98,19 @@ def run(settings: CostToySettings, told: Callable[[int], None] | None = None) ->
         [crews[rows[number].balancer].forms_gramian for number in teleporting],
     )
     recorded_at, recorded = [0], [points.numpy().copy()]
-    for step in range(settings.steps):
+
+    def balanced() -> tuple[Array, torch.Tensor]:
         _, jacobian = problem.gradients(points)
         gramian = (jacobian @ jacobian.mT).numpy()
         weights = np.concatenate([crew.weigh(gramian[crew.rows]) for crew in crews.values()])
-        combined = (torch.from_numpy(weights)[:, :, None] * jacobian).sum(1)
-        teleporter.before_step(adam, combined)
+        return gramian, (torch.from_numpy(weights)[:, :, None] * jacobian).sum(1)
+
+    for step in range(settings.steps):
+        gramian, combined = balanced()
+        if teleporter.teleport(step, adam, gramian, combined):
+            _, combined = balanced()
+            teleporter.settle(adam, combined)
         adam.step(combined)
-        teleporter.after_step(step, adam, gramian, combined)
         if (step + 1) % settings.record_every == 0 or step + 1 == settings.steps:
             recorded_at.append(step + 1)
             recorded.append(points.numpy().copy())

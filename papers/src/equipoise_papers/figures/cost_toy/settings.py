@@ -13,9 +13,10 @@ from equipoise_papers.toys import STARTS, Sign
 if TYPE_CHECKING:
     from equipoise.teleport import Trigger
 
-__all__ = ["BALANCERS", "CostToySettings", "History", "Teleporting"]
+__all__ = ["BALANCERS", "CostToySettings", "DeltaKind", "History", "Teleporting"]
 
 History: TypeAlias = Literal["keep", "reuse", "reset"]
+DeltaKind: TypeAlias = Literal["dense", "lowrank"]
 BALANCERS = ("ls", "mgda", "cagrad", "nash-mtl", "fairgrad:alpha=2")
 """FairGrad with α = 1 has the weights of Nash-MTL, therefore α = 2."""
 
@@ -32,13 +33,14 @@ class Teleporting:
 
     Attributes:
         trigger: the condition on the Gramian.
-        gamma: γ of eq. 11.
+        delta: the shape of Δθ: ``dense``, or ``lowrank`` (rank 1, of θ as a matrix of one row).
+        gamma: γ of eq. 11; 0.1 as in the paper.
         radius: δ, norm of the perturbations.
         samples: ñ, perturbations in an inner step.
         inner_steps: steps of Adam on Δθ.
         inner_lr: learning rate of that Adam.
-        start_step: first step after which to teleport, counted from 0.
-        stop_step: first step after which to teleport no more; ``None`` for no end.
+        start_step: first step in which to teleport, counted from 0.
+        stop_step: first step in which to teleport no more; ``None`` for no end.
         cooldown: steps from one attempt to the next at least.
         relative: divide each loss by its size (COST's ``scaling``).
         guard: land only where losses are kept and conflict is not worse.
@@ -51,7 +53,8 @@ class Teleporting:
     """
 
     trigger: Trigger = field(default_factory=_dominated, metadata={"hidden": True})
-    gamma: float = 1.0
+    delta: DeltaKind = "dense"
+    gamma: float = 0.1
     radius: float = 1.0
     samples: int = 5
     inner_steps: int = 100
@@ -76,6 +79,8 @@ class Teleporting:
         for name in ("samples", "inner_steps", "check_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be a whole number of at least 1; got {getattr(self, name)}")
+        if self.delta not in get_args(DeltaKind):
+            raise InputError(f"delta must be one of {', '.join(get_args(DeltaKind))}; got {self.delta}")
         if self.history not in get_args(History):
             raise InputError(f"history must be one of {', '.join(get_args(History))}; got {self.history}")
 

@@ -14,10 +14,10 @@ from equipoise.teleport import Guard, PaperFormulation, Schedule
 from equipoise.teleport.history import similarity
 from equipoise.teleport.schedule import Counters
 from equipoise.teleport.triggers import norms
-from equipoise_papers.figures.cost_toy.settings import Teleporting
+from equipoise_papers.figures.cost_toy.settings import DeltaKind, Teleporting
 from equipoise_papers.toys import TwoTasks
 
-__all__ = ["CostToyAttempt", "RowwiseAdam", "Teleporter", "directions", "search"]
+__all__ = ["CostToyAttempt", "RowwiseAdam", "Teleporter", "directions", "search", "starting_factors"]
 
 _FIRST, _SECOND, _EPSILON = 0.9, 0.999, 1e-8
 
@@ -57,30 +57,53 @@ class RowwiseAdam:
         See :func:`equipoise.teleport.history.blend`.
         """
         sigma = min(max(sigma, 0.0), 1.0)
-        self.first[row] = sigma * self.first[row] + (1.0 - sigma) * gradient
-        self.second[row] = sigma * self.second[row] + (1.0 - sigma) * gradient.square()
+        steps = float(self.steps[row]) + 1.0
+        for moments, beta, new in ((self.first, _FIRST, gradient), (self.second, _SECOND, gradient.square())):
+            # With the mass that this step will divide by, and less what the step itself adds.
+            mass = (1.0 - beta**steps) / (1.0 - sigma * beta**steps)
+            average = mass * (sigma * beta * moments[row] + (1.0 - sigma * beta) * new)
+            moments[row] = (average - (1.0 - beta) * new) / beta
 
 
 Array = NDArray[np.float64]
 _TINY = 1e-30
+_ALPHA = 8.0  # of a low-rank delta, whose rank is 1 here
 
 
-def directions(seeds: Sequence[int], count: int, dtype: torch.dtype) -> Tensor:
-    """Unit vectors, uniform on the circle, ``[count, len(seeds), 2]``.
+def starting_factors(kind: DeltaKind, generators: Sequence[torch.Generator], dtype: torch.dtype) -> Tensor:
+    """Where a search begins: Δθ = 0 itself, ``[n, 2]``, or B = 0 and a random A of Δθ = 8 B A, side by side ``[n, 3]``.
+
+    The low-rank one takes θ for a matrix of one row, and is drawn as :class:`~equipoise.teleport.LowRank` draws it.
+    """
+    if kind == "dense":
+        return torch.zeros(len(generators), 2, dtype=dtype)
+    made = torch.zeros(len(generators), 3, dtype=dtype)
+    for row, generator in enumerate(generators):
+        made[row, 1:] = torch.empty(2, dtype=dtype).uniform_(-(0.5**0.5), 0.5**0.5, generator=generator)
+    return made
+
+
+def _delta(factors: Tensor) -> Tensor:
+    return factors if factors.shape[1] == 2 else _ALPHA * factors[:, :1] * factors[:, 1:]
+
+
+def directions(generators: Sequence[torch.Generator], count: int, dtype: torch.dtype) -> Tensor:
+    """Unit vectors, uniform on the circle, ``[count, len(generators), 2]``.
 
     Each is drawn as :class:`~equipoise.teleport.COST` draws the perturbation of a parameter of two entries, one call after
     the other, so that the same seed gives the same numbers here and there.
     """
-    drawn = torch.empty(count, len(seeds), 2, dtype=dtype)
-    for row, seed in enumerate(seeds):
-        generator = torch.Generator().manual_seed(seed)
+    drawn = torch.empty(count, len(generators), 2, dtype=dtype)
+    for row, generator in enumerate(generators):
         for number in range(count):
             drawn[number, row] = torch.randn(2, generator=generator, dtype=dtype)
     unit: Tensor = drawn / drawn.norm(dim=-1, keepdim=True).clamp(min=_TINY)
     return unit
 
 
-def search(problem: TwoTasks, points: Tensor, settings: Teleporting, gramian: Array, sizes: Tensor, noise: Tensor) -> Tensor:
+def search(
+    problem: TwoTasks, points: Tensor, settings: Teleporting, gramian: Array, sizes: Tensor, factors: Tensor, noise: Tensor
+) -> Tensor:
     """Minimises ``L_t - γ L_g`` (eq. 7 to 11) over Δθ with Adam, for each point by itself.
 
     Args:
@@ -89,6 +112,7 @@ def search(problem: TwoTasks, points: Tensor, settings: Teleporting, gramian: Ar
         settings: γ, δ, inner steps and their learning rate.
         gramian: Gramians of the task gradients there ``[n, 2, 2]``, for R (eq. 10).
         sizes: what the losses are divided by, ``[n, 2]``.
+        factors: where the search begins, see :func:`starting_factors`; they end where it ends.
         noise: unit vectors ``[inner steps, samples, n, 2]``.
 
     Returns:
@@ -98,12 +122,11 @@ def search(problem: TwoTasks, points: Tensor, settings: Teleporting, gramian: Ar
     balance = points.new_tensor(np.stack([formulation.balance(row) for row in norms(gramian) / sizes.numpy()]))
     reference = problem.losses(points) / sizes
     still = torch.zeros(1, *points.shape, dtype=points.dtype)
-    delta = torch.zeros_like(points)
-    inner = RowwiseAdam(delta, settings.inner_lr)
+    inner = RowwiseAdam(factors, settings.inner_lr)
     rows = torch.arange(len(points))
     for directions_now in noise:
-        moving = delta.clone().requires_grad_()
-        evaluated = problem.losses(points + moving + torch.cat((still, settings.radius * directions_now)))
+        moving = factors.clone().requires_grad_()
+        evaluated = problem.losses(points + _delta(moving) + torch.cat((still, settings.radius * directions_now)))
         evaluated = evaluated / sizes
         invariance = (evaluated[0] - reference).abs().mean(-1)
         rises = (balance * (evaluated[1:] - evaluated[0])).mean(-1)
@@ -113,7 +136,7 @@ def search(problem: TwoTasks, points: Tensor, settings: Teleporting, gramian: Ar
         # Rows do not touch each other, so the gradient of the sum is every row's own.
         (gradients,) = torch.autograd.grad(objective.sum(), moving)
         inner.step(gradients)
-    return delta
+    return _delta(factors)
 
 
 _SMALLEST_SIZE = 1e-3  # a loss near zero is divided by this share of the largest it ever was, as in COST
@@ -125,7 +148,7 @@ class CostToyAttempt:
 
     Attributes:
         row: the trajectory.
-        step: after which it was made, counted from 0.
+        step: in which it was made, before the point was moved by the step itself; counted from 0.
         origin: θ.
         landing: θ + Δθ, moved to or not.
         change: mean over tasks of the absolute loss change.
@@ -177,40 +200,45 @@ class Teleporter:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._guard = Guard(settings.tolerance, conflict=True) if settings.guard else None
         self._largest: dict[int, Array] = {}
-        self._pending: dict[int, float] = {}
+        self._sigmas: dict[int, float] = {}
 
-    def before_step(self, adam: RowwiseAdam, gradients: Tensor) -> None:
-        """Blends Adam's moments where a landing left that to do; ``gradients`` are all trajectories', ``[m, 2]``."""
-        for row, sigma in self._pending.items():
-            adam.blend(row, gradients[row], sigma)
-        self._pending.clear()
-
-    def after_step(self, step: int, adam: RowwiseAdam, gramian: Array, gradients: Tensor) -> None:
-        """Attempts what is due.
+    def settle(self, adam: RowwiseAdam, gradients: Tensor) -> None:
+        """Before the step from the new points: does with Adam's moments what the history policy says.
 
         Args:
-            step: index of the step just taken.
+            adam: with the points.
+            gradients: the combined gradients ``[m, 2]`` of all trajectories, at the new points.
+        """
+        for row, sigma in self._sigmas.items():
+            if self.settings.history == "reset":
+                adam.forget(row)
+            elif self.settings.history == "reuse":
+                adam.blend(row, gradients[row], sigma)
+        self._sigmas.clear()
+
+    def teleport(self, step: int, adam: RowwiseAdam, gramian: Array, gradients: Tensor) -> bool:
+        """Attempts what is due, before the step; says whether a point has moved.
+
+        Args:
+            step: index of the step to come.
             adam: with the points ``[m, 2]`` of all trajectories.
-            gramian: Gramians ``[m, 2, 2]`` that were formed in this step, before it moved anything.
-            gradients: the combined gradients of this step, ``[m, 2]``.
+            gramian: Gramians ``[m, 2, 2]`` there.
+            gradients: the combined gradients there, ``[m, 2]``.
         """
         if self.settings.stop_step is not None and step >= self.settings.stop_step:
-            return
+            return False
         due = step >= self._next
         if not due.any():
-            return
+            return False
         due &= self._formed | (step - self._last_check >= self.settings.check_every)
         places = due.nonzero()[0]
         if not places.size:
-            return
-        own = gramian[self.rows[places]]
-        looks = ~self._formed[places]
-        if looks.any():
-            self._last_check[places[looks]] = step
-            own[looks] = self._gramian(adam.points[self.rows[places[looks]]])[1]
-        triggered = places[np.asarray(self.settings.trigger.measure(own)) > 0.0]
+            return False
+        self._last_check[places[~self._formed[places]]] = step
+        triggered = places[np.asarray(self.settings.trigger.measure(gramian[self.rows[places]])) > 0.0]
         if triggered.size:
             self._attempt(step, triggered, adam, gradients)
+        return bool(self._sigmas)
 
     def _gramian(self, points: Tensor) -> tuple[Array, Array]:
         losses, jacobian = self.problem.gradients(points)
@@ -223,9 +251,11 @@ class Teleporter:
         losses, gramian = self._gramian(points)
         sizes = np.stack([self._sizes(int(place), row) for place, row in zip(places, losses, strict=True)])
         seeds = [int(torch.randint(2**62, (), generator=self._generators[place])) for place in places]
-        noise = directions(seeds, settings.inner_steps * settings.samples, points.dtype)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        factors = starting_factors(settings.delta, generators, points.dtype)
+        noise = directions(generators, settings.inner_steps * settings.samples, points.dtype)
         noise = noise.view(settings.inner_steps, settings.samples, len(places), 2)
-        deltas = search(self.problem, points, settings, gramian, points.new_tensor(sizes), noise)
+        deltas = search(self.problem, points, settings, gramian, points.new_tensor(sizes), factors, noise)
         landings = points + deltas
         losses_after, gramian_after = self._gramian(landings)
         before = np.asarray(settings.trigger.measure(gramian))
@@ -248,7 +278,7 @@ class Teleporter:
             self._next[place] = step + self._counters[place].wait
             if not objection:
                 adam.points[row] = landings[number]
-                self._settle_history(row, adam, deltas[number], gradients[row])
+                self._sigmas[row] = similarity([(deltas[number], gradients[row])])
             self.attempts.append(
                 CostToyAttempt(
                     row,
@@ -269,12 +299,6 @@ class Teleporter:
         self._largest[place] = np.maximum(own, self._largest.get(place, own))
         sizes: Array = np.maximum(own, _SMALLEST_SIZE * self._largest[place]).clip(min=1e-30)
         return sizes
-
-    def _settle_history(self, row: int, adam: RowwiseAdam, delta: Tensor, gradient: Tensor) -> None:
-        if self.settings.history == "reset":
-            adam.forget(row)
-        elif self.settings.history == "reuse":
-            self._pending[row] = similarity([(delta, gradient)])
 
 
 def _pair(point: Tensor) -> tuple[float, float]:

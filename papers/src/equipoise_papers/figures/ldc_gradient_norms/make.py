@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -76,8 +77,10 @@ def picture(norms: Norms) -> Figure:
     left.plot(steps, norms.here, color=COLORS[0], linewidth=1.0, label=r"$\|\nabla_W\, g(W, x)\|$")
     left.plot(steps, norms.there, color=COLORS[1], linewidth=1.0, label=r"$\|\nabla_W\, g(W, z_N)\|$")
     left.set_yscale("log")
-    # In the first step all rescaled losses are equal, and the gradient of equal losses vanishes up to rounding.
-    left.set_ylim(bottom=0.3 * float(min(norms.here[1:].min(initial=np.inf), norms.there.min())))
+    # In the first step all rescaled losses are equal, and the gradient of equal losses vanishes up to rounding; that of
+    # logarithms does so, exactly, in the first step of each epoch.
+    shown = np.concatenate((norms.here[1:], norms.there))
+    left.set_ylim(bottom=0.3 * float(shown[shown > 0].min(initial=1.0)))
     left.set_xlabel("step")
     left.set_title(f"gradient of the router, N = {norms.settings.inner_steps}")
     left.legend(frameon=False, fontsize=9)
@@ -89,5 +92,6 @@ def picture(norms: Norms) -> Figure:
     right.plot([], [], color=INK, linewidth=1.5, linestyle=":", label="double loop")
     right.set_xlabel("step")
     right.set_title(r"shares $\sigma(W)$")
-    right.legend(frameon=False, fontsize=9)
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(norms.tasks) > 6 else {}
+    right.legend(frameon=False, fontsize=9, **beside)
     return figure

@@ -27,8 +27,10 @@ OPEN = (
     "Depth errors are averaged over batches, as in the released code.",
 )
 COST_OPEN = (
-    "COST is taken by the letter of the paper: eq. 7 to 13, one teleport per epoch, unguarded; inner step size, inner steps "
-    "and perturbations are not printed and are the library's.",
+    "COST is taken by the letter of the paper: algorithm 1, eq. 7 to 13, one teleport per epoch, unguarded; inner step size, "
+    "inner steps and perturbations are not printed and are the library's: 20 steps of Adam at 0.003. On a narrow SegNet with "
+    "attention and rendered streets these keep the norms of the task gradients (four conflicting batches: 1.29, 0.90 of what "
+    "they were, losses within 1 %), while 0.01 shrinks them (0.74 and 0.75, losses up by 3 and 11 %).",
     "Teleporting starts after 50 epochs, as in the released scripts; the paper names no number.",
     "FairGrad has α = 1, as the paper says; the released scripts have α = 2.",
 )
@@ -103,12 +105,17 @@ RECIPES = (
             "cost-table4",
             (
                 _FAIR,
-                RecipeRow("COST: L_t alone", cost(start=START, gamma=0, history="keep")),
+                RecipeRow("COST: L_t alone", cost(start=START, gamma=0, pooled_reference=True, history="keep")),
                 RecipeRow("COST: L_g alone", cost(start=START, invariance=0, history="keep")),
-                RecipeRow("COST: L_t and L_g", cost(start=START, history="keep")),
-                RecipeRow("COST", cost(start=START)),
+                RecipeRow("COST: L_t and L_g", cost(start=START, pooled_reference=True, history="keep")),
+                RecipeRow("COST", cost(start=START, pooled_reference=True)),
             ),
-            further=(*COST_OPEN, "Without reuse of the history Adam's moments stay as they are."),
+            further=(
+                *COST_OPEN,
+                "Without reuse of the history Adam's moments stay as they are.",
+                "L* is the mean over the search's batches, as in the released code, and not each batch's own loss: with that, "
+                "L_t begins at its minimum, L_t alone moves nothing, and its row (7.90) would be FairGrad's (5.18).",
+            ),
         ),
     ),
     recipe(

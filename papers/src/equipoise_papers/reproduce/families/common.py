@@ -72,8 +72,6 @@ LIBMTL: Mapping[str, str] = {
 }
 """What the thesis compares with, all of it from LibMTL: IMTL is both of its halves."""
 
-_PAPER = {"formulation": "paper", "guard": False, "scaling": "none", "lr": 0.01, "budget": None, "per_epoch": 1}
-
 
 def bilevel(lower_lr: float) -> dict[str, str]:
     """The thesis' bilevel methods, the task weights being the upper level's variables (section 3.7.2).
@@ -124,7 +122,7 @@ def positions(model: nn.Module) -> dict[str, float]:
 
 def cost(balancer: str = "fairgrad", **options: object) -> str:
     """COST to the letter of the paper, on top of a balancer: eq. 7 to 13, one teleport per epoch."""
-    merged = {**_PAPER, "history": "reuse", **options}
+    merged = {"preset": "paper", **options}
     return f"cost({','.join(f'{name}={value}' for name, value in merged.items())})+{balancer}"
 
 

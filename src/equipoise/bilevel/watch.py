@@ -1,0 +1,92 @@
+"""What a value-function method's multiplier and constraint tell about its step sizes."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import pairwise
+from statistics import fmean
+
+import torch
+
+from equipoise.errors import InputError, warn_once
+
+__all__ = ["Watch", "decaying"]
+
+_TURNS = 20
+_WINDOW = 100
+# A constraint below this part of |f| is met as far as anybody cares.
+_MET = 1e-3
+
+
+class Watch:
+    """Looks at ν and q̃ step by step, and warns, once each, when they say that outer steps are too long.
+
+    ν that turns in every one of 20 steps, by no less in the second half, is a cycle of period two. q̃ that did not fall over
+    100 steps, against the 100 before, and is no small part of f: ω stays away from the lower level's answer.
+    """
+
+    def __init__(self) -> None:
+        self._multipliers: deque[float] = deque(maxlen=_TURNS + 1)
+        self._gaps: deque[float] = deque(maxlen=2 * _WINDOW)
+
+    def look(self, owner: object, multiplier: float, gap: float, lower: float) -> None:
+        """After a step: ν, q̃ and f(α, ω̃^T)."""
+        self._multipliers.append(multiplier)
+        self._gaps.append(gap)
+        turns = [after - before for before, after in pairwise(self._multipliers)]
+        if len(turns) == _TURNS and all(a * b < 0 for a, b in pairwise(turns)):
+            sizes = [abs(turn) for turn in turns]
+            early, late = fmean(sizes[: _TURNS // 2]), fmean(sizes[_TURNS // 2 :])
+            if late >= 0.9 * early and late >= 0.02 * fmean(self._multipliers):
+                pair = " and ".join(f"{value:.3g}" for value in sorted(list(self._multipliers)[-2:]))
+                warn_once(
+                    owner,
+                    "cycle",
+                    f"the multiplier ν goes back and forth between {pair}: the outer steps are too long for the constraint, "
+                    f"and α ends elsewhere; let them decay (equipoise.bilevel.decaying), or take smaller ones",
+                )
+        if len(self._gaps) == 2 * _WINDOW:
+            gaps = list(self._gaps)
+            before, now = fmean(gaps[:_WINDOW]), fmean(gaps[_WINDOW:])
+            if now >= 0.95 * before and now > _MET * abs(lower):
+                warn_once(
+                    owner,
+                    "gap",
+                    f"the constraint q̃ has not fallen over {_WINDOW} steps (it is {now:.3g}, the lower level's value "
+                    f"{lower:.3g}): ω stays away from the lower level's answer, so upper values are better than α "
+                    f"deserves; let the outer steps decay (equipoise.bilevel.decaying), or take more lower steps or a "
+                    f"larger rho, and judge α by solver.retrained()",
+                )
+
+
+def decaying(optimizer: torch.optim.Optimizer, *, after: int = 100, power: float = 0.5) -> torch.optim.lr_scheduler.LambdaLR:
+    """A scheduler of outer steps: step k has the optimizer's step size times (1 + k/after)^(−power).
+
+    Value-function methods hold a constraint by steps against it, so with a constant step size they end where the steps for and
+    against cancel, or in a cycle; theirs should decay. Theorem 3.7 of the thesis has steps of K^(−1/2) for K steps.
+
+    Args:
+        optimizer: of the outer steps; of several, each needs a scheduler.
+        after: steps until the step size has fallen to 2^(−power) of the first one.
+        power: of the decay; between 0, none, and 1.
+
+    Returns:
+        A torch scheduler: call ``step()`` after every ``solver.step``, and save it beside the solver's state.
+
+    Raises:
+        InputError: an argument that cannot be used.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.zeros(1)], 0.4)
+        >>> scheduler = decaying(optimizer, after=3)
+        >>> for _ in range(9):
+        ...     optimizer.step()
+        ...     scheduler.step()
+        >>> round(optimizer.param_groups[0]["lr"], 6)
+        0.2
+    """
+    if isinstance(after, bool) or not isinstance(after, int) or after < 1:
+        raise InputError(f"after must be a whole number of steps, at least 1; got {after}")
+    if not 0 <= power <= 1:
+        raise InputError(f"power must lie between 0 and 1; got {power}")
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1.0 + step / after) ** -power)

@@ -1,0 +1,124 @@
+"""Warnings of outer steps that are too long, decaying ones, and what α is worth."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from equipoise.bilevel import FORUM, MOML, BilevelProblem, decaying
+from equipoise.bilevel.watch import Watch
+from equipoise.errors import InputError
+from tests.bilevel.problems import Quadratic, small_network
+
+
+def said(multipliers: list[float], gaps: list[float]) -> list[str]:
+    watch, owner = Watch(), Quadratic()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for multiplier, gap in zip(multipliers, gaps, strict=True):
+            watch.look(owner, multiplier, gap, 1.0)
+    return [str(warning.message).partition(":")[0] for warning in caught]
+
+
+def test_a_multiplier_in_a_cycle_of_period_two_is_told_once() -> None:
+    fine = [1.0 / (step + 1) for step in range(60)]
+    cycle = [7.3 + 1.1 * (step % 2) for step in range(60)]
+    assert said(cycle, fine) == ["the multiplier ν goes back and forth between 7.3 and 8.4"]
+    assert said([7.3 + 1.1 * (step % 3) for step in range(60)], fine) == []  # no cycle of two
+    assert said([7.3 + (-0.8) ** step for step in range(60)], fine) == []  # dies away
+    assert said([7.3 + 0.001 * (step % 2) for step in range(60)], fine) == []  # matters to nobody
+
+
+def test_a_constraint_that_stops_falling_is_told_once() -> None:
+    fine = [1.0] * 300
+    [told] = said(fine, [0.02] * 300)
+    assert told == "the constraint q̃ has not fallen over 100 steps (it is 0.02, the lower level's value 1)"
+    assert said(fine, [0.02 * 0.995**step for step in range(300)]) == []
+    assert said(fine, [1e-4] * 300) == []
+
+
+def ridge() -> tuple[torch.Tensor, torch.Tensor, BilevelProblem]:
+    """The strength of a ridge penalty: validation wants log λ = 0 where training alone would have none."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(30, 20, generator=generator, dtype=torch.float64)
+    target = inputs[:, 0] + 2.0 * torch.randn(30, generator=generator, dtype=torch.float64)
+    alpha, omega = torch.tensor(-3.0, dtype=torch.float64), torch.zeros(20, dtype=torch.float64)
+
+    def errors(omega: torch.Tensor, rows: slice) -> torch.Tensor:
+        return 0.5 * (inputs[rows] @ omega - target[rows]).square().mean()
+
+    problem = BilevelProblem(
+        lambda alpha, omega, _: errors(omega, slice(0, 15)) + 0.5 * alpha.exp() * omega.square().sum(),
+        lambda alpha, omega, _: errors(omega, slice(15, 30)) + 0 * alpha,
+        (alpha, omega),
+    )
+    return alpha, omega, problem
+
+
+def test_a_solver_warns_of_its_own_steps_and_not_of_decaying_ones() -> None:
+    found = []
+    for decay in (False, True):
+        alpha, omega, problem = ridge()
+        optimizer = torch.optim.SGD([alpha, omega], 0.3)
+        solver = FORUM(problem, optimizer, lower_steps=10, lower_lr=0.1)
+        scheduler = decaying(optimizer, after=5, power=1.0)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(80):
+                solver.step()
+                if decay:
+                    scheduler.step()
+        found.append([str(warning.message) for warning in caught if "ν goes back and forth" in str(warning.message)])
+    assert len(found[0]) == 1
+    assert not found[1]
+
+
+def test_steps_that_cannot_decay() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], 1.0)
+    for options, says in (({"after": 0}, "after must be"), ({"power": 2.0}, "power must lie")):
+        with pytest.raises(InputError, match=says):
+            decaying(optimizer, **options)  # type: ignore[arg-type]
+
+
+def test_what_alpha_is_worth_is_what_the_lower_level_makes_of_it() -> None:
+    alpha, omega, problem = ridge()
+    solver = FORUM(problem, torch.optim.SGD([alpha, omega], 0.05), lower_steps=10, lower_lr=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(80):
+            own = solver.step()["objective0"]
+    before = copy.deepcopy(solver.state_dict())
+    worth = solver.retrained(None, None, steps=300, start=torch.zeros(20, dtype=torch.float64))["objective0"]
+    answer = torch.zeros(20, dtype=torch.float64, requires_grad=True)
+    for _ in range(300):
+        (slope,) = torch.autograd.grad(problem._lower(alpha.detach(), answer, None), answer)
+        answer = (answer - 0.1 * slope).detach().requires_grad_()
+    assert float(worth) == pytest.approx(float(problem._upper(alpha.detach(), answer.detach(), None)), rel=1e-9)
+    assert float(worth) > 1.02 * float(own)  # ω itself has been fitted to the upper level
+    after = solver.state_dict()
+    assert torch.equal(before["upper"][0], after["upper"][0])
+    assert torch.equal(before["lower"][0], after["lower"][0])
+    assert float(solver.retrained(None, None, steps=1)["objective0"]) == pytest.approx(float(own), rel=0.2)  # the present ω
+
+
+def test_retraining_a_model_made_anew_leaves_no_trace() -> None:
+    logits, model, problem, validation = small_network(dropout=0.5)
+    solver = MOML(problem, torch.optim.SGD([logits], 0.1), lower_steps=1, lower_lr=0.1)
+    solver.step([torch.arange(8)], validation)
+    fresh = small_network(seed=5)[1]
+    kept = [tensor.detach().clone() for tensor in (*model.state_dict().values(), *fresh.state_dict().values())]
+    state = torch.get_rng_state()
+    first = solver.retrained([torch.arange(8)] * 3, validation, steps=3, start=fresh)
+    again = solver.retrained([torch.arange(8)] * 3, validation, steps=3, start=fresh)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    now = (*model.state_dict().values(), *fresh.state_dict().values())
+    assert all(torch.equal(a, b) for a, b in zip(kept, now, strict=True))
+    with pytest.raises(InputError, match="start holds other tensors"):
+        solver.retrained([torch.arange(8)], validation, steps=1, start=nn.Linear(5, 2))
+    with pytest.raises(InputError, match="steps must be a whole number"):
+        solver.retrained([torch.arange(8)], validation, steps=0)
