@@ -14,30 +14,36 @@ __all__ = ["Watch", "decaying"]
 
 _TURNS = 20
 _WINDOW = 100
-# A constraint below this part of |f| is met as far as anybody cares.
+# A constraint below this part of the largest |f| so far is met as far as anybody cares.
 _MET = 1e-3
 
 
 class Watch:
     """Looks at ν and q̃ step by step, and warns, once each, when they say that outer steps are too long.
 
-    ν that turns in every one of 20 steps, by no less in the second half, is a cycle of period two. q̃ that did not fall over
-    100 steps, against the 100 before, and is no small part of f: ω stays away from the lower level's answer.
+    ν that turns in every one of 20 steps, by no less in the second half, is a cycle of period two, if q̃ does not fall
+    meanwhile. q̃ that did not fall over 100 steps, against the 100 before: ω stays away from the lower level's answer. Both
+    only while q̃ is no small part of f.
     """
 
     def __init__(self) -> None:
         self._multipliers: deque[float] = deque(maxlen=_TURNS + 1)
         self._gaps: deque[float] = deque(maxlen=2 * _WINDOW)
+        self._scale = 0.0
 
     def look(self, owner: object, multiplier: float, gap: float, lower: float) -> None:
         """After a step: ν, q̃ and f(α, ω̃^T)."""
         self._multipliers.append(multiplier)
         self._gaps.append(gap)
+        self._scale = max(self._scale, abs(lower))
         turns = [after - before for before, after in pairwise(self._multipliers)]
         if len(turns) == _TURNS and all(a * b < 0 for a, b in pairwise(turns)):
             sizes = [abs(turn) for turn in turns]
             early, late = fmean(sizes[: _TURNS // 2]), fmean(sizes[_TURNS // 2 :])
-            if late >= 0.9 * early and late >= 0.02 * fmean(self._multipliers):
+            gaps = list(self._gaps)[-_TURNS:]
+            start, end = fmean(gaps[: _TURNS // 2]), fmean(gaps[_TURNS // 2 :])
+            held = end > max(0.9 * start, _MET * self._scale)
+            if held and late >= 0.9 * early and late >= 0.02 * fmean(self._multipliers):
                 pair = " and ".join(f"{value:.3g}" for value in sorted(list(self._multipliers)[-2:]))
                 warn_once(
                     owner,
@@ -48,7 +54,7 @@ class Watch:
         if len(self._gaps) == 2 * _WINDOW:
             gaps = list(self._gaps)
             before, now = fmean(gaps[:_WINDOW]), fmean(gaps[_WINDOW:])
-            if now >= 0.95 * before and now > _MET * abs(lower):
+            if now >= 0.95 * before and now > _MET * self._scale:
                 warn_once(
                     owner,
                     "gap",
