@@ -1,5 +1,7 @@
 """What proxies do to the final quality on 40 synthetic tasks: ``python -m benchmarks.price_quality <folder> [--seeds 5]``.
 
+``--csv docs/data/price.csv`` puts the numbers where ``python -m benchmarks.price_picture`` draws them from.
+
 Every run writes one line to ``<folder>/runs.jsonl``, and runs that are there already are not carried out again.
 """
 
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import equipoise as eq
+from benchmarks.price_picture import rewrite
 from benchmarks.tables import table
 
 __all__ = ["main"]
@@ -30,6 +33,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--csv", type=Path, help="a file to put the numbers into")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +48,7 @@ def main() -> None:
             done.append(_run(method, seed, steps))
             with file.open("a") as stream:
                 stream.write(json.dumps(done[-1]) + "\n")
-    print(_tables(done, steps))
+    print(_tables(done, steps, options.csv))
 
 
 def _data(seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -101,11 +105,11 @@ def _run(method: str, seed: int, steps: int) -> dict[str, object]:
     return {"method": method, "seed": seed, "steps": steps, "curve": curve}
 
 
-def _tables(runs: list[dict[str, object]], steps: int) -> str:
+def _tables(runs: list[dict[str, object]], steps: int, file: Path | None = None) -> str:
     """Δm against ``ls``, at equal epochs and at the time that the proxy took."""
     curves = {(str(run["method"]), run["seed"]): run["curve"] for run in runs if run["steps"] == steps}
     seeds = sorted({seed for _, seed in curves})  # type: ignore[type-var]
-    rows = []
+    rows, numbers = [], []
     for method in ("ls", "famo", *METHODS):
         for name in (method, *(f"{method}@{proxy}" for proxy in PROXIES)):
             if any((name, seed) not in curves for seed in seeds):
@@ -119,6 +123,10 @@ def _tables(runs: list[dict[str, object]], steps: int) -> str:
                 within = [point for point in curve if point[0] <= rival[-1][0]] or curve[:1]  # type: ignore[index, attr-defined]
                 timed.append(_change(within[-1], base[-1]))  # type: ignore[index]
             rows.append([name, _mean(final), _mean(timed), f"{statistics.median(cost):.2f}×"])
+            spread = statistics.stdev(final) if len(final) > 1 else None
+            numbers.append((name, statistics.fmean(final), spread, statistics.median(cost)))
+    if file is not None:
+        rewrite("40 tasks", numbers, file)
     head = ["method", "Δm (%) against ls", "Δm (%) after the time of `@last`", "time over ls"]
     return f"{len(seeds)} seeds, {steps} steps; less is better.\n\n" + table(head, rows)
 

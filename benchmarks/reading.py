@@ -7,16 +7,18 @@ stands what reading takes from the process that trains. Nothing trains meanwhile
 
 from __future__ import annotations
 
+import itertools
+import random
 import statistics
 import tempfile
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from time import perf_counter, process_time
 
 import torch
 
 from benchmarks.tables import duration, table
-from equipoise.data import celeba_loaders, nyuv2_loaders, qm9_loaders
+from equipoise.data import alternate, celeba_loaders, nyuv2_loaders, qm9_loaders, zip_loaders
 from equipoise_papers.samples import write_celeba_sample, write_nyuv2_sample, write_qm9_sample
 
 __all__ = ["run"]
@@ -24,16 +26,48 @@ __all__ = ["run"]
 Say = Callable[[str], None]
 Batches = Callable[[], Iterable[object]]
 
-SCENES, FACES, MOLECULES = 60, 2048, 3000
+SCENES, FACES, MOLECULES, STEPS = 60, 2048, 3000, 400
 
 
 def run(say: Say, *, budget: float = 1.0) -> None:
     """Prints one table per data set."""
     rounds = max(2, round(5 * budget))
+    _mixed(say, rounds)
     with tempfile.TemporaryDirectory() as folder:
         _scenes(say, Path(folder), rounds)
         _faces(say, Path(folder), rounds)
         _molecules(say, Path(folder), rounds)
+
+
+def _mixed(say: Say, rounds: int) -> None:
+    """What mixing costs beside a loop of one's own, where loading costs as little as it can."""
+
+    def loaders() -> dict[str, torch.utils.data.DataLoader[object]]:
+        sizes = {"large": STEPS * 16, "small": STEPS * 4}
+        sets = {name: torch.utils.data.TensorDataset(torch.randn(size, 32)) for name, size in sizes.items()}
+        return {name: torch.utils.data.DataLoader(own, batch_size=16, shuffle=True) for name, own in sets.items()}
+
+    def endless(loader: Iterable[object]) -> Iterator[object]:
+        while True:
+            yield from loader
+
+    own = loaders()
+
+    def zipped_by_hand() -> Iterable[object]:
+        pairs = zip(own["large"], endless(own["small"]), strict=False)
+        return ({"large": one, "small": other} for one, other in pairs)
+
+    def alternating_by_hand() -> Iterable[object]:
+        order = [name for name, loader in own.items() for _ in range(len(loader))]
+        random.Random(0).shuffle(order)
+        running = {name: iter(loader) for name, loader in own.items()}
+        return ({name: next(running[name])} for name in itertools.islice(order, STEPS))
+
+    zipped, mixed = zip_loaders(loaders()), alternate(loaders(), STEPS)
+    both = {"by hand": zipped_by_hand, "zip_loaders": zipped.__iter__}
+    either = {"by hand": alternating_by_hand, "alternate": mixed.__iter__}
+    say("## Two data sets, a batch of each per step\n\n" + _race(both, STEPS, rounds, "steps"))
+    say("## Two data sets, a batch of one of them per step\n\n" + _race(either, STEPS, rounds, "steps"))
 
 
 def _scenes(say: Say, folder: Path, rounds: int) -> None:

@@ -14,9 +14,6 @@ from equipoise.states import Generator, Listed, Whole, read_state
 
 __all__ = ["FurtherBatches"]
 
-# A loader that is told its pass draws another order than the training's own passes, even if both have the same seed.
-_FIRST_PASS = 1_000_000
-
 
 class FurtherBatches:
     """Draws batches from a loader without end, pass after pass, each only when it is asked for.
@@ -50,6 +47,9 @@ class FurtherBatches:
         >>> further.state_dict()
         {'seed': 0, 'passes': 1, 'drawn': 1, 'generators': []}
     """
+
+    # A loader that is told its pass draws another order than the training's own passes, even if both have the same seed.
+    first_pass = 1_000_000
 
     def __init__(self, loader: Iterable[Any], seed: int | None = None) -> None:
         if isinstance(loader, Iterator) or not hasattr(loader, "__iter__"):
@@ -110,22 +110,27 @@ class FurtherBatches:
         raise InputError("the loader of further batches gave no batch in a whole pass; it must give at least one")
 
     def _begun(self) -> Iterator[Any]:
-        for teller in (self.loader, getattr(self.loader, "sampler", None)):
-            set_epoch = getattr(teller, "set_epoch", None)
-            if set_epoch is not None:
-                set_epoch(_FIRST_PASS + self.passes)
+        skip = self._told(self.first_pass + self.passes)
         generators = self._generators()
         if self._began is None or len(self._began) != len(generators):
             self._began = self._generators_now()
         for generator, state in zip(generators, self._began, strict=True):
             generator.set_state(state)
-        mixed = np.random.SeedSequence([self.seed % 2**64, _FIRST_PASS + self.passes]).generate_state(1, dtype=np.uint64)[0]
+        mixed = np.random.SeedSequence([self.seed % 2**64, self.first_pass + self.passes]).generate_state(1, dtype=np.uint64)[0]
         self._random = torch.Generator().manual_seed(int(mixed >> np.uint64(1))).get_state()
         with self._apart():
             running = iter(self.loader)
-            for _ in range(self.drawn):
+            for _ in range(skip):
                 next(running, None)
         return running
+
+    def _told(self, number: int) -> int:
+        """Tells the loader which pass begins; gives how many batches of it are still to be skipped."""
+        for teller in (self.loader, getattr(self.loader, "sampler", None)):
+            set_epoch = getattr(teller, "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(number)
+        return self.drawn
 
     def _generators(self) -> list[torch.Generator]:
         """The loader's own, if it has any."""

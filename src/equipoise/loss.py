@@ -6,6 +6,7 @@ import inspect
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -32,7 +33,7 @@ from equipoise.step.proxying import Estimate, HeadGradients
 from equipoise.step.report import StepReport
 from equipoise.step.seen import SeenLosses
 from equipoise.step.source import Given
-from equipoise.tasks import Losses, Tasks, as_losses, scalar
+from equipoise.tasks import Losses, Tasks, as_losses, read_fixed, scalar
 
 __all__ = ["balanced_loss"]
 
@@ -97,6 +98,7 @@ def balanced_loss(
     *,
     heads: Literal["weighted", "own"] = "weighted",
     tasks: Sequence[str] | None = None,
+    fixed: Mapping[str, float] | None = None,
     check_finite: bool = True,
 ) -> Tensor:
     """Σ_k w_k ℓ_k with the balancer's weights held constant: a scalar for your trainer's own backward pass.
@@ -122,6 +124,8 @@ def balanced_loss(
             tasks' graphs meet. Without ``shared`` the first batch must hold all tasks, and each that does is walked over as a
             whole to tell what is one task's alone.
         tasks: all tasks in their order, to declare them before the first batch that holds them all.
+        fixed: losses among those given that are no tasks, and their weights λ, by name: ``{"kl": 0.1}``. No balancer sees them;
+            λ times their values is added.
         check_finite: raise on losses and proxies that are not finite.
 
     Returns:
@@ -145,6 +149,10 @@ def balanced_loss(
     """
     if heads not in ("weighted", "own"):
         raise InputError(f'heads must be "weighted" or "own"; got {heads!r}')
+    if fixed and heads == "own":
+        raise InputError(
+            'heads="own" scales what passes the cut, of losses with fixed weights, too; leave fixed= or heads= out'
+        )
     chosen = for_one_call(balancer)
     check_proxied(chosen, "balanced_loss()")
     if isinstance(chosen, LooksElsewhere) and chosen.looks_elsewhere:
@@ -162,11 +170,32 @@ def balanced_loss(
     if not torch.is_grad_enabled():
         raise InputError("balanced_loss() balances gradients, and under no_grad() there are none; use the losses' sum there")
     _refuse_line_search()
+    weights = read_fixed(fixed, context.tasks.names or tuple(tasks or ()))
     context.processes.step = f"balanced loss {known.steps}"
     with context.processes.together():
+        losses, beside = _divided(losses, weights, check_finite, known.steps)
         loss = _balanced(known, chosen, losses, proxy, tasks, own=heads == "own", once=isinstance(balancer, str | MethodSpec))
     known.steps += 1
+    if beside:
+        report = replace(loss.report, fixed={name: value.detach() for name, (_, value) in beside.items()})  # type: ignore[attr-defined]
+        for factor, value in beside.values():
+            loss = loss + factor * value.to(loss.device)
+        loss.report = report  # type: ignore[attr-defined]
     return loss
+
+
+def _divided(
+    losses: Losses, fixed: Mapping[str, float], check_finite: bool, step: int
+) -> tuple[Losses, dict[str, tuple[float, Tensor]]]:
+    """The losses that are balanced, and those with fixed weights."""
+    if not fixed:
+        return losses, {}
+    if not isinstance(losses, Mapping):
+        raise InputError("fixed= names some of the losses, so they must be a mapping from names")
+    beside = {name: (factor, scalar(name, losses[name])) for name, factor in fixed.items() if name in losses}
+    if check_finite and beside:
+        check_losses(torch.stack([value.detach().double().cpu() for _, value in beside.values()]), list(beside), step)
+    return {name: loss for name, loss in losses.items() if name not in beside}, beside
 
 
 def _balanced(

@@ -239,6 +239,9 @@ def test_the_order_of_atoms_is_checked():
     assert source == NO_BONDS
     assert not kinds.any()
     assert not flags.any()
+    _, z, pos = _molecule(3)
+    for text in ("O.O", "O"):  # two molecules of water are no molecule, and have no SMILES of one
+        assert bonds_of(text, np.tile(z, 2), np.concatenate([pos, pos + 9]))[2] == NO_BONDS
 
 
 @needs_rdkit

@@ -95,6 +95,29 @@ def test_two_steps_of_sharpness_aware_minimization() -> None:
     assert proxy.steps == 2
 
 
+def test_losses_with_fixed_weights_are_added() -> None:
+    model, other = seeded(), seeded()
+    balancer, same = eq.UW(), eq.UW()
+    for _ in range(2):
+        losses = problems.losses(model, problems.batch())
+        penalty = sum(p.square().sum() for p in model.parameters())
+        plain = eq.balanced_loss(problems.losses(other, problems.batch()), same)
+        loss = eq.balanced_loss({**losses, "penalty": penalty}, balancer, fixed={"penalty": 0.1, "absent": 2.0})
+        assert loss.report.tasks == plain.report.tasks  # type: ignore[attr-defined]
+        assert torch.equal(loss.report.fixed["penalty"], penalty.detach())  # type: ignore[attr-defined, union-attr]
+        for network, value in ((model, loss), (other, plain)):
+            network.zero_grad()
+            value.backward()
+        for one, two in zip(model.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, two.grad + 0.2 * one.detach())
+    before = kept(balancer.state_dict())
+    with pytest.raises(eq.errors.NonFiniteError, match="penalty"):
+        eq.balanced_loss({**losses, "penalty": penalty * torch.inf}, balancer, fixed={"penalty": 0.1})
+    assert same_state(before, balancer.state_dict())
+    with pytest.raises(eq.InputError, match='heads="own"'):
+        eq.balanced_loss(losses, balancer, heads="own", fixed={"penalty": 0.1})
+
+
 def test_lbfgs_is_refused() -> None:
     model, balancer = seeded(), eq.balancer("nash-mtl")
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=2)

@@ -5,6 +5,7 @@ from equipoise.data.dense import Cityscapes, NYUv2, ZoomAndFlip, cityscapes_load
 from equipoise.data.digits import Digits, digits
 from equipoise.data.images import Images, cached_images
 from equipoise.data.loading import DatasetBatches, EpochDataset, TensorBatches
+from equipoise.data.mixing import MixedLoaders, alternate, zip_loaders
 from equipoise.data.mnist import MNIST, FashionMNIST, fashion_mnist_loaders, mnist_loaders, read_idx
 from equipoise.data.office import ImageSource, Office, SourceBatches, office_loaders, read_office
 from equipoise.data.qm9 import QM9Molecules, TargetScaling, qm9_loaders
@@ -19,6 +20,7 @@ __all__ = [
     "FashionMNIST",
     "ImageSource",
     "Images",
+    "MixedLoaders",
     "NYUv2",
     "Office",
     "QM9Molecules",
@@ -26,6 +28,7 @@ __all__ = [
     "TargetScaling",
     "TensorBatches",
     "ZoomAndFlip",
+    "alternate",
     "cached_images",
     "celeba_loaders",
     "cityscapes_loaders",
@@ -37,4 +40,5 @@ __all__ = [
     "qm9_loaders",
     "read_idx",
     "read_office",
+    "zip_loaders",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal, TypeAlias, get_args
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from equipoise.engine.reals import flat
 from equipoise.errors import InputError
-from equipoise.modes import without_autocast
+from equipoise.modes import differentiable_twice, lacks_second_derivative, without_autocast
 from equipoise.objective import Objective
 from equipoise.randomness import RandomState
 from equipoise.teleport.checks import check_number, check_whole
@@ -245,7 +245,8 @@ class _Course:
         point = self.adaptation.elsewhere()
         samples = self.search.perturbations
         noises = [self.search.sought.noise(self.perturbed, self.generator) for _ in range(samples)]
-        losses = self.objective.at(point, probe.batch, random_state=probe.random_state)
+        with nullcontext() if self.search.seek == "sharpness" else differentiable_twice():
+            losses = self.objective.at(point, probe.batch, random_state=probe.random_state)
         part = self._part(point, losses, probe, noises if trigger is None else [], reference)
         if part is None:
             return None
@@ -267,8 +268,16 @@ class _Course:
         self.found.invariance.append(terms.invariance)
         self.found.reward.append(reward)
         factors = self.adaptation.factors
-        with without_autocast(total.device):
-            gradients = torch.autograd.grad(total * self.loss_scale, factors, allow_unused=True)
+        try:
+            with without_autocast(total.device):
+                gradients = torch.autograd.grad(total * self.loss_scale, factors, allow_unused=True)
+        except RuntimeError as error:
+            if not lacks_second_derivative(error):
+                raise
+            raise InputError(
+                f'seek="{self.search.seek}" differentiates the losses twice, and one of the layers can be differentiated '
+                f'once only ({str(error).partition(chr(10))[0]}); take seek="sharpness", which needs first derivatives'
+            ) from error
         filled = [
             torch.zeros_like(factor) if gradient is None else gradient / self.loss_scale
             for factor, gradient in zip(factors, gradients, strict=True)

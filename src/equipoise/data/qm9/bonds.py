@@ -92,7 +92,8 @@ def bonds_of(smiles: str, z: NDArray[Any], pos: NDArray[Any]) -> tuple[NDArray[n
     The heavy atoms of the SMILES are taken in their order, and a hydrogen belongs to the heavy atom that is nearest. That
     is right if elements and numbers of hydrogens agree atom by atom, every bond is at most 1.3 times as long as the two radii
     together and every other pair is at least 1.14 times as far apart. Otherwise the bonds are found from the places (RDKit's
-    ``DetermineBonds``, for a neutral molecule), and have to pass the same test. RDKit checks the valences of either.
+    ``DetermineBonds``), and have to pass the same test. Either has to be one neutral molecule without unpaired electrons, whose
+    valences RDKit checks.
 
     Args:
         smiles: of the molecule, hydrogens left out.
@@ -131,7 +132,7 @@ def bonds_of(smiles: str, z: NDArray[Any], pos: NDArray[Any]) -> tuple[NDArray[n
 def _in_order(chemistry: Any, smiles: str, z: Any, pos: Any, ratios: Any) -> Any:
     molecule = chemistry.MolFromSmiles(smiles)
     heavy, light = np.flatnonzero(z > 1), np.flatnonzero(z == 1)
-    if molecule is None or not len(heavy):
+    if molecule is None or not len(heavy) or not _whole(chemistry, molecule):
         return None
     atoms = list(molecule.GetAtoms())
     if [atom.GetAtomicNum() for atom in atoms] != z[heavy].tolist():
@@ -155,7 +156,15 @@ def _of_places(chemistry: Any, smiles: str, z: Any, pos: Any, ratios: Any) -> An
         require("rdkit.Chem.rdDetermineBonds", "qm9").DetermineBonds(molecule, charge=0)
     except (ValueError, RuntimeError):  # valences that do not add up
         return None
+    if not _whole(chemistry, molecule):
+        return None
     return _orders(chemistry, molecule), _flags(chemistry, list(molecule.GetAtoms()))
+
+
+def _whole(chemistry: Any, molecule: Any) -> bool:
+    """Whether it is one molecule, neutral and without unpaired electrons, as all of QM9 are."""
+    paired = not any(atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms())
+    return paired and chemistry.GetFormalCharge(molecule) == 0 and len(chemistry.GetMolFrags(molecule)) == 1
 
 
 def _orders(chemistry: Any, molecule: Any) -> NDArray[np.uint8]:
