@@ -136,7 +136,7 @@ def test_wrong_sources() -> None:
     for probe in ("recent", "current"):
         with pytest.raises(eq.InputError, match=f'means all of a loader.s, and probe="{probe}" is none'):
             Probes(probe, "all", 0)
-    with pytest.raises(eq.InputError, match="got held_out_batches=1. Set it to 0"):
+    with pytest.raises(eq.InputError, match=r"got held_out_batches=1\. Set it to 0"):
         Probes([1, 2], "all")
     objective = optimizer_with(None).objective
     with pytest.raises(eq.InputError, match="draws from the loader of the objective, which has none"):
