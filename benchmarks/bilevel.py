@@ -69,8 +69,8 @@ def run(say: Callable[[str], None], *, budget: float) -> None:
     head += ["LibMTL over ours"] if trainer is not None else []
     say(
         "## Learned task weights\n\nA step of `TaskWeighting`: a training and a validation batch, Adam. `forum` with T = 5 and "
-        "unit gradients, `moml` with T = 1, as LibMTL has them. Processor time; above 1 ours is faster. A *pass* is one forward "
-        "and backward pass of the sum of the losses; the *objectives* are one forward pass and K backward passes.\n\n"
+        "unit gradients, `moml` with T = 1, as LibMTL has them. Processor time; above 1 ours is faster. A *pass* is one "
+        "forward and backward pass of the sum of the losses; the *objectives* are one forward pass and K backward passes.\n\n"
         + table(head, rows)
     )
 
