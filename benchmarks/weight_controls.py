@@ -1,7 +1,7 @@
 """Learned task weights beside their controls where weights do matter: ``python -m benchmarks.weight_controls [--seeds 5]``.
 
-Four regressions on one network, 160 training rows; the labels of two have noise of deviation 6, of the others 0.1. Forty clean rows
-are held out. Beside learned weights stand frozen ones, and equal ones with the held-out rows added to the training data.
+Four regressions on one network, 160 training rows; the labels of two have noise of deviation 6, of the others 0.1. Forty clean
+rows are held out. Beside learned weights stand frozen ones, and equal ones with the held-out rows added to the training data.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ ROWS: tuple[tuple[set[str], bool], ...] = (
     ({"sweep"}, False),
     ({"commands"}, False),
     ({"cli"}, False),
+    ({"__main__"}, False),
 )
 LEVEL = {room: level for level, (rooms, _) in enumerate(ROWS) for room in rooms}
 
