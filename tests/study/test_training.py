@@ -257,3 +257,19 @@ def test_further_arguments_of_the_optimizer_reach_it(tiny):
     )
     history = run(crawling, "ls")["history"]
     assert history[0]["test"]["near error"] == pytest.approx(history[-1]["test"]["near error"], rel=1e-5)
+
+
+def test_a_released_search_goes_through_the_training_data_and_leaves_its_order_alone(tiny):
+    """``preset=released`` in text: attempts begin after a quarter of the epochs, on passes over the study's own loader."""
+    text = "cost(preset=released(epochs=4),trigger=weak)+ls"
+    record = run(tiny, text, epochs=4)
+    assert not fault(record)
+    assert [attempt["epoch"] for attempt in record["teleports"]] == [1, 2, 3]
+    for attempt in record["teleports"]:
+        assert len(attempt["invariance"]) == 2 * 3  # two passes over three batches
+        assert attempt["accepted"]
+        assert attempt["distance"] > 0
+    assert timeless(record) == timeless(run(tiny, text, epochs=4))
+    plain = run(tiny, "ls", epochs=4)
+    assert record["history"][0]["losses"] == plain["history"][0]["losses"]
+    assert record["history"][1]["losses"] != plain["history"][1]["losses"]
