@@ -190,3 +190,26 @@ def test_growth_is_not_known_where_a_gradient_vanishes() -> None:
     assert cost.attempts[0].growth > 0
     gone = type(cost.attempts[0]).from_dict(entries | {"norms_before": [0.0, 1.0, 1.0]})
     assert math.isnan(gone.growth)
+
+
+@pytest.mark.parametrize("balancer", ["ls", "mgda", "fairgrad@last"])
+def test_a_first_step_whose_new_point_is_not_finite_is_taken_from_where_it_was(balancer: str) -> None:
+    """The tasks that the step has named stay known while it goes on, and are unknown again where it then fails."""
+    cost = eager_cost(delta=LowRank(rank=2), probe="current", steps=1, lr=1e30)
+    mtl, plain = optimizer_with(cost, balancer), optimizer_with(None, balancer)
+    train(mtl, range(2))
+    train(plain, range(2))
+    (attempt,) = cost.attempts
+    assert (attempt.step, attempt.reason) == (0, "a loss or gradient is not finite there")
+    assert_same_state({**mtl.state_dict(), "teleport": None}, plain.state_dict())
+
+    def failing(*_: Any) -> bool:
+        raise RuntimeError("no")
+
+    cost = eager_cost(delta=LowRank(rank=2), probe="current", steps=1, lr=1e30)
+    cost.before_step = failing  # type: ignore[method-assign, assignment]
+    mtl = optimizer_with(cost, balancer)
+    before = kept(mtl.state_dict())
+    with pytest.raises(RuntimeError, match="no"):
+        train(mtl, range(1))
+    assert_same_state(mtl.state_dict(), before)

@@ -26,6 +26,7 @@ from equipoise.teleport.measure import Array, JointLosses, evaluated
 
 __all__ = ["Agreement", "InnerOptimizer", "Search", "Searched", "agreement"]
 
+_NOTHING = np.zeros(0)
 InnerOptimizer: TypeAlias = Callable[..., torch.optim.Optimizer]
 Agreement: TypeAlias = Literal["mean", "smallest", "pairwise"]
 
@@ -195,17 +196,17 @@ class Search:
             perturbed = dict(objective.model.named_parameters()) if self.sought.perturbs_all else shared
             frozen = {name: tensor.detach() for name, tensor in perturbed.items()}
             course = _Course(self, objective, adaptation, shared, frozen, joint, balance, scales, generator, loss_scale)
-            nothing = np.zeros(len(joint.tasks))
-            found_on = triggering if self.sought.on_trigger else ()
-            triggers = [_Probe(batch, objective.random_state(), nothing, nothing) for batch in found_on]
+            triggers = [_probe(objective, batch, None) for batch in triggering] if self.sought.on_trigger else []
+
+            pools = self.sought.pooled_reference
 
             def in_turn() -> Iterator[_Probe]:
                 while True:
                     # Other batches have another L*; the model itself stays at θ, so that can be had at any time.
-                    yield from probes if held else (_probe(objective, batch, joint) for batch in batches)
+                    yield from probes if held else (_probe(objective, batch, None if pools else joint) for batch in batches)
 
             for step, probe in enumerate(islice(in_turn(), self.inner_steps(len(batches)))):
-                reference = pooled if self.sought.pooled_reference else probe.reference
+                reference = pooled if pools else probe.reference
                 gradients = course.gradients(probe, reference, triggers[step % len(triggers)] if triggers else None)
                 if gradients is None:
                     return course.found
@@ -377,9 +378,11 @@ def agreement(losses: Mapping[str, Tensor], parameters: Sequence[Tensor], kind: 
     return cosines.min() if kind == "smallest" else cosines.mean()
 
 
-def _probe(objective: Objective, batch: Any, joint: JointLosses) -> _Probe:
+def _probe(objective: Objective, batch: Any, joint: JointLosses | None) -> _Probe:
     # Every evaluation of this batch draws the same dropout masks, and training's random state stays put.
     random_state = objective.random_state()
+    if joint is None:  # its losses at θ are not asked for
+        return _Probe(batch, random_state, _NOTHING, _NOTHING)
     values, counts = joint.means([evaluated(objective, batch, random_state)])
     return _Probe(batch, random_state, values[0], counts)
 
