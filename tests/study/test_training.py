@@ -30,7 +30,13 @@ def test_record_of_a_method(tiny):
     record = run(tiny, "fairgrad:alpha=2", finished_epoch=lambda *told: seen.append(told))
     assert seen == [(epoch["epoch"], epoch["validation"]) for epoch in record["history"]]
     assert [number for number, _ in seen] == [1, 2, 3]
-    assert record["run"] == {"method": "fairgrad:alpha=2", "name": "fairgrad", "options": {"alpha": 2}, "task": None, "seed": 0}
+    assert record["run"] == {
+        "method": "fairgrad:alpha=2",
+        "name": "fairgrad",
+        "options": {"alpha": 2, "max_norm": None},
+        "task": None,
+        "seed": 0,
+    }
     assert record["final"]["test"] == record["history"][-1]["test"]
     assert record["seconds_a_step"]["steps"] == 9
     assert 0 < record["seconds_a_step"]["median"] < 1
