@@ -1,4 +1,4 @@
-"""The library's own commands: ``study``, ``sweep``, ``report`` and ``methods``; :mod:`equipoise.cli` is the way in.
+"""The library's own commands: ``study``, ``sweep``, ``report``, ``methods`` and ``init``; :mod:`equipoise.cli` is the way in.
 
 Every command imports what it needs when it is called, so that ``equipoise --help`` needs neither torch nor a second.
 """
@@ -193,6 +193,27 @@ def _methods(
     else:
         chosen = [[info for info in kind if needs in (None, info.cost)] for kind in (balancers, on_validation)]
         print_methods(chosen[0], chosen[1], console())
+
+
+@app.command("init")
+def _init(
+    file: Annotated[Path, typer.Argument(help="The file to write.")] = Path("my_problem.py"),
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="A CSV table, a folder of images with labels.csv, or a .pt file of two tensors; made up if left out."
+        ),
+    ] = None,
+    targets: Annotated[str, typer.Option(help="Columns to predict, one per task: price,sold.")] = "",
+) -> None:
+    """Write a commented problem to start from, out of a table, images or tensors.
+
+    Columns of few whole numbers, or of texts, are classes; all others are numbers to predict.
+    """
+    from equipoise.study.starting import start_problem
+
+    path = start_problem(file, source, [name.strip() for name in targets.split(",") if name.strip()])
+    typer.echo(f"{printable(str(path))} is written; look into it, then: equipoise study {printable(str(path))}")
 
 
 def _show_study(results: Results, *, browse: bool = False) -> None:
