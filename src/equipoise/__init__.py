@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from equipoise import engine as engine
     from equipoise import errors as errors
     from equipoise import further as further
+    from equipoise import integrations as integrations
     from equipoise import metrics as metrics
     from equipoise import nets as nets
     from equipoise import objective as objective

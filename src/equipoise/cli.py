@@ -8,10 +8,11 @@ should import what it needs only when it is called.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from equipoise.errors import EquipoiseError, InputError, require
 from equipoise.terminal import printable, tolerant
@@ -77,14 +78,13 @@ def _assembled(typed: Sequence[str]) -> typer.Typer:
 
     from equipoise.commands import app
 
-    whole = typer.Typer(
-        no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=app.info.help
-    )
+    whole = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=app.info.help)
     whole.registered_callback = app.registered_callback
     whole.registered_commands = list(app.registered_commands)
     own = {command.name for command in whole.registered_commands}
     first = next((word for word in typed if not word.startswith("-")), None)
     if first in own or (first is None and "--version" in typed):
+        _say_whole(whole)
         return whole
     points = sorted(entry_points(group="equipoise.commands"), key=lambda point: point.name)
     asked = [point for point in points if point.name == first]
@@ -111,7 +111,23 @@ def _assembled(typed: Sequence[str]) -> typer.Typer:
             whole.add_typer(command, name=point.name)
         else:
             whole.command(point.name)(command)
+    _say_whole(whole)
     return whole
+
+
+def _say_whole(app: typer.Typer) -> None:
+    """Lets lists of commands have whole sentences, which would be cut to the width of the terminal."""
+    for command in app.registered_commands:
+        command.short_help = command.short_help or _first_sentence(command.help or getattr(command.callback, "__doc__", None))
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _say_whole(group.typer_instance)
+            group.short_help = group.short_help or _first_sentence(group.help or group.typer_instance.info.help)
+
+
+def _first_sentence(said: Any) -> str | None:
+    text = getattr(said, "value", said)  # typer marks what was left out
+    return " ".join(inspect.cleandoc(text).partition("\n\n")[0].split()) if isinstance(text, str) and text else None
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
-"""The library's own commands: ``study``, ``sweep``, ``report`` and ``methods``; :mod:`equipoise.cli` is the way in.
+"""The library's own commands: ``study``, ``sweep``, ``report``, ``methods`` and ``init``; :mod:`equipoise.cli` is the way in.
 
 Every command imports what it needs when it is called, so that ``equipoise --help`` needs neither torch nor a second.
 """
 
 from __future__ import annotations
 
+import json
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from equipoise.errors import StorageError
+from equipoise.errors import InputError, StorageError, near_misses
 from equipoise.terminal import console, printable
 from equipoise.version import __version__
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from equipoise.study.results import Results
+    from equipoise.study.task_weights import Entry
 
 __all__ = ["app"]
 
@@ -148,31 +151,76 @@ def _sweep(
 
 
 @app.command("report")
-def _report(folder: Annotated[Path, typer.Argument(help="The folder of a study, or of a sweep in it.")]) -> None:
+def _report(
+    folder: Annotated[Path, typer.Argument(help="The folder of a study, or of a sweep in it.")],
+    open_: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+) -> None:
     """Write the report of a study or sweep again from what its folder holds."""
     if (folder / "sweep.json").exists():
-        _show_sweep(folder)
+        _show_sweep(folder, browse=open_)
         return
     from equipoise.study import Results
 
-    _show_study(Results(folder))
+    _show_study(Results(folder), browse=open_)
 
 
 @app.command("methods")
-def _methods() -> None:
+def _methods(
+    name: Annotated[str | None, typer.Argument(help="Tell everything about this one.")] = None,
+    needs: Annotated[
+        str | None, typer.Option(help="Only those that look at: losses, gramian, gradients, or validation data (bilevel).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
     """List the methods: what each does, what it costs, its options and its paper."""
     from equipoise.balance.registry import methods as registered
-    from equipoise.study.report import print_methods
-    from equipoise.study.task_weights import task_weights
+    from equipoise.study.report import facts, print_method, print_methods
+    from equipoise.study.task_weights import find, task_weights
 
-    print_methods(registered(), task_weights(), console())
+    balancers, on_validation = registered(), task_weights()
+    both: list[Entry] = [*balancers, *on_validation]
+    costs = sorted({info.cost for info in both})
+    if name is not None and needs is not None:
+        raise InputError(f'"{name}" and --needs were given; give one of them')
+    if needs is not None and needs not in costs:
+        raise InputError(f'--needs is "{needs}"; it must be one of {", ".join(costs)}.{near_misses(needs, costs)}')
+    one = None if name is None else find(name)
+    if as_json:
+        listed = [facts(info) for info in both if needs in (None, info.cost)] if one is None else facts(one)
+        typer.echo(json.dumps(listed, indent=2))
+    elif one is not None:
+        print_method(one, console())
+    else:
+        chosen = [[info for info in kind if needs in (None, info.cost)] for kind in (balancers, on_validation)]
+        print_methods(chosen[0], chosen[1], console())
 
 
-def _show_study(results: Results) -> None:
+@app.command("init")
+def _init(
+    file: Annotated[Path, typer.Argument(help="The file to write.")] = Path("my_problem.py"),
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="A CSV table, a folder of images with labels.csv, or a .pt file of two tensors; made up if left out."
+        ),
+    ] = None,
+    targets: Annotated[str, typer.Option(help="Columns to predict, one per task: price,sold.")] = "",
+) -> None:
+    """Write a commented problem to start from, out of a table, images or tensors.
+
+    Columns of few whole numbers, or of texts, are classes; all others are numbers to predict.
+    """
+    from equipoise.study.starting import start_problem
+
+    path = start_problem(file, source, [name.strip() for name in targets.split(",") if name.strip()])
+    typer.echo(f"{printable(str(path))} is written; look into it, then: equipoise study {printable(str(path))}")
+
+
+def _show_study(results: Results, *, browse: bool = False) -> None:
     from equipoise.study.report import print_results, write_report
 
     # Written first: what is printed may be cut short by whoever reads it.
-    _show(lambda: write_report(results), lambda shown: print_results(results, shown))
+    _show(lambda: write_report(results), lambda shown: print_results(results, shown), browse=browse)
     if results.failures:
         typer.echo(f"{len(results.failures)} runs failed; look at:", err=True)
         for path in results.failures.values():
@@ -180,15 +228,15 @@ def _show_study(results: Results) -> None:
         raise typer.Exit(1)
 
 
-def _show_sweep(folder: Path) -> None:
+def _show_sweep(folder: Path, *, browse: bool = False) -> None:
     from equipoise.sweep import Outcome
     from equipoise.sweep.report import print_outcome, write_report
 
     outcome = Outcome(folder)
-    _show(lambda: write_report(outcome), lambda shown: print_outcome(outcome, shown))
+    _show(lambda: write_report(outcome), lambda shown: print_outcome(outcome, shown), browse=browse)
 
 
-def _show(write: Callable[[], tuple[Path, Path]], show: Callable[[Console], None]) -> None:
+def _show(write: Callable[[], tuple[Path, Path]], show: Callable[[Console], None], *, browse: bool) -> None:
     """Writes a report, then prints it; what cannot be written is printed all the same, and then refused."""
     shown = console()
     try:
@@ -198,3 +246,5 @@ def _show(write: Callable[[], tuple[Path, Path]], show: Callable[[Console], None
         raise
     show(shown)
     shown.print(printable(f"Report: {html}"), markup=False, highlight=False, soft_wrap=True)
+    if browse and not webbrowser.open(html.resolve().as_uri()):
+        typer.echo("No browser could be opened; the report lies where the last line says.", err=True)

@@ -73,6 +73,12 @@ class FurtherBatches:
         """The next batches, across the end of a pass where need be."""
         return [self._next() for _ in range(count)]
 
+    def begin_pass(self) -> None:
+        """Leaves out what is left of the present pass: the next draw begins another."""
+        self.passes += bool(self.drawn)
+        self.drawn = 0
+        self._running = self._began = None
+
     def state_dict(self) -> dict[str, Any]:
         """The seed, passes finished, batches drawn in the present one, and the loader's generators at its beginning."""
         began = self._generators_now() if self._began is None else self._began

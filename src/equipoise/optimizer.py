@@ -282,6 +282,7 @@ class MultiTaskOptimizer:
             if self.teleport is not None:
                 self.teleport.undo()
             self._balancing.rollback()
+            self._moving.undo()
             self._undo(random)
             if len(batches) > 1:
                 error.add_note(f"step() took its {len(batches)} arguments for micro-batches; a batch is one: step((x, y))")

@@ -110,11 +110,16 @@ class Progress(ABC):
         self._epochs_done[run.key] = number
         self.show()
 
+    def shared(self) -> None:
+        """One of those to be run is the same as one that is running."""
+        self.runs -= 1
+
     def ended(self, run: Named, failure: str) -> None:
         """A run has ended; ``failure`` is empty if it ended well."""
         self._epochs_done[run.key] = self.epochs
         self.active.pop(run.key, None)
         self.ended_runs += 1
+        self.runs = max(self.runs, self.ended_runs)  # what processes that died had begun is done here, too
         self.tell(run, failure)
         self.show()
 

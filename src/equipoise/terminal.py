@@ -19,6 +19,7 @@ __all__ = ["console", "printable", "printed", "tolerant"]
 T = TypeVar("T")
 
 _PLAINER = dict(zip("Δσθ±−–×→↑↓…°«»‖─━╸╺│", "Dst~--x>^v.o''|----|", strict=True))
+_UNBOUNDED = 10_000
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
@@ -134,4 +135,7 @@ def console(*, stderr: bool = False) -> Console:
     """Rich's console on standard output or error, which shows what it can: work must not end because nobody looks on."""
     from rich.console import Console
 
-    return Console(file=_Unread("stderr" if stderr else "stdout"), stderr=stderr, emoji=False)  # type: ignore[arg-type]
+    stream = _Unread("stderr" if stderr else "stdout")
+    # What goes into a file or another program is not made to fit a width that it does not have.
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _UNBOUNDED
+    return Console(file=stream, stderr=stderr, emoji=False, width=width)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from equipoise.balance.ldc import mlp_router
 from equipoise.balance.ldc.pace import Pace
 from equipoise.balance.ldc.total import total
 from tests.problems import Heads, batch, losses, optimizer_of, parameters_of, same
+from tests.states import assert_same_state
 
 OPTIONS: list[dict[str, Any]] = [
     {"penalty": 1.0, "normalize": "none"},
@@ -268,6 +269,35 @@ def test_the_pace_of_several_groups() -> None:
     copied = copy.deepcopy(pace)
     assert copied.peaks == pace.peaks
     assert not copied.groups
+
+
+def test_the_pace_of_groups_that_come_later() -> None:
+    """Unfrozen layers, added to the first of two optimizers; the state is saved before their first step."""
+
+    def fresh() -> tuple[eq.MultiTaskOptimizer, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model, balancer = Heads(), eq.LDCMTL(lr=0.05, initial=[1.0, 8.0, 0.1])
+        first = torch.optim.Adam(model.encoder[0].parameters(), lr=1e-2)
+        second = torch.optim.Adam(model.heads.parameters(), lr=1e-4)
+        return eq.MultiTaskOptimizer(eq.Objective(model, losses), [first, second], balancer), first
+
+    def unfreeze(mtl: eq.MultiTaskOptimizer, first: torch.optim.Optimizer) -> None:
+        first.add_param_group({"params": list(mtl.objective.model.encoder[2].parameters()), "lr": 1e-5})
+
+    (straight, own), (resumed, others) = fresh(), fresh()
+    for step in range(2):
+        straight.step(batch(seed=step))
+    unfreeze(straight, own)
+    state = copy.deepcopy(straight.state_dict())
+    assert state["balancer"]["peaks"] == (1e-2, 0.0, 1e-4)
+    unfreeze(resumed, others)
+    resumed.load_state_dict(state)
+    for step in range(2, 4):
+        straight.step(batch(seed=step))
+        resumed.step(batch(seed=step))
+    assert straight.balancer.state_dict()["peaks"] == (1e-2, 1e-5, 1e-4)
+    assert straight.balancer._pace.factor() == 1.0
+    assert_same_state(straight.state_dict(), resumed.state_dict())
 
 
 @pytest.mark.parametrize("lends", [False, True])

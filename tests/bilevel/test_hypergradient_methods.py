@@ -51,6 +51,36 @@ def test_damping_shifts_the_diagonal() -> None:
     torch.testing.assert_close(found.rows, expected, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+@pytest.mark.parametrize("method", [Implicit(), Implicit("neumann", iterations=100, lr=0.4)])
+def test_weight_decay_of_the_lower_optimizer_is_a_part_of_its_minimum(kind: Any, method: Implicit) -> None:
+    alpha, omega = (torch.tensor([3.0, -1.0], dtype=torch.float64) for _ in range(2))
+    problem = BilevelProblem(
+        lambda alpha, omega, _: 0.5 * (omega - alpha).square().sum(),
+        lambda alpha, omega, _: 0.5 * (omega - 1.0).square().sum(),
+        (alpha, omega),
+    )
+    lower = kind([omega], 0.05, weight_decay=0.5)
+    solver = MOML(problem, torch.optim.SGD([alpha], 1.0), lower_steps=400, lower_optimizer=lower, hypergradient=method)
+    solver.step()  # ω* = α / 1.5
+    assert alpha.grad is not None
+    expected = (torch.tensor([3.0, -1.0], dtype=torch.float64) / 1.5 - 1.0) / 1.5
+    torch.testing.assert_close(alpha.grad, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_decay_of_adamw_belongs_to_no_minimum() -> None:
+    quadratic, _ = solved()
+    lower = torch.optim.AdamW([quadratic.omega], 0.1)
+    with pytest.raises(InputError, match="AdamW's weight decay"):
+        MOML(
+            quadratic.problem,
+            torch.optim.SGD([quadratic.alpha], 0.1),
+            lower_steps=1,
+            lower_optimizer=lower,
+            hypergradient=Implicit(),
+        )
+
+
 @pytest.mark.parametrize("memory", ["plain", "checkpointed"])
 def test_differences_take_the_place_of_second_derivatives(memory: str) -> None:
     rows = []

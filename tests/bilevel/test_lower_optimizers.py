@@ -25,6 +25,15 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 }
 
 
+def test_adamw_decays_the_variables_where_its_groups_do_not_say_so() -> None:
+    omega, target = torch.full((), 2.0), torch.tensor(2.0)  # no gradient: decay alone moves ω
+    problem = BilevelProblem(lambda a, w, _: (w - a).square(), lambda a, w, _: w + a, (target, omega))
+    lower = torch.optim.AdamW([omega], 0.1, weight_decay=0.2)
+    lower.param_groups[0].pop("decoupled_weight_decay", None)  # as in torch 2.6
+    MOML(problem, torch.optim.SGD([target], 0.0), lower_steps=1, lower_optimizer=lower).step()
+    assert float(omega.detach()) == pytest.approx(2.0 * 0.98)
+
+
 def groups(model: torch.nn.Module) -> list[dict[str, Any]]:
     weights = list(model.parameters())
     return [{"params": weights[:2]}, {"params": weights[2:], "lr": 0.02}]

@@ -319,6 +319,15 @@ def test_a_lower_step_taken_back_is_tried_again_at_half_its_length():
     assert float(descend(levels, problem.here(), [(None,)], rule, careful=True, step=0).point.lower[0]) == 1.0
 
 
+def test_frozen_weights_stay_equal_while_the_model_is_trained():
+    mtl = made("forum", lr=0.0)
+    before = flat(mtl.objective.model.parameters())
+    for seed in range(3):
+        mtl.step(batch(seed), batch(seed + 10))
+    assert set(mtl.weights.values()) == {1 / len(TASKS)}
+    assert not torch.equal(flat(mtl.objective.model.parameters()), before)
+
+
 @pytest.mark.parametrize("solver", AHEAD)
 def test_looking_ahead_leaves_the_model_alone(solver):
     """Batch-norm statistics after a step are those of the one ordinary training step."""
@@ -454,7 +463,7 @@ def test_one_task_is_trained_as_it_is():
         ("forum", {"lower_steps": 0}, InputError, "lower_steps must be a whole number"),
         ("moml", {"balancer": "rotograd"}, InputError, "needs more than the objectives"),
         ("moco-bilevel", {"beta": 2.0}, InputError, "beta must be above 0"),
-        ("forum", {"lr": 0.0}, InputError, "lr must be positive"),
+        ("forum", {"lr": -1e-9}, InputError, "lr must be finite and at least 0"),
         ("forum", {"validation": iter([])}, InputError, "can be iterated over again"),
         ("forum", {"clip": -1.0}, InputError, "clip must be a positive norm"),
     ],

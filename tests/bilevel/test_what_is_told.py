@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import random
 import warnings
 
 import pytest
@@ -40,6 +42,17 @@ def test_a_constraint_that_stops_falling_is_told_once() -> None:
     assert told == "the constraint q̃ has not fallen over 100 steps (it is 0.02, the lower level's value 1)"
     assert said(fine, [0.02 * 0.995**step for step in range(300)]) == []
     assert said(fine, [1e-4] * 300) == []
+
+
+def test_noise_is_no_cycle_and_batches_that_change_hold_no_constraint() -> None:
+    wandering = [10.0 + 5.0 * math.sin(step / 8.0) + 3.0 * (step % 2) for step in range(120)]
+    assert said(wandering, [0.02] * 120) == []  # turns in every step, but between no two values
+    draw = random.Random(7)
+    watch, owner = Watch(), Quadratic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for step in range(300):
+            watch.look(owner, 7.3 + 1.1 * (step % 2), 0.02, draw.gauss(1.0, 0.05))
 
 
 def ridge() -> tuple[torch.Tensor, torch.Tensor, BilevelProblem]:
@@ -123,3 +136,27 @@ def test_retraining_a_model_made_anew_leaves_no_trace() -> None:
         solver.retrained([torch.arange(8)], validation, steps=1, start=nn.Linear(5, 2))
     with pytest.raises(InputError, match="steps must be a whole number"):
         solver.retrained([torch.arange(8)], validation, steps=0)
+
+
+def test_retraining_draws_from_no_generator_of_the_callers_and_lowers_a_scale_by_itself() -> None:
+    alpha, omega = torch.tensor(3.0), torch.tensor(1e10)
+    problem = BilevelProblem(lambda a, w, _: (w - a).square(), lambda a, w, _: (w - 1).square(), (alpha, omega))
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100)
+    optimizer = torch.optim.SGD([alpha, omega], 1e-3)
+    solver = FORUM(problem, optimizer, lower_steps=1, lower_lr=0.5, scaler=scaler)
+    loader = torch.utils.data.DataLoader(list(range(10)), batch_size=2, shuffle=True)
+    state = torch.get_rng_state()
+    assert float(solver.retrained(loader, None, steps=3)["objective0"]) == 4.0
+    assert torch.equal(state, torch.get_rng_state())
+    assert scaler.get_scale() == 2.0**100
+
+
+def test_micro_batches_that_cannot_be_use_up_no_lower_batch() -> None:
+    quadratic = Quadratic()
+    options = {"lower_steps": 1, "lower_lr": 0.1, "accumulate": 2}
+    solver = MOML(quadratic.problem, torch.optim.SGD([quadratic.alpha], 0.1), **options)  # type: ignore[arg-type]
+    batches = iter(range(4))
+    for call in (lambda: solver.step(batches, 5), lambda: solver.retrained(batches, 5, steps=1)):
+        with pytest.raises(InputError, match="a sequence of micro-batches"):
+            call()
+    assert next(batches) == 0

@@ -1,4 +1,5 @@
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from tests.distributions import install
 from equipoise.balance.registry import methods
 from equipoise.cli import main
 from equipoise.errors import InputError
-from equipoise.study import parse_methods
+from equipoise.study import Results, parse_methods
 from equipoise.study.problems import PROBLEMS
 from equipoise.version import __version__
 
@@ -85,6 +86,58 @@ def test_methods_lists_every_method_with_its_cost_options_and_paper(capsys, monk
         assert all(option in out for option in info.options)
 
 
+def test_one_method_and_those_of_one_need(capsys):
+    info = next(info for info in methods() if info.name == "cagrad")
+    assert main(["methods", "CAGrad"]) == 0
+    out = capsys.readouterr().out
+    for said in (info.summary, info.paper, info.price, info.promise, info.serves, info.caveats, "option c=0.4"):
+        assert said in out  # on one line, for nothing here is a terminal
+    assert main(["methods", "--needs", "losses", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in listed] == [info.name for info in methods() if info.cost == "losses"]
+    assert all(one["needs"] == "losses" for one in listed)
+    known = {info.name: dict(info.options) for info in methods()}
+    assert all(one["options"] == known[one["name"]] for one in listed if one["name"] in ("stch", "famo", "si"))
+    assert main(["methods", "--json"]) == 0
+    listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert set(listed) > {info.name for info in methods()}
+    assert listed["forum"]["needs"] == "bilevel"
+    assert main(["methods", "--needs", "bilevel"]) == 0
+    out = capsys.readouterr().out
+    assert "forum" in out
+    assert "fairgrad" not in out
+    assert main(["methods", "forum", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == listed["forum"]
+    assert 'no method "cagard". Did you mean "cagrad"' in fails(capsys, "methods", "cagard")
+    assert '--needs is "loses"; it must be one of' in fails(capsys, "methods", "--needs", "loses")
+    assert "give one of them" in fails(capsys, "methods", "cagrad", "--needs", "losses")
+
+
+def test_lists_of_commands_are_not_cut(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert "..." not in out.replace("[ARGS]...", "")
+    assert "…" not in out
+    for said in ("single-task training as the baseline.", "its options and its paper.", "with the numbers behind it"):
+        assert said in " ".join(out.split())
+    assert "--install-completion" in out
+
+
+def test_completion_and_python_m(monkeypatch, capsys):
+    monkeypatch.setenv("_EQUIPOISE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "equipoise meth")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert main([]) == 0
+    assert capsys.readouterr().out.split() == ["methods"]
+    monkeypatch.delenv("_EQUIPOISE_COMPLETE")
+    monkeypatch.setattr(sys, "argv", ["__main__.py", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("equipoise", run_name="__main__")
+    assert not ended.value.code
+    assert capsys.readouterr().out == f"equipoise {__version__}\n"
+
+
 @pytest.mark.usefixtures("one_template")
 def test_study_of_a_users_own_problem_and_its_report(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
@@ -98,9 +151,21 @@ def test_study_of_a_users_own_problem_and_its_report(capsys, tmp_path, monkeypat
     assert json.loads((folder / "study.json").read_text())["seeds"] == [0, 3]
 
     (folder / "report.html").unlink()
-    assert main(["report", str(folder)]) == 0
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda place: opened.append(place) or len(opened) == 1)
+    assert main(["report", str(folder), "--open"]) == 0
     assert (folder / "report.html").exists()
-    assert out.strip().splitlines()[-1] in capsys.readouterr().out
+    assert opened == [(folder / "report.html").as_uri()]
+    again, err = capsys.readouterr()
+    assert out.strip().splitlines()[-1] in again
+    assert err == ""
+    monkeypatch.delenv("COLUMNS")
+    assert main(["report", str(folder), "--open"]) == 0  # no browser now
+    piped, err = capsys.readouterr()
+    assert "No browser could be opened" in err
+    # Into a file or another program every column goes, however many there are.
+    assert all(metric.name in piped for metric in Results(folder).metrics)
+    assert "too narrow" not in piped
 
     assert "(epochs 2 there, 5 now)" in fails(capsys, *arguments[:-1], "5", "--folder", folder)
 

@@ -24,11 +24,12 @@ ROWS: tuple[tuple[set[str], bool], ...] = (
     ({"distributed", "objective", "nets", "blackbox"}, False),
     # A balancer is given to the step, the step to the optimizer, the teleport to both; a method names all of them.
     ({"balance", "step", "method", "teleport", "optimizer", "dropin", "loss", "proxy"}, True),
-    ({"bilevel"}, False),
+    ({"bilevel", "integrations"}, False),
     ({"study"}, False),
     ({"sweep"}, False),
     ({"commands"}, False),
     ({"cli"}, False),
+    ({"__main__"}, False),
 )
 LEVEL = {room: level for level, (rooms, _) in enumerate(ROWS) for room in rooms}
 
@@ -93,4 +94,4 @@ def test_a_room_is_a_folder_of_several_files_and_not_deep() -> None:
 
 def test_the_library_stays_small() -> None:
     assert len(FILES) <= 300
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in FILES) <= 48_500
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in FILES) <= 49_500

@@ -17,8 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 import equipoise as eq
 from equipoise.balance import BayesAggMTL
 from equipoise.balance.double_sampling import further_batches
+from equipoise.nets import position_groups
 from equipoise.study import parse_methods
 from tests import problems
+from tests.nets import flows
 from tests.states import kept, same_state
 
 State = dict[str, Tensor]
@@ -132,6 +134,17 @@ def wrapped(rank: int, count: int, method: str) -> State:
     mtl = problems.optimizer_of(eq.balancer(method), passed, lr=0.01)
     for step in range(STEPS):
         mtl.step(share(problems.batch(16, seed=step), rank, count))
+    return state(model)
+
+
+def task_positions(rank: int, count: int, method: str) -> State:
+    """As :func:`wrapped`, with NORMAL, whose tasks learn their places on a flow."""
+    model = flows.model()
+    passed = DistributedDataParallel(model) if count > 1 else model
+    optimizer = torch.optim.SGD(position_groups(model, 0.05), 0.01)
+    mtl = eq.MultiTaskOptimizer(eq.Objective(passed, flows.losses), optimizer, eq.balancer(method))
+    for step in range(STEPS):
+        mtl.step(share(flows.batch(step), rank, count))
     return state(model)
 
 

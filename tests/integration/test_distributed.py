@@ -74,6 +74,11 @@ def test_a_model_wrapped_for_data_parallelism(pool: Pool, method: str) -> None:
     agree(pool.run(scenarios.wrapped, method), scenarios.wrapped(0, 1, method))
 
 
+@pytest.mark.parametrize("method", ["ls", "fairgrad"])
+def test_task_positions(pool: Pool, method: str) -> None:
+    agree(pool.run(scenarios.task_positions, method), scenarios.task_positions(0, 1, method))
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_wrapping_that_cannot_be_taken_off_is_refused(pool: Pool, compiled: bool) -> None:
     for message in pool.run(scenarios.wrapped_inside, compiled):

@@ -51,6 +51,17 @@ def test_options_that_were_called_otherwise(claimed, tiny):
     assert "learning_rate" not in (claimed.path / "study.json").read_text()
 
 
+def test_options_that_came_later(claimed, tiny):
+    methods = parse_methods("fairgrad,cagrad,pcgrad,graddrop")
+    claimed.claim_for(tiny, methods, [0], SETTINGS)
+    known = json.loads((claimed.path / "study.json").read_text())
+    for method in known["methods"].values():
+        method["options"].pop("max_norm", None)
+    (claimed.path / "study.json").write_text(json.dumps(known))
+    claimed.claim_for(tiny, methods, [1], SETTINGS)
+    assert claimed.configuration()["methods"]["pcgrad"]["options"]["max_norm"] is None
+
+
 def test_every_difference_is_named(claimed, tiny):
     with pytest.raises(InputError, match="epochs 3 there, 5 now; gramian_every 10 there, 2 now"):
         claimed.claim_for(tiny, parse_methods("ls"), [0], {"epochs": 5, "gramian_every": 2})

@@ -148,6 +148,14 @@ def test_nothing_overlaps_and_nothing_is_cut_off(made_up, name, case):
     _nothing_overlaps(next(picture for picture in PICTURES if picture.name == name).draw(results))
 
 
+@pytest.mark.parametrize("tasks", [1, 3, 11, 40])
+def test_shares_of_weight_fill_their_axis(made_up, tasks):
+    results = Results(made_up(methods=("ls",), tasks=tuple(f"t{k}" for k in range(tasks)), seeds=(0,)))
+    panel = next(picture for picture in PICTURES if picture.name == "weights").draw(results).axes[0]
+    drawn = [share for line in panel.get_lines() for share in line.get_ydata()]
+    assert panel.get_ylim()[1] / 3 < max(drawn) <= panel.get_ylim()[1]
+
+
 LONG = "cost(budget=None,per_epoch=2,check_every=10,delta=oft,blocks=2)+cagrad:c=0.2,rescale=True"
 TELEPORT_CASES = {
     "with and without": {"methods": ("ls", "fairgrad", "cost+ls", "cost+fairgrad")},

@@ -49,7 +49,7 @@ def test_text_with_options():
         ("forum:roh=1", UnknownOptionError, 'no option "roh".* Did you mean "rho"'),
         ("forum:rho=-1", InputError, "rho must be finite"),
         ("forum:holdout=1.5", InputError, "holdout must lie between 0 and 1"),
-        ("moml:lr=-1", InputError, "lr must be positive"),
+        ("moml:lr=-1", InputError, "lr must be finite and at least 0"),
         ("cost+forum", InputError, 'COST cannot go on top of "forum"'),
     ],
 )

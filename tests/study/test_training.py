@@ -30,7 +30,13 @@ def test_record_of_a_method(tiny):
     record = run(tiny, "fairgrad:alpha=2", finished_epoch=lambda *told: seen.append(told))
     assert seen == [(epoch["epoch"], epoch["validation"]) for epoch in record["history"]]
     assert [number for number, _ in seen] == [1, 2, 3]
-    assert record["run"] == {"method": "fairgrad:alpha=2", "name": "fairgrad", "options": {"alpha": 2}, "task": None, "seed": 0}
+    assert record["run"] == {
+        "method": "fairgrad:alpha=2",
+        "name": "fairgrad",
+        "options": {"alpha": 2, "max_norm": None},
+        "task": None,
+        "seed": 0,
+    }
     assert record["final"]["test"] == record["history"][-1]["test"]
     assert record["seconds_a_step"]["steps"] == 9
     assert 0 < record["seconds_a_step"]["median"] < 1
@@ -251,3 +257,19 @@ def test_further_arguments_of_the_optimizer_reach_it(tiny):
     )
     history = run(crawling, "ls")["history"]
     assert history[0]["test"]["near error"] == pytest.approx(history[-1]["test"]["near error"], rel=1e-5)
+
+
+def test_a_released_search_goes_through_the_training_data_and_leaves_its_order_alone(tiny):
+    """``preset=released`` in text: attempts begin after a quarter of the epochs, on passes over the study's own loader."""
+    text = "cost(preset=released(epochs=4),trigger=weak)+ls"
+    record = run(tiny, text, epochs=4)
+    assert not fault(record)
+    assert [attempt["epoch"] for attempt in record["teleports"]] == [1, 2, 3]
+    for attempt in record["teleports"]:
+        assert len(attempt["invariance"]) == 2 * 3  # two passes over three batches
+        assert attempt["accepted"]
+        assert attempt["distance"] > 0
+    assert timeless(record) == timeless(run(tiny, text, epochs=4))
+    plain = run(tiny, "ls", epochs=4)
+    assert record["history"][0]["losses"] == plain["history"][0]["losses"]
+    assert record["history"][1]["losses"] != plain["history"][1]["losses"]

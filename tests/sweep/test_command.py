@@ -38,6 +38,9 @@ def test_from_the_command_line_and_its_report_again(capsys, tmp_path, tug_path, 
     for said in ("Methods against the sweep", "Confirmed trials", "fairgrad", f"Report: {report}"):
         assert said in out
     assert "search: 4 trials of 2 epochs with seed 1000, 2 at a time" in err
+    # The first trial is told beforehand, and counts like the others.
+    searched = err.partition("search: ")[2].partition("confirmed trials and")[0]
+    assert [line[:5] for line in searched.splitlines()[1:]] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
     report.unlink()
     assert main(["report", str(report.parent)]) == 0
     assert capsys.readouterr().out == out

@@ -143,6 +143,31 @@ def test_parameters_that_the_step_does_not_reach_wait_for_their_blend() -> None:
         torch.testing.assert_close(memory(mtl)[name]["exp_avg"], expected, rtol=1e-4, atol=1e-9)
 
 
+def test_a_step_that_is_not_taken_leaves_no_blend_to_come() -> None:
+    class Idle(torch.optim.Adam):
+        idle = False
+
+        def step(self, closure: Any = None) -> Any:
+            return None if self.idle else super().step(closure)
+
+    def losses(model: nn.Module, batch: problems.Batch) -> dict[str, Tensor]:
+        found = problems.losses(model, batch)
+        if getattr(mtl.optimizer, "idle", False):
+            del found["t2"]
+        return found
+
+    cost = once(ReuseHistory(scope="all"))
+    mtl = optimizer_with(cost, losses=losses, make=Idle, tasks=["t0", "t1", "t2"])
+    train(mtl, range(LANDING))
+    before = memory(mtl)
+    mtl.optimizer.idle = True
+    with pytest.warns(UserWarning, match="moved no parameter"):
+        train(mtl, range(LANDING, LANDING + 1))
+    assert [report.reason for report in cost.attempts] == ["the step was not taken"]
+    assert cost._pending == {}
+    assert all(equal(before[name], after) for name, after in memory(mtl).items())
+
+
 @pytest.mark.parametrize("history", ["reuse", "reset", "released"])
 @pytest.mark.parametrize("tolerance", [1e-12])
 def test_a_refused_landing_leaves_the_memory(history: str, tolerance: float) -> None:

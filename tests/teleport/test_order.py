@@ -106,9 +106,14 @@ def test_a_step_that_teleports_is_a_step_from_the_new_point(way: str, micro_batc
     assert mtl.last.gramian is None or torch.equal(mtl.last.gramian, plain.last.gramian)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("balancer", ["ls", "mgda", "moco", "nash-mtl:update_every=3"])
+@pytest.mark.parametrize("balancer", ["ls", "mgda", "moco", "nash-mtl:update_every=3", "mgda, scaler"])
 @pytest.mark.parametrize("history", ["reuse", "reset"])
 def test_a_step_that_fails_after_a_landing_has_never_been(balancer: str, history: str) -> None:
+    balancer, _, scaled = balancer.partition(", ")
+
+    def scaler() -> dict[str, Any]:
+        return {"scaler": torch.amp.GradScaler("cpu", init_scale=2.0**8)} if scaled else {}
+
     class Failing(torch.optim.Adam):
         fails = False
 
@@ -118,7 +123,7 @@ def test_a_step_that_fails_after_a_landing_has_never_been(balancer: str, history
             return super().step(closure)
 
     cost = noting(history=history)
-    mtl = optimizer_for(cost, {"make": Failing}, balancer)
+    mtl = optimizer_for(cost, {"make": Failing} | scaler(), balancer)
     torch.manual_seed(5)
     train(mtl, range(LANDING))
     before, random, waits = kept(mtl.state_dict()), torch.get_rng_state(), dict(cost.waits)
@@ -133,7 +138,7 @@ def test_a_step_that_fails_after_a_landing_has_never_been(balancer: str, history
     mtl.optimizer.fails = False
     train(mtl, range(LANDING, LANDING + 1))
     other = noting(history=history)
-    straight = optimizer_for(other, {"make": Failing}, balancer)
+    straight = optimizer_for(other, {"make": Failing} | scaler(), balancer)
     torch.manual_seed(5)
     train(straight, range(LANDING + 1))
     assert problems.same(*(problems.parameters_of(run.objective.model) for run in (mtl, straight)))
@@ -190,3 +195,26 @@ def test_growth_is_not_known_where_a_gradient_vanishes() -> None:
     assert cost.attempts[0].growth > 0
     gone = type(cost.attempts[0]).from_dict(entries | {"norms_before": [0.0, 1.0, 1.0]})
     assert math.isnan(gone.growth)
+
+
+@pytest.mark.parametrize("balancer", ["ls", "mgda", "fairgrad@last"])
+def test_a_first_step_whose_new_point_is_not_finite_is_taken_from_where_it_was(balancer: str) -> None:
+    """The tasks that the step has named stay known while it goes on, and are unknown again where it then fails."""
+    cost = eager_cost(delta=LowRank(rank=2), probe="current", steps=1, lr=1e30)
+    mtl, plain = optimizer_with(cost, balancer), optimizer_with(None, balancer)
+    train(mtl, range(2))
+    train(plain, range(2))
+    (attempt,) = cost.attempts
+    assert (attempt.step, attempt.reason) == (0, "a loss or gradient is not finite there")
+    assert_same_state({**mtl.state_dict(), "teleport": None}, plain.state_dict())
+
+    def failing(*_: Any) -> bool:
+        raise RuntimeError("no")
+
+    cost = eager_cost(delta=LowRank(rank=2), probe="current", steps=1, lr=1e30)
+    cost.before_step = failing  # type: ignore[method-assign, assignment]
+    mtl = optimizer_with(cost, balancer)
+    before = kept(mtl.state_dict())
+    with pytest.raises(RuntimeError, match="no"):
+        train(mtl, range(1))
+    assert_same_state(mtl.state_dict(), before)

@@ -92,6 +92,31 @@ def test_state() -> None:
     assert held(probes) == ([4, -4], [3, -3, 2, -2])
 
 
+def test_the_place_in_a_loader_that_all_batches_are_taken_of() -> None:
+    class Shuffled:
+        def __len__(self) -> int:
+            return 6
+
+        def __iter__(self) -> Iterator[int]:
+            order = list(range(6))
+            random.shuffle(order)
+            return iter(order)
+
+    def fresh() -> HeldBatches:
+        probes = HeldBatches(Probes(Shuffled(), "all", 0))
+        probes.meet(optimizer_with(None).objective)
+        return probes
+
+    straight, resumed = fresh(), fresh()
+    for stopped in (6, 2):  # at the end of a pass, and in the middle of one
+        list(zip(straight.batches()[0], range(stopped), strict=False))
+        resumed.load_state_dict(straight.state_dict())
+        for _ in range(3):
+            here, there = list(straight.batches()[0]), list(resumed.batches()[0])
+            assert here == there
+            assert sorted(here) == list(range(6))
+
+
 def test_a_loader_that_is_too_short() -> None:
     with pytest.raises(eq.InputError, match=r"the probe loader gave 2 batches; 5 are needed \(2 to search on, 3 held out"):
         held(HeldBatches(Probes([1, 2], 2, 3)))
@@ -100,7 +125,7 @@ def test_a_loader_that_is_too_short() -> None:
 
 
 def test_wrong_sources() -> None:
-    with pytest.raises(eq.InputError, match='probe must be "recent", "current" or a loader of batches; got "recnt"'):
+    with pytest.raises(eq.InputError, match='"recent", "current", "training" or a loader of batches; got "recnt"'):
         Probes(probe="recnt")
     with pytest.raises(eq.InputError, match="or a loader of batches; got int"):
         Probes(probe=3)  # type: ignore[arg-type]
@@ -108,6 +133,16 @@ def test_wrong_sources() -> None:
         Probes(probe_batches=0)
     with pytest.raises(eq.InputError, match="held_out_batches must be a whole number from 0 on; got -1"):
         Probes(held_out_batches=-1)
+    for probe in ("recent", "current"):
+        with pytest.raises(eq.InputError, match=f'means all of a loader.s, and probe="{probe}" is none'):
+            Probes(probe, "all", 0)
+    with pytest.raises(eq.InputError, match=r"got held_out_batches=1\. Set it to 0"):
+        Probes([1, 2], "all")
+    objective = optimizer_with(None).objective
+    with pytest.raises(eq.InputError, match="draws from the loader of the objective, which has none"):
+        HeldBatches(Probes("training")).meet(objective)
+    with pytest.raises(eq.InputError, match="needs a loader that has a length; map has none"):
+        HeldBatches(Probes(map(str, [1, 2]), "all", 0)).meet(objective)
 
 
 # -- with torch's loaders

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import equipoise as eq
-from equipoise.teleport import COST, OFT, Dense, LowRank
+from equipoise.teleport import COST, OFT, Dense, LowRank, Probes
 from tests import problems
 from tests.states import assert_same_state, kept
-from tests.teleport.helpers import eager_cost, optimizer_with, timeless
+from tests.teleport.helpers import always, eager_cost, optimizer_with, timeless
 
 EPOCH = 4
 STEPS = 11
@@ -181,6 +181,56 @@ def test_with_a_loader() -> None:
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
 
 
+def test_with_all_batches_of_the_loader_that_the_training_goes_through() -> None:
+    """A search leaves the training's order alone, draws another one in each pass, and finds its place again."""
+    searched: list[Tensor] = []
+
+    def losses(model: nn.Module, batch: problems.Batch) -> dict[str, Tensor]:
+        if not model.training:  # the released search
+            searched.append(batch[0])
+        return problems.losses(model, batch)
+
+    def fresh() -> tuple[Any, torch.Generator, eq.MultiTaskOptimizer]:
+        torch.manual_seed(0)
+        generator = torch.Generator().manual_seed(3)
+        loader = DataLoader(TensorDataset(*problems.batch(32)), 8, shuffle=True, generator=generator)
+        cost = COST.released(always, epochs=1, delta=LowRank(rank=2), probes=Probes(loader, "all", 0))
+        return loader, generator, optimizer_with(cost, losses=losses, make=torch.optim.Adam)
+
+    def epochs(loader: Any, mtl: Any, count: int = 1) -> list[Tensor]:
+        met = []
+        for _ in range(count):
+            for batch in loader:
+                met.append(batch[0])
+                mtl.step(batch)
+            mtl.end_epoch()
+        return met
+
+    loader, generator, straight = fresh()
+    met = epochs(loader, straight, 3)
+    assert [report.accepted for report in straight.teleport.attempts] == [True] * 3  # type: ignore[union-attr]
+    # L*, and in an inner step the losses at θ + Δθ on two batches, and on one of them at five perturbed points.
+    assert len(searched) == 3 * (4 + 8 * (1 + 1 + 5))
+    drawn = list({id(batch): batch for batch in searched if all(batch is not own for own in met)}.values())
+    assert len(drawn) == 3 * 3 * 4
+    passes = [torch.cat(drawn[start : start + 4]) for start in range(0, len(drawn), 4)]
+    assert not any(torch.equal(passes[0], other) for other in passes[1:])
+
+    loader, generator, other = fresh()
+    other.teleport = None
+    assert all(map(torch.equal, met, epochs(loader, other, 3)))
+
+    loader, generator, stopped = fresh()
+    epochs(loader, stopped, 2)
+    state, order = saved_and_loaded(stopped.state_dict()), generator.get_state()
+    loader, generator, resumed = fresh()
+    resumed.load_state_dict(state)
+    generator.set_state(order)
+    epochs(loader, resumed)
+    expected, found = outcome(straight), outcome(resumed)
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+
+
 def test_the_dropout_masks_come_from_the_state_that_is_saved_beside() -> None:
     def fresh() -> eq.MultiTaskOptimizer:
         torch.manual_seed(0)
@@ -191,9 +241,9 @@ def test_the_dropout_masks_come_from_the_state_that_is_saved_beside() -> None:
     run(straight, range(STEPS))
     torch.manual_seed(5)
     run(stopped, range(6))
-    random, state = torch.get_rng_state(), saved_and_loaded(stopped.state_dict())
+    drawn, state = torch.get_rng_state(), saved_and_loaded(stopped.state_dict())
     resumed.load_state_dict(state)
-    torch.set_rng_state(random)
+    torch.set_rng_state(drawn)
     run(resumed, range(6, STEPS))
     assert problems.same(*(problems.parameters_of(mtl.objective.model) for mtl in (straight, resumed)))
 

@@ -64,6 +64,40 @@ def elastic(rank: int, count: int) -> None:
 # -- Lightning
 
 
+def test_lightning_keeps_the_place_of_mixed_loaders(tmp_path: Path) -> None:
+    import lightning.pytorch as pl
+
+    from equipoise.data import zip_loaders
+
+    seen: list[dict[str, list[int]]] = []
+
+    class Module(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(1, 1)
+
+        def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+            seen.append({name: rows.tolist() for name, rows in batch.items()})
+            return sum(self.layer(rows.float()[:, None]).square().mean() for rows in batch.values())  # type: ignore[return-value]
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), 1e-4)
+
+    def run(steps: int, resume: Path | None = None) -> pl.Trainer:
+        off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+        trainer = pl.Trainer(max_steps=steps, max_epochs=9, accelerator="cpu", **dict.fromkeys(off, False))
+        loaders = {"a": DataLoader(range(12), 2, shuffle=True), "b": DataLoader(range(5), 2, shuffle=True)}  # type: ignore[arg-type]
+        trainer.fit(Module(), zip_loaders(loaders, seed=3), ckpt_path=resume)
+        return trainer
+
+    run(10)  # the second of epochs of 6 steps
+    whole = seen[:]
+    seen.clear()
+    run(4).save_checkpoint(tmp_path / "four.ckpt")
+    run(10, tmp_path / "four.ckpt")
+    assert seen == whole
+
+
 def lightning(folder: str, rank: int = 0, count: int = 1, *, epochs: int = EPOCHS, resume: str | None = None) -> State:
     import lightning.pytorch as pl
     from lightning.pytorch.plugins.environments import TorchElasticEnvironment

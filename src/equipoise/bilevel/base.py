@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Required, TypedDict, Unpack, cast, ge
 import torch
 from torch import Tensor
 
-from equipoise.bilevel.levels import Levels, Parts
+from equipoise.bilevel.levels import Levels, Parts, copies
 from equipoise.bilevel.lower import check_upper, descend, take
 from equipoise.bilevel.outer_optimizers import OuterOptimizers
 from equipoise.bilevel.problem import BilevelProblem, LevelVariables, Point, Variables
@@ -172,11 +172,8 @@ class BilevelSolver(ABC):
             NonFiniteError: something was infinite or not a number; names the level and objective. Variables, optimizers,
                 buffers and the solver's state are as before.
         """
-        taken = take(lower_batches, self.lower_steps * self.accumulate)
-        batches: list[Parts] = [
-            tuple(taken[place : place + self.accumulate]) for place in range(0, len(taken), self.accumulate)
-        ]
         upper_parts = self._upper_parts(upper_batch)
+        batches = self._lower_parts(lower_batches, self.lower_steps)
         self.processes.step = f"step {self.steps}"
         self.levels.step = self.steps
         if self.processes.count > 1 and not self._shared:
@@ -232,15 +229,32 @@ class BilevelSolver(ABC):
             if given.module is not None:
                 fresh = {f"lower.{name}": buffer.clone() for name, buffer in given.module.named_buffers()}
                 buffers |= {name: buffer for name, buffer in fresh.items() if name in buffers}
-        taken = take(lower_batches, steps * self.accumulate)
-        batches: list[Parts] = [tuple(taken[at : at + self.accumulate]) for at in range(0, len(taken), self.accumulate)]
+        parts = self._upper_parts(upper_batch)
         self.processes.step = f"retraining in step {self.steps}"
-        with self.problem.random_state().replayed():
-            solved = descend(self.levels, Point(here.upper, omega, buffers), batches, self.rule, step=self.steps)
-            parts = self._upper_parts(upper_batch)
-            found = [torch.stack([v.detach() for v in self.problem.objectives_at(solved.point, part)]) for part in parts]
-            values = check_upper(self.levels.mean(found), self.problem.objectives, self.steps)
+        scale = self.levels.scale
+        try:
+            with self.problem.random_state().replayed():  # loaders draw from it as well
+                batches = self._lower_parts(lower_batches, steps)
+                state = self.problem.random_state()
+                while True:
+                    start_here = Point(here.upper, omega, copies(buffers))
+                    try:
+                        solved = descend(self.levels, start_here, batches, self.rule, step=self.steps)
+                        break
+                    except NonFiniteError as error:
+                        if not self._backs_off(error):
+                            raise
+                        state.restore()
+                found = [torch.stack([v.detach() for v in self.problem.objectives_at(solved.point, part)]) for part in parts]
+                values = check_upper(self.levels.mean(found), self.problem.objectives, self.steps)
+        finally:
+            if self.levels.scale != scale:
+                self.scaler.update(scale)  # type: ignore[union-attr]
         return dict(zip(self.problem.objectives, values.unbind(), strict=True))
+
+    def _lower_parts(self, lower_batches: Iterable[Any] | None, steps: int) -> list[Parts]:
+        taken = take(lower_batches, steps * self.accumulate)
+        return [tuple(taken[place : place + self.accumulate]) for place in range(0, len(taken), self.accumulate)]
 
     def _upper_parts(self, upper_batch: Any) -> Parts:
         if self.accumulate == 1:
@@ -267,16 +281,17 @@ class BilevelSolver(ABC):
                 if isinstance(error, RuntimeError) and overwrites(error) and not anew:
                     forget_compiled()
                     anew = True
-                elif (
-                    self.scaler is not None
-                    and isinstance(error, NonFiniteError)
-                    and error.what == "gradient"
-                    and self.levels.scale > 1.0
-                ):
-                    self.scaler.update(self.levels.scale * self.scaler.get_backoff_factor())
-                else:
+                elif not self._backs_off(error):
                     raise
                 state.restore()
+
+    def _backs_off(self, error: BaseException) -> bool:
+        """Lowers the scaler's scale if that is what a failure may be due to."""
+        overflow = isinstance(error, NonFiniteError) and error.what == "gradient"
+        if self.scaler is None or not overflow or self.levels.scale <= 1.0:
+            return False
+        self.scaler.update(self.levels.scale * self.scaler.get_backoff_factor())
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how solving continues: variables, buffers, optimizers, memory.

@@ -77,6 +77,8 @@ class Unrolled:
 class Implicit:
     """By the implicit function theorem at ω_T: one linear system per objective, whatever T and the lower optimizer.
 
+    Weight decay of the lower optimizer counts as a part of f; AdamW's, which belongs to no function, is refused.
+
     Args:
         solver: ``"conjugate-gradient"``, for a positive definite ∇²_ωω f, or ``"neumann"``: η Σ_j (I − η ∇²_ωω f)^j, which is
             what unrolling so many more steps at ω_T would give.
@@ -380,6 +382,7 @@ class _Finding:
         return self._result(direct, upper_values, solution, values, weights, averages)
 
     def _implicit(self, method: Implicit, exact: bool) -> Hypergradients:
+        diagonal = [method.damping + decay for decay in self.rule.decays(len(self.start.lower))]
         solved = descend(self.levels, self.start, self.batches, self.rule, memory=self.averages, step=self.step)
         self._check_lower(solved.values, solved.point.lower)
         upper = self.start.upper
@@ -396,9 +399,9 @@ class _Finding:
                     if not isinstance(self.rule, Descent):
                         raise InputError('Implicit("neumann") needs a step size lr= where the lower level has an optimizer')
                     rate = self.rule.lr
-                solution = _neumann(curvature, right, rate, method, self.batched)
+                solution = _neumann(curvature, right, rate, method, diagonal, self.batched)
             else:
-                solution = _conjugate_gradients(curvature, right, method)
+                solution = _conjugate_gradients(curvature, right, method, diagonal)
             mixed = curvature.products(solution, upper=True, lower=False, batched=self.batched)
         for row, products in zip(direct, mixed, strict=True):
             for position, product in enumerate(products):
@@ -469,7 +472,7 @@ class _Finding:
         return Hypergradients(filled, upper, solution, float(values[-1]), reached, weights, kept)
 
 
-def _conjugate_gradients(curvature: Curvature, right: Rows, method: Implicit) -> Rows:
+def _conjugate_gradients(curvature: Curvature, right: Rows, method: Implicit, diagonal: list[float]) -> Rows:
     solutions = []
     for row in right:
         x = [torch.zeros_like(v) for v in row]
@@ -479,7 +482,7 @@ def _conjugate_gradients(curvature: Curvature, right: Rows, method: Implicit) ->
         for _ in range(method.iterations):
             if square <= method.tolerance**2 * start:
                 break
-            product = _damped(curvature, [direction], method)[0]
+            product = _damped(curvature, [direction], diagonal)[0]
             curve = _dot(direction, product)
             if not curve > 0.0:
                 raise NonFiniteError(
@@ -499,11 +502,11 @@ def _conjugate_gradients(curvature: Curvature, right: Rows, method: Implicit) ->
     return solutions
 
 
-def _neumann(curvature: Curvature, right: Rows, lr: float, method: Implicit, batched: bool) -> Rows:
+def _neumann(curvature: Curvature, right: Rows, lr: float, method: Implicit, diagonal: list[float], batched: bool) -> Rows:
     terms = right
     sums = [[lr * v for v in row] for row in right]
     for _ in range(method.iterations):
-        products = _damped(curvature, terms, method, batched)
+        products = _damped(curvature, terms, diagonal, batched)
         terms = [[v.sub(p, alpha=lr) for v, p in zip(*pair, strict=True)] for pair in zip(terms, products, strict=True)]
         sums = [[s.add(v, alpha=lr) for s, v in zip(*pair, strict=True)] for pair in zip(sums, terms, strict=True)]
     for first, last in zip(right, terms, strict=True):
@@ -518,10 +521,10 @@ def _neumann(curvature: Curvature, right: Rows, lr: float, method: Implicit, bat
     return sums
 
 
-def _damped(curvature: Curvature, rows: Rows, method: Implicit, batched: bool = False) -> Rows:
+def _damped(curvature: Curvature, rows: Rows, diagonal: list[float], batched: bool = False) -> Rows:
     found = curvature.products(rows, upper=False, batched=batched)
     return [
-        [v * method.damping if p is None else p.add(v, alpha=method.damping) for v, p in zip(row, products, strict=True)]
+        [v * own if p is None else p.add(v, alpha=own) for v, p, own in zip(row, products, diagonal, strict=True)]
         for row, products in zip(rows, found, strict=True)
     ]
 

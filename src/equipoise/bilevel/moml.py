@@ -87,6 +87,8 @@ class MOML(BilevelSolver):
         if not isinstance(hypergradient, Unrolled | Implicit | None):
             raise InputError(f"hypergradient must be an Unrolled or an Implicit; got {type(hypergradient).__name__}")
         self.hypergradient = Unrolled() if hypergradient is None else hypergradient
+        if isinstance(hypergradient, Implicit):
+            self.rule.decays(len(problem.lower_variables))  # refuses what cannot be
         self.balancer = MGDA() if balancer is None else as_balancer(balancer)
         own = self.balancer
         pulls = isinstance(own, PullsHeads) and own.pulls

@@ -122,6 +122,10 @@ class LowerRule(ABC):
             )
         return found_rows, found_slots, found_slopes, 1.0
 
+    def decays(self, variables: int) -> list[float]:
+        """Weight decay of each variable: what the rule adds to the diagonal of f's second derivative."""
+        return [0.0] * variables
+
     def fresh(self, variables: int) -> Averages:
         """What is remembered before the first step."""
         return Averages([], [0] * variables)
@@ -211,12 +215,25 @@ class OptimizerRule(LowerRule):
                 continue
             counts[place] += 1
             group = self.optimizer.param_groups[self._groups[place]]  # as it is now: a scheduler may have been at work
-            options = group | {"lr": float(group["lr"]) * factor}
+            options = group | {"lr": float(group["lr"]) * factor, "decoupled_weight_decay": self._decoupled(group)}
             new, kept = step(value, gradient, [slot[place] for slot in slots], counts[place], options)
             moved.append(new)
             for slot, entry in zip(slots, kept, strict=True):
                 slot[place] = entry
         return moved, Averages(slots, counts)
+
+    def _decoupled(self, group: dict[str, Any]) -> bool:
+        # Before torch 2.7, groups do not say so.
+        return bool(group.get("decoupled_weight_decay", type(self.optimizer) is torch.optim.AdamW))
+
+    def decays(self, variables: int) -> list[float]:
+        groups = [self.optimizer.param_groups[place] for place in self._groups]
+        if any(group["weight_decay"] and self._decoupled(group) for group in groups):
+            raise InputError(
+                "Implicit() asks for the minimum of f, and with AdamW's weight decay lower steps do not lead to one of any "
+                "function; take Adam or SGD, whose decay is that of f + ½ decay ‖ω‖², or Unrolled()"
+            )
+        return [float(group["weight_decay"]) for group in groups]
 
     def fresh(self, variables: int) -> Averages:
         return Averages([[None] * variables for _ in self._names], [0] * variables)
@@ -252,7 +269,7 @@ def _adam(
 ) -> tuple[Tensor, list[Tensor | None]]:
     first, second = options["betas"]
     lr, decay = options["lr"], options["weight_decay"]
-    if decay and options.get("decoupled_weight_decay"):
+    if decay and options["decoupled_weight_decay"]:
         value = value.mul(1 - lr * decay)
     elif decay:
         gradient = gradient.add(value, alpha=decay)

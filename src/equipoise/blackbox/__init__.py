@@ -10,8 +10,10 @@ Ask/tell optimizers that leave the loop to the user,
 and :func:`minimize`, which has the loop: workers, limits, failures, checkpoints.
 """
 
+from equipoise.blackbox.archive import undominated
 from equipoise.blackbox.minimizing import IterationReport, Result, minimize
 from equipoise.blackbox.optimizers import ASMG, BES, CMAES, ES, MMES, OPTIMIZERS, Optimizer, make_optimizer
+from equipoise.blackbox.several import FrontResult, front, preferences, restarted
 
 __all__ = [
     "ASMG",
@@ -20,9 +22,14 @@ __all__ = [
     "ES",
     "MMES",
     "OPTIMIZERS",
+    "FrontResult",
     "IterationReport",
     "Optimizer",
     "Result",
+    "front",
     "make_optimizer",
     "minimize",
+    "preferences",
+    "restarted",
+    "undominated",
 ]

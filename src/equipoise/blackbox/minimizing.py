@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from equipoise.blackbox.archive import Archive, Kept
 from equipoise.blackbox.arrays import Array, read_vector
 from equipoise.blackbox.checkpoint import check_storable, read_checkpoint, write_checkpoint
 from equipoise.blackbox.evaluation import Failures, evaluator
@@ -120,6 +121,8 @@ class Result:
         std: its standard deviations [d].
         best: the evaluated point [d] of the lowest mean of the outputs; ``None`` if nothing could be evaluated.
         best_outputs: its outputs [m].
+        points: the evaluated points that were kept [A, d], see ``archive`` of :func:`minimize`; empty if none were.
+        outputs: theirs [A, m].
         weights: λ [m] of the last iteration; ``None`` if nothing could be evaluated.
         objectives: for each iteration, the mean outputs of the samples that did not fail [iterations, m].
         iterations: how many.
@@ -142,6 +145,8 @@ class Result:
     seconds: float
     stopped: str
     optimizer: Optimizer = field(repr=False)
+    points: Array = field(repr=False, default_factory=lambda: np.empty((0, 0)))
+    outputs: Array = field(repr=False, default_factory=lambda: np.empty((0, 0)))
 
 
 def _silent(done: float, wanted: float, text: str) -> None:
@@ -163,6 +168,10 @@ def minimize(
     workers: int = 1,
     backend: Literal["threads", "processes"] = "processes",
     evaluation_seconds: float | None = None,
+    quorum: float = 1.0,
+    tensors: bool = False,
+    integers: Sequence[int] = (),
+    archive: Kept | None = None,
     callback: Callable[[IterationReport], object] | None = None,
     progress: bool = False,
     checkpoint: str | Path | None = None,
@@ -183,6 +192,13 @@ def minimize(
         workers: evaluations at a time; with ``batched``, parts of a batch at a time.
         backend: of several workers, or of a time limit on evaluations: ``"processes"`` or ``"threads"``.
         evaluation_seconds: what takes longer counts as failed; in a process it is killed.
+        quorum: asynchronous evaluation: which share of an iteration's points is waited for, with several workers. Those that
+            are late count as ``late`` among the failures, their workers go on, and what comes of them later is kept for
+            ``best`` and the archive. Which ones are late depends on the machine, so that a search cannot be repeated to the
+            bit; and where slow points are better or worse than others, leaving them out leads the search astray.
+        tensors: give ``f`` tensors of ``x0``'s device and precision in place of arrays; what it returns may stay there.
+        integers: dimensions whose values are rounded before ``f`` sees them (within ``bounds``), as ``x`` and ``best`` are.
+        archive: evaluated points to keep in the result: ``"front"`` for those that no other one dominates, ``"all"``.
         callback: called after each iteration; the search ends when it returns ``True``.
         progress: show a bar.
         checkpoint: a file. If it exists, the search goes on from there, with the same bits as if it had never stopped; it is
@@ -219,8 +235,23 @@ def minimize(
         optimizer = method
     else:
         optimizer = make_optimizer(method, x0, **options)
+    if not 0 < quorum <= 1 or isinstance(quorum, bool):
+        raise InputError(f"quorum is {quorum!r}; give the share of points that is waited for, above 0 and at most 1")
+    if quorum < 1 and (workers == 1 or optimizer.failed == "penalize"):
+        raise InputError(
+            'quorum below 1 needs workers=2 or more and failed="drop", for a point that is late is no worse than others'
+        )
+    rounded = _Rounded(integers, optimizer)
+    if tensors:
+        f = _WithTensors(f, x0)
+    kept = Archive(archive)
     path = Path(checkpoint) if checkpoint is not None else None
-    settings = {"method": type(optimizer).__name__, "options": sorted(f"{k}={worded(v)}" for k, v in options.items())}
+    settings: dict[str, Any] = {
+        "method": type(optimizer).__name__,
+        "options": sorted(f"{k}={worded(v)}" for k, v in options.items()),
+    }
+    settings |= {"archive": archive} if archive else {}
+    settings |= {"integers": rounded.dimensions} if rounded.dimensions else {}
     # An optimizer of one's own brings its mean with it.
     start = None if isinstance(method, Optimizer) else read_vector(x0, "x0")
     stateful = path is not None and hasattr(f, "state_dict") and hasattr(f, "load_state_dict")
@@ -244,6 +275,8 @@ def minimize(
                 f"this is one {'with' if stateful else 'without'}; give the same function, or another file"
             )
         optimizer.load_state_dict(saved["optimizer"])
+        if archive:
+            kept.load_state_dict(saved.get("archive") or {})
         if stateful:
             f.load_state_dict(saved["function"])  # type: ignore[attr-defined]
         history = saved["history"]
@@ -266,6 +299,7 @@ def minimize(
                 "failures": failures.counts,
                 "first failures": failures.first,
                 "seconds": before + monotonic() - began,
+                **({"archive": kept.state_dict()} if archive else {}),
             }
             write_checkpoint(path, state)
 
@@ -274,7 +308,7 @@ def minimize(
     unsuccessful = 0
     with (
         bar(extra="blackbox") if progress else nullcontext(_silent) as show,
-        evaluator(f, workers=workers, backend=backend, batched=batched, limit=evaluation_seconds) as evaluate,
+        evaluator(f, workers=workers, backend=backend, batched=batched, limit=evaluation_seconds, quorum=quorum) as evaluate,
     ):
         try:
             while not stopped:
@@ -284,7 +318,8 @@ def minimize(
                 if stopped:
                     break
                 under_way = deepcopy(function_state())
-                answers = evaluate(points)
+                seen = rounded(points)
+                answers = evaluate(seen)
                 table = failures.table(answers, optimizer.objectives, optimizer.smallest_objectives)
                 if table is None or not np.isfinite(table).all(axis=1).any():
                     unsuccessful += 1
@@ -300,6 +335,11 @@ def minimize(
                     continue
                 optimizer.tell(table)
                 under_way = None
+                kept.add(seen, table)
+                for late, answer in evaluate.strays():
+                    if answer.outputs is not None and answer.outputs.shape == (table.shape[1],):
+                        optimizer.see(late, answer.outputs)
+                        kept.add(late[None], answer.outputs[None])
                 history.append(_means(table))
                 at = IterationReport(
                     optimizer.iterations,
@@ -323,9 +363,9 @@ def minimize(
     if stopped in ("iterations", "evaluations", "seconds") and 0 < optimizer.evaluations == optimizer.failures:
         raise _unsuccessful(optimizer.iterations, failures)
     return Result(
-        x=optimizer.mean,
+        x=rounded(optimizer.mean),
         std=optimizer.std,
-        best=optimizer.best,
+        best=None if optimizer.best is None else rounded(optimizer.best),
         best_outputs=optimizer.best_outputs,
         weights=optimizer.weights,
         objectives=np.array(history).reshape(len(history), optimizer.objectives or 0),
@@ -335,7 +375,48 @@ def minimize(
         seconds=before + monotonic() - began,
         stopped=stopped,
         optimizer=optimizer,
+        points=kept.arrays()[0],
+        outputs=kept.arrays()[1],
     )
+
+
+class _Rounded:
+    """Rounds some dimensions of points [..., d], no further than the bounds allow."""
+
+    def __init__(self, integers: Sequence[int], optimizer: Optimizer) -> None:
+        size = optimizer.dimension
+        given = list(integers)
+        if any(isinstance(own, bool) or not isinstance(own, int | np.integer) or not 0 <= own < size for own in given):
+            raise InputError(f"integers is {given}; give the numbers of dimensions, from 0 to {size - 1}")
+        self.dimensions = sorted({int(own) for own in given})
+        low, high = (-np.inf, np.inf) if optimizer.bounds is None else optimizer.bounds[:, self.dimensions]
+        self._low, self._high = np.ceil(low), np.floor(high)
+        if self.dimensions and not (self._low <= self._high).all():
+            raise InputError("bounds leave no whole number in a dimension of integers; give bounds with one between them")
+
+    def __call__(self, points: Array) -> Array:
+        if self.dimensions:
+            points = points.copy()
+            points[..., self.dimensions] = np.clip(np.rint(points[..., self.dimensions]), self._low, self._high)
+        return points
+
+
+class _WithTensors:
+    """A function of arrays that calls one of tensors; what has a state keeps it."""
+
+    def __init__(self, function: Callable[[Any], Any], like: Any) -> None:
+        if not hasattr(like, "new_tensor") or not like.is_floating_point():
+            raise InputError("tensors=True gives f tensors of x0's device and precision; give x0 as a floating-point tensor")
+        self._function = function
+        self._kind = {"dtype": like.dtype, "device": like.device}
+        for name in ("state_dict", "load_state_dict"):
+            if hasattr(function, name):
+                setattr(self, name, getattr(function, name))
+
+    def __call__(self, points: Array) -> Any:
+        import torch
+
+        return self._function(torch.as_tensor(points, **self._kind))
 
 
 def _of_a_search(path: Path, saved: dict[str, Any]) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class TaskGradients:
         self._views: list[list[Tensor]] = []
         self._written: list[bytearray] = []
         self.rows = self._storage
+        self.fillings = 0
         self.begin(tasks)
         self.reached = [True] * len(self.parameters)
         self.sparse = [False] * len(self.parameters)
@@ -84,6 +85,7 @@ class TaskGradients:
 
     def begin(self, tasks: int) -> None:
         """Makes it a buffer of so many rows, whatever is in them."""
+        self.fillings += 1
         # Where some batches hold many tasks and others few, the memory of the many is kept for a while.
         self._unneeded = self._unneeded + 1 if tasks * 4 <= len(self._storage) else 0
         if tasks > len(self._storage) or self._unneeded > _PATIENCE:

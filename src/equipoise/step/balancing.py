@@ -110,7 +110,7 @@ class Balancing:
                 f"{type(balancer).__name__} looks at {expected or 'no'} further batches per step; got {len(further)}"
             )
         if anew:
-            self.skip()
+            self._put_back()
         else:
             self._new = not self.context.tasks.known
         if self._new and declared:
@@ -131,7 +131,10 @@ class Balancing:
             self.rollback()
             report = StepReport((), torch.zeros(0, device=self.context.device()), step=step, skipped=True)
         except BaseException as error:
-            self.rollback()
+            if anew:  # the step may go on where it was before, and its tasks stay known
+                self._put_back()
+            else:
+                self.rollback()
             refuse_unseen_wrapper(error)
             raise
         finally:
@@ -202,19 +205,17 @@ class Balancing:
         if self._turn is not None and self._observation is not None:
             self._turn.balancer.update(self._observation)
         self.steps += 1
+        self._new = False
         self._forget()
 
     def skip(self) -> None:
         """Puts the balancer and the proxy back to where they were before the step."""
-        if self._turn is not None and self._before is not None:
-            self._turn.balancer.load_state_dict(self._before)
-        if self._proxied is not None:
-            self._proxied[0].load_state_dict(self._proxied[1])
-        self._forget()
+        self._new = False
+        self._put_back()
 
     def rollback(self) -> None:
         """Makes the step one that has never been: besides :meth:`skip`, tasks that it fixed are unknown again."""
-        if self._turn is not None and self._new:
+        if self._new:
             self.context.forget_tasks()
         self.skip()
 
@@ -290,6 +291,13 @@ class Balancing:
         """Before their memory serves for others, while the balancer has yet to learn from them."""
         if self._observation is not None and self._observation.gradients is not None:
             self._observation = replace(self._observation, gradients=self._observation.gradients.clone())
+
+    def _put_back(self) -> None:
+        if self._turn is not None and self._before is not None:
+            self._turn.balancer.load_state_dict(self._before)
+        if self._proxied is not None:
+            self._proxied[0].load_state_dict(self._proxied[1])
+        self._forget()
 
     def _forget(self) -> None:
         # Nothing of a step may live on: the drop-in keeps this object for as long as its balancer is alive.

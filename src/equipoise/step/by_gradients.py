@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from equipoise.step.crossing import CrossedBatches
 from equipoise.step.deciding import decide_direction, decide_weights
 from equipoise.step.finding import check_alike, find_shared
 from equipoise.step.pulling import Pulling
-from equipoise.step.report import StepReport
+from equipoise.step.report import KeptRows, StepReport
 from equipoise.step.rows import Buffer, Filling, kept_grads, unscaled
 from equipoise.step.seen import SeenLosses
 
@@ -82,7 +83,11 @@ class ByGradients:
         if pulling is not None and weights is not None and gramian is not None:
             pulling.add(engine, weights, gramian, seen, factors)
         check_gradients(context, turn, others, present)
-        report = StepReport(names, means, weights, gramian, turn.step, skipped=overflow)
+        kept: KeptRows | None = None
+        if balancer.needs == "gradients":
+            scale = None if turn.scale is None else turn.scale.clone()  # which the scaler goes on to change
+            kept = KeptRows(engine, partial(unscaled, factors=factors, scale=scale))
+        report = StepReport(names, means, weights, gramian, turn.step, skipped=overflow, rows=kept)
         return report, context.observation(turn, present, means, gramian, layout=self.buffer.layout)
 
     def _own_alone(self, turn: Turn, seen: SeenLosses) -> StepReport:

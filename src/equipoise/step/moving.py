@@ -76,6 +76,11 @@ class Moving:
         if self.scaler is not None:
             self.scaler.unscale_(self._all)
 
+    def undo(self) -> None:
+        """After a step that failed: the scaler would refuse to unscale the next one's gradients, as if they were the same."""
+        if self.scaler is not None:
+            self.scaler._per_optimizer_states.pop(id(self._all), None)
+
     def move(self, value: Evaluate, again: Evaluate) -> bool:
         """Steps, and says whether anything did.
 

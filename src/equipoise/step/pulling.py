@@ -16,7 +16,7 @@ from equipoise.engine.gradients import TaskGradients
 from equipoise.engine.graph import is_compiled, origins
 from equipoise.engine.sparse import added, stored
 from equipoise.errors import InputError
-from equipoise.modes import not_compiled, without_autocast
+from equipoise.modes import differentiable_twice, lacks_second_derivative, without_autocast
 from equipoise.step.context import Context, Turn
 from equipoise.step.seen import SeenLosses
 from equipoise.tasks import Loss
@@ -66,6 +66,33 @@ class Pulling:
         if pull is None:
             return
         groups = self._groups(pull, seen.present)
+        held = pull.features is None and self._held is not None
+        try:
+            extra = self._extra(engine, pull, groups, seen, factors)
+        except RuntimeError as error:
+            if not held or not lacks_second_derivative(error):
+                raise self._said(error) from error
+            # Evaluated again, attention runs by the kernel that has a second derivative.
+            try:
+                extra = self._extra(engine, pull, groups, seen, factors)
+            except RuntimeError as further:
+                raise self._said(further) from further
+        self._deliver(pull, [p for _, members in groups for p in members], extra)
+
+    def _said(self, error: RuntimeError) -> Exception:
+        """The error, or one line that says what a layer without a second derivative means here."""
+        if not lacks_second_derivative(error):
+            return error
+        said = str(error).partition("\n")[0]
+        return InputError(
+            f"{self.balancer!r} pulls heads by second derivatives, which a layer below them has not ({said}); put another "
+            f"layer there, leave mu= at 0, or let MultiTaskOptimizer evaluate the losses, if they were given to backward()"
+        )
+
+    def _extra(
+        self, engine: TaskGradients, pull: Pull, groups: Sequence[tuple[Tensor, list[int]]], seen: SeenLosses, factors: Tensor
+    ) -> dict[Tensor, Tensor]:
+        """What is added to the heads' gradients."""
         extra: dict[Tensor, Tensor] = {}
         for rows, losses, features in self._evaluations(pull):
             for chunk in rows:
@@ -75,7 +102,7 @@ class Pulling:
                 for place, (row, members) in enumerate(here):
                     self._pull(engine, row, members, values, seen, factors, features, extra, last=place == len(here) - 1)
                 del values
-        self._deliver(pull, [p for _, members in groups for p in members], extra)
+        return extra
 
     def _groups(self, pull: Pull, present: Sequence[int]) -> list[tuple[Tensor, list[int]]]:
         """Tasks that have parameters of their own and are pulled, by direction: ``[k]`` coefficients and positions."""
@@ -96,7 +123,7 @@ class Pulling:
         if pull.features is not None and source.elsewhere() is None:
             raise InputError(f"{self.turn.balancer!r} looks at features, which needs MultiTaskOptimizer, not backward()")
         recorder = None if pull.features is None else Recorder(pull.features)
-        with self._again, not_compiled():
+        with self._again, differentiable_twice():
             for micro_batch in range(source.micro_batches):
                 with nullcontext() if recorder is None else recorder.recording():
                     losses = self.context.named(source.rehearse(micro_batch))

@@ -30,6 +30,8 @@ __all__ = ["Folder"]
 
 _RENAMED = {"learning_rate": "lr", "step_size": "lr", "lower_step_size": "lower_lr", "normalise": "normalize"}
 """Options that were called otherwise when some folders were begun."""
+_ADDED: dict[str, dict[str, Any]] = {name: {"max_norm": None} for name in ("fairgrad", "cagrad", "pcgrad", "graddrop")}
+"""Options that some methods lacked when some folders were begun, with the value that does what was done then."""
 
 
 class Folder(RunStore):
@@ -73,10 +75,11 @@ class Folder(RunStore):
         return next((f".problem has a metric of no task: {own['name']}" for own in metrics if own["task"] not in tasks), "")
 
     def configuration(self) -> dict[str, Any]:
-        """As for any store; options have their names of today."""
+        """As for any store; options have their names of today, and those that came later are there."""
         known = super().configuration()
         for method in known["methods"].values():
-            method["options"] = {_RENAMED.get(name, name): value for name, value in method["options"].items()}
+            options = {_RENAMED.get(name, name): value for name, value in method["options"].items()}
+            method["options"] = _ADDED.get(method["name"], {}) | options
         return known
 
     def claim_for(self, problem: Problem, methods: Sequence[Method], seeds: Sequence[int], settings: dict[str, Any]) -> None:

@@ -75,7 +75,8 @@ class TrialSearch:
                     with _readable(self.folder):
                         study = self._study()
                     self._reap(study, owners, runs)
-                    left = self.budget - counted(study.get_trials(deepcopy=False))
+                    waiting = len(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+                    left = self.budget - counted(study.get_trials(deepcopy=False)) + waiting  # asked for, and not yet run
                 if left > 0 or self._unfinished(study):
                     with progress(max(left, 1), self.epochs, self.console) as shown:
                         self._search(study, owners, runs, baseline, shown)
@@ -107,6 +108,7 @@ class TrialSearch:
                     trial, run = asked
                     if run.key in active:
                         active[run.key].append(trial)
+                        shown.shared()
                     elif runs.finished(run, self.epochs):
                         self._tell(study, [trial], run, runs, baseline)
                         shown.ended(run, "")

@@ -312,6 +312,7 @@ class COST:
         self._under_way = None
         if not taken:
             put_back({}, under_way.states)
+            *_, self._pending, _ = under_way.kept
             landing = landing.taken_back("the step was not taken") if landing.moved else landing
         report = landing.report
         self._counters.count_attempt(report.step, accepted=report.accepted)

@@ -87,12 +87,16 @@ class _EachPass(Collection[Any]):
         return False
 
     def __iter__(self) -> Iterator[Any]:
+        self._further.begin_pass()
         for _ in range(self._count):
-            with _random_numbers_kept(None):
-                # Loaders that draw from Python's or NumPy's generator get a state of their own as well.
+            with _random_numbers_kept(self._further.loader) as generators:
+                # Loaders that draw from Python's or NumPy's generator, or one of their own, get a state of their own as well:
+                # it follows from the place alone, so a training that goes on meets the same batches.
                 place = self._further.seed + 1_000_003 * self._further.passes + self._further.drawn
                 random.seed(place)
                 np.random.seed(place % 2**32)  # noqa: NPY002
+                for generator in generators:
+                    generator.manual_seed(place % 2**63)
                 (batch,) = self._further.draw(1)
             yield batch
 
@@ -129,7 +133,7 @@ class HeldBatches:
                     f'probe_batches="all" needs a loader that has a length; {type(self._source).__name__} has none. Give a '
                     f"number of batches"
                 ) from None
-            self._further = FurtherBatches(self._source)
+            self._further = FurtherBatches(_beside_training(self._source))
             if self._place is not None:
                 self._further.load_state_dict(self._place)
 
@@ -188,10 +192,8 @@ class HeldBatches:
         assert not isinstance(self._source, str)
         needed = self._search + self._held_out
         source = self._source
-        if getattr(source, "persistent_workers", False) and hasattr(source, "_iterator"):
-            # Such a loader has a single iterator: asking for it once more would start a training epoch under way anew.
-            source = copy.copy(source)
-            source._iterator = None
+        if getattr(source, "persistent_workers", False):
+            source = _beside_training(source)
         # A loader's shuffling and augmentation must not change what training draws.
         with _random_numbers_kept(source):
             # The same batches on a second start. torch.manual_seed would seed every device's generator as well.
@@ -220,8 +222,17 @@ class HeldBatches:
             self._further.load_state_dict(self._place)
 
 
+def _beside_training(loader: Any) -> Any:
+    """The same loader as another object: it may be the one that the training goes through, which counts its passes."""
+    loader = copy.copy(loader)
+    if hasattr(loader, "_iterator"):
+        # With workers that persist it has a single iterator: asking for it once more would start an epoch under way anew.
+        loader._iterator = None
+    return loader
+
+
 @contextmanager
-def _random_numbers_kept(source: Any) -> Iterator[None]:
+def _random_numbers_kept(source: Any) -> Iterator[list[torch.Generator]]:
     """Puts back every random state that drawing from a loader may change: Python's, NumPy's, torch's and the loader's own."""
     holders = (source, getattr(source, "sampler", None), getattr(source, "batch_sampler", None))
     found = (getattr(holder, "generator", None) for holder in holders)
@@ -230,7 +241,7 @@ def _random_numbers_kept(source: Any) -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (it is the user's)
     try:
         with torch.random.fork_rng(devices=[]):
-            yield
+            yield generators
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal, TypeAlias, get_args
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from equipoise.engine.reals import flat
 from equipoise.errors import InputError
-from equipoise.modes import without_autocast
+from equipoise.modes import differentiable_twice, lacks_second_derivative, without_autocast
 from equipoise.objective import Objective
 from equipoise.randomness import RandomState
 from equipoise.teleport.checks import check_number, check_whole
@@ -26,6 +26,7 @@ from equipoise.teleport.measure import Array, JointLosses, evaluated
 
 __all__ = ["Agreement", "InnerOptimizer", "Search", "Searched", "agreement"]
 
+_NOTHING = np.zeros(0)
 InnerOptimizer: TypeAlias = Callable[..., torch.optim.Optimizer]
 Agreement: TypeAlias = Literal["mean", "smallest", "pairwise"]
 
@@ -195,17 +196,17 @@ class Search:
             perturbed = dict(objective.model.named_parameters()) if self.sought.perturbs_all else shared
             frozen = {name: tensor.detach() for name, tensor in perturbed.items()}
             course = _Course(self, objective, adaptation, shared, frozen, joint, balance, scales, generator, loss_scale)
-            nothing = np.zeros(len(joint.tasks))
-            found_on = triggering if self.sought.on_trigger else ()
-            triggers = [_Probe(batch, objective.random_state(), nothing, nothing) for batch in found_on]
+            triggers = [_probe(objective, batch, None) for batch in triggering] if self.sought.on_trigger else []
+
+            pools = self.sought.pooled_reference
 
             def in_turn() -> Iterator[_Probe]:
                 while True:
                     # Other batches have another L*; the model itself stays at θ, so that can be had at any time.
-                    yield from probes if held else (_probe(objective, batch, joint) for batch in batches)
+                    yield from probes if held else (_probe(objective, batch, None if pools else joint) for batch in batches)
 
             for step, probe in enumerate(islice(in_turn(), self.inner_steps(len(batches)))):
-                reference = pooled if self.sought.pooled_reference else probe.reference
+                reference = pooled if pools else probe.reference
                 gradients = course.gradients(probe, reference, triggers[step % len(triggers)] if triggers else None)
                 if gradients is None:
                     return course.found
@@ -244,7 +245,8 @@ class _Course:
         point = self.adaptation.elsewhere()
         samples = self.search.perturbations
         noises = [self.search.sought.noise(self.perturbed, self.generator) for _ in range(samples)]
-        losses = self.objective.at(point, probe.batch, random_state=probe.random_state)
+        with nullcontext() if self.search.seek == "sharpness" else differentiable_twice():
+            losses = self.objective.at(point, probe.batch, random_state=probe.random_state)
         part = self._part(point, losses, probe, noises if trigger is None else [], reference)
         if part is None:
             return None
@@ -266,8 +268,16 @@ class _Course:
         self.found.invariance.append(terms.invariance)
         self.found.reward.append(reward)
         factors = self.adaptation.factors
-        with without_autocast(total.device):
-            gradients = torch.autograd.grad(total * self.loss_scale, factors, allow_unused=True)
+        try:
+            with without_autocast(total.device):
+                gradients = torch.autograd.grad(total * self.loss_scale, factors, allow_unused=True)
+        except RuntimeError as error:
+            if not lacks_second_derivative(error):
+                raise
+            raise InputError(
+                f'seek="{self.search.seek}" differentiates the losses twice, and one of the layers can be differentiated '
+                f'once only ({str(error).partition(chr(10))[0]}); take seek="sharpness", which needs first derivatives'
+            ) from error
         filled = [
             torch.zeros_like(factor) if gradient is None else gradient / self.loss_scale
             for factor, gradient in zip(factors, gradients, strict=True)
@@ -368,9 +378,11 @@ def agreement(losses: Mapping[str, Tensor], parameters: Sequence[Tensor], kind: 
     return cosines.min() if kind == "smallest" else cosines.mean()
 
 
-def _probe(objective: Objective, batch: Any, joint: JointLosses) -> _Probe:
+def _probe(objective: Objective, batch: Any, joint: JointLosses | None) -> _Probe:
     # Every evaluation of this batch draws the same dropout masks, and training's random state stays put.
     random_state = objective.random_state()
+    if joint is None:  # its losses at θ are not asked for
+        return _Probe(batch, random_state, _NOTHING, _NOTHING)
     values, counts = joint.means([evaluated(objective, batch, random_state)])
     return _Probe(batch, random_state, values[0], counts)
 

@@ -428,7 +428,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, Paced, LossBalancer):
             "router": None if self._router is None else self._router.state_dict(),
             "first": None if self._first is None else self._first.clone(),
             "solution": None if self._solution is None else dict(self._solution),
-            "peaks": self._pace.peaks or None,
+            "peaks": self._pace.settle() or None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -443,7 +443,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, Paced, LossBalancer):
             self._router.load_state_dict(read["router"])
         self._first = None if read["first"] is None else read["first"].clone()
         self._solution = None if read["solution"] is None else dict(read["solution"])
-        self._pace.peaks = read["peaks"] or ()
+        self._pace.load(read["peaks"] or ())
 
     def read_state(self, state: dict[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
         """As every balancer; the router reads its own part."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ class Pace:
     def __init__(self) -> None:
         self.peaks: tuple[float, ...] = ()
         self._optimizers: list[weakref.ref[torch.optim.Optimizer]] = []
+        self._counts: list[int] = []
 
     def follow(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Says whose rate it is."""
@@ -46,6 +48,7 @@ class Pace:
         groups = self._groups()
         if not groups:
             return 1.0
+        self.settle()
         rates = [float(group["lr"]) for group in groups]
         before = [*self.peaks, *[0.0] * len(rates)]
         peaks = [max(rate, peak) for rate, peak in zip(rates, before, strict=False)]
@@ -53,9 +56,28 @@ class Pace:
         moving = [(rate / peak, group) for rate, peak, group in zip(rates, peaks, groups, strict=True) if peak > 0]
         return _mean([part for part, _ in moving], [group for _, group in moving]) if moving else 0.0
 
-    def _groups(self) -> list[dict[str, Any]]:
+    def settle(self) -> tuple[float, ...]:
+        """The highest rates, with a place for groups that an optimizer was given since the last look: behind its others."""
+        counts = [len(groups) for groups in self._by_optimizer()]
+        if self.peaks and len(counts) == len(self._counts) and counts != self._counts and all(counts):
+            ends = list(accumulate(self._counts, initial=0))
+            kept = [self.peaks[start : start + before] for start, before in zip(ends, self._counts, strict=False)]
+            self.peaks = tuple(
+                peak for own, now in zip(kept, counts, strict=True) for peak in (*own, *[0.0] * (now - len(own)))[:now]
+            )
+        self._counts = counts
+        return self.peaks
+
+    def load(self, peaks: Sequence[float]) -> None:
+        """Goes on from saved ones."""
+        self.peaks, self._counts = tuple(peaks), []
+
+    def _by_optimizer(self) -> list[list[dict[str, Any]]]:
         found = (reference() for reference in self._optimizers)
-        return [group for optimizer in found if optimizer is not None for group in optimizer.param_groups if "lr" in group]
+        return [[group for group in optimizer.param_groups if "lr" in group] for optimizer in found if optimizer is not None]
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for groups in self._by_optimizer() for group in groups]
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_optimizers": []}  # a copy is told anew

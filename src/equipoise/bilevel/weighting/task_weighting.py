@@ -66,7 +66,8 @@ class TaskWeighting:
         solver: ``"forum"``, ``"bome"``, ``"bvfim"``, ``"moml"`` or ``"moco-bilevel"``.
         validation: a loader, whose batches are drawn endlessly, one per step; its place is part of the state. Left out,
             :meth:`step` takes a validation batch as well, or cuts its only batch in two.
-        lr: Adam's, of the free vector a; the thesis' is 0.001.
+        lr: Adam's, of the free vector a; the thesis' is 0.001. With 0 the weights stay equal: the control
+            that says how much of a gain is theirs, and how much comes of training on the validation data.
         clip: clip the norm of ω's gradients to this before the optimizer steps.
         shared: a module or parameters, for :meth:`gramian`; left out, the parameters that two or more losses reach.
         scaler: a ``torch.amp.GradScaler`` for half precision. A step of the weights whose gradients overflow is repeated at
@@ -154,8 +155,8 @@ class TaskWeighting:
         """
         info = weighting(solver)
         info.check(**options)
-        if isinstance(lr, bool) or not 0 < lr < float("inf"):
-            raise InputError(f"lr must be positive and finite; got {lr}")
+        if isinstance(lr, bool) or not 0 <= lr < float("inf"):
+            raise InputError(f"lr must be finite and at least 0, which keeps the weights equal; got {lr}")
         return info
 
     @property

@@ -7,6 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Literal
 
@@ -26,7 +27,8 @@ class Answer:
 
     Attributes:
         outputs: [m], or ``None``.
-        kind: ``"exception"``, ``"timeout"``, ``"crash"`` (the process died) or ``"shape"``; empty where there are outputs.
+        kind: ``"exception"``, ``"timeout"``, ``"crash"`` (the process died), ``"shape"`` or ``"late"`` (it was not waited for);
+            empty where there are outputs.
         message: one line on what happened.
     """
 
@@ -103,6 +105,10 @@ class Evaluator(ABC):
     def __call__(self, points: Array) -> list[Answer]:
         """Evaluates every row; one answer per row, in their order."""
 
+    def strays(self) -> list[tuple[Array, Answer]]:
+        """Points of earlier calls that were not waited for and have been answered since, each of them once."""
+        return []
+
 
 class _Here(Evaluator):
     """In this thread."""
@@ -120,9 +126,21 @@ class _Here(Evaluator):
 class _Parts(Evaluator):
     """In several workers: one row per job, or a part of the batch each where the function takes batches."""
 
-    def __init__(self, workers: int, batched: bool) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._call += 1
+        for _ in self._threads:
+            self._jobs.put(None)
+
+    def __init__(self, workers: int, batched: bool, quorum: float) -> None:
         self._workers = workers
         self._batched = batched
+        self._quorum = quorum
+        # With a quorum below 1 threads go on from call to call: (call, number, points) in, the same with an answer out.
+        self._jobs: SimpleQueue[tuple[int, int, Array] | None] = SimpleQueue()
+        self._done: SimpleQueue[tuple[int, int, Array, Answer | BaseException]] = SimpleQueue()
+        self._call = 0
+        self._threads: list[threading.Thread] = []
+        self._strays: list[tuple[Array, Answer]] = []
 
     def __call__(self, points: Array) -> list[Answer]:
         if self._batched:
@@ -131,8 +149,47 @@ class _Parts(Evaluator):
             return [row for answer, part in zip(answers, parts, strict=True) for row in rows_of(answer, part.shape[0])]
         return self._run(list(points))
 
+    def strays(self) -> list[tuple[Array, Answer]]:
+        found, self._strays = self._strays, []
+        return found
+
+    def _run_most(self, jobs: list[Array]) -> list[Answer]:
+        """Answers to as many jobs as the quorum asks for; those that are not begun by then are given up."""
+        self._call += 1
+        while len(self._threads) < self._workers:
+            worker = threading.Thread(target=self._serve, args=(len(self._threads),), daemon=True)
+            self._threads.append(worker)
+            worker.start()
+        for number, job in enumerate(jobs):
+            self._jobs.put((self._call, number, job))
+        answers: dict[int, Answer] = {}
+        wanted = math.ceil(self._quorum * len(jobs))
+        while len(answers) < wanted or not self._done.empty():
+            call, number, points, answer = self._done.get()
+            if isinstance(answer, BaseException):
+                raise answer
+            if call == self._call:
+                answers[number] = answer
+            elif points.ndim == 1:
+                self._strays.append((points, answer))
+            else:
+                self._strays += zip(points, rows_of(answer, len(points)), strict=True)
+        self._call += 1  # what is still queued is not begun any more
+        return [answers.get(number, Answer(None, "late", "it was not waited for")) for number in range(len(jobs))]
+
+    def _serve(self, worker: int) -> None:
+        while (job := self._jobs.get()) is not None:
+            call, number, points = job
+            if call == self._call:
+                try:
+                    self._done.put((call, number, points, self._one(worker, points)))
+                except BaseException as error:
+                    self._done.put((call, number, points, error))
+
     def _run(self, jobs: list[Array]) -> list[Answer]:
         """Answers to all jobs, by as many threads as there are workers, each taking the next job that is left."""
+        if self._quorum < 1:
+            return self._run_most(jobs)
         answers: list[Answer | None] = [None] * len(jobs)
         queue = iter(range(len(jobs)))
         lock = threading.Lock()
@@ -167,8 +224,8 @@ class _Parts(Evaluator):
 
 
 class _Threads(_Parts):
-    def __init__(self, function: Function, workers: int, batched: bool, limit: float | None) -> None:
-        super().__init__(workers, batched)
+    def __init__(self, function: Function, workers: int, batched: bool, limit: float | None, quorum: float) -> None:
+        super().__init__(workers, batched, quorum)
         self._function = function
         self._limit = limit
 
@@ -194,16 +251,17 @@ class _Threads(_Parts):
 
 
 class _Processes(_Parts):
-    def __init__(self, function: Function, workers: int, batched: bool, limit: float | None) -> None:
-        super().__init__(workers, batched)
+    def __init__(self, function: Function, workers: int, batched: bool, limit: float | None, quorum: float) -> None:
+        super().__init__(workers, batched, quorum)
         self._program = dumped(function)
         self._limit = limit
         self._processes: list[WorkerProcess | None] = [None] * workers
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        super().__exit__(kind, error, trace)
         for process in self._processes:
             if process is not None:
-                process.end()
+                process.end() if self._quorum == 1 else process.kill()  # one that is late would be waited for
         self._processes = [None] * self._workers
 
     def _one(self, worker: int, points: Array) -> Answer:
@@ -231,6 +289,7 @@ def evaluator(
     backend: Literal["threads", "processes"] = "processes",
     batched: bool = False,
     limit: float | None = None,
+    quorum: float = 1.0,
 ) -> Evaluator:
     """The evaluator for what :func:`~equipoise.blackbox.minimize` is asked for.
 
@@ -250,8 +309,8 @@ def evaluator(
     if workers == 1 and limit is None:
         return _Here(function, batched)
     if backend == "threads":
-        return _Threads(function, workers, batched, limit)
-    return _Processes(function, workers, batched, limit)
+        return _Threads(function, workers, batched, limit, quorum)
+    return _Processes(function, workers, batched, limit, quorum)
 
 
 def attempt(function: Function, points: Array) -> Answer:

@@ -121,6 +121,16 @@ class Optimizer(ABC):
         return None if self._best_outputs is None else self._best_outputs.copy()
 
     @property
+    def bounds(self) -> Array | None:
+        """Lower and upper bounds [2, d], infinite where there are none; ``None`` without any."""
+        return None if self._bounds is None else self._bounds.copy()
+
+    @property
+    def failed(self) -> Failed:
+        """What becomes of samples whose outputs are not all finite."""
+        return self._failed
+
+    @property
     def std(self) -> Array:
         """The standard deviation of the search distribution in each dimension [d], a copy."""
         return self._std.copy()
@@ -181,6 +191,13 @@ class Optimizer(ABC):
         self.iterations += 1
         self.evaluations += rows
         self.failures += failures
+
+    def see(self, point: Array, outputs: Array) -> None:
+        """Takes note of a point that was evaluated too late for its iteration: for :attr:`best` alone."""
+        if np.isfinite(outputs).all() and (
+            self._best_outputs is None or self._score(outputs[None])[0] < self._score(self._best_outputs)
+        ):
+            self._best, self._best_outputs = point.copy(), outputs.copy()
 
     def skip(self) -> None:
         """Gives up the points that were asked for: all of them failed, and how many objectives there are is not known yet.

@@ -120,10 +120,11 @@ def epochs_axis(axes: Axes, epochs: int, *, labelled: bool = True) -> None:
         axes.set_xlabel("epoch")
 
 
-def percent(axes: Axes) -> None:
-    """A y axis of shares from 0 to 1, shown as percentages."""
-    axes.set_ylim(-0.02, 1.02)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+def percent(axes: Axes, largest: float = 1.0) -> None:
+    """A y axis of shares, shown as percentages, from 0 to the first of a few round numbers that is at least ``largest``."""
+    top = next((top for top in (0.04, 0.08, 0.12, 0.2, 0.4, 0.6, 0.8) if top >= largest), 1.0)
+    axes.set_ylim(-0.02 * top, 1.02 * top)
+    axes.set_yticks([top * quarter / 4 for quarter in range(5)])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
 
 

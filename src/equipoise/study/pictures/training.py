@@ -101,12 +101,14 @@ def weights_picture(results: Results) -> Figure | None:
         return None
     figure, panels = by_method(results, "share of weight", shown)
     few = len(results.tasks) <= _NAMED
+    # With many tasks all shares are small, and would lie on the ground of an axis that ends at 1.
+    largest = max(share for name in shown for curve in shares[name] for share in curve if math.isfinite(share))
     for name, axes in panels.items():
         axes.axhline(1 / len(results.tasks), color=GREY, linewidth=1.2)
         for position, curve in enumerate(shares[name]):
             color, style = _look(position) if few else (COLORS[0], "-")
             axes.plot(range(1, len(curve) + 1), curve, color=color, linestyle=style, linewidth=1.8 if few else 0.6, zorder=3)
-        percent(axes)
+        percent(axes, largest)
     entries = [(task, *_look(position)) for position, task in enumerate(results.tasks)] if few else []
     legend(figure, [*entries, ("equal shares", GREY, "-")])
     return figure

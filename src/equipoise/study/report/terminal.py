@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -15,7 +17,7 @@ from equipoise.study.report.content import Content, content
 from equipoise.study.results import Results
 from equipoise.study.task_weights import Entry
 
-__all__ = ["print_methods", "print_results"]
+__all__ = ["facts", "print_method", "print_methods", "print_results"]
 
 _SHORTEST_NAME = 16  # a name cut shorter than that says nothing
 
@@ -69,23 +71,63 @@ def _table(said: Content, which: range, shown: Callable[[str], str] = str) -> tu
     return table, total
 
 
-def print_methods(balancers: Iterable[Entry], on_validation: Iterable[Entry], console: Console) -> None:
+def print_methods(balancers: Sequence[Entry], on_validation: Sequence[Entry], console: Console) -> None:
     """Prints the methods: name, what it does, cost, options, paper."""
-    _print_entries(balancers, console)
-    console.print(
-        "What a step costs: losses, one backward pass; gramian or gradients, one backward pass per task. "
-        'Options are given as in "cagrad:c=0.2". In studies COST goes on top of any of them: "cost(gamma=0.2)+cagrad:c=0.2".',
-        highlight=False,
-        soft_wrap=True,
-    )
-    console.print("\nMethods that learn task weights on validation data:", style="bold")
-    _print_entries(on_validation, console)
-    console.print(
-        "A step costs several backward passes and steps on two levels (bilevel). In studies the validation data are a part of "
-        'the training data, put aside (holdout), or half of every batch ("forum:holdout=none").',
-        highlight=False,
-        soft_wrap=True,
-    )
+    if balancers:
+        _print_entries(balancers, console)
+        _say(
+            "What a step costs: losses, one backward pass; gramian or gradients, one backward pass per task. "
+            'Options are given as in "cagrad:c=0.2". In studies COST goes on top of any of them: '
+            '"cost(gamma=0.2)+cagrad:c=0.2".',
+            console,
+        )
+    if on_validation:
+        console.print("\nMethods that learn task weights on validation data:", style="bold")
+        _print_entries(on_validation, console)
+        _say(
+            "A step costs several backward passes and steps on two levels (bilevel). In studies the validation data are a part "
+            'of the training data, put aside (holdout), or half of every batch ("forum:holdout=none").',
+            console,
+        )
+    _say('"equipoise methods NAME" tells everything about one of them.', console)
+
+
+def print_method(info: Entry, console: Console) -> None:
+    """Prints everything that is known of one method."""
+    said = facts(info)
+    console.print(Text(info.name, style="bold"))
+    console.print(Text(info.summary))
+    console.print(Text(info.paper, style="dim"))
+    console.print()
+    for name, value in said.items():
+        if value and name not in ("name", "summary", "paper", "options"):
+            shown = ", ".join(value) if isinstance(value, list) else str(value)
+            console.print(Text.assemble((f"{name.replace('_', ' ')}: ", "bold"), shown))
+    for name, default in said["options"].items():
+        console.print(
+            Text.assemble(("option ", "bold"), f"{name}={default}" if default != "required" else f"{name} (required)")
+        )
+
+
+def facts(info: Entry) -> dict[str, Any]:
+    """What is known of a method as plain values; defaults of options that are no numbers, texts or lists are written out."""
+    found: dict[str, Any] = {"name": info.name, "summary": info.summary, "paper": info.paper, "needs": info.cost}
+    told = ("aliases", "price", "promise", "serves", "caveats", "adds_up_to", "checked")
+    found |= {name: list(value) if isinstance(value, tuple) else value for name in told if (value := getattr(info, name, None))}
+    return {**found, "options": {name: _plain(default) for name, default in info.options.items()}}
+
+
+def _plain(default: Any) -> Any:
+    if default is inspect.Parameter.empty:
+        return "required"
+    if isinstance(default, tuple | list):
+        return [_plain(entry) for entry in default]
+    finite = not isinstance(default, float) or math.isfinite(default)
+    return default if isinstance(default, bool | int | float | str | None) and finite else str(default)
+
+
+def _say(text: str, console: Console) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 def _print_entries(entries: Iterable[Entry], console: Console) -> None:
