@@ -65,7 +65,7 @@ def test_digits() -> None:
 def test_the_guides_table_has_these_counts() -> None:
     guide = (Path(__file__).parents[2] / "docs" / "networks.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)\((\w*)\)` \|.* ([\d,]+) \|$", guide, re.MULTILINE)
-    assert len(rows) == 12
+    assert len(rows) == 13
     for network, argument, parameters in rows:
         arguments = [int(argument) if argument.isdigit() else getattr(nets, argument)] if argument else []
         assert f"{count(lambda: getattr(nets, network)(*arguments)):,}" == parameters, network  # noqa: B023

@@ -31,8 +31,8 @@ def paper(point: Tensor, samples: Tensor, reference: Tensor, balance: Tensor) ->
 
 
 def released(point: Tensor, samples: Tensor, reference: Tensor, balance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Every task's own largest change, over the noise's norm."""
-    tasks = len(point)
+    """Every task's own largest change, over the noise's norm; the perturbed copies are outside the graph."""
+    tasks, samples = len(point), samples.detach()
     invariance = sum((point[i] - reference[i]).abs() for i in range(tasks)) / tasks
     largest = [
         torch.stack([balance[i] * (sample[i] - point[i]).abs() for sample in samples]).max()

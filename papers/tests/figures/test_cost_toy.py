@@ -117,8 +117,8 @@ def test_a_path_is_cut_at_its_teleports(short):
 
 
 def test_equal_weighting_is_stuck_in_the_valley_and_cost_gets_out():
-    """A shortened run of the figure: from beside the valley, with larger steps; not all the way to the set."""
-    cost = Teleporting(start_step=400, stop_step=2000, cooldown=200, history="reset")
+    """A shortened run of the figure, from beside the valley, with larger steps and a larger γ; not all the way to the set."""
+    cost = Teleporting(start_step=400, stop_step=2000, cooldown=200, gamma=1.0, history="reset")
     settings = CostToySettings(balancers=("ls",), starts=((-5.5, 3.0),), seeds=(0, 1), steps=4000, lr=0.005, teleporting=cost)
     trajectories = run(settings)
     (alone,) = trajectories.rows_of("ls", 0, teleporting=False)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equipoise_papers.scenes.shapes import Box, Ellipsoid, Frustum, prism
+from equipoise_papers.scenes.shapes import Cuboid, Ellipsoid, Frustum, prism
 
 ROOF, _ = prism([(-1, -0.5), (1, -0.5), (0.3, 0.7)], 0.8)
 
@@ -38,7 +38,7 @@ def inside_roof(p):
 
 
 SHAPES = {
-    "box": (Box(np.array([0.5, 1.0, 2.0])), inside_box),
+    "box": (Cuboid(np.array([0.5, 1.0, 2.0])), inside_box),
     "ellipsoid": (Ellipsoid(np.array([0.5, 1.0, 2.0])), inside_ellipsoid),
     "cylinder": (Frustum(0.7, 0.7, 0.9), inside_frustum(0.7, 0.7, 0.9)),
     "cone": (Frustum(1.0, 0.0, 0.9), inside_frustum(1.0, 0.0, 0.9)),

@@ -131,7 +131,7 @@ class TeleportReport:
         of_type |= {f"tuple[{name}, ...]": Listed(kind) for name, kind in of_type.items()}
         kinds = {field.name: of_type[str(field.type)] for field in fields(cls)}
         left_out = {field.name: field.default for field in fields(cls) if field.default is not MISSING}
-        return cls(**read_state("COST's attempts", left_out | dict(entries), kinds))
+        return cls(**read_state("COST's attempts", left_out | entries if isinstance(entries, dict) else entries, kinds))
 
 
 _NOT_FINITE = "a loss or gradient is not finite"

@@ -156,7 +156,7 @@ class COST:
         Example:
             >>> cost = COST.paper("weak", schedule=Schedule(start=3, per_epoch=1, budget=None))
             >>> cost.search.sought, cost.history, cost.guard
-            (PaperFormulation(gamma=0.1, radius=0.1, invariance=1.0), ReuseHistory(scope='moved'), None)
+            (PaperFormulation(gamma=0.1, radius=0.1, invariance=1.0, pooled_reference=False), ReuseHistory(scope='moved'), None)
         """
         letter: dict[str, Any] = {
             "search": Search(formulation="paper", scaling="none"),

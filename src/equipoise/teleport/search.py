@@ -81,7 +81,7 @@ class Search:
     Example:
         >>> search = Search(formulation="paper", steps=5)
         >>> search.sought, search.relative
-        (PaperFormulation(gamma=0.1, radius=0.1, invariance=1.0), True)
+        (PaperFormulation(gamma=0.1, radius=0.1, invariance=1.0, pooled_reference=False), True)
     """
 
     formulation: FormulationLike = "pareto"

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Box", "Ellipsoid", "Frustum", "Polytope", "Shape", "dot", "prism"]
+__all__ = ["Array", "Cuboid", "Ellipsoid", "Frustum", "Polytope", "Shape", "dot", "prism"]
 
 Array: TypeAlias = NDArray[Any]
 
@@ -56,7 +56,7 @@ class Shape(Protocol):
 
 
 @dataclass(frozen=True)
-class Box:
+class Cuboid:
     """The points with |x| ≤ a, |y| ≤ b, |z| ≤ c.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from equipoise_papers.scenes.shapes import Array, Box, Ellipsoid, Frustum, Shape, prism
+from equipoise_papers.scenes.shapes import Array, Cuboid, Ellipsoid, Frustum, Shape, prism
 
 __all__ = ["Material", "Solid", "Texture", "ball", "block", "limb", "placed", "rod", "turn", "wedge"]
 
@@ -130,7 +130,7 @@ def block(
     """A box from its lower to its upper bounds, metres; turned about its middle."""
     bounds = np.array([x, y, z], dtype=float)
     axes = turn(yaw, pitch).T if yaw or pitch else _UPRIGHT
-    return Solid(Box((bounds[:, 1] - bounds[:, 0]) / 2), bounds.mean(1), axes, int(label), material)
+    return Solid(Cuboid((bounds[:, 1] - bounds[:, 0]) / 2), bounds.mean(1), axes, int(label), material)
 
 
 def rod(
