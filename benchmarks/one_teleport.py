@@ -48,13 +48,18 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "paper, lr 3e-3, reuse": {**_PAPER, "lr": 3e-3, "history": "reuse"},
     "pareto (ours)": {"history": "keep"},
     "pareto (ours), reset": {"history": "reset"},
+    "pareto (ours), 5 steps": {"history": "keep", "steps": 5},
+    "pareto (ours), lr 1e-3": {"history": "keep", "lr": 1e-3},
+    "pareto (ours), dense": {"history": "keep", "delta": "dense", "lr": 3e-4},
+    "pareto (ours), descent 0.05": {"history": "keep", "descent": 0.05},
+    "pareto (ours), reuse": {"history": "reuse"},
     "agreement of gradients": {**_SEEK, "seek": "mean"},
     "agreement, lr 1e-2": {**_SEEK, "seek": "mean", "lr": 1e-2},
     "nothing moves, reuse": {**_STILL, "history": "reuse"},
     "nothing moves, reset": {**_STILL, "history": "reset"},
 }
 """Options of COST by name; what is not said is COST's own."""
-COSTLY = ("pareto (ours)", "paper, lr 3e-3", "agreement of gradients")
+COSTLY = ("pareto (ours)", "pareto (ours), 5 steps", "paper, lr 3e-3", "agreement of gradients")
 """Those whose cost is spent on plain steps as well."""
 
 
@@ -86,6 +91,7 @@ def looking(options: Mapping[str, Any], seed: int) -> Looking:
     cost = cost_of({"guard": None, "budget": None, "seed": seed, **options})
     return Looking(
         lambda gramian: True,
+        delta=cost.delta if "delta" in options else None,
         search=cost.search,
         guard=None,
         schedule=eq.teleport.Schedule(budget=None, stop_step=10**9, per_epoch=1),

@@ -53,7 +53,7 @@ class COST:
     point, ``mtl.last.teleport`` has those before; the balancer learns once, buffers (batch-norm statistics) move once, and
     both evaluations draw the same random numbers (dropout masks). A step that fails or is not taken does not teleport.
 
-    Several defaults depart from the paper, on the evidence in the guide's page on COST and digits: losses may fall, the
+    Several defaults depart from the paper, on the evidence in the guide's page "COST, judged": losses may fall, the
     optimizer's memory is kept, a landing is guarded, and a budget holds the cost of all teleporting to a tenth of training's.
     :meth:`paper` and :meth:`released` are other settings.
 
