@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_a_front_lies_where_its_preferences_ask_for_it(tmp_path) -> None:
     chosen = front(quadratics, np.full(4, 3.0), preferences=[[0.8, 0.2]], **{**options, "evaluations": 4000})
     np.testing.assert_allclose(chosen.x, 0.6 * np.ones((1, 4)), atol=0.15)
     for wrong, said in (
-        ({"points": 0}, "above 0"),
+        ({"points": 0}, "points is 0"),
         ({"evaluations": 50}, "at least 83 evaluations"),
         ({"preferences": [[1.0, 1.0]]}, "of sum 1"),
         ({"weights": [0.5, 0.5]}, "give preferences="),
@@ -110,8 +111,74 @@ def test_restarts_share_a_budget_and_leave_a_bad_valley() -> None:
     assert several.best_outputs[0] == several.outputs.min()
     inside = restarted(f, np.zeros(2), "es", restarts=2, evaluations=60, bounds=(-1.0, None), **options)
     assert (inside.points >= -1).all()
-    with pytest.raises(InputError, match="restarts is -1"):
-        restarted(f, np.zeros(2), restarts=-1)
+    for wrong, said in (
+        ({"restarts": -1}, "restarts is -1"),
+        ({"restarts": 1.5}, "restarts is 1.5"),
+        ({"bounds": (0, 1, 2)}, "bounds is"),
+        ({"checkpoint": "unused"}, "needs seed="),
+    ):
+        with pytest.raises(InputError, match=said):
+            restarted(f, np.zeros(2), **wrong)
+    for wrong, said in (({"points": -1}, "points is -1"), ({"points": 2.5}, "points is 2.5"), ({"archive": "all"}, "archive=")):
+        with pytest.raises(InputError, match=said):
+            front(quadratics, np.zeros(2), **wrong)
+
+
+def test_ctrl_c_ends_several_searches_which_go_on_from_there(tmp_path) -> None:
+    options = {"points": 3, "evaluations": 600, "samples": 10, "seed": 0}
+    whole = front(quadratics, np.full(3, 2.0), **options)
+    calls = iter(range(10_000))
+
+    def impatient(x):
+        if next(calls) == 405:
+            raise KeyboardInterrupt
+        return quadratics(x)
+
+    with pytest.raises(KeyboardInterrupt):
+        front(impatient, np.full(3, 2.0), checkpoint=tmp_path / "front.npz", **options)
+    assert next(calls) == 406  # no further search was begun
+    resumed = front(quadratics, np.full(3, 2.0), checkpoint=tmp_path / "front.npz", **options)
+    assert np.array_equal(whole.x, resumed.x)
+    assert np.array_equal(whole.points, resumed.points)
+
+    calls = iter(range(10_000))
+    same = {"restarts": 2, "evaluations": 600, "samples": 10, "seed": 0, "checkpoint": tmp_path / "restarts.npz"}
+    assert restarted(impatient, np.full(3, 2.0), **same).stopped == "interrupted"
+    assert next(calls) == 406
+    whole = restarted(quadratics, np.full(3, 2.0), **{**same, "checkpoint": None})
+    assert np.array_equal(whole.x, restarted(quadratics, np.full(3, 2.0), **same).x)
+
+
+def test_single_precision_starts_stay_inside_the_bounds() -> None:
+    options = {"bounds": (-0.1, 0.1), "std": 10.0, "samples": 4, "seed": 0, "tensors": True}  # 0.1 rounds upwards
+    start = torch.zeros(2)
+    assert restarted(quadratics, start, restarts=3, evaluations=40, **options).iterations > 0
+    found = front(quadratics, torch.zeros(2), points=3, evaluations=60, lr=1.0, **options)
+    assert (abs(found.x) <= 0.1).all()
+    whole = torch.zeros(2, dtype=torch.long)  # which the second search is not rounded to
+    ends = [front(quadratics, x0, points=2, evaluations=200, seed=0, std=0.1).x for x0 in (whole, np.zeros(2))]
+    assert np.array_equal(*ends)
+
+
+def test_restarts_are_judged_by_the_weights_that_were_given() -> None:
+    options = {"weights": [1.0, 0.0], "std": 20.0, "samples": 10, "seed": 0}
+    found = restarted(lambda x: [-x[0], 3.0 * x[0]], np.zeros(1), restarts=4, evaluations=100, archive="all", **options)
+    assert found.best_outputs is not None
+    assert found.best_outputs[0] == found.outputs[:, 0].min()  # the mean would have it the other way round
+
+
+def test_failures_that_come_at_once_are_no_quorum() -> None:
+    """With half of the points failing at once, a half that is waited for would be failures alone."""
+
+    def f(x):
+        if x[0] < 0:
+            raise ValueError("outside")
+        time.sleep(0.02)
+        return quadratics(x)
+
+    found = minimize(f, np.zeros(2), iterations=3, samples=12, seed=0, workers=12, backend="threads", quorum=0.5)
+    assert all(np.isfinite(found.objectives).all(axis=1))
+    assert len(found.objectives) == 3
 
 
 def test_whole_numbers() -> None:

@@ -78,6 +78,16 @@ def test_frozen_positions_are_one_graph_that_can_be_exported() -> None:
     assert frozen.flow.positions.values() != network.flow.positions.values()
 
 
+def test_frozen_positions_keep_their_precision() -> None:
+    flow = TaskFlow.for_vectors(["a", "b"], 4).double()
+    with torch.no_grad():
+        flow.positions.learned[0].fill_(0.1)
+    features = torch.randn(3, 4, dtype=torch.float64)
+    frozen = flow.frozen()
+    assert frozen.positions.fixed.dtype == torch.float64
+    torch.testing.assert_close(frozen(features)["a"], flow(features)["a"], rtol=1e-14, atol=1e-14)
+
+
 def test_loaded_positions_are_those_of_the_next_graph() -> None:
     flow = TaskFlow.for_vectors(["a"], 4, positions=FixedPositions(["a"], 1.0))
     other = TaskFlow.for_vectors(["a"], 4, positions=FixedPositions(["a"], 2.0))

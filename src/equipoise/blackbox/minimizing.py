@@ -97,7 +97,7 @@ class IterationReport:
         iteration: how many are done, this one included.
         evaluations: how many points have been evaluated.
         seconds: since the beginning, earlier parts of a resumed search included.
-        points: those of this iteration [N (+1), d].
+        points: those of this iteration [N (+1), d], as ``f`` saw them.
         outputs: theirs [N (+1), m]; rows of failed evaluations are not a number.
         optimizer: after its update.
         failures: up to now.
@@ -192,10 +192,10 @@ def minimize(
         workers: evaluations at a time; with ``batched``, parts of a batch at a time.
         backend: of several workers, or of a time limit on evaluations: ``"processes"`` or ``"threads"``.
         evaluation_seconds: what takes longer counts as failed; in a process it is killed.
-        quorum: asynchronous evaluation: which share of an iteration's points is waited for, with several workers. Those that
-            are late count as ``late`` among the failures, their workers go on, and what comes of them later is kept for
-            ``best`` and the archive. Which ones are late depends on the machine, so that a search cannot be repeated to the
-            bit; and where slow points are better or worse than others, leaving them out leads the search astray.
+        quorum: asynchronous evaluation: which share of an iteration's points is waited for, with several workers; of those that
+            do not fail. Those that are late count as ``late`` among the failures, their workers go on, and what comes of them
+            later is kept for ``best`` and the archive. Which ones are late depends on the machine, so that a search cannot be
+            repeated to the bit; and where slow points are better or worse than others, leaving them out leads it astray.
         tensors: give ``f`` tensors of ``x0``'s device and precision in place of arrays; what it returns may stay there.
         integers: dimensions whose values are rounded before ``f`` sees them (within ``bounds``), as ``x`` and ``best`` are.
         archive: evaluated points to keep in the result: ``"front"`` for those that no other one dominates, ``"all"``.
@@ -243,7 +243,7 @@ def minimize(
         )
     rounded = _Rounded(integers, optimizer)
     if tensors:
-        f = _WithTensors(f, x0)
+        f = WithTensors(f, x0)
     kept = Archive(archive)
     path = Path(checkpoint) if checkpoint is not None else None
     settings: dict[str, Any] = {
@@ -342,13 +342,7 @@ def minimize(
                         kept.add(late[None], answer.outputs[None])
                 history.append(_means(table))
                 at = IterationReport(
-                    optimizer.iterations,
-                    optimizer.evaluations,
-                    before + monotonic() - began,
-                    points,
-                    table,
-                    optimizer,
-                    failures,
+                    optimizer.iterations, optimizer.evaluations, before + monotonic() - began, seen, table, optimizer, failures
                 )
                 show(_share(at, iterations, evaluations, seconds), 1.0, _line(at, history[-1]))
                 if callback is not None and callback(at) is True:
@@ -401,7 +395,7 @@ class _Rounded:
         return points
 
 
-class _WithTensors:
+class WithTensors:
     """A function of arrays that calls one of tensors; what has a state keeps it."""
 
     def __init__(self, function: Callable[[Any], Any], like: Any) -> None:

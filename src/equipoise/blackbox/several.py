@@ -13,7 +13,7 @@ import numpy as np
 from equipoise.blackbox.archive import Archive
 from equipoise.blackbox.arrays import Array, read_array, read_vector
 from equipoise.blackbox.evaluation import evaluator
-from equipoise.blackbox.minimizing import Result, minimize
+from equipoise.blackbox.minimizing import Result, WithTensors, minimize
 from equipoise.errors import InputError
 
 __all__ = ["FrontResult", "front", "preferences", "restarted"]
@@ -113,6 +113,7 @@ def front(
     Raises:
         InputError: an argument that cannot be used, or a budget that leaves less than two iterations per search.
         EquipoiseError: as :func:`minimize`.
+        KeyboardInterrupt: Ctrl-C; called again with the same ``checkpoint``, the search goes on.
 
     Example:
         >>> def f(x):
@@ -125,14 +126,19 @@ def front(
     if given is not None and (given.ndim != 2 or not (given >= 0).all() or not np.allclose(given.sum(axis=1), 1.0)):
         raise InputError("preferences must be weights [n, m], each row non-negative and of sum 1")
     count = points if given is None else len(given)
-    share = (evaluations - count) // (count + 1)
-    if isinstance(count, bool) or count < 1 or share < 2 * samples or not warm > 0:
+    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+        raise InputError(f"points is {count!r}; give a whole number of at least 1")
+    if (evaluations - count) // (count + 1) < 2 * samples or not warm > 0:
         raise InputError(
-            f"{evaluations} evaluations for {count} searches with {samples} samples and warm={warm}; give points and warm "
-            f"above 0 and at least {(count + 1) * 2 * samples + count} evaluations"
+            f"{evaluations} evaluations for {count} searches with {samples} samples and warm={warm}; give warm above 0 and "
+            f"at least {(count + 1) * 2 * samples + count} evaluations"
         )
+    share = (evaluations - count) // (count + 1)
     if "method" in options or "weights" in options:
         raise InputError("front() is for ASMG with weights of its own; give preferences= instead of method or weights")
+    if "archive" in options:
+        raise InputError("front() keeps the points that no other one dominates; leave archive= out")
+    f, first = _of_arrays(f, x0, options)
     options.setdefault("lr", 0.3)
     spread = read_array(std, "std")
     seeds = np.random.SeedSequence(seed).spawn(count)
@@ -157,18 +163,19 @@ def front(
                 **options,
             )
         )
+        if results[-1].stopped == "interrupted":  # further searches would start from what is no solution yet
+            raise KeyboardInterrupt
         archive.add(results[-1].points, results[-1].outputs)
 
-    search(0, x0, spread, 2 * share, "equal" if wanted is None else wanted[0])
+    search(0, first, spread, 2 * share, "equal" if wanted is None else wanted[0])
     if wanted is None:
         objectives = results[0].objectives.shape[1]
         wanted = _spread(count, objectives)
     for number in range(1, count):
         nearest = int(((wanted[:number] - wanted[number]) ** 2).sum(axis=1).argmin())
-        start = results[nearest].x
-        search(number, _like(x0, start), warm * spread, share, wanted[number])
+        search(number, results[nearest].x, warm * spread, share, wanted[number])
     x = np.stack([result.x for result in results])
-    table = _evaluated(f, x, results, x0, options)
+    table = _evaluated(f, x, results, options)
     archive.add(x, table)
     own = archive.arrays()
     return FrontResult(x, table, wanted, *own, sum(result.evaluations for result in results) + count, tuple(results))
@@ -203,7 +210,8 @@ def restarted(
         **options: of :func:`minimize` and the method.
 
     Returns:
-        The result of the search whose ``best`` is the best, with the evaluations and seconds of all, and all their ``points``.
+        The result of the search whose ``best`` is the best, with the evaluations and seconds of all, and all their ``points``;
+        after Ctrl-C, of the searches so far.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -217,30 +225,33 @@ def restarted(
         >>> float(several.best_outputs[0]) < 0.1 < float(one.best_outputs[0])
         True
     """
-    if isinstance(restarts, bool) or restarts < 0:
+    if isinstance(restarts, bool) or not isinstance(restarts, int | np.integer) or restarts < 0:
         raise InputError(f"restarts is {restarts!r}; give a whole number of at least 0")
+    if checkpoint is not None and seed is None:
+        raise InputError("checkpoint= of restarts needs seed=, for from it the other starts are drawn; give both")
+    f, x0 = _of_arrays(f, x0, options)
     start, spread = read_vector(x0, "x0"), read_array(std, "std")
     results = []
     for number, own in enumerate(np.random.SeedSequence(seed).spawn(restarts + 1)):
         generator = np.random.default_rng(own)
         begun = start if number == 0 else start + spread * generator.standard_normal(start.size)
         bounds = options.get("bounds")
-        if bounds is not None:
+        if bounds is not None and number > 0:
             low, high = (side if side is not None else sign * np.inf for side, sign in zip(bounds, (-1, 1), strict=True))
             begun = np.clip(begun, low, high)
         path = None if checkpoint is None else Path(checkpoint).with_stem(f"{Path(checkpoint).stem}-{number}")
         budget = evaluations // (restarts + 1)
-        results.append(
-            minimize(f, _like(x0, begun), method, evaluations=budget, std=std, seed=generator, checkpoint=path, **options)
-        )
-    scores = [np.inf if result.best_outputs is None else float(result.best_outputs.mean()) for result in results]
-    best = results[int(np.argmin(scores))]
+        results.append(minimize(f, begun, method, evaluations=budget, std=std, seed=generator, checkpoint=path, **options))
+        if results[-1].stopped == "interrupted":
+            break
+    best = min(results, key=lambda result: result.optimizer.best_score)
     archive = Archive(options.get("archive"))
     for result in results:
         archive.add(result.points, result.outputs)
     points, outputs = archive.arrays()
     return replace(
         best,
+        stopped=results[-1].stopped,
         points=points,
         outputs=outputs,
         evaluations=sum(result.evaluations for result in results),
@@ -248,18 +259,17 @@ def restarted(
     )
 
 
-def _like(given: Any, values: Array) -> Any:
-    """The values as a tensor where a tensor was given."""
-    return given.new_tensor(values) if hasattr(given, "new_tensor") else values
+def _of_arrays(f: Callable[[Any], Any], x0: Any, options: dict[str, Any]) -> tuple[Callable[[Any], Any], Any]:
+    """The function as one of arrays, and x0 as one: rounded to a tensor's precision, a start might lie outside the bounds."""
+    if options.pop("tensors", False):
+        return WithTensors(f, x0), read_vector(x0, "x0")
+    return f, x0
 
 
-def _evaluated(f: Any, x: Array, results: Sequence[Result], x0: Any, options: dict[str, Any]) -> Array:
+def _evaluated(f: Any, x: Array, results: Sequence[Result], options: dict[str, Any]) -> Array:
     """Outputs of the solutions; where one fails, the best that its search evaluated takes its place."""
-    from equipoise.blackbox.minimizing import _WithTensors
-
-    function = _WithTensors(f, x0) if options.get("tensors") else f
     chosen = {name: options[name] for name in ("workers", "backend", "batched") if name in options}
-    with evaluator(function, limit=options.get("evaluation_seconds"), **chosen) as evaluate:
+    with evaluator(f, limit=options.get("evaluation_seconds"), **chosen) as evaluate:
         answers = evaluate(x)
     for row, (answer, result) in enumerate(zip(answers, results, strict=True)):
         good = answer.outputs is not None and np.isfinite(answer.outputs).all()

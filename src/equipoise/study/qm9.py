@@ -102,7 +102,7 @@ def _data(folder: Path, counts: tuple[int, int, int], batch_size: int, data_seed
         raise DataSetError(f"{folder} holds {count} molecules, too few for {' + '.join(map(str, counts))}; ask for fewer")
     order = torch.randperm(count, generator=generator_of(data_seed), device="cpu").numpy()
     train, val, test = counts
-    # From both ends, so that no number changes the molecules of another split.
+    # From both ends, so that the number of training molecules changes no other split; that of test molecules moves validation.
     chosen = order[count - train :][::-1], order[test : test + val], order[:test]
     sizes = np.diff(packed.first_atom)
     columns = [target.column for target in TARGETS]

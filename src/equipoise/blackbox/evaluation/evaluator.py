@@ -163,13 +163,14 @@ class _Parts(Evaluator):
         for number, job in enumerate(jobs):
             self._jobs.put((self._call, number, job))
         answers: dict[int, Answer] = {}
-        wanted = math.ceil(self._quorum * len(jobs))
-        while len(answers) < wanted or not self._done.empty():
+        failed = 0  # they come early where f fails at once, and an iteration of them alone would teach nothing
+        while len(answers) - failed < math.ceil(self._quorum * (len(jobs) - failed)) or not self._done.empty():
             call, number, points, answer = self._done.get()
             if isinstance(answer, BaseException):
                 raise answer
             if call == self._call:
                 answers[number] = answer
+                failed += answer.outputs is None or not np.isfinite(answer.outputs).all()
             elif points.ndim == 1:
                 self._strays.append((points, answer))
             else:

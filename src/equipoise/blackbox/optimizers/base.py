@@ -121,6 +121,11 @@ class Optimizer(ABC):
         return None if self._best_outputs is None else self._best_outputs.copy()
 
     @property
+    def best_score(self) -> float:
+        """What :attr:`best` is the lowest in; infinite without one."""
+        return np.inf if self._best_outputs is None else float(self._score(self._best_outputs[None])[0])
+
+    @property
     def bounds(self) -> Array | None:
         """Lower and upper bounds [2, d], infinite where there are none; ``None`` without any."""
         return None if self._bounds is None else self._bounds.copy()

@@ -131,7 +131,10 @@ class TaskFlow(nn.Module):
 
         Parameters of the equation and the solver are shared, not copied.
         """
-        return TaskFlow(self.dynamics, FixedPositions(self.tasks, self.positions.values()), self.solver).train(self.training)
+        positions = FixedPositions(self.tasks, self.positions.values())
+        own = next(chain(self.positions.parameters(), self.positions.buffers()), positions.fixed)
+        positions.fixed = torch.tensor(list(positions.constants().values()), dtype=own.dtype, device=own.device)
+        return TaskFlow(self.dynamics, positions, self.solver).train(self.training)
 
     def forward(self, features: Tensor, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Follows the flow to the tasks.
