@@ -144,7 +144,7 @@ def any_options(draw: st.DrawFn) -> dict[str, Any]:
     options = options | draw(st.fixed_dictionaries({}, optional=flat))
     if options.get("guard") is not None or ("guard" not in options and "preset" not in options):
         options |= draw(st.fixed_dictionaries({}, optional={"tolerance": NUMBERS}))
-    if "preset" in options and "probe" in options:
+    if "preset" in options and {"probe", "held_out_batches"} & options.keys():
         options |= {"probe_batches": 3}
     return options
 
