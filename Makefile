@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STUDY ?= --methods ls,si,famo,pcgrad,cagrad,fairgrad --seeds 3 --epochs 10 --folder results/quick
-PYTEST_WORKERS ?= 2
+PYTEST_WORKERS ?= 3
 
 .PHONY: help study test pytest lint types tables bench clean
 

@@ -21,7 +21,7 @@ pytest_collect_file = Sybil(
 
 
 # Files whose tests take long or wait for other processes come first, or one worker has them alone at the end.
-LONG = ("papers/", "tests/trainers/", "tests/sweep/", "tests/study/", "docs/", "tests/integration/", "tests/cli/")
+LONG = ("papers/", "tests/trainers/", "tests/sweep/", "tests/study/", "tests/integration/", "tests/cli/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -30,6 +30,8 @@ def test_the_methods_of_the_first_release() -> None:
 
 def test_a_class_is_named_as_its_key() -> None:
     for info in eq.methods():
+        if not info.cls.__module__.startswith("equipoise."):
+            continue  # the guide's own, where its pages ran before
         assert info.name.replace("-", "") == info.cls.__name__.lower()
         assert getattr(eq, info.cls.__name__) is info.cls
 

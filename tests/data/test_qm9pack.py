@@ -17,7 +17,7 @@ from equipoise.data.qm9 import TARGETS, packed, stored
 from equipoise.data.qm9.packed import package_folder, read_packed
 from equipoise.errors import DataSetError, MissingExtraError
 
-SAMPLE = Path(__file__).parent / "qm9pack"
+SAMPLE = Path(__file__).parent / "qm9_tables"
 KCAL_MOL = 0.04336414  # eV
 
 

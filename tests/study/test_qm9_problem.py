@@ -15,7 +15,7 @@ from equipoise.study.plan import Run
 from equipoise.study.qm9 import qm9_problem
 from equipoise.study.training import train
 
-SAMPLE = Path(__file__).parents[1] / "data" / "qm9pack"
+SAMPLE = Path(__file__).parents[1] / "data" / "qm9_tables"
 
 
 @pytest.fixture(autouse=True)

@@ -51,7 +51,7 @@ def test_every_row_of_its_tables_is_made_once(recipe: Recipe) -> None:
 def test_a_package_can_be_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The sample of qm9pack's tables is read in its place, and is too small for the published splits."""
     pytest.importorskip("rdkit")
-    sample = Path(__file__).parents[3] / "tests" / "data" / "qm9pack"
+    sample = Path(__file__).parents[3] / "tests" / "data" / "qm9_tables"
     monkeypatch.setenv("EQUIPOISE_CACHE", str(tmp_path))
     monkeypatch.setattr("equipoise.data.qm9.stored.package_folder", lambda: sample)
     assert main(["reproduce", "cost-table3", "--dry-run", "--data", "qm9pack", "--device", "cpu"]) == 0
