@@ -87,6 +87,6 @@ def _memory() -> str:
     head = ["K", "MGDA", "beyond that: COST()", "COST.paper()"]
     return (
         f"Peak resident memory of {WIDE.name} with P = {SHARED:,} shared parameters, batch {WIDE.batch_size}, in a fresh "
-        "process, without teleports and with one after every step, in units of P·4 bytes: 1 is one copy of the parameters.\n\n"
+        "process, without teleports and with one in every step, in units of P·4 bytes: 1 is one copy of the parameters.\n\n"
         + table(head, rows)
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import equipoise as eq
-from equipoise.teleport import COST, Dense, History, LowRank, ResetHistory, ReuseHistory
+from equipoise.teleport import COST, Dense, History, LowRank, ResetHistory, ReuseHistory, reset
 from tests import problems
 from tests.teleport.helpers import eager_cost, optimizer_with, train
 
@@ -99,6 +99,26 @@ def test_reset_makes_the_step_a_first_one(scope: Any) -> None:
     after = memory(landed(ResetHistory(scope=scope))[0])
     for name, own in after.items():
         assert float(own["step"]) == (1 if scope == "all" or name in WEIGHTS else LANDING + 1)
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_reset_forgets_the_one_memory_of_lbfgs(moved: int) -> None:
+    """It lies under the first parameter, whichever of them have moved."""
+    weights = [torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)]
+    lbfgs = torch.optim.LBFGS(weights, max_iter=3)
+
+    def loss() -> Any:
+        lbfgs.zero_grad()
+        total = sum((weight**4).sum() for weight in weights)
+        total.backward()
+        return total
+
+    lbfgs.step(loss)
+    assert lbfgs.state[weights[0]]["old_dirs"]
+    reset(lbfgs, [torch.ones(2)])
+    assert lbfgs.state[weights[0]]["old_dirs"]
+    reset(lbfgs, [weights[moved]])
+    assert not lbfgs.state
 
 
 def test_keep_changes_nothing() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import equipoise as eq
 from equipoise.teleport import COST, LowRank
 from tests import problems
+from tests.faults.test_optimizers import SAM
 from tests.states import assert_same_state, kept
 from tests.teleport.helpers import eager_cost, optimizer_with, timeless, train
 
@@ -44,7 +45,9 @@ def noting(**options: Any) -> Noting:
 def optimizer_for(cost: COST | None, options: dict[str, Any], balancer: str) -> eq.MultiTaskOptimizer:
     torch.manual_seed(0)
     model = problems.Heads(dropout=0.2, norm=True)
-    return optimizer_with(cost, balancer, model, **({"make": torch.optim.Adam} | options))
+    heads = {f"t{number}": f"heads.{number}" for number in range(3)}
+    own = eq.RotoGrad(features="encoder", heads=heads) if balancer == "rotograd" else balancer
+    return optimizer_with(cost, own, model, **({"make": torch.optim.Adam} | options))
 
 
 def lbfgs(parameters: Any, lr: float) -> torch.optim.Optimizer:
@@ -61,8 +64,11 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "router": ("ldc-mtl", {}),
     "features": ("mgda", {"features": "encoder"}),
     "proxy": ("mgda@last", {}),
+    "streamed": ("mgda", {"memory": "streamed"}),
+    "rotated": ("rotograd", {}),
     "batched": ("mgda", {"batched": 0}),
     "closure": ("mgda", {"make": lbfgs}),
+    "sharpness-aware": ("mgda", {"make": SAM}),
     "clip": ("fairgrad", {"clip": 0.1}),
     "scaler": ("mgda", {"scaler": 2.0**8}),
 }
@@ -72,7 +78,7 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("way", WAYS)
 def test_a_step_that_teleports_is_a_step_from_the_new_point(way: str, micro_batches: int) -> None:
     balancer, options = WAYS[way]
-    if micro_batches > 1 and way == "features":
+    if micro_batches > 1 and way in ("features", "streamed", "rotated"):
         pytest.skip("takes one batch per step")
 
     def fresh(cost: COST | None) -> eq.MultiTaskOptimizer:

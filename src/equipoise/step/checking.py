@@ -20,6 +20,7 @@ __all__ = [
     "check_losses",
     "check_rows",
     "looks_early",
+    "nonfinite_gradients",
     "raise_nonfinite",
     "warn_of_nothing_shared",
     "warn_of_zeros",
@@ -114,14 +115,14 @@ def check_gradients(context: Context, turn: Turn, parameters: Sequence[Tensor], 
     """Raises, naming the tasks to blame, if a ``.grad`` is not finite. A gradient scaler looks by itself."""
     if not context.check_finite or turn.scaled:
         return
-    bad = _nonfinite_gradients(parameters)
+    bad = nonfinite_gradients(parameters)
     if bad:
         blamed = _blame(context, bad, turn.source, present)
         detail = "" if blamed else " (in their weighted sum)"
         raise_nonfinite("gradient", context.names(blamed or present), turn.step, detail)
 
 
-def _nonfinite_gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
+def nonfinite_gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
     """Those of the parameters whose ``.grad`` holds a value that is not finite."""
     having = [(parameter, stored(gradient)) for parameter in parameters if (gradient := parameter.grad) is not None]
     # A sum, or a norm, is looked at first, for it is cheap; it may overflow where the values themselves do not.

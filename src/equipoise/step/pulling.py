@@ -66,28 +66,22 @@ class Pulling:
         if pull is None:
             return
         groups = self._groups(pull, seen.present)
+        # Where held losses fail: evaluated again, attention runs by the kernel that has a second derivative.
         held = pull.features is None and self._held is not None
-        try:
-            extra = self._extra(engine, pull, groups, seen, factors)
-        except RuntimeError as error:
-            if not held or not lacks_second_derivative(error):
-                raise self._said(error) from error
-            # Evaluated again, attention runs by the kernel that has a second derivative.
+        for last in (False, True) if held else (True,):
             try:
                 extra = self._extra(engine, pull, groups, seen, factors)
-            except RuntimeError as further:
-                raise self._said(further) from further
+                break
+            except RuntimeError as error:
+                if not lacks_second_derivative(error):
+                    raise
+                if last:
+                    raise InputError(
+                        f"{self.balancer!r} pulls heads by second derivatives, which a layer below them has not "
+                        f"({str(error).partition(chr(10))[0]}); put another layer there, leave mu= at 0, or let "
+                        f"MultiTaskOptimizer evaluate the losses, if they were given to backward()"
+                    ) from error
         self._deliver(pull, [p for _, members in groups for p in members], extra)
-
-    def _said(self, error: RuntimeError) -> Exception:
-        """The error, or one line that says what a layer without a second derivative means here."""
-        if not lacks_second_derivative(error):
-            return error
-        said = str(error).partition("\n")[0]
-        return InputError(
-            f"{self.balancer!r} pulls heads by second derivatives, which a layer below them has not ({said}); put another "
-            f"layer there, leave mu= at 0, or let MultiTaskOptimizer evaluate the losses, if they were given to backward()"
-        )
 
     def _extra(
         self, engine: TaskGradients, pull: Pull, groups: Sequence[tuple[Tensor, list[int]]], seen: SeenLosses, factors: Tensor

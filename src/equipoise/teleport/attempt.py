@@ -32,6 +32,7 @@ __all__ = [
     "attempt_cost",
     "gradient_similarity",
     "move",
+    "optimized",
     "restore",
     "shared_by_name",
 ]
@@ -313,6 +314,11 @@ def _tuple(values: Array | Sequence[float]) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 
+def optimized(mtl: MultiTaskOptimizer) -> list[Tensor]:
+    """All that the torch optimizers hold."""
+    return [p for optimizer in mtl.optimizers for group in optimizer.param_groups for p in group["params"]]
+
+
 def shared_by_name(mtl: MultiTaskOptimizer) -> dict[str, Tensor]:
     """The shared parameters that are trained, by their names in the model.
 
@@ -321,8 +327,7 @@ def shared_by_name(mtl: MultiTaskOptimizer) -> dict[str, Tensor]:
     Raises:
         InputError: there are none.
     """
-    trained = {id(p) for optimizer in mtl.optimizers for group in optimizer.param_groups for p in group["params"]}
-    ids = {id(parameter) for parameter in mtl.shared if parameter.requires_grad} & trained
+    ids = {id(parameter) for parameter in mtl.shared if parameter.requires_grad} & set(map(id, optimized(mtl)))
     named = mtl.objective.model.named_parameters()
     found: dict[str, Tensor] = {name: parameter for name, parameter in named if id(parameter) in ids}
     if not found:

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import Tensor
 
-from equipoise.engine.sparse import stored
 from equipoise.errors import InputError, warn_once
 from equipoise.states import Anything, Fields, Form, Generator, Listed, Named, Number, Switch, Whole, read_state
+from equipoise.step.checking import nonfinite_gradients
 from equipoise.step.fused import put_back, state_kept
 from equipoise.step.report import StepReport
-from equipoise.teleport.attempt import Landing, TeleportAttempt, TeleportReport, attempt_cost, shared_by_name
+from equipoise.teleport.attempt import Landing, TeleportAttempt, TeleportReport, attempt_cost, optimized, shared_by_name
 from equipoise.teleport.checks import check_whole
 from equipoise.teleport.deltas import DeltaLike, LowRank, as_delta
 from equipoise.teleport.guard import Guard
@@ -280,8 +279,8 @@ class COST:
         moved = landing.moved if landing is not None else {}
         if not moved and not self._pending:
             return
-        everything = [p for optimizer in mtl.optimizers for group in optimizer.param_groups for p in group["params"]]
-        if mtl.scaler is not None and not all(map(_finite_gradient, everything)):
+        everything = optimized(mtl)
+        if mtl.scaler is not None and nonfinite_gradients(everything):
             return  # an overflow: no step will be taken
         named = dict(mtl.objective.model.named_parameters())
         if self._under_way is not None:
@@ -474,14 +473,6 @@ def _check_kind(name: str, value: Any, kind: type, further: str = "") -> None:
         raise InputError(f"{name} must be a {kind.__name__}(…){further}; got {value!r}")
 
 
-def _finite_gradient(parameter: Tensor) -> bool:
-    gradient = parameter.grad
-    if gradient is None:
-        return True
-    return bool(torch.isfinite(stored(gradient)).all())
-
-
 def _finite(mtl: MultiTaskOptimizer, report: StepReport) -> bool:
     """Whether the losses and ``.grad`` are finite; over several processes both are what all of them share."""
-    gradients = (p for optimizer in mtl.optimizers for group in optimizer.param_groups for p in group["params"])
-    return bool(torch.isfinite(report.losses).all()) and all(map(_finite_gradient, gradients))
+    return bool(torch.isfinite(report.losses).all()) and not nonfinite_gradients(optimized(mtl))

@@ -50,6 +50,10 @@ class History(ABC):
     name: ClassVar[str]
     scope: Literal["moved", "all"] = "moved"
 
+    def __post_init__(self) -> None:
+        if self.scope not in ("moved", "all"):
+            raise InputError(f'scope must be "moved" or "all"; got {self.scope!r}')
+
     @abstractmethod
     def settle(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], sigma: float) -> float | None:
         """Does what needs no gradient at the new point.
@@ -87,9 +91,6 @@ class ReuseHistory(History):
     scope: Literal["moved", "all"] = "moved"
     name = "reuse"
 
-    def __post_init__(self) -> None:
-        _check_scope(self.scope)
-
     def settle(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], sigma: float) -> float | None:
         """Leaves it to the step, whose gradients it needs."""
         return sigma
@@ -105,9 +106,6 @@ class ResetHistory(History):
 
     scope: Literal["moved", "all"] = "moved"
     name = "reset"
-
-    def __post_init__(self) -> None:
-        _check_scope(self.scope)
 
     def settle(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], sigma: float) -> float | None:
         """Calls :func:`reset`."""
@@ -126,20 +124,12 @@ class ReleasedHistory(History):
     scope: Literal["moved", "all"] = "all"
     name = "released"
 
-    def __post_init__(self) -> None:
-        _check_scope(self.scope)
-
     def settle(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], sigma: float) -> float | None:
         """One or the other."""
         if sigma > 0:
             return sigma
         reset(optimizer, parameters)
         return None
-
-
-def _check_scope(scope: Any) -> None:
-    if scope not in ("moved", "all"):
-        raise InputError(f'scope must be "moved" or "all"; got {scope!r}')
 
 
 HISTORIES: Registry[type[History]] = Registry("history", error=InputError)
@@ -164,7 +154,7 @@ def as_history(history: HistoryLike) -> History:
 def similarity(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Eq. 12 of the COST paper: σ = cos(Δθ, g'), over all pairs taken as one long vector.
 
-    The sign is the paper's and the released code's: positive where the teleport goes *up* the last update's gradient.
+    The sign is the paper's and the released code's: positive where the teleport goes *up* the combined gradient.
 
     Args:
         pairs: Δθ and the combined gradient before the teleport, for each shared parameter that has a gradient.
@@ -216,7 +206,7 @@ def remembered(optimizer: torch.optim.Optimizer) -> Mapping[str, Kind]:
 
     An optimizer derived from one of torch's counts as that one. Any other that keeps ``exp_avg`` or ``exp_avg_sq``, as most
     relatives of Adam do, is taken for a relative of Adam. Nothing is known of the rest (Adagrad, whose sums never fade, Rprop,
-    ASGD, Adafactor): for them the mapping is empty and their state is left as it is.
+    ASGD, Adafactor, LBFGS): for them the mapping is empty and their state is left as it is.
 
     Example:
         >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9)
@@ -336,11 +326,15 @@ def _shares(kind: Kind, group: Mapping[str, Any], state: Mapping[str, Any], sigm
 def reset(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
     """Forgets everything the optimizer remembers of some parameters; their next step is like the very first.
 
-    Two optimizers need their state to stay where it is, so it is set back in place: Adagrad (not every version makes it again)
-    and fused SGD, whose kernel takes momentum for all parameters or for none; with ``dampening``, its next step differs from
-    a first one by that factor.
+    LBFGS has one memory for all parameters, which goes as a whole. Two optimizers need their state to stay where it is, so it
+    is set back in place: Adagrad (not every version makes it again) and fused SGD, whose kernel takes momentum for all
+    parameters or for none; with ``dampening``, its next step differs from a first one by that factor.
     """
     ids = {id(parameter) for parameter in parameters}
+    if isinstance(optimizer, torch.optim.LBFGS):
+        if any(id(parameter) in ids for parameter in optimizer.param_groups[0]["params"]):
+            optimizer.state.clear()
+        return
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if id(parameter) not in ids or not optimizer.state.get(parameter):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from equipoise.teleport import Guard, PaperFormulation, Schedule
 from equipoise.teleport.history import similarity
+from equipoise.teleport.measure import LossSizes
 from equipoise.teleport.schedule import Counters
 from equipoise.teleport.triggers import norms
 from equipoise_papers.figures.cost_toy.settings import DeltaKind, Teleporting
@@ -139,9 +140,6 @@ def search(
     return _delta(factors)
 
 
-_SMALLEST_SIZE = 1e-3  # a loss near zero is divided by this share of the largest it ever was, as in COST
-
-
 @dataclass(frozen=True)
 class CostToyAttempt:
     """One attempt to teleport.
@@ -199,7 +197,7 @@ class Teleporter:
         self._last_check = np.full(len(rows), -settings.check_every)
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._guard = Guard(settings.tolerance, conflict=True) if settings.guard else None
-        self._largest: dict[int, Array] = {}
+        self._sizes = [LossSizes(settings.relative) for _ in rows]
         self._sigmas: dict[int, float] = {}
 
     def settle(self, adam: RowwiseAdam, gradients: Tensor) -> None:
@@ -249,7 +247,7 @@ class Teleporter:
         settings, rows = self.settings, self.rows[places]
         points = adam.points[rows].clone()
         losses, gramian = self._gramian(points)
-        sizes = np.stack([self._sizes(int(place), row) for place, row in zip(places, losses, strict=True)])
+        sizes = np.stack([self._sizes[place](row) for place, row in zip(places, losses, strict=True)])
         seeds = [int(torch.randint(2**62, (), generator=self._generators[place])) for place in places]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         factors = starting_factors(settings.delta, generators, points.dtype)
@@ -265,11 +263,10 @@ class Teleporter:
             if not (np.isfinite(losses_after[number]).all() and np.isfinite(gramian_after[number]).all()):
                 objection = "a loss or gradient is not finite there"
             elif self._guard is not None:
-                judged = sizes[number] if settings.relative else np.abs(losses[number]).clip(min=1e-30)
                 objection = self._guard.objection(
                     losses[number],
                     losses_after[number],
-                    judged,
+                    self._sizes[place].of(losses[number]),
                     float(before[number]),
                     float(after[number]),
                     PaperFormulation(),
@@ -291,14 +288,6 @@ class Teleporter:
                     objection,
                 )
             )
-
-    def _sizes(self, place: int, losses: Array) -> Array:
-        if not self.settings.relative:
-            return np.ones_like(losses)
-        own = np.abs(losses)
-        self._largest[place] = np.maximum(own, self._largest.get(place, own))
-        sizes: Array = np.maximum(own, _SMALLEST_SIZE * self._largest[place]).clip(min=1e-30)
-        return sizes
 
 
 def _pair(point: Tensor) -> tuple[float, float]:
