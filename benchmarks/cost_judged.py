@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tables import table
+from equipoise.balance.registry import REGISTRY
 from equipoise.metrics import delta_m
 from equipoise.study.names import without_teleport
 from equipoise.study.results import Results
@@ -63,17 +64,17 @@ class Judged:
         record = self.results.records(label)[seed]
         tasks = len(self.results.tasks)
         cost = _cost(record["run"]["options"]["teleport"])
-        looks = record["run"]["name"] in ("ls",)
+        looks = REGISTRY.find(record["run"]["name"]).cost == "losses"
         step = 1.0 + 2.0 * (1 if looks or "@" in label else tasks)
+        check = 1.0 + 2.0 * tasks if looks else 0.0  # a Gramian for the trigger, where the method forms none
         # The search, the reference losses, the held-out looks where a guard needs them, and the step at the new point.
         batches = self.steps(label, seed) if cost.probes.probe_batches == "all" else cost.probes.probe_batches
         attempt = cost.search.cost(tasks, batches) + batches
         if cost.guard is not None:
             attempt += 2.0 * cost.probes.held_out_batches * (2.0 + 2.0 * tasks)
-        landed = step + (2.0 * (1.0 + 2.0 * tasks) if looks else 0.0)
-        spent = [0.0] * len(record["history"])
+        spent = [record["waits"].get("no conflict", 0) * check / step / len(record["history"])] * len(record["history"])
         for report in record["teleports"]:
-            spent[report["epoch"]] += (attempt + (landed if report["accepted"] else 0.0)) / step
+            spent[report["epoch"]] += (attempt + check + (step + check if report["accepted"] else 0.0)) / step
         return [sum(spent[: epoch + 1]) for epoch in range(len(spent))]
 
     def equal(self, label: str, seed: int) -> int:
