@@ -1,5 +1,6 @@
-"""Test-wide set-up: one torch thread a process, and the Python blocks of the Markdown pages as tests."""
+"""Test-wide set-up: one torch thread per process, and the Python blocks of the Markdown pages as tests."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,11 @@ from tests.templates import Templates
 
 # Small problems are fastest with one thread, and tests run in parallel as it is.
 torch.set_num_threads(1)
+
+# Python's readline, which pytest's parent process loads, gives the terminal's width to the workers that it starts; what is
+# printed would be cut there, and nowhere else.
+for size in ("COLUMNS", "LINES"):
+    os.environ.pop(size, None)
 
 settings.register_profile("equipoise", deadline=None, derandomize=True, max_examples=100)
 settings.load_profile("equipoise")

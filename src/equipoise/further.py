@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,8 +20,9 @@ class FurtherBatches:
     """Draws batches from a loader without end, pass after pass, each only when it is asked for.
 
     The loader must not be the very object that the training iterates over where it counts its passes
-    (:class:`equipoise.data.TensorBatches`) or keeps its workers. A loader (or its sampler) with a method ``set_epoch`` is told
-    each pass, counted from 1,000,000, so that its order is another one than that of the training's passes with the same seed.
+    (:class:`equipoise.data.TensorBatches`) or keeps its workers. A loader, sampler or batch sampler with a method ``set_epoch``
+    is told each pass, counted from 1,000,000, so that its order is another one than that of the training's passes with the
+    same seed.
 
     While the loader is at work, torch's generator for the CPU runs from a state of its own that follows from the seed and the
     pass, and is put back afterwards: drawing moves no random number of the training. A ``DataLoader(…, shuffle=True)`` thus
@@ -126,15 +128,27 @@ class FurtherBatches:
 
     def _told(self, number: int) -> int:
         """Tells the loader which pass begins; gives how many batches of it are still to be skipped."""
-        for teller in (self.loader, getattr(self.loader, "sampler", None)):
+        skip = self.drawn
+        for teller in self._holders():
             set_epoch = getattr(teller, "set_epoch", None)
-            if set_epoch is not None:
+            if set_epoch is None:
+                continue
+            if teller is self.loader and "skip" in inspect.signature(set_epoch).parameters:
+                set_epoch(number, skip=skip)  # it need not read what is skipped
+                skip = 0
+            else:
                 set_epoch(number)
-        return self.drawn
+        return skip
+
+    def _holders(self) -> list[Any]:
+        """The loader and its samplers, each once: any of them may have a generator, or count passes."""
+        batches = getattr(self.loader, "batch_sampler", None)
+        own = (self.loader, getattr(self.loader, "sampler", None), batches, getattr(batches, "sampler", None))
+        return list({id(holder): holder for holder in own}.values())
 
     def _generators(self) -> list[torch.Generator]:
         """The loader's own, if it has any."""
-        found = (getattr(holder, "generator", None) for holder in (self.loader, getattr(self.loader, "sampler", None)))
+        found = (getattr(holder, "generator", None) for holder in self._holders())
         return list({id(generator): generator for generator in found if isinstance(generator, torch.Generator)}.values())
 
     def _generators_now(self) -> list[torch.Tensor]:

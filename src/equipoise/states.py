@@ -408,7 +408,7 @@ def read_optimizer(whose: str, state: Any, optimizer: torch.optim.Optimizer, *, 
             if name != "params" and (name not in group or not _alike(group[name], value)):
                 there = _short(group[name]) if name in group else "nothing"
                 raise InputError(f'the state of {whose} must hold something like {_short(value)} as "{name}"; it holds {there}')
-    # What else an optimizer keeps of a parameter need not have its shape; most of torch's own do.
+    # What else an optimizer keeps per parameter need not have its shape; most of torch's own do.
     others = ("Adafactor", "LBFGS", "Muon")
     strict = type(optimizer).__module__.startswith("torch.optim") and type(optimizer).__name__ not in others
     for number, entry in entries.items():

@@ -419,13 +419,17 @@ def in_memory() -> Any:
     return TensorBatches(rows, 16, shuffle=True, seed=3)
 
 
-def loaded(generator: torch.Generator | None = None) -> Any:
+def loaded(generator: torch.Generator | None = None, *, batched: bool = False) -> Any:
     rows = [{"x": x, "y": y} for x, y in zip(*batch(48), strict=True)]
 
     def noisy(found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         x = torch.stack([row["x"] for row in found])
         return {"x": x + 0.1 * torch.randn(x.shape), "y": torch.stack([row["y"] for row in found])}
 
+    if batched:
+        sampler = torch.utils.data.RandomSampler(rows, generator=generator)
+        batches = torch.utils.data.BatchSampler(sampler, 16, drop_last=False)
+        return torch.utils.data.DataLoader(rows, batch_sampler=batches, collate_fn=noisy)  # type: ignore[arg-type]
     return torch.utils.data.DataLoader(rows, batch_size=16, shuffle=True, collate_fn=noisy, generator=generator)  # type: ignore[arg-type]
 
 
@@ -433,6 +437,7 @@ LOADERS: dict[str, Any] = {
     "TensorBatches": in_memory,
     "DataLoader": loaded,
     "DataLoader with a generator": lambda: loaded(torch.Generator().manual_seed(4)),
+    "DataLoader with a batch sampler": lambda: loaded(torch.Generator().manual_seed(4), batched=True),
 }
 
 

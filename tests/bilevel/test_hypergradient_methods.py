@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from equipoise.bilevel import MOML, BilevelProblem, Box, Implicit, Simplex, Unrolled, hypergradients
+from equipoise.bilevel import FORUM, MOML, BilevelProblem, Box, Implicit, Simplex, Unrolled, hypergradients
 from equipoise.errors import InputError, NonFiniteError
 from tests.bilevel.problems import Quadratic, small_network
 
@@ -216,6 +217,10 @@ def test_a_layer_without_a_second_derivative_where_exact_ones_are_asked_for() ->
         solver.step()
     assert torch.equal(before, torch.get_rng_state())
     assert not bool(logits.any())
+    with pytest.warns(UserWarning, match="no second derivative"):
+        hypergradients(problem, problem.here(), [None], None, 0.1)
+    with pytest.raises(InputError, match="no second derivative"):  # even where differences have stood for them
+        hypergradients(problem, problem.here(), [None], None, 0.1, method=exact)
 
 
 def test_the_upper_variables_stay_in_their_set() -> None:
@@ -238,7 +243,7 @@ def test_the_upper_variables_stay_in_their_set() -> None:
     for wrong, says in (
         ({"wieghts": Simplex()}, 'names "wieghts", which no'),
         (0.5, "must be a Box, a Simplex, a function"),
-        (lambda values: values.sum(), "does not keep the shape"),
+        (lambda values: values.sum(), "must keep the shape"),
     ):
         with pytest.raises(InputError, match=says):
             MOML(problem, optimizer, lower_steps=1, lower_lr=0.1, feasible_set=wrong)  # type: ignore[arg-type]
@@ -256,3 +261,44 @@ def test_the_nearest_point_of_the_simplex() -> None:
     for wrong in (lambda: Box(), lambda: Box(2.0, 1.0), lambda: Simplex(0.0)):
         with pytest.raises(InputError):
             wrong()
+
+
+@pytest.mark.parametrize("kind", ["moml", "forum"])
+@pytest.mark.parametrize("answer", ["raises", "shape", "number", "nan"])
+def test_a_feasible_set_that_fails_leaves_the_step_untaken(kind: str, answer: str) -> None:
+    quadratic = Quadratic()
+    wrong = {
+        "shape": lambda value: value[:1],
+        "number": lambda value: 0.0,
+        "nan": lambda value: value / 0.0 * 0.0,
+        "raises": lambda value: 1 / 0,
+    }[answer]
+    calls = [0]
+
+    def feasible(value: Tensor) -> Any:
+        calls[0] += 1
+        value.clamp_(-1.0, 1.0)  # in place, which is its own affair
+        return wrong(value) if calls[0] == 3 else value
+
+    alpha, omega = quadratic.alpha, quadratic.omega
+    held = [alpha] if kind == "moml" else [alpha, omega]
+    optimizer = torch.optim.Adam(held, 0.1)
+    own: dict[str, Any] = {"balancer": "dwa"} if kind == "moml" else {}
+    method = MOML if kind == "moml" else FORUM
+    solver = method(quadratic.problem, optimizer, lower_steps=2, lower_lr=0.1, feasible_set=feasible, **own)
+
+    def now() -> tuple[list[float], str]:
+        averages = [optimizer.state[tensor][name] for tensor in held for name in ("step", "exp_avg", "exp_avg_sq")]
+        return torch.cat([entry.detach().reshape(-1) for entry in (alpha, omega, *averages)]).tolist(), str(solver.own_state())
+
+    solver.step()
+    before, state = now(), copy.deepcopy(solver.state_dict())
+    with pytest.raises(ZeroDivisionError if answer == "raises" else InputError):
+        solver.step()
+    assert now() == before
+    assert alpha.grad is None
+    solver.step()
+    after = now()
+    solver.load_state_dict(state)
+    solver.step()
+    assert now() == after

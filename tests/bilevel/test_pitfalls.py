@@ -208,7 +208,7 @@ def test_a_multiplier_that_the_gradients_precision_cannot_hold_changes_nothing()
         (alpha, omega),
     )
     solver = BOME(problem, torch.optim.SGD([alpha, omega], 0.1), lower_steps=2, lower_lr=0.1)
-    with pytest.raises(NonFiniteError, match="not finite in float16, with the lower level's multiplier"):
+    with pytest.raises(NonFiniteError, match=r"in float16 with the lower level's multiplier .* is not finite"):
         solver.step()
     assert alpha.tolist() == [1.0, 1.0]
     assert omega.tolist() == [0.0, 0.0]

@@ -151,6 +151,20 @@ def test_retraining_draws_from_no_generator_of_the_callers_and_lowers_a_scale_by
     assert scaler.get_scale() == 2.0**100
 
 
+def test_retraining_begins_the_schedule_anew_after_every_t_steps() -> None:
+    alpha, omega = torch.tensor(3.0), torch.tensor(0.0)
+    problem = BilevelProblem(lambda a, w, _: 0.5 * (w - a).square(), lambda a, w, _: (w - a).square(), (alpha, omega))
+    schedule = [1.0, 0.5]
+    lower = torch.optim.SGD([omega], 0.1, momentum=0.9)
+    options = {"lower_steps": 2, "lower_optimizer": lower, "lower_schedule": schedule.__getitem__}
+    solver = MOML(problem, torch.optim.SGD([alpha], 0.0), **options)  # type: ignore[arg-type]
+    worth = float(solver.retrained(None, None, steps=5)["objective0"])
+    for _ in range(2):
+        solver.step()  # the averages go on there, too
+    gap, mean = float(omega.detach() - alpha.detach()), float(lower.state[omega]["momentum_buffer"])
+    assert worth == pytest.approx((gap - 0.1 * (0.9 * mean + gap)) ** 2, rel=1e-5)
+
+
 def test_micro_batches_that_cannot_be_use_up_no_lower_batch() -> None:
     quadratic = Quadratic()
     options = {"lower_steps": 1, "lower_lr": 0.1, "accumulate": 2}

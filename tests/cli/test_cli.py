@@ -86,8 +86,7 @@ def test_methods_lists_every_method_with_its_cost_options_and_paper(capsys, monk
         assert all(option in out for option in info.options)
 
 
-def test_one_method_and_those_of_one_need(capsys, monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)
+def test_one_method_and_those_of_one_need(capsys):
     info = next(info for info in methods() if info.name == "cagrad")
     assert main(["methods", "CAGrad"]) == 0
     out = capsys.readouterr().out

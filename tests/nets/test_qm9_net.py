@@ -98,3 +98,30 @@ def test_bad_sizes_of_the_small_network_are_refused() -> None:
         ContinuousFilterNet(channels=0)
     with pytest.raises(eq.InputError, match=r"reach must be above 0\.8"):
         ContinuousFilterNet(reach=0.5)
+
+
+@pytest.mark.parametrize("kind", [torch.half, torch.bfloat16, torch.double])
+def test_other_precisions(kind: torch.dtype) -> None:
+    network = filled(ContinuousFilterNet(["mu"], size=6, channels=3, radial=4, units=5)).float()
+    z, pos = torch.tensor([[8, 1, 1], [9, 1, 0]]), wave(2, 3, 3).float()
+    exact = network(z, pos)["mu"]
+    for places in (pos, pos.to(kind)):
+        rounded = network.to(kind)(z, places)["mu"]
+        assert rounded.dtype == kind
+        assert torch.allclose(rounded.float(), exact, rtol=0.03, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("z", "pos", "said"),
+    [
+        (torch.ones(0, 3), torch.ones(0, 3, 3), "at least one molecule; got \\[0, 3\\] and"),
+        (torch.ones(2, 0), torch.ones(2, 0, 3), "at least one molecule"),
+        (torch.ones(2, 3), torch.ones(2, 3), "pos \\[molecules, atoms, 3\\]"),
+        (torch.tensor([[6, 17]]), torch.ones(1, 2, 3), "atomic numbers must be 1 to 9, and 0 where no atom is; got 17"),
+        (torch.tensor([[6, -1]]), torch.ones(1, 2, 3), "got -1"),
+    ],
+)
+def test_molecules_that_cannot_be_are_refused_in_one_line(z: torch.Tensor, pos: torch.Tensor, said: str) -> None:
+    with pytest.raises(eq.InputError, match=said) as refused:
+        ContinuousFilterNet(["mu"])(z, pos)
+    assert "\n" not in str(refused.value)

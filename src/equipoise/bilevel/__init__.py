@@ -14,9 +14,9 @@ from equipoise.bilevel.hypergradients import Hypergradients, Implicit, Unrolled,
 from equipoise.bilevel.lower import endless
 from equipoise.bilevel.moco import MoCoBilevel
 from equipoise.bilevel.moml import MOML
+from equipoise.bilevel.outer_optimizers import decaying
 from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.bilevel.projections import Box, Simplex
-from equipoise.bilevel.watch import decaying
 from equipoise.bilevel.weighting import TaskWeighting, hold_out, weighting, weightings
 
 __all__ = [

@@ -15,7 +15,7 @@ from equipoise.bilevel.levels import Levels, Parts, copies
 from equipoise.bilevel.lower import check_upper, descend, take
 from equipoise.bilevel.outer_optimizers import OuterOptimizers
 from equipoise.bilevel.problem import BilevelProblem, LevelVariables, Point, Variables
-from equipoise.bilevel.projections import Projection, read_projections
+from equipoise.bilevel.projections import Projection, may_fail, projected, read_projections
 from equipoise.bilevel.rules import Descent, LowerRule, OptimizerRule
 from equipoise.distributed import Processes, together
 from equipoise.errors import InputError, NonFiniteError
@@ -73,7 +73,8 @@ class LowerLevel(TypedDict, total=False):
             ``upper_batch`` is a sequence of micro-batches. 1 if left out, and ``upper_batch`` is a batch.
         scaler: a ``torch.amp.GradScaler``. A step whose gradients overflow is repeated at half the scale.
         feasible_set: where α is put back to after every outer step: :class:`~equipoise.bilevel.Box`,
-            :class:`~equipoise.bilevel.Simplex`, any function tensor → tensor, or a mapping name → one of these.
+            :class:`~equipoise.bilevel.Simplex`, any function tensor → tensor, or a mapping name → one of these. Where
+            a function fails, the step has not been taken.
         process_group: of ``torch.distributed``; the default group if left out. Values and gradients of both levels are means
             over its processes.
     """
@@ -181,11 +182,7 @@ class BilevelSolver(ABC):
             self.processes.share([*variables, *self.problem.own_buffers()])
             self._shared = True
         report = self._report(batches, upper_parts)
-        self.optimizers.step()
-        with torch.no_grad():
-            for tensor, project in zip(self.problem.upper_variables.tensors, self.projections, strict=True):
-                if project is not None:
-                    tensor.copy_(project(tensor.detach()))
+        self._move()
         self._commit()
         torch.clear_autocast_cache()  # a caller's autocast keeps casts of the variables, which have moved
         self.last = report
@@ -206,7 +203,8 @@ class BilevelSolver(ABC):
         Args:
             lower_batches: as for :meth:`step`, one per step here.
             upper_batch: as for :meth:`step`.
-            steps: how many lower steps are taken, by the solver's step size or lower optimizer.
+            steps: how many lower steps are taken, by the solver's step size or lower optimizer; ``lower_schedule`` begins
+                anew after every T of them, as it does from one outer step to the next.
             start: where ω begins: a module, tensor or mapping like that of the problem's lower level, such as a model made
                 anew; the present ω if left out, which remembers what it was fitted to for as long as these steps take.
 
@@ -230,22 +228,24 @@ class BilevelSolver(ABC):
                 fresh = {f"lower.{name}": buffer.clone() for name, buffer in given.module.named_buffers()}
                 buffers |= {name: buffer for name, buffer in fresh.items() if name in buffers}
         parts = self._upper_parts(upper_batch)
-        self.processes.step = f"retraining in step {self.steps}"
+        self.processes.step, self.levels.step = f"retraining in step {self.steps}", self.steps
         scale = self.levels.scale
         try:
             with self.problem.random_state().replayed():  # loaders draw from it as well
                 batches = self._lower_parts(lower_batches, steps)
                 state = self.problem.random_state()
                 while True:
-                    start_here = Point(here.upper, omega, copies(buffers))
+                    point, memory = Point(here.upper, omega, copies(buffers)), None
                     try:
-                        solved = descend(self.levels, start_here, batches, self.rule, step=self.steps)
+                        for first in range(0, steps, self.lower_steps):  # a schedule says what T steps do, again and again
+                            part = batches[first : first + self.lower_steps]
+                            point, _, memory, _ = descend(self.levels, point, part, self.rule, memory=memory, step=self.steps)
                         break
                     except NonFiniteError as error:
                         if not self._backs_off(error):
                             raise
                         state.restore()
-                found = [torch.stack([v.detach() for v in self.problem.objectives_at(solved.point, part)]) for part in parts]
+                found = [torch.stack([v.detach() for v in self.problem.objectives_at(point, part)]) for part in parts]
                 values = check_upper(self.levels.mean(found), self.problem.objectives, self.steps)
         finally:
             if self.levels.scale != scale:
@@ -284,6 +284,23 @@ class BilevelSolver(ABC):
                 elif not self._backs_off(error):
                     raise
                 state.restore()
+
+    def _move(self) -> None:
+        """Lets the optimizers step, and puts α back."""
+        bring_back = self.optimizers.kept() if may_fail(self.projections) else None
+        self.optimizers.step()
+        upper = self.problem.upper_variables
+        try:
+            for name, tensor, project in zip(upper.names, upper.tensors, self.projections, strict=True):
+                if project is not None:
+                    with torch.no_grad():
+                        tensor.copy_(projected(project, name, tensor))
+        except BaseException:
+            if bring_back is not None:
+                bring_back()
+            self.optimizers.clear()
+            self._rollback()
+            raise
 
     def _backs_off(self, error: BaseException) -> bool:
         """Lowers the scaler's scale if that is what a failure may be due to."""

@@ -15,7 +15,6 @@ how ω came there: exact where ω_T is the lower level's minimum and the system 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -37,11 +36,12 @@ from equipoise.bilevel.levels import (
     grad_rows,
     lower_gradients,
 )
+from equipoise.bilevel.linear_systems import conjugate_gradients, neumann
 from equipoise.bilevel.lower import check_answer, check_lower, check_upper, descend
 from equipoise.bilevel.problem import BilevelProblem, Point
-from equipoise.bilevel.rules import Averages, Descent, LowerRule, Rows
+from equipoise.bilevel.rules import Averages, Descent, LowerRule, Vectors
 from equipoise.engine.reals import flat
-from equipoise.errors import InputError, NonFiniteError, warn_once
+from equipoise.errors import InputError, warn_once
 from equipoise.modes import differentiable_twice, lacks_second_derivative
 from equipoise.randomness import RandomState
 
@@ -207,7 +207,6 @@ def found_by(
     memory: Memory = "plain",
     batched: bool = False,
     weigh: Weigh | None = None,
-    owner: object = None,
     undo: Callable[[], object] = lambda: None,
     step: int = 0,
 ) -> Hypergradients:
@@ -224,24 +223,23 @@ def found_by(
         memory: of unrolling.
         batched: all objectives at once.
         weigh: gives weights from the objectives' values alone; then one row is found, their weighted sum.
-        owner: is warned once, and remembers, that second derivatives are taken by differences.
         undo: makes as if ``weigh`` had not been called.
         step: index of the outer step.
     """
     leaves = Point([value.detach().requires_grad_() for value in start.upper], start.lower, start.buffers)
     averages = rule.fresh(len(start.lower)) if averages is None else averages
     find = _Finding(levels, leaves, batches, upper_parts, rule, averages, memory, batched, weigh, step)
-    products = "differences" if getattr(owner, "_differences", False) else method.products
-    if products == "differences":
+    problem, auto = levels.problem, method.products == "auto"
+    if method.products == "differences" or (auto and problem.by_differences):
         return find(method, exact=False)
-    state, buffers = levels.problem.random_state(), copies(start.buffers)
+    state, buffers = problem.random_state(), copies(start.buffers)
     try:
         return find(method, exact=True)
     except RuntimeError as error:
         if not lacks_second_derivative(error):
             raise
         said = str(error).partition("\n")[0]
-        if products == "exact":
+        if not auto:
             raise InputError(
                 f'the lower level has no second derivative ({said}); let products="auto" take it by differences of first ones, '
                 f"or take a method that needs none, such as FORUM"
@@ -249,45 +247,34 @@ def found_by(
     undo()
     state.restore()
     start.buffers.update(buffers)
-    owner = levels.problem if owner is None else owner
     warn_once(
-        owner,
+        problem,
         "second derivatives",
         f"the lower level has no second derivative ({said}), so its products with vectors are central differences of first "
         f'derivatives; products="differences" says so beforehand',
     )
-    owner._differences = True  # type: ignore[attr-defined]
+    problem.by_differences = True
     return find(method, exact=False)
 
 
+@dataclass
 class _Finding:
     """One search for hypergradients; see :func:`found_by`."""
 
-    def __init__(
-        self,
-        levels: Levels,
-        start: Point,
-        batches: Sequence[Parts],
-        upper_parts: Parts,
-        rule: LowerRule,
-        averages: Averages,
-        memory: Memory,
-        batched: bool,
-        weigh: Weigh | None,
-        step: int,
-    ) -> None:
-        self.levels = levels
-        self.problem = levels.problem
-        self.start = start
-        self.batches = batches
-        self.upper_parts = upper_parts
-        self.rule = rule
-        self.averages = averages
-        self.memory = memory
-        self.batched = batched
-        self.weigh = weigh
-        self.step = step
-        self.count = len(start.upper)
+    levels: Levels
+    start: Point
+    batches: Sequence[Parts]
+    upper_parts: Parts
+    rule: LowerRule
+    averages: Averages
+    memory: Memory
+    batched: bool
+    weigh: Weigh | None
+    step: int
+
+    def __post_init__(self) -> None:
+        self.problem = self.levels.problem
+        self.count = len(self.start.upper)
 
     def __call__(self, method: Method, *, exact: bool) -> Hypergradients:
         if isinstance(method, Implicit):
@@ -340,7 +327,7 @@ class _Finding:
         upper_values, found, weights = self._upper(Point(start.upper, reached, start.buffers), inputs)
         direct = [row[: self.count] for row in found]
         adjoints = [_filled(row[self.count :], reached) for row in found]
-        slots: list[Rows] = [[[torch.zeros_like(value) for value in reached] for _ in averages.slots] for _ in found]
+        slots: list[Vectors] = [[[torch.zeros_like(value) for value in reached] for _ in averages.slots] for _ in found]
         solution = Point(start.upper, [value.detach() for value in reached], start.buffers)
         depends = [any(entry is not None for entry in row) for row in direct]
         curved = not (isinstance(self.rule, Descent) and self.rule.linear)
@@ -399,9 +386,9 @@ class _Finding:
                     if not isinstance(self.rule, Descent):
                         raise InputError('Implicit("neumann") needs a step size lr= where the lower level has an optimizer')
                     rate = self.rule.lr
-                solution = _neumann(curvature, right, rate, method, diagonal, self.batched)
+                solution = neumann(curvature, right, diagonal, rate, method.iterations, self.batched)
             else:
-                solution = _conjugate_gradients(curvature, right, method, diagonal)
+                solution = conjugate_gradients(curvature, right, diagonal, method.iterations, method.tolerance)
             mixed = curvature.products(solution, upper=True, lower=False, batched=self.batched)
         for row, products in zip(direct, mixed, strict=True):
             for position, product in enumerate(products):
@@ -437,9 +424,8 @@ class _Finding:
         factor = levels.scale / len(self.upper_parts)
         for part in self.upper_parts:
             # On copies of the buffers: statistics are those of the lower level's batches.
-            objectives = self.problem.objectives_at(Point(point.upper, point.lower, copies(point.buffers)), part)
+            objectives = levels.objectives(Point(point.upper, point.lower, copies(point.buffers)), part)
             names = self.problem.objectives
-            _check_graphs(objectives, names)
             values.append(torch.stack([value.detach() for value in objectives]))
             seeds = None
             if len(self.upper_parts) == 1:
@@ -470,76 +456,6 @@ class _Finding:
         filled = torch.stack([torch.cat([flat(entry) for entry in _filled(row, self.start.upper)]) for row in rows])
         kept = Averages([[None if e is None else e.detach() for e in slot] for slot in averages.slots], averages.counts)
         return Hypergradients(filled, upper, solution, float(values[-1]), reached, weights, kept)
-
-
-def _conjugate_gradients(curvature: Curvature, right: Rows, method: Implicit, diagonal: list[float]) -> Rows:
-    solutions = []
-    for row in right:
-        x = [torch.zeros_like(v) for v in row]
-        residual = [v.clone() for v in row]
-        direction = residual
-        square = start = _dot(residual, residual)
-        for _ in range(method.iterations):
-            if square <= method.tolerance**2 * start:
-                break
-            product = _damped(curvature, [direction], diagonal)[0]
-            curve = _dot(direction, product)
-            if not curve > 0.0:
-                raise NonFiniteError(
-                    f"the lower level's second derivative is not positive along a direction of conjugate gradients "
-                    f"({curve:.3g}), so ω is no minimum there; add damping=, take more lower steps, or unroll",
-                    tasks=("lower",),
-                    step=curvature.levels.step,
-                    what="curvature",
-                )
-            rate = square / curve
-            x = [v.add(d, alpha=rate) for v, d in zip(x, direction, strict=True)]
-            residual = [r.sub(p, alpha=rate) for r, p in zip(residual, product, strict=True)]
-            after = _dot(residual, residual)
-            direction = [r.add(d, alpha=after / square) for r, d in zip(residual, direction, strict=True)]
-            square = after
-        solutions.append(x)
-    return solutions
-
-
-def _neumann(curvature: Curvature, right: Rows, lr: float, method: Implicit, diagonal: list[float], batched: bool) -> Rows:
-    terms = right
-    sums = [[lr * v for v in row] for row in right]
-    for _ in range(method.iterations):
-        products = _damped(curvature, terms, diagonal, batched)
-        terms = [[v.sub(p, alpha=lr) for v, p in zip(*pair, strict=True)] for pair in zip(terms, products, strict=True)]
-        sums = [[s.add(v, alpha=lr) for s, v in zip(*pair, strict=True)] for pair in zip(sums, terms, strict=True)]
-    for first, last in zip(right, terms, strict=True):
-        if not _dot(last, last) <= max(_dot(first, first), 1e-300):
-            raise NonFiniteError(
-                f"the Neumann series grows at lr={lr:g}: it must be below 2 over the largest curvature of the lower level, "
-                f"which must be positive definite; take a smaller lr, or add damping=",
-                tasks=("lower",),
-                step=curvature.levels.step,
-                what="curvature",
-            )
-    return sums
-
-
-def _damped(curvature: Curvature, rows: Rows, diagonal: list[float], batched: bool = False) -> Rows:
-    found = curvature.products(rows, upper=False, batched=batched)
-    return [
-        [v * own if p is None else p.add(v, alpha=own) for v, p, own in zip(row, products, diagonal, strict=True)]
-        for row, products in zip(rows, found, strict=True)
-    ]
-
-
-def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    return math.fsum(float((flat(x).double() * flat(y).double()).sum()) for x, y in zip(a, b, strict=True))
-
-
-def _check_graphs(objectives: Sequence[Tensor], names: Sequence[str]) -> None:
-    for name, objective in zip(names, objectives, strict=True):
-        if not objective.requires_grad:
-            raise InputError(
-                f'upper(α, ω, batch): the objective "{name}" depends on none of the variables; it was detached, or computed '
-                f"under torch.no_grad()"
-            )
 
 
 def _check_dependence(found: Sequence[Row], names: Sequence[str], weights: Tensor | None) -> None:

@@ -72,8 +72,29 @@ class Levels:
         factor = share * self.scale / len(parts)
         return None if factor == 1.0 else torch.full_like(value, factor, requires_grad=False)
 
+    def not_finite(self, which: str, tasks: tuple[str, ...]) -> NonFiniteError:
+        """The error that says which gradient, or direction, is not finite."""
+        text = f"{which} is not finite in step {self.step}; the step was not taken and nothing has changed"
+        return NonFiniteError(text, tasks=tasks, step=self.step, what="gradient")
+
+    def objectives(self, point: Point, part: Any) -> list[Tensor]:
+        """F on a micro-batch. Raises InputError: an objective depends on no variable."""
+        found = self.problem.objectives_at(point, part)
+        for name, objective in zip(self.problem.objectives, found, strict=True):
+            if not objective.requires_grad:
+                raise InputError(
+                    f'upper(α, ω, batch): the objective "{name}" depends on none of the variables; it was detached, or '
+                    f"computed under torch.no_grad()"
+                )
+        return found
+
     def lower(self, point: Point, parts: Parts, wanted: Sequence[Tensor], share: float = 1.0) -> tuple[Tensor, Row]:
         """f, detached, and its gradients, times ``share``; ``None`` for what f does not depend on."""
+        values, total = self.slopes(point, parts, wanted, share)
+        return self.mean(values), self.joint(total, wanted)
+
+    def slopes(self, point: Point, parts: Parts, wanted: Sequence[Tensor], share: float = 1.0) -> tuple[list[Tensor], Row]:
+        """F on each of this process's micro-batches, detached, and the sum of its gradients, with the scale."""
         values: list[Tensor] = []
         total: Row = [None] * len(wanted)
         for part in parts:
@@ -82,7 +103,7 @@ class Levels:
             if value.requires_grad:
                 found = torch.autograd.grad(value, wanted, self.seed(value, parts, share), allow_unused=True)
                 total = added(total, found)
-        return self.mean(values), self.joint(total, wanted)
+        return values, total
 
     def mean(self, values: Sequence[Tensor]) -> Tensor:
         """The mean of detached values, over the processes as well."""
@@ -103,13 +124,7 @@ class Levels:
             return gradients
         gradients = [None if entry is None else entry / self.scale for entry in gradients]
         if not all(bool(torch.isfinite(entry).all()) for entry in gradients if entry is not None):
-            raise NonFiniteError(
-                f"a gradient is not finite at the scaler's scale of {self.scale:g}, in step {self.step}; the step was not "
-                f"taken and nothing has changed",
-                tasks=("lower",),
-                step=self.step,
-                what="gradient",
-            )
+            raise self.not_finite(f"a gradient at the scaler's scale of {self.scale:g}", ("lower",))
         return gradients
 
 
@@ -182,16 +197,9 @@ class Curvature:
                 moved = [value.add(v, alpha=sign * step).requires_grad_() for value, v in zip(lower, row, strict=True)]
                 leaves = [*uppers, *moved]
                 at = Point(uppers, leaves[count:], copies(self.point.buffers))
-                total: Row = [None] * len(inputs)
                 # A half-precision forward pass would drown the difference.
                 with self._state.replayed(), without_autocast(lower[0].device):
-                    for part in self.parts:
-                        value = self.levels.problem.lower_at(at, part)
-                        if value.requires_grad:
-                            seed = self.levels.seed(value, self.parts)
-                            slopes = torch.autograd.grad(value, [leaves[p] for p in wanted], seed, allow_unused=True)
-                            total = added(total, slopes)
-                sides.append(total)
+                    sides.append(self.levels.slopes(at, self.parts, [leaves[p] for p in wanted])[1])
             found.append([None if a is None or b is None else (a - b) / (2 * step) for a, b in zip(*sides, strict=True)])
         return found
 

@@ -111,25 +111,14 @@ class MOML(BilevelSolver):
         rows = [(name, (name,)) for name in names] if found.weights is None else [(", ".join(names), names)]
         for (label, tasks), square in zip(rows, products.diagonal().tolist(), strict=True):
             if not math.isfinite(square):
-                raise NonFiniteError(
-                    f'the hypergradient of the upper level\'s objective "{label}" is not finite in step {self.steps}; '
-                    f"the step was not taken and nothing has changed",
-                    tasks=tasks,
-                    step=self.steps,
-                    what="gradient",
-                )
+                raise self.levels.not_finite(f'the hypergradient of the upper level\'s objective "{label}"', tasks)
         if found.weights is None:
             weights, direction = self._balanced(found, products)
         else:
             weights, direction = found.weights, found.rows[0]
         if not bool(torch.isfinite(direction).all()):
-            raise NonFiniteError(
-                f"the direction of step {self.steps} that {self.balancer!r} combined from finite hypergradients is not finite; "
-                f"the step was not taken and nothing has changed",
-                tasks=names,
-                step=self.steps,
-                what="gradient",
-            )
+            what = f"the direction that {self.balancer!r} combined from finite hypergradients"
+            raise self.levels.not_finite(what, names)
         start = 0
         for position, tensor in enumerate(self.problem.upper_variables.tensors):
             piece = shaped(tensor, direction[start : start + size(tensor)])
@@ -167,7 +156,6 @@ class MOML(BilevelSolver):
             memory=self.memory,
             batched=self.batched,
             weigh=None if alone else self._weights,
-            owner=self,
             undo=self._rollback,
             step=self.steps,
         )

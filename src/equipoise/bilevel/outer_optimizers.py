@@ -1,9 +1,9 @@
-"""The torch optimizers of the outer updates, as one."""
+"""The torch optimizers of the outer updates, as one, and their step sizes."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from equipoise.bilevel.problem import LevelVariables
 from equipoise.errors import InputError
 
-__all__ = ["OuterOptimizers"]
+__all__ = ["OuterOptimizers", "decaying"]
 
 
 class OuterOptimizers:
@@ -75,6 +75,21 @@ class OuterOptimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
 
+    def kept(self) -> Callable[[], None]:
+        """Remembers what the optimizers, and the scaler, change when they step; what is returned brings it back."""
+        values, states = [own.detach().clone() for own in self.parameters], self.state_dict()
+        scaler = {} if self.scaler is None else self.scaler.state_dict()
+
+        def bring_back() -> None:
+            with torch.no_grad():
+                for own, value in zip(self.parameters, values, strict=True):
+                    own.copy_(value)
+            self.load_state_dict(states)
+            if self.scaler is not None:
+                self.scaler.load_state_dict(scaler)
+
+        return bring_back
+
     def state_dict(self) -> list[dict[str, Any]]:
         """Copies of the states of all, which further steps do not change."""
         return [copy.deepcopy(optimizer.state_dict()) for optimizer in self.all]
@@ -83,3 +98,36 @@ class OuterOptimizers:
         """Continues from saved states, which stay as they are."""
         for optimizer, state in zip(self.all, states, strict=True):
             optimizer.load_state_dict(copy.deepcopy(state))
+
+
+def decaying(optimizer: torch.optim.Optimizer, *, after: int = 100, power: float = 0.5) -> torch.optim.lr_scheduler.LambdaLR:
+    """A scheduler of outer steps: step k has the optimizer's step size times (1 + k/after)^(−power).
+
+    Value-function methods hold a constraint by steps against it, so with a constant step size they end where the steps for and
+    against cancel, or in a cycle; theirs should decay. Theorem 3.7 of the thesis has steps of K^(−1/2) for K steps.
+
+    Args:
+        optimizer: of the outer steps; of several, each needs a scheduler.
+        after: steps until the step size has fallen to 2^(−power) of the first one.
+        power: of the decay; between 0, none, and 1.
+
+    Returns:
+        A torch scheduler: call ``step()`` after every ``solver.step``, and save it beside the solver's state.
+
+    Raises:
+        InputError: an argument that cannot be used.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.zeros(1)], 0.4)
+        >>> scheduler = decaying(optimizer, after=3)
+        >>> for _ in range(9):
+        ...     optimizer.step()
+        ...     scheduler.step()
+        >>> round(optimizer.param_groups[0]["lr"], 6)
+        0.2
+    """
+    if isinstance(after, bool) or not isinstance(after, int) or after < 1:
+        raise InputError(f"after must be a whole number of steps, at least 1; got {after}")
+    if not 0 <= power <= 1:
+        raise InputError(f"power must lie between 0 and 1; got {power}")
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1.0 + step / after) ** -power)

@@ -121,6 +121,9 @@ class BilevelProblem:
             parameters are replaced in it as well. Not needed for variables that are given as modules.
         objectives: the objectives' names, in order; left out, the first evaluation fixes them.
 
+    Attributes:
+        by_differences: whether f has turned out to have no second derivative, so that differences stand for it.
+
     Raises:
         InputError: functions that cannot be called, variables that cannot be used, a tensor on both levels, or a module that
             is wrapped in ``DistributedDataParallel``.
@@ -161,6 +164,7 @@ class BilevelProblem:
             if id(tensor) in both:
                 raise InputError(f'the tensor "{name}" is a variable of both levels; it can belong to one only')
         self.names = Tasks(objectives)
+        self.by_differences = False
         modules = {"upper": self.upper_variables.module, "lower": self.lower_variables.module, "model": model}
         self._stage = _Stage({name: module for name, module in modules.items() if module is not None})
         if any(isinstance(part, DistributedDataParallel) for part in self._stage.modules()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from equipoise.bilevel.problem import LevelVariables
 from equipoise.errors import InputError
 
-__all__ = ["Box", "Projection", "Simplex", "read_projections"]
+__all__ = ["Box", "Projection", "Simplex", "may_fail", "projected", "read_projections"]
 
 Projection = Callable[[Tensor], Tensor]
 
@@ -100,8 +100,31 @@ def read_projections(given: Projection | Mapping[str, Projection] | None, variab
                 f"feasible_set must be a Box, a Simplex, a function tensor → tensor, or a mapping name → one of these; got "
                 f"{type(project).__name__}"
             )
-        if project is not None and (
-            (not tensor.dim() and isinstance(project, Simplex)) or project(tensor.detach().clone()).shape != tensor.shape
-        ):
-            raise InputError(f'feasible_set does not keep the shape {list(tensor.shape)} of the upper-level variable "{name}"')
+        if isinstance(project, Simplex) and not tensor.dim():
+            raise InputError(f'feasible_set: the upper-level variable "{name}" is a single number, which a Simplex fixes')
+        if project is not None:
+            projected(project, name, tensor)
     return found
+
+
+def may_fail(projections: Sequence[Projection | None]) -> bool:
+    """Whether one of them is a function of the user's."""
+    return not all(isinstance(project, Box | Simplex | None) for project in projections)
+
+
+def projected(project: Projection, name: str, values: Tensor) -> Tensor:
+    """Where a variable is put back to, which itself stays as it is.
+
+    Raises:
+        InputError: the projection gave no tensor, or one of another shape, or took finite numbers to others.
+    """
+    found = project(values.detach().clone())
+    if not isinstance(found, Tensor) or found.shape != values.shape:
+        got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise InputError(
+            f'feasible_set must keep the shape {list(values.shape)} of the upper-level variable "{name}"; got {got}'
+        )
+    own = isinstance(project, Box | Simplex)
+    if not own and bool(torch.isfinite(values).all()) and not bool(torch.isfinite(found).all()):
+        raise InputError(f'feasible_set gave the upper-level variable "{name}" values that are not finite')
+    return found.detach()

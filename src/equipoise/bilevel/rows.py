@@ -24,7 +24,7 @@ from equipoise.engine.reals import as_real, real_dtype
 from equipoise.engine.streamed import Streamed
 from equipoise.errors import InputError
 
-__all__ = ["DenseRows", "Rows", "StreamedRows"]
+__all__ = ["DenseRows", "Rows", "StreamedRows", "check_streamed"]
 
 # Numbers of a block's rows that are welcome, as in the step's own streaming.
 _HELD = 2**22
@@ -130,12 +130,7 @@ class StreamedRows(Rows):
 
     def __init__(self, levels: Levels, leaves: Sequence[Tensor]) -> None:
         super().__init__(levels, leaves)
-        if not levels.plain:
-            what = "several processes" if levels.processes.count > 1 else "a GradScaler"
-            raise InputError(
-                f'memory="streamed" lets go of the rows of a block before the next one is differentiated, which does not go '
-                f"with {what}; leave memory= out"
-            )
+        check_streamed(levels)  # again, for processes may have been started after the solver was made
         self._places = {id(leaf): place for place, leaf in enumerate(self.leaves)}
         self._bits: list[int] = []
         self._last: Row = []
@@ -204,6 +199,15 @@ class StreamedRows(Rows):
         for leaf, entry in zip(self.leaves, total, strict=True):
             leaf.grad = None if entry is None else entry.to(leaf)
         return True
+
+
+def check_streamed(levels: Levels, micro_batches: int = 1) -> None:
+    """Raises InputError if rows cannot be streamed: of several micro-batches or processes, or with a scaler."""
+    if micro_batches > 1 or not levels.plain:
+        raise InputError(
+            'memory="streamed" lets go of the rows of a block before the next one is differentiated, so nothing can be '
+            "added to them from other micro-batches or processes, and a scaler cannot look at them; leave memory= out"
+        )
 
 
 def _weighted(share: Sequence[float], flow: Mapping[int, Tensor]) -> Tensor | None:

@@ -12,10 +12,11 @@ from torch import Tensor
 from equipoise.bilevel.problem import LevelVariables
 from equipoise.errors import InputError
 
-__all__ = ["Averages", "Descent", "LowerRule", "OptimizerRule", "Rows"]
+__all__ = ["Averages", "Descent", "LowerRule", "OptimizerRule", "Vectors"]
 
 Gradients = Sequence[Tensor | None]
-Rows = list[list[Tensor]]
+Vectors = list[list[Tensor]]
+"""One vector per objective, in pieces per variable."""
 
 
 class Averages(NamedTuple):
@@ -74,8 +75,8 @@ class LowerRule(ABC):
     ) -> tuple[list[Tensor], Averages]: ...
 
     def pull(
-        self, values: Sequence[Tensor], gradients: Gradients, memory: Averages, index: int, rows: Rows, slots: list[Rows]
-    ) -> tuple[Rows, list[Rows], Rows, float]:
+        self, values: Sequence[Tensor], gradients: Gradients, memory: Averages, index: int, rows: Vectors, slots: list[Vectors]
+    ) -> tuple[Vectors, list[Vectors], Vectors, float]:
         """Takes adjoints back through a step.
 
         Args:
@@ -100,9 +101,9 @@ class LowerRule(ABC):
         old = [entry for slot in before.slots for entry in slot]
         inputs = [*leaves, *(entry for entry in (*old, *slopes) if entry is not None)]
         new = [entry for slot in kept.slots for entry in slot]
-        found_rows: Rows = []
-        found_slots: list[Rows] = []
-        found_slopes: Rows = []
+        found_rows: Vectors = []
+        found_slots: list[Vectors] = []
+        found_slopes: Vectors = []
         for row, own in zip(rows, slots, strict=True):
             ends = zip([*after, *new], [*row, *(entry for slot in own for entry in slot)], strict=True)
             pairs = [(output, seed) for output, seed in ends if output is not None and output.requires_grad]
@@ -157,8 +158,8 @@ class Descent(LowerRule):
         return [v if g is None else v - lr * g for v, g in zip(values, gradients, strict=True)], memory
 
     def pull(
-        self, values: Sequence[Tensor], gradients: Gradients, memory: Averages, index: int, rows: Rows, slots: list[Rows]
-    ) -> tuple[Rows, list[Rows], Rows, float]:
+        self, values: Sequence[Tensor], gradients: Gradients, memory: Averages, index: int, rows: Vectors, slots: list[Vectors]
+    ) -> tuple[Vectors, list[Vectors], Vectors, float]:
         if self.linear:
             return rows, slots, rows, -self.lr * self.factor(index)
         return super().pull(values, gradients, memory, index, rows, slots)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, Unpack
+from typing import ClassVar, Literal, NamedTuple, TypeAlias, Unpack
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ from equipoise.bilevel.base import BilevelReport, BilevelSolver, LowerLevel
 from equipoise.bilevel.levels import Parts, Row, added, copies
 from equipoise.bilevel.lower import check_lower, check_upper, descend
 from equipoise.bilevel.problem import BilevelProblem, Point
-from equipoise.bilevel.rows import DenseRows, Rows, StreamedRows
+from equipoise.bilevel.rows import DenseRows, Rows, StreamedRows, check_streamed
 from equipoise.bilevel.watch import Watch
-from equipoise.errors import InputError, NonFiniteError
+from equipoise.errors import InputError
 
 __all__ = ["Combination", "ValueFunction", "ValueFunctionSolver"]
 
@@ -87,11 +87,8 @@ class ValueFunctionSolver(BilevelSolver):
             )
         if memory not in ("rows", "streamed"):
             raise InputError(f'memory must be "rows" or "streamed"; got "{memory}"')
-        if memory == "streamed" and (self.accumulate > 1 or not self.levels.plain):
-            raise InputError(
-                'memory="streamed" lets go of the rows of a block before the next one is differentiated, so nothing can be '
-                "added to them from other micro-batches or processes, and a scaler cannot look at them; leave memory= out"
-            )
+        if memory == "streamed":
+            check_streamed(self.levels, self.accumulate)
         self.constraint_batches = constraint_batches
         self.memory = memory
         self._rows: Rows | None = None
@@ -131,7 +128,7 @@ class ValueFunctionSolver(BilevelSolver):
         if self._rows is None or not self._rows.serves(leaves):
             self._rows = (StreamedRows if self.memory == "streamed" else DenseRows)(self.levels, leaves)
         rows = self._rows
-        objectives = self._objectives(upper_here, upper_parts[0])
+        objectives = self.levels.objectives(upper_here, upper_parts[0])
         names = self.problem.objectives
         found = [torch.stack([value.detach() for value in objectives])]
         count = 1 if self.averages else len(names)
@@ -141,7 +138,7 @@ class ValueFunctionSolver(BilevelSolver):
             rows.objectives(self._starts(objectives), len(upper_parts))
             del objectives
             for part in upper_parts[1:]:
-                further = self._objectives(upper_here, part)
+                further = self.levels.objectives(upper_here, part)
                 found.append(torch.stack([value.detach() for value in further]))
                 rows.objectives(self._starts(further), len(upper_parts))
                 del further
@@ -161,12 +158,9 @@ class ValueFunctionSolver(BilevelSolver):
         weights, multiplier = self._combine(gramian, gap)
         both = np.append(weights, multiplier)
         if not rows.deliver(both):
-            raise NonFiniteError(
-                f"the direction of step {self.steps} is not finite in {str(rows.dtype).removeprefix('torch.')}, with the "
-                f"lower level's multiplier ν = {multiplier:.3g}; the step was not taken and nothing has changed",
-                tasks=("lower",),
-                step=self.steps,
-                what="gradient",
+            kind = str(rows.dtype).removeprefix("torch.")
+            raise self.levels.not_finite(
+                f"the direction in {kind} with the lower level's multiplier ν = {multiplier:.3g}", ("lower",)
             )
         self._finish(leaves)
         shown = np.full(len(names), weights.sum() / len(names)) if self.averages else weights
@@ -180,16 +174,6 @@ class ValueFunctionSolver(BilevelSolver):
             constraint=gap,
             stationarity=max(0.0, float(both @ gramian @ both)),
         )
-
-    def _objectives(self, point: Point, part: Any) -> list[Tensor]:
-        objectives = self.problem.objectives_at(point, part)
-        for name, objective in zip(self.problem.objectives, objectives, strict=True):
-            if not objective.requires_grad:
-                raise InputError(
-                    f'upper(α, ω, batch): the objective "{name}" depends on none of the variables; it was detached, '
-                    f"or computed under torch.no_grad()"
-                )
-        return objectives
 
     def _starts(self, objectives: list[Tensor]) -> list[Tensor]:
         """What is differentiated."""
@@ -261,13 +245,8 @@ class ValueFunctionSolver(BilevelSolver):
             if not math.isfinite(square):
                 upper = position < len(labels)
                 what = f"the upper level's {labels[position]}" if upper else "the lower level"
-                raise NonFiniteError(
-                    f"the gradient of {what} is not finite in step {self.steps}; "
-                    f"the step was not taken and nothing has changed",
-                    tasks=(names[position],) if upper and not self.averages else ("upper" if upper else "lower",),
-                    step=self.steps,
-                    what="gradient",
-                )
+                tasks = (names[position],) if upper and not self.averages else ("upper" if upper else "lower",)
+                raise self.levels.not_finite(f"the gradient of {what}", tasks)
 
     def _finish(self, leaves: Sequence[Tensor]) -> None:
         """Adds to ``.grad`` what is no combination of the rows."""

@@ -7,11 +7,9 @@ from collections import deque
 from itertools import pairwise
 from statistics import fmean
 
-import torch
+from equipoise.errors import warn_once
 
-from equipoise.errors import InputError, warn_once
-
-__all__ = ["Watch", "decaying"]
+__all__ = ["Watch"]
 
 _TURNS = 20
 _WINDOW = 100
@@ -75,36 +73,3 @@ class Watch:
         differences = [after - before for before, after in pairwise(self._values)]
         noise = math.sqrt(fmean(d * d for d in differences) / 2.0) if differences else 0.0
         return max(_MET * self._scale, 3.0 * noise)
-
-
-def decaying(optimizer: torch.optim.Optimizer, *, after: int = 100, power: float = 0.5) -> torch.optim.lr_scheduler.LambdaLR:
-    """A scheduler of outer steps: step k has the optimizer's step size times (1 + k/after)^(−power).
-
-    Value-function methods hold a constraint by steps against it, so with a constant step size they end where the steps for and
-    against cancel, or in a cycle; theirs should decay. Theorem 3.7 of the thesis has steps of K^(−1/2) for K steps.
-
-    Args:
-        optimizer: of the outer steps; of several, each needs a scheduler.
-        after: steps until the step size has fallen to 2^(−power) of the first one.
-        power: of the decay; between 0, none, and 1.
-
-    Returns:
-        A torch scheduler: call ``step()`` after every ``solver.step``, and save it beside the solver's state.
-
-    Raises:
-        InputError: an argument that cannot be used.
-
-    Example:
-        >>> optimizer = torch.optim.SGD([torch.zeros(1)], 0.4)
-        >>> scheduler = decaying(optimizer, after=3)
-        >>> for _ in range(9):
-        ...     optimizer.step()
-        ...     scheduler.step()
-        >>> round(optimizer.param_groups[0]["lr"], 6)
-        0.2
-    """
-    if isinstance(after, bool) or not isinstance(after, int) or after < 1:
-        raise InputError(f"after must be a whole number of steps, at least 1; got {after}")
-    if not 0 <= power <= 1:
-        raise InputError(f"power must lie between 0 and 1; got {power}")
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1.0 + step / after) ** -power)

@@ -1,8 +1,7 @@
-"""Several data sets as one epoch: in every step a batch of each, or of one of them."""
+"""Several data sets as one epoch: per step a batch of each, or of one of them."""
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
@@ -26,28 +25,6 @@ class _Passes(FurtherBatches):
     """One data set's batches without end; its passes are counted from 0, as in a plain loop over epochs."""
 
     first_pass = 0
-
-    def _holders(self) -> list[Any]:
-        batches = getattr(self.loader, "batch_sampler", None)
-        own = (self.loader, getattr(self.loader, "sampler", None), batches, getattr(batches, "sampler", None))
-        return list({id(holder): holder for holder in own}.values())
-
-    def _generators(self) -> list[torch.Generator]:
-        found = (getattr(holder, "generator", None) for holder in self._holders())
-        return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
-
-    def _told(self, number: int) -> int:
-        skip = self.drawn
-        for teller in self._holders():
-            set_epoch = getattr(teller, "set_epoch", None)
-            if set_epoch is None:
-                continue
-            if teller is self.loader and "skip" in inspect.signature(set_epoch).parameters:
-                set_epoch(number, skip=skip)  # it need not read what is skipped
-                skip = 0
-            else:
-                set_epoch(number)
-        return skip
 
 
 class MixedLoaders:
@@ -334,7 +311,7 @@ def zip_loaders(
     temperature: float = 1.0,
     seed: int | None = None,
 ) -> MixedLoaders:
-    """Several data sets side by side: in every step a batch of each, by name.
+    """Several data sets side by side: per step a batch of each, by name.
 
     The step's losses are then ``{task: loss_of(model, batch[task]) for task in batch}``, and a balancer sees all tasks. With
     unequal shares a step holds those data sets only whose turn it is: one whose share is half of the largest comes in every
@@ -344,7 +321,7 @@ def zip_loaders(
         loaders: anything that can be iterated over again and again, by name.
         length: steps per epoch: ``"longest"`` such that every data set is seen whole, while smaller ones start over;
             ``"shortest"`` until the first is through; or a number, which loaders without a length need.
-        weights: w: ``"equal"``, for a batch of each in every step; ``"proportional"`` to the data sets' numbers of batches, so
+        weights: w: ``"equal"``, for a batch of each per step; ``"proportional"`` to the data sets' numbers of batches, so
             that none starts over; or numbers by name.
         temperature: T: 1 takes the weights as they are, higher ones bring the shares closer together, ``math.inf`` makes them
             equal whatever the sizes.
@@ -376,7 +353,7 @@ def alternate(
     temperature: float = 1.0,
     seed: int | None = None,
 ) -> MixedLoaders:
-    """Several data sets one after another: in every step a batch of one of them, as a mapping with one entry.
+    """Several data sets one after another: per step a batch of one of them, as a mapping with one entry.
 
     The share of data set k is w_k^(1/T) / Σ_j w_j^(1/T). An epoch holds exactly its share of each, rounded up or down by
     chance, in random order. With one task per step there is nothing to balance: give
@@ -388,8 +365,7 @@ def alternate(
             first is through; or a number, which loaders without a length need. With proportional shares the first two are
             the sum of all batches, each of which comes once.
         weights: w: ``"proportional"`` to the data sets' numbers of batches, ``"equal"``, or numbers by name.
-        temperature: T: 1 takes the weights as they are, higher ones bring the shares closer together, ``math.inf`` makes them
-            equal whatever the sizes.
+        temperature: T, as for :func:`zip_loaders`.
         seed: as for :func:`zip_loaders`.
 
     Returns:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from equipoise.errors import InputError, StorageError, require
-from equipoise.integrations.logging import StepLogger
+from equipoise.integrations.base import StepLogger
 
 __all__ = ["CSVLogger", "MLflowLogger", "TensorBoardLogger", "WandbLogger"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,12 @@ __all__ = ["QM9_TASKS", "ContinuousFilterNet", "QM9Net"]
 
 QM9_TASKS = ("mu", "alpha", "homo", "lumo", "r2", "zpve", "U0", "U", "H", "G", "Cv")
 """The eleven quantities of the benchmark, in its order; the gap, which is lumo − homo, is not among them."""
+
+
+def _refuse_below_one(numbers: Mapping[str, int]) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise InputError(f"{name} must be a whole number from 1 on; got {number}")
 
 
 class _Encoder(nn.Module):
@@ -90,9 +96,7 @@ class QM9Net(nn.Module):
     ) -> None:
         super().__init__()
         numbers = {"atom_features": atom_features, "bond_features": bond_features, "size": size, "steps": steps}
-        for name, number in {**numbers, "hidden": hidden}.items():
-            if number < 1:
-                raise InputError(f"{name} must be a whole number from 1 on; got {number}")
+        _refuse_below_one({**numbers, "hidden": hidden})
         self.features = _Encoder(atom_features, bond_features, size, steps, hidden)
         self.heads = module_per_task("heads", {task: nn.Linear(size, 1) for task in tasks})
 
@@ -124,6 +128,14 @@ class _Atoms(nn.Module):
         self.radial, self.reach = radial, reach
 
     def forward(self, z: Tensor, pos: Tensor) -> Tensor:
+        if z.dim() != 2 or not z.numel() or pos.shape != (*z.shape, 3):
+            raise InputError(
+                "z must have the shape [molecules, atoms] and pos [molecules, atoms, 3], with at least one molecule; "
+                f"got {list(z.shape)} and {list(pos.shape)}"
+            )
+        least, most = (int(end) for end in z.aminmax())
+        if least < 0 or most >= self.elements.num_embeddings:
+            raise InputError(f"atomic numbers must be 1 to 9, and 0 where no atom is; got {least if least < 0 else most}")
         # A molecule costs what the largest beside it does, squared: small and large ones are computed apart.
         needed = ((z > 0) * torch.arange(1, z.shape[1] + 1, device=z.device)).amax(1)
         order = needed.argsort()
@@ -137,8 +149,9 @@ class _Atoms(nn.Module):
 
     def _summed(self, z: Tensor, pos: Tensor) -> Tensor:
         there = z > 0
-        bases = self._bases(there, pos)
         states = self.elements(z.long())
+        # Distances in at least single precision, whatever the network's.
+        bases = self._bases(there, pos.to(torch.promote_types(pos.dtype, torch.float32))).to(states.dtype)
         for inward, filters, outward in zip(self.inward, self.filters, self.outward, strict=True):
             # Σ_j φ_r(d_ij) h_j for every r first, the filter's matrices after it: no number per pair and unit is ever made.
             around = torch.bmm(bases, inward(states)).reshape(*z.shape, -1)
@@ -208,9 +221,7 @@ class ContinuousFilterNet(nn.Module):
     ) -> None:
         super().__init__()
         numbers = {"size": size, "channels": channels, "interactions": interactions, "radial": radial, "units": units}
-        for name, number in numbers.items():
-            if number < 1:
-                raise InputError(f"{name} must be a whole number from 1 on; got {number}")
+        _refuse_below_one(numbers)
         if not reach > _NEAREST:
             raise InputError(f"reach must be above {_NEAREST} Å; got {reach}")
         self.features = _Atoms(size, channels, interactions, radial, reach, units)
@@ -225,6 +236,9 @@ class ContinuousFilterNet(nn.Module):
 
         Returns:
             Task → ``[molecules]``.
+
+        Raises:
+            InputError: no molecules, other shapes, or another element.
         """
         features = self.features(z, pos)
         return {task: head(features).squeeze(-1) for task, head in self.heads.items()}

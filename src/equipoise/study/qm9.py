@@ -41,7 +41,7 @@ def qm9_problem(
     Each is brought to mean 0 and deviation 1 of the training molecules, learned by squared error, and judged by its mean
     absolute error in the units of the literature, meV for energies; those of atomisation stand for U0, U, H and G. The network
     is :class:`~equipoise.nets.ContinuousFilterNet`, 36,923 parameters; Adam 1e-3. All runs of a study have the same molecules,
-    drawn from the 130,831 of the package ``qm9pack``, which are read on first use (half a minute) and kept under
+    drawn from the 130,831 of the package ``qm9pack``, which are read on first use (some twenty seconds) and kept under
     ``$EQUIPOISE_CACHE``, or the user's cache folder.
 
     Args:
@@ -85,9 +85,9 @@ def qm9_problem(
 
 
 class _Batches(TensorBatches):
-    """Batches without the places that none of their molecules needs; ``scales`` [11] turn errors into reported units."""
+    """Batches without the places that none of their molecules needs; ``scaling`` brings errors to the reported units."""
 
-    scales: Tensor
+    scaling: TargetScaling
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for batch in super().__iter__():
@@ -107,7 +107,6 @@ def _data(folder: Path, counts: tuple[int, int, int], batch_size: int, data_seed
     sizes = np.diff(packed.first_atom)
     columns = [target.column for target in TARGETS]
     scaling = TargetScaling.of(torch.from_numpy(packed.targets[chosen[0]][:, columns]))
-    scales = scaling.std.double() * torch.tensor([target.factor for target in TARGETS], dtype=torch.float64, device="cpu")
     made = []
     for training, rows in zip((True, False, False), chosen, strict=True):
         # Where order makes no difference, molecules of a size come together, which is faster.
@@ -121,7 +120,7 @@ def _data(folder: Path, counts: tuple[int, int, int], batch_size: int, data_seed
         label = scaling.scaled(torch.from_numpy(packed.targets[rows][:, columns]))
         tensors = {"z": torch.from_numpy(z), "pos": torch.from_numpy(pos), "label": label}
         batches = _Batches(tensors, batch_size if training else 250, shuffle=training, seed=seed)
-        batches.scales = scales
+        batches.scaling = scaling
         made.append(batches)
     return Splits(*made)
 
@@ -144,11 +143,8 @@ def _parts(model: nn.Module) -> dict[str, Any]:
 
 
 def _evaluate(model: nn.Module, loader: Iterable[Any]) -> dict[str, float]:
-    totals = torch.zeros(len(_TASKS), dtype=torch.float64, device="cpu")
-    rows = 0
+    errors = []
     for batch in loader:
         out = model(batch["z"], batch["pos"])
-        totals += (torch.stack([out[task] for task in _TASKS], dim=1) - batch["label"]).abs().double().sum(0)
-        rows += len(batch["label"])
-    errors = totals / rows * cast(_Batches, loader).scales
-    return dict(zip(_TASKS, errors.tolist(), strict=True))
+        errors.append((torch.stack([out[task] for task in _TASKS], dim=1) - batch["label"]).abs())
+    return cast(_Batches, loader).scaling.reported(torch.cat(errors))

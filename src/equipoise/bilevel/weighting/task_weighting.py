@@ -318,15 +318,12 @@ class TaskWeighting:
 
     def _one_after_the_other(self, solver: BilevelSolver, batch: Any, lower: Any, upper: Any) -> StepReport:
         """The solver moves the weights; an ordinary training step with them moves the model, or both are taken back."""
-        before = self._free.detach().clone(), copy.deepcopy(self._adam.state_dict()), solver.own_state(), solver.last
+        bring_back, memory, last = solver.optimizers.kept(), solver.own_state(), solver.last
         solver.step(itertools.repeat(lower), upper)
         try:
             self._training.step(batch)
         except BaseException:
-            free, adam, memory, last = before
-            with torch.no_grad():
-                self._free.copy_(free)
-            self._adam.load_state_dict(adam)
+            bring_back()
             solver.load_own_state(memory)
             solver.last = last
             raise

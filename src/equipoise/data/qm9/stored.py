@@ -256,7 +256,7 @@ def _made(base: Any, folder: Path) -> Any:
                 found.append(data_list)
 
             def load(self, path: str, *others: Any) -> None:
-                pass
+                """Nothing: there is no file, and what ``save`` was given is all that is wanted."""
 
         Stored(str(folder))
     return found[0] if found else None
