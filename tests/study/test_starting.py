@@ -102,6 +102,7 @@ def test_from_nothing_images_and_tensors(tmp_path):
         ("houses.csv", ["street"], "80 different texts in 80 rows"),
         ("absent.csv", ["a"], "there is no table"),
         ("bad.csv", ["a"], "one cell for each of them"),
+        ("latin.csv", ["a"], "cannot be read as a CSV table: 'utf-8' codec"),
         ("empty.csv", ["a"], 'the column "a" has empty cells'),
         ("alone.csv", ["a"], "no column of numbers beside the targets"),
         (".", ["a"], "there is no table"),
@@ -115,6 +116,7 @@ def test_from_nothing_images_and_tensors(tmp_path):
 def test_what_cannot_be_read_is_said_and_nothing_is_written(tmp_path, source, targets, said):
     table(tmp_path / "houses.csv")
     (tmp_path / "bad.csv").write_text("a,b\n1\n")
+    (tmp_path / "latin.csv").write_text("a,b\né,1\n", encoding="latin-1")
     (tmp_path / "empty.csv").write_text("a,b\n1,2\n,2\n")
     (tmp_path / "alone.csv").write_text("a,b\n1,x\n2,y\n1,x\n2,y\n")
     (tmp_path / "bad.pt").write_text("no tensors")

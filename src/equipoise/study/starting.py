@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
 
-import torch
-
 from equipoise.errors import InputError, near_misses
+from equipoise.reading import Unreadable, read_tensors, read_text, shielded
 from equipoise.store import write_whole
 from equipoise.terminal import printable
 
@@ -144,11 +144,11 @@ def start_problem(file: str | Path, source: str | Path | None = None, targets: S
 def _rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise InputError(f'there is no table "{path}"')
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            rows = list(csv.DictReader(file))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f'"{path}" cannot be read as a CSV table: {error}') from error
+    try:
+        with shielded():
+            rows = list(csv.DictReader(io.StringIO(read_text(path))))
+    except Unreadable as error:
+        raise InputError(f'"{path}" cannot be read as a CSV table: {error}') from error
     if not rows or any(None in row or None in row.values() for row in rows):
         raise InputError(f'"{path}" must have a line of names and then lines with one cell for each of them')
     return rows
@@ -189,13 +189,14 @@ def _number(text: str) -> float | None:
 
 
 def _tensors(path: Path, names: Sequence[str]) -> dict[str, list[str] | None]:
+    if not path.is_file():
+        raise InputError(f'there is no file "{path}"')
     try:
-        inputs, targets = torch.load(path, weights_only=True, map_location="cpu")
-        fits = len(inputs) == len(targets) and inputs.dim() > 1 and targets.dim() in (1, 2)
-    except OSError as error:
-        raise InputError(f'there is no file "{path}"') from error
-    except Exception as error:  # whatever else the file may hold
-        raise InputError(f'"{path}" must hold two tensors, torch.save((inputs, targets)): {error}'.splitlines()[0]) from error
+        with shielded():
+            inputs, targets = read_tensors(path)
+            fits = len(inputs) == len(targets) and inputs.dim() > 1 and targets.dim() in (1, 2)
+    except Unreadable as error:
+        raise InputError(f'"{path}" must hold two tensors, torch.save((inputs, targets)): {error}') from error
     if not fits:
         raise InputError(f'"{path}" must hold inputs [N, …] and targets [N] or [N, K] of the same N')
     columns = targets.reshape(len(targets), -1).T
