@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "hypergradients": lambda say, _: hypergradients.run(say),
         "hyperparameters": lambda say, budget: hyperparameters.run(say, budget=budget),
         "imports": lambda say, _: imports.run(say),
+        "losses": lambda say, budget: steps.loss_based(say, budget=budget),
         "memory": lambda say, _: memory.run(say),
         "price": lambda say, budget: price.run(say, budget=budget),
         "reading": lambda say, budget: reading.run(say, budget=budget),

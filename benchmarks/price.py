@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from benchmarks.timing import Times, race
 from equipoise.engine.proxy import LastLayers
 from equipoise.step.proxying import cosine
 
-__all__ = ["run"]
+__all__ = ["main", "run"]
 
 TASKS = (11, 40)
 METHODS = ("fairgrad", "nash-mtl", "cagrad", "upgrad", "imtl-g", "mgda")
@@ -28,6 +29,7 @@ PROXIES: dict[str, str | LastLayers] = {
     "last, no stream": LastLayers(1, stream=False),
     "last 2": "last 2",
 }
+SPLIT = ("exact norms, cosines of last", "exact cosines, norms of last")
 MEMORIES = ("exact", "last", "last, memory 0.5", "last, memory 0.9")
 TIMED = "imtl-g"
 TRUTH = 8
@@ -49,8 +51,20 @@ def run(say: Say, *, budget: float = 1.0, networks: tuple[PricedProblem, ...] = 
         "noisy teachers whose scales span three decades over the tasks, Adam."
     )
     _times(say, budget, networks)
-    _fidelity(say, budget, networks)
+    _nearness(say, budget, (*networks, *POST_NORM))
     _memory(say)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints one table, of some networks."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.price")
+    parser.add_argument("table", choices=("times", "nearness"))
+    parser.add_argument("networks", nargs="*", help="their names, all if left out")
+    parser.add_argument("--budget", type=float, default=1.0, help="relative to the usual (default 1)")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    chosen = tuple(problem for problem in (*NETWORKS, *POST_NORM) if problem.name in options.networks or not options.networks)
+    (_times if options.table == "times" else _nearness)(print, options.budget, chosen)
 
 
 def _times(say: Say, budget: float, networks: tuple[PricedProblem, ...]) -> None:
@@ -91,15 +105,14 @@ def _times(say: Say, budget: float, networks: tuple[PricedProblem, ...]) -> None
     )
 
 
-def _fidelity(say: Say, budget: float, networks: tuple[PricedProblem, ...]) -> None:
+def _nearness(say: Say, budget: float, networks: tuple[PricedProblem, ...]) -> None:
     same, truth = [], []
-    for problem in (*networks, *POST_NORM):
+    for problem in networks:
         for tasks in TASKS:
             near, true = _cosines(problem, tasks, steps=max(1, round(300 * budget)))
             first = [problem.name, str(tasks)]
-            same += [
-                [*first, name, *(f"{near[name, method]:.3f}" for method in METHODS)] for name in (*PROXIES, "another batch")
-            ]
+            names = (*PROXIES, *SPLIT, "another batch")
+            same += [[*first, name, *(f"{near[name, method]:.3f}" for method in METHODS)] for name in names]
             truth += [[*first, name, *(f"{true[name, method]:.3f}" for method in METHODS)] for name in MEMORIES]
     head = ["network", "K", "weights from", *METHODS]
     say(
@@ -238,6 +251,9 @@ def _cosines(
     for factor in (0.5, 0.9):
         keeper = eq.Proxy("last", memory=factor, audit=0)
         found[f"last, memory {factor}"] = [keeper.blend(gramian, range(tasks), tasks) for gramian in found["last"]]
+    pairs = list(zip(exact, found["last"], strict=True))
+    found[SPLIT[0]] = [_with_norms(near_it, true_one) for true_one, near_it in pairs]
+    found[SPLIT[1]] = [_with_norms(true_one, near_it) for true_one, near_it in pairs]
     found["exact"] = exact
     found["another batch"] = [*exact[1:], exact[0]]
     for method in METHODS:
@@ -245,10 +261,16 @@ def _cosines(
         best = eq.balancer(method).weights(everything)
         for name, gramians in found.items():
             weights = [eq.balancer(method).weights(gramian) for gramian in gramians]
-            pairs = zip(exact[-rounds:], weights[-rounds:], answers[-rounds:], strict=True)
-            near[name, method] = sum(cosine(matrix, ours, theirs)[0] for matrix, ours, theirs in pairs) / rounds
+            last = zip(exact[-rounds:], weights[-rounds:], answers[-rounds:], strict=True)
+            near[name, method] = sum(cosine(matrix, ours, theirs)[0] for matrix, ours, theirs in last) / rounds
             true[name, method] = sum(cosine(everything, ours, best)[0] for ours in weights[-rounds:]) / rounds
     return near, true
+
+
+def _with_norms(gramian: Tensor, other: Tensor) -> Tensor:
+    """The cosines of the one with the norms of the other."""
+    ratio = (other.diagonal() / gramian.diagonal()).sqrt()
+    return gramian * ratio * ratio[:, None]
 
 
 def _rows(problem: PricedProblem, model: torch.nn.Module, tasks: int, number: int) -> Tensor:
@@ -261,3 +283,7 @@ def _rows(problem: PricedProblem, model: torch.nn.Module, tasks: int, number: in
         flat = [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(leaves, found, strict=True)]
         rows.append(torch.cat(flat))
     return torch.stack(rows).double()
+
+
+if __name__ == "__main__":
+    main()

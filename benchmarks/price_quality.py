@@ -48,7 +48,7 @@ def main() -> None:
             done.append(_run(method, seed, steps))
             with file.open("a") as stream:
                 stream.write(json.dumps(done[-1]) + "\n")
-    print(_tables(done, steps, options.csv))
+    print(_tables([run for run in done if run["seed"] in range(options.seeds)], steps, options.csv))
 
 
 def _data(seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

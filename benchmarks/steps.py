@@ -9,7 +9,7 @@ from benchmarks.tables import duration, table, times
 from benchmarks.timing import Times, race
 from benchmarks.trainers import Step, equipoise_step, ideal_step, libmtl_step, plain_step, torchjd_step
 
-__all__ = ["run"]
+__all__ = ["loss_based", "run"]
 
 TASKS = (2, 11, 40)
 ENGINE_METHOD = "imtl-g"
@@ -28,7 +28,6 @@ def run(say: Say, *, budget: float = 1.0) -> None:
     say(f"## Training steps\n\n{sizes}. Heads of two layers (128 → 32 → 1) per task. Adam. IMTL-G where not said otherwise.")
     _engines(say, budget)
     _methods(say, budget)
-    _loss_based(say, budget)
 
 
 def _engines(say: Say, budget: float) -> None:
@@ -100,7 +99,8 @@ def _methods(say: Say, budget: float) -> None:
     )
 
 
-def _loss_based(say: Say, budget: float) -> None:
+def loss_based(say: Say, *, budget: float = 1.0) -> None:
+    """Prints the table of methods that look at losses alone; arguments as of :func:`run`."""
     rows, worst = [], 0.0
     for problem in PROBLEMS:
         for tasks in TASKS:
@@ -112,7 +112,8 @@ def _loss_based(say: Say, budget: float) -> None:
             rows.append([problem.name, str(tasks), duration(result.median("plain")), *cells, str(result.rounds("ls"))])
     head = ["network", "K", "plain LS", *(f"{m} / plain" for m in LOSS_METHODS[:-1]), "famo / plain + forward", "rounds"]
     say(
-        "### Loss-based methods\n\nFAMO is compared with plain training that evaluates the losses once more after the step.\n\n"
+        "## Steps of loss-based methods\n\n"
+        "FAMO is compared with plain training that evaluates the losses once more after the step.\n\n"
         + table(head, rows)
         + f"\n\nHalf the range between the quartiles of ls / plain is at most {100 * worst:.0f} %."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from torch.func import functional_call
 import equipoise as eq
 from equipoise.balance.ldc import mlp_router
 from equipoise.balance.ldc.pace import Pace
-from equipoise.balance.ldc.total import total
+from equipoise.balance.ldc.total import Division, total
 from tests.problems import Heads, batch, losses, optimizer_of, parameters_of, same
 from tests.states import assert_same_state
 
@@ -45,21 +45,20 @@ def ids(options: dict[str, Any]) -> str:
     values=st.lists(st.floats(-5, 5), min_size=1, max_size=6),
     weighted=st.booleans(),
     smooth=st.sampled_from([0.0, 0.5]),
-    divided=st.booleans(),
+    division=st.sampled_from(get_args(Division)),
 )
 def test_the_derivatives_of_the_total_are_those_of_autograd(
-    values: list[float], weighted: bool, smooth: float, divided: bool
+    values: list[float], weighted: bool, smooth: float, division: Division
 ) -> None:
     ell = torch.tensor(values, dtype=torch.float64, requires_grad=True)
     shares = torch.linspace(0.1, 0.7, len(values), dtype=torch.float64).requires_grad_()
-    divisor = shares.sum().detach() if divided else None
-    found = total(
-        ell.detach(), shares.detach(), upper_factor=0.7, lower_factor=1.3, weighted=weighted, smooth=smooth, divisor=divisor
-    )
+    factors = {"upper_factor": 0.7, "lower_factor": 1.3}
+    found = total(ell.detach(), shares.detach(), **factors, weighted=weighted, smooth=smooth, division=division)
     scaled = shares * ell if weighted else ell
     gaps = scaled[:-1] - scaled[1:]
     upper = (gaps.square() + smooth).sqrt().sum() if smooth else gaps.abs().sum()
-    lower = (shares * ell).sum() / (1.0 if divisor is None else divisor)
+    divisor = {"none": 1.0, "constant": shares.sum().detach(), "through": shares.sum()}[division]
+    lower = (shares * ell).sum() / divisor
     assert torch.allclose(found.upper, upper)
     assert torch.allclose(found.lower, lower)
     by_losses, by_shares = torch.autograd.grad(0.7 * upper + 1.3 * lower, [ell, shares])

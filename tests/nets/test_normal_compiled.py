@@ -96,6 +96,14 @@ def test_loaded_positions_are_those_of_the_next_graph() -> None:
     torch.testing.assert_close(torch.compile(flow, backend="eager")(z)["a"], other(z)["a"])
 
 
+def test_fixed_positions_round_alike_in_half_precision() -> None:
+    flow = TaskFlow.for_vectors(TASKS, 4, positions=FixedPositions(TASKS, [0.7, 1.3, -0.4])).bfloat16()
+    z = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
+    eager = flow(z)
+    for task, out in torch.compile(flow, backend="eager")(z).items():
+        assert torch.equal(out, eager[task])
+
+
 class _Reads(TorchDispatchMode):
     """Counts what a GPU's host would have to wait for: values that are read, and numbers that are copied over."""
 

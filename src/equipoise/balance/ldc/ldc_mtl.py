@@ -15,6 +15,7 @@ from equipoise.balance.ldc.pace import Pace
 from equipoise.balance.ldc.router import NetworkRouter, Representation, Router, VectorRouter, mlp_router
 from equipoise.balance.ldc.total import (
     SMALLEST,
+    Division,
     Normalization,
     Shares,
     Sigmoid,
@@ -39,7 +40,6 @@ __all__ = ["LDCMTL", "LDCReport"]
 
 _PENALTY = {"paper": 10.0, "released": 0.1}
 Activation = Literal["softmax", "sigmoid", "sigmoid-relu", "clamped-softmax"]
-Division = Literal["none", "constant", "through"]
 _OF_VECTORS: dict[str, type[Shares]] = {"softmax": Softmax, "sigmoid": Sigmoid, "sigmoid-relu": SigmoidOfReLU}
 _OF_NETWORKS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": partial(torch.softmax, dim=0),
@@ -269,7 +269,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, Paced, LossBalancer):
             channels: of the features, for ``router="mlp"`` and ``"linear"``.
 
         Raises:
-            InputError: a number is missing, or does not fit what was learned so far.
+            InputError: a number is missing. (One that does not fit is told at the first step.)
 
         Example:
             >>> len(LDCMTL().parameters(tasks=4)[0])
@@ -375,8 +375,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, Paced, LossBalancer):
             lower_factor=1.0 if self._released else self.penalty,
             weighted=self.tau == "weights",
             smooth=self.smooth,
-            divisor=None if self.division == "none" else shares.sum(),
-            through=self.division == "through",
+            division=self.division,
         )
         self._companion = None
         if isinstance(router, NetworkRouter) and self._through:
@@ -521,9 +520,8 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, Paced, LossBalancer):
         if self.warm_start == "model":
             self._solution = None
         router = self._known_router()
-        if self.division != "none":
-            there = lower_slopes(there, shares, through=self.division == "through")
-        here, there = router.gradient(lower_by_shares), router.gradient(there)
+        here = router.gradient(lower_by_shares)
+        there = router.gradient(lower_slopes(there, shares, self.division))
         self._gradient = (0.0 if self._gradient is None else self._gradient) - factor * there
         return here.norm(), there.norm()
 

@@ -15,6 +15,7 @@ from equipoise.errors import InputError
 
 __all__ = [
     "SMALLEST",
+    "Division",
     "Normalization",
     "Shares",
     "Sigmoid",
@@ -33,6 +34,7 @@ SMALLEST = 1e-30
 """A loss below this counts as this where it is divided by."""
 
 Normalization: TypeAlias = Literal["none", "rescale", "log"]
+Division: TypeAlias = Literal["none", "constant", "through"]
 
 
 def reference(known: Tensor, losses: Tensor, entries: Tensor) -> Tensor:
@@ -162,8 +164,7 @@ def total(
     lower_factor: float,
     weighted: bool,
     smooth: float = 0.0,
-    divisor: Tensor | None = None,
-    through: bool = False,
+    division: Division = "none",
 ) -> Total:
     """The total loss and its derivatives.
 
@@ -174,8 +175,7 @@ def total(
         lower_factor: of g.
         weighted: τ = σ; otherwise τ = 1.
         smooth: γ of √(x² + γ), which takes the place of the absolute value; 0 for |x| (its derivative at 0 counts as 0).
-        divisor: divides g; taken as a constant.
-        through: unless it is the sum of the shares and differentiated as such.
+        division: whether g is divided by the sum of the shares, ``"constant"`` or, differentiated as what it is, ``"through"``.
 
     Example:
         >>> found = total(torch.tensor([3.0, 1.0]), torch.tensor([0.5, 0.5]), upper_factor=1.0, lower_factor=2.0, weighted=True)
@@ -193,10 +193,9 @@ def total(
     upper_by_scaled = torch.zeros_like(losses)
     upper_by_scaled[:-1] = slopes
     upper_by_scaled[1:] -= slopes
-    lower_by_losses, lower_by_shares = (shares, losses) if divisor is None else (shares / divisor, losses / divisor)
+    lower_by_losses = shares if division == "none" else shares / shares.sum()
     lower = (lower_by_losses * losses).sum()
-    if through:
-        lower_by_shares = lower_slopes(losses, shares, through=True)
+    lower_by_shares = lower_slopes(losses, shares, division)
     by_losses = upper_factor * (upper_by_scaled * shares if weighted else upper_by_scaled) + lower_factor * lower_by_losses
     by_shares = lower_factor * lower_by_shares
     if weighted:
@@ -204,15 +203,17 @@ def total(
     return Total(sizes.sum(), lower, by_losses, by_shares, lower_by_shares)
 
 
-def lower_slopes(losses: Tensor, shares: Tensor, *, through: bool) -> Tensor:
-    """The derivative by the shares of Σ σ_i ℓ_i / Σ σ_i, whose divisor is a constant or, with ``through``, is not.
+def lower_slopes(losses: Tensor, shares: Tensor, division: Division) -> Tensor:
+    """The derivative of g by the shares.
 
     Example:
-        >>> lower_slopes(torch.tensor([3.0, 1.0]), torch.tensor([1.0, 3.0]), through=True).tolist()
+        >>> lower_slopes(torch.tensor([3.0, 1.0]), torch.tensor([1.0, 3.0]), "through").tolist()
         [0.375, -0.125]
     """
+    if division == "none":
+        return losses
     divisor = shares.sum()
-    return (losses - (shares * losses).sum() / divisor if through else losses) / divisor
+    return (losses - (shares * losses).sum() / divisor if division == "through" else losses) / divisor
 
 
 def lower_level_solution(

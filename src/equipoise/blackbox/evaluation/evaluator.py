@@ -126,21 +126,21 @@ class _Here(Evaluator):
 class _Parts(Evaluator):
     """In several workers: one row per job, or a part of the batch each where the function takes batches."""
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._call += 1
-        for _ in self._threads:
-            self._jobs.put(None)
-
     def __init__(self, workers: int, batched: bool, quorum: float) -> None:
         self._workers = workers
         self._batched = batched
         self._quorum = quorum
-        # With a quorum below 1 threads go on from call to call: (call, number, points) in, the same with an answer out.
+        # Threads go on from call to call: (call, number, points) in, the same with an answer out.
         self._jobs: SimpleQueue[tuple[int, int, Array] | None] = SimpleQueue()
         self._done: SimpleQueue[tuple[int, int, Array, Answer | BaseException]] = SimpleQueue()
         self._call = 0
         self._threads: list[threading.Thread] = []
         self._strays: list[tuple[Array, Answer]] = []
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._call += 1
+        for _ in self._threads:
+            self._jobs.put(None)
 
     def __call__(self, points: Array) -> list[Answer]:
         if self._batched:
@@ -153,10 +153,10 @@ class _Parts(Evaluator):
         found, self._strays = self._strays, []
         return found
 
-    def _run_most(self, jobs: list[Array]) -> list[Answer]:
+    def _run(self, jobs: list[Array]) -> list[Answer]:
         """Answers to as many jobs as the quorum asks for; those that are not begun by then are given up."""
         self._call += 1
-        while len(self._threads) < self._workers:
+        while len(self._threads) < min(self._workers, len(jobs)):
             worker = threading.Thread(target=self._serve, args=(len(self._threads),), daemon=True)
             self._threads.append(worker)
             worker.start()
@@ -186,38 +186,6 @@ class _Parts(Evaluator):
                     self._done.put((call, number, points, self._one(worker, points)))
                 except BaseException as error:
                     self._done.put((call, number, points, error))
-
-    def _run(self, jobs: list[Array]) -> list[Answer]:
-        """Answers to all jobs, by as many threads as there are workers, each taking the next job that is left."""
-        if self._quorum < 1:
-            return self._run_most(jobs)
-        answers: list[Answer | None] = [None] * len(jobs)
-        queue = iter(range(len(jobs)))
-        lock = threading.Lock()
-        errors: list[BaseException] = []
-
-        def work(worker: int) -> None:
-            while True:
-                with lock:
-                    number = next(queue, None)
-                if number is None:
-                    return
-                try:
-                    answers[number] = self._one(worker, jobs[number])
-                except BaseException as error:
-                    errors.append(error)
-                    return
-
-        threads = [
-            threading.Thread(target=work, args=(worker,), daemon=True) for worker in range(min(self._workers, len(jobs)))
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if errors:
-            raise errors[0]
-        return [answer for answer in answers if answer is not None]
 
     @abstractmethod
     def _one(self, worker: int, points: Array) -> Answer:

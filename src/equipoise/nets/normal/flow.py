@@ -131,9 +131,10 @@ class TaskFlow(nn.Module):
 
         Parameters of the equation and the solver are shared, not copied.
         """
-        positions = FixedPositions(self.tasks, self.positions.values())
-        own = next(chain(self.positions.parameters(), self.positions.buffers()), positions.fixed)
-        positions.fixed = torch.tensor(list(positions.constants().values()), dtype=own.dtype, device=own.device)
+        values = self.positions.values()
+        own = next(chain(self.positions.parameters(), self.positions.buffers()), torch.empty(()))
+        positions = FixedPositions(self.tasks, values).to(own)
+        positions.load_state_dict({"fixed": torch.tensor(list(values.values()), dtype=own.dtype)})
         return TaskFlow(self.dynamics, positions, self.solver).train(self.training)
 
     def forward(self, features: Tensor, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:

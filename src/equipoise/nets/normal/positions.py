@@ -200,17 +200,26 @@ class FixedPositions(Positions):
 
     def __init__(self, tasks: Sequence[str], values: Start = 1.0) -> None:
         super().__init__(tasks)
-        self._numbers = self._starts(values)
-        self.register_buffer("fixed", torch.tensor(self._numbers))
+        self.register_buffer("fixed", torch.tensor(self._starts(values)))
+        self._read()
 
     def constants(self) -> dict[str, float]:
-        """The positions, as they were given or loaded."""
+        """The positions."""
         return dict(zip(self.tasks, self._numbers, strict=True))
+
+    def _read(self) -> None:
+        # As the buffer holds them: what a compiled graph takes and what is read eagerly round alike.
+        if not self.fixed.is_meta:
+            self._numbers: list[float] = self.fixed.tolist()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> FixedPositions:
+        super()._apply(fn, recurse)
+        self._read()
+        return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        if not self.fixed.is_meta:
-            self._numbers = self.fixed.tolist()
+        self._read()
 
     def forward(self, task: str) -> Tensor:
         """The position."""
