@@ -131,7 +131,7 @@ def test_terminal_table_fits(made_up, width, capsys):
     assert all(len(line) <= width for line in text.splitlines())
     for method in TWELVE[:6]:
         assert re.search(rf"^ {method} .*[+−]\d+\.\d ± \d+\.\d", text, re.MULTILINE), text
-    assert ("too narrow" in text) == (width < 100)
+    assert ("too narrow" in text) == (width < 120)
 
 
 CASES = {
