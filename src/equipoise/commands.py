@@ -64,6 +64,7 @@ def _study(
     gramian_every: Annotated[
         int, typer.Option(help="For methods without a Gramian: steps from one look at conflicts to the next; 0 for none.")
     ] = 10,
+    no_baselines: Annotated[bool, typer.Option("--no-baselines", help="No single-task training, and so no Δm.")] = False,
 ) -> None:
     """Compare methods over seeds, with single-task training as the baseline.
 
@@ -76,7 +77,16 @@ def _study(
     found = find_problem(problem)
     # A study of everything leaves out what the problem cannot serve.
     chosen = served(found) if methods.strip() == "all" else methods
-    study = Study(found, chosen, parse_seeds(seeds), epochs=epochs, folder=folder, jobs=jobs, gramian_every=gramian_every)
+    study = Study(
+        found,
+        chosen,
+        parse_seeds(seeds),
+        epochs=epochs,
+        folder=folder,
+        jobs=jobs,
+        gramian_every=gramian_every,
+        baselines=not no_baselines,
+    )
     try:
         results = study.run()
     except KeyboardInterrupt:
