@@ -13,7 +13,7 @@ from equipoise import terminal
 from equipoise.errors import InputError
 from equipoise.progress import duration, progress
 from equipoise.study.folder import Folder
-from equipoise.study.methods import MethodLike, parse_methods, serves
+from equipoise.study.methods import MethodLike, alike, parse_methods, serves
 from equipoise.study.plan import Run, parse_seeds, plan
 from equipoise.study.problem import Problem
 from equipoise.study.problems import find_problem
@@ -109,6 +109,9 @@ class Study:
             )
             missing = self.missing()
             self._say(f"{self._overview()}; {len(missing) or 'nothing'} to do, {self.jobs} at a time")
+            described = {method.label: {"name": method.name, "options": method.options} for method in self.methods}
+            for said in alike(described):
+                self._say(said)
             if missing:
                 self._execute(missing)
         return Results(self.folder)
