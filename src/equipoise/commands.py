@@ -158,6 +158,19 @@ def _study(
     gramian_every: Annotated[
         int, typer.Option(help="For methods without a Gramian: steps from one look at conflicts to the next; 0 for none.")
     ] = 10,
+    lr: Annotated[
+        str | None,
+        typer.Option(
+            help="Learning rates such as 3e-4,1e-3,3e-3; of several each method gets its best on the validation split."
+        ),
+    ] = None,
+    tuned_weights: Annotated[
+        int | None,
+        typer.Option(
+            help="Trials of fixed weights, the best of which are one more method; left out, as many as cost what a method with "
+            "one backward pass per task does if all methods are compared, else 0."
+        ),
+    ] = None,
     no_baselines: Annotated[bool, typer.Option("--no-baselines", help="No single-task training, and so no Δm.")] = False,
 ) -> None:
     """Compare methods over seeds, with single-task training as the baseline.
@@ -180,6 +193,9 @@ def _study(
         jobs=jobs,
         gramian_every=gramian_every,
         baselines=not no_baselines,
+        lr=lr,
+        # A study of everything has the field's mandatory baseline, too.
+        tuned_weights=0 if tuned_weights is None and methods.strip() != "all" else tuned_weights,
     )
     try:
         results = study.run()
