@@ -171,16 +171,16 @@ def test_lightning_manual(tmp_path: Path) -> None:
     agree(lightning(str(tmp_path), manual=True, resume=str(tmp_path / "last.ckpt")), whole, exactly=True)
 
 
-def lightning_spread(rank: int, count: int, folder: str, manual: bool) -> State:
+def lightning_spread(rank: int, count: int, folder: str) -> tuple[State, State]:
     elastic(rank, count)
-    return lightning(folder, rank, count, manual=manual)
+    return lightning(folder, rank, count), lightning(folder, rank, count, manual=True)
 
 
 def test_lightning_on_two_processes(pool: Pool, tmp_path: Path) -> None:
-    for manual in (False, True):
-        for found in pool.run(lightning_spread, str(tmp_path), manual):
-            agree(found, stepped() if manual else alone())
-        pool.close()  # other tests find fresh processes
+    for automatic, manual in pool.run(lightning_spread, str(tmp_path)):
+        agree(automatic, alone())
+        agree(manual, stepped())
+    pool.close()  # other tests find fresh processes
 
 
 def test_lightning_counts_epochs_logs_and_stops_early(tmp_path: Path) -> None:
