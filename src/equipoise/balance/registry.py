@@ -57,6 +57,11 @@ class MethodInfo:
     checked: str = ""
     same_as: tuple[tuple[Mapping[str, Any], str], ...] = ()
 
+    @property
+    def positive_losses(self) -> bool:
+        """Whether its losses must be positive, as its caveats say."""
+        return "losses must be positive" in self.caveats
+
     def make(self, **options: Any) -> Balancer:
         """A fresh balancer with these options; one with options of its own, ``word(option=value)``, is a balancer as well.
 
