@@ -104,8 +104,11 @@ def _study(
         Path | None, typer.Option("--folder", "--output", "-o", help="Where everything goes; results/<problem> if left out.")
     ] = None,
     gramian_every: Annotated[
-        int, typer.Option(help="For methods without a Gramian: steps from one look at conflicts to the next; 0 for none.")
-    ] = 10,
+        int | None,
+        typer.Option(
+            help="For methods without a Gramian: steps from one look at conflicts to the next; six per epoch if left out."
+        ),
+    ] = None,
     lr: Annotated[
         str | None,
         typer.Option(
