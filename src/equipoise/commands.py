@@ -169,7 +169,11 @@ def _sweep(
     ] = "delta_m",
     swept: Annotated[
         list[str] | None,
-        typer.Option("--sweep", help='Ranges: "c=0:1", "alpha=0.1:10:log", "rescale=true|false", "weights=dirichlet".'),
+        typer.Option(
+            "--sweep",
+            help='Ranges: "c=0:1", "alpha=0.1:10:log", "rescale=true|false", "weights=dirichlet", '
+            '"optimizer.lr=1e-4:1e-2:log".',
+        ),
     ] = None,
     compare: Annotated[str, typer.Option("--compare", "-c", help="Methods to compare the sweep with.")] = "ls",
     seeds: Annotated[

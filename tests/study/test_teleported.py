@@ -98,7 +98,7 @@ def test_report_on_the_command_line(teleported, capsys, monkeypatch, tmp_path):
         assert f"](pictures/{picture.name}.png)" in markdown
         assert picture.caption in markdown
         assert imread(folder / "pictures" / f"{picture.name}.png").std() > 0.01
-    assert page.count("<img") == len(PICTURES) + len(TELEPORT_PICTURES)
+    assert page.count("<img") == len(PICTURES) + len(TELEPORT_PICTURES) - 2
     assert "<h2>Teleports</h2>" in page
 
 

@@ -93,7 +93,13 @@ class Folder(RunStore):
         Raises:
             InputError: the folder holds another study (the message says what differs), or something else altogether.
         """
-        described = {method.label: {"name": method.name, "options": dict(method.options)} for method in methods}
+        described = {
+            method.label: {
+                "name": method.name,
+                "options": dict(method.options) | ({} if method.lr is None else {"optimizer.lr": method.lr}),
+            }
+            for method in methods
+        }
         return self.claim(
             {
                 "problem": problem.identity(),
