@@ -246,7 +246,7 @@ class Space:
                 options["weights"] = values
         if self._spec is not None:
             nested = {"teleport": self._spec.teleport, "proxy": self._spec.proxy}
-            changed = {
+            changed: dict[str, Any] = {
                 what: own and Nested(own.name, {**own.options, **parts[part]})
                 for (what, own), part in zip(nested.items(), (_TELEPORT, _PROXY), strict=True)
             }
