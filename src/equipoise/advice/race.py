@@ -90,6 +90,7 @@ class Race:
         rates: the learning rates that are tried, as multiples of the problem's own; 1 must be among them.
         folder: where everything goes; ``results/<problem>-advice`` if left out.
         jobs: runs at a time; as many as there are processors if left out.
+        longer: whether plain training and fixed weights are trained once more for the time that the best takes.
         seed: of the rungs that choose, and the one after it; neither may be among ``seeds``.
         steps: of the diagnosis; ``looks`` likewise.
         device: of the diagnosis.
@@ -115,6 +116,7 @@ class Race:
         rates: Sequence[float] = (0.3, 1.0, 3.0),
         folder: str | os.PathLike[str] | None = None,
         jobs: int | None = None,
+        longer: bool = True,
         seed: int = 1000,
         steps: int = 300,
         looks: int = 20,
@@ -140,7 +142,7 @@ class Race:
                 f"seeds {seed} and {seed + 1} of the search are among the seeds {', '.join(map(str, self.seeds))} that judge; "
                 "give others, because what is chosen on a seed looks better on it than it is"
             )
-        self.seed = seed
+        self.seed, self.longer = seed, longer
         self.jobs, self.start = jobs, start
         self.steps, self.looks, self.device = steps, looks, found_device(device)
         self.store = RunStore(
@@ -256,7 +258,7 @@ class Race:
         entrants = [entrant(arm, {split: own[arm] for split, own in values.items()}, self.epochs) for arm in arms]
         best = min(entrants, key=lambda one: one.score)
         longer = round(self.epochs * best.price)
-        if best.price >= _SAME_PRICE and longer > self.epochs:
+        if self.longer and best.price >= _SAME_PRICE and longer > self.epochs:
             cheap = [arm for arm in arms if arm.candidate in (PLAIN, WEIGHTS)]
             self._say(f"plain training and fixed weights for the time of {best.label}: {longer} epochs")
             again = {
