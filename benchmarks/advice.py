@@ -3,7 +3,8 @@
 Regret: how much worse the recommended training is than the best method of a full study, on the test split and the same seeds.
 For ``digits`` the full study is that of ``docs/methods-on-digits.md`` (default options and learning rate, Δm against
 single-task training), for 40 synthetic tasks that of ``docs/data/price.csv``, for a small ``qm9`` that of
-``docs/methods-on-qm9.md`` (both: change against ``ls``). All at equal epochs, so nobody trains longer. What lies in the folder is not trained again.
+``docs/methods-on-qm9.md`` (both: change against ``ls``). All at equal epochs, so nobody trains longer. What lies in the folder
+is not trained again.
 """
 
 from __future__ import annotations
