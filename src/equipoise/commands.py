@@ -36,6 +36,17 @@ app = typer.Typer(
 Epochs = Annotated[int | None, typer.Option("--epochs", "-e", help="Passes over the data; the problem's own if left out.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Runs at a time; the number of processors if left out.")]
 
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="[ADDRESS]",
+        help="Run on a Ray cluster: that at host:port; without an address the one that is found, or one of this machine.",
+    ),
+]
+Cpus = Annotated[float | None, typer.Option(help="CPUs that Ray sets aside per run; 1 if left out.")]
+Gpus = Annotated[float | None, typer.Option(help="GPUs that Ray sets aside per run; 0 if left out.")]
+
 
 @app.callback(invoke_without_command=True)
 def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
@@ -64,19 +75,26 @@ def _study(
     gramian_every: Annotated[
         int, typer.Option(help="For methods without a Gramian: steps from one look at conflicts to the next; 0 for none.")
     ] = 10,
+    ray: RayAddress = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
 ) -> None:
     """Compare methods over seeds, with single-task training as the baseline.
 
     Started again with the same folder, it continues where it stopped; methods and seeds may be added.
     """
+    from equipoise.cluster import where
     from equipoise.study import Study, find_problem
     from equipoise.study.methods import served
     from equipoise.study.plan import parse_seeds
 
+    start = where(ray, cpus, gpus)
     found = find_problem(problem)
     # A study of everything leaves out what the problem cannot serve.
     chosen = served(found) if methods.strip() == "all" else methods
-    study = Study(found, chosen, parse_seeds(seeds), epochs=epochs, folder=folder, jobs=jobs, gramian_every=gramian_every)
+    study = Study(
+        found, chosen, parse_seeds(seeds), epochs=epochs, folder=folder, jobs=jobs, gramian_every=gramian_every, start=start
+    )
     try:
         results = study.run()
     except KeyboardInterrupt:
@@ -117,11 +135,15 @@ def _sweep(
         str | None, typer.Option(help="Of the sweep and its folder sweeps/<name>; the method's if left out.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the search; none of those that judge.")] = 1000,
+    ray: RayAddress = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
 ) -> None:
     """Sweep fixed weights, or a method's options, and compare the best trials with other methods.
 
     Started again it continues where it stopped, also with a larger budget; several processes may work in one folder.
     """
+    from equipoise.cluster import where
     from equipoise.sweep import Sweep
 
     asked = Sweep(
@@ -141,6 +163,7 @@ def _sweep(
         folder=folder,
         name=name,
         seed=seed,
+        start=where(ray, cpus, gpus),
     )
     try:
         asked.run()

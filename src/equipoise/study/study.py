@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from equipoise import terminal
+from equipoise.cluster import Ray
 from equipoise.errors import InputError
 from equipoise.progress import duration, progress
 from equipoise.study.folder import Folder
@@ -17,6 +18,7 @@ from equipoise.study.methods import MethodLike, parse_methods, serves
 from equipoise.study.plan import Run, parse_seeds, plan
 from equipoise.study.problem import Problem
 from equipoise.study.problems import find_problem
+from equipoise.study.processes.launchers import at_a_time, connected
 from equipoise.study.processes.pool import execute
 from equipoise.study.results import Results
 from equipoise.terminal import printable
@@ -37,12 +39,13 @@ class Study:
         seeds: see :func:`equipoise.study.plan.parse_seeds`.
         epochs: passes over the training data; the problem's own number if left out.
         folder: where everything goes; ``results/<problem>`` if left out.
-        jobs: runs at a time; as many as there are processors to use if left out.
+        jobs: runs at a time; as many as there are processors to use, or as the cluster has room for, if left out.
         gramian_every: methods that form no Gramian get one for the conflict statistics every so many steps, outside of
             the timing; 0 for never.
         baselines: whether every task is trained alone as well; without that there is no Δm, and methods are ordered by mean
             rank. They can be added later.
-        start: how processes are started: ``"auto"``, ``"fork"`` or ``"spawn"``.
+        start: how processes are started: ``"auto"``, ``"fork"`` or ``"spawn"``; or a :class:`~equipoise.cluster.Ray`, on whose
+            machines they are.
         console: where progress is shown; standard error if left out.
 
     Raises:
@@ -66,7 +69,7 @@ class Study:
         jobs: int | None = None,
         gramian_every: int = 10,
         baselines: bool = True,
-        start: str = "auto",
+        start: str | Ray = "auto",
         console: Console | None = None,
     ) -> None:
         self.problem = find_problem(problem) if isinstance(problem, str) else problem
@@ -76,8 +79,12 @@ class Study:
                 raise InputError(reason)
         self.seeds = parse_seeds(seeds)
         self.epochs = self.problem.epochs if epochs is None else epochs
-        self.jobs = _processors() if jobs is None else jobs
-        for name, value, least in (("epochs", self.epochs, 1), ("jobs", self.jobs, 1), ("gramian_every", gramian_every, 0)):
+        self.jobs = jobs
+        for name, value, least in (
+            ("epochs", self.epochs, 1),
+            ("jobs", 1 if jobs is None else jobs, 1),
+            ("gramian_every", gramian_every, 0),
+        ):
             if value < least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
         self.gramian_every = gramian_every
@@ -108,9 +115,11 @@ class Study:
                 self.problem, self.methods, self.seeds, {"epochs": self.epochs, "gramian_every": self.gramian_every}
             )
             missing = self.missing()
-            self._say(f"{self._overview()}; {len(missing) or 'nothing'} to do, {self.jobs} at a time")
             if missing:
-                self._execute(missing)
+                with connected(self.start):
+                    self._execute(missing, at_a_time(self.start) if self.jobs is None else self.jobs)
+            else:
+                self._say(f"{self._overview()}; nothing to do")
         return Results(self.folder)
 
     def report(self) -> tuple[Path, Path]:
@@ -119,7 +128,8 @@ class Study:
 
         return write_report(Results(self.folder))
 
-    def _execute(self, missing: tuple[Run, ...]) -> None:
+    def _execute(self, missing: tuple[Run, ...], jobs: int) -> None:
+        self._say(f"{self._overview()}; {len(missing)} to do, {jobs} at a time")
         with progress(len(missing), self.epochs, self.console) as shown:
             failed = execute(
                 self.problem,
@@ -128,7 +138,7 @@ class Study:
                 shown,
                 epochs=self.epochs,
                 gramian_every=self.gramian_every,
-                jobs=self.jobs,
+                jobs=jobs,
                 start=self.start,
             )
         self._say(f"{len(missing) - len(failed)} runs finished in {duration(shown.elapsed)}")
@@ -145,9 +155,3 @@ class Study:
 
     def _say(self, text: str) -> None:
         self.console.print(printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from equipoise import terminal
+from equipoise.cluster import Ray
 from equipoise.errors import EquipoiseError, InputError
 from equipoise.metrics import Metric, spread
 from equipoise.progress import duration, progress
@@ -22,6 +23,7 @@ from equipoise.study.methods import Method, MethodLike, parse_methods
 from equipoise.study.plan import Run, key_of, parse_seeds, plan
 from equipoise.study.problem import Problem
 from equipoise.study.problems import find_problem
+from equipoise.study.processes.launchers import at_a_time, connected
 from equipoise.study.processes.pool import execute
 from equipoise.sweep.folder import SweepFolder
 from equipoise.sweep.front import select
@@ -57,14 +59,16 @@ class Sweep:
             last metric.
         confirm: how many trials are confirmed.
         epochs: passes over the training data; the problem's own number if left out.
-        jobs: runs at a time in this process; as many as there are processors if left out.
+        jobs: runs at a time in this process; as many as there are processors, or as the cluster has room for, if left
+            out.
         sampler: ``"tpe"``, ``"random"``, ``"qmc"``, ``"nsga2"`` or ``"gp"``.
         pruner: ``"none"``, ``"median"`` or ``"hyperband"``; only with one objective.
         folder: the folder of the *study*; the sweep's own is ``sweeps/<name>`` in it. ``results/<problem>`` if left out.
         name: of the sweep; the method's if left out.
         seed: of the search: its trials and its sampler. Must not be one of ``seeds``.
         gramian_every: as in a study, which the folder may hold already.
-        start: how processes are started: ``"auto"``, ``"fork"`` or ``"spawn"``.
+        start: how processes are started: ``"auto"``, ``"fork"`` or ``"spawn"``; or a :class:`~equipoise.cluster.Ray`, on whose
+            machines they are.
         console: where progress is shown; standard error if left out.
 
     Raises:
@@ -97,7 +101,7 @@ class Sweep:
         name: str | None = None,
         seed: int = 1000,
         gramian_every: int = 10,
-        start: str = "auto",
+        start: str | Ray = "auto",
         console: Console | None = None,
     ) -> None:
         self.problem = find_problem(problem) if isinstance(problem, str) else problem
@@ -107,13 +111,13 @@ class Sweep:
         self.compare = parse_methods(compare)
         self.seeds = parse_seeds(seeds)
         self.epochs = self.problem.epochs if epochs is None else epochs
-        self.jobs = (os.cpu_count() or 1) if jobs is None else jobs
+        self.jobs = jobs
         self.budget, self.confirm, self.seed, self.gramian_every = budget, confirm, seed, gramian_every
         for what, value, least in (
             ("budget", budget, 1),
             ("confirm", confirm, 1),
             ("epochs", self.epochs, 1),
-            ("jobs", self.jobs, 1),
+            ("jobs", 1 if jobs is None else jobs, 1),
             ("seed", seed, 0),
             ("gramian_every", gramian_every, 0),
         ):
@@ -151,10 +155,14 @@ class Sweep:
             InputError: the folder holds another sweep or study, or the problem has no validation split.
             EquipoiseError: a baseline failed, or no trial succeeded.
         """
+        with connected(self.start):
+            return self._run(at_a_time(self.start) if self.jobs is None else self.jobs)
+
+    def _run(self, jobs: int) -> Outcome:
         began = time.monotonic()
-        self._study_runs((), claim_sweep=True)
+        self._study_runs((), jobs, claim_sweep=True)
         baseline = self._baseline()
-        self._say(f"search: {self.budget} trials of {self.epochs} epochs with seed {self.seed}, {self.jobs} at a time")
+        self._say(f"search: {self.budget} trials of {self.epochs} epochs with seed {self.seed}, {jobs} at a time")
         TrialSearch(
             self.problem,
             self.space,
@@ -165,13 +173,13 @@ class Sweep:
             budget=self.budget,
             sampler=self.sampler,
             pruner=self.pruner,
-            jobs=self.jobs,
+            jobs=jobs,
             start=self.start,
             console=self.console,
         ).run(baseline)
         # Equal weights, say, may be compared and confirmed: one run per seed will do.
         methods = {method.label: method for method in (*self._confirmed(baseline), *self.compare)}
-        self._study_runs(tuple(methods.values()))
+        self._study_runs(tuple(methods.values()), jobs)
         self._say(f"sweep finished in {duration(time.monotonic() - began)}")
         return Outcome(self.folder.path)
 
@@ -181,7 +189,7 @@ class Sweep:
 
         return write_report(Outcome(self.folder.path))
 
-    def _study_runs(self, methods: tuple[Method, ...], *, claim_sweep: bool = False) -> None:
+    def _study_runs(self, methods: tuple[Method, ...], jobs: int, *, claim_sweep: bool = False) -> None:
         """Baselines and methods on the seeds that judge; waits if another process is at it."""
         waited: list[None] = []
 
@@ -203,7 +211,7 @@ class Sweep:
             if not missing:
                 return
             what = "confirmed trials and compared methods" if methods else "single-task baselines"
-            self._say(f"{what}: {len(missing)} runs of {self.epochs} epochs, {self.jobs} at a time")
+            self._say(f"{what}: {len(missing)} runs of {self.epochs} epochs, {jobs} at a time")
             with progress(len(missing), self.epochs, self.console) as shown:
                 failed = execute(
                     self.problem,
@@ -212,7 +220,7 @@ class Sweep:
                     shown,
                     epochs=self.epochs,
                     gramian_every=self.gramian_every,
-                    jobs=self.jobs,
+                    jobs=jobs,
                     start=self.start,
                 )
         for run in failed:

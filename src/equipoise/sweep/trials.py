@@ -24,6 +24,7 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, R
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 
+from equipoise.cluster import Ray
 from equipoise.errors import EquipoiseError, InputError, near_misses
 from equipoise.progress import Progress, progress
 from equipoise.reading import one_line
@@ -59,7 +60,7 @@ class TrialSearch:
     sampler: str
     pruner: str
     jobs: int
-    start: str
+    start: str | Ray
     console: Console
 
     def run(self, baseline: Mapping[str, float]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,7 +18,8 @@ import numpy as np
 
 from equipoise.blackbox.arrays import Array, read_array
 from equipoise.blackbox.evaluation.processes import WorkerProcess, dumped
-from equipoise.errors import InputError
+from equipoise.cluster import LOSSES, Ray
+from equipoise.errors import EquipoiseError, InputError
 from equipoise.reading import one_line
 
 __all__ = ["Answer", "Evaluator", "Failures", "evaluator"]
@@ -127,7 +131,7 @@ class _Parts(Evaluator):
     """In several workers: one row per job, or a part of the batch each where the function takes batches."""
 
     def __init__(self, workers: int, batched: bool, quorum: float) -> None:
-        self._workers = workers
+        self._workers = self._most = workers
         self._batched = batched
         self._quorum = quorum
         # Threads go on from call to call: (call, number, points) in, the same with an answer out.
@@ -156,7 +160,7 @@ class _Parts(Evaluator):
     def _run(self, jobs: list[Array]) -> list[Answer]:
         """Answers to as many jobs as the quorum asks for; those that are not begun by then are given up."""
         self._call += 1
-        while len(self._threads) < min(self._workers, len(jobs)):
+        while len(self._threads) < min(self._most, len(jobs)):
             worker = threading.Thread(target=self._serve, args=(len(self._threads),), daemon=True)
             self._threads.append(worker)
             worker.start()
@@ -219,43 +223,96 @@ class _Threads(_Parts):
         return found
 
 
+class _OneProcess:
+    """Answers in a process of its own, which is begun again whenever it was killed."""
+
+    def __init__(self, program: bytes, limit: float | None) -> None:
+        self._program = program
+        self._limit = limit
+        self._process: WorkerProcess | None = None
+
+    def answer(self, points: Array) -> Answer:
+        if self._process is None:
+            self._process = WorkerProcess(self._program)
+        self._process.send(points)
+        try:
+            value, problem = self._process.receive(self._limit)
+        except TimeoutError:
+            self.end(at_once=True)
+            return late(self._limit or 0.0)
+        except EOFError:
+            return Answer(None, "crash", f"the process that evaluated it ended with status {self.end()}")
+        return Answer(None, "exception", problem) if problem else read(value)
+
+    def end(self, *, at_once: bool = False) -> int:
+        """Its exit status."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        return process.kill() if at_once else process.end()
+
+
 class _Processes(_Parts):
     def __init__(self, function: Function, workers: int, batched: bool, limit: float | None, quorum: float) -> None:
         super().__init__(workers, batched, quorum)
-        self._program = dumped(function)
-        self._limit = limit
-        self._processes: list[WorkerProcess | None] = [None] * workers
+        program = dumped(function)
+        self._processes = [_OneProcess(program, limit) for _ in range(workers)]
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         super().__exit__(kind, error, trace)
         for process in self._processes:
-            if process is not None:
-                process.end() if self._quorum == 1 else process.kill()  # one that is late would be waited for
-        self._processes = [None] * self._workers
+            process.end(at_once=self._quorum < 1)  # one that is late would be waited for
 
     def _one(self, worker: int, points: Array) -> Answer:
-        process = self._processes[worker]
-        if process is None:
-            process = self._processes[worker] = WorkerProcess(self._program)
-        process.send(points)
+        return self._processes[worker].answer(points)
+
+
+class _ThereInAProcess(_OneProcess):
+    """The same on a node of a cluster, with the folder and the places of modules of whoever asks, as far as they are there."""
+
+    def __init__(self, program: bytes, limit: float | None, folder: str, path: list[str]) -> None:
+        super().__init__(program, limit)
+        sys.path += [place for place in path if place not in sys.path]
+        if os.path.isdir(folder):
+            os.chdir(folder)
+
+
+class _OnRay(_Parts):
+    """An actor per worker, which Ray places and begins again elsewhere if its node is lost, with the point it was at."""
+
+    def __init__(self, asked: Ray, function: Function, workers: int, batched: bool, limit: float | None, quorum: float) -> None:
+        super().__init__(workers, batched, quorum)
+        self._connection = asked.connected()
+        self._ray = self._connection.__enter__()
+        actor = self._ray.remote(_ThereInAProcess)
+        options = {**asked.resources, "max_restarts": LOSSES, "max_task_retries": LOSSES}
+        program = self._ray.put(dumped(function, elsewhere=True))  # once, however many workers there are
+        # An actor that has no room would keep its point waiting; batches are divided by the number asked for all the same.
+        self._most = min(workers, asked.at_a_time())
+        self._actors = [actor.options(**options).remote(program, limit, os.getcwd(), sys.path) for _ in range(self._most)]
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        super().__exit__(kind, error, trace)
+        for actor in self._actors:
+            with contextlib.suppress(Exception):  # such as that the cluster is gone
+                self._ray.kill(actor)
+        self._connection.__exit__(None, None, None)
+
+    def _one(self, worker: int, points: Array) -> Answer:
         try:
-            value, problem = process.receive(self._limit)
-        except TimeoutError:
-            process.kill()
-            self._processes[worker] = None
-            return late(self._limit or 0.0)
-        except EOFError:
-            status = process.end()
-            self._processes[worker] = None
-            return Answer(None, "crash", f"the process that evaluated it ended with status {status}")
-        return Answer(None, "exception", problem) if problem else read(value)
+            answer: Answer = self._ray.get(self._actors[worker].answer.remote(points))
+        except self._ray.exceptions.RayTaskError as error:  # such as that f cannot be loaded there
+            raise error.cause if isinstance(error.cause, EquipoiseError) else EquipoiseError(one_line(error.cause)) from error
+        except self._ray.exceptions.RayError as error:
+            raise EquipoiseError(f"the Ray cluster could not evaluate a point: {one_line(error)}") from error
+        return answer
 
 
 def evaluator(
     function: Function,
     *,
     workers: int = 1,
-    backend: Literal["threads", "processes"] = "processes",
+    backend: Literal["threads", "processes"] | Ray = "processes",
     batched: bool = False,
     limit: float | None = None,
     quorum: float = 1.0,
@@ -271,10 +328,12 @@ def evaluator(
         raise InputError(f"f is {function!r}; expected a function of a point [d] (or, batched, of points [N, d])")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise InputError(f"workers is {workers!r}; give a whole number of at least 1")
-    if backend not in ("threads", "processes"):
-        raise InputError(f'backend is {backend!r}; expected "threads" or "processes"')
+    if backend not in ("threads", "processes") and not isinstance(backend, Ray):
+        raise InputError(f'backend is {backend!r}; expected "threads", "processes" or a Ray')
     if limit is not None and not (math.isfinite(limit) and limit > 0):
         raise InputError(f"evaluation_seconds is {limit!r}; give a number greater than 0, or None for no limit")
+    if isinstance(backend, Ray):
+        return _OnRay(backend, function, workers, batched, limit, quorum)
     if workers == 1 and limit is None:
         return _Here(function, batched)
     if backend == "threads":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from equipoise.cluster import Ray
 from equipoise.errors import EquipoiseError
 from equipoise.progress import Progress
 from equipoise.store import write_whole, writing
@@ -57,7 +58,7 @@ class Pool:
         *,
         epochs: int,
         gramian_every: int,
-        start: str = "auto",
+        start: str | Ray = "auto",
         watch: Sequence[str] = (),
     ) -> None:
         self.problem = problem
@@ -67,6 +68,7 @@ class Pool:
         self.watch = tuple(watch)
         self.running: dict[str, Run] = {}
         self._errors = folder.path / "processes.log"
+        self._elsewhere = isinstance(start, Ray)
         self._processes = launcher(start, (*_EVERY_RUN, *problem.preload), self._errors)
         # Not in the folder of results: what lies here is unpickled.
         with writing("a temporary folder"):
@@ -92,7 +94,8 @@ class Pool:
                 "gramian_every": self.gramian_every,
                 "record": str(self.folder.record(run).absolute()),
                 "watch": self.watch,
-            }
+            },
+            elsewhere=self._elsewhere,
         )
         write_whole(payload, packed, private=True)
         self._processes.start(run.key, payload, _output(self.folder, run))
@@ -118,6 +121,8 @@ class Pool:
         if "epoch" in message:
             return Event(run, message["epoch"], tuple(message["watched"]))
         del self.running[run.key]
+        if content := message.get("content"):
+            write_whole(self.folder.record(run), content)
         self._payload(run).unlink(missing_ok=True)
         return Event(run, failure=_settled(self.folder, run, self.epochs, message["exit"]))
 
@@ -134,7 +139,7 @@ def execute(
     epochs: int,
     gramian_every: int,
     jobs: int,
-    start: str = "auto",
+    start: str | Ray = "auto",
 ) -> list[Run]:
     """Carries out runs, each in a process of its own, and tells ``progress``; arguments as for :class:`Pool`.
 
