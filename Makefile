@@ -4,13 +4,14 @@ BIN := .venv/bin
 STUDY ?= --methods ls,si,famo,pcgrad,cagrad,fairgrad --seeds 3 --epochs 10 --folder results/quick
 PYTEST_WORKERS ?= 3
 
-.PHONY: help study test pytest lint types tables bench clean
+.PHONY: help study test pytest lint types tables bench dist dist-test clean
 
 help:
 	@echo "make study   compare balancing methods on handwritten digits; prints the table and the report's place"
 	@echo "make test    lint, types, tests, examples in docstrings and Markdown, of the library and of papers/"
 	@echo "make tables  rewrites the lists of methods and recipes in README, guides and __init__.py from their registries"
 	@echo "make bench   the speed benchmarks, side by side with other libraries (about ten minutes)"
+	@echo "make dist    builds both distributions into dist/; make dist-test tries the wheels from outside the checkout"
 	@echo "make clean   removes .venv and caches"
 
 .venv/study: pyproject.toml constraints.txt
@@ -52,5 +53,19 @@ tables: .venv/dev
 bench: .venv/bench
 	$(BIN)/python -m benchmarks
 
+.venv/release: .venv/study
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt build twine
+	touch $@
+
+# A wheel is built from the source distribution, so what the latter lacks is missed here.
+dist: .venv/release
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --outdir dist papers
+	$(BIN)/twine check --strict dist/*
+
+dist-test: dist
+	$(BIN)/python release/outside.py
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -26,6 +26,9 @@ pytest_collect_file = Sybil(
 ).pytest()
 
 
+# Importing these imports Lightning and transformers, seconds in every worker; tests/trainers runs their examples.
+collect_ignore = [f"src/equipoise/integrations/{name}.py" for name in ("lightning", "hugging_face")]
+
 # Files whose tests take long or wait for other processes come first, or one worker has them alone at the end.
 LONG = ("papers/", "tests/trainers/", "tests/sweep/", "tests/study/", "tests/integration/", "tests/cli/")
 
@@ -34,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The order in which files are handed out; and other people's trainers warn of each other."""
     items.sort(key=lambda item: next((n for n, part in enumerate(LONG) if item.nodeid.startswith(part)), len(LONG)))
     for item in items:
-        if item.path.name in ("trainers.md", "logging.md"):
+        if item.path.parent.name == "integrations" or item.path.name == "logging.md":
             item.add_marker(pytest.mark.filterwarnings("ignore"))
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from equipoise import bilevel as bilevel
     from equipoise import blackbox as blackbox
     from equipoise import data as data
+    from equipoise import diagnosis as diagnosis
     from equipoise import distributed as distributed
     from equipoise import engine as engine
     from equipoise import errors as errors
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from equipoise import teleport as teleport
     from equipoise.balance import balancer as balancer
     from equipoise.balance import methods as methods
+    from equipoise.diagnosis import diagnose as diagnose
     from equipoise.dropin import Accumulator as Accumulator
     from equipoise.dropin import backward as backward
     from equipoise.engine.gramian import gramian as gramian
@@ -106,6 +108,7 @@ __all__ = [
     "backward",
     "balanced_loss",
     "balancer",
+    "diagnose",
     "gramian",
     "methods",
 ]
@@ -133,6 +136,7 @@ _HOMES = {
     "backward": "dropin",
     "balanced_loss": "loss",
     "balancer": "balance",
+    "diagnose": "diagnosis",
     "gramian": "engine.gramian",
     "methods": "balance",
 }

@@ -1,4 +1,4 @@
-"""The library's own commands: ``study``, ``sweep``, ``report``, ``methods`` and ``init``; :mod:`equipoise.cli` is the way in.
+"""The library's own commands: ``diagnose``, ``study``, ``sweep``, ``report``, ``methods``, ``init``; see :mod:`equipoise.cli`.
 
 Every command imports what it needs when it is called, so that ``equipoise --help`` needs neither torch nor a second.
 """
@@ -55,6 +55,48 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
+@app.command("diagnose")
+def _diagnose(
+    problem: Annotated[
+        str,
+        typer.Argument(
+            help="A problem by name (digits, qm9:train=2000, one of another package), path/file.py:name or package.module:name."
+        ),
+    ],
+    steps: Annotated[int, typer.Option("--steps", help="Of plain training, during which the tasks are watched.")] = 300,
+    looks: Annotated[
+        int, typer.Option("--looks", help="How often to look at gradients; a look costs two exact Gramians.")
+    ] = 30,
+    device: Annotated[str, typer.Option("--device", help="auto (a GPU if there is one), cpu, cuda, cuda:1.")] = "auto",
+    seed: Annotated[int, typer.Option("--seed", help="Of data and model.")] = 0,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", "--output", "-o", help="For the page; results/<problem>-diagnosis if left out.")
+    ] = None,
+) -> None:
+    """Say what the tasks of a problem do to each other: scales, conflicts and their noise, prices of methods, proxies.
+
+    Takes some steps of plain training on the problem's own model and data, and writes a page with pictures and its numbers
+    as JSON. Nothing that has been trained is kept.
+    """
+    from equipoise.diagnosis import diagnose_problem
+    from equipoise.diagnosis.page import print_diagnosis, write_page
+    from equipoise.progress import bar
+    from equipoise.study import find_problem
+
+    asked = find_problem(problem)
+    with bar(transient=True) as show:
+        found = diagnose_problem(
+            asked,
+            seed=seed,
+            steps=steps,
+            looks=looks,
+            device=device,
+            told=lambda done, wanted: show(done, wanted, f"{done}/{wanted} steps"),
+        )
+    place = Path("results") / f"{asked.name}-diagnosis" if folder is None else folder
+    _show(lambda: write_page(found, place), lambda shown: print_diagnosis(found, shown), browse=False)
+
+
 @app.command("study")
 def _study(
     problem: Annotated[
@@ -75,6 +117,7 @@ def _study(
     gramian_every: Annotated[
         int, typer.Option(help="For methods without a Gramian: steps from one look at conflicts to the next; 0 for none.")
     ] = 10,
+    no_baselines: Annotated[bool, typer.Option("--no-baselines", help="No single-task training, and so no Δm.")] = False,
     ray: RayAddress = None,
     cpus: Cpus = None,
     gpus: Gpus = None,
@@ -93,7 +136,15 @@ def _study(
     # A study of everything leaves out what the problem cannot serve.
     chosen = served(found) if methods.strip() == "all" else methods
     study = Study(
-        found, chosen, parse_seeds(seeds), epochs=epochs, folder=folder, jobs=jobs, gramian_every=gramian_every, start=start
+        found,
+        chosen,
+        parse_seeds(seeds),
+        epochs=epochs,
+        folder=folder,
+        jobs=jobs,
+        gramian_every=gramian_every,
+        baselines=not no_baselines,
+        start=start,
     )
     try:
         results = study.run()
@@ -175,12 +226,19 @@ def _sweep(
 
 @app.command("report")
 def _report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a study, or of a sweep in it.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a study, of a sweep in it, or of a diagnosis.")],
     open_: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
 ) -> None:
-    """Write the report of a study or sweep again from what its folder holds."""
+    """Write the report of a study, sweep or diagnosis again from what its folder holds."""
     if (folder / "sweep.json").exists():
         _show_sweep(folder, browse=open_)
+        return
+    if (folder / "diagnosis.json").exists():
+        from equipoise.diagnosis import Diagnosis
+        from equipoise.diagnosis.page import print_diagnosis, write_page
+
+        found = Diagnosis.read(folder / "diagnosis.json")
+        _show(lambda: write_page(found, folder), lambda shown: print_diagnosis(found, shown), browse=open_)
         return
     from equipoise.study import Results
 

@@ -35,7 +35,7 @@ from equipoise.step.seen import SeenLosses
 from equipoise.step.source import Given
 from equipoise.tasks import Losses, Tasks, as_losses, read_fixed, scalar
 
-__all__ = ["balanced_loss"]
+__all__ = ["balanced_loss", "tasks_of"]
 
 
 class _Known:
@@ -88,6 +88,12 @@ class _Known:
 
 # A balancer that is used again keeps its tasks; both go when the balancer goes.
 _known: dict[int, _Known] = {}
+
+
+def tasks_of(balancer: Balancer) -> tuple[str, ...]:
+    """The tasks that a balancer has met in balanced losses, in their order; none before the first."""
+    known = _known.get(id(balancer))
+    return () if known is None else known.context.tasks.names
 
 
 def balanced_loss(

@@ -1,14 +1,21 @@
-"""Modules of a model: given as they are or by their dotted names, and the running statistics of those that keep any."""
+"""Modules of a model by their names, the running statistics of those that keep any, and models in saved states."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from equipoise.errors import InputError, near_misses
+from equipoise.states import Maybe, Named, Of, read_entry, read_model
 
-__all__ = ["RunningStatistics", "find_module", "find_part"]
+__all__ = ["RunningStatistics", "find_module", "find_part", "load_model", "read_saved_model", "saved_model"]
+
+# Entries of a frozen tensor that tell one pretrained model from another.
+_SAMPLED = 8
 
 
 def find_module(model: nn.Module, name: str) -> nn.Module:
@@ -98,3 +105,76 @@ class RunningStatistics:
         if self._copied:
             with torch.no_grad():
                 torch._foreach_copy_(self._copied, self._copies)
+
+
+def saved_model(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer], *, trainable_only: bool) -> dict[str, Any]:
+    """A model's entries of a state: ``"model"`` and, where what is frozen is left out, ``"frozen"`` with a few numbers of it.
+
+    Args:
+        model: the model.
+        optimizers: what they have stepped was trained, frozen by now or not.
+        trainable_only: leave out what is frozen. Buffers are kept: they may move in training.
+    """
+    whole = model.state_dict()
+    if not trainable_only:
+        return {"model": whole}
+    kept = _trained(model, optimizers)
+    return {
+        "model": {name: value for name, value in whole.items() if name in kept},
+        "frozen": {name: _sample(value) for name, value in whole.items() if name not in kept},
+    }
+
+
+def read_saved_model(state: Mapping[str, Any], model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Holds a model's entries of a state against the model; changes nothing.
+
+    Raises:
+        InputError: they are of another model, lack what is trained here, or were saved beside other frozen parameters.
+    """
+    present = model.state_dict()
+    frozen = state.get("frozen")
+    if frozen is None:
+        read_model("the model", state["model"], present)
+        return
+    whose = "the model"
+    frozen = read_entry(whose, "frozen", Named(Maybe(Of((_SAMPLED,), torch.float64, nan=True, inf=True, cpu=True))), frozen)
+    saved = state["model"] if isinstance(state["model"], Mapping) else {}
+    for name in sorted((_trained(model, optimizers) & present.keys()) - saved.keys()):
+        raise InputError(
+            f'the state holds trainable parameters only and lacks "{name}", which is trained here'
+            f"{' and was frozen there: freeze it, or load a whole state' if name in frozen else ''}"
+        )
+    read_model(whose, {**dict.fromkeys(frozen), **saved}, dict.fromkeys(present))
+    read_model(whose, saved, {name: present[name] for name in saved})
+    for name, before in frozen.items():
+        now = _sample(present[name])
+        if before is None or now is None or torch.allclose(before, now, rtol=1e-2, atol=1e-7, equal_nan=True):
+            continue
+        raise InputError(
+            f'the state holds trainable parameters only, and was saved beside another frozen "{name}" than this model has; '
+            f'load those pretrained parameters first, or go on with these by state["frozen"] = dict.fromkeys(state["frozen"])'
+        )
+
+
+def load_model(state: Mapping[str, Any], model: nn.Module) -> None:
+    """Loads a model's entries of a state that were read."""
+    model.load_state_dict(state["model"], strict=len(state["model"]) == len(model.state_dict()))
+
+
+def _trained(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> set[str]:
+    """Names of a model's state that training changes."""
+    stepped = {id(parameter) for optimizer in optimizers for parameter in optimizer.state}
+    parameters = model.named_parameters(remove_duplicate=False)
+    names = {name for name, own in parameters if own.requires_grad or id(own) in stepped}
+    names |= {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    return names | {name for name in model.state_dict() if name.rpartition(".")[2] == "_extra_state"}
+
+
+def _sample(value: Any) -> Tensor | None:
+    """A few entries, in float64 on the CPU; ``None`` where there are none to see."""
+    if not isinstance(value, Tensor) or value.device.type == "meta" or not value.numel() or value.layout != torch.strided:
+        return None
+    flat = value.detach().reshape(-1)
+    flat = torch.view_as_real(flat).reshape(-1) if flat.is_complex() else flat
+    places = torch.linspace(0, flat.numel() - 1, _SAMPLED, dtype=torch.float64, device="cpu").long()
+    return flat[places.to(flat.device)].to("cpu", torch.float64)

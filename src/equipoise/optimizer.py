@@ -20,11 +20,11 @@ from equipoise.engine.sparse import clip_gradients
 from equipoise.errors import InputError, NonFiniteError, warn_once
 from equipoise.method import MethodSpec, proxy_of, resolved
 from equipoise.modes import compiled_anew, uncompiled
-from equipoise.modules import RunningStatistics, find_module
+from equipoise.modules import RunningStatistics, find_module, load_model, read_saved_model, saved_model
 from equipoise.objective import Objective
 from equipoise.proxy import Proxy, as_proxy
 from equipoise.randomness import RandomState
-from equipoise.states import Listed, Text, Whole, like, read_entry, read_model, read_state
+from equipoise.states import Listed, Text, Whole, like, read_entry, read_state
 from equipoise.step.balancing import Balancing
 from equipoise.step.by_proxy import STREAMED, check_proxied
 from equipoise.step.moving import Moving
@@ -339,16 +339,21 @@ class MultiTaskOptimizer:
         with self.objective.random_state().replayed():
             return compiled_anew(lambda: self._balancing.gramian(self.balancer, source, self._scale()))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *, trainable_only: bool = False) -> dict[str, Any]:
         """Everything that decides how training continues: model, optimizer, balancer, scaler, teleport, tasks and step count.
 
         torch's random state and the data's order are not part of it; save them beside it if the model uses dropout. Where the
         objective draws further batches, the place in their loader is (see :class:`~equipoise.further.FurtherBatches`).
+
+        Args:
+            trainable_only: leave out the model's frozen parameters (a pretrained model under adapters), but for eight numbers
+                of each. What is trained, was stepped or is a buffer is kept. :meth:`load_state_dict` takes such a state into a
+                model with the same frozen parameters.
         """
         further = self.objective.further
         return {
             **({} if further is None else {"further": further.state_dict()}),
-            "model": self.objective.model.state_dict(),
+            **saved_model(self.objective.model, self.optimizers, trainable_only=trainable_only),
             "optimizer": self._moving.state_dict(),
             "balancer": self.balancer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
@@ -363,7 +368,8 @@ class MultiTaskOptimizer:
         """Continues from a saved state.
 
         Raises:
-            InputError: the state is of other tasks, another balancer, or was saved with or without a teleport or scaler.
+            InputError: the state is of other tasks, another model or balancer, was saved with or without a teleport or scaler,
+                or without the frozen parameters and beside others than this model's.
         """
         whose = "a MultiTaskOptimizer"
         present = self.state_dict()
@@ -396,7 +402,7 @@ class MultiTaskOptimizer:
             look(state["teleport"], dict(known))
         if self.proxy is not None:
             self.proxy.read_state(state["proxy"], dict(known))
-        read_model("the model", state["model"], present["model"])
+        read_saved_model(state, self.objective.model, self.optimizers)
         self._moving.check_state(state["optimizer"])
         if self.scaler is not None:
             read_state("the scaler", state["scaler"], {name: like(value) for name, value in present["scaler"].items()})
@@ -415,7 +421,7 @@ class MultiTaskOptimizer:
             self.proxy.load_state_dict(state["proxy"])
         if names and not tasks.known:
             tasks.fix(names)
-        self.objective.model.load_state_dict(state["model"])
+        load_model(state, self.objective.model)
         self._moving.load_state_dict(state["optimizer"])
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])

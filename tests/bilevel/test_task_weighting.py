@@ -555,3 +555,19 @@ def test_weights_of_a_half_precision_model_are_learned_in_single_precision(solve
     mtl.step(lower, upper)
     moved = (mtl._free.detach() - 1.0).abs()
     assert float(moved.max()) == pytest.approx(0.001, rel=0.01)
+
+
+def test_a_state_without_what_is_frozen():
+    def frozen(value: float = 0.5) -> TaskWeighting:
+        model = Net()
+        nn.init.constant_(model.encoder[0].weight.requires_grad_(False), value)
+        return made("forum", model)
+
+    first, second = frozen(), frozen()
+    first.step(batch(0), batch(1))
+    state = copy.deepcopy(first.state_dict(trainable_only=True))
+    assert len(state["model"]) == len(first.objective.model.state_dict()) - 1
+    second.load_state_dict(state)
+    assert_same_state(second.state_dict(), first.state_dict())
+    with pytest.raises(InputError, match="beside another frozen"):
+        frozen(0.6).load_state_dict(state)

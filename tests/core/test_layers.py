@@ -26,7 +26,7 @@ ROWS: tuple[tuple[set[str], bool], ...] = (
     ({"balance", "step", "method", "teleport", "optimizer", "dropin", "loss", "proxy"}, True),
     ({"bilevel", "integrations"}, False),
     ({"study"}, False),
-    ({"sweep"}, False),
+    ({"sweep", "diagnosis"}, False),
     ({"commands"}, False),
     ({"cli"}, False),
     ({"__main__"}, False),

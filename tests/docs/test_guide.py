@@ -11,7 +11,7 @@ from docs.tables import filled, table
 import equipoise as eq
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "papers" / "docs").glob("*.md")])
+PAGES = sorted(page for folder in ("docs", "docs/integrations", "papers/docs") for page in (ROOT / folder).glob("*.md"))
 # Whatever other tests or the guide itself register does not belong into its tables.
 METHODS = {info.name: info for info in eq.methods() if info.cls.__module__.startswith("equipoise.")}
 

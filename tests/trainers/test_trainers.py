@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import equipoise as eq
+from equipoise.integrations import BalancedModule, BalancedTrainer, accelerate_loss
 from tests import problems
 from tests.integration.processes import Pool
 from tests.integration.scenarios import State, share, state
@@ -98,46 +99,44 @@ def test_lightning_keeps_the_place_of_mixed_loaders(tmp_path: Path) -> None:
     assert seen == whole
 
 
-def lightning(folder: str, rank: int = 0, count: int = 1, *, epochs: int = EPOCHS, resume: str | None = None) -> State:
+def lightning(
+    folder: str,
+    rank: int = 0,
+    count: int = 1,
+    *,
+    epochs: int = EPOCHS,
+    resume: str | None = None,
+    manual: bool = False,
+    **options: Any,
+) -> State:
     import lightning.pytorch as pl
     from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 
-    class Module(pl.LightningModule):
+    class Module(BalancedModule):
         def __init__(self) -> None:
-            super().__init__()
+            balancer, proxy = tools()
+            if manual:
+                super().__init__(balancer, proxy, clip=CLIP, accumulate=ACCUMULATE)
+            else:
+                super().__init__(balancer, proxy)
+            self.automatic_optimization = not manual
             self.model = seeded()
-            self.balancer, self.proxy = tools()
 
-        def training_step(self, batch: problems.Batch, index: int) -> Tensor:
-            return eq.balanced_loss(problems.losses(self.model, batch), self.balancer, self.proxy)
+        def losses(self, batch: problems.Batch) -> dict[str, Tensor]:
+            return problems.losses(self.model, batch)
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), lr=LR, momentum=0.9)
 
-        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-            checkpoint["balancing"] = [self.balancer.state_dict(), self.proxy.state_dict()]
-
-        def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-            for part, saved in zip((self.balancer, self.proxy), checkpoint["balancing"], strict=True):
-                part.load_state_dict(saved)
-
     spread = {} if count == 1 else {"strategy": "ddp", "devices": count, "plugins": [TorchElasticEnvironment()]}
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        accumulate_grad_batches=ACCUMULATE,
-        gradient_clip_val=CLIP,
-        default_root_dir=folder,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        use_distributed_sampler=False,
-        **spread,  # type: ignore[arg-type]
-    )
+    trains = {} if manual else {"accumulate_grad_batches": ACCUMULATE, "gradient_clip_val": CLIP}
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
+    given = dict.fromkeys(off, False) | {"default_root_dir": folder} | trains | spread | options
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=epochs, **given)  # type: ignore[arg-type]
     module = Module()
     data = DataLoader([share(batch, rank, count) for batch in batches()], batch_size=None)  # type: ignore[arg-type]
-    trainer.fit(module, data, ckpt_path=resume, weights_only=False)
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    assert trainer.global_step == epochs * len(batches()) // ACCUMULATE
     if resume is None and count == 1:
         trainer.save_checkpoint(Path(folder) / "last.ckpt")
     return state(module.model)
@@ -168,34 +167,21 @@ class Model(nn.Module):
         super().__init__()
         self.heads = seeded()
 
-    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+    def forward(self, inputs: Tensor, **others: Any) -> dict[str, Tensor]:
+        # For such a signature the Trainer would leave accumulated losses as they are.
         return {f"t{k}": out for k, out in enumerate(self.heads(inputs))}
+
+
+def losses_of(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    outputs = model(inputs["inputs"])
+    targets = inputs["targets"]
+    return {t: problems.SCALES[k] * (o - targets[:, k]).square().mean() for k, (t, o) in enumerate(outputs.items())}, outputs
 
 
 def hugging_face(folder: str, count: int = 1, *, resume: bool = False) -> State:
     import transformers
 
     balancer, proxy = tools()
-
-    class Trainer(transformers.Trainer):
-        def compute_loss(
-            self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
-        ) -> Any:
-            outputs = model(inputs["inputs"])
-            targets = inputs["targets"]
-            losses = {
-                task: problems.SCALES[k] * (out - targets[:, k]).square().mean()
-                for k, (task, out) in enumerate(outputs.items())
-            }
-            loss = eq.balanced_loss(losses, balancer, proxy) if torch.is_grad_enabled() else sum(losses.values())
-            return (loss, outputs) if return_outputs else loss
-
-    class SaveBalancing(transformers.TrainerCallback):
-        def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-            if state.is_world_process_zero:
-                path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / "balancing.pt"
-                torch.save([balancer.state_dict(), proxy.state_dict()], path)
-
     arguments = transformers.TrainingArguments(
         output_dir=folder,
         per_device_train_batch_size=8 // count,
@@ -218,18 +204,21 @@ def hugging_face(folder: str, count: int = 1, *, resume: bool = False) -> State:
     inputs, targets = (torch.cat(parts) for parts in zip(*batches(), strict=True))
     rows = [{"inputs": x, "targets": y} for x, y in zip(inputs, targets, strict=True)]
 
-    class InOrder(Trainer):
+    class InOrder(BalancedTrainer):  # type: ignore[misc]
         def _get_train_sampler(self, *_: Any) -> Any:
             return torch.utils.data.SequentialSampler(rows)
 
     model = Model()
-    trainer = InOrder(model, arguments, train_dataset=rows, eval_dataset=rows[:8], callbacks=[SaveBalancing()])
-    checkpoint = Path(folder) / "checkpoint-2"
-    if resume:
-        for part, saved in zip((balancer, proxy), torch.load(checkpoint / "balancing.pt"), strict=True):
-            part.load_state_dict(saved)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if resume else None)
-    assert trainer.evaluate()["eval_loss"] > 0
+    trainer = InOrder(
+        model, arguments, losses=losses_of, balancer=balancer, proxy=proxy, train_dataset=rows, eval_dataset=rows[:8]
+    )
+    trainer.train(resume_from_checkpoint=str(Path(folder) / "checkpoint-2") if resume else None)
+    found = trainer.evaluate()
+    with torch.no_grad():
+        expected = problems.losses(model.heads, batches()[0])
+    assert all(found[f"eval_loss_{task}"] == pytest.approx(float(loss), rel=1e-5) for task, loss in expected.items())
+    assert found["eval_loss"] == pytest.approx(float(sum(expected.values())), rel=1e-5)
+    assert trainer.predict(rows[:8]).label_ids.shape == (8, 3)
     return state(model.heads)
 
 
@@ -259,16 +248,15 @@ def accelerate(folder: str, rank: int = 0, count: int = 1, *, resume: bool = Fal
 
     AcceleratorState._reset_state(True)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=ACCUMULATE)
-    plain, (balancer, proxy) = seeded(), tools()
+    plain, balanced = seeded(), accelerate_loss(accelerator, *tools())
     model, optimizer = accelerator.prepare(plain, torch.optim.SGD(plain.parameters(), lr=LR, momentum=0.9))
-    accelerator.register_for_checkpointing(balancer, proxy)
     if resume:
         accelerator.load_state(folder)
     for epoch in range(int(resume), EPOCHS):
         for batch in batches():
             with accelerator.accumulate(model):
                 losses = problems.losses(model, share(batch, rank, count))
-                accelerator.backward(eq.balanced_loss(losses, balancer, proxy))
+                accelerator.backward(balanced(losses))
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(model.parameters(), CLIP)
                 optimizer.step()

@@ -26,6 +26,7 @@ __all__ = ["CAGrad"]
     ),
     adds_up_to="1 + c‖g₀‖/‖g_w‖: it starts from the *mean* gradient g₀",
     checked="reference implementation, equations",
+    same_as=(({"c": 0.0}, "ls"),),
 )
 class CAGrad(GramianBalancer):
     """Maximises the smallest local improvement min_k ⟨g_k, d⟩ over ‖d − g_0‖ ≤ c‖g_0‖, g_0 being the mean gradient.

@@ -28,6 +28,7 @@ __all__ = ["FairGrad"]
     ),
     adds_up_to="what solves the equation; larger the smaller the gradients",
     checked="reference implementation, equations",
+    same_as=(({"alpha": 1.0}, "nash-mtl"),),
 )
 class FairGrad(GramianBalancer):
     """Solves (G Gᵀ w)_k = w_k^(−1/α), the optimality condition of α-fair utilities of the tasks' progress ⟨g_k, d⟩.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast, get_args
 
@@ -39,6 +39,7 @@ class MethodInfo:
         caveats: when not to, and what to mind.
         adds_up_to: what its weights add up to.
         checked: what the implementation is checked against.
+        same_as: pairs of options and another method: with these, and the others equal, both take the same direction.
     """
 
     name: str
@@ -54,6 +55,12 @@ class MethodInfo:
     caveats: str = ""
     adds_up_to: str = ""
     checked: str = ""
+    same_as: tuple[tuple[Mapping[str, Any], str], ...] = ()
+
+    @property
+    def positive_losses(self) -> bool:
+        """Whether its losses must be positive, as its caveats say."""
+        return "losses must be positive" in self.caveats
 
     def make(self, **options: Any) -> Balancer:
         """A fresh balancer with these options; one with options of its own, ``word(option=value)``, is a balancer as well.
@@ -103,6 +110,7 @@ def register(
     caveats: str = "",
     adds_up_to: str = "",
     checked: str = "",
+    same_as: tuple[tuple[Mapping[str, Any], str], ...] = (),
 ) -> Callable[[_B], _B]:
     """Class decorator that registers a balancer, so that studies and the command line know it by name.
 
@@ -120,6 +128,8 @@ def register(
         caveats: when not to, and what to mind.
         adds_up_to: what its weights add up to.
         checked: what the implementation is checked against.
+        same_as: pairs of options and another method's name: with these options, and the others equal, both take the same
+            direction, so that a study need not pay for both.
 
     Raises:
         InputError: the name is taken by another class.
@@ -134,7 +144,7 @@ def register(
         # Where the need changes from step to step it is a property; what it costs is what the base class says.
         costs = [value for base in cls.__mro__ if isinstance(value := vars(base).get("needs"), str)]
         cost = cast(Need, costs[0])
-        facts = (price, promise, serves, caveats, adds_up_to, checked)
+        facts = (price, promise, serves, caveats, adds_up_to, checked, same_as)
         self_checking(cls, f'method "{name}"')
         if not cls.__module__.startswith("equipoise.balance."):
             REGISTRY.fill()  # or a user's class could take a name that the library's own has not taken yet

@@ -12,8 +12,8 @@ from torch import nn
 from equipoise import balance
 from equipoise.balance.mixins import OnFeatures
 from equipoise.balance.registry import methods
-from equipoise.errors import InputError
-from equipoise.method import MethodSpec, Nested, as_teleport, make_teleport, seeded, settled
+from equipoise.errors import InputError, UnknownMethodError
+from equipoise.method import MethodSpec, Nested, as_teleport, make_teleport, seeded, settled, written
 from equipoise.optimizer import Teleport
 from equipoise.proxy import as_proxy
 from equipoise.step.by_proxy import check_proxied
@@ -22,7 +22,7 @@ from equipoise.study.task_weights import TaskWeightsInfo, find
 from equipoise.study.trainers import Made, Stage, Trained, trained
 from equipoise.teleport.text import options_of, shortest
 
-__all__ = ["Method", "MethodLike", "parse_method", "parse_methods", "served", "serves"]
+__all__ = ["Method", "MethodLike", "alike", "parse_method", "parse_methods", "served", "serves"]
 
 
 @dataclass(frozen=True)
@@ -249,3 +249,53 @@ def served(problem: Problem) -> tuple[Method, ...]:
     """All balancers, with their default options, that a problem can be trained with."""
     everyone = (parse_method(info.name) for info in methods())
     return tuple(method for method in everyone if serves(problem, method) is None)
+
+
+def alike(described: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Methods that take one direction under two labels, in a sentence each: what the registry knows, without a run.
+
+    Args:
+        described: label → ``name`` and ``options``, the values in force, as a study's folder has them.
+
+    Example:
+        >>> methods = parse_methods("ls,fairgrad,fairgrad:alpha=2,nash-mtl")
+        >>> len(alike({method.label: {"name": method.name, "options": method.options} for method in methods}))
+        1
+    """
+    seen: dict[str, tuple[str, str]] = {}
+    said = []
+    for label, method in described.items():
+        try:
+            key, why = _direction(method["name"], method["options"])
+        except UnknownMethodError:
+            continue  # of a distribution that is not here
+        if key and key in seen:
+            first, because = seen[key]
+            because = because or why
+            said.append(
+                f"{first} and {label} take the same direction{because and f' ({because})'}: under Adam their results are equal "
+                "up to rounding, and the runs of one of them tell nothing new"
+            )
+        seen.setdefault(key, (label, why))
+    return tuple(said)
+
+
+def _direction(name: str, options: Mapping[str, Any]) -> tuple[str, str]:
+    """What methods of one direction have in common; empty for a user's own, of which nothing is known."""
+    if not name:
+        return "", ""
+    info = find(name)
+    for given, other in getattr(info, "same_as", ()):
+        rest = {option: value for option, value in options.items() if option not in given}
+        theirs = find(other).options
+        if all(options.get(option) == value for option, value in given.items()) and all(
+            option in theirs or option in ("teleport", "proxy") or value == info.options.get(option)
+            for option, value in rest.items()
+        ):
+            known = {option: value for option, value in rest.items() if option in theirs or option in ("teleport", "proxy")}
+            return _key(other, {**theirs, **known}), f"{name} with {written(given.items())} is {other}"
+    return _key(name, options), ""
+
+
+def _key(name: str, options: Mapping[str, Any]) -> str:
+    return f"{name} {sorted((option, str(value)) for option, value in options.items() if option != 'seed')}"

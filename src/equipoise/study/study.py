@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from equipoise.cluster import Ray
 from equipoise.errors import InputError
 from equipoise.progress import duration, progress
 from equipoise.study.folder import Folder
-from equipoise.study.methods import MethodLike, parse_methods, serves
+from equipoise.study.methods import MethodLike, alike, parse_methods, serves
 from equipoise.study.plan import Run, parse_seeds, plan
 from equipoise.study.problem import Problem
 from equipoise.study.problems import find_problem
@@ -115,11 +116,14 @@ class Study:
                 self.problem, self.methods, self.seeds, {"epochs": self.epochs, "gramian_every": self.gramian_every}
             )
             missing = self.missing()
-            if missing:
-                with connected(self.start):
-                    self._execute(missing, at_a_time(self.start) if self.jobs is None else self.jobs)
-            else:
-                self._say(f"{self._overview()}; nothing to do")
+            with connected(self.start) if missing else nullcontext():
+                jobs = at_a_time(self.start) if missing and self.jobs is None else self.jobs or 1
+                self._say(f"{self._overview()}; " + (f"{len(missing)} to do, {jobs} at a time" if missing else "nothing to do"))
+                described = {method.label: {"name": method.name, "options": method.options} for method in self.methods}
+                for said in alike(described):
+                    self._say(said)
+                if missing:
+                    self._execute(missing, jobs)
         return Results(self.folder)
 
     def report(self) -> tuple[Path, Path]:
@@ -129,7 +133,6 @@ class Study:
         return write_report(Results(self.folder))
 
     def _execute(self, missing: tuple[Run, ...], jobs: int) -> None:
-        self._say(f"{self._overview()}; {len(missing)} to do, {jobs} at a time")
         with progress(len(missing), self.epochs, self.console) as shown:
             failed = execute(
                 self.problem,

@@ -19,9 +19,10 @@ from equipoise.bilevel.weighting.registry import WeightingInfo, weighting
 from equipoise.distributed import Processes, together
 from equipoise.engine.sparse import clip_gradients
 from equipoise.errors import InputError
+from equipoise.modules import load_model, read_saved_model, saved_model
 from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer
-from equipoise.states import Listed, Of, Text, Whole, read_entry, read_model, read_optimizer
+from equipoise.states import Listed, Of, Text, Whole, read_entry, read_optimizer
 from equipoise.step.report import StepReport
 from equipoise.tasks import as_losses
 
@@ -220,14 +221,17 @@ class TaskWeighting:
         """The Gramian of the training losses' task gradients, see :meth:`equipoise.MultiTaskOptimizer.gramian`."""
         return self._training.gramian(*batches)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *, trainable_only: bool = False) -> dict[str, Any]:
         """Everything that decides how training continues: model, optimizers, weights, solver, the validation loader's place.
 
         torch's random state and the training data's order are not part of it; save them beside it.
+
+        Args:
+            trainable_only: leave out the model's frozen parameters, see :meth:`equipoise.MultiTaskOptimizer.state_dict`.
         """
         known = self._solver is not None
         return {
-            "model": self.objective.model.state_dict(),
+            **saved_model(self.objective.model, [self.optimizer], trainable_only=trainable_only),
             "optimizer": self.optimizer.state_dict(),
             "solver": self.info.name,
             "free": self._free.detach().clone() if known else None,
@@ -259,7 +263,7 @@ class TaskWeighting:
             raise InputError(f"the state is of the tasks {', '.join(names)}; the tasks here are {', '.join(tasks.names)}")
         if len({state[part] is None for part in ("free", "adam", "memory")}) > 1 or (state["memory"] is not None and not names):
             raise InputError(f"the state of {whose} must hold all of tasks, free, adam and memory, or none of them")
-        read_model("the model", state["model"], present["model"])
+        read_saved_model(state, self.objective.model, [self.optimizer])
         read_optimizer("the optimizer", state["optimizer"], self.optimizer)
         known, solver = tasks.known, self._solver
         try:
@@ -283,7 +287,7 @@ class TaskWeighting:
             with torch.no_grad():
                 self._free.copy_(free)
             self._adam.load_state_dict(state["adam"])
-        self.objective.model.load_state_dict(state["model"])
+        load_model(state, self.objective.model)
         self.optimizer.load_state_dict(state["optimizer"])
         self.steps = self._training.steps = steps
 

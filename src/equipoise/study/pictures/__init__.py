@@ -3,6 +3,6 @@
 Figures are made without pyplot, so nothing here touches the state of a user's own plots.
 """
 
-from equipoise.study.pictures.gallery import PICTURES, TELEPORT_PICTURES, Picture
+from equipoise.study.pictures.gallery import PICTURES, RECORDED, TELEPORT_PICTURES, Picture
 
-__all__ = ["PICTURES", "TELEPORT_PICTURES", "Picture"]
+__all__ = ["PICTURES", "RECORDED", "TELEPORT_PICTURES", "Picture"]

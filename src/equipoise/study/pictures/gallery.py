@@ -26,11 +26,12 @@ from equipoise.study.pictures.training import (
     loss_and_conflict_picture,
     loss_distribution_picture,
     losses_picture,
+    recorded_picture,
     weights_picture,
 )
 from equipoise.study.results import Results
 
-__all__ = ["PICTURES", "TELEPORT_PICTURES", "Picture", "delta_m_picture", "metrics_picture", "seconds_picture"]
+__all__ = ["PICTURES", "RECORDED", "TELEPORT_PICTURES", "Picture", "delta_m_picture", "metrics_picture", "seconds_picture"]
 
 
 def delta_m_picture(results: Results) -> Figure | None:
@@ -177,6 +178,15 @@ PICTURES: tuple[Picture[Results], ...] = (
         seconds_picture,
     ),
 )
+
+RECORDED: Picture[Results] = Picture(
+    "recorded",
+    "Further numbers of the problem",
+    "What the problem records of its model after every epoch, such as task positions: thin lines are the seeds, thick ones "
+    "their median. Of more than twelve numbers twelve evenly spaced ones are shown (Figure 5.2 of the thesis).",
+    recorded_picture,
+)
+"""Drawn only where the problem records any."""
 
 TELEPORT_PICTURES: tuple[Picture[Results], ...] = (
     Picture(

@@ -38,6 +38,7 @@ __all__ = [
     "loss_and_conflict_picture",
     "loss_distribution_picture",
     "losses_picture",
+    "recorded_picture",
     "weights_picture",
 ]
 
@@ -111,6 +112,36 @@ def weights_picture(results: Results) -> Figure | None:
         percent(axes, largest)
     entries = [(task, *_look(position)) for position, task in enumerate(results.tasks)] if few else []
     legend(figure, [*entries, ("equal shares", GREY, "-")])
+    return figure
+
+
+def recorded_picture(results: Results) -> Figure | None:
+    """Further numbers of the problem over the epochs, such as task positions: thin for each seed and thick for their median.
+
+    Not the mean: with positions seeds may end on different sides of 0, and nothing lies between.
+    """
+    found = {name: [record["history"] for record in results.records(name).values()] for name in results.ranking()}
+    kept = {name: [own for own in runs if own[-1].get("recorded")] for name, runs in found.items()}
+    kept = {name: runs for name, runs in kept.items() if runs}
+    names = list(dict.fromkeys(key for runs in kept.values() for own in runs for key in own[-1]["recorded"]))
+    if not names:
+        return None
+    # Of many, evenly spaced ones are shown, as everywhere.
+    places = range(len(names)) if len(names) <= _NAMED else np.linspace(0, len(names) - 1, _NAMED).round().astype(int)
+    names = [names[place] for place in places]
+    figure, panels = by_method(results, "recorded", list(kept))
+    for method, axes in panels.items():
+        for position, name in enumerate(names):
+            color, style = _look(position)
+            curves = np.full((len(kept[method]), results.epochs), np.nan)
+            for row, own in enumerate(kept[method]):
+                values = [epoch.get("recorded", {}).get(name) for epoch in own]
+                curves[row, : len(values)] = [math.nan if value is None else value for value in values]
+            seen = np.isfinite(curves).any(0)
+            epochs = np.arange(1, results.epochs + 1)[seen]
+            axes.plot(epochs, curves[:, seen].T, color=color, linestyle=style, linewidth=0.6, alpha=0.45, zorder=2)
+            axes.plot(epochs, np.nanmedian(curves[:, seen], 0), color=color, linestyle=style, linewidth=1.8, zorder=3)
+    legend(figure, [(name, *_look(position)) for position, name in enumerate(names)])
     return figure
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from equipoise.markdown import escaped
 from equipoise.metrics import Metric, Spread, spread
 from equipoise.metrics.metric import mean
+from equipoise.study.methods import alike
+from equipoise.study.report.findings import findings, ranks, worst_task
 from equipoise.study.report.proxies import proxy_table
 from equipoise.study.report.teleports import teleport_table
 from equipoise.study.report.words import LEVEL, SideTable, brief, places, verdict
@@ -84,6 +86,7 @@ class Content:
         title: of the report.
         reference: the method that the others are compared with.
         lead: one or two sentences on the outcome.
+        findings: what to know before any mean: collapsed metrics, baselines that have not converged, methods that are one.
         columns: headings of the cells.
         rows: single-task training first, then the methods from the best Δm to the worst.
         notes: how to read the table.
@@ -107,6 +110,7 @@ class Content:
     teleports: SideTable | None = None
     discrepancy: SideTable | None = None
     proxies: SideTable | None = None
+    findings: tuple[str, ...] = ()
 
     @property
     def head(self) -> tuple[str, ...]:
@@ -131,6 +135,8 @@ def content(results: Results) -> Content:
     columns = (
         *(metric.heading for metric in results.metrics),
         "Δm (%) ↓",
+        "worst task Δ (%) ↓",
+        "rank",
         "mean rank ↓",
         "ms per step",
         "memory (MB)",
@@ -149,6 +155,7 @@ def content(results: Results) -> Content:
         teleports=teleport_table(results),
         discrepancy=discrepancy_table(results),
         proxies=proxy_table(results),
+        findings=tuple(findings(results, alike(results.configuration["methods"]))),
     )
     return printed(said)  # names are whatever somebody called things
 
@@ -157,13 +164,18 @@ def _rows(results: Results) -> Iterable[Row]:
     ranking = results.ranking()
     metric_columns = [_metric_column(results, metric, ranking) for metric in results.metrics]
     drops = [_spread_or_none(results.delta_m(method).values()) for method in ranking]
-    ranks = results.mean_ranks()
+    mean_ranks = results.mean_ranks()
+    worst = {method: worst_task(results, method) for method in ranking}
+    placed = ranks(results)
+    least = min((drop for _, drop in worst.values() if not math.isnan(drop)), default=math.nan)
     seconds = [mean(results.seconds(method)) * 1e3 for method in ranking]
     memories = [_memory(results, method) for method in ranking]
     columns = [
         *metric_columns,
         [Cell("0"), *_marked(drops, 1, lowest=True, sign=True)],
-        [Cell("–"), *_marked([Spread(ranks[method], math.nan, 1) for method in ranking], 2, lowest=True)],
+        [Cell("0"), *(_worst(*worst[method], least) for method in ranking)],
+        [Cell("–"), *(Cell(_places(*placed[method]) if method in placed else "–") for method in ranking)],
+        [Cell("–"), *_marked([Spread(mean_ranks[method], math.nan, 1) for method in ranking], 2, lowest=True)],
         [Cell("–"), *(Cell(f"{own:.1f}") for own in seconds)],
         [Cell("–"), *(Cell("–" if math.isnan(own) else f"{own:.0f}") for own in memories)],
         [Cell(_count(results)), *(Cell(str(len(results.records(method)))) for method in ranking)],
@@ -196,6 +208,14 @@ def _marked(values: list[Spread] | list[Spread | None], digits: int, *, lowest: 
     ]
 
 
+def _worst(task: str, drop: float, least: float) -> Cell:
+    return Cell("–") if math.isnan(drop) else Cell(f"{drop:+.1f} ({task})".replace("-", "−"), drop == least)
+
+
+def _places(best: int, worst: int) -> str:
+    return str(best) if best == worst else f"{best}–{worst}"
+
+
 def _spread_or_none(values: Iterable[float]) -> Spread | None:
     own = list(values)
     return spread(own) if own else None
@@ -222,7 +242,9 @@ def _lead(results: Results) -> str:
     if math.isnan(own.mean):
         return "No method has a finite Δm."
     drop = f"{abs(own.mean):.1f} % {'worse' if own.mean > 0 else 'better'} than single-task training"
-    sentence = f"The lowest mean Δm is that of {best}: {drop} on average over the metrics."
+    task, most = worst_task(results, best)
+    sentence = f"The lowest mean Δm is that of {best}: {drop} on average over the metrics; "
+    sentence += f"its worst task is {task}, {abs(most):.1f} % {'worse' if most > 0 else 'better'}."
     judged = results.comparisons().get(best)
     if judged is None:
         return sentence
@@ -245,7 +267,12 @@ def _notes(results: Results) -> Iterable[str]:
     )
     yield (
         "Δm is the mean over metrics of the relative drop against single-task training, whose mean over its seeds is the "
-        "baseline; below zero is better than single-task training. The mean rank is taken over metrics among the methods."
+        "baseline; below zero is better than single-task training. The worst task is the one that pays most: its relative "
+        "drop, mean over its metrics and seeds. The mean rank is taken over metrics among the methods."
+    )
+    yield (
+        "Rank: by Δm, with every pair of methods tested and corrected after Holm for all pairs; methods not told apart "
+        "share the ranks that stand there. That is a stricter question than the comparison with one reference."
     )
     comparisons = results.comparisons()
     if comparisons:
@@ -261,11 +288,10 @@ def _notes(results: Results) -> Iterable[str]:
                 + (f"Told apart: {', '.join(told)}. " if told else "None is told apart. ")
                 + (
                     "With so few seeds only large and consistent differences can be: «not told apart» does not mean "
-                    "equal, and methods next to each other in the table should not be ranked. "
+                    "equal, and methods next to each other in the table should not be ranked."
                     if tested < 10
-                    else "«Not told apart» does not mean equal. "
+                    else "«Not told apart» does not mean equal."
                 )
-                + "The methods were not compared with each other."
             )
     yield (
         "Milliseconds per step: median over the steps of a run, mean over seeds, of the optimizer step alone (forward, "

@@ -26,8 +26,13 @@ def print_results(results: Results, console: Console) -> None:
     """Prints the outcome of a study; on a narrow terminal the metrics are left to the report."""
     said = content(results)
     metrics = len(results.metrics)
-    # What there is room for: everything, all but the metrics, or Δm alone.
-    choices = (range(len(said.columns)), range(metrics, len(said.columns)), range(metrics, metrics + 1))
+    # What there is room for: everything, all but the metrics, Δm with worst task and rank, or Δm alone.
+    choices = (
+        range(len(said.columns)),
+        range(metrics, len(said.columns)),
+        range(metrics, metrics + 3),
+        range(metrics, metrics + 1),
+    )
     tables = [_table(said, choice) for choice in choices]
     _, least = tables[-1]
     if least > console.width:
@@ -39,6 +44,8 @@ def print_results(results: Results, console: Console) -> None:
     complete = shown is tables[0][0]
     console.print()
     console.print(Text(said.title, style="bold"))
+    for finding in said.findings:
+        console.print(Text(f"! {finding}", style="yellow"))
     console.print(shown)
     console.print(Text(said.lead))
     console.print(Text(said.notes[0], style="dim"))

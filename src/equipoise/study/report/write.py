@@ -20,7 +20,7 @@ from equipoise.errors import EquipoiseError
 from equipoise.markdown import code, escaped, table
 from equipoise.reading import one_line
 from equipoise.store import refuse_links, write_whole, writing
-from equipoise.study.pictures import PICTURES, TELEPORT_PICTURES, Picture
+from equipoise.study.pictures import PICTURES, RECORDED, TELEPORT_PICTURES, Picture
 from equipoise.study.report.content import content
 from equipoise.study.results import Results
 from equipoise.terminal import printable
@@ -54,7 +54,7 @@ def write_report(results: Results) -> tuple[Path, Path]:
         "report",
         folder,
         said=content(results),
-        pictures=drawn(PICTURES, results, folder),
+        pictures=drawn((*PICTURES, RECORDED), results, folder),
         teleports=drawn(TELEPORT_PICTURES, results, folder),
     )
 

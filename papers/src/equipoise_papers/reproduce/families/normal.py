@@ -32,7 +32,8 @@ OPEN = (
 )
 FLOW_OPEN = (
     "Neither where positions start, nor their step size η, nor the step of Euler's method is printed; here they start at 1, η "
-    f"is {POSITION_LR:g} without weight decay, and a step is 0.25. Every epoch's positions are in the record (Figure 5.2).",
+    f"is {POSITION_LR:g} without weight decay, and a step is 0.25. Every epoch's positions are recorded, and the report of "
+    "each part draws them (Figure 5.2).",
 )
 _STEP = {"euler_step": "0.25"}
 _LEARNED = {"positions": f"start at 1, η = {POSITION_LR:g} in a group of their own, without weight decay", **_STEP}
