@@ -45,6 +45,14 @@ RayAddress = Annotated[
     ),
 ]
 Cpus = Annotated[float | None, typer.Option(help="CPUs that Ray sets aside per run; 1 if left out.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="auto (GPUs if there are any), cpu, cuda, or which: cuda:0,1; one run per GPU. Left out: as the problem has it."
+    ),
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the models by torch.compile.")]
+Amp = Annotated[bool, typer.Option("--amp", help="Compute losses under autocast, in bfloat16.")]
 Gpus = Annotated[float | None, typer.Option(help="GPUs that Ray sets aside per run; 0 if left out.")]
 
 
@@ -118,6 +126,12 @@ def _study(
         int, typer.Option(help="For methods without a Gramian: steps from one look at conflicts to the next; 0 for none.")
     ] = 10,
     no_baselines: Annotated[bool, typer.Option("--no-baselines", help="No single-task training, and so no Δm.")] = False,
+    device: Device = None,
+    compile_: Compile = False,
+    amp: Amp = False,
+    part: Annotated[
+        str | None, typer.Option(help='Only the runs of a part, such as "2/4"; the others may be carried out at the same time.')
+    ] = None,
     ray: RayAddress = None,
     cpus: Cpus = None,
     gpus: Gpus = None,
@@ -145,6 +159,10 @@ def _study(
         gramian_every=gramian_every,
         baselines=not no_baselines,
         start=start,
+        device=device,
+        compile=compile_,
+        amp=amp,
+        part=part,
     )
     try:
         results = study.run()
@@ -152,6 +170,10 @@ def _study(
         left = len(study.missing())
         typer.echo(f"\nStopped; {left} runs are left. The same command continues from here.", err=True)
         raise typer.Exit(130) from None
+    if others := study.left_to_others():
+        where_to = printable(str(study.folder.path))
+        typer.echo(f"{len(others)} runs are left to other parts; when they are done: equipoise report {where_to}", err=True)
+        raise typer.Exit(1 if study.missing() else 0)
     _show_study(results)
 
 
@@ -186,6 +208,9 @@ def _sweep(
         str | None, typer.Option(help="Of the sweep and its folder sweeps/<name>; the method's if left out.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the search; none of those that judge.")] = 1000,
+    device: Device = None,
+    compile_: Compile = False,
+    amp: Amp = False,
     ray: RayAddress = None,
     cpus: Cpus = None,
     gpus: Gpus = None,
@@ -215,6 +240,9 @@ def _sweep(
         name=name,
         seed=seed,
         start=where(ray, cpus, gpus),
+        device=device,
+        compile=compile_,
+        amp=amp,
     )
     try:
         asked.run()

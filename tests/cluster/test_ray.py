@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 import warnings
@@ -20,7 +21,7 @@ from equipoise.cluster import Ray
 from equipoise.errors import InputError
 from equipoise.study import Study, find_problem
 from equipoise.study.processes.calls import calls
-from tests.gates import Gate
+from tests.gates import Gate, command_line, said_in_the_end
 from tests.study.timeless import timeless_records
 
 pytest.importorskip("ray")
@@ -129,5 +130,36 @@ def test_a_node_is_lost_and_its_run_is_done_elsewhere(cluster: Any, ray: Ray, tm
         ran.join(200)
     assert not ran.is_alive()
     Study(problem, "ls", 1, folder=tmp_path / "here", jobs=2, console=QUIET).run()
+    assert timeless_records(tmp_path / "there") == timeless_records(tmp_path / "here")
+    assert len(timeless_records(tmp_path / "there")) == 3
+
+
+def test_the_head_is_lost_and_the_folder_is_gone_on_with(cluster: Any, tmp_path: Path) -> None:
+    """The last test, for nothing is left of the cluster."""
+    arrived = len(list(cluster.gate.folder.glob("arrived-*")))
+    cluster.gate.allow(arrived + 1)
+    options = ["--methods", "ls", "--seeds", "1", "--folder", str(tmp_path / "there"), "--jobs", "1", "--ray", cluster.address]
+    command = command_line("study", f"{TINY}:gated", *options)
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        end = time.monotonic() + 150
+        while len(list(cluster.gate.folder.glob("arrived-*"))) < arrived + 2:
+            assert driver.poll() is None, driver.communicate()[0]
+            assert time.monotonic() < end, "the second run never came"
+            time.sleep(0.05)
+        done = list((tmp_path / "there" / "runs").glob("*.json"))
+        assert len(done) == 1
+        written = done[0].stat().st_mtime_ns
+        cluster.remove_node(cluster.head_node, allow_graceful=False)
+        said = said_in_the_end(driver, 150)
+    finally:
+        driver.kill()
+    assert driver.returncode == 2, said
+    assert "the Ray cluster does not answer any more" in said, said
+    cluster.gate.allow(1000)
+    problem = find_problem(f"{TINY}:gated")
+    Study(problem, "ls", 1, folder=tmp_path / "there", jobs=2, console=QUIET).run()
+    Study(problem, "ls", 1, folder=tmp_path / "here", jobs=2, console=QUIET).run()
+    assert done[0].stat().st_mtime_ns == written
     assert timeless_records(tmp_path / "there") == timeless_records(tmp_path / "here")
     assert len(timeless_records(tmp_path / "there")) == 3

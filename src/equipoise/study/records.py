@@ -172,7 +172,7 @@ STUDY: Kind = fields(
         "methods": named(fields({"name": text, "options": named(anything)})),
         "seeds": listed(whole),
     },
-    {"gramian_every": whole},
+    {"gramian_every": whole, "device": text, "compile": text, "amp": text},
 )
 """What a study's folder remembers."""
 

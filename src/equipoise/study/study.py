@@ -14,9 +14,10 @@ from equipoise import terminal
 from equipoise.cluster import Ray
 from equipoise.errors import InputError
 from equipoise.progress import duration, progress
+from equipoise.study.computing import computing
 from equipoise.study.folder import Folder
 from equipoise.study.methods import MethodLike, alike, parse_methods, serves
-from equipoise.study.plan import Run, parse_seeds, plan
+from equipoise.study.plan import Run, dealt, parse_part, parse_seeds, plan
 from equipoise.study.problem import Problem
 from equipoise.study.problems import find_problem
 from equipoise.study.processes.launchers import at_a_time, connected
@@ -47,6 +48,11 @@ class Study:
             rank. They can be added later.
         start: how processes are started: ``"auto"``, ``"fork"`` or ``"spawn"``; or a :class:`~equipoise.cluster.Ray`, on whose
             machines they are.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:0,1"``, with one run per GPU at a time; models and batches are
+            moved there. Left out, they are where the problem puts them.
+        compile: whether models are compiled; or the backend of ``torch.compile``.
+        amp: whether losses are computed under autocast, in bfloat16. The folder remembers all three.
+        part: ``"2/4"`` for the second of four parts of the runs; the others may be carried out elsewhere at the same time.
         console: where progress is shown; standard error if left out.
 
     Raises:
@@ -71,9 +77,14 @@ class Study:
         gramian_every: int = 10,
         baselines: bool = True,
         start: str | Ray = "auto",
+        device: str | None = None,
+        compile: bool | str = False,
+        amp: bool = False,
+        part: str | None = None,
         console: Console | None = None,
     ) -> None:
-        self.problem = find_problem(problem) if isinstance(problem, str) else problem
+        self.computing = computing(device, compile=compile, amp=amp, start=start)
+        self.problem = self.computing.applied(find_problem(problem) if isinstance(problem, str) else problem)
         self.methods = parse_methods(methods)
         for method in self.methods:
             if reason := serves(self.problem, method):
@@ -89,14 +100,27 @@ class Study:
             if value < least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
         self.gramian_every = gramian_every
-        self.folder = Folder(Path("results") / self.problem.name if folder is None else folder)
+        self.part = None if part is None else parse_part(part)
+        self.folder = Folder(Path("results") / self.problem.name if folder is None else folder, self.part)
+        self.computing.at_a_time(jobs, lambda: 1)  # refuses more than there are GPUs
         self.baselines = baselines
         self.start = start
         self.console = console or terminal.console(stderr=True)
 
     def missing(self) -> tuple[Run, ...]:
-        """The runs that the folder does not hold yet."""
-        runs = plan(self.problem.tasks, self.methods, self.seeds, baselines=self.baselines)
+        """The runs that the folder does not hold yet; of its part, if the study is one."""
+        runs = self._runs if self.part is None else dealt(self._runs, self.part)
+        return self._lacking(runs)
+
+    def left_to_others(self) -> tuple[Run, ...]:
+        """The runs of other parts that the folder does not hold yet."""
+        return self._lacking(() if self.part is None else set(self._runs) - set(dealt(self._runs, self.part)))
+
+    @property
+    def _runs(self) -> tuple[Run, ...]:
+        return plan(self.problem.tasks, self.methods, self.seeds, baselines=self.baselines)
+
+    def _lacking(self, runs: Iterable[Run]) -> tuple[Run, ...]:
         return tuple(run for run in runs if not self.folder.finished(run, self.epochs))
 
     def run(self) -> Results:
@@ -112,12 +136,12 @@ class Study:
             InputError: the folder holds a study of another configuration, or one that is running.
         """
         with self.folder.locked():
-            self.folder.claim_for(
-                self.problem, self.methods, self.seeds, {"epochs": self.epochs, "gramian_every": self.gramian_every}
-            )
+            settings = {"epochs": self.epochs, "gramian_every": self.gramian_every, **self.computing.settings()}
+            with self.folder.turn():
+                self.folder.claim_for(self.problem, self.methods, self.seeds, settings)
             missing = self.missing()
             with connected(self.start) if missing else nullcontext():
-                jobs = at_a_time(self.start) if missing and self.jobs is None else self.jobs or 1
+                jobs = self.computing.at_a_time(self.jobs, lambda: at_a_time(self.start)) if missing else 0
                 self._say(f"{self._overview()}; " + (f"{len(missing)} to do, {jobs} at a time" if missing else "nothing to do"))
                 described = {method.label: {"name": method.name, "options": method.options} for method in self.methods}
                 for said in alike(described):
@@ -143,6 +167,7 @@ class Study:
                 gramian_every=self.gramian_every,
                 jobs=jobs,
                 start=self.start,
+                gpus=self.computing.gpus,
             )
         self._say(f"{len(missing) - len(failed)} runs finished in {duration(shown.elapsed)}")
         for run in failed:
@@ -154,6 +179,7 @@ class Study:
             f"{self.problem.name}: {methods} method{'s' * (methods > 1)} × {seeds} seed{'s' * (seeds > 1)} "
             + (f"+ {tasks} single-task baselines per seed " if tasks else "")
             + f"= {(methods + tasks) * seeds} runs of {self.epochs} epochs"
+            + (f", part {self.part[0]} of {self.part[1]}" if self.part else "")
         )
 
     def _say(self, text: str) -> None:

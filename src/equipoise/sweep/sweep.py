@@ -18,6 +18,7 @@ from equipoise.errors import EquipoiseError, InputError
 from equipoise.metrics import Metric, spread
 from equipoise.progress import duration, progress
 from equipoise.store import locked
+from equipoise.study.computing import computing
 from equipoise.study.folder import Folder
 from equipoise.study.methods import Method, MethodLike, parse_methods
 from equipoise.study.plan import Run, key_of, parse_seeds, plan
@@ -69,6 +70,9 @@ class Sweep:
         gramian_every: as in a study, which the folder may hold already.
         start: how processes are started: ``"auto"``, ``"fork"`` or ``"spawn"``; or a :class:`~equipoise.cluster.Ray`, on whose
             machines they are.
+        device: as in a study, like the two following.
+        compile: see there.
+        amp: see there.
         console: where progress is shown; standard error if left out.
 
     Raises:
@@ -102,9 +106,13 @@ class Sweep:
         seed: int = 1000,
         gramian_every: int = 10,
         start: str | Ray = "auto",
+        device: str | None = None,
+        compile: bool | str = False,
+        amp: bool = False,
         console: Console | None = None,
     ) -> None:
-        self.problem = find_problem(problem) if isinstance(problem, str) else problem
+        self.computing = computing(device, compile=compile, amp=amp, start=start)
+        self.problem = self.computing.applied(find_problem(problem) if isinstance(problem, str) else problem)
         self.space = Space(method, self.problem.tasks, sweep)
         self.objectives = parse_objectives(objectives, self.problem.metrics)
         self.front = self._two_metrics(front)
@@ -128,6 +136,7 @@ class Sweep:
                 f"seed {seed} of the search is among the seeds {', '.join(map(str, self.seeds))} that judge; give another "
                 "one, because what is chosen on a seed looks better on it than it is"
             )
+        self.computing.at_a_time(jobs, lambda: 1)  # refuses more than there are GPUs
         make_sampler(sampler, seed=seed, asked=0, budget=budget)
         make_pruner(pruner, epochs=self.epochs)
         if pruner != "none" and len(self.objectives) > 1:
@@ -156,7 +165,7 @@ class Sweep:
             EquipoiseError: a baseline failed, or no trial succeeded.
         """
         with connected(self.start):
-            return self._run(at_a_time(self.start) if self.jobs is None else self.jobs)
+            return self._run(self.computing.at_a_time(self.jobs, lambda: at_a_time(self.start)))
 
     def _run(self, jobs: int) -> Outcome:
         began = time.monotonic()
@@ -175,6 +184,7 @@ class Sweep:
             pruner=self.pruner,
             jobs=jobs,
             start=self.start,
+            gpus=self.computing.gpus,
             console=self.console,
         ).run(baseline)
         # Equal weights, say, may be compared and confirmed: one run per seed will do.
@@ -200,7 +210,7 @@ class Sweep:
             time.sleep(0.3)
 
         with self.study.locked(waiting):
-            settings = {"epochs": self.epochs, "gramian_every": self.gramian_every}
+            settings = {"epochs": self.epochs, "gramian_every": self.gramian_every, **self.computing.settings()}
             self.study.claim_for(self.problem, methods, self.seeds, settings)
             if claim_sweep:
                 self.folder.make()
@@ -222,6 +232,7 @@ class Sweep:
                     gramian_every=self.gramian_every,
                     jobs=jobs,
                     start=self.start,
+                    gpus=self.computing.gpus,
                 )
         for run in failed:
             if run.task is not None:

@@ -47,8 +47,9 @@ class Event:
 class Pool:
     """Runs as processes: started one by one, watched together. A context manager, which kills what still runs in the end.
 
-    ``watch`` names the validation metrics that events of epochs tell; the other arguments are those of
-    :func:`equipoise.study.training.train` and :func:`equipoise.study.processes.launchers.launcher`.
+    ``watch`` names the validation metrics that events of epochs tell. ``gpus`` are given to runs, each to one at a time, so
+    that no more runs may be started than there are, see :class:`equipoise.study.computing.Computing`. The other arguments are
+    those of :func:`equipoise.study.training.train` and :func:`equipoise.study.processes.launchers.launcher`.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Pool:
         gramian_every: int,
         start: str | Ray = "auto",
         watch: Sequence[str] = (),
+        gpus: Sequence[str] = (),
     ) -> None:
         self.problem = problem
         self.folder = folder
@@ -67,7 +69,9 @@ class Pool:
         self.gramian_every = gramian_every
         self.watch = tuple(watch)
         self.running: dict[str, Run] = {}
-        self._errors = folder.path / "processes.log"
+        self._free = list(gpus)
+        self._given: dict[str, str] = {}
+        self._errors = folder.errors
         self._elsewhere = isinstance(start, Ray)
         self._processes = launcher(start, (*_EVERY_RUN, *problem.preload), self._errors)
         # Not in the folder of results: what lies here is unpickled.
@@ -86,6 +90,9 @@ class Pool:
     def start(self, run: Run) -> None:
         """Starts a run."""
         payload = self._payload(run)
+        environment = {}
+        if self._free:
+            environment["CUDA_VISIBLE_DEVICES"] = self._given[run.key] = self._free.pop(0)
         packed = pack(
             {
                 "problem": self.problem,
@@ -95,6 +102,7 @@ class Pool:
                 "record": str(self.folder.record(run).absolute()),
                 "watch": self.watch,
             },
+            environment,
             elsewhere=self._elsewhere,
         )
         write_whole(payload, packed, private=True)
@@ -121,6 +129,8 @@ class Pool:
         if "epoch" in message:
             return Event(run, message["epoch"], tuple(message["watched"]))
         del self.running[run.key]
+        if run.key in self._given:
+            self._free.append(self._given.pop(run.key))
         if content := message.get("content"):
             write_whole(self.folder.record(run), content)
         self._payload(run).unlink(missing_ok=True)
@@ -140,6 +150,7 @@ def execute(
     gramian_every: int,
     jobs: int,
     start: str | Ray = "auto",
+    gpus: Sequence[str] = (),
 ) -> list[Run]:
     """Carries out runs, each in a process of its own, and tells ``progress``; arguments as for :class:`Pool`.
 
@@ -151,7 +162,7 @@ def execute(
     """
     waiting = deque(runs)
     failed: list[Run] = []
-    with Pool(problem, folder, epochs=epochs, gramian_every=gramian_every, start=start) as pool:
+    with Pool(problem, folder, epochs=epochs, gramian_every=gramian_every, start=start, gpus=gpus) as pool:
         while waiting or pool.running:
             while waiting and len(pool.running) < jobs:
                 run = waiting.popleft()

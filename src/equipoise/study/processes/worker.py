@@ -15,7 +15,7 @@ import pickle
 import stat
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,18 +39,19 @@ whatever is printed.
 """
 
 
-def pack(work: dict[str, Any], *, elsewhere: bool = False) -> bytes:
+def pack(work: dict[str, Any], environment: Mapping[str, str] | None = None, *, elsewhere: bool = False) -> bytes:
     """Packs what a run needs. Functions of scripts, notebooks and loose files travel by value.
 
     Args:
         work: what is packed.
+        environment: what the process finds in its environment beside what it has, before it unpacks the rest.
         elsewhere: for another machine, see :func:`equipoise.cluster.dumped_for_nodes`.
     """
     import cloudpickle
 
     packed = dumped_for_nodes(work) if elsewhere else cloudpickle.dumps(work)
     # The path comes first and apart: unpickling the rest may already import the user's modules.
-    return pickle.dumps((list(sys.path), packed))
+    return pickle.dumps((list(sys.path), dict(environment or {}), packed))
 
 
 def _own(path: Path) -> bytes:
@@ -97,7 +98,8 @@ def perform(payload: Path, messages: int, target: Path | None = None) -> int:
         from equipoise.store import write_json, write_whole
 
         torch.set_num_threads(1)
-        path, packed = pickle.loads(_own(payload))
+        path, environment, packed = pickle.loads(_own(payload))
+        os.environ.update(environment)  # torch looks for GPUs when it first needs one
         payload.unlink(missing_ok=True)  # a study that is killed should leave nothing behind
         # Elsewhere the study's folders may be there as well, on a shared disc, but what is installed comes first.
         sys.path[:] = path if target is None else [*sys.path, *(place for place in path if place not in sys.path)]
@@ -140,7 +142,7 @@ def _called(work: dict[str, Any]) -> bytes:
 
 def unpack_result(path: Path) -> Any:
     """The result of a call that was written by :func:`perform`. Raises EquipoiseError: that the call raised."""
-    _, packed = pickle.loads(_own(path))
+    *_, packed = pickle.loads(_own(path))
     result = pickle.loads(packed)
     if "error" in result:
         raise result["error"]
