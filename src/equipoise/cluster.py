@@ -10,9 +10,11 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +26,13 @@ from equipoise.errors import EquipoiseError, InputError, require
 from equipoise.store import write_whole
 from equipoise.version import __version__
 
-__all__ = ["LOSSES", "Ray", "dumped_for_nodes", "program", "where"]
+__all__ = ["LOSSES", "Ray", "dumped_for_nodes", "head_gone", "program", "where"]
 
 LOSSES = 3
 """How often the node of one piece of work may be lost before the work counts as failed: it might be what kills them."""
+
+_BREATH, _LOOKS = 5.0, 6
+"""Seconds from one look at the head to the next, and how many in a row must fail: a head that is started again may be back."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,29 @@ def dumped_for_nodes(value: Any) -> bytes:
         for module in loose:
             cloudpickle.unregister_pickle_by_value(module)
     return bytes(cloudpickle.dumps(value))
+
+
+def head_gone(address: str, ended: threading.Event) -> str:
+    """Looks again and again at whether the head of a cluster can be reached, until it cannot, or the work has ended.
+
+    Args:
+        address: of the head, ``host:port``.
+        ended: set when nobody wants to know any more.
+
+    Returns:
+        Why it cannot be reached; nothing if the work has ended.
+    """
+    host, _, port = address.rpartition(":")
+    failed = 0
+    while not ended.wait(_BREATH):
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _BREATH).close()
+            failed = 0
+        except OSError as error:
+            failed += 1
+            if failed == _LOOKS:
+                return str(error.strerror or error)
+    return ""
 
 
 def program(

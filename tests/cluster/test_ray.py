@@ -20,7 +20,11 @@ from equipoise.blackbox import minimize
 from equipoise.cluster import Ray
 from equipoise.errors import InputError
 from equipoise.study import Study, find_problem
+from equipoise.study.folder import Folder
+from equipoise.study.methods import parse_methods
+from equipoise.study.plan import plan
 from equipoise.study.processes.calls import calls
+from equipoise.study.processes.pool import Pool
 from tests.gates import Gate, command_line, said_in_the_end
 from tests.study.timeless import timeless_records
 
@@ -112,16 +116,36 @@ def test_what_the_cluster_cannot_hold_is_refused(ray: Ray, tmp_path: Path) -> No
     assert Ray(cpus=0.5).at_a_time() == 4
 
 
+def test_a_run_can_be_ended(cluster: Any, ray: Ray, tmp_path: Path) -> None:
+    """As a sweep's pruner does."""
+    problem, folder = find_problem(f"{TINY}:gated"), Folder(tmp_path / "study")
+    arrived = len(list(cluster.gate.folder.glob("arrived-*")))
+    cluster.gate.allow(0)
+    (run,) = plan(problem.tasks, parse_methods("ls"), [0], baselines=False)
+    with folder.locked(), Pool(problem, folder, epochs=3, gramian_every=0, start=ray) as pool:
+        pool.start(run)
+        end = time.monotonic() + 100
+        while len(list(cluster.gate.folder.glob("arrived-*"))) == arrived:
+            assert time.monotonic() < end, "the run never waited"
+            time.sleep(0.05)
+        pool.stop(run)
+        while (event := pool.wait()) is None:
+            assert time.monotonic() < end + 100, "the run never ended"
+    assert event.failure.startswith("killed by signal 9")
+    assert not folder.finished(run, 3)
+
+
 def test_a_node_is_lost_and_its_run_is_done_elsewhere(cluster: Any, ray: Ray, tmp_path: Path) -> None:
     problem = find_problem(f"{TINY}:gated")
     waiting = cluster.gate
+    before = len(list(waiting.folder.glob("arrived-*")))
     study = Study(problem, "ls", 1, folder=tmp_path / "there", start=ray, console=QUIET)
     waiting.allow(0)
     ran = threading.Thread(target=study.run)
     ran.start()
     try:
         end = time.monotonic() + 100
-        while len(list(waiting.folder.glob("arrived-*"))) < 2:
+        while len(list(waiting.folder.glob("arrived-*"))) < before + 2:
             assert time.monotonic() < end, "two runs never waited"
             time.sleep(0.05)
         cluster.remove_node(cluster.lost, allow_graceful=False)

@@ -18,7 +18,7 @@ import numpy as np
 
 from equipoise.blackbox.arrays import Array, read_array
 from equipoise.blackbox.evaluation.processes import WorkerProcess, dumped
-from equipoise.cluster import LOSSES, Ray
+from equipoise.cluster import LOSSES, Ray, head_gone
 from equipoise.errors import EquipoiseError, InputError
 from equipoise.reading import one_line
 
@@ -284,6 +284,8 @@ class _OnRay(_Parts):
         super().__init__(workers, batched, quorum)
         self._connection = asked.connected()
         self._ray = self._connection.__enter__()
+        self._gone, self._ended = "", threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
         actor = self._ray.remote(_ThereInAProcess)
         options = {**asked.resources, "max_restarts": LOSSES, "max_task_retries": LOSSES}
         program = self._ray.put(dumped(function, elsewhere=True))  # once, however many workers there are
@@ -293,14 +295,24 @@ class _OnRay(_Parts):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         super().__exit__(kind, error, trace)
-        for actor in self._actors:
+        self._ended.set()
+        for actor in [] if self._gone else self._actors:
             with contextlib.suppress(Exception):  # such as that the cluster is gone
                 self._ray.kill(actor)
         self._connection.__exit__(None, None, None)
 
+    def _watch(self) -> None:
+        self._gone = head_gone(self._ray.get_runtime_context().gcs_address, self._ended)
+
     def _one(self, worker: int, points: Array) -> Answer:
+        reference = self._actors[worker].answer.remote(points)
         try:
-            answer: Answer = self._ray.get(self._actors[worker].answer.remote(points))
+            while not self._ray.wait([reference], timeout=1.0)[0]:
+                if self._gone:
+                    raise EquipoiseError(
+                        f"the Ray cluster does not answer any more ({self._gone}); a checkpoint can be gone on from"
+                    )
+            answer: Answer = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:  # such as that f cannot be loaded there
             raise error.cause if isinstance(error.cause, EquipoiseError) else EquipoiseError(one_line(error.cause)) from error
         except self._ray.exceptions.RayError as error:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from equipoise.cluster import LOSSES, Ray, program
+from equipoise.cluster import LOSSES, Ray, head_gone, program
 from equipoise.errors import EquipoiseError, InputError
 from equipoise.reading import one_line
 from equipoise.store import writing
@@ -158,8 +158,6 @@ class _OnRay(Launcher):
     A run is the same program as where it is started from nothing here, so it gives the same bits on the same processor.
     """
 
-    _BREATH = 5.0  # seconds between two looks at whether the cluster is still there
-
     def __init__(self, asked: Ray) -> None:
         super().__init__()
         self._open = contextlib.ExitStack()
@@ -169,6 +167,7 @@ class _OnRay(Launcher):
         self._running: dict[str, Any] = {}
         self._stopped: set[str] = set()
         self._closing = threading.Event()
+        self._lost = False
         threading.Thread(target=self._watch, daemon=True).start()
 
     def start(self, key: str, payload: Path, log: Path) -> None:
@@ -202,15 +201,11 @@ class _OnRay(Launcher):
             self._running.pop(key, None)
 
     def _watch(self) -> None:
-        """Says so if the cluster's head is gone: Ray itself would wait for it."""
-        while not self._closing.wait(self._BREATH):
-            try:
-                self._ray.cluster_resources()
-            except Exception as error:
-                self.messages.put(
-                    {"lost": f"the Ray cluster does not answer any more ({one_line(error)}); start again to go on"}
-                )
-                return
+        """Says so if the cluster's head is gone: Ray itself would wait for a minute, and then end this process."""
+        address = self._ray.get_runtime_context().gcs_address
+        if gone := head_gone(address, self._closing):
+            self._lost = True
+            self.messages.put({"lost": f"the Ray cluster at {address} does not answer any more ({gone}); start again to go on"})
 
     def stop(self, key: str) -> None:
         if key in self._running:
@@ -219,7 +214,7 @@ class _OnRay(Launcher):
 
     def close(self) -> None:
         self._closing.set()
-        for task in list(self._running.values()):
+        for task in [] if self._lost else list(self._running.values()):
             with contextlib.suppress(Exception):  # such as that the cluster is gone
                 self._ray.cancel(task, force=True)
         self._open.close()
