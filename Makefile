@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is made on first use from what constraints.txt pins.
 PYTHON ?= python3
 BIN := .venv/bin
-STUDY ?= --methods ls,si,famo,pcgrad,cagrad,fairgrad --seeds 3 --epochs 10 --folder results/quick
+STUDY ?= --methods ls,si,famo,pcgrad,cagrad,fairgrad --tuned-weights 9 --seeds 3 --epochs 10 --folder results/quick
 PYTEST_WORKERS ?= 3
 
 .PHONY: help study test pytest lint types tables bench dist dist-test clean

@@ -125,6 +125,19 @@ def _study(
     gramian_every: Annotated[
         int, typer.Option(help="For methods without a Gramian: steps from one look at conflicts to the next; 0 for none.")
     ] = 10,
+    lr: Annotated[
+        str | None,
+        typer.Option(
+            help="Learning rates such as 3e-4,1e-3,3e-3; of several each method gets its best on the validation split."
+        ),
+    ] = None,
+    tuned_weights: Annotated[
+        int | None,
+        typer.Option(
+            help="Trials of fixed weights, the best of which are one more method; left out, as many as cost what a method with "
+            "one backward pass per task does if all methods are compared, else 0."
+        ),
+    ] = None,
     no_baselines: Annotated[bool, typer.Option("--no-baselines", help="No single-task training, and so no Δm.")] = False,
     device: Device = None,
     compile_: Compile = False,
@@ -158,6 +171,9 @@ def _study(
         jobs=jobs,
         gramian_every=gramian_every,
         baselines=not no_baselines,
+        lr=lr,
+        # A study of everything has the field's mandatory baseline, too; a part of one cannot choose.
+        tuned_weights=0 if tuned_weights is None and (methods.strip() != "all" or part) else tuned_weights,
         start=start,
         device=device,
         compile=compile_,

@@ -118,7 +118,7 @@ def test_a_gpu_has_one_run_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(pools, "pack", lambda work, environment, elsewhere: environments.append(environment) or b"")
     with study.folder.locked():
         assert study.computing.at_a_time(study.jobs, lambda: 7) == 2
-        study._execute(study.missing(), 2)
+        study._execute(2, study.missing())
     assert len(seen) == 9
     assert set(seen) == {"0", "2"}
 
@@ -127,7 +127,7 @@ def test_settings_stay_with_the_folder(tmp_path: Path) -> None:
     problem = find_problem("digits")
     first = Study(problem, "ls", 1, folder=tmp_path, device="cpu", amp=True, console=QUIET)
     with first.folder.locked():
-        settings = {"epochs": 20, "gramian_every": 10, **first.computing.settings()}
+        settings = {"epochs": 20, "gramian_every": 10, "lr": [], **first.computing.settings()}
         first.folder.claim_for(first.problem, first.methods, first.seeds, settings)
     assert {name: json.loads((tmp_path / "study.json").read_text())[name] for name in ("device", "compile", "amp")} == {
         "device": "cpu",

@@ -94,11 +94,19 @@ def test_parts_and_a_study_of_everything_keep_each_other_out(tmp_path: Path) -> 
         pass
 
 
+def test_a_part_cannot_choose(tmp_path: Path) -> None:
+    problem = find_problem(f"{TINY}:problem")
+    for asked in ({"lr": "1e-3,1e-2"}, {"tuned_weights": 4}):
+        with pytest.raises(InputError, match="chosen from runs of all parts"):
+            Study(problem, "ls", 1, folder=tmp_path, part="1/2", **asked)  # type: ignore[arg-type]
+    assert len(Study(problem, "ls", 1, folder=tmp_path, part="1/2", lr=1e-3).missing()) == 2
+
+
 def test_a_part_goes_on_where_it_was_killed_and_adds_to_what_the_folder_remembers(tmp_path: Path) -> None:
     folder = tmp_path / "study"
     for part, methods in (("1/2", "ls"), ("2/2", "si")):
         study = Study(find_problem(f"{TINY}:problem"), methods, 1, folder=folder, part=part, console=QUIET)
         with study.folder.locked(), study.folder.turn():
             study.folder.claim_for(study.problem, study.methods, study.seeds, {"epochs": 3, "gramian_every": 10})
-        assert set(study.missing()) | set(study.left_to_others()) == set(study._runs)
+        assert {run.key for run in (*study.missing(), *study.left_to_others())} == {run.key for run in study._runs()}
     assert set(json.loads((folder / "study.json").read_text())["methods"]) == {"ls", "si"}

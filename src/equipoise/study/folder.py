@@ -88,7 +88,7 @@ class Folder(RunStore):
 
     def configuration(self) -> dict[str, Any]:
         """As for any store; options have their names of today, and those that came later are there."""
-        known = {"device": "", "compile": "", "amp": "", **super().configuration()}
+        known = {"lr": [], "tuned": {}, "device": "", "compile": "", "amp": "", **super().configuration()}
         for method in known["methods"].values():
             options = {_RENAMED.get(name, name): value for name, value in method["options"].items()}
             method["options"] = _ADDED.get(method["name"], {}) | options
@@ -102,8 +102,16 @@ class Folder(RunStore):
         """
         described = {method.label: {"name": method.name, "options": dict(method.options)} for method in methods}
         self.claim(
-            {"problem": problem.identity(), **settings, "methods": described, "seeds": sorted(set(seeds))},
+            {
+                "problem": problem.identity(),
+                "lr": [],
+                "tuned": {},
+                **settings,
+                "methods": described,
+                "seeds": sorted(set(seeds)),
+            },
             growing=("methods", "seeds"),
+            kept=("tuned",),
             advice="give another folder, or start with the configuration it has (adding methods or seeds is fine)",
         )
 

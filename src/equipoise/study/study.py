@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from equipoise.errors import InputError
 from equipoise.progress import duration, progress
 from equipoise.study.computing import computing
 from equipoise.study.folder import Folder
-from equipoise.study.methods import MethodLike, alike, parse_methods, serves
+from equipoise.study.methods import Method, MethodLike, alike, parse_methods, serves
 from equipoise.study.plan import Run, dealt, parse_part, parse_seeds, plan
 from equipoise.study.problem import Problem
 from equipoise.study.problems import find_problem
 from equipoise.study.processes.launchers import at_a_time, connected
 from equipoise.study.processes.pool import execute
 from equipoise.study.results import Results
+from equipoise.study.tuning import TUNED, TUNING_SEED, Tuning, equal_cost, parse_rates, tuned_method
 from equipoise.terminal import printable
 
 __all__ = ["Study"]
@@ -46,6 +48,11 @@ class Study:
             the timing; 0 for never.
         baselines: whether every task is trained alone as well; without that there is no Δm, and methods are ordered by mean
             rank. They can be added later.
+        lr: learning rates, such as ``"3e-4,1e-3,3e-3"``. Of several each method, and each task alone, gets the one that is best
+            on the validation split with a seed of its own (:data:`~equipoise.study.tuning.TUNING_SEED`); one is for all.
+        tuned_weights: so many trials of fixed weights; the best on the validation split are a method of the study,
+            ``tuned-weights``. 0 for none; ``None`` for :func:`~equipoise.study.tuning.equal_cost` if there is a validation
+            split and more than one task.
         start: how processes are started: ``"auto"``, ``"fork"`` or ``"spawn"``; or a :class:`~equipoise.cluster.Ray`, on whose
             machines they are.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:0,1"``, with one run per GPU at a time; models and batches are
@@ -76,6 +83,8 @@ class Study:
         jobs: int | None = None,
         gramian_every: int = 10,
         baselines: bool = True,
+        lr: str | float | Iterable[float] | None = None,
+        tuned_weights: int | None = 0,
         start: str | Ray = "auto",
         device: str | None = None,
         compile: bool | str = False,
@@ -104,24 +113,48 @@ class Study:
         self.folder = Folder(Path("results") / self.problem.name if folder is None else folder, self.part)
         self.computing.at_a_time(jobs, lambda: 1)  # refuses more than there are GPUs
         self.baselines = baselines
+        by_default = tuned_weights is None
+        if tuned_weights is None:
+            tuned_weights = (
+                equal_cost(len(self.problem.tasks), len(self.seeds)) if baselines and len(self.problem.tasks) > 1 else 0
+            )
+        self.tuning = Tuning(self.problem, self.folder, parse_rates(lr), tuned_weights, self.seeds, self.epochs, by_default)
+        if not baselines and (tuned_weights or len(self.tuning.rates) > 1):
+            raise InputError("without baselines there is no Δm, by which learning rates and weights are chosen; leave one out")
+        if self.part is not None and self.tuning.chooses:
+            raise InputError(
+                f"part is {part}, and learning rates and weights are chosen from runs of all parts; give one learning rate at "
+                "most and no tuned weights, or leave part out"
+            )
+        self._tuned = self.tuning.trials > 0
+        if any(method.label == TUNED for method in self.methods):
+            raise InputError(f'the label "{TUNED}" is that of weights that the study tunes itself; give another')
         self.start = start
         self.console = console or terminal.console(stderr=True)
 
     def missing(self) -> tuple[Run, ...]:
         """The runs that the folder does not hold yet; of its part, if the study is one."""
-        runs = self._runs if self.part is None else dealt(self._runs, self.part)
-        return self._lacking(runs)
+        runs = self._runs()
+        return self._lacking(runs if self.part is None else dealt(runs, self.part))
 
     def left_to_others(self) -> tuple[Run, ...]:
         """The runs of other parts that the folder does not hold yet."""
-        return self._lacking(() if self.part is None else set(self._runs) - set(dealt(self._runs, self.part)))
+        runs = self._runs()
+        own = {run.key for run in (runs if self.part is None else dealt(runs, self.part))}
+        return self._lacking(run for run in runs if run.key not in own)
 
-    @property
     def _runs(self) -> tuple[Run, ...]:
-        return plan(self.problem.tasks, self.methods, self.seeds, baselines=self.baselines)
+        planned = plan(self.problem.tasks, self._methods(), self.seeds, baselines=self.baselines)
+        return tuple(map(self.tuning.at_rate, planned))
 
     def _lacking(self, runs: Iterable[Run]) -> tuple[Run, ...]:
         return tuple(run for run in runs if not self.folder.finished(run, self.epochs))
+
+    def _methods(self) -> tuple[Method, ...]:
+        """The methods, tuned weights last."""
+        if not self._tuned:
+            return self.methods
+        return (*self.methods, tuned_method(self.tuning.chosen.get("weights")))
 
     def run(self) -> Results:
         """Carries out what is missing.
@@ -136,18 +169,35 @@ class Study:
             InputError: the folder holds a study of another configuration, or one that is running.
         """
         with self.folder.locked():
-            settings = {"epochs": self.epochs, "gramian_every": self.gramian_every, **self.computing.settings()}
+            settings = {
+                "epochs": self.epochs,
+                "gramian_every": self.gramian_every,
+                "lr": self.tuning.rates,
+                **self.computing.settings(),
+            }
             with self.folder.turn():
                 self.folder.claim_for(self.problem, self.methods, self.seeds, settings)
             missing = self.missing()
-            with connected(self.start) if missing else nullcontext():
-                jobs = self.computing.at_a_time(self.jobs, lambda: at_a_time(self.start)) if missing else 0
-                self._say(f"{self._overview()}; " + (f"{len(missing)} to do, {jobs} at a time" if missing else "nothing to do"))
+            with connected(self.start) if missing or self.tuning.chooses else nullcontext():
+                idle = not missing and not self.tuning.chooses
+                jobs = 1 if idle else self.computing.at_a_time(self.jobs, lambda: at_a_time(self.start))
+                self._say(f"{self._overview()}; " + ("nothing to do" if idle else f"{len(missing)} to do, {jobs} at a time"))
+                if self.tuning.chooses:
+                    choosing = partial(self._choosing, jobs)
+                    self.tuning.choose_baselines(choosing)
+                    baselines = tuple(run for run in self.missing() if run.task is not None)
+                    if baselines:
+                        self._execute(jobs, baselines)
+                    if without := self.tuning.choose(self.methods, choosing):
+                        self._say(f"no tuned weights: {without}")
+                        self._tuned = False
+                    self.folder.claim_for(self.problem, self._methods(), self.seeds, settings)
+                    missing = self.missing()
                 described = {method.label: {"name": method.name, "options": method.options} for method in self.methods}
                 for said in alike(described):
                     self._say(said)
                 if missing:
-                    self._execute(missing, jobs)
+                    self._execute(jobs, missing)
         return Results(self.folder)
 
     def report(self) -> tuple[Path, Path]:
@@ -156,30 +206,38 @@ class Study:
 
         return write_report(Results(self.folder))
 
-    def _execute(self, missing: tuple[Run, ...], jobs: int) -> None:
+    def _choosing(self, jobs: int, runs: Sequence[Run], folder: Folder) -> None:
+        self._say(f"choosing on the validation split, with seed {TUNING_SEED}: {len(runs)} runs")
+        self._execute(jobs, runs, folder, gramian_every=0)
+
+    def _execute(
+        self, jobs: int, missing: Sequence[Run], folder: Folder | None = None, gramian_every: int | None = None
+    ) -> None:
+        folder = self.folder if folder is None else folder
         with progress(len(missing), self.epochs, self.console) as shown:
             failed = execute(
                 self.problem,
                 missing,
-                self.folder,
+                folder,
                 shown,
                 epochs=self.epochs,
-                gramian_every=self.gramian_every,
+                gramian_every=self.gramian_every if gramian_every is None else gramian_every,
                 jobs=jobs,
                 start=self.start,
                 gpus=self.computing.gpus,
             )
         self._say(f"{len(missing) - len(failed)} runs finished in {duration(shown.elapsed)}")
         for run in failed:
-            self._say(f"{run} failed; look at {self.folder.failure(run)}")
+            self._say(f"{run} failed; look at {folder.failure(run)}")
 
     def _overview(self) -> str:
-        methods, seeds, tasks = len(self.methods), len(self.seeds), len(self.problem.tasks) if self.baselines else 0
+        methods, seeds, tasks = len(self._methods()), len(self.seeds), len(self.problem.tasks) if self.baselines else 0
         return (
             f"{self.problem.name}: {methods} method{'s' * (methods > 1)} × {seeds} seed{'s' * (seeds > 1)} "
             + (f"+ {tasks} single-task baselines per seed " if tasks else "")
             + f"= {(methods + tasks) * seeds} runs of {self.epochs} epochs"
             + (f", part {self.part[0]} of {self.part[1]}" if self.part else "")
+            + (f", after {self.tuning.cost(len(self.methods))} that choose" if self.tuning.chooses else "")
         )
 
     def _say(self, text: str) -> None:

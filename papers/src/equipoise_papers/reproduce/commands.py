@@ -61,7 +61,7 @@ def reproduce(
     """
     from rich.console import Console
 
-    from equipoise.cluster import where
+    from equipoise.cluster import where as machines
     from equipoise_papers.reproduce.plan import planned
     from equipoise_papers.reproduce.registry import find_recipe
     from equipoise_papers.reproduce.show import show_comparison, show_list, show_smoke
@@ -79,7 +79,7 @@ def reproduce(
         read = {part.name for part in found.parts}
         if left := ", ".join(part.name for part in parts if part.name not in read):
             typer.echo(f"{data} has no data for {left}, left out here", err=True)
-    asked = _asked(found, data, named, seeds, epochs, jobs, device, workers, cache, weights, clip, stl, where(ray, cpus, gpus))
+    asked = _asked(found, data, named, seeds, epochs, jobs, device, workers, cache, weights, clip, stl, machines(ray, cpus, gpus))
     if dry_run:
         typer.echo("\n".join(planned(found, asked)))
         return
