@@ -79,7 +79,8 @@ def reproduce(
         read = {part.name for part in found.parts}
         if left := ", ".join(part.name for part in parts if part.name not in read):
             typer.echo(f"{data} has no data for {left}, left out here", err=True)
-    asked = _asked(found, data, named, seeds, epochs, jobs, device, workers, cache, weights, clip, stl, machines(ray, cpus, gpus))
+    start = machines(ray, cpus, gpus)
+    asked = _asked(found, data, named, seeds, epochs, jobs, device, workers, cache, weights, clip, stl, start)
     if dry_run:
         typer.echo("\n".join(planned(found, asked)))
         return
@@ -110,8 +111,8 @@ def _asked(
     from equipoise.study.plan import parse_seeds
     from equipoise_papers.reproduce.recipe import Asked, Setting
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":  # on a cluster it is the nodes that have GPUs
+        device = "cuda" if (torch.cuda.is_available() if isinstance(start, str) else start.gpus) else "cpu"
     return Asked(
         Setting(
             data=None if data is None else data if recipe.packaged(data) else data.expanduser().resolve(),
