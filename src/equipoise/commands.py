@@ -133,6 +133,9 @@ def _advise(
         Path | None,
         typer.Option("--folder", "--output", "-o", help="Where everything goes; results/<problem>-advice if left out."),
     ] = None,
+    ray: RayAddress = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
 ) -> None:
     """Say which method to use on a problem, by a diagnosis and a short race; plain training where nothing beats it.
 
@@ -141,13 +144,23 @@ def _advise(
     """
     from equipoise.advice import Race
     from equipoise.advice.report import print_advice, write_page
+    from equipoise.cluster import where
 
     try:
         multiples = [float(rate) for rate in rates.split(",")]
     except ValueError:
         raise InputError(f'--rates is "{rates}"; give numbers such as 0.3,1,3') from None
     race = Race(
-        problem, methods, seeds=seeds, epochs=epochs, rates=multiples, jobs=jobs, steps=steps, device=device, folder=folder
+        problem,
+        methods,
+        seeds=seeds,
+        epochs=epochs,
+        rates=multiples,
+        jobs=jobs,
+        steps=steps,
+        device=device,
+        folder=folder,
+        start=where(ray, cpus, gpus),
     )
     try:
         advice = race.run()
