@@ -97,7 +97,7 @@ class Race:
         steps: of the diagnosis; ``looks`` likewise.
         device: of the diagnosis.
         console: where progress is shown; standard error if left out.
-        start: how processes are started, as in a study: ``"auto"``, ``"fork"``, ``"spawn"`` or a :class:`~equipoise.cluster.Ray`.
+        start: as in a study: ``"auto"``, ``"fork"``, ``"spawn"`` or a :class:`~equipoise.cluster.Ray`.
 
     Raises:
         InputError: an argument that cannot be used.
