@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -30,7 +30,6 @@ __all__ = ["LOSSES", "Ray", "dumped_for_nodes", "head_gone", "program", "where"]
 
 LOSSES = 3
 """How often the node of one piece of work may be lost before the work counts as failed: it might be what kills them."""
-
 _BREATH, _LOOKS = 5.0, 6
 """Seconds from one look at the head to the next, and how many in a row must fail: a head that is started again may be back."""
 
@@ -94,30 +93,24 @@ class Ray:
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that is started here: nobody agreed to that
         try:
-            quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # that a later Ray will not hide GPUs from work without any
-                ray.init(address=self.address or None, **quiet)
+                ray.init(address=self.address or None, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
         except Exception as error:
-            said = " ".join(str(error).split()) or type(error).__name__
             what = f'no Ray cluster answers at "{self.address}"' if self.address else "no Ray cluster can be joined or started"
-            raise EquipoiseError(f"{what} ({said[:200]}); look at it with: ray status") from error
+            raise EquipoiseError(f"{what} ({' '.join(str(error).split())[:200]}); look at it with: ray status") from error
         try:
             yield ray
         finally:
             ray.shutdown()
 
     def at_a_time(self) -> int:
-        """How many pieces of work the connected cluster has room for, with the nodes that it has now.
-
-        Raises:
-            InputError: no node is large enough for one.
-        """
+        """How many pieces of work the cluster has room for now. Raises InputError: no node is large enough for one."""
         nodes = [node["Resources"] for node in require("ray", "ray").nodes() if node["Alive"]]
         asked = {"CPU": self.cpus, "GPU": self.gpus}
         room = sum(min(int(node.get(name, 0) / need) for name, need in asked.items() if need) for node in nodes)
         if not room:
-            largest = ", ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes) or "no node at all"
+            largest = ", ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes)
             raise InputError(
                 f"no node of the cluster has {self.cpus:g} CPUs and {self.gpus:g} GPUs (there are {largest}); ask for less "
                 "with cpus and gpus, or say how many are to wait for larger nodes with jobs"
@@ -127,9 +120,6 @@ class Ray:
 
 def where(address: str | None, cpus: float | None = None, gpus: float | None = None) -> Ray | str:
     """What a command line asks for: the cluster at an address (empty for the one that is found), or this machine.
-
-    Raises:
-        InputError: CPUs or GPUs without a cluster, or see :class:`Ray`.
 
     Example:
         >>> where(None), where("", gpus=1)
@@ -149,15 +139,11 @@ def dumped_for_nodes(value: Any) -> bytes:
     """
     import cloudpickle
 
-    installed = {"equipoise", *sys.stdlib_module_names, *packages_distributions()}
-    known = cloudpickle.list_registry_pickle_by_value()
+    known = {"equipoise", *sys.stdlib_module_names, *packages_distributions(), *cloudpickle.list_registry_pickle_by_value()}
     loose = [
         module
-        for name, module in list(sys.modules.items())
-        if name.partition(".")[0] not in installed
-        and name not in known
-        and getattr(module, "__file__", None)
-        and module.__name__ == name  # one module may be there under two names
+        for name, module in list(sys.modules.items())  # one module may be there under two names
+        if not {name, name.partition(".")[0]} & known and getattr(module, "__file__", None) and module.__name__ == name
     ]
     for module in loose:
         cloudpickle.register_pickle_by_value(module)
@@ -172,15 +158,7 @@ def dumped_for_nodes(value: Any) -> bytes:
 
 
 def head_gone(address: str, ended: threading.Event) -> str:
-    """Looks again and again at whether the head of a cluster can be reached, until it cannot, or the work has ended.
-
-    Args:
-        address: of the head, ``host:port``.
-        ended: set when nobody wants to know any more.
-
-    Returns:
-        Why it cannot be reached; nothing if the work has ended.
-    """
+    """Why the head of a cluster, ``host:port``, cannot be reached, as soon as that is so; nothing once it has ended."""
     host, _, port = address.rpartition(":")
     failed = 0
     while not ended.wait(_BREATH):
@@ -194,38 +172,28 @@ def head_gone(address: str, ended: threading.Event) -> str:
     return ""
 
 
-def program(
-    module: str, payload: bytes, environment: Mapping[str, str], folder: str, version: str, arguments: Sequence[str] = ()
-) -> Iterator[dict[str, Any]]:
-    """Runs a program of ours on a node, as it would be run on one machine: in a process of its own that this one outlives.
+def program(module: str, payload: bytes, environment: Mapping[str, str], folder: str, version: str) -> Iterator[dict[str, Any]]:
+    """Runs a program of ours (see :mod:`equipoise.lifeline`) on a node, in a process of its own as on one machine.
 
-    The program gets the paths of the payload and of the file that it is to write its result to. Nothing else is written.
-
-    Args:
-        module: of the program; see :mod:`equipoise.lifeline`.
-        payload: for it.
-        environment: what its environment has beside that of the node.
-        folder: where it works, if the node has such a folder.
-        version: of the library that asks for it.
-        arguments: further ones.
+    It is given the paths of the payload and of the file for its result, this environment beside that of the node, and the
+    folder to work in if the node has it; nothing else is written.
 
     Yields:
         What it says, one dictionary per line; at last ``{"exit": code, "output": bytes, "content": bytes | None}``.
 
     Raises:
-        EquipoiseError: the node has another version of this library.
+        EquipoiseError: the node has another version of this library than asks.
     """
     if version != __version__:
         raise EquipoiseError(
             f"a node of the cluster has equipoise {__version__}, and {version} asks; install one version on all"
         )
     with tempfile.TemporaryDirectory(prefix="equipoise-", ignore_cleanup_errors=True) as temporary:
-        own = Path(temporary)
-        packed, result, log = own / "payload", own / "result", own / "log"
+        packed, result, log = (Path(temporary) / name for name in ("payload", "result", "log"))
         write_whole(packed, payload, private=True)
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "equipoise.lifeline", "0", module, str(packed), str(result), *arguments],
+                [sys.executable, "-m", "equipoise.lifeline", "0", module, str(packed), str(result)],
                 stdin=subprocess.PIPE,  # nothing is ever sent: it is the lifeline
                 stdout=subprocess.PIPE,
                 stderr=output,
@@ -236,11 +204,9 @@ def program(
         with process:
             try:
                 assert process.stdout is not None
-                for line in process.stdout:
-                    yield json.loads(line)
+                yield from map(json.loads, process.stdout)
                 code = process.wait()
             finally:
                 if process.poll() is None:  # what it has started, such as a loader's processes, goes with it
                     os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
-        content = result.read_bytes() if result.exists() else None
-        yield {"exit": code, "output": log.read_bytes(), "content": content}
+        yield {"exit": code, "output": log.read_bytes(), "content": result.read_bytes() if result.exists() else None}

@@ -36,6 +36,12 @@ app = typer.Typer(
 Epochs = Annotated[int | None, typer.Option("--epochs", "-e", help="Passes over the data; the problem's own if left out.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Runs at a time; the number of processors if left out.")]
 
+ProblemText = Annotated[
+    str,
+    typer.Argument(
+        help="A problem by name (digits, qm9:train=2000, one of another package), path/file.py:name or package.module:name."
+    ),
+]
 RayAddress = Annotated[
     str | None,
     typer.Option(
@@ -65,12 +71,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 @app.command("diagnose")
 def _diagnose(
-    problem: Annotated[
-        str,
-        typer.Argument(
-            help="A problem by name (digits, qm9:train=2000, one of another package), path/file.py:name or package.module:name."
-        ),
-    ],
+    problem: ProblemText,
     steps: Annotated[int, typer.Option("--steps", help="Of plain training, during which the tasks are watched.")] = 300,
     looks: Annotated[
         int, typer.Option("--looks", help="How often to look at gradients; a look costs two exact Gramians.")
@@ -107,12 +108,7 @@ def _diagnose(
 
 @app.command("advise")
 def _advise(
-    problem: Annotated[
-        str,
-        typer.Argument(
-            help="A problem by name (digits, qm9:train=2000, one of another package), path/file.py:name or package.module:name."
-        ),
-    ],
+    problem: ProblemText,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -172,12 +168,7 @@ def _advise(
 
 @app.command("study")
 def _study(
-    problem: Annotated[
-        str,
-        typer.Argument(
-            help="A problem by name (digits, qm9:train=2000, one of another package), path/file.py:name or package.module:name."
-        ),
-    ],
+    problem: ProblemText,
     methods: Annotated[
         str, typer.Option("--methods", "-m", help='Which methods, such as "ls,cagrad:c=0.2,cost+ls"; "all" for every balancer.')
     ] = "all",
@@ -260,7 +251,7 @@ def _study(
 
 @app.command("sweep")
 def _sweep(
-    problem: Annotated[str, typer.Argument(help="A problem by name (digits), path/to/file.py:name, or package.module:name.")],
+    problem: ProblemText,
     method: Annotated[
         str, typer.Option("--method", "-m", help='What to sweep, such as "ls" or "cagrad"; options written here are fixed.')
     ] = "ls",

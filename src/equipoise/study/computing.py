@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,6 @@ from equipoise.modules import moved
 from equipoise.study.problem import Built, Problem
 
 __all__ = ["Computing", "computing"]
-
-_AMP = "bfloat16"
-"""The precision of autocast: it has float32's range, so that no method has to know of a scale."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +45,7 @@ class Computing:
         return {"device": self.device, "compile": self.compile, "amp": self.amp}
 
     def at_a_time(self, jobs: int | None, otherwise: Callable[[], int]) -> int:
-        """Runs at a time: one per GPU, or what there is room for if nothing is said.
-
-        Raises:
-            InputError: more than there are GPUs.
-        """
+        """Runs at a time: one per GPU, or what there is room for if nothing is said. Raises InputError: more than GPUs."""
         if not self.gpus:
             return otherwise() if jobs is None else jobs
         if jobs is not None and jobs > len(self.gpus):
@@ -76,17 +69,23 @@ class Computing:
                 "parameter; give the problem shared= or parts=, or leave compile out"
             )
 
+        def placed(batch: Any) -> Any:
+            return moved(batch, torch.device(self.device)) if self.device else batch
+
         def build(seed: int) -> Built:
             model, losses, *rest = problem.build(seed)
             if self.device:
                 model.to(self.device)
-            if self.compile:
-                _compile(problem, model, self.compile)
+            # In place, so that names and attributes stay; in parts where the graph has to tell what tasks share.
+            parts = None if problem.parts is None or problem.shared is not None else problem.parts(model)
+            for module in [model] if parts is None else [parts["features"], *parts["heads"].values()]:
+                if self.compile:
+                    module.compile(backend=self.compile)
             kind = next((parameter.device.type for parameter in model.parameters()), "cpu")
 
             def computed(model: nn.Module, batch: Any) -> Any:
-                with self._autocast(kind):
-                    return losses(model, self._placed(batch))
+                with torch.autocast(kind, dtype=getattr(torch, self.amp)) if self.amp else nullcontext():
+                    return losses(model, placed(batch))
 
             return (model, computed, rest[0]) if rest else (model, computed)
 
@@ -95,33 +94,16 @@ class Computing:
             problem,
             build=build,
             # In full precision: it is the model that is judged, and what evaluates it need not know of others.
-            evaluate=lambda model, loader: problem.evaluate(model, _Placed(loader, self._placed)),
-            targets=None if targets is None else lambda batch: targets(self._placed(batch)),
+            evaluate=lambda model, loader: problem.evaluate(model, _Placed(loader, placed)),
+            targets=None if targets is None else lambda batch: targets(placed(batch)),
         )
-
-    def _placed(self, batch: Any) -> Any:
-        return moved(batch, torch.device(self.device)) if self.device else batch
-
-    def _autocast(self, kind: str) -> AbstractContextManager[object]:
-        return torch.autocast(kind, dtype=getattr(torch, self.amp)) if self.amp else nullcontext()
-
-
-def _compile(problem: Problem, model: nn.Module, backend: str) -> None:
-    """In place, so that names and attributes stay; in parts where the graph has to tell what tasks share."""
-    if problem.shared is not None or problem.parts is None:
-        model.compile(backend=backend)
-        return
-    parts = problem.parts(model)
-    for module in (parts["features"], *parts["heads"].values()):
-        module.compile(backend=backend)
 
 
 class _Placed:
     """A loader whose batches come placed; all else is the loader's own."""
 
     def __init__(self, loader: Iterable[Any], place: Callable[[Any], Any]) -> None:
-        self._loader = loader
-        self._place = place
+        self._loader, self._place = loader, place
 
     def __iter__(self) -> Iterator[Any]:
         return map(self._place, self._loader)
@@ -138,14 +120,7 @@ class _Placed:
 def computing(
     device: str | None = None, *, compile: bool | str = False, amp: bool = False, start: str | Ray = "auto"
 ) -> Computing:
-    """Reads what is asked for.
-
-    Args:
-        device: ``"auto"`` (GPUs if there are any), ``"cpu"``, ``"cuda"`` for all GPUs, ``"cuda:0,1"`` for some; ``None`` for
-            wherever the problem puts its model.
-        compile: whether the problem's models are compiled; or the backend of ``torch.compile``.
-        amp: whether losses are computed under autocast, in bfloat16.
-        start: as of a study; on a Ray cluster its nodes have the GPUs.
+    """Reads what is asked for; the arguments are those of :class:`~equipoise.study.Study`.
 
     Raises:
         InputError: text of another form, or what cannot work here.
@@ -158,19 +133,15 @@ def computing(
     kind, gpus = _on_nodes(device, start) if isinstance(start, Ray) else _here(device)
     if not isinstance(start, Ray):
         on_gpu = kind == "cuda" or (not kind and torch.cuda.is_available())
-        if backend == "inductor" and (lacking := _no_compiler(on_gpu)):
+        known = [os.environ.get("CXX"), "g++", "clang++", "c++", "cl"]
+        there = importlib.util.find_spec("triton") if on_gpu else any(name and shutil.which(name) for name in known)
+        if backend == "inductor" and not there:
+            lacking = "triton" if on_gpu else "a C++ compiler"
             raise InputError(f"compile needs {lacking}, which is not installed here; install it, or leave compile out")
         if amp and on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise InputError("amp computes in bfloat16, which this GPU does not have; leave amp out")
-    return Computing(kind, backend, _AMP if amp else "", gpus)
-
-
-def _no_compiler(on_gpu: bool) -> str:
-    """What inductor needs and does not find."""
-    if on_gpu:
-        return "" if importlib.util.find_spec("triton") else "triton"
-    known = [os.environ.get("CXX"), "g++", "clang++", "c++", "cl"]
-    return "" if any(name and shutil.which(name) for name in known) else "a C++ compiler"
+    # bfloat16 has float32's range, so that no method has to know of a scale.
+    return Computing(kind, backend, "bfloat16" if amp else "", gpus)
 
 
 def _on_nodes(device: str | None, start: Ray) -> tuple[str, tuple[str, ...]]:
@@ -188,8 +159,7 @@ def _here(device: str | None) -> tuple[str, tuple[str, ...]]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device in (None, "cpu"):
         return device or "", ()
-    assert device is not None
-    found = re.fullmatch(r"cuda(?::(\d+(?:,\d+)*))?", device)
+    found = re.fullmatch(r"cuda(?::(\d+(?:,\d+)*))?", device or "")
     if found is None:
         raise InputError(f'device is "{device}"; it must be auto, cpu, cuda, or cuda with numbers of GPUs: cuda:0,1')
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -201,5 +171,5 @@ def _here(device: str | None) -> tuple[str, tuple[str, ...]]:
             why = "twice" if number < count else f"of {count}, counted from 0"
             raise InputError(f'device is "{device}", which names GPU {number} {why}; give each that is there once')
     # A run sees its own GPU alone, whatever its problem calls it.
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return "cuda", tuple(visible[number].strip() if number < len(visible) else str(number) for number in numbers)
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return "cuda", tuple(visible[number] if number < len(visible) else str(number) for number in numbers)

@@ -158,9 +158,9 @@ class Folder(RunStore):
         own = f".part{self._suffix}.lock"
         refuse_links(self.path, (*self.parts, own, self.work.name, self.errors.name))
         busy = f'part {self._suffix[1:]} of this study is running in "{self.path}" already; give another part, or wait for it'
+        whole = f'a study that is not in parts is running in "{self.path}"; wait for it, or give another folder'
         with locked(self.path / own, busy=busy):
             # In turns, for parts must not take each other's look at this lock for a study of everything.
-            whole = f'a study that is not in parts is running in "{self.path}"; wait for it, or give another folder'
             with self.turn(), locked(self.path / ".lock", busy=whole):
                 self.tidy()
             yield

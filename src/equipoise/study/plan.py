@@ -92,10 +92,7 @@ def parse_part(part: str) -> tuple[int, int]:
 
 
 def dealt(runs: Sequence[Run], part: tuple[int, int]) -> tuple[Run, ...]:
-    """The runs of a part: those of all parts are all of them, no run is in two, and numbers differ by at most one.
-
-    They are dealt in the order of a digest of their keys, so that no part gets all seeds of the slowest method, and each
-    machine deals alike.
+    """The runs of a part: dealt by a digest of their keys, so that machines deal alike and no part has the slow method alone.
 
     Example:
         >>> runs = plan(["left", "ink"], [], range(2))

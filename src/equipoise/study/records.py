@@ -175,14 +175,8 @@ STUDY: Kind = fields(
         "methods": named(fields({"name": text, "options": named(anything)})),
         "seeds": listed(whole),
     },
-    {
-        "gramian_every": maybe(whole),
-        "lr": listed(number),
-        "tuned": named(anything),
-        "device": text,
-        "compile": text,
-        "amp": text,
-    },
+    {"gramian_every": maybe(whole), "lr": listed(number), "tuned": named(anything)}
+    | dict.fromkeys(("device", "compile", "amp"), text),
 )
 """What a study's folder remembers."""
 

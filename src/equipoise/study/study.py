@@ -169,12 +169,8 @@ class Study:
             InputError: the folder holds a study of another configuration, or one that is running.
         """
         with self.folder.locked():
-            settings = {
-                "epochs": self.epochs,
-                "gramian_every": self.gramian_every,
-                "lr": self.tuning.rates,
-                **self.computing.settings(),
-            }
+            settings = {"epochs": self.epochs, "gramian_every": self.gramian_every, "lr": self.tuning.rates}
+            settings |= self.computing.settings()
             with self.folder.turn():
                 self.folder.claim_for(self.problem, self.methods, self.seeds, settings)
             missing = self.missing()

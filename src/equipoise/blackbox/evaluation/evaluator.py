@@ -223,58 +223,49 @@ class _Threads(_Parts):
         return found
 
 
-class _OneProcess:
-    """Answers in a process of its own, which is begun again whenever it was killed."""
-
-    def __init__(self, program: bytes, limit: float | None) -> None:
-        self._program = program
-        self._limit = limit
-        self._process: WorkerProcess | None = None
-
-    def answer(self, points: Array) -> Answer:
-        if self._process is None:
-            self._process = WorkerProcess(self._program)
-        self._process.send(points)
-        try:
-            value, problem = self._process.receive(self._limit)
-        except TimeoutError:
-            self.end(at_once=True)
-            return late(self._limit or 0.0)
-        except EOFError:
-            return Answer(None, "crash", f"the process that evaluated it ended with status {self.end()}")
-        return Answer(None, "exception", problem) if problem else read(value)
-
-    def end(self, *, at_once: bool = False) -> int:
-        """Its exit status."""
-        process, self._process = self._process, None
-        if process is None:
-            return 0
-        return process.kill() if at_once else process.end()
-
-
 class _Processes(_Parts):
-    def __init__(self, function: Function, workers: int, batched: bool, limit: float | None, quorum: float) -> None:
+    def __init__(self, function: Function | bytes, workers: int, batched: bool, limit: float | None, quorum: float) -> None:
         super().__init__(workers, batched, quorum)
-        program = dumped(function)
-        self._processes = [_OneProcess(program, limit) for _ in range(workers)]
+        self._program = function if isinstance(function, bytes) else dumped(function)
+        self._limit = limit
+        self._processes: list[WorkerProcess | None] = [None] * workers
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         super().__exit__(kind, error, trace)
         for process in self._processes:
-            process.end(at_once=self._quorum < 1)  # one that is late would be waited for
+            if process is not None:
+                process.end() if self._quorum == 1 else process.kill()  # one that is late would be waited for
+        self._processes = [None] * self._workers
 
     def _one(self, worker: int, points: Array) -> Answer:
-        return self._processes[worker].answer(points)
+        process = self._processes[worker]
+        if process is None:
+            process = self._processes[worker] = WorkerProcess(self._program)
+        process.send(points)
+        try:
+            value, problem = process.receive(self._limit)
+        except TimeoutError:
+            process.kill()
+            self._processes[worker] = None
+            return late(self._limit or 0.0)
+        except EOFError:
+            status = process.end()
+            self._processes[worker] = None
+            return Answer(None, "crash", f"the process that evaluated it ended with status {status}")
+        return Answer(None, "exception", problem) if problem else read(value)
 
 
-class _ThereInAProcess(_OneProcess):
-    """The same on a node of a cluster, with the folder and the places of modules of whoever asks, as far as they are there."""
+class _Node:
+    """A process on a node of a cluster, with the folder and the places of modules of whoever asks, as far as they are there."""
 
     def __init__(self, program: bytes, limit: float | None, folder: str, path: list[str]) -> None:
-        super().__init__(program, limit)
         sys.path += [place for place in path if place not in sys.path]
         if os.path.isdir(folder):
             os.chdir(folder)
+        self._own = _Processes(program, 1, False, limit, 1.0)
+
+    def answer(self, points: Array) -> Answer:
+        return self._own._one(0, points)
 
 
 class _OnRay(_Parts):
@@ -282,24 +273,21 @@ class _OnRay(_Parts):
 
     def __init__(self, asked: Ray, function: Function, workers: int, batched: bool, limit: float | None, quorum: float) -> None:
         super().__init__(workers, batched, quorum)
-        self._connection = asked.connected()
-        self._ray = self._connection.__enter__()
-        self._gone, self._ended = "", threading.Event()
-        threading.Thread(target=self._watch, daemon=True).start()
-        actor = self._ray.remote(_ThereInAProcess)
-        options = {**asked.resources, "max_restarts": LOSSES, "max_task_retries": LOSSES}
+        self._open, self._ended, self._gone = contextlib.ExitStack(), threading.Event(), ""
+        self._ray = self._open.enter_context(asked.connected())
+        actor = self._ray.remote(_Node).options(**asked.resources, max_restarts=LOSSES, max_task_retries=LOSSES)
         program = self._ray.put(dumped(function, elsewhere=True))  # once, however many workers there are
         # An actor that has no room would keep its point waiting; batches are divided by the number asked for all the same.
         self._most = min(workers, asked.at_a_time())
-        self._actors = [actor.options(**options).remote(program, limit, os.getcwd(), sys.path) for _ in range(self._most)]
+        self._actors = [actor.remote(program, limit, os.getcwd(), sys.path) for _ in range(self._most)]
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         super().__exit__(kind, error, trace)
         self._ended.set()
         for actor in [] if self._gone else self._actors:
-            with contextlib.suppress(Exception):  # such as that the cluster is gone
-                self._ray.kill(actor)
-        self._connection.__exit__(None, None, None)
+            self._ray.kill(actor)
+        self._open.close()
 
     def _watch(self) -> None:
         self._gone = head_gone(self._ray.get_runtime_context().gcs_address, self._ended)
@@ -309,14 +297,11 @@ class _OnRay(_Parts):
         try:
             while not self._ray.wait([reference], timeout=1.0)[0]:
                 if self._gone:
-                    raise EquipoiseError(
-                        f"the Ray cluster does not answer any more ({self._gone}); a checkpoint can be gone on from"
-                    )
+                    raise EquipoiseError(f"the Ray cluster does not answer any more ({self._gone}); go on from a checkpoint")
             answer: Answer = self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:  # such as that f cannot be loaded there
-            raise error.cause if isinstance(error.cause, EquipoiseError) else EquipoiseError(one_line(error.cause)) from error
-        except self._ray.exceptions.RayError as error:
-            raise EquipoiseError(f"the Ray cluster could not evaluate a point: {one_line(error)}") from error
+        except self._ray.exceptions.RayError as error:  # such as that f cannot be loaded there
+            cause = getattr(error, "cause", None) or error
+            raise EquipoiseError(f"the Ray cluster could not evaluate a point: {one_line(cause)}") from error
         return answer
 
 

@@ -21,9 +21,7 @@ _WORKER = Path(__file__).with_name("worker.py")
 
 
 def dumped(function: Callable[..., Any], *, elsewhere: bool = False) -> bytes:
-    """The function as bytes: by reference where it can be imported, by value in scripts and notebooks.
-
-    ``elsewhere`` is for another machine, see :func:`equipoise.cluster.dumped_for_nodes`.
+    """The function as bytes: by reference where it can be imported and stays here; by value in scripts and notebooks.
 
     Raises:
         InputError: it cannot be pickled.
@@ -95,10 +93,10 @@ class WorkerProcess:
             return None, f"what f returned cannot be received: {type(error).__name__}: {one_line(error)}"
         return value, problem
 
-    def kill(self) -> int:
-        """Ends it at once; its exit status."""
+    def kill(self) -> None:
+        """Ends it at once."""
         self._process.kill()
-        return self.end()
+        self.end()
 
     def end(self) -> int:
         """Lets it end, and waits for that.
