@@ -179,8 +179,11 @@ def _study(
         Path | None, typer.Option("--folder", "--output", "-o", help="Where everything goes; results/<problem> if left out.")
     ] = None,
     gramian_every: Annotated[
-        int, typer.Option(help="For methods without a Gramian: steps from one look at conflicts to the next; 0 for none.")
-    ] = 10,
+        int | None,
+        typer.Option(
+            help="For methods without a Gramian: steps from one look at conflicts to the next; six per epoch if left out."
+        ),
+    ] = None,
     lr: Annotated[
         str | None,
         typer.Option(
@@ -261,7 +264,11 @@ def _sweep(
     ] = "delta_m",
     swept: Annotated[
         list[str] | None,
-        typer.Option("--sweep", help='Ranges: "c=0:1", "alpha=0.1:10:log", "rescale=true|false", "weights=dirichlet".'),
+        typer.Option(
+            "--sweep",
+            help='Ranges: "c=0:1", "alpha=0.1:10:log", "rescale=true|false", "weights=dirichlet", '
+            '"optimizer.lr=1e-4:1e-2:log".',
+        ),
     ] = None,
     compare: Annotated[str, typer.Option("--compare", "-c", help="Methods to compare the sweep with.")] = "ls",
     seeds: Annotated[

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # fmt: off
 __all__ = [
     "Accompanied", "Attached", "Companion", "Elsewhere", "ElsewhereObservation", "FeaturesObservation", "LooksElsewhere",
-    "OnFeatures", "Paced", "Pull", "PullsHeads",
+    "OnFeatures", "Paced", "Pull", "PullsHeads", "TakesFeatures",
 ]
 # fmt: on
 
@@ -63,6 +63,13 @@ class OnFeatures(Attached, ABC):
 
     def take_parts(self, features: Any = None, heads: Any = None) -> None:
         """Says where the shared features and the tasks' heads are."""
+
+
+class TakesFeatures:
+    """A balancer of gradients that decides on those of features as well, where ``MultiTaskOptimizer`` has ``features=``.
+
+    There it is shown a :class:`FeaturesObservation`, and its direction ``[F]`` is taken through the encoder.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

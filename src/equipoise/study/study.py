@@ -45,7 +45,7 @@ class Study:
         folder: where everything goes; ``results/<problem>`` if left out.
         jobs: runs at a time; as many as there are processors to use, or as the cluster has room for, if left out.
         gramian_every: methods that form no Gramian get one for the conflict statistics every so many steps, outside of
-            the timing; 0 for never.
+            the timing; 0 for never; left out, what the folder has, or six times per epoch.
         baselines: whether every task is trained alone as well; without that there is no Δm, and methods are ordered by mean
             rank. They can be added later.
         lr: learning rates, such as ``"3e-4,1e-3,3e-3"``. Of several each method, and each task alone, gets the one that is best
@@ -81,7 +81,7 @@ class Study:
         epochs: int | None = None,
         folder: str | os.PathLike[str] | None = None,
         jobs: int | None = None,
-        gramian_every: int = 10,
+        gramian_every: int | None = None,
         baselines: bool = True,
         lr: str | float | Iterable[float] | None = None,
         tuned_weights: int | None = 0,
@@ -104,7 +104,7 @@ class Study:
         for name, value, least in (
             ("epochs", self.epochs, 1),
             ("jobs", 1 if jobs is None else jobs, 1),
-            ("gramian_every", gramian_every, 0),
+            ("gramian_every", gramian_every or 0, 0),
         ):
             if value < least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
@@ -172,7 +172,8 @@ class Study:
             settings = {"epochs": self.epochs, "gramian_every": self.gramian_every, "lr": self.tuning.rates}
             settings |= self.computing.settings()
             with self.folder.turn():
-                self.folder.claim_for(self.problem, self.methods, self.seeds, settings)
+                claimed = self.folder.claim_for(self.problem, self.methods, self.seeds, settings)
+            self.gramian_every = claimed["gramian_every"]
             missing = self.missing()
             with connected(self.start) if missing or self.tuning.chooses else nullcontext():
                 idle = not missing and not self.tuning.chooses
@@ -204,11 +205,9 @@ class Study:
 
     def _choosing(self, jobs: int, runs: Sequence[Run], folder: Folder) -> None:
         self._say(f"choosing on the validation split, with seed {TUNING_SEED}: {len(runs)} runs")
-        self._execute(jobs, runs, folder, gramian_every=0)
+        self._execute(jobs, runs, folder)
 
-    def _execute(
-        self, jobs: int, missing: Sequence[Run], folder: Folder | None = None, gramian_every: int | None = None
-    ) -> None:
+    def _execute(self, jobs: int, missing: Sequence[Run], folder: Folder | None = None) -> None:
         folder = self.folder if folder is None else folder
         with progress(len(missing), self.epochs, self.console) as shown:
             failed = execute(
@@ -217,7 +216,7 @@ class Study:
                 folder,
                 shown,
                 epochs=self.epochs,
-                gramian_every=self.gramian_every if gramian_every is None else gramian_every,
+                gramian_every=self.gramian_every if folder is self.folder else 0,
                 jobs=jobs,
                 start=self.start,
                 gpus=self.computing.gpus,

@@ -104,7 +104,7 @@ class Sweep:
         folder: str | os.PathLike[str] | None = None,
         name: str | None = None,
         seed: int = 1000,
-        gramian_every: int = 10,
+        gramian_every: int | None = None,
         start: str | Ray = "auto",
         device: str | None = None,
         compile: bool | str = False,
@@ -127,7 +127,7 @@ class Sweep:
             ("epochs", self.epochs, 1),
             ("jobs", 1 if jobs is None else jobs, 1),
             ("seed", seed, 0),
-            ("gramian_every", gramian_every, 0),
+            ("gramian_every", gramian_every or 0, 0),
         ):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"{what} is {value}; it must be a whole number, at least {least}")
@@ -211,7 +211,7 @@ class Sweep:
 
         with self.study.locked(waiting):
             settings = {"epochs": self.epochs, "gramian_every": self.gramian_every, **self.computing.settings()}
-            self.study.claim_for(self.problem, methods, self.seeds, settings)
+            settings = self.study.claim_for(self.problem, methods, self.seeds, settings)
             if claim_sweep:
                 self.folder.make()
                 with locked(self.folder.turn):
@@ -229,7 +229,7 @@ class Sweep:
                     self.study,
                     shown,
                     epochs=self.epochs,
-                    gramian_every=self.gramian_every,
+                    gramian_every=settings["gramian_every"],
                     jobs=jobs,
                     start=self.start,
                     gpus=self.computing.gpus,

@@ -47,9 +47,10 @@ class Event:
 class Pool:
     """Runs as processes: started one by one, watched together. A context manager, which kills what still runs in the end.
 
-    ``watch`` names the validation metrics that events of epochs tell. ``gpus`` are given to runs, each to one at a time, so
-    that no more runs may be started than there are, see :class:`equipoise.study.computing.Computing`. The other arguments are
-    those of :func:`equipoise.study.training.train` and :func:`equipoise.study.processes.launchers.launcher`.
+    ``watch`` names the validation metrics that events of epochs tell; ``alone`` says that no two run at a time, which records
+    keep, for only then do their times mean anything. ``gpus`` are given to runs, each to one at a time, so that no more runs
+    may be started than there are, see :class:`equipoise.study.computing.Computing`. The other arguments are those of
+    :func:`equipoise.study.training.train` and :func:`equipoise.study.processes.launchers.launcher`.
     """
 
     def __init__(
@@ -58,9 +59,10 @@ class Pool:
         folder: Folder,
         *,
         epochs: int,
-        gramian_every: int,
+        gramian_every: int | None,
         start: str | Ray = "auto",
         watch: Sequence[str] = (),
+        alone: bool = False,
         gpus: Sequence[str] = (),
     ) -> None:
         self.problem = problem
@@ -68,6 +70,7 @@ class Pool:
         self.epochs = epochs
         self.gramian_every = gramian_every
         self.watch = tuple(watch)
+        self.alone = alone
         self.running: dict[str, Run] = {}
         self._free = list(gpus)
         self._given: dict[str, str] = {}
@@ -101,6 +104,7 @@ class Pool:
                 "gramian_every": self.gramian_every,
                 "record": str(self.folder.record(run).absolute()),
                 "watch": self.watch,
+                "alone": self.alone,
             },
             environment,
             elsewhere=self._elsewhere,
@@ -147,7 +151,7 @@ def execute(
     progress: Progress,
     *,
     epochs: int,
-    gramian_every: int,
+    gramian_every: int | None,
     jobs: int,
     start: str | Ray = "auto",
     gpus: Sequence[str] = (),
@@ -162,7 +166,8 @@ def execute(
     """
     waiting = deque(runs)
     failed: list[Run] = []
-    with Pool(problem, folder, epochs=epochs, gramian_every=gramian_every, start=start, gpus=gpus) as pool:
+    alone = jobs == 1 and folder.part is None
+    with Pool(problem, folder, epochs=epochs, gramian_every=gramian_every, start=start, alone=alone, gpus=gpus) as pool:
         while waiting or pool.running:
             while waiting and len(pool.running) < jobs:
                 run = waiting.popleft()

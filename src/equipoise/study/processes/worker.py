@@ -119,7 +119,7 @@ def perform(payload: Path, messages: int, target: Path | None = None) -> int:
                 messages, run=run.key, epoch=epoch, watched=[(validation or {}).get(name) for name in work["watch"]]
             ),
         )
-        write_json(target or Path(work["record"]), record)
+        write_json(target or Path(work["record"]), record | {"alone": work["alone"]})
     except BaseException:
         traceback.print_exc()
         return 1
