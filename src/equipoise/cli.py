@@ -63,18 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _addressed(typed: Sequence[str]) -> list[str]:
-    """``--ray`` may stand alone, which typer does not know of options with a value: what follows must look like an address.
-
-    Example:
-        >>> _addressed(["study", "--ray", "digits"]), _addressed(["--ray", "head:6379"])
-        (['study', '--ray=', 'digits'], ['--ray', 'head:6379'])
-    """
-    follows = [*typed[1:], ""]
+    """``--ray`` may stand alone, which typer does not know of options with a value: what follows must look like an address."""
     address = re.compile(r"auto|ray://\S+|[^\s/:]+:\d+|\[[0-9a-fA-F:]+\]:\d+")
-    return [
-        "--ray=" if word == "--ray" and not address.fullmatch(after) else word
-        for word, after in zip(typed, follows[: len(typed)], strict=True)
-    ]
+    pairs = zip(typed, [*typed, ""][1:], strict=True)
+    return ["--ray=" if word == "--ray" and not address.fullmatch(after) else word for word, after in pairs]
 
 
 def _refused(why: str) -> int:

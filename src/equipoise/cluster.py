@@ -1,7 +1,4 @@
-"""Work on the machines of a Ray cluster: what is asked for, the connection, and the program of ours that a node runs.
-
-Ray places the work and begins it again where a node was lost; nothing here decides where or when anything runs.
-"""
+"""Work on a Ray cluster: what is asked for, the connection, and the program of ours that a node runs. Ray is the scheduler."""
 
 from __future__ import annotations
 
@@ -44,14 +41,6 @@ class Ray:
         cpus: that Ray sets aside for each run, or each worker of :func:`~equipoise.blackbox.minimize`. A run computes with one
             thread all the same, as everywhere; more is for loaders that read ahead in processes.
         gpus: likewise; a run sees no other than its own. A half lets two runs share one.
-
-    Raises:
-        InputError: a number that cannot be, or an address of Ray Client.
-
-    Example::
-
-        Study(problem, "ls,fairgrad", 3, start=Ray("head:6379", cpus=2, gpus=1))
-        minimize(f, x0, backend=Ray(), workers=64)
     """
 
     address: str = ""
@@ -70,20 +59,9 @@ class Ray:
         if not self.cpus and not self.gpus:
             raise InputError("cpus and gpus are both 0, so that Ray would start everything at once; give cpus=1")
 
-    @property
-    def resources(self) -> dict[str, float]:
-        """As Ray wants to be told."""
-        return {"num_cpus": self.cpus, "num_gpus": self.gpus}
-
     @contextlib.contextmanager
     def connected(self) -> Iterator[Any]:
-        """Gives the module ``ray``, connected; within another ``with`` block, or a program of one's own, that connection.
-
-        Raises:
-            MissingExtraError: Ray is not installed.
-            InputError: this process is connected to another cluster.
-            EquipoiseError: there is no such cluster, or none can be started.
-        """
+        """Gives the module ``ray``, connected; within another ``with`` block, or a program of one's own, that connection."""
         ray = require("ray", "ray")
         if ray.is_initialized():
             there = ray.get_runtime_context().gcs_address
@@ -119,12 +97,7 @@ class Ray:
 
 
 def where(address: str | None, cpus: float | None = None, gpus: float | None = None) -> Ray | str:
-    """What a command line asks for: the cluster at an address (empty for the one that is found), or this machine.
-
-    Example:
-        >>> where(None), where("", gpus=1)
-        ('auto', Ray(address='', cpus=1.0, gpus=1))
-    """
+    """What a command line asks for: the cluster at an address (empty for the one that is found), or this machine."""
     if address is not None:
         return Ray(address, 1.0 if cpus is None else cpus, 0.0 if gpus is None else gpus)
     if cpus is not None or gpus is not None:
@@ -133,10 +106,7 @@ def where(address: str | None, cpus: float | None = None, gpus: float | None = N
 
 
 def dumped_for_nodes(value: Any) -> bytes:
-    """Pickles a value for a machine that has no modules but installed ones: all others travel by value as well, if they can.
-
-    What a function imports only when it is called has to be there.
-    """
+    """Pickles a value for a machine that has no modules but installed ones: all others travel by value as well, if they can."""
     import cloudpickle
 
     known = {"equipoise", *sys.stdlib_module_names, *packages_distributions(), *cloudpickle.list_registry_pickle_by_value()}
@@ -180,9 +150,6 @@ def program(module: str, payload: bytes, environment: Mapping[str, str], folder:
 
     Yields:
         What it says, one dictionary per line; at last ``{"exit": code, "output": bytes, "content": bytes | None}``.
-
-    Raises:
-        EquipoiseError: the node has another version of this library than asks.
     """
     if version != __version__:
         raise EquipoiseError(

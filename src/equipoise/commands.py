@@ -9,7 +9,7 @@ import json
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,30 +36,17 @@ app = typer.Typer(
 Epochs = Annotated[int | None, typer.Option("--epochs", "-e", help="Passes over the data; the problem's own if left out.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Runs at a time; the number of processors if left out.")]
 
-ProblemText = Annotated[
-    str,
-    typer.Argument(
-        help="A problem by name (digits, qm9:train=2000, one of another package), path/file.py:name or package.module:name."
-    ),
-]
-RayAddress = Annotated[
-    str | None,
-    typer.Option(
-        "--ray",
-        metavar="[ADDRESS]",
-        help="Run on a Ray cluster: that at host:port; without an address the one that is found, or one of this machine.",
-    ),
-]
+_PROBLEM = "A problem by name (digits, qm9:train=2000, one of another package), path/file.py:name or package.module:name."
+_RAY = "Run on a Ray cluster: that at host:port; without an address the one that is found, or one of this machine."
+_DEVICE = "auto (GPUs if there are any), cpu, cuda, or which: cuda:0,1; one run per GPU. Left out: as the problem has it."
+_PART = 'Only the runs of a part, such as "2/4"; the others may be carried out at the same time.'
+ProblemText = Annotated[str, typer.Argument(help=_PROBLEM)]
+RayAddress = Annotated[str | None, typer.Option("--ray", metavar="[ADDRESS]", help=_RAY)]
 Cpus = Annotated[float | None, typer.Option(help="CPUs that Ray sets aside per run; 1 if left out.")]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        help="auto (GPUs if there are any), cpu, cuda, or which: cuda:0,1; one run per GPU. Left out: as the problem has it."
-    ),
-]
+Gpus = Annotated[float | None, typer.Option(help="GPUs that Ray sets aside per run; 0 if left out.")]
+Device = Annotated[str | None, typer.Option(help=_DEVICE)]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the models by torch.compile.")]
 Amp = Annotated[bool, typer.Option("--amp", help="Compute losses under autocast, in bfloat16.")]
-Gpus = Annotated[float | None, typer.Option(help="GPUs that Ray sets aside per run; 0 if left out.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -201,9 +188,7 @@ def _study(
     device: Device = None,
     compile_: Compile = False,
     amp: Amp = False,
-    part: Annotated[
-        str | None, typer.Option(help='Only the runs of a part, such as "2/4"; the others may be carried out at the same time.')
-    ] = None,
+    part: Annotated[str | None, typer.Option(help=_PART)] = None,
     ray: RayAddress = None,
     cpus: Cpus = None,
     gpus: Gpus = None,
@@ -217,7 +202,7 @@ def _study(
     from equipoise.study.methods import served
     from equipoise.study.plan import parse_seeds
 
-    start = where(ray, cpus, gpus)
+    machine: Any = {"start": where(ray, cpus, gpus), "device": device, "compile": compile_, "amp": amp}
     found = find_problem(problem)
     # A study of everything leaves out what the problem cannot serve.
     chosen = served(found) if methods.strip() == "all" else methods
@@ -233,11 +218,8 @@ def _study(
         lr=lr,
         # A study of everything has the field's mandatory baseline, too; a part of one cannot choose.
         tuned_weights=0 if tuned_weights is None and (methods.strip() != "all" or part) else tuned_weights,
-        start=start,
-        device=device,
-        compile=compile_,
-        amp=amp,
         part=part,
+        **machine,
     )
     try:
         results = study.run()
@@ -301,6 +283,7 @@ def _sweep(
     from equipoise.cluster import where
     from equipoise.sweep import Sweep
 
+    machine: Any = {"start": where(ray, cpus, gpus), "device": device, "compile": compile_, "amp": amp}
     asked = Sweep(
         problem,
         method,
@@ -318,10 +301,7 @@ def _sweep(
         folder=folder,
         name=name,
         seed=seed,
-        start=where(ray, cpus, gpus),
-        device=device,
-        compile=compile_,
-        amp=amp,
+        **machine,
     )
     try:
         asked.run()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from equipoise.cli import _addressed
 from equipoise.cluster import Ray, where
 from equipoise.errors import InputError
 from equipoise.study import Study, find_problem
@@ -47,8 +48,8 @@ def test_devices_are_counted_out(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("device", "said"),
     [
-        ("cuda:3", "names GPU 3 of 3, counted from 0"),
-        ("cuda:1,1", "names GPU 1 twice"),
+        ("cuda:3", "finds GPUs 0 to 2 here"),
+        ("cuda:1,1", "each of them at most once"),
         ("tpu", "it must be auto, cpu, cuda"),
         ("cuda:", "it must be auto, cpu, cuda"),
         ("", "it must be auto, cpu, cuda"),
@@ -79,6 +80,15 @@ def test_what_cannot_work_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch
     for address, said in (("ray://head:10001", "ray job submit"), ("head:6379", "share of one")):
         with pytest.raises(InputError, match=said):
             Ray(address, cpus=1.5)
+
+
+def test_an_address_may_follow_ray_or_not() -> None:
+    assert _addressed(["study", "--ray", "digits"]) == ["study", "--ray=", "digits"]
+    assert _addressed(["study", "my.py:problem", "--ray"]) == ["study", "my.py:problem", "--ray="]
+    for address in ("head:6379", "auto", "[::1]:6379", "ray://head:10001"):
+        assert _addressed(["--ray", address, "--gpus", "1"]) == ["--ray", address, "--gpus", "1"]
+    assert where("", gpus=1) == Ray(gpus=1)
+    assert where(None) == "auto"
 
 
 @pytest.mark.usefixtures("gpus")

@@ -31,8 +31,7 @@ class Computing:
         device: ``"cpu"``, ``"cuda"``, or empty for wherever the problem puts its model.
         compile: the backend of ``torch.compile`` for the problem's models; empty for none.
         amp: the precision of autocast in training; empty for none.
-        gpus: those of this machine that runs are given, one each, as ``CUDA_VISIBLE_DEVICES`` names them; empty where Ray gives
-            them, or on the CPU.
+        gpus: of this machine, for a run each, as ``CUDA_VISIBLE_DEVICES`` names them; none on the CPU or where Ray gives them.
     """
 
     device: str = ""
@@ -56,11 +55,7 @@ class Computing:
         return len(self.gpus) if jobs is None else jobs
 
     def applied(self, problem: Problem) -> Problem:
-        """The problem, computed so; itself where nothing is asked for.
-
-        Raises:
-            InputError: its models cannot be compiled, because nobody would know what its tasks share.
-        """
+        """The problem, computed so; itself where nothing is asked for. Raises InputError: its models cannot be compiled."""
         if not any(self.settings().values()):
             return problem
         if self.compile and problem.shared is None and problem.parts is None:
@@ -120,16 +115,10 @@ class _Placed:
 def computing(
     device: str | None = None, *, compile: bool | str = False, amp: bool = False, start: str | Ray = "auto"
 ) -> Computing:
-    """Reads what is asked for; the arguments are those of :class:`~equipoise.study.Study`.
-
-    Raises:
-        InputError: text of another form, or what cannot work here.
-
-    Example:
-        >>> computing("cpu", compile="eager")
-        Computing(device='cpu', compile='eager', amp='', gpus=())
-    """
+    """Reads what is asked for, the arguments of a study. Raises InputError: text of another form, or what cannot work here."""
     backend = compile if isinstance(compile, str) else "inductor" if compile else ""
+    if device == "auto":
+        device = "cuda" if (start.gpus if isinstance(start, Ray) else torch.cuda.is_available()) else "cpu"
     kind, gpus = _on_nodes(device, start) if isinstance(start, Ray) else _here(device)
     if not isinstance(start, Ray):
         on_gpu = kind == "cuda" or (not kind and torch.cuda.is_available())
@@ -145,8 +134,6 @@ def computing(
 
 
 def _on_nodes(device: str | None, start: Ray) -> tuple[str, tuple[str, ...]]:
-    if device == "auto":
-        device = "cuda" if start.gpus else "cpu"
     if device not in (None, "cpu", "cuda"):
         raise InputError(f'device is "{device}", and on a cluster Ray gives each run its GPU; give cuda, with --gpus 1')
     if device == "cuda" and not start.gpus:
@@ -155,8 +142,6 @@ def _on_nodes(device: str | None, start: Ray) -> tuple[str, tuple[str, ...]]:
 
 
 def _here(device: str | None) -> tuple[str, tuple[str, ...]]:
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     if device in (None, "cpu"):
         return device or "", ()
     found = re.fullmatch(r"cuda(?::(\d+(?:,\d+)*))?", device or "")
@@ -166,10 +151,8 @@ def _here(device: str | None) -> tuple[str, tuple[str, ...]]:
     if not count:
         raise InputError(f'device is "{device}", and torch finds no GPU here; give cpu, or auto')
     numbers = [int(number) for number in found[1].split(",")] if found[1] else list(range(count))
-    for number in numbers:
-        if number >= count or numbers.count(number) > 1:
-            why = "twice" if number < count else f"of {count}, counted from 0"
-            raise InputError(f'device is "{device}", which names GPU {number} {why}; give each that is there once')
+    if max(numbers) >= count or len(set(numbers)) < len(numbers):
+        raise InputError(f'device is "{device}", and torch finds GPUs 0 to {count - 1} here; give each of them at most once')
     # A run sees its own GPU alone, whatever its problem calls it.
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return "cuda", tuple(visible[number] if number < len(visible) else str(number) for number in numbers)

@@ -35,12 +35,7 @@ _ADDED: dict[str, dict[str, Any]] = {name: {"max_norm": None} for name in ("fair
 
 
 class Folder(RunStore):
-    """A study's folder.
-
-    Args:
-        path: of it.
-        part: of which part of a study, and of how many, this process takes care: several may then work here at a time.
-    """
+    """A study's folder; ``part`` is which part of how many this process takes care of: several may then work here at a time."""
 
     parts = (".lock", ".turn", ".work", "runs", "failed", "logs", "pictures", "processes.log", "sweeps")
 
@@ -48,16 +43,12 @@ class Folder(RunStore):
         super().__init__(path, "study.json", what="study", schema=SCHEMA)
         self.part = part
         self._suffix = "" if part is None else f"-{part[0]}-of-{part[1]}"
+        self.errors = self.path / f"processes{self._suffix}.log"  # what goes wrong with starting processes
 
     @property
     def work(self) -> Path:
         """Where running processes keep what they need."""
         return self.path / f".work{self._suffix}"
-
-    @property
-    def errors(self) -> Path:
-        """What went wrong with starting processes."""
-        return self.path / f"processes{self._suffix}.log"
 
     @property
     def pictures(self) -> Path:
@@ -141,10 +132,7 @@ class Folder(RunStore):
 
     @contextlib.contextmanager
     def locked(self, waiting: Callable[[], object] | None = None) -> Iterator[None]:
-        """As for any store; what the processes of a killed study needed goes, and what this one's need goes at the end.
-
-        A part keeps out the same part and studies of everything, and they keep out every part.
-        """
+        """As for any store; what processes need goes. A part keeps out itself and the whole, which keeps out every part."""
         with self._whole(waiting) if self.part is None else self._parted():
             shutil.rmtree(self.work, ignore_errors=True)
             with writing(self.work):

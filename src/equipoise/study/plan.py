@@ -75,15 +75,7 @@ def plan(tasks: Sequence[str], methods: Iterable[Method], seeds: Iterable[int], 
 
 
 def parse_part(part: str) -> tuple[int, int]:
-    """Reads which part of a study, and of how many: ``"2/4"``; parts count from 1.
-
-    Raises:
-        InputError: text of another form, or a part that there is not.
-
-    Example:
-        >>> parse_part("2/4")
-        (2, 4)
-    """
+    """Reads which part of a study, and of how many: ``"2/4"``. Raises InputError: another form, or no such part."""
     found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", part)
     number, parts = (int(found[1]), int(found[2])) if found else (0, 0)
     if not 1 <= number <= parts:
@@ -97,7 +89,7 @@ def dealt(runs: Sequence[Run], part: tuple[int, int]) -> tuple[Run, ...]:
     Example:
         >>> runs = plan(["left", "ink"], [], range(2))
         >>> [[str(run) for run in dealt(runs, (number, 2))] for number in (1, 2)]
-        [['stl:left seed 0', 'stl:left seed 1'], ['stl:ink seed 0', 'stl:ink seed 1']]
+        [['stl:left seed 0', 'stl:ink seed 0'], ['stl:left seed 1', 'stl:ink seed 1']]
     """
     number, parts = part
     order = sorted(runs, key=lambda run: hashlib.sha256(run.key.encode()).digest())

@@ -55,8 +55,7 @@ class Study:
             split and more than one task.
         start: how processes are started: ``"auto"``, ``"fork"`` or ``"spawn"``; or a :class:`~equipoise.cluster.Ray`, on whose
             machines they are.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:0,1"``, with one run per GPU at a time; models and batches are
-            moved there. Left out, they are where the problem puts them.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:0,1"``, with one run per GPU at a time; the problem's if left out.
         compile: whether models are compiled; or the backend of ``torch.compile``.
         amp: whether losses are computed under autocast, in bfloat16. The folder remembers all three.
         part: ``"2/4"`` for the second of four parts of the runs; the others may be carried out elsewhere at the same time.
@@ -139,9 +138,8 @@ class Study:
 
     def left_to_others(self) -> tuple[Run, ...]:
         """The runs of other parts that the folder does not hold yet."""
-        runs = self._runs()
-        own = {run.key for run in (runs if self.part is None else dealt(runs, self.part))}
-        return self._lacking(run for run in runs if run.key not in own)
+        own = {run.key for run in self.missing()}
+        return tuple(run for run in self._lacking(self._runs()) if run.key not in own)
 
     def _runs(self) -> tuple[Run, ...]:
         planned = plan(self.problem.tasks, self._methods(), self.seeds, baselines=self.baselines)
@@ -176,9 +174,9 @@ class Study:
             self.gramian_every = claimed["gramian_every"]
             missing = self.missing()
             with connected(self.start) if missing or self.tuning.chooses else nullcontext():
-                idle = not missing and not self.tuning.chooses
+                idle = not missing and not self.tuning.chooses  # then no cluster is asked
                 jobs = 1 if idle else self.computing.at_a_time(self.jobs, lambda: at_a_time(self.start))
-                self._say(f"{self._overview()}; " + ("nothing to do" if idle else f"{len(missing)} to do, {jobs} at a time"))
+                self._say(f"{self._overview()}; {len(missing) or 'nothing'} to do, {jobs} at a time")
                 if self.tuning.chooses:
                     choosing = partial(self._choosing, jobs)
                     self.tuning.choose_baselines(choosing)

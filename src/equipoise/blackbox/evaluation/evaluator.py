@@ -275,7 +275,8 @@ class _OnRay(_Parts):
         super().__init__(workers, batched, quorum)
         self._open, self._ended, self._gone = contextlib.ExitStack(), threading.Event(), ""
         self._ray = self._open.enter_context(asked.connected())
-        actor = self._ray.remote(_Node).options(**asked.resources, max_restarts=LOSSES, max_task_retries=LOSSES)
+        options = {"num_cpus": asked.cpus, "num_gpus": asked.gpus, "max_restarts": LOSSES, "max_task_retries": LOSSES}
+        actor = self._ray.remote(_Node).options(**options)
         program = self._ray.put(dumped(function, elsewhere=True))  # once, however many workers there are
         # An actor that has no room would keep its point waiting; batches are divided by the number asked for all the same.
         self._most = min(workers, asked.at_a_time())

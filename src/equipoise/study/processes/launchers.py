@@ -153,30 +153,23 @@ class _Spawning(Launcher):
 
 
 class _OnRay(Launcher):
-    """Hands each run to Ray, which places it and begins it again elsewhere if its node is lost. Nodes write nothing.
-
-    A run is the same program as where it is started from nothing here, so it gives the same bits on the same processor.
-    """
+    """Hands each run, the same program as of ``_Spawning``, to Ray; what it wrote comes back, for nodes write nothing."""
 
     def __init__(self, asked: Ray) -> None:
         super().__init__()
         self._open = contextlib.ExitStack()
         self._ray = self._open.enter_context(asked.connected())
         self._program = self._ray.remote(program)
-        self._options = {**asked.resources, "max_retries": LOSSES, "num_returns": "streaming"}
-        self._running: dict[str, Any] = {}
-        self._stopped: set[str] = set()
-        self._closing = threading.Event()
-        self._lost = False
+        resources = {"num_cpus": asked.cpus, "num_gpus": asked.gpus}
+        self._options = {**resources, "max_retries": LOSSES, "num_returns": "streaming"}
+        self._running, self._stopped = dict[str, Any](), set[str]()
+        self._lost, self._closing = False, threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def start(self, key: str, payload: Path, log: Path) -> None:
-        packed = payload.read_bytes()
-        payload.unlink()
-        module = "equipoise.study.processes.worker"
-        task = self._program.options(name=key, **self._options).remote(module, packed, THREADS, os.getcwd(), __version__)
-        self._running[key] = task
-        threading.Thread(target=self._follow, args=(key, task, log), daemon=True).start()
+        work = "equipoise.study.processes.worker", payload.read_bytes(), THREADS, os.getcwd(), __version__
+        self._running[key] = self._program.options(name=key, **self._options).remote(*work)
+        threading.Thread(target=self._follow, args=(key, self._running[key], log), daemon=True).start()
 
     def _follow(self, key: str, task: Any, log: Path) -> None:
         try:
@@ -187,13 +180,14 @@ class _OnRay(Launcher):
                         file.write(message.pop("output"))
                 if not self._closing.is_set():
                     self.messages.put({**message, "run": key})
-        except EquipoiseError as error:
-            self.messages.put({"lost": str(error)})
         except BaseException as error:
+            cause = getattr(error, "cause", None) or error
             if self._closing.is_set():
                 return
+            if isinstance(cause, EquipoiseError):  # another version on a node, or a full disk here
+                self.messages.put({"lost": str(cause)})
+                return
             if key not in self._stopped:  # or it was asked to be killed
-                cause = getattr(error, "cause", None) or error
                 with contextlib.suppress(OSError), log.open("ab") as file:
                     file.write(f"The cluster could not carry out this run: {one_line(cause)}\n".encode())
             self.messages.put({"run": key, "exit": -9 if key in self._stopped else 1})
@@ -227,11 +221,8 @@ def connected(start: str | Ray) -> contextlib.AbstractContextManager[Any]:
 
 def at_a_time(start: str | Ray) -> int:
     """How many runs there is room for: processors of this machine to use, or what the connected cluster has."""
-    if isinstance(start, Ray):
-        return start.at_a_time()
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return start.at_a_time() if isinstance(start, Ray) else here
 
 
 def launcher(start: str | Ray, preload: Sequence[str], errors: Path) -> Launcher:

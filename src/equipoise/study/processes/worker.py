@@ -40,12 +40,8 @@ whatever is printed.
 
 
 def pack(work: dict[str, Any], environment: Mapping[str, str] | None = None, *, elsewhere: bool = False) -> bytes:
-    """Packs what a run needs. Functions of scripts, notebooks and loose files travel by value.
-
-    Args:
-        work: what is packed.
-        environment: what the process finds in its environment beside what it has, before it unpacks the rest.
-        elsewhere: for another machine, see :func:`equipoise.cluster.dumped_for_nodes`.
+    """Packs what a run needs, with what its environment has besides. Functions of scripts, notebooks and loose files travel by
+    value; for a machine ``elsewhere`` see :func:`equipoise.cluster.dumped_for_nodes`.
     """
     import cloudpickle
 
