@@ -40,6 +40,8 @@ _PROBLEM = "A problem by name (digits, qm9:train=2000, one of another package), 
 _RAY = "Run on a Ray cluster: that at host:port; without an address the one that is found, or one of this machine."
 _DEVICE = "auto (GPUs if there are any), cpu, cuda, or which: cuda:0,1; one run per GPU. Left out: as the problem has it."
 _PART = 'Only the runs of a part, such as "2/4"; the others may be carried out at the same time.'
+_WHERE = "Where everything goes; results/<problem>, or a folder beside it named after the command, if left out."
+Where = Annotated[Path | None, typer.Option("--folder", "--output", "-o", help=_WHERE)]
 ProblemText = Annotated[str, typer.Argument(help=_PROBLEM)]
 RayAddress = Annotated[str | None, typer.Option("--ray", metavar="[ADDRESS]", help=_RAY)]
 Cpus = Annotated[float | None, typer.Option(help="CPUs that Ray sets aside per run; 1 if left out.")]
@@ -65,9 +67,7 @@ def _diagnose(
     ] = 30,
     device: Annotated[str, typer.Option("--device", help="auto (a GPU if there is one), cpu, cuda, cuda:1.")] = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Of data and model.")] = 0,
-    folder: Annotated[
-        Path | None, typer.Option("--folder", "--output", "-o", help="For the page; results/<problem>-diagnosis if left out.")
-    ] = None,
+    folder: Where = None,
 ) -> None:
     """Say what the tasks of a problem do to each other: scales, conflicts and their noise, prices of methods, proxies.
 
@@ -112,10 +112,7 @@ def _advise(
     jobs: Jobs = None,
     steps: Annotated[int, typer.Option("--steps", help="Of the diagnosis before the race.")] = 300,
     device: Annotated[str, typer.Option("--device", help="Of the diagnosis: auto (a GPU if there is one), cpu, cuda.")] = "cpu",
-    folder: Annotated[
-        Path | None,
-        typer.Option("--folder", "--output", "-o", help="Where everything goes; results/<problem>-advice if left out."),
-    ] = None,
+    folder: Where = None,
     ray: RayAddress = None,
     cpus: Cpus = None,
     gpus: Gpus = None,
@@ -133,18 +130,8 @@ def _advise(
         multiples = [float(rate) for rate in rates.split(",")]
     except ValueError:
         raise InputError(f'--rates is "{rates}"; give numbers such as 0.3,1,3') from None
-    race = Race(
-        problem,
-        methods,
-        seeds=seeds,
-        epochs=epochs,
-        rates=multiples,
-        jobs=jobs,
-        steps=steps,
-        device=device,
-        folder=folder,
-        start=where(ray, cpus, gpus),
-    )
+    given: Any = {"jobs": jobs, "folder": folder, "start": where(ray, cpus, gpus)}
+    race = Race(problem, methods, seeds=seeds, epochs=epochs, rates=multiples, steps=steps, device=device, **given)
     try:
         advice = race.run()
     except KeyboardInterrupt:
@@ -162,9 +149,7 @@ def _study(
     seeds: Annotated[str, typer.Option("--seeds", "-s", help='How many ("3": 0, 1, 2), a range "5-9", a list "1,4".')] = "3",
     epochs: Epochs = None,
     jobs: Jobs = None,
-    folder: Annotated[
-        Path | None, typer.Option("--folder", "--output", "-o", help="Where everything goes; results/<problem> if left out.")
-    ] = None,
+    folder: Where = None,
     gramian_every: Annotated[
         int | None,
         typer.Option(
@@ -262,9 +247,7 @@ def _sweep(
     jobs: Jobs = None,
     sampler: Annotated[str, typer.Option(help="tpe, random, qmc, nsga2 or gp.")] = "tpe",
     pruner: Annotated[str, typer.Option(help="none, median or hyperband; with one objective only.")] = "none",
-    folder: Annotated[
-        Path | None, typer.Option("--folder", "--output", "-o", help="Folder of the study; results/<problem> if left out.")
-    ] = None,
+    folder: Where = None,
     name: Annotated[
         str | None, typer.Option(help="Of the sweep and its folder sweeps/<name>; the method's if left out.")
     ] = None,

@@ -58,6 +58,7 @@ def test_it_goes_on_where_it_was_stopped(finished) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Study, "run", lambda study: pytest.fail("nothing is left to do"))
         assert race(folder).run().as_json() == advice.as_json()
+        assert all(one.epochs == 2 for one in race(folder, longer=False).run().entrants)
 
 
 def test_another_race_does_not_fit_into_its_folder(finished) -> None:

@@ -77,7 +77,7 @@ def test_single_task_training_that_still_improves_is_said(made_up):
     # Means of the last two epochs and the two before: 1.475 and 1.375.
     assert unconverged(Results(folder)) == {"far": pytest.approx(100 * (1.475 / 1.375 - 1))}
     said = " ".join(content(Results(folder)).findings)
-    assert "has not converged: over the last 2 epochs than over the 2 before it was still better at far (by 7 %)" in said
+    assert "has not converged: it was still better at far (by 7 %) over the last 2 epochs than over the 2 before" in said
     change(folder, "stl~far-seed1", improve(-0.001))  # what does not hold for every seed may be chance
     assert unconverged(Results(folder)) == {}
     for seed in range(3):

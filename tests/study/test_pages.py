@@ -10,6 +10,7 @@ import pytest
 
 from equipoise.study import Results
 from equipoise.study.report import write_report
+from equipoise.study.report.content import content
 from equipoise.study.report.write import render
 from equipoise.sweep.report import SweepContent, Table
 
@@ -89,8 +90,12 @@ def test_nothing_is_cut_off_and_tables_are_sorted_and_hidden(made_up, tmp_path, 
     (tmp_path / "sweep").mkdir()
     said = SweepContent("A sweep", ("It was swept.",), (table,), {}, {}, {"swept": "weights over 0.001:1:log"})
     sweep = render("sweep", tmp_path / "sweep", package="equipoise.sweep", said=said, pictures=[])[1]
-    found = shown(tmp_path, [study, sweep])
-    assert set(found) == {(page, width) for page in (0, 1) for width in WIDTHS}
+    study.rename(tmp_path / "first.html")
+    shutil.rmtree(tmp_path / "runs")
+    eleven = Results(made_up(methods=("ls", "fairgrad", "cost+fairgrad"), tasks=tuple(f"task{k} (meV)" for k in range(11))))
+    wide = render("report", tmp_path, said=content(eleven), pictures=[], teleports=[])[1]
+    found = shown(tmp_path, [tmp_path / "first.html", sweep, wide])
+    assert set(found) == {(page, width) for page in (0, 1, 2) for width in WIDTHS}
     for (page, width), own in found.items():
         assert own["page"] <= 0, (page, width)  # the page itself is never wider than the window
         if width == 1300:
