@@ -154,3 +154,18 @@ def test_a_study_says_so_and_without_baselines_it_has_no_delta_m(tiny, tmp_path,
     assert said.lead.startswith("There is no Δm")
     assert any("take the same direction" in finding for finding in said.findings)
     assert {cell.text for row in said.rows for cell in row.cells[2:4]} <= {"–", "0"}
+
+
+def test_a_counter_never_says_that_more_is_done_than_there_is(capsys):
+    from types import SimpleNamespace
+
+    from equipoise.progress import progress
+
+    runs = [SimpleNamespace(key=str(k)) for k in range(4)]
+    with progress(2, 1, Console(width=80, force_terminal=False)) as shown:  # two, and those that another process left behind
+        for run in runs:
+            shown.started(run)
+            shown.ended(run, "")
+    counts = [line.partition("]")[0].strip("[ ").split("/") for line in capsys.readouterr().out.splitlines()]
+    assert [int(done) for done, _ in counts] == [1, 2, 3, 4]
+    assert all(int(done) <= int(wanted) for done, wanted in counts)
