@@ -171,7 +171,8 @@ def program(module: str, payload: bytes, environment: Mapping[str, str], folder:
         with process:
             try:
                 assert process.stdout is not None
-                yield from map(json.loads, process.stdout)
+                for line in process.stdout:  # Ray sends to what it iterates over, so not "yield from map(…)"
+                    yield json.loads(line)
                 code = process.wait()
             finally:
                 if process.poll() is None:  # what it has started, such as a loader's processes, goes with it
