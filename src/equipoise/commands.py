@@ -111,6 +111,7 @@ def _advise(
     ] = "0.3,1,3",
     jobs: Jobs = None,
     steps: Annotated[int, typer.Option("--steps", help="Of the diagnosis before the race.")] = 300,
+    looks: Annotated[int, typer.Option("--looks", help="At gradients, in the diagnosis.")] = 20,
     device: Annotated[str, typer.Option("--device", help="Of the diagnosis: auto (a GPU if there is one), cpu, cuda.")] = "cpu",
     folder: Where = None,
     ray: RayAddress = None,
@@ -130,8 +131,8 @@ def _advise(
         multiples = [float(rate) for rate in rates.split(",")]
     except ValueError:
         raise InputError(f'--rates is "{rates}"; give numbers such as 0.3,1,3') from None
-    given: Any = {"jobs": jobs, "folder": folder, "start": where(ray, cpus, gpus)}
-    race = Race(problem, methods, seeds=seeds, epochs=epochs, rates=multiples, steps=steps, device=device, **given)
+    given: Any = {"jobs": jobs, "folder": folder, "start": where(ray, cpus, gpus), "steps": steps, "looks": looks}
+    race = Race(problem, methods, seeds=seeds, epochs=epochs, rates=multiples, device=device, **given)
     try:
         advice = race.run()
     except KeyboardInterrupt:

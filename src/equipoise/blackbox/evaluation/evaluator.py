@@ -288,6 +288,8 @@ class _OnRay(_Parts):
         self._ended.set()
         for actor in [] if self._gone else self._actors:
             self._ray.kill(actor)
+        for thread in [] if self._gone else self._threads:  # Ray does not survive being asked while it disconnects
+            thread.join(20.0)
         self._open.close()
 
     def _watch(self) -> None:

@@ -163,13 +163,14 @@ class _OnRay(Launcher):
         resources = {"num_cpus": asked.cpus, "num_gpus": asked.gpus}
         self._options = {**resources, "max_retries": LOSSES, "num_returns": "streaming"}
         self._running, self._stopped = dict[str, Any](), set[str]()
-        self._lost, self._closing = False, threading.Event()
+        self._lost, self._closing, self._followers = False, threading.Event(), list[threading.Thread]()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def start(self, key: str, payload: Path, log: Path) -> None:
         work = "equipoise.study.processes.worker", payload.read_bytes(), THREADS, os.getcwd(), __version__
         self._running[key] = self._program.options(name=key, **self._options).remote(*work)
-        threading.Thread(target=self._follow, args=(key, self._running[key], log), daemon=True).start()
+        self._followers.append(threading.Thread(target=self._follow, args=(key, self._running[key], log), daemon=True))
+        self._followers[-1].start()
 
     def _follow(self, key: str, task: Any, log: Path) -> None:
         try:
@@ -211,6 +212,8 @@ class _OnRay(Launcher):
         for task in [] if self._lost else list(self._running.values()):
             with contextlib.suppress(Exception):  # such as that the cluster is gone
                 self._ray.cancel(task, force=True)
+        for follower in [] if self._lost else self._followers:  # Ray does not survive being asked while it disconnects
+            follower.join(20.0)
         self._open.close()
 
 
