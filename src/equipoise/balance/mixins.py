@@ -31,6 +31,7 @@ __all__ = [
     "Paced",
     "Pull",
     "PullsHeads",
+    "TakesFeatures",
 ]
 
 
@@ -70,6 +71,13 @@ class OnFeatures(Attached, ABC):
 
     def take_parts(self, features: Any = None, heads: Any = None) -> None:
         """Says where the shared features and the tasks' heads are."""
+
+
+class TakesFeatures:
+    """A balancer of gradients that decides on those of features as well, where ``MultiTaskOptimizer`` has ``features=``.
+
+    There it is shown a :class:`FeaturesObservation`, and its direction ``[F]`` is taken through the encoder.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

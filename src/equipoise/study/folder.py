@@ -82,14 +82,25 @@ class Folder(RunStore):
             method["options"] = _ADDED.get(method["name"], {}) | options
         return known
 
-    def claim_for(self, problem: Problem, methods: Sequence[Method], seeds: Sequence[int], settings: dict[str, Any]) -> None:
+    def claim_for(
+        self, problem: Problem, methods: Sequence[Method], seeds: Sequence[int], settings: dict[str, Any]
+    ) -> dict[str, Any]:
         """Makes the folder this study's, or checks that it is: methods and seeds may be added, nothing may be changed.
+
+        Returns:
+            What the folder remembers now; it knows better how often to look at conflicts where that is left open.
 
         Raises:
             InputError: the folder holds another study (the message says what differs), or something else altogether.
         """
-        described = {method.label: {"name": method.name, "options": dict(method.options)} for method in methods}
-        self.claim(
+        described = {
+            method.label: {
+                "name": method.name,
+                "options": dict(method.options) | ({} if method.lr is None else {"optimizer.lr": method.lr}),
+            }
+            for method in methods
+        }
+        return self.claim(
             {
                 "problem": problem.identity(),
                 "lr": [],
@@ -99,7 +110,7 @@ class Folder(RunStore):
                 "seeds": sorted(set(seeds)),
             },
             growing=("methods", "seeds"),
-            kept=("tuned",),
+            kept=("tuned", *(key for key in ("gramian_every",) if settings.get(key) is None)),
             advice="give another folder, or start with the configuration it has (adding methods or seeds is fine)",
         )
 

@@ -40,7 +40,7 @@ class Study:
         folder: where everything goes; ``results/<problem>`` if left out.
         jobs: runs at a time; as many as there are processors to use if left out.
         gramian_every: methods that form no Gramian get one for the conflict statistics every so many steps, outside of
-            the timing; 0 for never.
+            the timing; 0 for never; left out, what the folder has, or six times per epoch.
         baselines: whether every task is trained alone as well; without that there is no Δm, and methods are ordered by mean
             rank. They can be added later.
         lr: learning rates, such as ``"3e-4,1e-3,3e-3"``. Of several each method, and each task alone, gets the one that is best
@@ -70,7 +70,7 @@ class Study:
         epochs: int | None = None,
         folder: str | os.PathLike[str] | None = None,
         jobs: int | None = None,
-        gramian_every: int = 10,
+        gramian_every: int | None = None,
         baselines: bool = True,
         lr: str | float | Iterable[float] | None = None,
         tuned_weights: int | None = 0,
@@ -85,7 +85,11 @@ class Study:
         self.seeds = parse_seeds(seeds)
         self.epochs = self.problem.epochs if epochs is None else epochs
         self.jobs = _processors() if jobs is None else jobs
-        for name, value, least in (("epochs", self.epochs, 1), ("jobs", self.jobs, 1), ("gramian_every", gramian_every, 0)):
+        for name, value, least in (
+            ("epochs", self.epochs, 1),
+            ("jobs", self.jobs, 1),
+            ("gramian_every", gramian_every or 0, 0),
+        ):
             if value < least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
         self.gramian_every = gramian_every
@@ -130,7 +134,7 @@ class Study:
         """
         with self.folder.locked():
             settings = {"epochs": self.epochs, "gramian_every": self.gramian_every, "lr": self.tuning.rates}
-            self.folder.claim_for(self.problem, self.methods, self.seeds, settings)
+            self.gramian_every = self.folder.claim_for(self.problem, self.methods, self.seeds, settings)["gramian_every"]
             missing = self.missing()
             self._say(f"{self._overview()}; {len(missing) or 'nothing'} to do, {self.jobs} at a time")
             if self.tuning.chooses:
@@ -158,9 +162,9 @@ class Study:
 
     def _choosing(self, runs: Sequence[Run], folder: Folder) -> None:
         self._say(f"choosing on the validation split, with seed {TUNING_SEED}: {len(runs)} runs")
-        self._execute(runs, folder, gramian_every=0)
+        self._execute(runs, folder)
 
-    def _execute(self, missing: Sequence[Run], folder: Folder | None = None, gramian_every: int | None = None) -> None:
+    def _execute(self, missing: Sequence[Run], folder: Folder | None = None) -> None:
         folder = self.folder if folder is None else folder
         with progress(len(missing), self.epochs, self.console) as shown:
             failed = execute(
@@ -169,7 +173,7 @@ class Study:
                 folder,
                 shown,
                 epochs=self.epochs,
-                gramian_every=self.gramian_every if gramian_every is None else gramian_every,
+                gramian_every=self.gramian_every if folder is self.folder else 0,
                 jobs=self.jobs,
                 start=self.start,
             )

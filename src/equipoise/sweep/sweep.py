@@ -96,7 +96,7 @@ class Sweep:
         folder: str | os.PathLike[str] | None = None,
         name: str | None = None,
         seed: int = 1000,
-        gramian_every: int = 10,
+        gramian_every: int | None = None,
         start: str = "auto",
         console: Console | None = None,
     ) -> None:
@@ -115,7 +115,7 @@ class Sweep:
             ("epochs", self.epochs, 1),
             ("jobs", self.jobs, 1),
             ("seed", seed, 0),
-            ("gramian_every", gramian_every, 0),
+            ("gramian_every", gramian_every or 0, 0),
         ):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"{what} is {value}; it must be a whole number, at least {least}")
@@ -193,7 +193,7 @@ class Sweep:
 
         with self.study.locked(waiting):
             settings = {"epochs": self.epochs, "gramian_every": self.gramian_every}
-            self.study.claim_for(self.problem, methods, self.seeds, settings)
+            settings = self.study.claim_for(self.problem, methods, self.seeds, settings)
             if claim_sweep:
                 self.folder.make()
                 with locked(self.folder.turn):
@@ -211,7 +211,7 @@ class Sweep:
                     self.study,
                     shown,
                     epochs=self.epochs,
-                    gramian_every=self.gramian_every,
+                    gramian_every=settings["gramian_every"],
                     jobs=self.jobs,
                     start=self.start,
                 )

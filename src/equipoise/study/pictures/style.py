@@ -202,10 +202,10 @@ def by_method(results: Results, quantity: str, methods: Sequence[str] | None = N
 def legend(figure: Figure, entries: Sequence[tuple[str, str, str]]) -> None:
     """One legend above all panels."""
     lines = [Line2D([], [], color=color, linestyle=style, linewidth=1.8) for _, color, style in entries]  # type: ignore[arg-type]
-    # As many side by side as fit: a character takes about a fourteenth of an inch, the line before it six of them.
+    # As many side by side as fit: a character takes about a fourteenth of an inch, the line before it and the room behind nine.
     room = figure.get_figwidth() * 14
     columns = len(entries)
-    while columns > 1 and sum(sorted((len(text) + 7 for text, _, _ in entries), reverse=True)[:columns]) > room:
+    while columns > 1 and sum(sorted((len(text) + 9 for text, _, _ in entries), reverse=True)[:columns]) > room:
         columns -= 1
     figure.legend(lines, [text for text, _, _ in entries], loc="outside upper left", ncols=columns, frameon=False, fontsize=9)
 

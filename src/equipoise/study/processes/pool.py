@@ -46,7 +46,8 @@ class Event:
 class Pool:
     """Runs as processes: started one by one, watched together. A context manager, which kills what still runs in the end.
 
-    ``watch`` names the validation metrics that events of epochs tell; the other arguments are those of
+    ``watch`` names the validation metrics that events of epochs tell; ``alone`` says that no two run at a time, which records
+    keep, for only then do their times mean anything. The other arguments are those of
     :func:`equipoise.study.training.train` and :func:`equipoise.study.processes.launchers.launcher`.
     """
 
@@ -56,15 +57,17 @@ class Pool:
         folder: Folder,
         *,
         epochs: int,
-        gramian_every: int,
+        gramian_every: int | None,
         start: str = "auto",
         watch: Sequence[str] = (),
+        alone: bool = False,
     ) -> None:
         self.problem = problem
         self.folder = folder
         self.epochs = epochs
         self.gramian_every = gramian_every
         self.watch = tuple(watch)
+        self.alone = alone
         self.running: dict[str, Run] = {}
         self._errors = folder.path / "processes.log"
         self._processes = launcher(start, (*_EVERY_RUN, *problem.preload), self._errors)
@@ -92,6 +95,7 @@ class Pool:
                 "gramian_every": self.gramian_every,
                 "record": str(self.folder.record(run).absolute()),
                 "watch": self.watch,
+                "alone": self.alone,
             }
         )
         write_whole(payload, packed, private=True)
@@ -132,7 +136,7 @@ def execute(
     progress: Progress,
     *,
     epochs: int,
-    gramian_every: int,
+    gramian_every: int | None,
     jobs: int,
     start: str = "auto",
 ) -> list[Run]:
@@ -146,7 +150,7 @@ def execute(
     """
     waiting = deque(runs)
     failed: list[Run] = []
-    with Pool(problem, folder, epochs=epochs, gramian_every=gramian_every, start=start) as pool:
+    with Pool(problem, folder, epochs=epochs, gramian_every=gramian_every, start=start, alone=jobs == 1) as pool:
         while waiting or pool.running:
             while waiting and len(pool.running) < jobs:
                 run = waiting.popleft()

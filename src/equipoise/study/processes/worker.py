@@ -108,7 +108,7 @@ def perform(payload: Path, messages: int) -> int:
                 messages, run=run.key, epoch=epoch, watched=[(validation or {}).get(name) for name in work["watch"]]
             ),
         )
-        write_json(Path(work["record"]), record)
+        write_json(Path(work["record"]), record | {"alone": work["alone"]})
     except BaseException:
         traceback.print_exc()
         return 1

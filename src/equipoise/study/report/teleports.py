@@ -60,7 +60,7 @@ def _row(results: Results, name: str) -> tuple[str, ...]:
     accepted = [report for report in every if report.accepted]
     refused = Counter(kind(report.reason) for report in every if not report.accepted)
     why = ", ".join(f"{reason} {count}" for reason, count in refused.most_common())
-    seconds = results.epoch_seconds(name)
+    seconds = results.epoch_seconds(name, solo=False)  # a share of the same run's time
     trained = results.epochs * len(seconds) * mean(seconds.values()) if seconds else 0.0
     spent = [report.seconds for seed in seconds for report in runs[seed]]
     teleported = len(spent) * mean(spent) if spent else 0.0
