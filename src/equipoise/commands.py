@@ -109,6 +109,7 @@ def _advise(
     ] = "0.3,1,3",
     jobs: Jobs = None,
     steps: Annotated[int, typer.Option("--steps", help="Of the diagnosis before the race.")] = 300,
+    looks: Annotated[int, typer.Option("--looks", help="At gradients, in the diagnosis.")] = 20,
     device: Annotated[str, typer.Option("--device", help="Of the diagnosis: auto (a GPU if there is one), cpu, cuda.")] = "cpu",
     folder: Annotated[
         Path | None,
@@ -128,7 +129,16 @@ def _advise(
     except ValueError:
         raise InputError(f'--rates is "{rates}"; give numbers such as 0.3,1,3') from None
     race = Race(
-        problem, methods, seeds=seeds, epochs=epochs, rates=multiples, jobs=jobs, steps=steps, device=device, folder=folder
+        problem,
+        methods,
+        seeds=seeds,
+        epochs=epochs,
+        rates=multiples,
+        jobs=jobs,
+        steps=steps,
+        looks=looks,
+        device=device,
+        folder=folder,
     )
     try:
         advice = race.run()
