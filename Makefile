@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is made on first use from what constraints.txt pins.
 PYTHON ?= python3
 BIN := .venv/bin
-STUDY ?= --methods ls,si,famo,pcgrad,cagrad,fairgrad --seeds 3 --epochs 10 --folder results/quick
+STUDY ?= --methods ls,si,famo,pcgrad,cagrad,fairgrad --tuned-weights 9 --seeds 3 --epochs 10 --folder results/quick
 PYTEST_WORKERS ?= 3
 
 .PHONY: help study test pytest lint types tables docs bench dist dist-test clean
@@ -43,9 +43,10 @@ types: .venv/dev
 test: lint
 	@$(MAKE) --no-print-directory -j 2 types pytest
 
-# A file goes to one worker: the blocks of a page of the guide build on each other, and tests of a file share fixtures.
+# A file goes to one worker: the blocks of a page of the guide build on each other, and tests of a file share fixtures. Compiled
+# modules are kept even where the environment says not to: each worker, and each process that a test starts, would compile anew.
 pytest: .venv/dev
-	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 tables: .venv/dev
 	$(BIN)/python docs/tables.py README.md docs/choosing-a-method.md src/equipoise/__init__.py src/equipoise/balance/__init__.py

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from equipoise.version import __version__
 
 if TYPE_CHECKING:
+    from equipoise import advice as advice
     from equipoise import balance as balance
     from equipoise import bilevel as bilevel
     from equipoise import blackbox as blackbox

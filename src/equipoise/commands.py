@@ -1,4 +1,4 @@
-"""The library's own commands: ``diagnose``, ``study``, ``sweep``, ``report``, ``methods``, ``init``; see :mod:`equipoise.cli`.
+"""The library's own commands, such as ``study`` and ``diagnose``; :mod:`equipoise.cli` is the way in.
 
 Every command imports what it needs when it is called, so that ``equipoise --help`` needs neither torch nor a second.
 """
@@ -86,6 +86,58 @@ def _diagnose(
     _show(lambda: write_page(found, place), lambda shown: print_diagnosis(found, shown), browse=False)
 
 
+@app.command("advise")
+def _advise(
+    problem: Annotated[
+        str,
+        typer.Argument(
+            help="A problem by name (digits, qm9:train=2000, one of another package), path/file.py:name or package.module:name."
+        ),
+    ],
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods", "-m", help="Who races beside plain training and fixed weights; a choice of seven if left out."
+        ),
+    ] = None,
+    seeds: Annotated[
+        str, typer.Option("--seeds", "-s", help='Seeds that judge: how many ("5": 0 to 4), a range "5-9", a list "1,4".')
+    ] = "5",
+    epochs: Epochs = None,
+    rates: Annotated[
+        str, typer.Option("--rates", help="Learning rates to try, as multiples of the problem's own; 1 must be among them.")
+    ] = "0.3,1,3",
+    jobs: Jobs = None,
+    steps: Annotated[int, typer.Option("--steps", help="Of the diagnosis before the race.")] = 300,
+    device: Annotated[str, typer.Option("--device", help="Of the diagnosis: auto (a GPU if there is one), cpu, cuda.")] = "cpu",
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", "--output", "-o", help="Where everything goes; results/<problem>-advice if left out."),
+    ] = None,
+) -> None:
+    """Say which method to use on a problem, by a diagnosis and a short race; plain training where nothing beats it.
+
+    Every method gets as many learning rates, seeds and epochs as any other; the worse half drops out, twice, and the last are
+    judged on fresh seeds. Started again with the same folder, it continues where it stopped.
+    """
+    from equipoise.advice import Race
+    from equipoise.advice.report import print_advice, write_page
+
+    try:
+        multiples = [float(rate) for rate in rates.split(",")]
+    except ValueError:
+        raise InputError(f'--rates is "{rates}"; give numbers such as 0.3,1,3') from None
+    race = Race(
+        problem, methods, seeds=seeds, epochs=epochs, rates=multiples, jobs=jobs, steps=steps, device=device, folder=folder
+    )
+    try:
+        advice = race.run()
+    except KeyboardInterrupt:
+        typer.echo("\nStopped. The same command continues from here.", err=True)
+        raise typer.Exit(130) from None
+    _show(lambda: write_page(advice, race.path), lambda shown: print_advice(advice, shown), browse=False)
+
+
 @app.command("study")
 def _study(
     problem: Annotated[
@@ -106,6 +158,19 @@ def _study(
     gramian_every: Annotated[
         int, typer.Option(help="For methods without a Gramian: steps from one look at conflicts to the next; 0 for none.")
     ] = 10,
+    lr: Annotated[
+        str | None,
+        typer.Option(
+            help="Learning rates such as 3e-4,1e-3,3e-3; of several each method gets its best on the validation split."
+        ),
+    ] = None,
+    tuned_weights: Annotated[
+        int | None,
+        typer.Option(
+            help="Trials of fixed weights, the best of which are one more method; left out, as many as cost what a method with "
+            "one backward pass per task does if all methods are compared, else 0."
+        ),
+    ] = None,
     no_baselines: Annotated[bool, typer.Option("--no-baselines", help="No single-task training, and so no Δm.")] = False,
 ) -> None:
     """Compare methods over seeds, with single-task training as the baseline.
@@ -128,6 +193,9 @@ def _study(
         jobs=jobs,
         gramian_every=gramian_every,
         baselines=not no_baselines,
+        lr=lr,
+        # A study of everything has the field's mandatory baseline, too.
+        tuned_weights=0 if tuned_weights is None and methods.strip() != "all" else tuned_weights,
     )
     try:
         results = study.run()
@@ -204,12 +272,20 @@ def _sweep(
 
 @app.command("report")
 def _report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a study, of a sweep in it, or of a diagnosis.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a study, of a sweep in it, of a diagnosis or of an advice.")],
     open_: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
 ) -> None:
-    """Write the report of a study, sweep or diagnosis again from what its folder holds."""
+    """Write the report of a study, sweep, diagnosis or advice again from what its folder holds."""
     if (folder / "sweep.json").exists():
         _show_sweep(folder, browse=open_)
+        return
+    if (folder / "race.json").exists():
+        from equipoise.advice import Advice
+        from equipoise.advice.report import print_advice
+        from equipoise.advice.report import write_page as write_advice
+
+        advice = Advice.read(folder / "advice.json")
+        _show(lambda: write_advice(advice, folder), lambda shown: print_advice(advice, shown), browse=open_)
         return
     if (folder / "diagnosis.json").exists():
         from equipoise.diagnosis import Diagnosis
@@ -272,7 +348,7 @@ def _init(
     from equipoise.study.starting import start_problem
 
     path = start_problem(file, source, [name.strip() for name in targets.split(",") if name.strip()])
-    typer.echo(f"{printable(str(path))} is written; look into it, then: equipoise study {printable(str(path))}")
+    typer.echo(f"{printable(str(path))} is written; look into it, then: equipoise diagnose {printable(str(path))}")
 
 
 def _show_study(results: Results, *, browse: bool = False) -> None:

@@ -304,7 +304,7 @@ def _decide(
         )
     estimate = Estimate(context, proxy, exact=audits, whole=True)
     with without_autocast(next(iter(values.values())).device):
-        estimate.add(evaluation, own=False)
+        estimate.add(evaluation, own=False, flows=False)
     counts = [seen.counts[position] for position in present]
     estimate.finish(turn, present, counts)
     check_rows(turn, estimate.gramian.diagonal(), means, names)

@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 import equipoise as eq
@@ -201,6 +200,8 @@ def test_stch_as_released_resumes_to_the_bit(epochs: int) -> None:
 
 def go4align_by_hand(values: np.ndarray, shares: np.ndarray, lr: float, groups: int) -> tuple[np.ndarray, np.ndarray]:
     """One step of the released code's formula, the grouping by scikit-learn."""
+    from sklearn.cluster import KMeans
+
     shares = shares * np.exp(-lr * values)
     shares = shares / shares.sum()
     weights = shares * values.sum() / values

@@ -47,7 +47,7 @@ def test_rotations_stay_rotations(start: str, lr: float) -> None:
     mtl = made(lr=lr, start=start)
     mtl.step(batch())
     first = mtl.balancer.matrices.clone()
-    for step in range(100):
+    for step in range(50):
         mtl.step(batch(seed=step))
     assert_rotations(mtl.balancer.matrices)
     assert float((mtl.balancer.matrices - first).abs().max()) > 0.01
@@ -193,8 +193,7 @@ def opposed_losses(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("norms", [True, False])
-def test_opposed_tasks_are_turned_towards_each_other(seed: int, norms: bool) -> None:
+def test_opposed_tasks_are_turned_towards_each_other(seed: int) -> None:
     def trained(balancer: eq.balance.Balancer) -> tuple[float, list[float]]:
         torch.manual_seed(seed)
         model = Opposed()
@@ -211,12 +210,13 @@ def test_opposed_tasks_are_turned_towards_each_other(seed: int, norms: bool) -> 
     heads = {"here": "heads.here", "there": "heads.there"}
     equal, _ = trained(eq.LS())
     still, unturned = trained(eq.RotoGrad("encoder", heads, lr=0.0))
-    rotated, turned = trained(eq.RotoGrad("encoder", heads, lr=0.03, norms=norms))
-    assert turned[0] < -0.5
-    assert turned[60] > 0.8  # the angle fell from more than 120 degrees to less than 37
     assert unturned[60] < -0.8
     assert min(equal, still) >= 2.99  # 2‖t‖² = 3 is the best that one place for both can give
-    assert rotated < 0.1
+    for norms in (True, False):
+        rotated, turned = trained(eq.RotoGrad("encoder", heads, lr=0.03, norms=norms))
+        assert turned[0] < -0.5
+        assert turned[60] > 0.8  # the angle fell from more than 120 degrees to less than 37
+        assert rotated < 0.1
 
 
 # -- robustness

@@ -16,9 +16,10 @@ import equipoise as eq
 HEAVY = "matplotlib sklearn scipy rich typer jinja2 torchjd cloudpickle pandas"
 
 
-def modules_after(statement: str) -> set[str]:
-    """What a fresh process has imported after a statement."""
-    code = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
+def modules_after(statement: str, alone: str = "pass") -> set[str]:
+    """What a statement imports in a fresh process, beyond what another one has before it."""
+    said = "print(json.dumps(sorted(set(sys.modules) - before)))"
+    code = f"import json, sys\n{alone}\nbefore = set(sys.modules)\n{statement}\n{said}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     return set(json.loads(done.stdout))
 
@@ -30,8 +31,7 @@ def test_import_brings_no_room_and_not_even_torch() -> None:
 
 
 def test_what_a_loop_needs_brings_nothing_but_torch_and_numpy() -> None:
-    alone = modules_after("import torch, numpy")
-    loaded = modules_after("import equipoise as eq\neq.Objective, eq.MultiTaskOptimizer, eq.FairGrad()") - alone
+    loaded = modules_after("import equipoise as eq\neq.Objective, eq.MultiTaskOptimizer, eq.FairGrad()", "import torch, numpy")
     assert not {name.partition(".")[0] for name in loaded} & set(HEAVY.split())
     rooms = {".".join(name.split(".")[:2]) for name in loaded if name.startswith("equipoise.")}
     assert not rooms & {f"equipoise.{room}" for room in ("bilevel", "blackbox", "data", "nets", "metrics", "study", "sweep")}

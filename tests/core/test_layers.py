@@ -27,6 +27,7 @@ ROWS: tuple[tuple[set[str], bool], ...] = (
     ({"bilevel", "integrations"}, False),
     ({"study"}, False),
     ({"sweep", "diagnosis"}, False),
+    ({"advice"}, False),
     ({"commands"}, False),
     ({"cli"}, False),
     ({"__main__"}, False),

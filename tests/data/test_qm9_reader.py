@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import sys
 
@@ -13,7 +14,7 @@ from equipoise.data.qm9 import TARGETS
 from equipoise.errors import DataSetError, InputError, MissingExtraError
 from equipoise_papers.samples import write_qm9_sample
 
-pytest.importorskip("torch_geometric")
+pytestmark = pytest.mark.skipif(not importlib.util.find_spec("torch_geometric"), reason="needs torch_geometric")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from equipoise.study import Results, parse_methods
 from equipoise.study.folder import Folder
 from equipoise.study.processes import worker
 from equipoise.study.report import print_results, write_report
-from tests.study.conftest import made_up  # noqa: F401
+from tests.study.conftest import made_up, one_picture  # noqa: F401
 
 RECORD = "0-seed0.json"  # of ls
 DEEP = "[" * 10_000 + "]" * 10_000
@@ -107,6 +107,7 @@ def test_a_wrong_record_costs_itself_and_is_named(made_up, damage) -> None:  # n
     assert f"does not count: runs/{RECORD}: " in console.export_text()
 
 
+@pytest.mark.usefixtures("one_picture")
 def test_the_report_names_the_files_that_do_not_count(made_up) -> None:  # noqa: F811
     folder = made_up(seeds=(0, 1))
     (folder / "runs" / RECORD).write_text(DEEP)
@@ -244,6 +245,7 @@ def test_nothing_is_written_through_a_link(made_up, tmp_path_factory, part) -> N
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links of POSIX")
+@pytest.mark.usefixtures("one_picture")
 def test_a_folder_that_is_a_link_itself_is_the_users_choice(made_up, tmp_path_factory) -> None:  # noqa: F811
     link = tmp_path_factory.mktemp("links") / "results"
     link.symlink_to(made_up())

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import equipoise as eq
+import equipoise.integrations
 from equipoise.errors import InputError, MissingExtraError
 from equipoise.integrations import CSVLogger, MLflowLogger, StepLogger, TensorBoardLogger, WandbLogger
 from equipoise.step import StepReport
@@ -184,7 +185,7 @@ def test_csv_is_continued_and_holds_any_name(tmp_path: Path) -> None:
 def test_nothing_is_imported_before_it_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [name for name in sys.modules if name.startswith("equipoise.integrations")]:
         monkeypatch.delitem(sys.modules, name)
-    for name in ("tensorboard", "wandb", "mlflow"):
+    for name in ("tensorboard", "wandb", "mlflow", "lightning.pytorch", "transformers", "accelerate"):
         monkeypatch.setitem(sys.modules, name, None)  # importing it raises
     logged(importlib.import_module("equipoise.integrations").CSVLogger(tmp_path / "log.csv"))
     assert len(read(tmp_path / "log.csv")) > 3
@@ -196,6 +197,20 @@ def test_what_is_missing_is_said_in_one_line(name: str, monkeypatch: pytest.Monk
     make: Any = {"tensorboard": lambda: TensorBoardLogger(tmp_path), "wandb": WandbLogger, "mlflow": MLflowLogger}[name]
     with pytest.raises(MissingExtraError, match=rf'pip install "equipoise\[{name}\]"'):
         make()
+
+
+@pytest.mark.parametrize(
+    ("adapter", "name", "extra"),
+    [("BalancedModule", "lightning.pytorch", "lightning"), ("BalancedTrainer", "transformers", "hugging-face")],
+)
+def test_a_trainer_that_is_missing_is_said_in_one_line(
+    adapter: str, name: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, f"equipoise.integrations.{extra.replace('-', '_')}", raising=False)
+    assert adapter in dir(equipoise.integrations)
+    with pytest.raises(MissingExtraError, match=rf'pip install "equipoise\[{extra}\]"'):
+        getattr(equipoise.integrations, adapter)
 
 
 def logged(log: StepLogger, steps: int = 3) -> StepReport:

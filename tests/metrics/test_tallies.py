@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from torch import Tensor
 
 from equipoise.errors import InputError
@@ -118,6 +117,8 @@ def test_an_image_without_a_valid_pixel_counts_nowhere() -> None:
 
 
 def test_the_confusion_matrix_is_the_one_of_scikit_learn() -> None:
+    from sklearn.metrics import confusion_matrix
+
     target, predicted = torch.randint(0, 5, (2, 300))
     matrix = ConfusionMatrix(5)
     matrix.add(predicted[:100], target[:100])
@@ -127,6 +128,8 @@ def test_the_confusion_matrix_is_the_one_of_scikit_learn() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_accuracy_and_f1_are_those_of_scikit_learn(seed: int) -> None:
+    from sklearn.metrics import accuracy_score, f1_score
+
     torch.manual_seed(seed)
     scores, target = torch.randn(40, 6), torch.randint(0, 5, (40,))
     found = fed(ClassTally(6, f1=True), scores, target, [13, 13, 13, 1])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import equipoise as eq
 from equipoise.engine.heads import HeadCut
+from equipoise.engine.layers import _sketch
 from equipoise.engine.proxy import LastLayers, NamedWeights, ProxyRows
 
 WIDE = 10**6
@@ -176,6 +177,96 @@ def test_the_residual_stream_is_all_layers_that_write_to_it() -> None:
     # single entries only; its mean over many numbers of columns is what has been claimed.
     found = torch.stack([proxy_gramian(losses, LastLayers(), columns) for columns in range(2, 15)]).mean(0)
     assert torch.nn.functional.cosine_similarity(found.flatten(), (rows @ rows.T).flatten(), dim=0) > 0.98
+
+
+class Adapter(nn.Module):
+    """A frozen linear map and a low-rank one beside it, as PEFT's LoRA writes it: with a factor, and in float32."""
+
+    def __init__(self, inputs: int, outputs: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.base = nn.Linear(inputs, outputs, bias=False, dtype=dtype).requires_grad_(False)
+        self.down, self.up = nn.Linear(inputs, 2, bias=False), nn.Linear(2, outputs, bias=False)
+        self.factor = 1.5
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(self.down(x.float()))
+        return (self.base(x) + self.up(self.seen[-1]) * self.factor).to(x.dtype)
+
+
+def adapted(dtype: torch.dtype, apart: bool) -> tuple[dict[int, Tensor], list[Adapter], Tensor]:
+    """Losses of three domains, of one forward pass or of one each; what was adapted; and the exact Gramian of its stream."""
+    torch.manual_seed(0)
+    embed = nn.Linear(3, 4, dtype=dtype).requires_grad_(False)
+    readers = [nn.Linear(4, 5, dtype=dtype) for _ in range(3)]
+    layers = [Adapter(5, 4, dtype) for _ in range(3)]
+    head = nn.Linear(4, 1, dtype=dtype).requires_grad_(False)
+    batch, streams = torch.randn(3, 6, 2, 3, dtype=dtype), []
+
+    def forward(x: Tensor) -> Tensor:
+        stream = embed(x)
+        for layer, reader in zip(layers, readers, strict=True):
+            layer.factor = 1.5 + (layer is layers[0])
+            stream = stream + nn.functional.dropout(layer(torch.tanh(reader(stream))), 0.0, True)
+        streams.append(stream)
+        return head(torch.tanh(stream))
+
+    outputs = [forward(part) for part in batch] if apart else list(forward(batch.flatten(0, 1)).unflatten(0, (3, 6)))
+    losses = {k: (10.0**k * output).square().mean().float() for k, output in enumerate(outputs)}
+    rows = []
+    for k, loss in losses.items():
+        delta = torch.autograd.grad(loss, streams[k if apart else 0], retain_graph=True)[0].float().flatten(0, 1)
+        inputs = [(layer.seen[k if apart else 0] * layer.factor).flatten(0, 1) for layer in reversed(layers)]
+        rows.append(torch.cat([(delta.T @ a).flatten() for a in inputs]))
+    matrix = torch.stack(rows).double()
+    return losses, layers, matrix @ matrix.T
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_stream_of_low_rank_adapters_is_taken_with_their_factors(dtype: torch.dtype, apart: bool) -> None:
+    losses, layers, _ = adapted(dtype, apart)
+    places = LastLayers().places(HeadCut(losses), None)
+    assert len(places.layers) == (3 if apart else 1)
+    for layer in places.layers:
+        assert layer.node.name() == "AddBackward0"
+        factors = [factor for _, factor in layer.row._inputs]  # type: ignore[attr-defined]
+        assert factors == [1.5, 1.5, 2.5]
+    assert {id(weight) for weight in places.weights} == {id(layers[-1].up.weight)}
+    # Cross terms between layers remain in single sketches; their mean over many is what is claimed.
+    found = torch.stack([proxy_gramian(losses, LastLayers(), columns) for columns in range(2, 7)]).mean(0)
+    exact = adapted(dtype, apart)[2]
+    assert nn.functional.cosine_similarity(found.flatten(), exact.flatten(), dim=0) > 0.98
+
+
+def test_domains_apart_have_the_gramian_of_one_forward_pass() -> None:
+    """Sketches are the same in every call, so it makes no difference whether a batch was cut into its domains before."""
+    together, apart = (proxy_gramian(adapted(torch.float32, each)[0], LastLayers(), 4) for each in (False, True))
+    torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-12)
+
+
+def test_a_sketch_with_room_for_all_inputs_has_the_size_of_what_it_sketches() -> None:
+    sketch = _sketch(5, 64, torch.float64, torch.device("cpu"))
+    torch.testing.assert_close(sketch @ sketch.T, torch.eye(5, dtype=torch.float64))
+
+
+def test_a_balanced_loss_goes_no_further_down_than_its_proxy() -> None:
+    """Domains with a forward pass each meet at the parameters; the pass for the Gramian ends at the last shared layer."""
+    torch.manual_seed(0)
+    first, last = nn.Linear(3, 4), nn.Linear(4, 4)
+    passed: list[int] = []
+    losses = {}
+    for k in range(2):
+        h = first(torch.randn(5, 3))
+        h.register_hook(lambda _, k=k: passed.append(k))
+        losses[f"t{k}"] = last(torch.tanh(h)).square().mean()
+    loss = eq.balanced_loss(losses, eq.FairGrad(), eq.Proxy("last", audit=0))
+    assert passed == []
+    exact = plain_gramian(dict(enumerate(losses.values())), [last.weight])
+    torch.testing.assert_close(loss.report.gramian, exact, rtol=1e-4, atol=1e-9)  # type: ignore[attr-defined]
+    passed.clear()
+    loss.backward()
+    assert sorted(passed) == [0, 1]
 
 
 class Twin(nn.Module):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.cluster import KMeans
 
 import equipoise as eq
 from equipoise.solvers import group_values, grouping_cost
@@ -51,6 +50,8 @@ def test_groups_are_intervals_of_values_whatever_their_order(values: list[float]
 @pytest.mark.parametrize("groups", [2, 3, 5])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_never_worse_than_k_means_with_restarts(groups: int, seed: int) -> None:
+    from sklearn.cluster import KMeans
+
     values = np.random.default_rng(seed).lognormal(size=40)
     theirs = KMeans(groups, n_init=50, random_state=0, tol=0).fit(values[:, None])
     ours = grouping_cost(values, group_values(values, groups))

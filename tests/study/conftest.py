@@ -7,6 +7,7 @@ from tests.study.attempts import COST, attempt
 
 from equipoise.store import write_json
 from equipoise.study import Study, find_problem
+from equipoise.study.pictures import PICTURES
 from equipoise.study.records import SCHEMA
 
 TINY = Path(__file__).parent / "problems" / "tiny.py"
@@ -25,6 +26,13 @@ def tiny():
 @pytest.fixture
 def quiet():
     return Console(quiet=True)
+
+
+@pytest.fixture
+def one_picture(monkeypatch):
+    """Reports have the first picture alone, for tests of their words: that all are drawn is tested in ``test_report.py``."""
+    monkeypatch.setattr("equipoise.study.report.write.PICTURES", PICTURES[:1])
+    monkeypatch.setattr("equipoise.study.report.write.TELEPORT_PICTURES", ())
 
 
 @pytest.fixture(scope="session")

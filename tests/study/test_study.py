@@ -2,7 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
-import textwrap
+import types
 from pathlib import Path
 
 import pytest
@@ -128,12 +128,16 @@ def test_from_a_script_without_a_guard(tiny_path, tmp_path):
     assert lines[4].endswith(": done")
 
 
-def test_from_an_interactive_session(tiny_path, tmp_path):
-    """As in a notebook: no main file at all."""
-    source = textwrap.dedent(SCRIPT.format(problems=str(tiny_path.parent), folder=str(tmp_path / "study")))
-    done = subprocess.run([sys.executable, "-"], input=source, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "methods ls mine failures 0\n"
+@pytest.mark.usefixtures("one_template")
+def test_from_an_interactive_session(tiny_path, tmp_path, monkeypatch, capsys):
+    """As in a notebook: no main file at all, and a main module that no other process can import."""
+    session = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", session)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setitem(sys.modules, "tiny", None)  # what is imported now goes again
+    del sys.modules["tiny"]
+    exec(SCRIPT.format(problems=str(tiny_path.parent), folder=str(tmp_path / "study")), vars(session))
+    assert capsys.readouterr().out == "methods ls mine failures 0\n"
 
 
 def test_bad_input(tiny, tmp_path):

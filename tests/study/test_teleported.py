@@ -111,6 +111,7 @@ def test_no_clutter_where_nobody_teleports(finished, tmp_path):
     assert teleport_table(Results(folder)) is None
 
 
+@pytest.mark.usefixtures("one_picture")
 def test_table_says_what_the_records_say(teleported):
     results, _ = teleported
     table = teleport_table(results)

@@ -79,7 +79,7 @@ def test_training_with_a_teleport_that_never_lands_is_as_without(balancer: str, 
     for teleport in (cost, None):
         mtl = optimizer_with(teleport, balancer, noisy(), make=torch.optim.Adam)
         torch.manual_seed(7)
-        for step in range(20):
+        for step in range(12):
             mtl.step(problems.batch(seed=step))
             if step % 5 == 4:
                 mtl.end_epoch()

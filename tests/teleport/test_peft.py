@@ -14,9 +14,16 @@ from torch import Tensor, nn
 from equipoise.teleport import OFT, Delta, LoHa, LowRank
 from equipoise.teleport.deltas import Difference
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    peft = pytest.importorskip("peft")
+peft: Any = None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported() -> None:
+    """PEFT takes seconds to import, which only the process that runs these tests has to spend."""
+    global peft
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peft = pytest.importorskip("peft")
 
 
 class Net(nn.Module):

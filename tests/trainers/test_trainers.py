@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import doctest
+import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import equipoise as eq
-from equipoise.integrations import BalancedModule, BalancedTrainer, accelerate_loss
+from equipoise.data import zip_loaders
+from equipoise.integrations import BalancedLoss, BalancedModule, BalancedTrainer, BalancingCallback, accelerate_loss
 from tests import problems
 from tests.integration.processes import Pool
 from tests.integration.scenarios import State, share, state
+from tests.teleport.helpers import eager_cost
 
-ACCUMULATE, EPOCHS, CLIP, LR = 2, 2, 0.5, 0.05
+ACCUMULATE, EPOCHS, CLIP, LR = 2, 2, 2.6, 0.05  # some steps are clipped
 
 pytestmark = [pytest.mark.filterwarnings("ignore")]  # the trainers' own
 
@@ -68,8 +73,6 @@ def elastic(rank: int, count: int) -> None:
 def test_lightning_keeps_the_place_of_mixed_loaders(tmp_path: Path) -> None:
     import lightning.pytorch as pl
 
-    from equipoise.data import zip_loaders
-
     seen: list[dict[str, list[int]]] = []
 
     class Module(pl.LightningModule):
@@ -116,7 +119,7 @@ def lightning(
         def __init__(self) -> None:
             balancer, proxy = tools()
             if manual:
-                super().__init__(balancer, proxy, clip=CLIP, accumulate=ACCUMULATE)
+                super().__init__(balancer, proxy, clip=CLIP, accumulate=ACCUMULATE, teleport=eager_cost())
             else:
                 super().__init__(balancer, proxy)
             self.automatic_optimization = not manual
@@ -142,21 +145,120 @@ def lightning(
     return state(module.model)
 
 
+def stepped() -> State:
+    """What manual optimization is to do."""
+    model, (balancer, proxy) = seeded(), tools()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9)
+    objective = eq.Objective(model, problems.losses)
+    mtl = eq.MultiTaskOptimizer(objective, optimizer, balancer, proxy=proxy, clip=CLIP, teleport=eager_cost())
+    for _ in range(EPOCHS):
+        for place in range(0, len(batches()), ACCUMULATE):
+            mtl.step(*batches()[place : place + ACCUMULATE])
+    assert mtl.teleport is not None
+    return state(model)
+
+
 def test_lightning(tmp_path: Path) -> None:
     agree(lightning(str(tmp_path)), alone())
     lightning(str(tmp_path), epochs=1)
     agree(lightning(str(tmp_path), resume=str(tmp_path / "last.ckpt")), lightning(str(tmp_path)), exactly=True)
 
 
-def lightning_spread(rank: int, count: int, folder: str) -> State:
+def test_lightning_manual(tmp_path: Path) -> None:
+    whole = lightning(str(tmp_path), manual=True)
+    agree(whole, stepped(), exactly=True)
+    lightning(str(tmp_path), manual=True, epochs=1)
+    agree(lightning(str(tmp_path), manual=True, resume=str(tmp_path / "last.ckpt")), whole, exactly=True)
+
+
+def lightning_spread(rank: int, count: int, folder: str) -> tuple[State, State]:
     elastic(rank, count)
-    return lightning(folder, rank, count)
+    return lightning(folder, rank, count), lightning(folder, rank, count, manual=True)
 
 
 def test_lightning_on_two_processes(pool: Pool, tmp_path: Path) -> None:
-    for found in pool.run(lightning_spread, str(tmp_path)):
-        agree(found, alone())
+    for automatic, manual in pool.run(lightning_spread, str(tmp_path)):
+        agree(automatic, alone())
+        agree(manual, stepped())
     pool.close()  # other tests find fresh processes
+
+
+def test_lightning_counts_epochs_logs_and_stops_early(tmp_path: Path) -> None:
+    """From a checkpoint written between validation and the end of an epoch, in bfloat16."""
+    import lightning.pytorch as pl
+    from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+    from lightning.pytorch.loggers import CSVLogger
+
+    class Module(BalancedModule):
+        def __init__(self) -> None:
+            super().__init__("dwa")
+            self.model = seeded()
+
+        def losses(self, batch: problems.Batch) -> dict[str, Tensor]:
+            return problems.losses(self.model, batch)
+
+        def validation_step(self, batch: problems.Batch, batch_idx: int) -> None:
+            self.log("val", float(self.current_epoch))  # gets worse
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    def fit(epochs: int, *callbacks: Any, resume: str | None = None) -> tuple[Module, pl.Trainer]:
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            precision="bf16-mixed",
+            max_epochs=epochs,
+            log_every_n_steps=2,
+            callbacks=list(callbacks),
+            logger=CSVLogger(tmp_path, flush_logs_every_n_steps=1),
+            enable_checkpointing=bool(callbacks),
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        data = DataLoader(batches(), batch_size=None)  # type: ignore[arg-type]
+        module = Module()
+        trainer.fit(module, data, data, ckpt_path=resume)
+        return module, trainer
+
+    keep = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=False)
+    module, trainer = fit(9, EarlyStopping("val", patience=3), keep)
+    assert trainer.current_epoch == 4  # the first was the best
+    assert len({float(weight) for weight in module.report.weights}) > 1  # type: ignore[union-attr]
+    again, _ = fit(4, resume=str(tmp_path / "epoch=1.ckpt"))
+    agree(state(again), state(module), exactly=True)
+    with (Path(trainer.logger.log_dir) / "metrics.csv").open() as file:  # type: ignore[union-attr, arg-type]
+        logged = [row for row in csv.DictReader(file) if row["balancing/weight/t0"]]
+    assert [int(row["step"]) for row in logged] == list(range(1, 16, 2))
+    assert float(logged[-1]["balancing/loss/t1"]) == pytest.approx(float(module.report.losses[1]))  # type: ignore[union-attr]
+
+
+def test_what_lightning_cannot_do_is_said_before_the_first_step() -> None:
+    import lightning.pytorch as pl
+
+    def begin(method: str, automatic: bool = True, **options: Any) -> None:
+        module = BalancedModule(method, **options)
+        module.automatic_optimization = automatic
+        module.begin_balancing()
+
+    for method in ("graddrop", "famo", "cost+fairgrad"):
+        with pytest.raises(eq.InputError, match=r"cannot be used in automatic optimization; set self\.automatic_optimization"):
+            begin(method)
+    for automatic, option in ((True, "clip"), (True, "batched"), (False, "heads")):
+        with pytest.raises(eq.InputError, match=f"{option}= is of no use in {'automatic' if automatic else 'manual'}"):
+            begin("fairgrad", automatic, **{option: 1})
+    with pytest.raises(eq.InputError, match="accumulate_grad_batches="):
+        begin("fairgrad", accumulate=2)
+    with pytest.raises(eq.errors.UnknownOptionError, match='Did you mean "shared"'):
+        begin("fairgrad", sharde="encoder")
+    with pytest.raises(eq.InputError, match=r'no module "encodr"'):
+        begin("fairgrad", shared="encodr")
+    with pytest.raises(eq.InputError, match="LightningModule is no BalancedModule"):
+        BalancingCallback().on_train_start(None, pl.LightningModule())
+
+
+@pytest.mark.parametrize("module", ["lightning", "hugging_face"])
+def test_examples_in_docstrings(module: str) -> None:
+    assert not doctest.testmod(importlib.import_module(f"equipoise.integrations.{module}")).failed
 
 
 # -- Hugging Face
@@ -226,6 +328,54 @@ def test_hugging_face(tmp_path: Path) -> None:
     whole = hugging_face(str(tmp_path))
     agree(whole, alone())
     agree(hugging_face(str(tmp_path), resume=True), whole, exactly=True)
+
+
+def test_hugging_face_goes_on_in_several_data_sets(tmp_path: Path) -> None:
+    import transformers
+
+    def losses(model: nn.Module, batch: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {task: (model(own["x"])[task] - own["y"]).square().mean() for task, own in batch.items()}
+
+    def train(resume: int = 0) -> State:
+        sets = {
+            f"t{k}": [{"x": x, "y": y[k]} for x, y in zip(*problems.batch(size, seed=k), strict=True)]
+            for k, size in enumerate((8, 6, 2))
+        }
+        loaders = {task: DataLoader(own, 2, shuffle=True) for task, own in sets.items()}  # type: ignore[arg-type]
+        arguments = transformers.TrainingArguments(
+            output_dir=str(tmp_path),
+            num_train_epochs=3,
+            learning_rate=LR,
+            save_steps=2,
+            logging_steps=4,
+            report_to="none",
+            use_cpu=True,
+            disable_tqdm=True,
+        )
+        model = Model()
+        mixed = zip_loaders(loaders, weights="proportional", seed=2)
+        balanced = BalancedLoss("dwa", tasks=mixed.names)
+        trainer = BalancedTrainer(model, arguments, losses=losses, balancer=balanced, train_dataset=mixed, eval_dataset=mixed)
+        trainer.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{resume}") if resume else None)
+        assert "balancing/weight/t0" in trainer.state.log_history[0]
+        assert trainer.evaluate()["eval_loss_t2"] > 0
+        return state(model)
+
+    whole = train()
+    for stop in (10, 8):  # within an epoch, whose steps are 4, and at the end of one
+        agree(train(stop), whole, exactly=True)
+
+
+def test_a_checkpoint_without_a_balancer_is_refused(tmp_path: Path) -> None:
+    import transformers
+
+    arguments = transformers.TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    trainer = BalancedTrainer(Model(), arguments, losses=losses_of, balancer="fairgrad")
+    with pytest.raises(eq.InputError, match=r"has no balancing\.pt"):
+        trainer._load_optimizer_and_scheduler(str(tmp_path))
+    for options, said in (({"proxy": "last"}, "leave proxy= out"), ({"compute_loss_func": print}, "leave that out")):
+        with pytest.raises(eq.InputError, match=said):
+            BalancedTrainer(Model(), arguments, losses=losses_of, balancer=BalancedLoss("fairgrad"), **options)
 
 
 def hugging_face_spread(rank: int, count: int, folder: str) -> State:

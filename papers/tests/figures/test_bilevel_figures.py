@@ -13,6 +13,7 @@ import torch
 
 from equipoise.cli import main
 from equipoise.errors import InputError
+from equipoise_papers.figures.forum_cost import make as forum_cost
 from equipoise_papers.figures.forum_cost.measure import measured
 from equipoise_papers.figures.forum_cost.settings import ForumCostSettings
 from equipoise_papers.figures.forum_synthetic.run import Synthetic, run
@@ -52,11 +53,27 @@ def test_the_synthetic_command_writes_picture_table_and_numbers(tmp_path: Path, 
 
 def test_the_cost_command_writes_picture_table_and_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["figure", "forum-cost", "-o", str(tmp_path), "--lower-steps", "1", "--layers", "0"]
-    assert main([*command, "--fixed-lower-steps", "1", "--repeats", "1", "--batch-size", "4", "--methods", "forum,moml"]) == 0
+    assert main([*command, "--fixed-lower-steps", "1", "--repeats", "1", "--batch-size", "4", "--methods", "forum"]) == 0
     assert "| 1 | 538,388 |" in re.sub(" +", " ", capsys.readouterr().out)
+    (found,) = json.loads((tmp_path / "forum-cost.json").read_text())["measurements"]
+    assert found["method"] == "forum"
+    assert found["seconds"] > 0
+    assert found["bytes"] > 0
+
+
+def test_the_cost_table_has_every_method_once_per_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made_up(method: str, steps: int, layers: int, settings: ForumCostSettings) -> forum_cost.Measurement:
+        return forum_cost.Measurement(
+            method, steps, layers, 100 + layers, 0.01 * steps + (method == "moml"), (7 + layers) << 20
+        )
+
+    monkeypatch.setattr(forum_cost, "_one", made_up)
+    settings = ForumCostSettings(methods=("forum", "moml"), lower_steps=(1, 2), layers=(0, 3), fixed_lower_steps=2)
+    text = re.sub(" +", " ", forum_cost.make(settings, tmp_path))
+    for row in ("| 1 | 100 | 10 | 1010 | 7 | 7 |", "| 2 | 100 | 20 | 1020 | 7 | 7 |", "| 2 | 103 | 20 | 1020 | 10 | 10 |"):
+        assert text.count(row) == 1
     found = json.loads((tmp_path / "forum-cost.json").read_text())["measurements"]
-    assert [one["method"] for one in found] == ["forum", "moml"]
-    assert all(one["seconds"] > 0 and one["bytes"] > 0 for one in found)
+    assert [one["method"] for one in found] == ["forum", "moml"] * 3
 
 
 @pytest.mark.parametrize("method", ["moco", "moml-checkpointed"])

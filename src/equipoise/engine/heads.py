@@ -66,6 +66,8 @@ class HeadCut:
         self._places: dict[Edge, int] = {}
         self._visited: dict[Any, Sequence[Edge]] = {}
         self._linked: set[Any] = set()
+        self._leading: dict[Any, list[Any]] = {}
+        self._led = 0
         # Without processes there is no wrapper to look through, and a walk that need not is faster.
         self.several_processes = dist.is_available() and dist.is_initialized()
         roots = {position: _edge(loss) for position, loss in losses.items()}
@@ -126,6 +128,15 @@ class HeadCut:
             for child, _ in below:
                 if child is not None:
                     self.parents.setdefault(child, []).append(node)
+
+    def leading(self) -> dict[Any, list[Any]]:
+        """For all nodes seen, above the cut and below, those that lead to them."""
+        if self._led != len(self._visited):
+            self._led, self._leading = len(self._visited), {}
+            for node, below in self._visited.items():
+                for child, _ in below:
+                    self._leading.setdefault(child, []).append(node)
+        return self._leading
 
     def shared_leaves(self) -> list[Tensor]:
         """All leaves that several tasks reach, at and below the cut and above it, and those given as shared."""
@@ -221,6 +232,7 @@ class HeadCut:
         own: bool = True,
         tasks: Sequence[int] | None = None,
         summed: bool = False,
+        at_cut: bool = True,
     ) -> tuple[list[dict[int, Tensor]], dict[int, list[Tensor | None]], list[Tensor | None]]:
         """One backward pass of the losses down to the cut; the graph stays.
 
@@ -230,6 +242,8 @@ class HeadCut:
             own: take the gradients of the leaves that one task alone reaches, too.
             tasks: positions of the tasks whose losses are differentiated; all of them if left out.
             summed: add the gradients of all tasks up, under the position -1.
+            at_cut: go down to the cut; else to the edges wanted and the tasks' own leaves alone, which may save most of the
+                pass where tasks meet at parameters.
 
         Returns:
             The gradient at each edge of the cut by the position of the task, those of each task's own leaves, and those at
@@ -258,7 +272,8 @@ class HeadCut:
                 take(place, position, torch.ones_like(self.losses[position]) if seed is None else seed)
         starting = [position for position in chosen if position not in seeded]
         among = set(chosen)
-        entries = {node: [entry for entry in found if entry[2] in among] for node, found in self.feeds.items()}
+        feeds = self.feeds if at_cut else {}
+        entries = {node: [entry for entry in found if entry[2] in among] for node, found in feeds.items()}
         fed = sorted({place for found in entries.values() for _, place, _ in found})
         leaves = [leaf for position in starting for leaf in self.own[position]] if own else []
         inputs = [*(GradientEdge(*self.edges[place]) for place in fed), *leaves, *(GradientEdge(*edge) for edge in wanted)]

@@ -7,14 +7,18 @@ convolution is a linear map of its patches, and a S is a convolution with r rand
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from itertools import compress
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Layer", "layer_of", "stream_of"]
+if TYPE_CHECKING:
+    from equipoise.engine.heads import HeadCut
+
+__all__ = ["Layer", "layer_of", "streams_of"]
 
 
 class Layer:
@@ -54,42 +58,77 @@ def layer_of(node: Any, slot: int, leaf: Tensor) -> Layer | None:
 Row = Callable[[Tensor, int], Tensor]
 
 
-def stream_of(node: Any, weight: Tensor, parents: Mapping[Any, Sequence[Any]]) -> Layer | None:
+def stream_of(node: Any, weight: Tensor, cut: HeadCut) -> Layer | None:
     """All layers that write to the residual stream that a layer writes to, with one gradient for all.
 
     In x ← x + f(x) the gradient of the sum reaches every earlier sum unchanged along the identity. With this part of it, δ_k,
     instead of the whole the inner products of all layers that write to the stream are ⟨δ_k, (Σ_l a_l a_lᵀ) δ_j⟩, at the price
-    of one layer's. Dropout on the way is left out.
+    of one layer's. Dropout on the way is left out; a factor on it, as a low-rank adapter's, counts with the layer's inputs.
 
     Args:
         node: the layer, a linear map.
         weight: its weight.
-        parents: of the nodes above it.
+        cut: tells what leads to it.
 
     Returns:
         The layers as one, or ``None`` if it writes to no stream that others write to.
     """
-    while len(parents.get(node, ())) == 1 and parents[node][0].name() in _IN_ORDER:
+    parents = cut.leading() if cut.above(node) else cut.parents
+    while len(parents.get(node, ())) == 1 and _passes(parents[node][0]):
         node = parents[node][0]
     found = parents.get(node, ())
     if len(found) != 1 or not _adds(found[0]):
         return None
-    top, inputs, seen = found[0], [], set()
-    waiting = [top]
+    top = node = found[0]
+    # A sum that goes into another sum alone, as that of a frozen layer and its adapter, has the gradient of that one.
+    while len(parents.get(node, ())) == 1 and (_adds(parents[node][0]) or _passes(parents[node][0])):
+        if len(cut.leading()[node]) > 1:
+            break
+        node = parents[node][0]
+        if _adds(node) and node._input_metadata[0].shape == top._input_metadata[0].shape:
+            top = node
+    inputs: list[tuple[Tensor, float]] = []
+    leaves, seen, waiting = [], set(), [(top, 1.0)]
     while waiting:
-        node = waiting.pop()
+        node, factor = waiting.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        if _adds(node) or node.name() in _IN_ORDER:
-            waiting += [child for child, _ in node.next_functions]
+        scale = _factor(node)
+        if scale is not None or _adds(node) or node.name() in _IN_ORDER:
+            waiting += [(child, factor if scale is None else factor * scale) for child, _ in node.next_functions]
         elif node.name() == "MmBackward0" or (node.name() == "AddmmBackward0" and node._saved_alpha == 1):
             slot = 2 if node.name() == "AddmmBackward0" else 1
             leaf = _leaf_below(node.next_functions[slot][0])
             if leaf is not None:
-                inputs.append(node._saved_mat1 if slot == 2 else node._saved_self)
-    inputs = [tensor for tensor in inputs if len(tensor) == len(inputs[0])]
-    return Layer(top, weight, _Stream(inputs, len(top._input_metadata[0].shape))) if len(inputs) > 1 else None
+                inputs.append((node._saved_mat1 if slot == 2 else node._saved_self, factor))
+                leaves.append(id(leaf))
+    kept = [len(tensor) == len(inputs[0][0]) for tensor, _ in inputs]
+    inputs, leaves = list(compress(inputs, kept)), list(compress(leaves, kept))
+    return Layer(top, weight, _Stream(inputs, len(top._input_metadata[0].shape), leaves)) if len(inputs) > 1 else None
+
+
+def streams_of(calls: Sequence[Any], weight: Tensor, cut: HeadCut) -> list[Layer] | None:
+    """The residual streams that the calls of a layer write to; ``None`` unless the same layers write to all of them."""
+    found: list[Layer] = []
+    for node in calls:
+        layer = stream_of(node, weight, cut)
+        if layer is None or (found and layer.row.leaves != found[0].row.leaves):  # type: ignore[attr-defined]
+            return None
+        found.append(layer)
+    return found
+
+
+def _passes(node: Any) -> bool:
+    return node.name() in _IN_ORDER or _factor(node) is not None
+
+
+def _factor(node: Any) -> float | None:
+    """The number that an operation multiplies a tensor with; ``None`` for any other operation."""
+    if node.name() != "MulBackward0" or node.next_functions[1][0] is not None or node._saved_other is None:
+        return None
+    other: Tensor = node._saved_other
+    return float(other) if other.dim() == 0 and other.device.type == "cpu" and not other.is_complex() else None
 
 
 def _adds(node: Any) -> bool:
@@ -105,14 +144,15 @@ def _leaf_below(node: Any) -> Tensor | None:
 class _Stream:
     """Several linear maps with the same output gradient: their sketches, which are independent, add up."""
 
-    def __init__(self, inputs: Sequence[Tensor], dims: int) -> None:
+    def __init__(self, inputs: Sequence[tuple[Tensor, float]], dims: int, leaves: Sequence[int]) -> None:
+        self.leaves = leaves
         self._inputs = inputs
         self._dims = dims
         self._sketched: Tensor | None = None
 
     def __call__(self, gradient: Tensor, columns: int) -> Tensor:
         if self._sketched is None:
-            parts = [_single(tensor) for tensor in self._inputs]
+            parts = [_single(tensor) if factor == 1.0 else _single(tensor) * factor for tensor, factor in self._inputs]
             sizes = [part.shape[1] for part in parts]
             sketch = _sketch(sum(sizes), columns, parts[0].dtype, parts[0].device)
             total = parts[0] @ sketch[: sizes[0]]
@@ -191,8 +231,8 @@ def _of_convolution(node: Any, slot: int) -> Row | None:
     return _Convolution(node)
 
 
-# They keep the order of samples; what dropout does to the gradient is left out.
-_IN_ORDER = frozenset(("ViewBackward0", "UnsafeViewBackward0", "NativeDropoutBackward0"))
+# They keep the order of samples; what dropout and another precision do to the gradient is left out.
+_IN_ORDER = frozenset(("ViewBackward0", "UnsafeViewBackward0", "NativeDropoutBackward0", "ToCopyBackward0"))
 
 _KINDS: dict[str, Callable[[Any, int], Row | None]] = {
     "AddmmBackward0": _of_product,
@@ -209,6 +249,7 @@ def _single(tensor: Tensor) -> Tensor:
 @lru_cache(maxsize=64)
 def _sketch(size: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """S ``[size, columns]`` with orthogonal columns and E[S Sᵀ] = 1; the same in every process and every run."""
+    columns = min(size, columns)
     generator = torch.Generator().manual_seed(size * 8191 + columns)
     drawn = torch.randn(size, columns, generator=generator, dtype=torch.float64, device="cpu")
     orthogonal = torch.linalg.qr(drawn).Q

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from equipoise.engine.gramian import gramian
 from equipoise.engine.graph import edge_of
 from equipoise.engine.heads import Edge, HeadCut, gradients_at, gradients_together, is_leaf
-from equipoise.engine.layers import Layer, layer_of, stream_of
+from equipoise.engine.layers import Layer, layer_of, streams_of
 from equipoise.engine.shared import counted
 from equipoise.errors import InputError
 
@@ -126,9 +126,9 @@ class LastLayers:
             return Places(leaves=counted(vectors, vectors)[:2])
         if len(calls) == self.count == 1 and self.stream:
             ((key, entries),) = calls.items()
-            stream = stream_of(entries[0][0], leaves[key], cut.parents) if len(entries) == 1 else None
-            if stream is not None:
-                return Places([stream], weights=leaves.values())
+            streams = streams_of([node for node, _ in entries], leaves[key], cut)
+            if streams is not None:
+                return Places(streams, weights=leaves.values())
         return _in_closed_form(calls, leaves)
 
     def _search(
@@ -365,6 +365,11 @@ class ProxyRows:
                 if cut.above(edge[0])
             ]
         return found
+
+    @staticmethod
+    def at_cut(cut: HeadCut, places: Places) -> bool:
+        """Whether some of the places can be reached from the cut only."""
+        return bool(places.cut or places.leaves) or not all(cut.above(layer.node) for layer in places.layers)
 
     def gramian(self, positions: Sequence[int], add_up: Callable[[Tensor], Tensor]) -> Tensor:
         """The proxy Gramian ``[k, k]`` in float64 on the CPU, for tasks at these positions.

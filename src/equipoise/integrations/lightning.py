@@ -143,6 +143,10 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
             return given
         return [*given, BalancingCallback()]
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Lightning's optimizers cannot be pickled, and the next training has others.
+        return {**super().__getstate__(), "mtl": None, "_waiting": []}
+
     def begin_balancing(self) -> None:
         """Makes what balances; :class:`BalancingCallback` calls it at the start of a training.
 
@@ -152,8 +156,8 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
         fitting = _OF_LOSS if self.automatic_optimization else _OF_OBJECTIVE | _OF_STEP
         kind = "automatic" if self.automatic_optimization else "manual"
         for name in self._options.keys() - fitting:
-            other = "gradient_clip_val= of the Trainer" if name == "clip" else "the other kind, self.automatic_optimization"
-            raise InputError(f"{name}= is of no use in {kind} optimization; it belongs to {other}")
+            instead = "give the Trainer gradient_clip_val= instead" if name == "clip" else "leave it out"
+            raise InputError(f"{name}= is of no use in {kind} optimization; {instead}")
         options = dict(self._options)
         if isinstance(options.get("shared"), str):
             options["shared"] = find_module(self, options["shared"])

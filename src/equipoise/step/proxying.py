@@ -59,24 +59,28 @@ class HeadGradients:
         limit = max(_HELD, sum(leaf.numel() for leaf in shared))
         self._at_once = max(1, limit // max(1, size))
 
-    def differentiate(self, rows: Mapping[str, tuple[ProxyRows, Places]], *, own: bool) -> None:
-        """Fills the rows of some proxies; with ``own`` also the gradients of what one task alone reaches."""
+    def differentiate(self, rows: Mapping[str, tuple[ProxyRows, Places]], *, own: bool, flows: bool = True) -> None:
+        """Fills the rows of some proxies; with ``own`` also the gradients of what one task alone reaches.
+
+        With ``flows`` what arrives at the cut is kept for what comes after; else it is computed only if the proxies need it.
+        """
         tasks = list(self.cut.losses)
-        whole = len(tasks) <= self._at_once
+        at_cut = flows or any(ProxyRows.at_cut(self.cut, places) for _, places in rows.values())
+        whole = len(tasks) <= self._at_once and at_cut
         for start in range(0, len(tasks), self._at_once):
             part = tasks[start : start + self._at_once]
             wanted = [edge for _, places in rows.values() for edge, _, _ in ProxyRows.above(self.cut, places)]
-            flows, gradients, caught = self.cut.differentiate(self._seeds, wanted, own=own, tasks=part)
+            found, gradients, caught = self.cut.differentiate(self._seeds, wanted, own=own, tasks=part, at_cut=at_cut)
             self.own.update(gradients)
-            stacks = _side_by_side(flows, part)
+            stacks = _side_by_side(found, part)
             if stacks is not None:
-                flows = [dict(zip(part, stack, strict=True)) for stack in stacks]
+                found = [dict(zip(part, stack, strict=True)) for stack in stacks]
             for filled, places in rows.values():
                 count = len(ProxyRows.above(self.cut, places))
-                filled.add(self.cut, places, flows, caught[:count], part, stacks)
+                filled.add(self.cut, places, found, caught[:count], part, stacks)
                 caught = caught[count:]
             if whole:
-                self._flows, self._stacks = flows, stacks
+                self._flows, self._stacks = found, stacks
 
     def exact_rows(self, leaves: Sequence[Tensor]) -> Tensor:
         """The gradients ``[k, P]`` of leaves, one task after the other."""
@@ -193,8 +197,8 @@ class Estimate:
         """The Gramian that decided, ``[k, k]``: the exact one where it was formed."""
         return self._truth if self._truth is not None else next(iter(self._gramians.values()))
 
-    def add(self, evaluation: HeadGradients, *, own: bool) -> None:
-        """Takes in one evaluation of the losses."""
+    def add(self, evaluation: HeadGradients, *, own: bool, flows: bool = True) -> None:
+        """Takes in one evaluation of the losses; ``flows`` as for :meth:`HeadGradients.differentiate`."""
         context, cut = self.context, evaluation.cut
         allowed = context.shared.parameters or None
         rows: dict[str, tuple[ProxyRows, Places]] = {}
@@ -211,7 +215,7 @@ class Estimate:
             if isinstance(source, LastLayers) and len(cut.losses) == len(context.tasks):
                 source.pinned = places.weights
             rows[name] = (filled, places)
-        evaluation.differentiate(rows, own=own)
+        evaluation.differentiate(rows, own=own, flows=flows or self._audits)
         for filled, _ in rows.values():
             filled.close()
         if self._audits:

@@ -37,7 +37,7 @@ _ADDED: dict[str, dict[str, Any]] = {name: {"max_norm": None} for name in ("fair
 class Folder(RunStore):
     """A study's folder."""
 
-    parts = (".lock", ".work", "runs", "failed", "logs", "pictures", "processes.log", "sweeps")
+    parts = (".lock", ".work", "runs", "failed", "logs", "pictures", "processes.log", "sweeps", "tuning")
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path, "study.json", what="study", schema=SCHEMA)
@@ -76,7 +76,7 @@ class Folder(RunStore):
 
     def configuration(self) -> dict[str, Any]:
         """As for any store; options have their names of today, and those that came later are there."""
-        known = super().configuration()
+        known = {"lr": [], "tuned": {}} | super().configuration()
         for method in known["methods"].values():
             options = {_RENAMED.get(name, name): value for name, value in method["options"].items()}
             method["options"] = _ADDED.get(method["name"], {}) | options
@@ -90,8 +90,16 @@ class Folder(RunStore):
         """
         described = {method.label: {"name": method.name, "options": dict(method.options)} for method in methods}
         self.claim(
-            {"problem": problem.identity(), **settings, "methods": described, "seeds": sorted(set(seeds))},
+            {
+                "problem": problem.identity(),
+                "lr": [],
+                "tuned": {},
+                **settings,
+                "methods": described,
+                "seeds": sorted(set(seeds)),
+            },
             growing=("methods", "seeds"),
+            kept=("tuned",),
             advice="give another folder, or start with the configuration it has (adding methods or seeds is fine)",
         )
 

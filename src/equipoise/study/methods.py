@@ -37,6 +37,7 @@ class Method:
         make: ``make(seed)`` gives a fresh balancer, or what else runs are made of, for the run of that seed.
         teleport: ``teleport(seed)`` gives a fresh teleport for it; ``None`` if the method does not teleport.
         proxy: where the Gramian is taken; ``None`` for the exact one.
+        lr: of the optimizer; ``None`` for the problem's own.
         spec: the method as a value, options equal to their defaults left out; ``None`` for a user's own balancer or teleport.
     """
 
@@ -47,6 +48,7 @@ class Method:
     teleport: Callable[[int], Teleport] | None = field(default=None, compare=False, repr=False)
     spec: MethodSpec | None = field(default=None, compare=False)
     proxy: Nested | None = field(default=None, compare=False, repr=False)
+    lr: float | None = None
 
     def trained(self, stage: Stage) -> Trained:
         """What a run trains with, and on which batches."""

@@ -23,11 +23,17 @@ class Run:
         seed: of parameters, order of batches and the balancer.
         method: what combines the tasks; ``None`` for a single-task baseline.
         task: the one task that a baseline trains; ``None`` for a method.
+        lr: of the optimizer; ``None`` for the problem's own. What a method brings counts where it is left out.
     """
 
     seed: int
     method: Method | None = None
     task: str | None = None
+    lr: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.lr is None and self.method is not None and self.method.lr is not None:
+            object.__setattr__(self, "lr", self.method.lr)
 
     @property
     def label(self) -> str:
@@ -37,15 +43,15 @@ class Run:
     @property
     def key(self) -> str:
         """Names the run's files: readable, free of characters that file systems dislike, and different for each run."""
-        return key_of(self.label, self.seed)
+        return key_of(self.label, self.seed, self.lr)
 
     def __str__(self) -> str:
-        return f"{self.label} seed {self.seed}"
+        return f"{self.label} seed {self.seed}" + ("" if self.lr is None else f" lr {self.lr:g}")
 
 
-def key_of(label: str, seed: int) -> str:
-    """The name of the files of a label's run of a seed."""
-    suffix = f"-seed{seed}"
+def key_of(label: str, seed: int, lr: float | None = None) -> str:
+    """The name of the files of a label's run of a seed, at a learning rate where it is not the problem's own."""
+    suffix = ("" if lr is None else f",lr={lr:g}") + f"-seed{seed}"
     name = label + suffix
     # The tilde stands for a colon and nothing else; what had to be changed beyond that is told apart by a hash, and
     # so are capitals, because on some systems they do not tell file names apart.

@@ -123,7 +123,10 @@ _EPOCH: Kind = fields(
 _RECORD = fields(
     {
         # method (label), name, options, task, seed
-        "run": fields({"method": text, "seed": whole}, {"task": maybe(text), "name": text, "options": named(anything)}),
+        "run": fields(
+            {"method": text, "seed": whole},
+            {"task": maybe(text), "name": text, "options": named(anything), "lr": maybe(number)},
+        ),
         "epochs": whole,
         "history": listed(
             _EPOCH
@@ -172,7 +175,7 @@ STUDY: Kind = fields(
         "methods": named(fields({"name": text, "options": named(anything)})),
         "seeds": listed(whole),
     },
-    {"gramian_every": whole},
+    {"gramian_every": maybe(whole), "lr": listed(number), "tuned": named(anything)},
 )
 """What a study's folder remembers."""
 
@@ -185,6 +188,7 @@ def describe(run: Run) -> dict[str, Any]:
         "options": dict(run.method.options) if run.method else {},
         "task": run.task,
         "seed": run.seed,
+        **({} if run.lr is None else {"lr": run.lr}),
     }
 
 
@@ -209,6 +213,7 @@ def matches(record: Record, run: Run, epochs: int) -> bool:
         own.get("method") == run.label
         and own.get("task") == run.task
         and own.get("seed") == run.seed
+        and own.get("lr") == run.lr
         and record["epochs"] == epochs
     )
 

@@ -228,6 +228,15 @@ class Results:
         """Seed → where the run was in loss and conflict, see :class:`equipoise.study.records.Points`; only runs that know."""
         return {seed: record["points"] for seed, record in self.records(method).items() if record.get("points")}
 
+    def tuning(self) -> dict[tuple[str, float], dict[str, Any]]:
+        """Method and learning rate → metrics on the validation split of the run that tried it."""
+        records = Folder(self.folder.path / "tuning").records()
+        return {
+            (record["run"]["method"], record["run"]["lr"]): record["final"]["validation"]
+            for record in records
+            if record["run"].get("lr") is not None and record["final"]["validation"] is not None
+        }
+
     def epoch_seconds(self, method: str) -> dict[int, float]:
         """Seed → mean seconds of an epoch's optimizer steps, teleports included; only runs that know."""
         seconds = {seed: _curve([record], ("seconds",)) for seed, record in self.records(method).items()}
@@ -255,7 +264,7 @@ class Results:
 
 
 def _key(record: Record) -> str:
-    return key_of(record["run"]["method"], record["run"]["seed"])
+    return key_of(record["run"]["method"], record["run"]["seed"], record["run"].get("lr"))
 
 
 def _final(record: Record, metric: Metric) -> float:

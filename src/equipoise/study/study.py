@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from equipoise import terminal
 from equipoise.errors import InputError
 from equipoise.progress import duration, progress
 from equipoise.study.folder import Folder
-from equipoise.study.methods import MethodLike, alike, parse_methods, serves
+from equipoise.study.methods import Method, MethodLike, alike, parse_methods, serves
 from equipoise.study.plan import Run, parse_seeds, plan
 from equipoise.study.problem import Problem
 from equipoise.study.problems import find_problem
 from equipoise.study.processes.pool import execute
 from equipoise.study.results import Results
+from equipoise.study.tuning import TUNED, TUNING_SEED, Tuning, equal_cost, parse_rates, tuned_method
 from equipoise.terminal import printable
 
 __all__ = ["Study"]
@@ -42,6 +43,11 @@ class Study:
             the timing; 0 for never.
         baselines: whether every task is trained alone as well; without that there is no Δm, and methods are ordered by mean
             rank. They can be added later.
+        lr: learning rates, such as ``"3e-4,1e-3,3e-3"``. Of several each method, and each task alone, gets the one that is best
+            on the validation split with a seed of its own (:data:`~equipoise.study.tuning.TUNING_SEED`); one is for all.
+        tuned_weights: so many trials of fixed weights; the best on the validation split are a method of the study,
+            ``tuned-weights``. 0 for none; ``None`` for :func:`~equipoise.study.tuning.equal_cost` if there is a validation
+            split and more than one task.
         start: how processes are started: ``"auto"``, ``"fork"`` or ``"spawn"``.
         console: where progress is shown; standard error if left out.
 
@@ -66,6 +72,8 @@ class Study:
         jobs: int | None = None,
         gramian_every: int = 10,
         baselines: bool = True,
+        lr: str | float | Iterable[float] | None = None,
+        tuned_weights: int | None = 0,
         start: str = "auto",
         console: Console | None = None,
     ) -> None:
@@ -83,13 +91,30 @@ class Study:
         self.gramian_every = gramian_every
         self.folder = Folder(Path("results") / self.problem.name if folder is None else folder)
         self.baselines = baselines
+        by_default = tuned_weights is None
+        if tuned_weights is None:
+            tuned_weights = (
+                equal_cost(len(self.problem.tasks), len(self.seeds)) if baselines and len(self.problem.tasks) > 1 else 0
+            )
+        self.tuning = Tuning(self.problem, self.folder, parse_rates(lr), tuned_weights, self.seeds, self.epochs, by_default)
+        if not baselines and (tuned_weights or len(self.tuning.rates) > 1):
+            raise InputError("without baselines there is no Δm, by which learning rates and weights are chosen; leave one out")
+        self._tuned = self.tuning.trials > 0
+        if any(method.label == TUNED for method in self.methods):
+            raise InputError(f'the label "{TUNED}" is that of weights that the study tunes itself; give another')
         self.start = start
         self.console = console or terminal.console(stderr=True)
 
     def missing(self) -> tuple[Run, ...]:
         """The runs that the folder does not hold yet."""
-        runs = plan(self.problem.tasks, self.methods, self.seeds, baselines=self.baselines)
+        runs = map(self.tuning.at_rate, plan(self.problem.tasks, self._methods(), self.seeds, baselines=self.baselines))
         return tuple(run for run in runs if not self.folder.finished(run, self.epochs))
+
+    def _methods(self) -> tuple[Method, ...]:
+        """The methods, tuned weights last."""
+        if not self._tuned:
+            return self.methods
+        return (*self.methods, tuned_method(self.tuning.chosen.get("weights")))
 
     def run(self) -> Results:
         """Carries out what is missing.
@@ -104,11 +129,20 @@ class Study:
             InputError: the folder holds a study of another configuration, or one that is running.
         """
         with self.folder.locked():
-            self.folder.claim_for(
-                self.problem, self.methods, self.seeds, {"epochs": self.epochs, "gramian_every": self.gramian_every}
-            )
+            settings = {"epochs": self.epochs, "gramian_every": self.gramian_every, "lr": self.tuning.rates}
+            self.folder.claim_for(self.problem, self.methods, self.seeds, settings)
             missing = self.missing()
             self._say(f"{self._overview()}; {len(missing) or 'nothing'} to do, {self.jobs} at a time")
+            if self.tuning.chooses:
+                self.tuning.choose_baselines(self._choosing)
+                baselines = tuple(run for run in self.missing() if run.task is not None)
+                if baselines:
+                    self._execute(baselines)
+                if without := self.tuning.choose(self.methods, self._choosing):
+                    self._say(f"no tuned weights: {without}")
+                    self._tuned = False
+                self.folder.claim_for(self.problem, self._methods(), self.seeds, settings)
+                missing = self.missing()
             described = {method.label: {"name": method.name, "options": method.options} for method in self.methods}
             for said in alike(described):
                 self._say(said)
@@ -122,28 +156,34 @@ class Study:
 
         return write_report(Results(self.folder))
 
-    def _execute(self, missing: tuple[Run, ...]) -> None:
+    def _choosing(self, runs: Sequence[Run], folder: Folder) -> None:
+        self._say(f"choosing on the validation split, with seed {TUNING_SEED}: {len(runs)} runs")
+        self._execute(runs, folder, gramian_every=0)
+
+    def _execute(self, missing: Sequence[Run], folder: Folder | None = None, gramian_every: int | None = None) -> None:
+        folder = self.folder if folder is None else folder
         with progress(len(missing), self.epochs, self.console) as shown:
             failed = execute(
                 self.problem,
                 missing,
-                self.folder,
+                folder,
                 shown,
                 epochs=self.epochs,
-                gramian_every=self.gramian_every,
+                gramian_every=self.gramian_every if gramian_every is None else gramian_every,
                 jobs=self.jobs,
                 start=self.start,
             )
         self._say(f"{len(missing) - len(failed)} runs finished in {duration(shown.elapsed)}")
         for run in failed:
-            self._say(f"{run} failed; look at {self.folder.failure(run)}")
+            self._say(f"{run} failed; look at {folder.failure(run)}")
 
     def _overview(self) -> str:
-        methods, seeds, tasks = len(self.methods), len(self.seeds), len(self.problem.tasks) if self.baselines else 0
+        methods, seeds, tasks = len(self._methods()), len(self.seeds), len(self.problem.tasks) if self.baselines else 0
         return (
             f"{self.problem.name}: {methods} method{'s' * (methods > 1)} × {seeds} seed{'s' * (seeds > 1)} "
             + (f"+ {tasks} single-task baselines per seed " if tasks else "")
             + f"= {(methods + tasks) * seeds} runs of {self.epochs} epochs"
+            + (f", after {self.tuning.cost(len(self.methods))} that choose" if self.tuning.chooses else "")
         )
 
     def _say(self, text: str) -> None:

@@ -58,6 +58,8 @@ def train(
     seed_process(run.seed)
     model, losses, *rest = problem.build(run.seed)
     optimizer = rest[0] if rest else problem.optimizer(model)
+    if run.lr is not None:
+        _set_rate(optimizer, run.lr)
     schedule = problem.schedule(optimizer) if problem.schedule else None
     tasks = problem.tasks if run.task is None else (run.task,)
     metrics = problem.metrics if run.task is None else problem.metrics_of(run.task)
@@ -114,6 +116,14 @@ def train(
         "waits": dict(getattr(mtl.teleport, "waits", {})),
         "complete": True,
     }
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Gives the first group this rate; others keep their ratio to it."""
+    first = float(optimizer.param_groups[0]["lr"])
+    for group in optimizer.param_groups:
+        rate = lr * (float(group["lr"]) / first if first else 1.0)
+        group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], torch.Tensor) else rate
 
 
 def _scored(problem: Problem, validation: Mapping[str, float] | None) -> float:

@@ -13,6 +13,7 @@ from equipoise.study.methods import alike
 from equipoise.study.report.findings import findings, ranks, worst_task
 from equipoise.study.report.proxies import proxy_table
 from equipoise.study.report.teleports import teleport_table
+from equipoise.study.report.tuned import rate_table, rate_text, weights_text
 from equipoise.study.report.words import LEVEL, SideTable, brief, places, verdict
 from equipoise.study.results import Discrepancy, Results, discrepancy, final_losses, relative_losses
 from equipoise.terminal import printed
@@ -96,6 +97,7 @@ class Content:
         teleports: the table of teleports; ``None`` where no method teleports.
         discrepancy: the table of loss discrepancy; ``None`` for a single task.
         proxies: the table of proxy Gramians; ``None`` where none was audited.
+        tuning: the table of learning rates; ``None`` where none were chosen.
     """
 
     title: str
@@ -111,6 +113,7 @@ class Content:
     discrepancy: SideTable | None = None
     proxies: SideTable | None = None
     findings: tuple[str, ...] = ()
+    tuning: SideTable | None = None
 
     @property
     def head(self) -> tuple[str, ...]:
@@ -141,6 +144,7 @@ def content(results: Results) -> Content:
         "ms per step",
         "memory (MB)",
         "seeds",
+        *(["lr"] if results.configuration["lr"] else []),
     )
     said = Content(
         title=f"{results.problem}: balancing methods compared",
@@ -155,6 +159,7 @@ def content(results: Results) -> Content:
         teleports=teleport_table(results),
         discrepancy=discrepancy_table(results),
         proxies=proxy_table(results),
+        tuning=rate_table(results),
         findings=tuple(findings(results, alike(results.configuration["methods"]))),
     )
     return printed(said)  # names are whatever somebody called things
@@ -179,6 +184,7 @@ def _rows(results: Results) -> Iterable[Row]:
         [Cell("–"), *(Cell(f"{own:.1f}") for own in seconds)],
         [Cell("–"), *(Cell("–" if math.isnan(own) else f"{own:.0f}") for own in memories)],
         [Cell(_count(results)), *(Cell(str(len(results.records(method)))) for method in ranking)],
+        *([[Cell("–"), *(Cell(rate_text(results, method)) for method in ranking)]] if results.configuration["lr"] else []),
     ]
     comparisons = results.comparisons()
     for position, name in enumerate(("", *ranking)):
@@ -315,6 +321,8 @@ def _facts(results: Results) -> dict[str, str]:
     for key in ("equipoise", "python", "torch", "numpy", "platform"):
         found = sorted({record["versions"].get(key, "unknown") for record in records})
         facts[key] = ", ".join(found) + (" (mixed: compare with care)" if len(found) > 1 else "")
+    if said := weights_text(results):
+        facts["tuned weights"] = said
     for key, value in results.configuration["problem"]["options"].items():
         facts[f"option {key}"] = str(value)
     return facts

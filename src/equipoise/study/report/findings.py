@@ -51,7 +51,8 @@ class Collapse:
         unit = f" {self.metric.unit}" if self.metric.unit else ""
         own, alone = (f"{value:.{digits}f}{unit}".replace("-", "−") for value in (self.value, self.baseline))
         own = own if math.isfinite(self.value) else "no finite number"
-        return f"{self.metric.label} {own} where single-task training has {alone}" + (f", on {self.seeds} of {self.of} seeds" if self.of > 1 else "")
+        seeds = f", on {self.seeds} of {self.of} seeds" if self.of > 1 else ""
+        return f"{self.metric.label} {own} where single-task training has {alone}{seeds}"
 
 
 def _drop(value: float, baseline: float, metric: Metric) -> float:

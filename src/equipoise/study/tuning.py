@@ -1,0 +1,280 @@
+"""What a study chooses on the validation split before the runs that judge: a learning rate per method, and fixed weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from equipoise.errors import InputError
+from equipoise.metrics import Metric, delta_m
+from equipoise.metrics.metric import mean
+from equipoise.study.folder import Folder
+from equipoise.study.methods import Method, parse_method
+from equipoise.study.plan import Run
+from equipoise.study.problem import Problem
+from equipoise.study.records import Record
+
+__all__ = ["TUNED", "TUNING_SEED", "Tuning", "equal_cost", "parse_rates", "trial_weights", "tuned_method"]
+
+TUNING_SEED = 1000
+"""The seed of all runs that choose; none of those that judge."""
+TUNED = "tuned-weights"
+"""What fixed weights that were tuned are called."""
+_DECADE = 1.0  # weights are tried so far to either side of the centre, in powers of ten
+
+CarryOut = Callable[[Sequence[Run], Folder], object]
+
+
+def parse_rates(given: str | float | Iterable[float] | None) -> tuple[float, ...]:
+    """Reads learning rates: ``"3e-4,1e-3,3e-3"``, one number, or several.
+
+    Raises:
+        InputError: none of these, or one that is not positive and finite.
+
+    Example:
+        >>> parse_rates("3e-3, 1e-3"), parse_rates(0.1), parse_rates(None)
+        ((0.001, 0.003), (0.1,), ())
+    """
+    if given is None:
+        return ()
+    try:
+        texts = given.split(",") if isinstance(given, str) else [given] if isinstance(given, bool | int | float) else list(given)
+        rates = [] if isinstance(given, bool) else sorted({float(text) for text in texts})
+    except (TypeError, ValueError):
+        rates = []
+    if not rates or not all(0 < rate < math.inf for rate in rates):
+        raise InputError(f"lr is {given!r}; give positive learning rates, such as 3e-4,1e-3,3e-3")
+    return tuple(rates)
+
+
+def equal_cost(tasks: int, seeds: int) -> int:
+    """How many trials of fixed weights cost, with their runs that judge, what a method with K backward passes per step does.
+
+    Of S seeds such a method takes S·K backward passes per step, fixed weights one per trial and seed: N + S.
+
+    Example:
+        >>> equal_cost(tasks=4, seeds=3)
+        9
+    """
+    return max(2, seeds * (tasks - 1))
+
+
+def trial_weights(number: int, scales: Sequence[float]) -> list[float]:
+    """The weights of a trial, which sum to K: equal ones, then those that make losses of these sizes equal, then around these.
+
+    From the third on, ``w_k ∝ 10^(2u_k − 1) / scale_k`` with u from a scrambled Sobol sequence: a decade to either side.
+
+    Example:
+        >>> trial_weights(0, [1.0, 9.0]), trial_weights(1, [1.0, 9.0])
+        ([1.0, 1.0], [1.8, 0.2])
+    """
+    import torch
+
+    if number == 0:
+        return [1.0] * len(scales)
+    exponents = [0.0] * len(scales)
+    if number > 1:
+        drawn = torch.quasirandom.SobolEngine(len(scales), scramble=True, seed=TUNING_SEED).draw(number - 1)[-1]
+        exponents = [_DECADE * (2 * value - 1) for value in drawn.double().tolist()]
+    sizes = [10**exponent / scale for exponent, scale in zip(exponents, scales, strict=True)]
+    return [float(f"{len(sizes) * size / math.fsum(sizes):.4g}") for size in sizes]
+
+
+def tuned_method(weights: Sequence[float] | None) -> Method:
+    """Plain weighting with the chosen weights; before they are chosen a place in the plan."""
+    return replace(parse_method("ls") if weights is None else _weighted(weights), label=TUNED)
+
+
+def _weighted(weights: Sequence[float]) -> Method:
+    return parse_method(f"ls:weights={list(weights)}")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Chooses, and remembers the choice in the study's folder, so that it is made once.
+
+    Args:
+        problem: what is trained.
+        folder: the study's.
+        rates: learning rates to choose from, for each method and each task alone; none for the problem's own.
+        trials: of fixed weights; 0 for none.
+        seeds: those that judge.
+        epochs: passes over the data, those of the runs that judge.
+        by_default: whether nobody asked for the trials, so that there may be none, or as many as the folder has had.
+    """
+
+    problem: Problem
+    folder: Folder
+    rates: tuple[float, ...]
+    trials: int
+    seeds: tuple[int, ...]
+    epochs: int
+    by_default: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.trials, bool) or not isinstance(self.trials, int) or self.trials < 0:
+            raise InputError(f"tuned_weights is {self.trials!r}; it is a number of trials, 0 for none")
+        if self.trials == 1:
+            raise InputError("tuned_weights is 1, which leaves nothing to choose; give at least 2 trials")
+        if (self.trials or len(self.rates) > 1) and TUNING_SEED in self.seeds:
+            raise InputError(
+                f"seed {TUNING_SEED} is that of the runs that choose, and what is chosen on a seed looks better on it than it "
+                "is; give other seeds"
+            )
+
+    @property
+    def chooses(self) -> bool:
+        """Whether there is anything to choose."""
+        return len(self.rates) > 1 or self.trials > 0
+
+    def cost(self, methods: int) -> int:
+        """How many runs choosing takes."""
+        return self.trials + (len(self.rates) * (methods + len(self.problem.tasks)) if len(self.rates) > 1 else 0)
+
+    @property
+    def runs(self) -> Folder:
+        """Where the runs that choose are kept."""
+        return Folder(self.folder.path / "tuning")
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """What was chosen so far: ``lr``, label → rate; ``weights`` of so many ``trials``; ``baseline``, against which."""
+        if not self.folder.about.exists():
+            return {}
+        return dict(self.folder.configuration().get("tuned") or {})
+
+    def rate(self, label: str) -> float | None:
+        """The learning rate of a method or of ``stl:task``; ``None`` for the problem's own, or while it is not chosen."""
+        if len(self.rates) < 2:
+            return self.rates[0] if self.rates else None
+        rate = self.chosen.get("lr", {}).get(label)
+        return None if rate is None else float(rate)
+
+    def at_rate(self, run: Run) -> Run:
+        """A run with the rate that was chosen for it."""
+        return replace(run, lr=self.rate(run.label)) if self.rates else run
+
+    def choose_baselines(self, carry_out: CarryOut) -> None:
+        """Chooses the rate of each task alone: the mean over its metrics of the relative difference to the first rate."""
+        if len(self.rates) < 2:
+            return
+        open_ = [task for task in self.problem.tasks if self.rate(f"stl:{task}") is None]
+        self._carry_out([Run(TUNING_SEED, task=task, lr=rate) for task in open_ for rate in self.rates], carry_out)
+        for task in open_:
+            records = {rate: self.runs.find(Run(TUNING_SEED, task=task, lr=rate).key) for rate in self.rates}
+            found = {rate: self._validation(record) for rate, record in records.items() if record is not None}
+            metrics = self.problem.metrics_of(task)
+            finite = [own for own in found.values() if all(own[metric.name] for metric in metrics)]
+            against = finite[0] if finite else {}
+            self._remember_rate(f"stl:{task}", {rate: _judged(own, against, metrics) for rate, own in found.items()})
+
+    def choose(self, methods: Sequence[Method], carry_out: CarryOut) -> str:
+        """Chooses the rate of each method, and the weights, by Δm on the validation split; after the baselines have been run.
+
+        Returns:
+            Why weights that were asked for by default only cannot be tuned; nothing if they can.
+        """
+        rated = [method for method in methods if len(self.rates) > 1 and self.rate(method.label) is None]
+        if not rated and not self._weights_open:
+            return ""
+        try:
+            baseline = self._baseline()
+        except InputError as error:
+            if not self.by_default or rated:
+                raise
+            return str(error)
+        runs = [Run(TUNING_SEED, method=method, lr=rate) for method in rated for rate in self.rates]
+        trials = self._trials() if self._weights_open else []
+        self._carry_out([*runs, *trials], carry_out)
+        for method in rated:
+            found = {rate: self.runs.find(Run(TUNING_SEED, method=method, lr=rate).key) for rate in self.rates}
+            self._remember_rate(method.label, self._scores(found, baseline))
+        if trials:
+            scores = self._scores({place: self.runs.find(run.key) for place, run in enumerate(trials)}, baseline)
+            best = trials[_least(scores)]
+            assert best.method is not None
+            weights = best.method.options["weights"] or [1.0] * len(self.problem.tasks)
+            self._remember(weights=weights, trials=self.trials)
+            if best.lr is not None:
+                self._remember(lr={**self.chosen.get("lr", {}), TUNED: best.lr})
+        return ""
+
+    @property
+    def _weights_open(self) -> bool:
+        known = self.chosen.get("trials")
+        if self.trials and not self.by_default and known not in (None, self.trials):
+            raise InputError(
+                f'the weights in "{self.folder.path}" were chosen from {known} trials, and now {self.trials} are asked for; '
+                "give another folder"
+            )
+        return bool(self.trials) and known is None
+
+    def _trials(self) -> list[Run]:
+        """Equal weights first; with several rates each trial has one of them, in turn."""
+        scales = []
+        for task in self.problem.tasks:
+            records = [self.folder.find(self.at_rate(Run(seed, task=task)).key) for seed in self.seeds]
+            first = [abs(float(record["history"][0]["losses"].get(task) or 0.0)) for record in records if record is not None]
+            scales.append((mean(first) if first else 0.0) or 1.0)
+        made: dict[str, Run] = {}
+        for number in range(self.trials):
+            rate = self.rates[number % len(self.rates)] if self.rates else None
+            run = Run(TUNING_SEED, method=_weighted(trial_weights(number, scales)), lr=rate)
+            made.setdefault(run.key, run)
+        return list(made.values())
+
+    def _baseline(self) -> dict[str, float]:
+        """Metric → validation value of single-task training, mean over seeds; written down once, so that scores stay."""
+        known = self.chosen.get("baseline")
+        if known is None:
+            known = {}
+            for metric in self.problem.metrics:
+                records = [self.folder.find(self.at_rate(Run(seed, task=metric.task)).key) for seed in self.seeds]
+                values = [self._validation(record)[metric.name] for record in records if record is not None]
+                known[metric.name] = mean(values) if values else math.nan
+                if not known[metric.name] or not math.isfinite(known[metric.name]):
+                    raise InputError(
+                        f'the single-task baseline of metric "{metric.name}" is {known[metric.name]:g} on the validation '
+                        "split, and nothing can be chosen relative to that; leave --lr and --tuned-weights out, or the metric"
+                    )
+            self._remember(baseline=known)
+        return {name: float(value) for name, value in known.items()}
+
+    def _validation(self, record: Record) -> dict[str, float]:
+        validation = record["final"]["validation"]
+        if validation is None:
+            raise InputError(
+                f'problem "{self.problem.name}" has no validation split, and a choice made on the test split would look better '
+                "than it is; let its data give one, or leave --lr and --tuned-weights out"
+            )
+        return {name: math.nan if value is None else float(value) for name, value in validation.items()}
+
+    def _scores(self, found: Mapping[Any, Record | None], baseline: Mapping[str, float]) -> dict[Any, float]:
+        return {
+            key: math.nan if record is None else delta_m(self._validation(record), baseline, self.problem.metrics)
+            for key, record in found.items()
+        }
+
+    def _remember_rate(self, label: str, scores: Mapping[float, float]) -> None:
+        # Where every run failed the first one does: the runs that judge will say what is wrong.
+        self._remember(lr={**self.chosen.get("lr", {}), label: _least(scores) if scores else self.rates[0]})
+
+    def _remember(self, **found: Any) -> None:
+        self.folder.remember(tuned={**self.chosen, **found})
+
+    def _carry_out(self, runs: Sequence[Run], carry_out: CarryOut) -> None:
+        missing = [run for run in {run.key: run for run in runs}.values() if not self.runs.finished(run, self.epochs)]
+        if missing:
+            self.runs.make()
+            with self.runs.locked():
+                carry_out(missing, self.runs)
+
+
+def _judged(own: Mapping[str, float], against: Mapping[str, float], metrics: Iterable[Metric]) -> float:
+    return delta_m(own, against, metrics) if against else math.nan
+
+
+def _least(scores: Mapping[Any, float]) -> Any:
+    return min(scores, key=lambda key: (math.isnan(scores[key]), scores[key]))

@@ -1,0 +1,98 @@
+"""A race from its diagnosis to its advice, killed on the way and gone on with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from rich.console import Console
+
+import equipoise as eq
+from equipoise.advice import Race
+from equipoise.cli import main
+from equipoise.study import Study, find_problem
+from tests.study.conftest import TINY
+
+
+def race(folder, **changes):
+    given = {"methods": "famo", "seeds": 2, "epochs": 2, "rates": (1.0, 3.0), "jobs": 2, "steps": 10, "looks": 2}
+    return Race(find_problem(f"{TINY}:problem"), folder=folder, console=Console(quiet=True), **given | changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, templates):
+    """A race that was stopped after its second rung, and went on; and how many runs it carried out the second time."""
+    folder = tmp_path_factory.mktemp("advice") / "race"
+    run, executed = Study.run, []
+
+    def stopped(study):
+        if study.folder.path.parent.name == "final":
+            raise KeyboardInterrupt
+        return run(study)
+
+    def counted(study):
+        executed.append(len(study.missing()))
+        return run(study)
+
+    with pytest.MonkeyPatch.context() as patch, templates.used():
+        patch.setattr(Study, "run", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            race(folder).run()
+        assert not (folder / "advice.json").exists()
+        patch.setattr(Study, "run", counted)
+        return race(folder).run(), folder, executed
+
+
+def test_it_goes_on_where_it_was_stopped(finished) -> None:
+    advice, folder, executed = finished
+    finalists = {one.candidate for one in advice.entrants}
+    assert finalists == {"ls", "fixed weights", "famo"}
+    assert len(advice.rungs[0]) == 2 * (1 + 3 + 1)
+    assert len(advice.rungs[1]) == 3
+    usual = [one for one in advice.entrants if one.epochs == 2]
+    longer = [one for one in advice.entrants if one.epochs != 2]
+    assert sum(executed) == 2 * len(usual) + 2 * len(longer)
+    assert all(set(one.test) == {0, 1} for one in advice.entrants)
+    # Plain training is what the others are measured against.
+    assert sum(advice.plain.test.values()) == pytest.approx(0, abs=1e-9)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Study, "run", lambda study: pytest.fail("nothing is left to do"))
+        assert race(folder).run().as_json() == advice.as_json()
+
+
+def test_another_race_does_not_fit_into_its_folder(finished) -> None:
+    with pytest.raises(eq.InputError, match="holds a race of another configuration"):
+        race(finished[1], epochs=3).run()
+
+
+def test_the_command_prints_it_and_writes_a_page(finished, capsys) -> None:
+    advice, folder, _ = finished
+    arguments = ["-m", "famo", "-s", "2", "-e", "2", "--rates", "1,3", "--steps", "10", "-o", str(folder)]
+    known = json.loads((folder / "race.json").read_text())
+    (folder / "race.json").write_text(json.dumps(known | {"looks": 20}))  # the command has no option for it
+    try:
+        assert main(["advise", f"{TINY}:problem", *arguments]) == 0
+        printed = capsys.readouterr().out
+        assert advice.sentences()[1] in printed
+        assert "data:image/png" in (folder / "report.html").read_text()
+        (folder / "report.md").unlink()
+        assert main(["report", str(folder)]) == 0
+        assert (folder / "report.md").exists()
+    finally:
+        (folder / "race.json").write_text(json.dumps(known))
+    assert main(["advise", f"{TINY}:problem", "--rates", "1,x"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rates": (0.5, 2.0)}, "1 among them"),
+        ({"rates": (1.0, 1.0)}, "different"),
+        ({"seeds": "1000,3"}, "are among the seeds"),
+        ({"epochs": 0}, "epochs is 0"),
+    ],
+)
+def test_what_cannot_be_raced_is_refused(tmp_path, changes, said) -> None:
+    with pytest.raises(eq.InputError, match=said):
+        race(tmp_path / "new", **changes)
+    assert not (tmp_path / "new").exists()
