@@ -81,6 +81,7 @@ PARTS = (
         "What was measured, with the command and the commit.",
         (
             "docs/methods-on-digits.md",
+            "docs/methods-on-qm9.md",
             "docs/qm9.md",
             "docs/cost-judged.md",
             "benchmarks/README.md",
