@@ -48,6 +48,7 @@ PARTS = (
             "docs/logging.md",
             "docs/mixed-precision.md",
             "docs/distributed.md",
+            "docs/clusters.md",
             "docs/sweeps.md",
             "docs/task-weights.md",
             "docs/black-box.md",

@@ -44,6 +44,8 @@ def as_losses(losses: Losses, names: Sequence[str] | None = None, *, some: bool 
         named = {str(name): loss for name, loss in losses.items()}
     else:
         if isinstance(losses, Tensor):
+            if losses.dim() == 0:
+                raise InputError("one scalar was given as the losses; give each task's own, {name: loss, …}, and not their sum")
             if losses.dim() != 1:
                 raise InputError(
                     f"losses given as one tensor must have the shape [K], one entry per task; this one has the shape "

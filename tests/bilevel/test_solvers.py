@@ -198,14 +198,14 @@ def test_starting_cold_means_starting_from_the_first_variables() -> None:
 
 def test_one_objective_is_ordinary_bilevel_optimisation() -> None:
     # In single precision the lower level's steps cannot resolve the last 1e-3 of this.
-    alpha, omega = torch.tensor(4.0, dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64)
+    alpha, omega = torch.tensor(2.0, dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64)
     problem = eq.bilevel.BilevelProblem(
         lambda alpha, omega, batch: (omega - alpha).square(),
         lambda alpha, omega, batch: (omega - 1).square() + 0.1 * alpha.square(),
         (alpha, omega),
     )
     solver = FORUM(problem, torch.optim.SGD([alpha, omega], 0.1), lower_steps=20, lower_lr=0.2)
-    for _ in range(1500):
+    for _ in range(200):
         solver.step()
     assert float(alpha.detach()) == pytest.approx(1 / 1.1, abs=1e-3)
     assert problem.objectives == ("objective0",)

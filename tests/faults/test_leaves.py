@@ -154,7 +154,7 @@ def test_further_batches_leave_no_trace_on_leaves_that_do_not_count() -> None:
 @pytest.mark.parametrize("route", ["found", "declared", "features", "drop-in", "lazy", "micro-batches", "batched"])
 @pytest.mark.parametrize("method", ["mgda", "graddrop", "db-mtl", "nash-mtl"])
 def test_with_a_frozen_encoder_the_heads_train(method: str, route: str) -> None:
-    if route == "features" and method in ("graddrop", "db-mtl"):
+    if route == "features" and method == "db-mtl":
         pytest.skip("needs the gradients themselves")
     torch.manual_seed(0)
     model = problems.Heads()

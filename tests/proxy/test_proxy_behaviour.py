@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import equipoise as eq
 from equipoise.engine.heads import HeadCut
 from equipoise.engine.proxy import NamedWeights, Places
-from equipoise.errors import InputError, NonFiniteError
+from equipoise.errors import InputError, NonFiniteError, UnknownTaskError
 from tests.states import assert_same_state
 
 
@@ -239,6 +239,84 @@ def test_a_proxy_that_no_loss_reaches_is_refused() -> None:
     )
     with pytest.raises(InputError, match="no loss reaches"):
         mtl.step(batch(0))
+
+
+def test_a_proxy_of_what_one_task_alone_reaches_is_refused() -> None:
+    mtl = made()
+    model = mtl.objective.model
+    alone = eq.MultiTaskOptimizer(mtl.objective, torch.optim.SGD(model.parameters(), 0.1), "fairgrad", proxy=model.heads[1])
+    with pytest.raises(InputError, match="reach no weight named in proxy="):
+        alone.step(batch(0))
+
+
+def test_a_module_that_a_step_leaves_out_is_refused_there_and_the_training_goes_on() -> None:
+    mtl = made(eq.Proxy("encoder.2", memory=0.5, audit=0))
+    model = mtl.objective.model
+    through = model.encoder
+    mtl.step(batch(0))
+    before = copy.deepcopy(mtl.state_dict())
+    model.encoder = nn.Sequential(nn.Linear(5, 8), nn.Tanh())
+    with pytest.raises(InputError, match="no loss reaches the weights that proxy= names in this step"):
+        mtl.step(batch(1))
+    model.encoder = through
+    assert_same_state(mtl.state_dict(), before)
+    mtl.step(batch(1))
+
+
+def test_layers_that_torch_func_calls_are_seen_where_their_weights_are_the_models_own() -> None:
+    """The graph is what is looked at, whoever called the layer; copies of the weights are none of the model's."""
+    mtl = made(eq.Proxy("encoder.2", audit=0, columns=64))
+    x = batch(0)
+    mtl.step(x)
+    expected = made(eq.Proxy("encoder.2", audit=0, columns=64))
+    plain = expected.objective.model
+
+    def called(detached: bool) -> Any:
+        def losses_of(model: Model, x: Tensor) -> dict[str, Tensor]:
+            own = {name: p.detach().clone().requires_grad_() if detached else p for name, p in model.encoder.named_parameters()}
+            h = torch.func.vmap(lambda row: torch.func.functional_call(model.encoder, own, (row,)))(x)
+            return {f"t{k}": (head(h).squeeze(-1) * 3.0**k - x[:, k]).square().mean() for k, head in enumerate(model.heads)}
+
+        return losses_of
+
+    other = eq.MultiTaskOptimizer(
+        eq.Objective(plain, called(False)), torch.optim.SGD(plain.parameters(), 0.0), "fairgrad", proxy=expected.proxy
+    )
+    other.step(x)
+    assert mtl.last is not None
+    assert other.last is not None
+    torch.testing.assert_close(other.last.gramian, mtl.last.gramian, rtol=1e-4, atol=1e-9)
+    hidden = eq.MultiTaskOptimizer(
+        eq.Objective(plain, called(True)), torch.optim.SGD(plain.parameters(), 0.0), "fairgrad", proxy="encoder.2"
+    )
+    with pytest.raises(InputError, match="the tasks share nothing that could be balanced"):
+        hidden.step(x)
+
+
+def test_a_task_that_comes_later_is_named_and_nothing_changes() -> None:
+    mtl = made(eq.Proxy("last", memory=0.5))
+    mtl.step(batch(0))
+    before, function = copy.deepcopy(mtl.state_dict()), mtl.objective.losses
+    mtl.objective.losses = lambda model, x: {**function(model, x), "t4": model(x)[0].square().mean()}
+    with pytest.raises(UnknownTaskError, match="t4"):
+        mtl.step(batch(1))
+    assert_same_state(mtl.state_dict(), before)
+
+
+def test_an_audit_that_is_not_finite_stops_the_step_before_anything_changes() -> None:
+    """The losses and the last layer are finite; the first layer's gradients, which the audit alone looks at, are not."""
+    mtl = made(eq.Proxy("last", memory=0.5, audit=2))
+    mtl.step(batch(0))
+    mtl.step(batch(1))
+    model = mtl.objective.model
+    with torch.no_grad():
+        model.encoder[0].weight.zero_()
+    before = copy.deepcopy(mtl.state_dict())
+    large = batch(2)
+    large[:, 4] = 3e38
+    with pytest.raises(NonFiniteError):
+        mtl.step(large)
+    assert_same_state(mtl.state_dict(), before)
 
 
 def test_losses_that_nothing_joins_are_refused() -> None:

@@ -123,6 +123,37 @@ def test_named_weights_with_biases_norms_and_embeddings_are_differentiated_plain
     torch.testing.assert_close(proxy_gramian(losses, NamedWeights(leaves)), plain_gramian(losses, leaves), rtol=1e-4, atol=1e-9)
 
 
+def _towers(table: nn.Embedding, tokens: Tensor) -> dict[int, Tensor]:
+    """What tasks of recommenders share may be embeddings alone; the table runs twice here."""
+    torch.manual_seed(1)
+    heads = [nn.Linear(3 * table.embedding_dim, 1) for _ in range(3)]
+    h = torch.cat([table(tokens).flatten(1), table(tokens[:, 0].flip(0))], 1)
+    return {k: (head(h).sigmoid() - 0.3 * k).square().mean() for k, head in enumerate(heads)}
+
+
+def test_an_embedding_without_a_sketch_is_the_gramian_of_its_table() -> None:
+    torch.manual_seed(0)
+    table, tokens = nn.Embedding(9, 4, padding_idx=2), torch.randint(9, (30, 2))
+    assert (tokens == 2).any()
+    losses = _towers(table, tokens)
+    expected = plain_gramian(losses, [table.weight])
+    torch.testing.assert_close(proxy_gramian(losses, NamedWeights([table.weight])), expected, rtol=1e-4, atol=1e-12)
+
+
+def test_the_sketch_of_a_large_embedding_is_near_and_holds_no_table_per_task() -> None:
+    torch.manual_seed(0)
+    table, tokens = nn.Embedding(20_000, 4), torch.randint(20_000, (300, 2))
+    losses = _towers(table, tokens)
+    expected = plain_gramian(losses, [table.weight])
+    for columns, near in ((64, 0.4), (1024, 0.1)):
+        found = proxy_gramian(losses, NamedWeights([table.weight]), columns)
+        assert (found - expected).norm() < near * expected.norm()
+    cut = HeadCut(losses)
+    later, earlier = NamedWeights([table.weight]).places(cut, None).layers
+    assert earlier.row(torch.ones(3, 300, 2, 4), 64).shape == (3, 64, 4)
+    assert later.row(torch.ones(300, 4), 64).shape == (64, 4)
+
+
 def test_weights_that_one_task_alone_reaches_count_for_it() -> None:
     torch.manual_seed(0)
     last, own = nn.Linear(3, 4), nn.Linear(4, 4)

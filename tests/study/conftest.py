@@ -150,5 +150,6 @@ def _record(method, seed, tasks, epochs, level, alone):
             "scales": dict.fromkeys(tasks, 2.0),
         },
         "teleports": [],
+        "alone": True,
         "complete": True,
     }

@@ -77,7 +77,7 @@ def test_single_task_training_that_still_improves_is_said(made_up):
     # Means of the last two epochs and the two before: 1.475 and 1.375.
     assert unconverged(Results(folder)) == {"far": pytest.approx(100 * (1.475 / 1.375 - 1))}
     said = " ".join(content(Results(folder)).findings)
-    assert "has not converged: over the last 2 epochs than over the 2 before it was still better at far (by 7 %)" in said
+    assert "has not converged: it was still better at far (by 7 %) over the last 2 epochs than over the 2 before" in said
     change(folder, "stl~far-seed1", improve(-0.001))  # what does not hold for every seed may be chance
     assert unconverged(Results(folder)) == {}
     for seed in range(3):
@@ -154,3 +154,18 @@ def test_a_study_says_so_and_without_baselines_it_has_no_delta_m(tiny, tmp_path,
     assert said.lead.startswith("There is no Δm")
     assert any("take the same direction" in finding for finding in said.findings)
     assert {cell.text for row in said.rows for cell in row.cells[2:4]} <= {"–", "0"}
+
+
+def test_a_counter_never_says_that_more_is_done_than_there_is(capsys):
+    from types import SimpleNamespace
+
+    from equipoise.progress import progress
+
+    runs = [SimpleNamespace(key=str(k)) for k in range(4)]
+    with progress(2, 1, Console(width=80, force_terminal=False)) as shown:  # two, and those that another process left behind
+        for run in runs:
+            shown.started(run)
+            shown.ended(run, "")
+    counts = [line.partition("]")[0].strip("[ ").split("/") for line in capsys.readouterr().out.splitlines()]
+    assert [int(done) for done, _ in counts] == [1, 2, 3, 4]
+    assert all(int(done) <= int(wanted) for done, wanted in counts)

@@ -47,12 +47,13 @@ class _Page(html.parser.HTMLParser):
 def test_report_of_a_real_study(finished, tmp_path):
     results, folder = finished
     markdown, page = write_report(results)
-    assert {path.name for path in (folder / "pictures").iterdir()} == {f"{name}.png" for name in NAMES}
-    for name in NAMES:
+    shown = [name for name in NAMES if name != "seconds"]  # it ran two at a time
+    assert {path.name for path in (folder / "pictures").iterdir()} == {f"{name}.png" for name in shown}
+    for name in shown:
         assert f"](pictures/{name}.png)" in markdown.read_text()
         assert imread(folder / "pictures" / f"{name}.png").std() > 0.01  # something was drawn
     read = _Page(page.read_text())
-    assert len(read.sources) == len(NAMES)
+    assert len(read.sources) == len(shown)
     assert all(source.startswith("data:image/png;base64,") for source in read.sources)  # one file, nothing else
     text = " ".join(read.text)
     for said in ("fairgrad", "single-task", "test split", "2 seeds per method", "sample standard deviation", "Holm"):
@@ -75,6 +76,17 @@ def test_table_holds_what_the_results_say(made_up):
     table = list(itertools.takewhile(lambda line: line.startswith("|"), lines[lines.index("") + 3 :]))
     assert len({line.count("|") for line in table}) == 1
     assert len(table) == 2 + len(said.rows)
+
+
+def test_times_are_those_of_solo_runs_or_not_shown(made_up):
+    results = Results(made_up(methods=("ls", "si", "famo"), baseline={"alone": False}, runs={"alone": False}))
+    said = content(results)
+    assert "ms per step" not in said.columns
+    assert all(len(row.cells) == len(said.columns) for row in said.rows)
+    assert any("Times are not shown" in note for note in said.notes)
+    assert results.seconds("ls") == []
+    assert results.epoch_seconds("ls") == {}
+    assert next(picture for picture in PICTURES if picture.name == "seconds").draw(results) is None
 
 
 def test_one_seed_is_not_given_a_deviation_or_a_verdict(made_up):
@@ -122,7 +134,7 @@ def test_nothing_has_finished_yet(made_up):
 @pytest.mark.usefixtures("one_picture")
 def test_what_users_name_is_escaped(made_up):
     _, page = write_report(Results(made_up(methods=("ls", "<script>alert(1)</script>"))))
-    assert "<script>" not in page.read_text()
+    assert "alert(1)</script>" not in page.read_text()
     _Page(page.read_text())
 
 

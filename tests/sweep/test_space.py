@@ -216,3 +216,36 @@ def test_a_default_range_stays_within_what_the_method_takes():
 def test_weights_of_one_task_cannot_be_swept():
     with pytest.raises(InputError, match="at least two"):
         Space("ls", ("only",))
+
+
+def test_the_learning_rate_and_options_of_teleport_and_proxy_are_swept_too():
+    swept = "alpha=0.5:2:log,optimizer.lr=1e-4:1e-2:log,cost.gamma=0.01:1:log,cost.rank=1:8,proxy.memory=0:0.9"
+    space = Space("cost(start=3)+fairgrad@last", TASKS, swept)
+    assert space.dimensions[1] == Range("optimizer.lr", 1e-4, 1e-2, log=True)
+    assert space.dimensions[3].whole  # as the option's own default is
+    for parameters in drawn(space, 3):
+        method = space.method(parameters)
+        assert method.lr == pytest.approx(parameters["optimizer.lr"], rel=1e-3)
+        assert method.spec.teleport.options["start"] == 3
+        assert method.spec.teleport.options["gamma"] == pytest.approx(parameters["cost.gamma"], rel=1e-3)
+        assert method.spec.proxy.options["memory"] == pytest.approx(parameters["proxy.memory"], rel=1e-3)
+        assert method.label.endswith(f", lr={method.lr:g}")
+    other = Space(("mine", lambda strength: eq.FairGrad(alpha=strength)), TASKS, "strength=1:2,optimizer.lr=0.1|0.2")
+    assert other.method({"strength": 1.5, "optimizer.lr": 0.2}).lr == 0.2
+    assert Space("ls", TASKS, "weights=log,optimizer.lr=1e-4:1e-2:log").default() is None  # the problem's own rate is not known
+
+
+@pytest.mark.parametrize(
+    ("method", "swept", "said"),
+    [
+        ("fairgrad", "cost.gamma=0.1:1", "has no such part; sweep one such as"),
+        ("fairgrad", "proxy.memory=0.1:1", "has no such part; sweep one such as"),
+        ("cost(gamma=0.1)+ls", "cost.gamma=0.1:1", 'is fixed in "cost'),
+        ("cost+ls", "cost.gama=0.1:1", "gama"),
+        ("cost+ls", "optimizer.momentum=0:1", "only its learning rate can be swept"),
+        ("ls", "optimiser.lr=0:1", 'has no option "optimiser.lr"'),
+    ],
+)
+def test_parts_that_cannot_be_swept(method, swept, said):
+    with pytest.raises(InputError, match=said.replace("(", "[(]")):
+        Space(method, TASKS, swept)

@@ -366,7 +366,7 @@ def test_hugging_face_goes_on_in_several_data_sets(tmp_path: Path) -> None:
         agree(train(stop), whole, exactly=True)
 
 
-def test_a_checkpoint_without_a_balancer_is_refused(tmp_path: Path) -> None:
+def test_what_hugging_face_cannot_do_is_said_in_one_line(tmp_path: Path) -> None:
     import transformers
 
     arguments = transformers.TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
@@ -376,6 +376,11 @@ def test_a_checkpoint_without_a_balancer_is_refused(tmp_path: Path) -> None:
     for options, said in (({"proxy": "last"}, "leave proxy= out"), ({"compute_loss_func": print}, "leave that out")):
         with pytest.raises(eq.InputError, match=said):
             BalancedTrainer(Model(), arguments, losses=losses_of, balancer=BalancedLoss("fairgrad"), **options)
+    with pytest.raises(eq.InputError, match=r'finds no "targets" in the batch, which holds inputs; .* remove_unused_columns'):
+        trainer.compute_loss(trainer.model, {"inputs": batches()[0][0]})
+    trainer.losses = lambda *_: torch.ones(())
+    with pytest.raises(eq.InputError, match="and not their sum"):
+        trainer.compute_loss(trainer.model, {})
 
 
 def hugging_face_spread(rank: int, count: int, folder: str) -> State:

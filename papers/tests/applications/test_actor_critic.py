@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from equipoise.bilevel import MOML, BilevelProblem
 from equipoise.errors import InputError, MissingExtraError, NonFiniteError
 from equipoise_papers.applications.actor_critic.environments import Replay, Transitions, pendulums, shape_of
-from equipoise_papers.applications.actor_critic.learner import AlternatingUpdate, Critic, Policy, problem
+from equipoise_papers.applications.actor_critic.learner import AlternatingUpdate, Critic, Policy, Temperatures, problem
 from equipoise_papers.applications.actor_critic.run import run, show
 from equipoise_papers.applications.actor_critic.settings import ActorCriticSettings
 
@@ -45,7 +45,7 @@ class Reach(gymnasium.Env[np.ndarray, np.ndarray]):
 LINE = {"left": partial(Reach, -2.0), "right": partial(Reach, 2.0)}
 TINY = ActorCriticSettings(
     steps=350, warm_up=100, batch_size=32, hidden=16, lr=1e-2, discount=0.8, averaging=0.05, reward_scale=0.3,
-    test_episodes=5, horizon=10,
+    test_episodes=5, horizon=10, temperature=0.02,
 )  # fmt: skip
 
 
@@ -81,6 +81,7 @@ def test_runs_on_pendulums_and_repeats_to_the_bit() -> None:
     first, again = (run("mgda", 2, few) for _ in range(2))
     assert first == again
     assert list(first.after) == ["g=4", "g=8", "g=12"]
+    assert all(beta != few.temperature for beta in first.temperatures.values())
 
 
 def test_bellman_residual_by_hand() -> None:
@@ -109,6 +110,41 @@ def test_policy_loss_by_hand_and_the_target_is_a_constant() -> None:
     assert posed.lower_at(posed.here(), batch).item() == pytest.approx(total, rel=1e-5)
     objectives = posed.objectives_at(posed.here(), batch)
     assert torch.autograd.grad(objectives[0], list(policy.parameters()), allow_unused=True) == (None,) * 6
+
+
+def test_each_temperature_is_tuned_for_its_own_tasks_entropy() -> None:
+    """Eq. 18 of Soft Actor-Critic Algorithms and Applications: the gradient of E[−β (log π + H̄)] by plain autograd."""
+    settings = ActorCriticSettings(temperature=0.3, lr=0.1)
+    temperatures = Temperatures(2, 3, settings)
+    logarithms = torch.full((2,), 0.3).log().requires_grad_()
+    optimizer = torch.optim.Adam([logarithms], 0.1)
+    for _ in range(4):
+        # Task 0 has an entropy of 4, more than the target of −3, and task 1 of −5.
+        log_density = torch.tensor([[-4.0], [5.0]]).expand(2, 6) + 0.1 * torch.randn(2, 6)
+        temperatures.update(log_density)
+        optimizer.zero_grad()
+        (-logarithms.exp() * (log_density.mean(1) - 3.0)).sum().backward()
+        optimizer.step()
+        torch.testing.assert_close(temperatures.values, logarithms.detach().exp())
+    assert temperatures.values[0] < 0.3 < temperatures.values[1]
+    fixed = Temperatures(2, 3, ActorCriticSettings(temperature=0.3, tuning=False))
+    fixed.update(torch.tensor([[-4.0], [5.0]]))
+    assert fixed.values.tolist() == pytest.approx([0.3, 0.3])
+
+
+def test_losses_have_the_temperatures_of_now_each_tasks_own() -> None:
+    torch.manual_seed(0)
+    critic, policy, average = Critic(3, 1, 2, 8), Policy(3, 1, 2, 8), Critic(3, 1, 2, 8)
+    settings, batch = ActorCriticSettings(temperature=0.3), transitions()
+    temperatures = Temperatures(2, 1, settings)
+    posed = problem(critic, policy, average, ("one", "two"), settings, temperatures)
+    before = posed.lower_at(posed.here(), batch), *posed.objectives_at(posed.here(), batch)
+    temperatures.values = torch.tensor([0.3, 0.9])
+    after = posed.lower_at(posed.here(), batch), *posed.objectives_at(posed.here(), batch)
+    log = policy(batch.observation, torch.eye(2)[:, None].expand(2, 6, 2), batch.noise)[1]
+    assert (after[0] - before[0]).item() == pytest.approx(0.6 * log[1].mean().item(), rel=1e-4)
+    assert torch.equal(after[1], before[1])
+    assert not torch.equal(after[2], before[2])
 
 
 def test_density_of_the_policy() -> None:
@@ -250,6 +286,7 @@ def without_bounds() -> Reach:
         (lambda: ActorCriticSettings(discount=1.0), "discount must be from 0 to below 1"),
         (lambda: ActorCriticSettings(averaging=0.0), "averaging"),
         (lambda: ActorCriticSettings(temperature=-1.0), "temperature"),
+        (lambda: ActorCriticSettings(temperature=0.0), "so it must start above 0"),
         (lambda: ActorCriticSettings(reward_scale=0.0), "reward_scale"),
         (lambda: ActorCriticSettings(batch_size=0), "batch_size"),
     ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -181,6 +183,23 @@ def test_faces_have_the_features_that_the_thesis_prints() -> None:
         model, *_ = part.problem(Setting(device="meta")).build(0)
         assert model.network.encoder.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 2048)
     assert model.network.flow.dynamics.function[0].weight.shape == (2048, 2048)
+
+
+def test_prompts_are_tuned_where_the_command_line_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CLIP of one's own is asked for with the device of --device; Table 4.1 once computed on the CPU whatever that was."""
+    asked = []
+
+    def made(classes: object, device: str) -> None:
+        asked.append(device)
+        raise InputError("that will do")
+
+    monkeypatch.setitem(sys.modules, "clip_of_ones_own", SimpleNamespace(made=made))
+    part = find_recipe("thesis-table4.1").parts[0]
+    assert isinstance(part, RunsPart)
+    setting = Setting(data=part.write_sample(tmp_path), device="cuda:7", extra={"clip": "clip_of_ones_own:made"})
+    with pytest.raises(InputError, match="that will do"):
+        part.run(setting, part.rows[1], 0, 1, tmp_path)
+    assert asked == ["cuda:7"]
 
 
 def test_methods_of_a_part_differ() -> None:

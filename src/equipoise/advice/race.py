@@ -16,18 +16,21 @@ from torch import nn
 from equipoise import terminal
 from equipoise.advice.advice import Advice, Entrant, judged
 from equipoise.advice.candidates import PLAIN, WEIGHTS, Candidate, candidates
+from equipoise.cluster import Ray
 from equipoise.diagnosis import Diagnosis, diagnose_problem
 from equipoise.diagnosis.costs import costs
 from equipoise.diagnosis.diagnosing import found_device, stage
-from equipoise.diagnosis.looks import endless, moved
+from equipoise.diagnosis.looks import endless
 from equipoise.errors import EquipoiseError, InputError
 from equipoise.metrics import delta_m
 from equipoise.metrics.metric import mean
+from equipoise.modules import moved
 from equipoise.store import RunStore, write_json
 from equipoise.study import Problem, Results, Study, find_problem
 from equipoise.study.methods import Method, MethodLike, parse_methods
 from equipoise.study.plan import parse_seeds
 from equipoise.study.problem import Built
+from equipoise.study.processes.launchers import connected
 from equipoise.terminal import printable
 
 __all__ = ["Race"]
@@ -80,7 +83,7 @@ class Race:
     metrics against plain training on the validation split; reported and tested is that on the test split. Every candidate
     has as many learning rates and epochs as any other, and runs of equal seed start alike and see the same batches.
 
-    Killed at any moment, it goes on where it stopped.
+    Killed at any moment, it goes on where it stopped; seeds that judge can be added later.
 
     Args:
         problem: a :class:`~equipoise.study.Problem`, or the name of a built-in one.
@@ -90,11 +93,12 @@ class Race:
         rates: the learning rates that are tried, as multiples of the problem's own; 1 must be among them.
         folder: where everything goes; ``results/<problem>-advice`` if left out.
         jobs: runs at a time; as many as there are processors if left out.
+        longer: whether plain training and fixed weights are trained once more for the time that the best takes.
         seed: of the rungs that choose, and the one after it; neither may be among ``seeds``.
         steps: of the diagnosis; ``looks`` likewise.
         device: of the diagnosis.
         console: where progress is shown; standard error if left out.
-        start: how processes are started: ``"auto"``, ``"fork"`` or ``"spawn"``.
+        start: as in a study: ``"auto"``, ``"fork"``, ``"spawn"`` or a :class:`~equipoise.cluster.Ray`.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -115,12 +119,13 @@ class Race:
         rates: Sequence[float] = (0.3, 1.0, 3.0),
         folder: str | os.PathLike[str] | None = None,
         jobs: int | None = None,
+        longer: bool = True,
         seed: int = 1000,
         steps: int = 300,
         looks: int = 20,
         device: str = "cpu",
         console: Console | None = None,
-        start: str = "auto",
+        start: str | Ray = "auto",
     ) -> None:
         self.problem = find_problem(problem) if isinstance(problem, str) else problem
         self.methods = methods
@@ -140,7 +145,7 @@ class Race:
                 f"seeds {seed} and {seed + 1} of the search are among the seeds {', '.join(map(str, self.seeds))} that judge; "
                 "give others, because what is chosen on a seed looks better on it than it is"
             )
-        self.seed = seed
+        self.seed, self.longer = seed, longer
         self.jobs, self.start = jobs, start
         self.steps, self.looks, self.device = steps, looks, found_device(device)
         self.store = RunStore(
@@ -160,8 +165,8 @@ class Race:
             InputError: the folder holds another race, or the problem has no validation split.
             EquipoiseError: plain training failed.
         """
-        with self.store.locked():
-            self.store.claim(self._asked(), kept=("found",))
+        with self.store.locked(), connected(self.start):
+            self.store.claim(self._asked(), kept=("found",), growing=("seeds",))
             found = self._diagnosis()
             taking_part, left_out = candidates(self.problem, found, self.methods)
             runs = sum(len(own.variants) for own in taking_part) * len(self.rates)
@@ -232,6 +237,7 @@ class Race:
         plain = next(arm for arm in arms if arm.candidate == PLAIN)
         if not values["test"][plain]:
             raise EquipoiseError(f"plain training failed; look at {self.path / 'final'}")
+        arms = [arm for arm in arms if values["test"][arm]]  # others failed
         price = self._prices(arms)
         base = {split: self._base(own[plain]) for split, own in values.items()}
 
@@ -252,15 +258,15 @@ class Race:
                 metrics,
             )
 
-        entrants = [
-            entrant(arm, {split: own[arm] for split, own in values.items()}, self.epochs) for arm in arms if values["test"][arm]
-        ]
+        entrants = [entrant(arm, {split: own[arm] for split, own in values.items()}, self.epochs) for arm in arms]
         best = min(entrants, key=lambda one: one.score)
         longer = round(self.epochs * best.price)
-        if best.price >= _SAME_PRICE and longer > self.epochs:
+        if self.longer and best.price >= _SAME_PRICE and longer > self.epochs:
             cheap = [arm for arm in arms if arm.candidate in (PLAIN, WEIGHTS)]
             self._say(f"plain training and fixed weights for the time of {best.label}: {longer} epochs")
-            again = {split: self._trained("longer", cheap, self.seeds, longer, split) for split in ("validation", "test")}
+            again = {
+                split: self._trained(f"longer{longer}", cheap, self.seeds, longer, split) for split in ("validation", "test")
+            }
             entrants += [
                 entrant(arm, {split: own[arm] for split, own in again.items()}, longer) for arm in cheap if again["test"][arm]
             ]
@@ -278,13 +284,20 @@ class Race:
                 shared = self.problem.shared(objective.model) if self.problem.shared else None
                 found = costs(objective, optimizer, batches, kinds, shared=shared)
             for cost in found[1:]:
-                # What cannot be timed this way is taken to cost what plain training does.
-                known[cost.kind] = 1.0 if cost.ratio is None else cost.ratio
-            for arm in arms:
+                known[cost.kind] = math.nan if cost.ratio is None else cost.ratio
+            for arm in missing:
                 if arm.candidate in (PLAIN, WEIGHTS):
                     known[arm.key] = 1.0
+                elif arm.method.teleport is not None or math.isnan(known[arm.key]):
+                    # Not every step costs the same, or a step cannot be taken outside of a run.
+                    known[arm.key] = self._seconds(arm) / self._seconds(next(one for one in arms if one.candidate == PLAIN))
             self.store.remember(found={"prices": known})
         return {arm.key: float(known[arm.key]) for arm in arms}
+
+    def _seconds(self, arm: Arm) -> float:
+        """Mean seconds per step in the runs of the last rung."""
+        records = Results(self.path / "final" / f"rate{arm.factor:g}").records(arm.method.label)
+        return mean(float(record["seconds_a_step"]["mean"]) for record in records.values())
 
     def _trained(
         self, part: str, arms: Sequence[Arm], seeds: Sequence[int], epochs: int, split: str

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from equipoise.balance.base import GradientBalancer, Observation, as_numbers, finite_direction, norm_bound
+from equipoise.balance.mixins import FeaturesObservation, TakesFeatures
 from equipoise.balance.registry import register
 from equipoise.errors import InputError, near_misses
 from equipoise.states import Anything
@@ -21,26 +22,28 @@ __all__ = ["GradDrop"]
     "graddrop",
     summary="at every entry draws one sign and drops the tasks' gradients of the other",
     paper="Chen et al., Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout, NeurIPS 2020",
-    price="K backward, and all gradients are kept",
+    price="K backward, and all gradients are kept; with `features=` K of the heads and 1 of the encoder",
     promise="the sum of the gradients in expectation, with noise where signs differ and none where they agree",
     serves="many tasks, as a regulariser: joint minima are the only points without noise",
     caveats=(
-        "loud losses stay loud; noisy, so compare over seeds; works on the parameters' gradients, where the paper works on "
-        "those of activations"
+        "loud losses stay loud; noisy, so compare over seeds; works on the parameters' gradients, and on those of activations, "
+        "as in the paper, with `features=`"
     ),
     adds_up_to="has no weights: at each entry between 0 and K of the gradients remain",
     checked="its distribution, equations, TorchJD",
 )
-class GradDrop(GradientBalancer):
+class GradDrop(TakesFeatures, GradientBalancer):
     """Σ_k (l_k + (1 − l_k) M_k) ⊙ g_k with M_k = [P > U][g_k > 0] + [P < U][g_k < 0] (Chen et al., 2020, algorithm 1).
 
     P = ½ (1 + Σ_k g_k / Σ_k |g_k|) is the purity of the positive sign at each entry and U is uniform on [0, 1]. Without
     leaks the expectation is Σ_k g_k at every entry: a positive part S₊ stays with probability S₊/(S₊ + S₋).
 
-    The paper puts this into a layer: it drops entries of the gradients with respect to *activations*, with signs that are
-    multiplied by the activations' and added up over the batch. Here entries of the shared parameters' gradients are dropped, as
-    TorchJD's aggregator does; LibMTL follows the paper and refuses parameters' gradients. The paper's function of P is the
-    identity, its default.
+    The paper puts this into a layer: it drops entries of the gradients with respect to *activations*. With
+    ``MultiTaskOptimizer(features=module)`` so does this: in place of g_k, P and M_k are made of Σ_n sign(a_n) ⊙ ∂ℓ_k/∂a_n, the
+    sum over the samples (the first axis of the activations ``[N, …]``), and M_k drops that feature's gradients of task k in
+    every sample; one backward pass takes the rest through the encoder. Over several processes the sums are over the joint
+    batch. Without it entries of the shared parameters' gradients are dropped, as TorchJD's aggregator does; LibMTL follows the
+    paper and refuses parameters' gradients. The paper's function of P is the identity, its default.
 
     Args:
         leak: l, how much of each gradient passes untouched, from 0 (none, the paper's default) to 1 (the plain sum): one number
@@ -79,7 +82,23 @@ class GradDrop(GradientBalancer):
 
     def decide(self, observation: Observation) -> Tensor:
         """A new direction; the leaks are those of the tasks present."""
-        return self._drop(observation.needed("gradients"), self._leaks(observation.tasks, observation.present))
+        gradients, leaks = observation.needed("gradients"), self._leaks(observation.tasks, observation.present)
+        if not isinstance(observation, FeaturesObservation):
+            return self._drop(gradients, leaks)
+        features = observation.features if observation.features.dim() > 1 else observation.features[None]
+        by_sample = gradients.unflatten(1, features.shape)
+        wide = torch.promote_types(gradients.dtype, torch.float32)
+        signed = (by_sample.to(wide) * features.sign()).sum(1).flatten(1)
+        signed = observation.processes.sum(signed, "GradDrop's sums over the batch")
+        positive, negative = signed.clamp(min=0).sum(0), -signed.clamp(max=0).sum(0)
+        total = positive + negative
+        drawn = torch.rand(total.shape, generator=self.generator, dtype=wide, device="cpu").to(gradients.device)
+        up = positive / torch.where(total > 0, total, 1) > drawn
+        kept = torch.zeros_like(by_sample[0])
+        for row, sums, leak in zip(by_sample, signed, leaks, strict=True):
+            chosen = torch.where(up, sums > 0, sums < 0).to(gradients.dtype).view(features.shape[1:])
+            kept += row * (leak + (1 - leak) * chosen)
+        return self._clipped(kept.flatten())
 
     def direction(self, gradients: Tensor | ArrayLike) -> Tensor:
         """A new direction ``[P]`` from the gradients ``[K, P]`` of all tasks."""
@@ -124,11 +143,11 @@ class GradDrop(GradientBalancer):
                 shares = row.to(wide) / scale
                 chosen = torch.where(purity > drawn, shares.clamp(min=0), shares.clamp(max=0))
                 kept = kept + (1 - leak) * chosen
-        kept = kept * scale
-        if self.max_norm is not None:
-            norm = float(torch.linalg.vector_norm(kept, dtype=torch.float64))
-            kept = kept * min(1.0, self.max_norm / norm) if norm > 0 else kept
-        return kept.to(gradients.dtype)
+        return self._clipped(kept * scale).to(gradients.dtype)
+
+    def _clipped(self, kept: Tensor) -> Tensor:
+        norm = 0.0 if self.max_norm is None else float(torch.linalg.vector_norm(kept, dtype=torch.float64))
+        return kept * min(1.0, self.max_norm / norm) if self.max_norm is not None and norm > 0 else kept
 
     def __repr__(self) -> str:
         given = self._by_name if self._by_name is not None else self._in_order

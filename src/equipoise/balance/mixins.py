@@ -19,19 +19,12 @@ from equipoise.balance.base import Observation
 if TYPE_CHECKING:
     from equipoise.objective import Objective
 
+# fmt: off
 __all__ = [
-    "Accompanied",
-    "Attached",
-    "Companion",
-    "Elsewhere",
-    "ElsewhereObservation",
-    "FeaturesObservation",
-    "LooksElsewhere",
-    "OnFeatures",
-    "Paced",
-    "Pull",
-    "PullsHeads",
+    "Accompanied", "Attached", "Companion", "Elsewhere", "ElsewhereObservation", "FeaturesObservation", "LooksElsewhere",
+    "OnFeatures", "Paced", "Pull", "PullsHeads", "TakesFeatures",
 ]
+# fmt: on
 
 
 class Attached:
@@ -70,6 +63,13 @@ class OnFeatures(Attached, ABC):
 
     def take_parts(self, features: Any = None, heads: Any = None) -> None:
         """Says where the shared features and the tasks' heads are."""
+
+
+class TakesFeatures:
+    """A balancer of gradients that decides on those of features as well, where ``MultiTaskOptimizer`` has ``features=``.
+
+    There it is shown a :class:`FeaturesObservation`, and its direction ``[F]`` is taken through the encoder.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

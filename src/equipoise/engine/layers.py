@@ -2,7 +2,8 @@
 
 For a linear map with inputs a ``[n, i]`` and output gradients δ_k ``[n, o]`` task k's gradient of the weight is δ_kᵀa. Where i
 is large, a random sketch a S ``[n, r]`` with E[S Sᵀ] = 1 gives the inner products without bias, and no numbers K·o·i exist. A
-convolution is a linear map of its patches, and a S is a convolution with r random filters.
+convolution is a linear map of its patches, and a S is a convolution with r random filters. An embedding is a linear map of
+indicator vectors, and a S is a choice of rows of S, which is never formed.
 """
 
 from __future__ import annotations
@@ -231,6 +232,38 @@ def _of_convolution(node: Any, slot: int) -> Row | None:
     return _Convolution(node)
 
 
+class _Embedding:
+    """The indicators' outer products with the output gradients, the rows of S made of random signs as they are needed."""
+
+    def __init__(self, node: Any) -> None:
+        self._indices: Tensor = node._saved_indices
+        self._size = int(node._saved_weight_sym_argsize_0)
+        self._padding = int(node._saved_padding_idx)
+        self._sketched: Tensor | None = None
+
+    def __call__(self, gradient: Tensor, columns: int) -> Tensor:
+        gradient = _single(gradient)
+        if self._sketched is None:
+            indices = self._indices.flatten()
+            if self._size <= columns:
+                self._sketched = torch.nn.functional.one_hot(indices, self._size).to(gradient.dtype)
+            else:
+                # Products of two rows of signs are independent in pairs, which is all that an unbiased sketch needs.
+                low = _signs(0, _RANGE, columns, gradient.dtype, gradient.device)
+                high = _signs(1, self._size // _RANGE + 1, columns, gradient.dtype, gradient.device)
+                self._sketched = low[indices % _RANGE] * high[indices // _RANGE] / columns**0.5
+            self._sketched = self._sketched * (indices != self._padding).unsqueeze(1)
+        # [tasks,] indices, width -> [tasks,] columns, width
+        return self._sketched.T @ gradient.flatten(gradient.dim() - 1 - self._indices.dim(), -2)
+
+
+_RANGE = 4096
+
+
+def _of_embedding(node: Any, slot: int) -> Row | None:
+    return None if slot or node._saved_scale_grad_by_freq else _Embedding(node)
+
+
 # They keep the order of samples; what dropout and another precision do to the gradient is left out.
 _IN_ORDER = frozenset(("ViewBackward0", "UnsafeViewBackward0", "NativeDropoutBackward0", "ToCopyBackward0"))
 
@@ -238,6 +271,7 @@ _KINDS: dict[str, Callable[[Any, int], Row | None]] = {
     "AddmmBackward0": _of_product,
     "MmBackward0": _of_product,
     "ConvolutionBackward0": _of_convolution,
+    "EmbeddingBackward0": _of_embedding,
 }
 
 
@@ -255,3 +289,10 @@ def _sketch(size: int, columns: int, dtype: torch.dtype, device: torch.device) -
     orthogonal = torch.linalg.qr(drawn).Q
     sketch: Tensor = orthogonal * (size / columns) ** 0.5
     return sketch.to(device, dtype)
+
+
+@lru_cache(maxsize=16)
+def _signs(seed: int, count: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Independent random signs ``[count, columns]``; the same in every process and every run."""
+    generator = torch.Generator().manual_seed(2 * columns + seed)
+    return torch.randint(2, (count, columns), generator=generator, device="cpu").mul_(2).sub_(1).to(device, dtype)

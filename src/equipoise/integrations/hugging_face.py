@@ -92,7 +92,15 @@ class BalancedTrainer(transformers.Trainer):  # type: ignore[misc]
         Raises:
             InputError: ``losses`` returned something else, or no outputs where they are asked for.
         """
-        found = self.losses(model, inputs)
+        try:
+            found = self.losses(model, inputs)
+        except KeyError as error:
+            if self.args.remove_unused_columns and isinstance(inputs, Mapping) and error.args[0] not in inputs:
+                raise InputError(
+                    f'losses() finds no "{error.args[0]}" in the batch, which holds {", ".join(inputs)}; the Trainer drops '
+                    f"what the model's forward() does not take, unless remove_unused_columns=False"
+                ) from error
+            raise
         outputs: Any = None
         if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Mapping):
             found, outputs = found
@@ -114,7 +122,8 @@ class BalancedTrainer(transformers.Trainer):  # type: ignore[misc]
     ) -> Any:
         """As ``transformers.Trainer.prediction_step``; there is a loss wherever the labels are."""
         named: list[str] = self.label_names
-        self.label_names, self.can_return_loss = [name for name in named if inputs.get(name) is not None], True
+        here = [name for name in named or ["labels"] if inputs.get(name) is not None]
+        self.label_names, self.can_return_loss = here, True
         try:
             found = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         finally:

@@ -199,7 +199,7 @@ class BalancingCallback(pl.Callback):  # type: ignore[misc]
     """Saves balancer, proxy and teleport in Lightning's checkpoints, logs what steps did, and counts epochs.
 
     A :class:`BalancedModule` brings one; give the Trainer one with other arguments, or one for a module of your own that keeps
-    a :class:`~equipoise.integrations.BalancedLoss` or a :class:`~equipoise.MultiTaskOptimizer`.
+    a :class:`~equipoise.integrations.BalancedLoss`.
 
     The numbers are those of :meth:`~equipoise.step.StepReport.scalars`. They go to all loggers of the Trainer, under the step
     that Lightning's own metrics have: every ``every`` steps, and in every step with an audit or a teleport.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from equipoise.balance.base import Observation
 from equipoise.balance.double_sampling import DoubleSampling
-from equipoise.balance.mixins import FeaturesObservation, OnFeatures, PullsHeads
+from equipoise.balance.mixins import FeaturesObservation, OnFeatures, PullsHeads, TakesFeatures
 from equipoise.engine.features import FeatureGradients
 from equipoise.errors import InputError
 from equipoise.modes import without_autocast
@@ -92,7 +92,7 @@ class ByFeatures:
     def _check(self, turn: Turn) -> None:
         """Refuses what gradients of features cannot serve."""
         balancer, own = turn.balancer, isinstance(turn.balancer, OnFeatures)
-        if balancer.needs == "gradients" and not own:
+        if balancer.needs == "gradients" and not isinstance(balancer, OnFeatures | TakesFeatures):
             raise InputError(
                 f"features= gives balancers the Gramian of the features; {balancer!r} needs the gradients themselves. "
                 f"Leave features= out"
@@ -132,7 +132,7 @@ class ByFeatures:
         context.gather(seen)
         rows = {position: row for row, position in enumerate(seen.present)}
         engine.begin(len(rows), {rows[position]: value for position, value in values.items()}, context.parameters)
-        if isinstance(turn.balancer, OnFeatures) and any(tensor.is_complex() for tensor in engine.features):
+        if turn.balancer.needs == "gradients" and any(tensor.is_complex() for tensor in engine.features):
             raise InputError(f"{turn.balancer!r} needs real features; the features module gives complex ones")
         for place, (position, value) in enumerate(values.items()):
             seed = task_seed(value, seen.counts[position], turn.scale)

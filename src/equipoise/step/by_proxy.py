@@ -10,7 +10,7 @@ from torch import Tensor
 
 from equipoise.balance.base import Observation
 from equipoise.balance.double_sampling import DoubleSampling
-from equipoise.balance.mixins import OnFeatures, PullsHeads
+from equipoise.balance.mixins import OnFeatures, PullsHeads, TakesFeatures
 from equipoise.engine.heads import numbered_in_order
 from equipoise.errors import InputError
 from equipoise.modes import without_autocast
@@ -201,9 +201,10 @@ def check_proxied(balancer: object, what: str) -> None:
     """Refuses balancers that a proxy Gramian cannot serve."""
     needs = getattr(balancer, "needs", "losses")
     if needs == "gradients":
+        instead = ", or give MultiTaskOptimizer features=, at which it acts at that price" * isinstance(balancer, TakesFeatures)
         raise InputError(
             f"{what} gives inner products of task gradients alone; {balancer!r} needs the gradients themselves. Leave {what} "
-            f"out, or use MultiTaskOptimizer(features=…) where the method can act on features"
+            f"out{instead}"
         )
     if isinstance(balancer, DoubleSampling):
         raise InputError(f"{what} looks at one batch per step; {balancer!r} looks at further ones. Leave {what} out")

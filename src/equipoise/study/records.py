@@ -145,6 +145,7 @@ _RECORD = fields(
     {
         "points": maybe(_points),
         "teleports": maybe(listed(_teleport)),
+        "alone": truth,
         "waits": maybe(named(whole)),
         "audits": maybe(listed(_AUDIT)),
     },
@@ -155,6 +156,7 @@ rounded to six significant digits:
 ``points``     where the run was in loss and conflict (:class:`equipoise.study.records.Points`); ``None`` without a Gramian
 ``teleports``  one entry per attempt to teleport (:class:`equipoise.teleport.TeleportReport`); empty without a teleport
 ``audits``     one entry per exact Gramian that was formed beside a proxy (:class:`equipoise.proxy.Audit`)
+``alone``      whether no other run of the study was under way, so that its times are those of a solo run
 ``waits``      why no attempt was made after a step → after how many; also only in later ones
 """
 
@@ -175,7 +177,8 @@ STUDY: Kind = fields(
         "methods": named(fields({"name": text, "options": named(anything)})),
         "seeds": listed(whole),
     },
-    {"gramian_every": maybe(whole), "lr": listed(number), "tuned": named(anything)},
+    {"gramian_every": maybe(whole), "lr": listed(number), "tuned": named(anything)}
+    | dict.fromkeys(("device", "compile", "amp"), text),
 )
 """What a study's folder remembers."""
 

@@ -237,14 +237,15 @@ class Results:
             if record["run"].get("lr") is not None and record["final"]["validation"] is not None
         }
 
-    def epoch_seconds(self, method: str) -> dict[int, float]:
-        """Seed → mean seconds of an epoch's optimizer steps, teleports included; only runs that know."""
-        seconds = {seed: _curve([record], ("seconds",)) for seed, record in self.records(method).items()}
+    def epoch_seconds(self, method: str, *, solo: bool = True) -> dict[int, float]:
+        """Seed → mean seconds of an epoch's optimizer steps, teleports included; of solo runs (:meth:`seconds`) or all."""
+        records = {seed: record for seed, record in self.records(method).items() if record.get("alone") or not solo}
+        seconds = {seed: _curve([record], ("seconds",)) for seed, record in records.items()}
         return {seed: mean(own) for seed, own in seconds.items() if own and all(map(math.isfinite, own))}
 
     def seconds(self, method: str) -> list[float]:
-        """Median seconds per step of each of a method's runs."""
-        return [float(record["seconds_a_step"]["median"]) for record in self.records(method).values()]
+        """Median seconds per step of each of a method's solo runs: side by side they disturb each other, by factors."""
+        return [float(record["seconds_a_step"]["median"]) for record in self.records(method).values() if record.get("alone")]
 
     def curve(self, method: str, *path: str) -> list[float]:
         """A quantity over epochs, averaged over seeds.

@@ -24,7 +24,10 @@ from equipoise.study.records import SCHEMA, Points, Record, describe, peak_memor
 from equipoise.study.trainers import Stage, Trained, Trainer
 from equipoise.tasks import as_losses
 
-__all__ = ["train"]
+__all__ = ["GRAMIANS", "train"]
+
+GRAMIANS = 6
+"""Gramians per epoch for methods that form none, unless it is said how often: few enough to be cheap, enough for a share."""
 
 
 def train(
@@ -32,7 +35,7 @@ def train(
     run: Run,
     *,
     epochs: int,
-    gramian_every: int,
+    gramian_every: int | None,
     finished_epoch: Callable[[int, Mapping[str, float] | None], None] = lambda epoch, validation: None,
 ) -> Record:
     """Trains one method (or one task alone) and records what happened. Seeds the process's global generators.
@@ -42,7 +45,7 @@ def train(
         run: with which method, or on which task, and from which seed.
         epochs: passes over the training data.
         gramian_every: for methods that form no Gramian, one is formed for the conflict statistics every so many steps,
-            outside of the timing; 0 for never.
+            outside of the timing; 0 for never, ``None`` for about :data:`GRAMIANS` times per epoch.
         finished_epoch: told the number of each finished epoch, counted from 1, and its metrics on the validation split
             (``None`` without one).
 
@@ -67,7 +70,10 @@ def train(
     stage = Stage(problem, model, watched, tasks, optimizer, splits.train, run.seed)
     mtl, batches = run.method.trained(stage) if run.method else _alone(stage)
     seed_process(run.seed)
-    watch = _Watch(mtl, gramian_every if run.task is None else 0)
+    if run.task is not None:
+        gramian_every = 0
+    steps = len(batches) if isinstance(batches, Sized) else 10 * GRAMIANS  # of a first epoch whose length nobody knows
+    watch = _Watch(mtl, max(1, steps // GRAMIANS) if gramian_every is None else gramian_every)
 
     history = []
     for epoch in range(epochs):
@@ -77,6 +83,8 @@ def train(
                 f'the training loader of problem "{problem.name}" gave no batch in epoch {epoch + 1}; it must give at '
                 f"least one" + (f' that holds task "{run.task}"' if run.task else "")
             )
+        if gramian_every is None:
+            watch.gramian_every = max(1, tally.steps // GRAMIANS)
         watch.memory = watch.memory or peak_memory_mb()  # before the first evaluation, for methods that need no probe
         plateau = schedule if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau) else None
         if schedule is not None and plateau is None:

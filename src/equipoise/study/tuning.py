@@ -40,7 +40,9 @@ def parse_rates(given: str | float | Iterable[float] | None) -> tuple[float, ...
     if given is None:
         return ()
     try:
-        texts = given.split(",") if isinstance(given, str) else [given] if isinstance(given, bool | int | float) else list(given)
+        texts = (
+            given.split(",") if isinstance(given, str) else [given] if isinstance(given, bool | int | float) else list(given)
+        )
         rates = [] if isinstance(given, bool) else sorted({float(text) for text in texts})
     except (TypeError, ValueError):
         rates = []

@@ -10,10 +10,11 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 
 from equipoise.errors import InputError, UnknownOptionError, near_misses, refuse_unknown_options
-from equipoise.method import MethodSpec, written
+from equipoise.method import MethodSpec, Nested, make_teleport, written
 from equipoise.study.methods import Method, parse_method
 from equipoise.study.task_weights import Entry, find
 from equipoise.sweep.dimensions import Choices, Dimension, Range, Weights, read_dimension, read_sweep, read_weights
+from equipoise.teleport.text import options_of
 
 __all__ = ["Space", "default_dimension", "swept_by_default"]
 
@@ -45,6 +46,8 @@ _RANGES = {
     ("moco-bilevel", "lr"): (1e-4, 0.1, True),
     ("moco-bilevel", "gamma"): (0.01, 10.0, True),
 }
+_OPTIMIZER, _TELEPORT, _PROXY = "optimizer", "cost", "proxy"
+_RATE = f"{_OPTIMIZER}.lr"
 _NOT_TUNED = ("seed", "epsilon", "steps_per_epoch", "update_every")
 """Options that guard numbers, count steps or seed; swept only if one asks for them."""
 
@@ -107,7 +110,9 @@ class Space:
         tasks: the problem's tasks, in order.
         sweep: option → what it is swept over, see :func:`~equipoise.sweep.dimensions.read_dimension`; also as one text
             ``"c=0:1,rescale=true|false"``. For ``weights``: ``"log"``, ``"0.01:1:log"`` or ``"dirichlet"``. Left out, the
-            weights of a method that has them, or its options with their default ranges.
+            weights of a method that has them, or its options with their default ranges. Beside the balancer's options there
+            are ``optimizer.lr``, the learning rate of a run, ``cost.gamma`` and all others of the teleport, and
+            ``proxy.memory`` and all others of the proxy.
 
     Raises:
         UnknownMethodError: there is no such method.
@@ -149,7 +154,8 @@ class Space:
         self.label = parse_method(self._spec).label  # refuses what is wrong with it
         info = find(self._spec.name)
         self._fixed = dict(self._spec.options)
-        refuse_unknown_options(info.name, given, info.options)
+        refuse_unknown_options(info.name, [option for option in given if not _elsewhere(option)], info.options)
+        parts = self._of_parts([option for option in given if _elsewhere(option)])
         for option in given:
             if option in self._fixed:
                 raise InputError(f'option "{option}" is fixed in "{method}" and swept as well; leave one out')
@@ -158,7 +164,29 @@ class Space:
                 option: "log" if option == "weights" else default_dimension(info, option)
                 for option in swept_by_default(info, frozenset(self._fixed))
             }
-        return dict(info.options), given
+        return dict(info.options) | parts, given
+
+    def _of_parts(self, names: Sequence[str]) -> dict[str, Any]:
+        """The values in force of what is swept beside the balancer's options: of the optimizer, the teleport or the proxy."""
+        assert self._spec is not None
+        known: dict[str, Any] = {}
+        for name in names:
+            part, _, option = name.partition(".")
+            nested = {_TELEPORT: self._spec.teleport, _PROXY: self._spec.proxy}.get(part)
+            if part == _OPTIMIZER:
+                if option != "lr":
+                    raise UnknownOptionError(f'of the optimizer only its learning rate can be swept, "{_RATE}"; got "{name}"')
+                continue
+            if nested is None:
+                how = "cost+fairgrad" if part == _TELEPORT else "fairgrad@last"
+                raise InputError(
+                    f'"{name}" is swept, and the method "{self._spec}" has no such part; sweep one such as "{how}"'
+                )
+            if option in nested.options:
+                raise InputError(f'option "{option}" is fixed in "{nested}" and swept as "{name}"; leave one out')
+            if part == _TELEPORT:
+                known[name] = options_of(make_teleport(nested)).get(option)
+        return known
 
     def _of_the_user(self, method: tuple[str, Callable[..., Any]], given: Mapping[str, Any]) -> dict[str, Any]:
         if not (isinstance(method, tuple) and len(method) == 2 and isinstance(method[0], str) and callable(method[1])):
@@ -171,7 +199,7 @@ class Space:
         parameters = inspect.signature(self._make).parameters
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             for option in given:
-                if option not in parameters:
+                if option not in parameters and option != _RATE:
                     raise UnknownOptionError(
                         f'"{self.label}" takes no option "{option}".{near_misses(option, parameters)} '
                         f"It takes: {', '.join(parameters) or 'nothing'}"
@@ -206,21 +234,39 @@ class Space:
 
     def method(self, parameters: Mapping[str, Any]) -> Method:
         """The method that a point stands for; for equal weights that without weights."""
-        options = dict(self._fixed) | {own.name: own.shown(parameters[own.name]) for own in self.dimensions}
+        swept = {own.name: own.shown(parameters[own.name]) for own in self.dimensions}
+        parts: dict[str, dict[str, Any]] = {_OPTIMIZER: {}, _TELEPORT: {}, _PROXY: {}}
+        for name in [name for name in swept if _elsewhere(name)]:
+            part, _, option = name.partition(".")
+            parts[part][option] = swept.pop(name)
+        options = dict(self._fixed) | swept
         if self.weights:
             values = self.weights.values(parameters)
             if any(value != 1 for value in values) or self._make is not None:
                 options["weights"] = values
         if self._spec is not None:
-            return parse_method(replace(self._spec, options=options))
-        make = self._make
-        assert make is not None
-        return Method(f"{self.label}:{written(options.items())}", "", options, lambda seed: make(**options))
+            nested = {"teleport": self._spec.teleport, "proxy": self._spec.proxy}
+            changed: dict[str, Any] = {
+                what: own and Nested(own.name, {**own.options, **parts[part]})
+                for (what, own), part in zip(nested.items(), (_TELEPORT, _PROXY), strict=True)
+            }
+            method = parse_method(replace(self._spec, options=options, **changed))
+        else:
+            make = self._make
+            assert make is not None
+            method = Method(f"{self.label}:{written(options.items())}", "", options, lambda seed: make(**options))
+        lr = parts[_OPTIMIZER].get("lr")
+        return method if lr is None else replace(method, label=f"{method.label}, lr={lr:g}", lr=lr)
 
     def describe(self) -> dict[str, Any]:
         """What two sweeps must have in common to be one, as JSON values."""
         swept = {own.name: str(own) for own in self.dimensions}
         return {"method": self.label, "swept": swept | ({"weights": str(self.weights)} if self.weights else {})}
+
+
+def _elsewhere(name: str) -> bool:
+    """Whether an option is none of the balancer's own."""
+    return name.partition(".")[0] in (_OPTIMIZER, _TELEPORT, _PROXY) and "." in name
 
 
 def _is_weights(given: Any) -> bool:

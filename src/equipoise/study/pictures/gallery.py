@@ -26,7 +26,9 @@ from equipoise.study.pictures.training import (
     loss_and_conflict_picture,
     loss_distribution_picture,
     losses_picture,
+    norms_picture,
     recorded_picture,
+    validation_picture,
     weights_picture,
 )
 from equipoise.study.results import Results
@@ -85,17 +87,18 @@ def metrics_picture(results: Results) -> Figure | None:
 
 def seconds_picture(results: Results) -> Figure | None:
     """Milliseconds per step, the fastest method on top, with the ratio to the reference method."""
-    if not results.methods:
+    milliseconds = {name: [value * 1e3 for value in own] for name in results.methods if (own := results.seconds(name))}
+    if not milliseconds:
         return None
-    milliseconds = {name: [value * 1e3 for value in results.seconds(name)] for name in results.methods}
     names = sorted(milliseconds, key=lambda name: mean(milliseconds[name]))
-    unit = mean(milliseconds[results.reference])
+    reference = results.reference if results.reference in milliseconds else names[0]
+    unit = mean(milliseconds[reference])
     texts = [f"{mean(milliseconds[name]):.1f} ms   {mean(milliseconds[name]) / unit:.2f}×" for name in names]
     figure, axes = single(7.5, 1.1 + 0.38 * len(names))
     names_axis(axes, [results.short(name) for name in names])
     dots(axes, [milliseconds[name] for name in names], texts=texts)
     axes.set_xlim(left=0)
-    above_texts(axes, f"mean, and its ratio to {wrapped(results.reference, 20)}")
+    above_texts(axes, f"mean, and its ratio to {wrapped(reference, 20)}")
     axes.set_xlabel("milliseconds per step (median over the steps of a run)")
     return figure
 
@@ -142,10 +145,24 @@ PICTURES: tuple[Picture[Results], ...] = (
         losses_picture,
     ),
     Picture(
+        "validation",
+        "Validation curves",
+        "Metrics on the validation split after every epoch, means over seeds; lines as above. Where a curve has turned, a run "
+        "was too long; where it still moves at the end, too short.",
+        validation_picture,
+    ),
+    Picture(
+        "norms",
+        "Gradient norms",
+        "Mean norm of a task's gradient with respect to the shared parameters, over the steps in which a Gramian was looked "
+        "at, and over seeds. Tasks whose norms differ by orders of magnitude are what adding up losses goes wrong on.",
+        norms_picture,
+    ),
+    Picture(
         "conflicts",
         "Conflicting steps",
         "A task conflicts when its gradient has a negative inner product with the mean gradient of all tasks. Means over "
-        "seeds; for methods that form no Gramian, over every n-th step only.",
+        "seeds; for methods that form no Gramian, over some steps of every epoch only.",
         conflicts_picture,
     ),
     Picture(
@@ -167,14 +184,14 @@ PICTURES: tuple[Picture[Results], ...] = (
         "cosines",
         "Cosines between task gradients",
         "Means over the last epoch's steps and over seeds; red fields are tasks that pull against each other. For methods that "
-        "form no Gramian, over every n-th step only. Of more than eight tasks eight evenly spaced ones are shown (Figure 9 of "
+        "form no Gramian, over some of them only. Of more than eight tasks eight evenly spaced ones are shown (Figure 9 of "
         "the LDC-MTL paper).",
         cosines_picture,
     ),
     Picture(
         "seconds",
         "Time of a step",
-        "Optimizer step alone, on one thread; open marks are the seeds. Runs side by side on one machine disturb each other.",
+        "Optimizer step alone, on one thread, of runs beside which the study ran no other; open marks are the seeds.",
         seconds_picture,
     ),
 )
@@ -210,8 +227,8 @@ TELEPORT_PICTURES: tuple[Picture[Results], ...] = (
         "teleport_conflicts",
         "Conflicting steps with and without teleports",
         "Share of an epoch's steps, mean over seeds. Solid: the task with the smallest gradient conflicts with the mean "
-        "gradient, which is COST's trigger for few tasks; dotted: any task does. For methods that form no Gramian, over every "
-        "n-th step only, so that few steps decide (Figure 5a of the COST paper).",
+        "gradient, which is COST's trigger for few tasks; dotted: any task does. For methods that form no Gramian, over some "
+        "steps of every epoch only (Figure 5a of the COST paper).",
         teleport_conflicts_picture,
     ),
     Picture(
@@ -227,7 +244,7 @@ TELEPORT_PICTURES: tuple[Picture[Results], ...] = (
         "teleport_seconds",
         "Time of an epoch with and without teleports",
         "Filled: mean over seeds, with ± one standard deviation; open: the seeds. Without data loading, evaluation and "
-        "diagnostics, on one thread. Runs side by side on one machine disturb each other (Figure 11 of the COST paper).",
+        "diagnostics, on one thread, of runs beside which the study ran no other (Figure 11 of the COST paper).",
         teleport_seconds_picture,
     ),
 )

@@ -15,27 +15,12 @@ from equipoise.metrics import spread
 from equipoise.study.names import wrapped
 from equipoise.study.results import Results
 
+# fmt: off
 __all__ = [
-    "ACCENT",
-    "BASELINE",
-    "COLORS",
-    "GREY",
-    "INK",
-    "STYLES",
-    "above_texts",
-    "by_method",
-    "dots",
-    "dress",
-    "epochs_axis",
-    "grid",
-    "label_ends",
-    "legend",
-    "log_scale",
-    "names_axis",
-    "percent",
-    "single",
-    "spread_apart",
+    "ACCENT", "BASELINE", "COLORS", "GREY", "INK", "STYLES", "above_texts", "by_method", "dots", "dress", "epochs_axis",
+    "grid", "label_ends", "legend", "log_scale", "names_axis", "percent", "single", "spread_apart",
 ]
+# fmt: on
 
 # Okabe and Ito's palette, the yellow left out because thin lines of it vanish on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -202,10 +187,10 @@ def by_method(results: Results, quantity: str, methods: Sequence[str] | None = N
 def legend(figure: Figure, entries: Sequence[tuple[str, str, str]]) -> None:
     """One legend above all panels."""
     lines = [Line2D([], [], color=color, linestyle=style, linewidth=1.8) for _, color, style in entries]  # type: ignore[arg-type]
-    # As many side by side as fit: a character takes about a fourteenth of an inch, the line before it six of them.
+    # As many side by side as fit: a character takes about a fourteenth of an inch, the line before it and the room behind nine.
     room = figure.get_figwidth() * 14
     columns = len(entries)
-    while columns > 1 and sum(sorted((len(text) + 7 for text, _, _ in entries), reverse=True)[:columns]) > room:
+    while columns > 1 and sum(sorted((len(text) + 9 for text, _, _ in entries), reverse=True)[:columns]) > room:
         columns -= 1
     figure.legend(lines, [text for text, _, _ in entries], loc="outside upper left", ncols=columns, frameon=False, fontsize=9)
 

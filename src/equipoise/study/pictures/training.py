@@ -32,50 +32,102 @@ from equipoise.study.pictures.teleports import legend_of, rows, shown
 from equipoise.study.results import Results, relative_losses
 from equipoise.teleport import TeleportReport
 
+# fmt: off
 __all__ = [
-    "conflicts_picture",
-    "cosines_picture",
-    "loss_and_conflict_picture",
-    "loss_distribution_picture",
-    "losses_picture",
-    "recorded_picture",
-    "weights_picture",
+    "conflicts_picture", "cosines_picture", "loss_and_conflict_picture", "loss_distribution_picture", "losses_picture",
+    "norms_picture", "recorded_picture", "validation_picture", "weights_picture",
 ]
+# fmt: on
 
 _HEIGHT = 3.0  # inches per panel, title and labels included
 _PANELS = 12  # more tasks than that would not be readable in one picture
 
 
 def losses_picture(results: Results) -> Figure | None:
-    """Mean training loss of each task; a few methods stand out and are named, the others are grey."""
+    """Mean training loss of each task; a few methods stand out and are named at their ends, and the legend has all."""
     if not results.methods:
         return None
-    tasks = results.tasks[:_PANELS]
-    figure, panels = grid(len(tasks), columns=2, width=4.8, height=_HEIGHT)
-    named = highlighted(results)
-    for axes, task in zip(panels, tasks, strict=True):
-        curves = {name: results.curve(name, "losses", task) for name in results.methods}
-        for name, curve in curves.items():
-            if name not in named:
-                _draw(axes, curve, color=GREY, linewidth=1.0, zorder=1)
+    return _curves(
+        results,
+        [
+            (task, {name: results.curve(name, "losses", task) for name in results.methods}, own)
+            for task in results.tasks[:_PANELS]
+            for own in [results.baseline_curve(task, "losses", task)]
+        ],
+        "training loss",
+    )
+
+
+def validation_picture(results: Results) -> Figure | None:
+    """Each metric on the validation split; none where there is no such split."""
+    panels = [
+        (
+            f"{metric.quantity}, {'higher' if metric.higher_is_better else 'lower'} is better",
+            {name: results.curve(name, "validation", metric.name) for name in results.methods},
+            results.baseline_curve(metric.task, "validation", metric.name),
+        )
+        for metric in results.metrics[:_PANELS]
+    ]
+    if not any(math.isfinite(value) for _, curves, _ in panels for curve in curves.values() for value in curve):
+        return None
+    return _curves(results, panels, "")
+
+
+def _curves(
+    results: Results, panels: Sequence[tuple[str, Mapping[str, Sequence[float]], Sequence[float]]], what: str
+) -> Figure:
+    """One panel per (title, method → curve, curve of single-task training), with a legend of all methods."""
+    figure, places = grid(len(panels), columns=2, width=4.8, height=_HEIGHT)
+    ranking, named = results.ranking(), highlighted(results)
+    looks = {name: method_look(position) for position, name in enumerate(ranking)}
+    for axes, (title, curves, alone) in zip(places, panels, strict=True):
         ends = []
-        for position, name in enumerate(named):
+        for name in reversed(ranking):  # the best on top
+            color, style = looks[name]
             # Each narrower than the one below it, so that curves that coincide are still seen to be several.
-            _draw(axes, curves[name], color=COLORS[position], linewidth=3.4 - 0.6 * position, zorder=3)
-            ends.append((curves[name][-1], shortened(results.short(name), 24), COLORS[position]))
-        single = results.baseline_curve(task, "losses", task)
-        if single:
-            _draw(axes, single, color="black", linewidth=1.6, linestyle="--", zorder=4)
-            ends.append((single[-1], "single-task", "black"))
-        if all(value > 0 for curve in (*curves.values(), single) for value in curve if math.isfinite(value)):
+            width = 1.0 if name not in named else 3.2 - 0.5 * (len(named) - named.index(name))
+            _draw(axes, curves[name], color=color, linestyle=style, linewidth=width, zorder=3 if name in named else 2)
+            if name in named and curves[name]:
+                ends.append((curves[name][-1], shortened(results.short(name), 24), color))
+        if alone:
+            _draw(axes, alone, color="black", linewidth=1.6, linestyle=(0, (4, 1.5)), zorder=4)
+            ends.append((alone[-1], "single-task", "black"))
+        finite = [value for curve in (*curves.values(), alone) for value in curve if math.isfinite(value)]
+        if finite and min(finite) > 0 and max(finite) > 3 * min(finite):
             log_scale(axes)
         epochs_axis(axes, results.epochs)
-        axes.set_ylabel("training loss")
-        axes.set_title(task, loc="left", fontsize=10, fontweight="bold")
+        axes.set_ylabel(what)
+        axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
         label_ends(axes, ends, panel=0.72 * _HEIGHT)
-    if len(named) < len(results.methods):
-        figure.supxlabel("grey: the other methods; all curves are means over seeds", fontsize=9, color="#666666")
+    entries = [(shortened(results.short(name), 30), *looks[name]) for name in ranking]
+    legend(figure, [*entries, ("single-task", "black", "--")])
     return figure
+
+
+def norms_picture(results: Results) -> Figure | None:
+    """Mean norm of each task's gradient in an epoch; none where no Gramian was formed."""
+    curves = {
+        name: [results.curve(name, "conflicts", "tasks", task, "norm") for task in results.tasks] for name in results.ranking()
+    }
+    shown = [name for name, own in curves.items() if any(value > 0 for curve in own for value in curve)]
+    if not shown:
+        return None
+    figure, panels = by_method(results, "norm of the gradient", shown)
+    few = len(results.tasks) <= _NAMED
+    for name, axes in panels.items():
+        for position, curve in enumerate(curves[name]):
+            color, style = _look(position) if few else (COLORS[0], "-")
+            drawn = [value if value > 0 else math.nan for value in curve]
+            axes.plot(range(1, len(curve) + 1), drawn, color=color, linestyle=style, linewidth=1.8 if few else 0.6, zorder=3)
+    log_scale(next(iter(panels.values())))  # the panels share it
+    entries = [(task, *_look(position)) for position, task in enumerate(results.tasks)]
+    legend(figure, entries if few else [("a task", COLORS[0], "-")])
+    return figure
+
+
+def method_look(position: int) -> tuple[str, str]:
+    """Colour and line of the method of that rank, the same in every picture of curves."""
+    return COLORS[position % len(COLORS)], STYLES[position // len(COLORS) % len(STYLES)]
 
 
 def highlighted(results: Results) -> list[str]:

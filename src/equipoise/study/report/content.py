@@ -135,17 +135,9 @@ class Content:
 
 def content(results: Results) -> Content:
     """Gathers what the report of a study says."""
-    columns = (
-        *(metric.heading for metric in results.metrics),
-        "Δm (%) ↓",
-        "worst task Δ (%) ↓",
-        "rank",
-        "mean rank ↓",
-        "ms per step",
-        "memory (MB)",
-        "seeds",
-        *(["lr"] if results.configuration["lr"] else []),
-    )
+    judged = ("Δm (%) ↓", "worst task Δ (%) ↓", "rank", "mean rank ↓", *(["ms per step"] if _timed(results) else []))
+    rate = ["lr"] if results.configuration["lr"] else []
+    columns = (*(metric.heading for metric in results.metrics), *judged, "memory (MB)", "seeds", *rate)
     said = Content(
         title=f"{results.problem}: balancing methods compared",
         reference=results.reference,
@@ -173,7 +165,7 @@ def _rows(results: Results) -> Iterable[Row]:
     worst = {method: worst_task(results, method) for method in ranking}
     placed = ranks(results)
     least = min((drop for _, drop in worst.values() if not math.isnan(drop)), default=math.nan)
-    seconds = [mean(results.seconds(method)) * 1e3 for method in ranking]
+    seconds = [mean(own) * 1e3 if (own := results.seconds(method)) else math.nan for method in ranking]
     memories = [_memory(results, method) for method in ranking]
     columns = [
         *metric_columns,
@@ -181,7 +173,7 @@ def _rows(results: Results) -> Iterable[Row]:
         [Cell("0"), *(_worst(*worst[method], least) for method in ranking)],
         [Cell("–"), *(Cell(_places(*placed[method]) if method in placed else "–") for method in ranking)],
         [Cell("–"), *_marked([Spread(mean_ranks[method], math.nan, 1) for method in ranking], 2, lowest=True)],
-        [Cell("–"), *(Cell(f"{own:.1f}") for own in seconds)],
+        *([[Cell("–"), *(Cell("–" if math.isnan(own) else f"{own:.1f}") for own in seconds)]] if _timed(results) else []),
         [Cell("–"), *(Cell("–" if math.isnan(own) else f"{own:.0f}") for own in memories)],
         [Cell(_count(results)), *(Cell(str(len(results.records(method)))) for method in ranking)],
         *([[Cell("–"), *(Cell(rate_text(results, method)) for method in ranking)]] if results.configuration["lr"] else []),
@@ -212,6 +204,10 @@ def _marked(values: list[Spread] | list[Spread | None], digits: int, *, lowest: 
         Cell("–") if value is None or math.isnan(value.mean) else Cell(value.text(digits, sign=sign), value.mean == best)
         for value in values
     ]
+
+
+def _timed(results: Results) -> bool:
+    return any(results.seconds(method) for method in results.methods)
 
 
 def _worst(task: str, drop: float, least: float) -> Cell:
@@ -301,10 +297,12 @@ def _notes(results: Results) -> Iterable[str]:
             )
     yield (
         "Milliseconds per step: median over the steps of a run, mean over seeds, of the optimizer step alone (forward, "
-        "backward, balancing, update), without data loading, evaluation and diagnostics, on one thread. Runs side by "
-        "side on one machine disturb each other; benchmark speed with one job. Memory is the process's high-water mark "
-        "during training, with Python and torch in it."
+        "backward, balancing, update), without data loading, evaluation and diagnostics, on one thread, of runs beside which "
+        "the study ran no other."
+        if _timed(results)
+        else "Times are not shown: runs side by side on one machine disturb each other. One job, --jobs 1, measures them."
     )
+    yield "Memory is the process's high-water mark during training, with Python and torch in it."
 
 
 def _facts(results: Results) -> dict[str, str]:

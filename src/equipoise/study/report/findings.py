@@ -184,7 +184,7 @@ def findings(results: Results, alike: Iterable[str] = ()) -> Iterable[str]:
         still = ", ".join(f"{task} (by {gain:.0f} %)" for task, gain in moving.items())
         span = f"last {stretch} epochs than over the {stretch} before" if stretch > 1 else "last epoch than over the one before"
         yield (
-            f"Single-task training has not converged: over the {span} it was still better at {still}. "
+            f"Single-task training has not converged: it was still better at {still} over the {span}. "
             "Δm is against an unfinished baseline; train for longer before you conclude anything."
         )
     elif results.epochs == 1 and not results.obstacle():

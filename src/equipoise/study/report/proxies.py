@@ -19,18 +19,14 @@ def proxy_table(results: Results) -> SideTable | None:
     rows = [_row(results, method, audits) for method, audits in found.items() if any(audits.values())]
     if not rows:
         return None
+    # fmt: off
     columns = (
-        "method",
-        "looked at",
-        "audits per run",
-        "cosine of directions, mean",
-        "least",
-        "cosine of weights, mean",
-        "time",
+        "method", "looked at", "audits per run", "cosine of directions, mean", "least", "cosine of weights, mean", "time",
     )
+    # fmt: on
     notes = (
         "An audit forms the exact Gramian of its batch; the cosines are between the proxy's answer and the exact one. Time: "
-        "the median step's over that of the same method with the exact Gramian, where the study holds it.",
+        "the median step's over that of the same method with the exact Gramian, where there are solo runs (--jobs 1) of both.",
     )
     return SideTable(columns, tuple(rows), notes)
 
@@ -42,7 +38,7 @@ def _row(results: Results, method: str, audits: dict[int, list[dict[str, Any]]])
     weights = [float(audit["weights"]) for audit in every if audit["weights"] is not None]
     exact = method.partition("@")[0]
     ratio = math.nan
-    if exact != method and exact in results.methods:
+    if exact != method and exact in results.methods and results.seconds(method) and results.seconds(exact):
         ratio = mean(results.seconds(method)) / mean(results.seconds(exact))
     return (
         method,

@@ -22,20 +22,12 @@ def teleport_table(results: Results) -> SideTable | None:
     names = results.teleporting()
     if not names:
         return None
+    # fmt: off
     columns = (
-        "method",
-        "Δm against without",
-        "attempts per run",
-        "accepted",
-        "refused, and why",
-        "loss change, size",
-        "loss change, sign",
-        "cosine, accepted",
-        "cosine, all",
-        "gradient norms",
-        "σ",
-        "share of time",
+        "method", "Δm against without", "attempts per run", "accepted", "refused, and why", "loss change, size",
+        "loss change, sign", "cosine, accepted", "cosine, all", "gradient norms", "σ", "share of time",
     )
+    # fmt: on
     return SideTable(columns, tuple(_row(results, name) for name in names), tuple(_notes(results)))
 
 
@@ -60,7 +52,7 @@ def _row(results: Results, name: str) -> tuple[str, ...]:
     accepted = [report for report in every if report.accepted]
     refused = Counter(kind(report.reason) for report in every if not report.accepted)
     why = ", ".join(f"{reason} {count}" for reason, count in refused.most_common())
-    seconds = results.epoch_seconds(name)
+    seconds = results.epoch_seconds(name, solo=False)  # a share of the same run's time
     trained = results.epochs * len(seconds) * mean(seconds.values()) if seconds else 0.0
     spent = [report.seconds for seed in seconds for report in runs[seed]]
     teleported = len(spent) * mean(spent) if spent else 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import time
 import warnings
 from collections.abc import Iterable
@@ -77,9 +78,15 @@ def render(name: str, folder: Path, *, package: str = "equipoise.study", **value
         )
         templates.globals["table"] = table
         templates.filters |= {"escaped": escaped, "code": code, "escaped_row": lambda row: tuple(map(escaped, row))}
+        templates.filters["tight"] = _tight
         paths.append(folder / f"report.{ending}")
         write_whole(paths[-1], templates.get_template(f"{name}.{ending}").render(**values, written=written))
     return paths[0], paths[1]
+
+
+def _tight(text: str) -> str:
+    """A cell that may break before a sign, but never behind one."""
+    return re.sub(r"(?<=[±=<]) | (?=[=<])", "\u00a0", text)
 
 
 def drawn(pictures: Iterable[Picture[T]], source: T, folder: Path) -> list[Shown]:

@@ -19,7 +19,7 @@ from equipoise.errors import InputError
 from equipoise_papers.applications.actor_critic.environments import Transitions
 from equipoise_papers.applications.actor_critic.settings import ActorCriticSettings
 
-__all__ = ["AlternatingUpdate", "Critic", "Policy", "problem"]
+__all__ = ["AlternatingUpdate", "Critic", "Policy", "Temperatures", "problem"]
 
 
 def _layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -77,14 +77,49 @@ class Policy(nn.Module):
         return torch.tanh(before), (normal - squashed).sum(-1)
 
 
+class Temperatures:
+    """β_i of every task, tuned for the policy's entropy (Haarnoja et al., Soft Actor-Critic Algorithms and Applications, 2018).
+
+    Each minimises E[−β_i (log π(a | s, z_i) + H̄)] (their eq. 18), H̄ = minus the number of actions, by Adam on log β_i: where
+    the policy's entropy is below H̄ the temperature rises, above it falls. One for each task, since returns differ.
+
+    Args:
+        tasks: m.
+        actions: numbers in an action.
+        settings: the numbers.
+
+    Attributes:
+        values: β ``[m]``.
+    """
+
+    def __init__(self, tasks: int, actions: int, settings: ActorCriticSettings) -> None:
+        self.values = torch.full((tasks,), settings.temperature)
+        self._aim = -float(actions)
+        self._logarithms = self.values.log().requires_grad_(settings.tuning)
+        self._optimizer = torch.optim.Adam([self._logarithms], settings.lr) if settings.tuning else None
+
+    def update(self, log_density: Tensor) -> None:
+        """One step, from log π ``[m, B]`` of actions that the policy took just now; none where they are fixed."""
+        if self._optimizer is None:
+            return
+        self._logarithms.grad = -self.values * (log_density.detach().mean(1) + self._aim)
+        self._optimizer.step()
+        self.values = self._logarithms.detach().exp()
+
+
 def problem(
-    critic: nn.Module, policy: nn.Module, average: nn.Module, tasks: Sequence[str], settings: ActorCriticSettings
+    critic: nn.Module,
+    policy: nn.Module,
+    average: nn.Module,
+    tasks: Sequence[str],
+    settings: ActorCriticSettings,
+    temperatures: Temperatures | None = None,
 ) -> BilevelProblem:
     """Eq. 3.38: min over the critic of every task's soft Bellman residual, where the policy minimises the sum of its losses.
 
     The residual of task i (eq. 3.39) is ½ (Q_α(s, a) − (R + γ V_α̂(s′)))², the mean over transitions, added over the two
-    estimates, V = min Q_α̂(s′, a′) − β log π(a′). The policy's loss (eq. 3.40) is β log π(a) − min Q_α(s, a), which is β times
-    the divergence from exp(Q/β), but for what does not depend on the policy. As in SAC, the target R + γ V is a constant.
+    estimates, V = min Q_α̂(s′, a′) − β_i log π(a′). The policy's loss (eq. 3.40) is β_i log π(a) − min Q_α(s, a), which is β_i
+    times the divergence from exp(Q/β_i), but for what does not depend on the policy. As in SAC, the target is a constant.
 
     Batches of both levels are :class:`Transitions`.
 
@@ -94,8 +129,10 @@ def problem(
         average: α̂, moving average of the critic; no variable of the problem.
         tasks: names of the m tasks.
         settings: the numbers.
+        temperatures: β, as it is when the problem is evaluated; the settings' start if left out.
     """
     codes = torch.eye(len(tasks))
+    beta = Temperatures(len(tasks), 1, settings) if temperatures is None else temperatures
 
     def told(batch: Transitions) -> Tensor:
         return codes.unsqueeze(1).expand(-1, batch.reward.shape[1], -1)
@@ -103,13 +140,13 @@ def problem(
     def lower(critic: nn.Module, policy: nn.Module, batch: Transitions) -> Tensor:
         action, log_density = policy(batch.observation, told(batch), batch.noise)
         value = critic(batch.observation, action, told(batch)).amin(0)
-        losses: Tensor = (settings.temperature * log_density - value).mean(1)
+        losses: Tensor = (beta.values.unsqueeze(1) * log_density - value).mean(1)
         return losses.sum()
 
     def upper(critic: nn.Module, policy: nn.Module, batch: Transitions) -> dict[str, Tensor]:
         with torch.no_grad():
             action, log_density = policy(batch.following, told(batch), batch.following_noise)
-            value = average(batch.following, action, told(batch)).amin(0) - settings.temperature * log_density
+            value = average(batch.following, action, told(batch)).amin(0) - beta.values.unsqueeze(1) * log_density
             target = batch.reward + settings.discount * (1.0 - batch.ended) * value
         residuals = 0.5 * (critic(batch.observation, batch.action, told(batch)) - target).square()
         return dict(zip(tasks, residuals.sum(0).mean(1).unbind(), strict=True))

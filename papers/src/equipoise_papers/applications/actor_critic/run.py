@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from equipoise.markdown import table
 from equipoise_papers.applications.actor_critic.environments import Environments, Replay, TasksShape, pendulums, shape_of
-from equipoise_papers.applications.actor_critic.learner import AlternatingUpdate, Critic, Policy, problem
+from equipoise_papers.applications.actor_critic.learner import AlternatingUpdate, Critic, Policy, Temperatures, problem
 from equipoise_papers.applications.actor_critic.settings import ActorCriticSettings
 from equipoise_papers.commands import Told, silent
 from equipoise_papers.tables import mean_and_spread
@@ -34,6 +34,7 @@ class ActorCriticOutcome:
         after: the same of the trained one.
         residuals: soft Bellman residual over the last tenth of the updates, mean.
         weights: share in the balancer's weights, mean over all updates; empty if it gave directions.
+        temperatures: β_i at the end.
     """
 
     balancer: str
@@ -42,6 +43,7 @@ class ActorCriticOutcome:
     after: dict[str, float]
     residuals: dict[str, float]
     weights: dict[str, float]
+    temperatures: dict[str, float]
 
 
 def run(
@@ -73,7 +75,10 @@ def run(
     average = copy.deepcopy(critic).requires_grad_(False)
     before = evaluate(policy, made, shape, settings)
     optimizers = [torch.optim.Adam(module.parameters(), settings.lr) for module in (critic, policy)]
-    solver = AlternatingUpdate(problem(critic, policy, average, tasks, settings), optimizers, balancer=balancer)
+    temperatures = Temperatures(len(tasks), shape.actions, settings)
+    posed = problem(critic, policy, average, tasks, settings, temperatures)
+    solver = AlternatingUpdate(posed, optimizers, balancer=balancer)
+    codes = torch.eye(len(tasks)).unsqueeze(1).expand(-1, settings.batch_size, -1)
     replay = Replay(len(tasks), shape.observations, shape.actions, settings.capacity, seed)
     world = _World(made, shape, seed)
     residuals, weights = [], []
@@ -86,6 +91,8 @@ def run(
         with torch.no_grad():
             for mean, new in zip(average.parameters(), critic.parameters(), strict=True):
                 mean.lerp_(new, settings.averaging)
+            if settings.tuning:
+                temperatures.update(policy(batch.observation, codes, batch.noise)[1])
         residuals.append(torch.stack(list(values.values())))
         assert solver.last is not None
         if solver.last.weights is not None:
@@ -97,7 +104,13 @@ def run(
     for environment in made.values():
         environment.close()
     return ActorCriticOutcome(
-        balancer, seed, before, after, dict(zip(tasks, late, strict=True)), dict(zip(tasks, shares, strict=bool(shares)))
+        balancer,
+        seed,
+        before,
+        after,
+        dict(zip(tasks, late, strict=True)),
+        dict(zip(tasks, shares, strict=bool(shares))),
+        dict(zip(tasks, temperatures.values.tolist(), strict=True)),
     )
 
 
@@ -195,6 +208,7 @@ def show(outcomes: Sequence[ActorCriticOutcome], settings: ActorCriticSettings) 
                     mean_and_spread([outcome.after[task] for outcome in own], 0),
                     mean_and_spread([outcome.residuals[task] for outcome in own], 4),
                     mean_and_spread(shares, 2) if shares else "",
+                    mean_and_spread([outcome.temperatures[task] for outcome in own], 3),
                 ]
             )
         rows.append(
@@ -205,6 +219,7 @@ def show(outcomes: Sequence[ActorCriticOutcome], settings: ActorCriticSettings) 
                 mean_and_spread([sum(outcome.after.values()) / len(tasks) for outcome in own], 0),
                 mean_and_spread([sum(outcome.residuals.values()) / len(tasks) for outcome in own], 4),
                 "",
+                "",
             ]
         )
     seeds = len({outcome.seed for outcome in outcomes})
@@ -213,6 +228,6 @@ def show(outcomes: Sequence[ActorCriticOutcome], settings: ActorCriticSettings) 
             f"soft actor-critic, {settings.steps} steps per task, {seeds} seed{'s' * (seeds > 1)}, "
             f"returns over {settings.test_episodes} episodes",
             "",
-            table(["balancer", "task", "return before", "return after", "Bellman residual", "weight"], rows),
+            table(["balancer", "task", "return before", "return after", "Bellman residual", "weight", "β"], rows),
         ]
     )

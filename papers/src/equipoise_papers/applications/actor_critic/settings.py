@@ -28,8 +28,9 @@ class ActorCriticSettings:
         hidden: units of the two hidden layers of all networks.
         lr: of Adam on critic and policy.
         discount: γ.
-        temperature: β_i, the entropy's weight, of every task; in units of scaled rewards.
-        averaging: share of the new weights in the exponential moving average α̂.
+        temperature: β_i, the entropy's weight, of every task; in units of scaled rewards. Where it is tuned, its start.
+        tuning: whether every task's β_i is learned, such that the policy's entropy there comes to minus the number of actions.
+        averaging: share of the new weights in the exponential moving average α̂, the target network.
         reward_scale: rewards are multiplied by it for learning; returns are reported without.
         capacity: transitions per task that are remembered.
         test_episodes: of every task in an evaluation.
@@ -42,13 +43,14 @@ class ActorCriticSettings:
     balancers: tuple[str, ...] = ("ls", "mgda")
     gravities: tuple[float, ...] = (4.0, 8.0, 12.0)
     seeds: tuple[int, ...] = (0, 1, 2)
-    steps: int = 3000
+    steps: int = 2000
     warm_up: int = 300
     batch_size: int = 64
     hidden: int = 64
     lr: float = 2e-3
     discount: float = 0.97
-    temperature: float = 0.02
+    temperature: float = 0.1
+    tuning: bool = True
     averaging: float = 0.01
     reward_scale: float = 0.1
     capacity: int = 10_000
@@ -67,6 +69,8 @@ class ActorCriticSettings:
             raise InputError(f"averaging must be above 0 and at most 1; got {self.averaging}")
         if not 0 <= self.temperature < float("inf"):
             raise InputError(f"temperature must be finite and at least 0; got {self.temperature}")
+        if self.tuning and self.temperature == 0:
+            raise InputError("tuning multiplies temperature, so it must start above 0; say --no-tuning for a fixed one of 0")
         for name in ("lr", "reward_scale"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name} must be positive and finite; got {getattr(self, name)}")

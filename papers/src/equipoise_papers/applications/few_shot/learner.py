@@ -103,33 +103,24 @@ def split_classes(base: int, seed: int, classes: int = 10) -> tuple[tuple[int, .
     return tuple(sorted(order[:base])), tuple(sorted(order[base:]))
 
 
-FEATURES = 32
-
-
 class Encoder(nn.Sequential):
-    """Two 3×3 convolutions (8 and 16 channels, pooled after each) and a linear layer: ``[N, 1, 8, 8]`` → ``[N, 32]``.
+    """``[N, 1, 28, 28]`` → ``[N, channels]`` by four blocks of 3×3 convolution, norm, ReLU, 2×2 maximum (Vinyals et al., 2016).
 
-    Without batch statistics, so that an image's features are its own; features are normalised (layer norm), so that a head's
-    step size means the same whatever the encoder does.
+    The norm is over groups of one sample instead of the batch, so that an image's features are its own; features are normalised
+    as well (layer norm), so that a head's step size means the same whatever the encoder does.
     """
 
-    def __init__(self) -> None:
-        super().__init__(
-            nn.Conv2d(1, 8, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(8, 16, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(64, FEATURES),
-            nn.LayerNorm(FEATURES),
-        )
+    def __init__(self, channels: int = 16) -> None:
+        blocks = []
+        for inputs in (1, channels, channels, channels):
+            convolution = nn.Conv2d(inputs, channels, 3, padding=1)
+            blocks += [convolution, nn.GroupNorm(1, channels), nn.ReLU(), nn.MaxPool2d(2)]
+        super().__init__(*blocks, nn.Flatten(), nn.LayerNorm(channels))
 
 
-def head(ways: int) -> nn.Linear:
+def head(ways: int, features: int = 16) -> nn.Linear:
     """A linear classifier of the features with all entries 0: where every episode starts."""
-    made = nn.Linear(FEATURES, ways)
+    made = nn.Linear(features, ways)
     for parameter in made.parameters():
         nn.init.zeros_(parameter)
     return made

@@ -17,7 +17,8 @@ from equipoise.bilevel.rules import Descent
 from equipoise.errors import InputError
 from equipoise.markdown import table
 from equipoise_papers.applications.attack import PGD
-from equipoise_papers.applications.digit_images import DigitImages, digit_images
+from equipoise_papers.applications.characters import characters
+from equipoise_papers.applications.digit_images import DigitImages
 from equipoise_papers.applications.few_shot.learner import Encoder, Episodes, head, problem, split_classes
 from equipoise_papers.applications.few_shot.settings import FewShotSettings
 from equipoise_papers.commands import Told, silent
@@ -65,20 +66,19 @@ def run(method: str, seed: int, settings: FewShotSettings, images: DigitImages |
         method: of :data:`METHODS`.
         seed: of everything.
         settings: the numbers.
-        images: ten classes of 8×8 images; scikit-learn's digits if left out.
+        images: classes of 28×28 images, ``characters`` many; rendered ones if left out.
 
     Raises:
         InputError: an unknown method.
-        MissingExtraError: scikit-learn is not installed.
     """
     if method not in METHODS:
         raise InputError(f'unknown method "{method}"; expected one of {", ".join(METHODS)}')
-    data = digit_images() if images is None else images
-    base, novel = split_classes(settings.base_classes, seed)
+    data = characters(settings.characters) if images is None else images
+    base, novel = split_classes(settings.base_classes, seed, settings.characters)
     sizes = {"ways": settings.ways, "shots": settings.shots, "queries": settings.queries}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = Encoder()
+        encoder = Encoder(settings.channels)
     objectives, balancer = METHODS[method]
     share = None
     if objectives:
@@ -109,7 +109,7 @@ def train(
         Mean share of the last objective in the balancer's weights, if there are two.
     """
     solver = MOML(
-        problem(encoder, head(settings.ways), settings, objectives),
+        problem(encoder, head(settings.ways, settings.channels), settings, objectives),
         torch.optim.Adam(encoder.parameters(), settings.lr),
         lower_steps=settings.lower_steps,
         lower_lr=settings.lower_lr,
@@ -135,7 +135,7 @@ def evaluate(
     Returns:
         (accuracy, loss) of clean and of perturbed images.
     """
-    classifier = head(settings.ways)
+    classifier = head(settings.ways, settings.channels)
     judged: BilevelProblem = problem(encoder, classifier, settings, ("clean",))
     attack = PGD(settings.radius, settings.test_attack_steps)
     start = [parameter.detach().clone() for parameter in classifier.parameters()]
@@ -172,7 +172,6 @@ def make(settings: FewShotSettings, told: Told = silent) -> str:
 
     Raises:
         InputError: an unknown method.
-        MissingExtraError: scikit-learn is not installed.
     """
     outcomes = []
     for seed in settings.seeds:
@@ -201,7 +200,7 @@ def show(outcomes: Sequence[FewShotOutcome], settings: FewShotSettings) -> str:
     seeds = sorted({outcome.seed for outcome in outcomes})
     return "\n".join(
         [
-            f"{settings.ways}-way {settings.shots}-shot on novel digits, PGD within {settings.radius:g}; {settings.steps} "
+            f"{settings.ways}-way {settings.shots}-shot on novel characters, PGD within {settings.radius:g}; {settings.steps} "
             f"meta-training episodes, {len(seeds)} seed{'s' * (len(seeds) > 1)} (each with other novel classes); chance is "
             f"{100 / settings.ways:.1f} %",
             "",
