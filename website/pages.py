@@ -63,7 +63,16 @@ PARTS = (
     Part(
         "In your trainer",
         "The same update under another roof.",
-        ("docs/integrations/lightning.md", "docs/integrations/hugging-face.md", "docs/integrations/accelerate.md"),
+        (
+            "docs/integrations/lightning.md",
+            "docs/integrations/hugging-face.md",
+            "docs/integrations/accelerate.md",
+            "docs/integrations/language-models.md",
+            "docs/integrations/trl.md",
+            "docs/integrations/sharded.md", "docs/integrations/graphs.md",
+            "docs/integrations/segmentation.md",
+            "docs/integrations/physics.md",
+        ),
     ),
     Part(
         "Understand",
