@@ -51,8 +51,8 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
         options: of :func:`~equipoise.balanced_loss` (``shared``, ``heads``, ``tasks``, ``fixed``, ``check_finite``), or in
             manual optimization of :class:`~equipoise.Objective` and :class:`~equipoise.MultiTaskOptimizer` (``shared``,
             ``features``, ``clip``, ``teleport``, ``batched``, ``memory``, ``tasks``, ``fixed``, ``batches``,
-            ``check_finite``). ``shared`` and ``features`` may be dotted names, for the modules are made only after this is
-            called.
+            ``check_finite``). ``shared``, ``features`` and ``proxy`` may be dotted names, for the modules are made only after
+            this is called.
 
     Attributes:
         balancer: as it is used.
@@ -92,13 +92,10 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
             raise UnknownOptionError(f'BalancedModule has no option "{name}".{near_misses(name, sorted(known))}')
         if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
             raise InputError(f"accumulate must be a number of batches from 1 on; got {accumulate!r}")
-        named = proxy_of(balancer)
-        if named is not None and proxy is not None:
-            raise InputError(f'"{balancer}" names a proxy, and proxy= gives another; leave one of them out')
         self._method = str(balancer) if isinstance(balancer, str | MethodSpec) else repr(balancer)
         self.balancer, self._teleport = resolved(balancer, options.pop("teleport", None))
-        self._exact = proxy == "exact"
-        self._proxy = as_proxy(named or proxy)
+        self._exact = isinstance(proxy, str) and proxy == "exact"
+        self._proxy = as_proxy(proxy_of(balancer, proxy))
         self._options, self._accumulate = options, accumulate
         self._loss: BalancedLoss | None = None
         self.mtl: MultiTaskOptimizer | None = None
@@ -128,7 +125,10 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
             assert self._loss is not None
             return self._loss(self.losses(batch))
         if self.mtl is None:
-            raise InputError("in manual optimization a BalancedModule is trained by a Trainer, whose optimizers it steps")
+            raise InputError(
+                "in manual optimization a Trainer with a BalancingCallback trains a BalancedModule; a configure_callbacks() of "
+                "your own must return that of super(), too"
+            )
         self._waiting.append(batch)
         if len(self._waiting) >= self._accumulate or self.trainer.is_last_batch:
             batches, self._waiting = self._waiting, []
@@ -174,6 +174,7 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
                 raise InputError("it teleports")
             if self._loss is None:
                 self._loss = BalancedLoss(self.balancer, "exact" if self._exact else self._proxy, **options)
+                self._loss.proxy.attach(self)  # finds a module by its name
         except InputError as error:
             hint = "set self.automatic_optimization = False in __init__, and MultiTaskOptimizer steps"
             if self._teleport is not None or "use MultiTaskOptimizer" in str(error):
@@ -185,6 +186,7 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
         if getattr(plugin, "scaler", None) is not None:
             raise InputError('manual optimization with a gradient scaler is not supported; train with precision="bf16-mixed"')
         before = None if self.mtl is None else _state_of(self.mtl)
+        self._waiting = []  # of a training that was broken off
         tasks, fixed, batches = (options.pop(name, None) for name in ("tasks", "fixed", "batches"))
         objective = Objective(self, lambda module, batch: module.losses(batch), tasks, batches=batches, fixed=fixed)
         optimizers = self.optimizers()
@@ -258,7 +260,9 @@ class BalancingCallback(pl.Callback):  # type: ignore[misc]
             return
         self._step = trainer.global_step
         number = trainer.fit_loop.epoch_loop._batches_that_stepped  # as Lightning's own callbacks count
-        if (number + 1) % every and report.audit is None and report.teleport is None:
+        # In manual optimization Lightning counts batches that only accumulate, too.
+        steps = number if isinstance(self._balancing, BalancedLoss) else report.step
+        if (steps + 1) % every and report.audit is None and report.teleport is None:
             return
         if trainer.is_global_zero:
             for logger in trainer.loggers:
