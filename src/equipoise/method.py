@@ -264,11 +264,7 @@ def _as_proxy(proxy: Nested | str) -> Nested:
 
 
 def proxy_of(method: Any, given: Any = None) -> Any:
-    """The proxy that a method's text or value names, or the one that was given beside it.
-
-    Raises:
-        InputError: there are both.
-    """
+    """The proxy that a method's text or value names, or the one that was given beside it; refuses both."""
     named = MethodSpec.parse(method).proxy if isinstance(method, str | MethodSpec) else None
     if named is not None and given is not None:
         raise InputError(f'"{method}" names a proxy, and proxy= gives another; leave one of them out')

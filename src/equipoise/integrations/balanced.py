@@ -88,7 +88,6 @@ class BalancedLoss:
         self.last: StepReport | None = None
         self._tasks = None if tasks is None else Tasks(tasks).names
         self._fixed = read_fixed(fixed)
-        # Asked for in every step.
         self._shared = shared if shared is None or isinstance(shared, nn.Module) else SharedParameters(shared).declared
         self._options: dict[str, Any] = {"heads": heads, "fixed": fixed, "check_finite": check_finite}
 

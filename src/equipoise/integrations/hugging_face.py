@@ -105,9 +105,8 @@ class BalancedTrainer(transformers.Trainer):  # type: ignore[misc]
                     f"keeps no columns that the model's forward() does not take, unless remove_unused_columns=False"
                 ) from error
             raise
-        outputs: Any = None
-        if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Mapping):
-            found, outputs = found
+        both = isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Mapping)
+        found, outputs = found if both else (found, None)
         loss = self.balanced(found)
         if not torch.is_grad_enabled():
             rows = accelerate.utils.find_batch_size(inputs) or 1
@@ -180,9 +179,7 @@ class BalancedTrainer(transformers.Trainer):  # type: ignore[misc]
         if checkpoint is not None:
             path = Path(checkpoint) / _FILE
             if not path.is_file():
-                raise InputError(
-                    f'"{checkpoint}" has no {_FILE}: no BalancedTrainer wrote it, or one with save_only_model; begin anew'
-                )
+                raise InputError(f'"{checkpoint}" has no {_FILE}: no BalancedTrainer saved it, or weights alone; begin anew')
             forms = {"balanced": Anything(), "epochs": Whole(), "loaders": Maybe(Anything())}
             state = read_state("a BalancedTrainer", torch.load(path, map_location="cpu", weights_only=True), forms)
             self.balanced.load_state_dict(state["balanced"])
@@ -197,7 +194,6 @@ class _Epochs(transformers.TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, trainer: BalancedTrainer) -> None:
         self._trainer = trainer
-        self._under_way = False
 
     def on_train_begin(self, *_: Any, **others: Any) -> None:
         self._under_way = False
