@@ -134,9 +134,8 @@ class BalancedLoss:
         names, known = tuple(read["tasks"]), self._names()
         if names and known and names != known:
             raise InputError(f"the state is of the tasks {', '.join(names)}; the tasks here are {', '.join(known)}")
-        sizes = {"K": len(names)} if names else {}
-        self.balancer.read_state(read["balancer"], dict(sizes))
-        self.proxy.read_state(read["proxy"], dict(sizes))
+        for name, part in (("balancer", self.balancer), ("proxy", self.proxy)):
+            part.read_state(read[name], {"K": len(names)} if names else {})
         self.balancer.load_state_dict(read["balancer"])
         self.proxy.load_state_dict(read["proxy"])
         self._tasks = names or self._tasks

@@ -97,7 +97,7 @@ class BalancedTrainer(transformers.Trainer):  # type: ignore[misc]
             InputError: ``losses`` returned something else, or no outputs where they are asked for.
         """
         try:
-            found = self.losses(model, inputs)
+            found: Any = self.losses(model, inputs)
         except KeyError as error:
             if self.args.remove_unused_columns and isinstance(inputs, Mapping) and error.args and error.args[0] not in inputs:
                 raise InputError(

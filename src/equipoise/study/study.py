@@ -167,8 +167,8 @@ class Study:
             InputError: the folder holds a study of another configuration, or one that is running.
         """
         with self.folder.locked():
-            settings = {"epochs": self.epochs, "gramian_every": self.gramian_every, "lr": self.tuning.rates}
-            settings |= self.computing.settings()
+            own = {"epochs": self.epochs, "gramian_every": self.gramian_every, "lr": self.tuning.rates}
+            settings = {**own, **self.computing.settings()}
             with self.folder.turn():
                 claimed = self.folder.claim_for(self.problem, self.methods, self.seeds, settings)
             self.gramian_every = claimed["gramian_every"]
