@@ -264,6 +264,8 @@ def _sentences(said: Advice) -> list[str]:
             "Its learning rate is at the edge of those that were tried: the best may lie beyond. Try more with --rates."
         )
     found += [f"Left out: {name}, because {why}." for name, why in said.left_out.items()]
+    if failed := len(said.seeds) - len(base.test):
+        found.append(f"Plain training failed on {failed} of the seeds, on which it was compared with nothing.")
     if len(said.seeds) < 3:
         found.append("With so few seeds nothing but the largest differences can be told apart; give more.")
     return found

@@ -133,20 +133,23 @@ class Study:
             InputError: the folder holds a study of another configuration, or one that is running.
         """
         with self.folder.locked():
+            self.tuning.refuse()
             settings = {"epochs": self.epochs, "gramian_every": self.gramian_every, "lr": self.tuning.rates}
             self.gramian_every = self.folder.claim_for(self.problem, self.methods, self.seeds, settings)["gramian_every"]
             missing = self.missing()
             self._say(f"{self._overview()}; {len(missing) or 'nothing'} to do, {self.jobs} at a time")
             if self.tuning.chooses:
                 self.tuning.choose_baselines(self._choosing)
-                baselines = tuple(run for run in self.missing() if run.task is not None)
+                baselines = tuple(run for run in self._tuned_only(self.missing()) if run.task is not None)
                 if baselines:
                     self._execute(baselines)
                 if without := self.tuning.choose(self.methods, self._choosing):
                     self._say(f"no tuned weights: {without}")
                     self._tuned = False
                 self.folder.claim_for(self.problem, self._methods(), self.seeds, settings)
-                missing = self.missing()
+                missing = tuple(run for run in self._tuned_only(self.missing()) if run not in baselines)
+                if failed := sorted({run.label for run in self.missing()} - {run.label for run in (*missing, *baselines)}):
+                    self._say(f"left out, because no learning rate could be tried: {', '.join(failed)}")
             described = {method.label: {"name": method.name, "options": method.options} for method in self.methods}
             for said in alike(described):
                 self._say(said)
@@ -159,6 +162,10 @@ class Study:
         from equipoise.study.report import write_report
 
         return write_report(Results(self.folder))
+
+    def _tuned_only(self, runs: Iterable[Run]) -> tuple[Run, ...]:
+        """Those whose learning rate is chosen, where there is a choice."""
+        return tuple(run for run in runs if len(self.tuning.rates) < 2 or run.lr is not None)
 
     def _choosing(self, runs: Sequence[Run], folder: Folder) -> None:
         self._say(f"choosing on the validation split, with seed {TUNING_SEED}: {len(runs)} runs")
