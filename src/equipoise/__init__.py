@@ -95,24 +95,12 @@ if TYPE_CHECKING:
     from equipoise.balance.uw import UW as UW
 # end of methods
 
+# fmt: off
 __all__ = [
-    "COST",
-    "Accumulator",
-    "EquipoiseError",
-    "InputError",
-    "MethodSpec",
-    "MultiTaskOptimizer",
-    "NonFiniteError",
-    "Objective",
-    "Proxy",
-    "__version__",
-    "backward",
-    "balanced_loss",
-    "balancer",
-    "diagnose",
-    "gramian",
-    "methods",
+    "COST", "Accumulator", "EquipoiseError", "InputError", "MethodSpec", "MultiTaskOptimizer", "NonFiniteError",
+    "Objective", "Proxy", "__version__", "backward", "balanced_loss", "balancer", "diagnose", "gramian", "methods",
 ]
+# fmt: on
 
 # methods: names
 # fmt: off
@@ -124,23 +112,14 @@ __all__ += [
 # fmt: on
 # end of methods
 
+# fmt: off
 _HOMES = {
-    "Accumulator": "dropin",
-    "COST": "teleport",
-    "EquipoiseError": "errors",
-    "InputError": "errors",
-    "MethodSpec": "method",
-    "MultiTaskOptimizer": "optimizer",
-    "NonFiniteError": "errors",
-    "Objective": "objective",
-    "Proxy": "proxy",
-    "backward": "dropin",
-    "balanced_loss": "loss",
-    "balancer": "balance",
-    "diagnose": "diagnosis",
-    "gramian": "engine.gramian",
-    "methods": "balance",
+    "Accumulator": "dropin", "COST": "teleport", "EquipoiseError": "errors", "InputError": "errors", "MethodSpec": "method",
+    "MultiTaskOptimizer": "optimizer", "NonFiniteError": "errors", "Objective": "objective", "Proxy": "proxy",
+    "backward": "dropin", "balanced_loss": "loss", "balancer": "balance", "diagnose": "diagnosis",
+    "gramian": "engine.gramian", "methods": "balance",
 }
+# fmt: on
 
 if not TYPE_CHECKING:  # for a type checker these are the imports above, and nothing else exists
 

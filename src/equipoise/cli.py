@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         equipoise ...
         0
     """
-    typed = list(sys.argv[1:] if arguments is None else arguments)
+    typed = _addressed(sys.argv[1:] if arguments is None else arguments)
     with tolerant():
         try:
             # Imported only now: the library is used without this extra, and then the program has to say so in one line.
@@ -59,6 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except SystemExit as exit_:
             return exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 1
         return 0
+
+
+def _addressed(typed: Sequence[str]) -> list[str]:
+    """``--ray`` may stand alone, which typer does not know of options with a value: what follows must look like an address."""
+    address = re.compile(r"auto|ray://\S+|[^\s/:]+:\d+|\[[0-9a-fA-F:]+\]:\d+")
+    pairs = zip(typed, [*typed, ""][1:], strict=True)
+    return ["--ray=" if word == "--ray" and not address.fullmatch(after) else word for word, after in pairs]
 
 
 def _refused(why: str) -> int:

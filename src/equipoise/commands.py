@@ -9,7 +9,7 @@ import json
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +36,20 @@ app = typer.Typer(
 Epochs = Annotated[int | None, typer.Option("--epochs", "-e", help="Passes over the data; the problem's own if left out.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Runs at a time; the number of processors if left out.")]
 
+_PROBLEM = "A problem by name (digits, qm9:train=2000, one of another package), path/file.py:name or package.module:name."
+_RAY = "Run on a Ray cluster: that at host:port; without an address the one that is found, or one of this machine."
+_DEVICE = "auto (GPUs if there are any), cpu, cuda, or which: cuda:0,1; one run per GPU. Left out: as the problem has it."
+_PART = 'Only the runs of a part, such as "2/4"; the others may be carried out at the same time.'
+_WHERE = "Where everything goes; results/<problem>, or a folder beside it named after the command, if left out."
+Where = Annotated[Path | None, typer.Option("--folder", "--output", "-o", help=_WHERE)]
+ProblemText = Annotated[str, typer.Argument(help=_PROBLEM)]
+RayAddress = Annotated[str | None, typer.Option("--ray", metavar="[ADDRESS]", help=_RAY)]
+Cpus = Annotated[float | None, typer.Option(help="CPUs that Ray sets aside per run; 1 if left out.")]
+Gpus = Annotated[float | None, typer.Option(help="GPUs that Ray sets aside per run; 0 if left out.")]
+Device = Annotated[str | None, typer.Option(help=_DEVICE)]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the models by torch.compile.")]
+Amp = Annotated[bool, typer.Option("--amp", help="Compute losses under autocast, in bfloat16.")]
+
 
 @app.callback(invoke_without_command=True)
 def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
@@ -46,21 +60,14 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 @app.command("diagnose")
 def _diagnose(
-    problem: Annotated[
-        str,
-        typer.Argument(
-            help="A problem by name (digits, qm9:train=2000, one of another package), path/file.py:name or package.module:name."
-        ),
-    ],
+    problem: ProblemText,
     steps: Annotated[int, typer.Option("--steps", help="Of plain training, during which the tasks are watched.")] = 300,
     looks: Annotated[
         int, typer.Option("--looks", help="How often to look at gradients; a look costs two exact Gramians.")
     ] = 30,
     device: Annotated[str, typer.Option("--device", help="auto (a GPU if there is one), cpu, cuda, cuda:1.")] = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Of data and model.")] = 0,
-    folder: Annotated[
-        Path | None, typer.Option("--folder", "--output", "-o", help="For the page; results/<problem>-diagnosis if left out.")
-    ] = None,
+    folder: Where = None,
 ) -> None:
     """Say what the tasks of a problem do to each other: scales, conflicts and their noise, prices of methods, proxies.
 
@@ -88,12 +95,7 @@ def _diagnose(
 
 @app.command("advise")
 def _advise(
-    problem: Annotated[
-        str,
-        typer.Argument(
-            help="A problem by name (digits, qm9:train=2000, one of another package), path/file.py:name or package.module:name."
-        ),
-    ],
+    problem: ProblemText,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -111,10 +113,10 @@ def _advise(
     steps: Annotated[int, typer.Option("--steps", help="Of the diagnosis before the race.")] = 300,
     looks: Annotated[int, typer.Option("--looks", help="At gradients, in the diagnosis.")] = 20,
     device: Annotated[str, typer.Option("--device", help="Of the diagnosis: auto (a GPU if there is one), cpu, cuda.")] = "cpu",
-    folder: Annotated[
-        Path | None,
-        typer.Option("--folder", "--output", "-o", help="Where everything goes; results/<problem>-advice if left out."),
-    ] = None,
+    folder: Where = None,
+    ray: RayAddress = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
 ) -> None:
     """Say which method to use on a problem, by a diagnosis and a short race; plain training where nothing beats it.
 
@@ -123,23 +125,14 @@ def _advise(
     """
     from equipoise.advice import Race
     from equipoise.advice.report import print_advice, write_page
+    from equipoise.cluster import where
 
     try:
         multiples = [float(rate) for rate in rates.split(",")]
     except ValueError:
         raise InputError(f'--rates is "{rates}"; give numbers such as 0.3,1,3') from None
-    race = Race(
-        problem,
-        methods,
-        seeds=seeds,
-        epochs=epochs,
-        rates=multiples,
-        jobs=jobs,
-        steps=steps,
-        looks=looks,
-        device=device,
-        folder=folder,
-    )
+    given: Any = {"jobs": jobs, "folder": folder, "start": where(ray, cpus, gpus), "steps": steps, "looks": looks}
+    race = Race(problem, methods, seeds=seeds, epochs=epochs, rates=multiples, device=device, **given)
     try:
         advice = race.run()
     except KeyboardInterrupt:
@@ -150,21 +143,14 @@ def _advise(
 
 @app.command("study")
 def _study(
-    problem: Annotated[
-        str,
-        typer.Argument(
-            help="A problem by name (digits, qm9:train=2000, one of another package), path/file.py:name or package.module:name."
-        ),
-    ],
+    problem: ProblemText,
     methods: Annotated[
         str, typer.Option("--methods", "-m", help='Which methods, such as "ls,cagrad:c=0.2,cost+ls"; "all" for every balancer.')
     ] = "all",
     seeds: Annotated[str, typer.Option("--seeds", "-s", help='How many ("3": 0, 1, 2), a range "5-9", a list "1,4".')] = "3",
     epochs: Epochs = None,
     jobs: Jobs = None,
-    folder: Annotated[
-        Path | None, typer.Option("--folder", "--output", "-o", help="Where everything goes; results/<problem> if left out.")
-    ] = None,
+    folder: Where = None,
     gramian_every: Annotated[
         int | None,
         typer.Option(
@@ -185,15 +171,24 @@ def _study(
         ),
     ] = None,
     no_baselines: Annotated[bool, typer.Option("--no-baselines", help="No single-task training, and so no Δm.")] = False,
+    device: Device = None,
+    compile_: Compile = False,
+    amp: Amp = False,
+    part: Annotated[str | None, typer.Option(help=_PART)] = None,
+    ray: RayAddress = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
 ) -> None:
     """Compare methods over seeds, with single-task training as the baseline.
 
     Started again with the same folder, it continues where it stopped; methods and seeds may be added.
     """
+    from equipoise.cluster import where
     from equipoise.study import Study, find_problem
     from equipoise.study.methods import served
     from equipoise.study.plan import parse_seeds
 
+    machine: Any = {"start": where(ray, cpus, gpus), "device": device, "compile": compile_, "amp": amp}
     found = find_problem(problem)
     # A study of everything leaves out what the problem cannot serve.
     chosen = served(found) if methods.strip() == "all" else methods
@@ -207,8 +202,10 @@ def _study(
         gramian_every=gramian_every,
         baselines=not no_baselines,
         lr=lr,
-        # A study of everything has the field's mandatory baseline, too.
-        tuned_weights=0 if tuned_weights is None and methods.strip() != "all" else tuned_weights,
+        # A study of everything has the field's mandatory baseline, too; a part of one cannot choose.
+        tuned_weights=0 if tuned_weights is None and (methods.strip() != "all" or part) else tuned_weights,
+        part=part,
+        **machine,
     )
     try:
         results = study.run()
@@ -216,12 +213,16 @@ def _study(
         left = len(study.missing())
         typer.echo(f"\nStopped; {left} runs are left. The same command continues from here.", err=True)
         raise typer.Exit(130) from None
+    if others := study.left_to_others():
+        where_to = printable(str(study.folder.path))
+        typer.echo(f"{len(others)} runs are left to other parts; when they are done: equipoise report {where_to}", err=True)
+        raise typer.Exit(1 if study.missing() else 0)
     _show_study(results)
 
 
 @app.command("sweep")
 def _sweep(
-    problem: Annotated[str, typer.Argument(help="A problem by name (digits), path/to/file.py:name, or package.module:name.")],
+    problem: ProblemText,
     method: Annotated[
         str, typer.Option("--method", "-m", help='What to sweep, such as "ls" or "cagrad"; options written here are fixed.')
     ] = "ls",
@@ -247,20 +248,26 @@ def _sweep(
     jobs: Jobs = None,
     sampler: Annotated[str, typer.Option(help="tpe, random, qmc, nsga2 or gp.")] = "tpe",
     pruner: Annotated[str, typer.Option(help="none, median or hyperband; with one objective only.")] = "none",
-    folder: Annotated[
-        Path | None, typer.Option("--folder", "--output", "-o", help="Folder of the study; results/<problem> if left out.")
-    ] = None,
+    folder: Where = None,
     name: Annotated[
         str | None, typer.Option(help="Of the sweep and its folder sweeps/<name>; the method's if left out.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the search; none of those that judge.")] = 1000,
+    device: Device = None,
+    compile_: Compile = False,
+    amp: Amp = False,
+    ray: RayAddress = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
 ) -> None:
     """Sweep fixed weights, or a method's options, and compare the best trials with other methods.
 
     Started again it continues where it stopped, also with a larger budget; several processes may work in one folder.
     """
+    from equipoise.cluster import where
     from equipoise.sweep import Sweep
 
+    machine: Any = {"start": where(ray, cpus, gpus), "device": device, "compile": compile_, "amp": amp}
     asked = Sweep(
         problem,
         method,
@@ -278,6 +285,7 @@ def _sweep(
         folder=folder,
         name=name,
         seed=seed,
+        **machine,
     )
     try:
         asked.run()

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from equipoise.errors import InputError, near_misses
 from equipoise.states import Maybe, Named, Of, read_entry, read_model
 
-__all__ = ["RunningStatistics", "find_module", "find_part", "load_model", "read_saved_model", "saved_model"]
+__all__ = ["RunningStatistics", "find_module", "find_part", "load_model", "moved", "read_saved_model", "saved_model"]
 
 # Entries of a frozen tensor that tell one pretrained model from another.
 _SAMPLED = 8
@@ -178,3 +178,21 @@ def _sample(value: Any) -> Tensor | None:
     flat = torch.view_as_real(flat).reshape(-1) if flat.is_complex() else flat
     places = torch.linspace(0, flat.numel() - 1, _SAMPLED, dtype=torch.float64, device="cpu").long()
     return flat[places.to(flat.device)].to("cpu", torch.float64)
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """A batch on a device: tensors, whatever else has ``to``, and these in mappings and sequences; the rest as it is.
+
+    Example:
+        >>> moved({"x": torch.ones(2), "names": ["a", "b"]}, torch.device("cpu"))
+        {'x': tensor([1., 1.]), 'names': ['a', 'b']}
+    """
+    if callable(getattr(batch, "to", None)):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return type(batch)({name: moved(part, device) for name, part in batch.items()})  # type: ignore[call-arg]
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(moved(part, device) for part in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(moved(part, device) for part in batch)
+    return batch

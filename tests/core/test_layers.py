@@ -19,7 +19,7 @@ ROWS: tuple[tuple[set[str], bool], ...] = (
     ({"states"}, False),
     ({"reading", "terminal", "lifeline"}, False),
     ({"solvers", "registry", "options", "store", "progress", "markdown", "tasks", "further", "randomness"}, False),
-    ({"modes", "modules"}, False),
+    ({"modes", "modules", "cluster"}, False),
     ({"metrics", "data", "engine"}, False),
     ({"distributed", "objective", "nets", "blackbox"}, False),
     # A balancer is given to the step, the step to the optimizer, the teleport to both; a method names all of them.

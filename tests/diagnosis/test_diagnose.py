@@ -15,8 +15,9 @@ from torch import nn
 import equipoise as eq
 from equipoise.cli import main
 from equipoise.diagnosis import Diagnosis, diagnose_problem
-from equipoise.diagnosis.looks import Looks, moved
+from equipoise.diagnosis.looks import Looks
 from equipoise.diagnosis.summary import _lasting, learning
+from equipoise.modules import moved
 from equipoise.study import find_problem
 from tests.study.conftest import TINY
 

@@ -267,7 +267,7 @@ class Run:
 @pytest.mark.parametrize("how", ["others may write", "a link", "of somebody else"])
 def test_nothing_is_unpickled_that_others_may_have_written(tmp_path, monkeypatch, capsys, how) -> None:
     payload, trace = tmp_path / "run.pickle", tmp_path / "trace"
-    payload.write_bytes(pickle.dumps(([], pickle.dumps(Run(trace)))))
+    payload.write_bytes(pickle.dumps(([], {}, pickle.dumps(Run(trace)))))
     payload.chmod(0o666 if how == "others may write" else 0o600)
     if how == "a link":
         (tmp_path / "link").symlink_to(payload)

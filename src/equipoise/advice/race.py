@@ -16,18 +16,21 @@ from torch import nn
 from equipoise import terminal
 from equipoise.advice.advice import Advice, Entrant, judged
 from equipoise.advice.candidates import PLAIN, WEIGHTS, Candidate, candidates
+from equipoise.cluster import Ray
 from equipoise.diagnosis import Diagnosis, diagnose_problem
 from equipoise.diagnosis.costs import costs
 from equipoise.diagnosis.diagnosing import found_device, stage
-from equipoise.diagnosis.looks import endless, moved
+from equipoise.diagnosis.looks import endless
 from equipoise.errors import EquipoiseError, InputError
 from equipoise.metrics import delta_m
 from equipoise.metrics.metric import mean
+from equipoise.modules import moved
 from equipoise.store import RunStore, write_json
 from equipoise.study import Problem, Results, Study, find_problem
 from equipoise.study.methods import Method, MethodLike, parse_methods
 from equipoise.study.plan import parse_seeds
 from equipoise.study.problem import Built
+from equipoise.study.processes.launchers import connected
 from equipoise.terminal import printable
 
 __all__ = ["Race"]
@@ -95,7 +98,7 @@ class Race:
         steps: of the diagnosis; ``looks`` likewise.
         device: of the diagnosis.
         console: where progress is shown; standard error if left out.
-        start: how processes are started: ``"auto"``, ``"fork"`` or ``"spawn"``.
+        start: as in a study: ``"auto"``, ``"fork"``, ``"spawn"`` or a :class:`~equipoise.cluster.Ray`.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -122,7 +125,7 @@ class Race:
         looks: int = 20,
         device: str = "cpu",
         console: Console | None = None,
-        start: str = "auto",
+        start: str | Ray = "auto",
     ) -> None:
         self.problem = find_problem(problem) if isinstance(problem, str) else problem
         self.methods = methods
@@ -163,7 +166,7 @@ class Race:
             EquipoiseError: plain training failed.
         """
         lr = self._own_lr()
-        with self.store.locked():
+        with self.store.locked(), connected(self.start):
             self.store.claim(self._asked(), kept=("found",), growing=("seeds",))
             found = self._diagnosis()
             taking_part, left_out = candidates(self.problem, found, self.methods)

@@ -47,20 +47,12 @@ if TYPE_CHECKING:
     from equipoise.balance.uw import UW as UW
 # end of methods
 
+# fmt: off
 __all__ = [
-    "REGISTRY",
-    "Balancer",
-    "GradientBalancer",
-    "GramianBalancer",
-    "LossBalancer",
-    "MethodInfo",
-    "Observation",
-    "as_balancer",
-    "balancer",
-    "method",
-    "methods",
-    "register",
+    "REGISTRY", "Balancer", "GradientBalancer", "GramianBalancer", "LossBalancer", "MethodInfo", "Observation",
+    "as_balancer", "balancer", "method", "methods", "register",
 ]
+# fmt: on
 
 # methods: names
 # fmt: off

@@ -21,6 +21,7 @@ from equipoise.blackbox.arrays import Array, read_vector
 from equipoise.blackbox.checkpoint import check_storable, read_checkpoint, write_checkpoint
 from equipoise.blackbox.evaluation import Failures, evaluator
 from equipoise.blackbox.optimizers import Optimizer, make_optimizer
+from equipoise.cluster import Ray
 from equipoise.errors import EquipoiseError, InputError
 from equipoise.progress import bar
 
@@ -166,7 +167,7 @@ def minimize(
     seconds: float | None = None,
     batched: bool = False,
     workers: int = 1,
-    backend: Literal["threads", "processes"] = "processes",
+    backend: Literal["threads", "processes"] | Ray = "processes",
     evaluation_seconds: float | None = None,
     quorum: float = 1.0,
     tensors: bool = False,
@@ -190,7 +191,8 @@ def minimize(
         seconds: the longest to go on in all; the iteration under way is finished.
         batched: what ``f`` takes.
         workers: evaluations at a time; with ``batched``, parts of a batch at a time.
-        backend: of several workers, or of a time limit on evaluations: ``"processes"`` or ``"threads"``.
+        backend: of several workers, or of a time limit on evaluations: ``"processes"`` or ``"threads"``; or a
+            :class:`~equipoise.cluster.Ray`, on whose machines the workers are then.
         evaluation_seconds: what takes longer counts as failed; in a process it is killed.
         quorum: asynchronous evaluation: which share of an iteration's points is waited for, with several workers; of those that
             do not fail. Those that are late count as ``late`` among the failures, their workers go on, and what comes of them
@@ -256,7 +258,8 @@ def minimize(
     start = None if isinstance(method, Optimizer) else read_vector(x0, "x0")
     stateful = path is not None and hasattr(f, "state_dict") and hasattr(f, "load_state_dict")
     if stateful:
-        _check_state(f, backend == "processes" and (workers > 1 or evaluation_seconds is not None))
+        several = workers > 1 or evaluation_seconds is not None
+        _check_state(f, isinstance(backend, Ray) or (backend == "processes" and several))
     history: list[list[float]] = []
     failures = Failures()
     before = 0.0

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.diagnosis.costs import costs
-from equipoise.diagnosis.looks import Look, Looks, endless, moved
+from equipoise.diagnosis.looks import Look, Looks, endless
 from equipoise.diagnosis.summary import Diagnosis, summarized
 from equipoise.errors import InputError, NonFiniteError
+from equipoise.modules import moved
 from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer
 

@@ -20,7 +20,7 @@ from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.proxy import Proxy
 from equipoise.tasks import as_losses
 
-__all__ = ["Look", "Looks", "endless", "moved"]
+__all__ = ["Look", "Looks", "endless"]
 
 Array = NDArray[np.float64]
 
@@ -199,24 +199,6 @@ def _both(objective: Objective) -> LossFunction:
         }
 
     return losses
-
-
-def moved(batch: Any, device: torch.device) -> Any:
-    """A batch on a device: tensors, whatever else has ``to``, and these in mappings and sequences; the rest as it is.
-
-    Example:
-        >>> moved({"x": torch.ones(2), "names": ["a", "b"]}, torch.device("cpu"))
-        {'x': tensor([1., 1.]), 'names': ['a', 'b']}
-    """
-    if callable(getattr(batch, "to", None)):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return type(batch)({name: moved(part, device) for name, part in batch.items()})  # type: ignore[call-arg]
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(moved(part, device) for part in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(moved(part, device) for part in batch)
-    return batch
 
 
 def endless(loader: Iterable[Any]) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from equipoise.store import RunStore, writing
+from equipoise.store import RunStore, locked, refuse_links, writing
 from equipoise.study.methods import Method
 from equipoise.study.plan import Run
 from equipoise.study.problem import Problem
@@ -35,17 +35,20 @@ _ADDED: dict[str, dict[str, Any]] = {name: {"max_norm": None} for name in ("fair
 
 
 class Folder(RunStore):
-    """A study's folder."""
+    """A study's folder; ``part`` is which part of how many this process takes care of: several may then work here at a time."""
 
-    parts = (".lock", ".work", "runs", "failed", "logs", "pictures", "processes.log", "sweeps", "tuning")
+    parts = (".lock", ".turn", ".work", "runs", "failed", "logs", "pictures", "processes.log", "sweeps")
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], part: tuple[int, int] | None = None) -> None:
         super().__init__(path, "study.json", what="study", schema=SCHEMA)
+        self.part = part
+        self._suffix = "" if part is None else f"-{part[0]}-of-{part[1]}"
+        self.errors = self.path / f"processes{self._suffix}.log"  # what goes wrong with starting processes
 
     @property
     def work(self) -> Path:
         """Where running processes keep what they need."""
-        return self.path / ".work"
+        return self.path / f".work{self._suffix}"
 
     @property
     def pictures(self) -> Path:
@@ -76,7 +79,7 @@ class Folder(RunStore):
 
     def configuration(self) -> dict[str, Any]:
         """As for any store; options have their names of today, and those that came later are there."""
-        known = {"lr": [], "tuned": {}} | super().configuration()
+        known = {"lr": [], "tuned": {}, "device": "", "compile": "", "amp": "", **super().configuration()}
         for method in known["methods"].values():
             options = {_RENAMED.get(name, name): value for name, value in method["options"].items()}
             method["options"] = _ADDED.get(method["name"], {}) | options
@@ -129,8 +132,8 @@ class Folder(RunStore):
 
     @contextlib.contextmanager
     def locked(self, waiting: Callable[[], object] | None = None) -> Iterator[None]:
-        """As for any store; what the processes of a killed study needed goes, and what this one's need goes at the end."""
-        with super().locked(waiting):
+        """As for any store; what processes need goes. A part keeps out itself and the whole, which keeps out every part."""
+        with self._whole(waiting) if self.part is None else self._parted():
             shutil.rmtree(self.work, ignore_errors=True)
             with writing(self.work):
                 self.work.mkdir()
@@ -138,3 +141,29 @@ class Folder(RunStore):
                 yield
             finally:
                 shutil.rmtree(self.work, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _whole(self, waiting: Callable[[], object] | None) -> Iterator[None]:
+        with super().locked(waiting):
+            for own in sorted(self.path.glob(".part-*.lock")):
+                busy = f'part {own.stem.removeprefix(".part-")} of a study is running in "{self.path}"; wait for it'
+                with locked(own, busy=busy, waiting=waiting):
+                    pass
+            yield
+
+    @contextlib.contextmanager
+    def _parted(self) -> Iterator[None]:
+        self.make()
+        own = f".part{self._suffix}.lock"
+        refuse_links(self.path, (*self.parts, own, self.work.name, self.errors.name))
+        busy = f'part {self._suffix[1:]} of this study is running in "{self.path}" already; give another part, or wait for it'
+        whole = f'a study that is not in parts is running in "{self.path}"; wait for it, or give another folder'
+        with locked(self.path / own, busy=busy):
+            # In turns, for parts must not take each other's look at this lock for a study of everything.
+            with self.turn(), locked(self.path / ".lock", busy=whole):
+                self.tidy()
+            yield
+
+    def turn(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps other parts from writing what the folder remembers; without parts there are none."""
+        return contextlib.nullcontext() if self.part is None else locked(self.path / ".turn")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from equipoise.errors import InputError
 from equipoise.study.methods import Method
 
-__all__ = ["BASELINE", "Run", "key_of", "parse_seeds", "plan"]
+__all__ = ["BASELINE", "Run", "dealt", "key_of", "parse_part", "parse_seeds", "plan"]
 
 BASELINE = "stl"
 
@@ -72,6 +72,29 @@ def plan(tasks: Sequence[str], methods: Iterable[Method], seeds: Iterable[int], 
     methods, seeds = tuple(methods), tuple(seeds)
     alone = [Run(seed, task=task) for seed in seeds for task in tasks] if baselines else []
     return (*alone, *(Run(seed, method=method) for seed in seeds for method in methods))
+
+
+def parse_part(part: str) -> tuple[int, int]:
+    """Reads which part of a study, and of how many: ``"2/4"``. Raises InputError: another form, or no such part."""
+    found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", part)
+    number, parts = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= number <= parts:
+        raise InputError(f'part is "{part}"; it must be such as 2/4, the second part of four, and parts count from 1')
+    return number, parts
+
+
+def dealt(runs: Sequence[Run], part: tuple[int, int]) -> tuple[Run, ...]:
+    """The runs of a part: dealt by a digest of their keys, so that machines deal alike and no part has the slow method alone.
+
+    Example:
+        >>> runs = plan(["left", "ink"], [], range(2))
+        >>> [[str(run) for run in dealt(runs, (number, 2))] for number in (1, 2)]
+        [['stl:left seed 0', 'stl:ink seed 0'], ['stl:left seed 1', 'stl:ink seed 1']]
+    """
+    number, parts = part
+    order = sorted(runs, key=lambda run: hashlib.sha256(run.key.encode()).digest())
+    mine = {run.key for run in order[number - 1 :: parts]}
+    return tuple(run for run in runs if run.key in mine)
 
 
 def parse_seeds(seeds: int | str | Iterable[int]) -> tuple[int, ...]:

@@ -177,7 +177,8 @@ STUDY: Kind = fields(
         "methods": named(fields({"name": text, "options": named(anything)})),
         "seeds": listed(whole),
     },
-    {"gramian_every": maybe(whole), "lr": listed(number), "tuned": named(anything)},
+    {"gramian_every": maybe(whole), "lr": listed(number), "tuned": named(anything)}
+    | dict.fromkeys(("device", "compile", "amp"), text),
 )
 """What a study's folder remembers."""
 

@@ -13,15 +13,18 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from equipoise import terminal
+from equipoise.cluster import Ray
 from equipoise.errors import EquipoiseError, InputError
 from equipoise.metrics import Metric, spread
 from equipoise.progress import duration, progress
 from equipoise.store import locked
+from equipoise.study.computing import computing
 from equipoise.study.folder import Folder
 from equipoise.study.methods import Method, MethodLike, parse_methods
 from equipoise.study.plan import Run, key_of, parse_seeds, plan
 from equipoise.study.problem import Problem
 from equipoise.study.problems import find_problem
+from equipoise.study.processes.launchers import at_a_time, connected
 from equipoise.study.processes.pool import execute
 from equipoise.sweep.folder import SweepFolder
 from equipoise.sweep.front import select
@@ -57,14 +60,19 @@ class Sweep:
             last metric.
         confirm: how many trials are confirmed.
         epochs: passes over the training data; the problem's own number if left out.
-        jobs: runs at a time in this process; as many as there are processors if left out.
+        jobs: runs at a time in this process; as many as there are processors, or as the cluster has room for, if left
+            out.
         sampler: ``"tpe"``, ``"random"``, ``"qmc"``, ``"nsga2"`` or ``"gp"``.
         pruner: ``"none"``, ``"median"`` or ``"hyperband"``; only with one objective.
         folder: the folder of the *study*; the sweep's own is ``sweeps/<name>`` in it. ``results/<problem>`` if left out.
         name: of the sweep; the method's if left out.
         seed: of the search: its trials and its sampler. Must not be one of ``seeds``.
         gramian_every: as in a study, which the folder may hold already.
-        start: how processes are started: ``"auto"``, ``"fork"`` or ``"spawn"``.
+        start: how processes are started: ``"auto"``, ``"fork"`` or ``"spawn"``; or a :class:`~equipoise.cluster.Ray`, on whose
+            machines they are.
+        device: as in a study, like the two following.
+        compile: see there.
+        amp: see there.
         console: where progress is shown; standard error if left out.
 
     Raises:
@@ -97,23 +105,27 @@ class Sweep:
         name: str | None = None,
         seed: int = 1000,
         gramian_every: int | None = None,
-        start: str = "auto",
+        start: str | Ray = "auto",
+        device: str | None = None,
+        compile: bool | str = False,
+        amp: bool = False,
         console: Console | None = None,
     ) -> None:
-        self.problem = find_problem(problem) if isinstance(problem, str) else problem
+        self.computing = computing(device, compile=compile, amp=amp, start=start)
+        self.problem = self.computing.applied(find_problem(problem) if isinstance(problem, str) else problem)
         self.space = Space(method, self.problem.tasks, sweep)
         self.objectives = parse_objectives(objectives, self.problem.metrics)
         self.front = self._two_metrics(front)
         self.compare = parse_methods(compare)
         self.seeds = parse_seeds(seeds)
         self.epochs = self.problem.epochs if epochs is None else epochs
-        self.jobs = (os.cpu_count() or 1) if jobs is None else jobs
+        self.jobs = jobs
         self.budget, self.confirm, self.seed, self.gramian_every = budget, confirm, seed, gramian_every
         for what, value, least in (
             ("budget", budget, 1),
             ("confirm", confirm, 1),
             ("epochs", self.epochs, 1),
-            ("jobs", self.jobs, 1),
+            ("jobs", 1 if jobs is None else jobs, 1),
             ("seed", seed, 0),
             ("gramian_every", gramian_every or 0, 0),
         ):
@@ -124,6 +136,7 @@ class Sweep:
                 f"seed {seed} of the search is among the seeds {', '.join(map(str, self.seeds))} that judge; give another "
                 "one, because what is chosen on a seed looks better on it than it is"
             )
+        self.computing.at_a_time(jobs, lambda: 1)  # refuses more than there are GPUs
         make_sampler(sampler, seed=seed, asked=0, budget=budget)
         make_pruner(pruner, epochs=self.epochs)
         if pruner != "none" and len(self.objectives) > 1:
@@ -151,10 +164,14 @@ class Sweep:
             InputError: the folder holds another sweep or study, or the problem has no validation split.
             EquipoiseError: a baseline failed, or no trial succeeded.
         """
+        with connected(self.start):
+            return self._run(self.computing.at_a_time(self.jobs, lambda: at_a_time(self.start)))
+
+    def _run(self, jobs: int) -> Outcome:
         began = time.monotonic()
-        self._study_runs((), claim_sweep=True)
+        self._study_runs((), jobs, claim_sweep=True)
         baseline = self._baseline()
-        self._say(f"search: {self.budget} trials of {self.epochs} epochs with seed {self.seed}, {self.jobs} at a time")
+        self._say(f"search: {self.budget} trials of {self.epochs} epochs with seed {self.seed}, {jobs} at a time")
         TrialSearch(
             self.problem,
             self.space,
@@ -165,13 +182,14 @@ class Sweep:
             budget=self.budget,
             sampler=self.sampler,
             pruner=self.pruner,
-            jobs=self.jobs,
+            jobs=jobs,
             start=self.start,
+            gpus=self.computing.gpus,
             console=self.console,
         ).run(baseline)
         # Equal weights, say, may be compared and confirmed: one run per seed will do.
         methods = {method.label: method for method in (*self._confirmed(baseline), *self.compare)}
-        self._study_runs(tuple(methods.values()))
+        self._study_runs(tuple(methods.values()), jobs)
         self._say(f"sweep finished in {duration(time.monotonic() - began)}")
         return Outcome(self.folder.path)
 
@@ -181,7 +199,7 @@ class Sweep:
 
         return write_report(Outcome(self.folder.path))
 
-    def _study_runs(self, methods: tuple[Method, ...], *, claim_sweep: bool = False) -> None:
+    def _study_runs(self, methods: tuple[Method, ...], jobs: int, *, claim_sweep: bool = False) -> None:
         """Baselines and methods on the seeds that judge; waits if another process is at it."""
         waited: list[None] = []
 
@@ -192,7 +210,7 @@ class Sweep:
             time.sleep(0.3)
 
         with self.study.locked(waiting):
-            settings = {"epochs": self.epochs, "gramian_every": self.gramian_every}
+            settings = {"epochs": self.epochs, "gramian_every": self.gramian_every, **self.computing.settings()}
             settings = self.study.claim_for(self.problem, methods, self.seeds, settings)
             if claim_sweep:
                 self.folder.make()
@@ -203,7 +221,7 @@ class Sweep:
             if not missing:
                 return
             what = "confirmed trials and compared methods" if methods else "single-task baselines"
-            self._say(f"{what}: {len(missing)} runs of {self.epochs} epochs, {self.jobs} at a time")
+            self._say(f"{what}: {len(missing)} runs of {self.epochs} epochs, {jobs} at a time")
             with progress(len(missing), self.epochs, self.console) as shown:
                 failed = execute(
                     self.problem,
@@ -212,8 +230,9 @@ class Sweep:
                     shown,
                     epochs=self.epochs,
                     gramian_every=settings["gramian_every"],
-                    jobs=self.jobs,
+                    jobs=jobs,
                     start=self.start,
+                    gpus=self.computing.gpus,
                 )
         for run in failed:
             if run.task is not None:

@@ -24,6 +24,7 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, R
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 
+from equipoise.cluster import Ray
 from equipoise.errors import EquipoiseError, InputError, near_misses
 from equipoise.progress import Progress, progress
 from equipoise.reading import one_line
@@ -59,7 +60,8 @@ class TrialSearch:
     sampler: str
     pruner: str
     jobs: int
-    start: str
+    start: str | Ray
+    gpus: tuple[str, ...]
     console: Console
 
     def run(self, baseline: Mapping[str, float]) -> None:
@@ -102,7 +104,9 @@ class TrialSearch:
         watch = [metric.name for metric in self.problem.metrics] if self.pruner != "none" else []
         active: dict[str, list[Trial]] = {}  # two trials with equal parameters share one run
         pruned: set[str] = set()
-        with Pool(self.problem, runs, epochs=self.epochs, gramian_every=0, start=self.start, watch=watch) as pool:
+        with Pool(
+            self.problem, runs, epochs=self.epochs, gramian_every=0, start=self.start, watch=watch, gpus=self.gpus
+        ) as pool:
             while True:
                 while len(pool.running) < self.jobs and (asked := self._ask(study, owners, runs)):
                     trial, run = asked

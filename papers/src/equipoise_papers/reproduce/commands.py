@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from equipoise.commands import Cpus, Gpus, RayAddress
+
 if TYPE_CHECKING:
+    from equipoise.cluster import Ray
     from equipoise_papers.reproduce.recipe import Asked, Recipe
 
 __all__ = ["reproduce"]
@@ -31,7 +34,9 @@ def reproduce(
         str | None, typer.Option("--seeds", "-s", help='How many ("3": 0, 1, 2), a range "5-9", a list "1,4"; the paper\'s.')
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", "-e", help="Passes over the data; the paper's if left out.")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Runs at a time.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", help="Runs at a time; 1 if left out, on a cluster as many as it has room for.")
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option("--folder", "--output", "-o", help="Where everything goes; results/reproduce/<recipe>.")
     ] = None,
@@ -46,6 +51,9 @@ def reproduce(
     stl: Annotated[
         bool | None, typer.Option("--stl/--no-stl", help="Train every task alone as well; as in the paper if left out.")
     ] = None,
+    ray: RayAddress = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
 ) -> None:
     """Make a table of one of the papers again, on the real data.
 
@@ -53,6 +61,7 @@ def reproduce(
     """
     from rich.console import Console
 
+    from equipoise.cluster import where as machines
     from equipoise_papers.reproduce.plan import planned
     from equipoise_papers.reproduce.registry import find_recipe
     from equipoise_papers.reproduce.show import show_comparison, show_list, show_smoke
@@ -70,7 +79,8 @@ def reproduce(
         read = {part.name for part in found.parts}
         if left := ", ".join(part.name for part in parts if part.name not in read):
             typer.echo(f"{data} has no data for {left}, left out here", err=True)
-    asked = _asked(found, data, named, seeds, epochs, jobs, device, workers, cache, weights, clip, stl)
+    start = machines(ray, cpus, gpus)
+    asked = _asked(found, data, named, seeds, epochs, jobs, device, workers, cache, weights, clip, stl, start)
     if dry_run:
         typer.echo("\n".join(planned(found, asked)))
         return
@@ -86,13 +96,14 @@ def _asked(
     rows: tuple[str, ...] | None,
     seeds: str | None,
     epochs: int | None,
-    jobs: int,
+    jobs: int | None,
     device: str,
     workers: int,
     cache: Path | None,
     weights: Path | None,
     clip: str | None,
     stl: bool | None,
+    start: Ray | str,
 ) -> Asked:
     import torch
     from rich.console import Console
@@ -100,8 +111,8 @@ def _asked(
     from equipoise.study.plan import parse_seeds
     from equipoise_papers.reproduce.recipe import Asked, Setting
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":  # on a cluster it is the nodes that have GPUs
+        device = "cuda" if (torch.cuda.is_available() if isinstance(start, str) else start.gpus) else "cpu"
     return Asked(
         Setting(
             data=None if data is None else data if recipe.packaged(data) else data.expanduser().resolve(),
@@ -113,10 +124,11 @@ def _asked(
         ),
         parse_seeds(recipe.seeds if seeds is None else seeds),
         epochs,
-        jobs,
+        1 if jobs is None and start == "auto" else jobs,
         stl,
         rows,
         Console(stderr=True),
+        start,
     )
 
 

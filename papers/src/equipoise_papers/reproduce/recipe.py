@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from rich.console import Console
 
+from equipoise.cluster import Ray
 from equipoise.errors import InputError, near_misses
 from equipoise_papers.reproduce.cost import Workload, hours
 
@@ -66,19 +67,21 @@ class Asked:
         setting: the machine.
         seeds: the seeds.
         epochs: passes over the data; ``None`` for as many as the paper's.
-        jobs: runs at a time.
+        jobs: runs at a time; ``None`` for as many as there is room for.
         baselines: whether every task is trained alone as well; ``None`` where the paper's authors did so.
         rows: published rows that are wanted; ``None`` for all.
         console: where progress is shown.
+        start: how processes are started, as in a study: ``"auto"``, or a Ray cluster.
     """
 
     setting: Setting
     seeds: tuple[int, ...] = (0, 1, 2)
     epochs: int | None = None
-    jobs: int = 1
+    jobs: int | None = 1
     baselines: bool | None = None
     rows: tuple[str, ...] | None = None
     console: Console | None = None
+    start: str | Ray = "auto"
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from equipoise.cluster import Ray
 from equipoise.progress import duration
 from equipoise.store import RunStore
 from equipoise.study.plan import Run
+from equipoise.study.processes.calls import calls
 from equipoise_papers.published import find_table
 from equipoise_papers.reproduce.recipe import Asked, FoundRows, Part, RecipeRow, Setting
 
@@ -41,10 +43,7 @@ class RunsPart(Part):
         wanted = self.made(asked.rows)
         missing = [(row, seed) for seed in asked.seeds for row in wanted if self._lacks(folder, row, seed, asked)]
         self._say(asked, f"{self.name}: {len(wanted)} rows × {len(asked.seeds)} seeds; {len(missing) or 'nothing'} to do")
-        for row, seed in missing:
-            began = time.perf_counter()
-            values = self.run(asked.setting.within(self.subfolder), row, seed, asked.epochs, folder)
-            took = time.perf_counter() - began
+        for (row, seed), (values, took) in self._ran(missing, asked, folder):
             self._store(folder).keep(
                 self._key(row, seed),
                 {
@@ -57,6 +56,22 @@ class RunsPart(Part):
                 },
             )
             self._say(asked, f"{row.name}, seed {seed}: {duration(took)}")
+
+    def _ran(
+        self, missing: Sequence[tuple[RecipeRow, int]], asked: Asked, folder: Path
+    ) -> Iterator[tuple[tuple[RecipeRow, int], tuple[Mapping[str, float], float]]]:
+        """Values and seconds of each run: one after the other here, or as many at a time as a cluster has room for."""
+        work = [(asked.setting.within(self.subfolder), row, seed, asked.epochs, folder) for row, seed in missing]
+        if not isinstance(asked.start, Ray) or not work:
+            yield from ((own, self._timed(*one)) for own, one in zip(missing, work, strict=True))
+            return
+        with asked.start.connected():
+            for number, found in calls(self._timed, work, asked.jobs or asked.start.at_a_time(), start=asked.start):
+                yield missing[number], found
+
+    def _timed(self, *work: Any) -> tuple[Mapping[str, float], float]:
+        began = time.perf_counter()
+        return dict(self.run(*work)), time.perf_counter() - began
 
     def collect(self, folder: Path) -> FoundRows:
         """Values of every row, one per seed, with summaries of the table's metrics."""

@@ -87,6 +87,7 @@ class StudyPart(Part):
             gramian_every=0,
             baselines=self.baselines if asked.baselines is None else asked.baselines,
             console=asked.console,
+            start=asked.start,
         )
 
     def execute(self, asked: Asked, folder: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,7 +18,8 @@ import numpy as np
 
 from equipoise.blackbox.arrays import Array, read_array
 from equipoise.blackbox.evaluation.processes import WorkerProcess, dumped
-from equipoise.errors import InputError
+from equipoise.cluster import LOSSES, Ray, head_gone
+from equipoise.errors import EquipoiseError, InputError
 from equipoise.reading import one_line
 
 __all__ = ["Answer", "Evaluator", "Failures", "evaluator"]
@@ -127,7 +131,7 @@ class _Parts(Evaluator):
     """In several workers: one row per job, or a part of the batch each where the function takes batches."""
 
     def __init__(self, workers: int, batched: bool, quorum: float) -> None:
-        self._workers = workers
+        self._workers = self._most = workers
         self._batched = batched
         self._quorum = quorum
         # Threads go on from call to call: (call, number, points) in, the same with an answer out.
@@ -156,7 +160,7 @@ class _Parts(Evaluator):
     def _run(self, jobs: list[Array]) -> list[Answer]:
         """Answers to as many jobs as the quorum asks for; those that are not begun by then are given up."""
         self._call += 1
-        while len(self._threads) < min(self._workers, len(jobs)):
+        while len(self._threads) < min(self._most, len(jobs)):
             worker = threading.Thread(target=self._serve, args=(len(self._threads),), daemon=True)
             self._threads.append(worker)
             worker.start()
@@ -220,9 +224,9 @@ class _Threads(_Parts):
 
 
 class _Processes(_Parts):
-    def __init__(self, function: Function, workers: int, batched: bool, limit: float | None, quorum: float) -> None:
+    def __init__(self, function: Function | bytes, workers: int, batched: bool, limit: float | None, quorum: float) -> None:
         super().__init__(workers, batched, quorum)
-        self._program = dumped(function)
+        self._program = function if isinstance(function, bytes) else dumped(function)
         self._limit = limit
         self._processes: list[WorkerProcess | None] = [None] * workers
 
@@ -251,11 +255,64 @@ class _Processes(_Parts):
         return Answer(None, "exception", problem) if problem else read(value)
 
 
+class _Node:
+    """A process on a node of a cluster, with the folder and the places of modules of whoever asks, as far as they are there."""
+
+    def __init__(self, program: bytes, limit: float | None, folder: str, path: list[str]) -> None:
+        sys.path += [place for place in path if place not in sys.path]
+        if os.path.isdir(folder):
+            os.chdir(folder)
+        self._own = _Processes(program, 1, False, limit, 1.0)
+
+    def answer(self, points: Array) -> Answer:
+        return self._own._one(0, points)
+
+
+class _OnRay(_Parts):
+    """An actor per worker, which Ray places and begins again elsewhere if its node is lost, with the point it was at."""
+
+    def __init__(self, asked: Ray, function: Function, workers: int, batched: bool, limit: float | None, quorum: float) -> None:
+        super().__init__(workers, batched, quorum)
+        self._open, self._ended, self._gone = contextlib.ExitStack(), threading.Event(), ""
+        self._ray = self._open.enter_context(asked.connected())
+        options = {"num_cpus": asked.cpus, "num_gpus": asked.gpus, "max_restarts": LOSSES, "max_task_retries": LOSSES}
+        actor = self._ray.remote(_Node).options(**options)
+        program = self._ray.put(dumped(function, elsewhere=True))  # once, however many workers there are
+        # An actor that has no room would keep its point waiting; batches are divided by the number asked for all the same.
+        self._most = min(workers, asked.at_a_time())
+        self._actors = [actor.remote(program, limit, os.getcwd(), sys.path) for _ in range(self._most)]
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        super().__exit__(kind, error, trace)
+        self._ended.set()
+        for actor in [] if self._gone else self._actors:
+            self._ray.kill(actor)
+        for thread in [] if self._gone else self._threads:  # Ray does not survive being asked while it disconnects
+            thread.join(20.0)
+        self._open.close()
+
+    def _watch(self) -> None:
+        self._gone = head_gone(self._ray.get_runtime_context().gcs_address, self._ended)
+
+    def _one(self, worker: int, points: Array) -> Answer:
+        reference = self._actors[worker].answer.remote(points)
+        try:
+            while not self._ray.wait([reference], timeout=1.0)[0]:
+                if self._gone:
+                    raise EquipoiseError(f"the Ray cluster does not answer any more ({self._gone}); go on from a checkpoint")
+            answer: Answer = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:  # such as that f cannot be loaded there
+            cause = getattr(error, "cause", None) or error
+            raise EquipoiseError(f"the Ray cluster could not evaluate a point: {one_line(cause)}") from error
+        return answer
+
+
 def evaluator(
     function: Function,
     *,
     workers: int = 1,
-    backend: Literal["threads", "processes"] = "processes",
+    backend: Literal["threads", "processes"] | Ray = "processes",
     batched: bool = False,
     limit: float | None = None,
     quorum: float = 1.0,
@@ -271,10 +328,12 @@ def evaluator(
         raise InputError(f"f is {function!r}; expected a function of a point [d] (or, batched, of points [N, d])")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise InputError(f"workers is {workers!r}; give a whole number of at least 1")
-    if backend not in ("threads", "processes"):
-        raise InputError(f'backend is {backend!r}; expected "threads" or "processes"')
+    if backend not in ("threads", "processes") and not isinstance(backend, Ray):
+        raise InputError(f'backend is {backend!r}; expected "threads", "processes" or a Ray')
     if limit is not None and not (math.isfinite(limit) and limit > 0):
         raise InputError(f"evaluation_seconds is {limit!r}; give a number greater than 0, or None for no limit")
+    if isinstance(backend, Ray):
+        return _OnRay(backend, function, workers, batched, limit, quorum)
     if workers == 1 and limit is None:
         return _Here(function, batched)
     if backend == "threads":

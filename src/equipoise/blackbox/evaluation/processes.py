@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from equipoise.cluster import dumped_for_nodes
 from equipoise.errors import InputError, require
 from equipoise.reading import one_line
 
@@ -19,15 +20,16 @@ __all__ = ["WorkerProcess", "dumped"]
 _WORKER = Path(__file__).with_name("worker.py")
 
 
-def dumped(function: Callable[..., Any]) -> bytes:
-    """The function as bytes: by reference where it can be imported, by value in scripts and notebooks.
+def dumped(function: Callable[..., Any], *, elsewhere: bool = False) -> bytes:
+    """The function as bytes: by reference where it can be imported and stays here; by value in scripts and notebooks.
 
     Raises:
         InputError: it cannot be pickled.
         MissingExtraError: cloudpickle is not installed.
     """
     try:
-        return bytes(require("cloudpickle", "blackbox").dumps(function))
+        dumps = require("cloudpickle", "blackbox").dumps
+        return bytes((dumped_for_nodes if elsewhere else dumps)(function))
     except (TypeError, pickle.PicklingError, AttributeError) as error:
         raise InputError(
             f'f cannot be sent to a process ({error}); make what it holds in f itself, or take backend="threads"'

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from equipoise.cluster import Ray
 from equipoise.errors import EquipoiseError
 from equipoise.store import write_whole, writing
 from equipoise.study.processes.launchers import launcher
@@ -23,12 +24,13 @@ def calls(
     jobs: int,
     *,
     preload: Sequence[str] = (),
-    start: str = "auto",
+    start: str | Ray = "auto",
 ) -> Iterator[tuple[int, Any]]:
     """Calls a function once for each tuple of arguments, with one thread per call and so many processes at a time.
 
     The script that asks for it is not imported again, so it needs no ``if __name__ == "__main__"``; functions of scripts and
-    notebooks will do. With ``jobs=1`` the calls are made here, one after the other. Processes find ``preload`` imported.
+    notebooks will do. With ``jobs=1`` the calls are made here, one after the other, unless ``start`` is a cluster. Processes
+    find ``preload`` imported.
 
     Yields:
         The position of a call among ``arguments``, and its result, as calls end.
@@ -40,7 +42,8 @@ def calls(
         >>> sorted(calls(pow, [(2, 3), (3, 2)], jobs=2))
         [(0, 8), (1, 9)]
     """
-    if jobs == 1:
+    elsewhere = isinstance(start, Ray)
+    if jobs == 1 and not elsewhere:
         yield from _here(function, arguments)
         return
     with writing("a temporary folder"):
@@ -55,7 +58,7 @@ def calls(
                     number = waiting.popleft()
                     payload, result = folder / f"{number}.pickle", folder / f"{number}.result"
                     work = {"call": function, "arguments": arguments[number], "result": str(result)}
-                    write_whole(payload, pack(work), private=True)
+                    write_whole(payload, pack(work, elsewhere=elsewhere), private=True)
                     processes.start(str(number), payload, folder / f"{number}.log")
                     running += 1
                 try:
@@ -67,6 +70,8 @@ def calls(
                 running -= 1
                 number = int(message["run"])
                 result = folder / f"{number}.result"
+                if content := message.get("content"):
+                    write_whole(result, content, private=True)
                 if not result.exists():
                     raise EquipoiseError(
                         f"a process ended with exit code {message['exit']} and no result:\n{_text(folder / f'{number}.log')}"

@@ -1,4 +1,4 @@
-"""Two ways of starting the process of a run, with one face."""
+"""Three ways of starting the process of a run, with one face: two on this machine, and one on those of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from equipoise.errors import InputError
+from equipoise.cluster import LOSSES, Ray, head_gone, program
+from equipoise.errors import EquipoiseError, InputError
+from equipoise.reading import one_line
 from equipoise.store import writing
 from equipoise.study.processes.worker import THREADS
+from equipoise.version import __version__
 
-__all__ = ["Launcher", "launcher"]
+__all__ = ["Launcher", "at_a_time", "connected", "launcher"]
 
 
 class Launcher(ABC):
@@ -26,7 +29,8 @@ class Launcher(ABC):
 
     Attributes:
         messages: ``{"run": key, "epoch": number, …}`` and, once a process has ended, ``{"run": key, "exit": code}``;
-            ``{"lost": reason}`` if no further run can be started.
+            ``{"lost": reason}`` if no further run can be started. From another machine the last message of a run has
+            ``content``, what it wrote, which whoever started it puts where it belongs.
     """
 
     def __init__(self) -> None:
@@ -148,14 +152,92 @@ class _Spawning(Launcher):
             listener.join()
 
 
-def launcher(start: str, preload: Sequence[str], errors: Path) -> Launcher:
-    """The launcher of that kind: ``"fork"``, ``"spawn"``, or ``"auto"`` for what suits the system.
+class _OnRay(Launcher):
+    """Hands each run, the same program as of ``_Spawning``, to Ray; what it wrote comes back, for nodes write nothing."""
+
+    def __init__(self, asked: Ray) -> None:
+        super().__init__()
+        self._open = contextlib.ExitStack()
+        self._ray = self._open.enter_context(asked.connected())
+        self._program = self._ray.remote(program)
+        resources = {"num_cpus": asked.cpus, "num_gpus": asked.gpus}
+        self._options = {**resources, "max_retries": LOSSES, "num_returns": "streaming"}
+        self._running, self._stopped = dict[str, Any](), set[str]()
+        self._lost, self._closing, self._followers = False, threading.Event(), list[threading.Thread]()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def start(self, key: str, payload: Path, log: Path) -> None:
+        work = "equipoise.study.processes.worker", payload.read_bytes(), THREADS, os.getcwd(), __version__
+        self._running[key] = self._program.options(name=key, **self._options).remote(*work)
+        self._followers.append(threading.Thread(target=self._follow, args=(key, self._running[key], log), daemon=True))
+        self._followers[-1].start()
+
+    def _follow(self, key: str, task: Any, log: Path) -> None:
+        try:
+            for reference in task:
+                message = self._ray.get(reference)
+                if "exit" in message:
+                    with writing(log), log.open("ab") as file:
+                        file.write(message.pop("output"))
+                if not self._closing.is_set():
+                    self.messages.put({**message, "run": key})
+        except BaseException as error:
+            cause = getattr(error, "cause", None) or error
+            if self._closing.is_set():
+                return
+            if isinstance(cause, EquipoiseError):  # another version on a node, or a full disk here
+                self.messages.put({"lost": str(cause)})
+                return
+            if key not in self._stopped:  # or it was asked to be killed
+                with contextlib.suppress(OSError), log.open("ab") as file:
+                    file.write(f"The cluster could not carry out this run: {one_line(cause)}\n".encode())
+            self.messages.put({"run": key, "exit": -9 if key in self._stopped else 1})
+        finally:
+            self._running.pop(key, None)
+
+    def _watch(self) -> None:
+        """Says so if the cluster's head is gone: Ray itself would wait for a minute, and then end this process."""
+        address = self._ray.get_runtime_context().gcs_address
+        if gone := head_gone(address, self._closing):
+            self._lost = True
+            self.messages.put({"lost": f"the Ray cluster at {address} does not answer any more ({gone}); start again to go on"})
+
+    def stop(self, key: str) -> None:
+        if key in self._running:
+            self._stopped.add(key)
+            self._ray.cancel(self._running[key], force=True)
+
+    def close(self) -> None:
+        self._closing.set()
+        for task in [] if self._lost else list(self._running.values()):
+            with contextlib.suppress(Exception):  # such as that the cluster is gone
+                self._ray.cancel(task, force=True)
+        for follower in [] if self._lost else self._followers:  # Ray does not survive being asked while it disconnects
+            follower.join(20.0)
+        self._open.close()
+
+
+def connected(start: str | Ray) -> contextlib.AbstractContextManager[Any]:
+    """Keeps a cluster for several launchers one after the other; nothing on one machine."""
+    return start.connected() if isinstance(start, Ray) else contextlib.nullcontext()
+
+
+def at_a_time(start: str | Ray) -> int:
+    """How many runs there is room for: processors of this machine to use, or what the connected cluster has."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return start.at_a_time() if isinstance(start, Ray) else here
+
+
+def launcher(start: str | Ray, preload: Sequence[str], errors: Path) -> Launcher:
+    """The launcher of that kind: ``"fork"``, ``"spawn"``, ``"auto"`` for what suits the system, or a Ray cluster.
 
     ``preload`` is what forked runs find imported; ``errors`` is the file for what goes wrong while starting.
 
     Raises:
         InputError: another kind.
     """
+    if isinstance(start, Ray):
+        return _OnRay(start)
     if start == "auto":
         start = "fork" if sys.platform == "linux" else "spawn"
     if start == "fork":

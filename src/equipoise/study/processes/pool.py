@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from equipoise.cluster import Ray
 from equipoise.errors import EquipoiseError
 from equipoise.progress import Progress
 from equipoise.store import write_whole, writing
@@ -47,7 +48,8 @@ class Pool:
     """Runs as processes: started one by one, watched together. A context manager, which kills what still runs in the end.
 
     ``watch`` names the validation metrics that events of epochs tell; ``alone`` says that no two run at a time, which records
-    keep, for only then do their times mean anything. The other arguments are those of
+    keep, for only then do their times mean anything. ``gpus`` are given to runs, each to one at a time, so that no more runs
+    may be started than there are, see :class:`equipoise.study.computing.Computing`. The other arguments are those of
     :func:`equipoise.study.training.train` and :func:`equipoise.study.processes.launchers.launcher`.
     """
 
@@ -58,9 +60,10 @@ class Pool:
         *,
         epochs: int,
         gramian_every: int | None,
-        start: str = "auto",
+        start: str | Ray = "auto",
         watch: Sequence[str] = (),
         alone: bool = False,
+        gpus: Sequence[str] = (),
     ) -> None:
         self.problem = problem
         self.folder = folder
@@ -69,7 +72,10 @@ class Pool:
         self.watch = tuple(watch)
         self.alone = alone
         self.running: dict[str, Run] = {}
-        self._errors = folder.path / "processes.log"
+        self._free = list(gpus)
+        self._given: dict[str, str] = {}
+        self._errors = folder.errors
+        self._elsewhere = isinstance(start, Ray)
         self._processes = launcher(start, (*_EVERY_RUN, *problem.preload), self._errors)
         # Not in the folder of results: what lies here is unpickled.
         with writing("a temporary folder"):
@@ -87,6 +93,9 @@ class Pool:
     def start(self, run: Run) -> None:
         """Starts a run."""
         payload = self._payload(run)
+        environment = {}
+        if self._free:
+            environment["CUDA_VISIBLE_DEVICES"] = self._given[run.key] = self._free.pop(0)
         packed = pack(
             {
                 "problem": self.problem,
@@ -96,7 +105,9 @@ class Pool:
                 "record": str(self.folder.record(run).absolute()),
                 "watch": self.watch,
                 "alone": self.alone,
-            }
+            },
+            environment,
+            elsewhere=self._elsewhere,
         )
         write_whole(payload, packed, private=True)
         self._processes.start(run.key, payload, _output(self.folder, run))
@@ -122,6 +133,10 @@ class Pool:
         if "epoch" in message:
             return Event(run, message["epoch"], tuple(message["watched"]))
         del self.running[run.key]
+        if run.key in self._given:
+            self._free.append(self._given.pop(run.key))
+        if content := message.get("content"):
+            write_whole(self.folder.record(run), content)
         self._payload(run).unlink(missing_ok=True)
         return Event(run, failure=_settled(self.folder, run, self.epochs, message["exit"]))
 
@@ -138,7 +153,8 @@ def execute(
     epochs: int,
     gramian_every: int | None,
     jobs: int,
-    start: str = "auto",
+    start: str | Ray = "auto",
+    gpus: Sequence[str] = (),
 ) -> list[Run]:
     """Carries out runs, each in a process of its own, and tells ``progress``; arguments as for :class:`Pool`.
 
@@ -150,7 +166,8 @@ def execute(
     """
     waiting = deque(runs)
     failed: list[Run] = []
-    with Pool(problem, folder, epochs=epochs, gramian_every=gramian_every, start=start, alone=jobs == 1) as pool:
+    alone = jobs == 1 and folder.part is None
+    with Pool(problem, folder, epochs=epochs, gramian_every=gramian_every, start=start, alone=alone, gpus=gpus) as pool:
         while waiting or pool.running:
             while waiting and len(pool.running) < jobs:
                 run = waiting.popleft()

@@ -15,10 +15,11 @@ import pickle
 import stat
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from equipoise.cluster import dumped_for_nodes
 from equipoise.errors import InputError
 from equipoise.lifeline import hold_on
 
@@ -38,12 +39,15 @@ whatever is printed.
 """
 
 
-def pack(work: dict[str, Any]) -> bytes:
-    """Packs what a run needs. Functions of scripts, notebooks and loose files travel by value."""
+def pack(work: dict[str, Any], environment: Mapping[str, str] | None = None, *, elsewhere: bool = False) -> bytes:
+    """Packs what a run needs, with what its environment has besides. Functions of scripts, notebooks and loose files travel by
+    value; for a machine ``elsewhere`` see :func:`equipoise.cluster.dumped_for_nodes`.
+    """
     import cloudpickle
 
+    packed = dumped_for_nodes(work) if elsewhere else cloudpickle.dumps(work)
     # The path comes first and apart: unpickling the rest may already import the user's modules.
-    return pickle.dumps((list(sys.path), cloudpickle.dumps(work)))
+    return pickle.dumps((list(sys.path), dict(environment or {}), packed))
 
 
 def _own(path: Path) -> bytes:
@@ -71,7 +75,7 @@ def say(descriptor: int, **message: Any) -> None:
     os.write(descriptor, (json.dumps(message) + "\n").encode())
 
 
-def perform(payload: Path, messages: int) -> int:
+def perform(payload: Path, messages: int, target: Path | None = None) -> int:
     """Trains one run and writes its record, or calls a function and writes its result.
 
     Args:
@@ -79,6 +83,7 @@ def perform(payload: Path, messages: int) -> int:
             ``watch`` (names of the validation metrics that are to be told after each epoch); or of ``call`` (a function),
             its ``arguments`` and ``result`` (the path).
         messages: descriptor for the messages ``{"run": key, "epoch": number, "watched": [values]}``.
+        target: on another machine than the study's: where record or result is written in place of what the payload says.
 
     Returns:
         0 if record or result was written, 1 after an error, whose traceback is on standard error.
@@ -89,12 +94,14 @@ def perform(payload: Path, messages: int) -> int:
         from equipoise.store import write_json, write_whole
 
         torch.set_num_threads(1)
-        path, packed = pickle.loads(_own(payload))
+        path, environment, packed = pickle.loads(_own(payload))
+        os.environ.update(environment)  # torch looks for GPUs when it first needs one
         payload.unlink(missing_ok=True)  # a study that is killed should leave nothing behind
-        sys.path[:] = path
+        # Elsewhere the study's folders may be there as well, on a shared disc, but what is installed comes first.
+        sys.path[:] = path if target is None else [*sys.path, *(place for place in path if place not in sys.path)]
         work = pickle.loads(packed)
         if "call" in work:
-            write_whole(Path(work["result"]), _called(work), private=True)
+            write_whole(target or Path(work["result"]), _called(work), private=True)
             return 0
         from equipoise.study.training import train
 
@@ -108,7 +115,7 @@ def perform(payload: Path, messages: int) -> int:
                 messages, run=run.key, epoch=epoch, watched=[(validation or {}).get(name) for name in work["watch"]]
             ),
         )
-        write_json(Path(work["record"]), record | {"alone": work["alone"]})
+        write_json(target or Path(work["record"]), record | {"alone": work["alone"]})
     except BaseException:
         traceback.print_exc()
         return 1
@@ -131,7 +138,7 @@ def _called(work: dict[str, Any]) -> bytes:
 
 def unpack_result(path: Path) -> Any:
     """The result of a call that was written by :func:`perform`. Raises EquipoiseError: that the call raised."""
-    _, packed = pickle.loads(_own(path))
+    *_, packed = pickle.loads(_own(path))
     result = pickle.loads(packed)
     if "error" in result:
         raise result["error"]
@@ -152,4 +159,4 @@ def main(lifeline: int, arguments: Sequence[str]) -> NoReturn:
         hold_on(own)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
-    os._exit(perform(Path(arguments[0]), messages))
+    os._exit(perform(Path(arguments[0]), messages, Path(arguments[1]) if len(arguments) > 1 else None))

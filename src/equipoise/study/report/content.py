@@ -135,17 +135,9 @@ class Content:
 
 def content(results: Results) -> Content:
     """Gathers what the report of a study says."""
-    columns = (
-        *(metric.heading for metric in results.metrics),
-        "Δm (%) ↓",
-        "worst task Δ (%) ↓",
-        "rank",
-        "mean rank ↓",
-        *(["ms per step"] if _timed(results) else []),
-        "memory (MB)",
-        "seeds",
-        *(["lr"] if results.configuration["lr"] else []),
-    )
+    judged = ("Δm (%) ↓", "worst task Δ (%) ↓", "rank", "mean rank ↓", *(["ms per step"] if _timed(results) else []))
+    rate = ["lr"] if results.configuration["lr"] else []
+    columns = (*(metric.heading for metric in results.metrics), *judged, "memory (MB)", "seeds", *rate)
     said = Content(
         title=f"{results.problem}: balancing methods compared",
         reference=results.reference,
