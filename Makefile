@@ -4,13 +4,14 @@ BIN := .venv/bin
 STUDY ?= --methods ls,si,famo,pcgrad,cagrad,fairgrad --tuned-weights 9 --seeds 3 --epochs 10 --folder results/quick
 PYTEST_WORKERS ?= 3
 
-.PHONY: help study test pytest lint types tables bench dist dist-test clean
+.PHONY: help study test pytest lint types tables docs bench dist dist-test clean
 
 help:
 	@echo "make study   compare balancing methods on handwritten digits; prints the table and the report's place"
 	@echo "make test    lint, types, tests, examples in docstrings and Markdown, of the library and of papers/"
 	@echo "make tables  rewrites the lists of methods and recipes in README, guides and __init__.py from their registries"
 	@echo "make bench   the speed benchmarks, side by side with other libraries (about ten minutes)"
+	@echo "make docs    builds the site into build/site/html; warnings are errors"
 	@echo "make dist    builds both distributions into dist/; make dist-test tries the wheels from outside the checkout"
 	@echo "make clean   removes .venv and caches"
 
@@ -53,6 +54,13 @@ tables: .venv/dev
 
 bench: .venv/bench
 	$(BIN)/python -m benchmarks
+
+.venv/docs: .venv/dev
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[study,dev,docs]' -e ./papers
+	touch $@
+
+docs: .venv/docs
+	$(BIN)/python -m website.build
 
 .venv/release: .venv/study
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt build twine

@@ -89,15 +89,17 @@ def stream_of(node: Any, weight: Tensor, cut: HeadCut) -> Layer | None:
         if _adds(node) and node._input_metadata[0].shape == top._input_metadata[0].shape:
             top = node
     inputs: list[tuple[Tensor, float]] = []
-    leaves, seen, waiting = [], set(), [(top, 1.0)]
+    leaves, seen, waiting = [], set(), [(top, 0, 1.0)]
     while waiting:
-        node, factor = waiting.pop()
-        if node is None or node in seen:
+        node, place, factor = waiting.pop()
+        if node is None or (node, place) in seen:
             continue
-        seen.add(node)
+        seen.add((node, place))
         scale = _factor(node)
-        if scale is not None or _adds(node) or node.name() in _IN_ORDER:
-            waiting += [(child, factor if scale is None else factor * scale) for child, _ in node.next_functions]
+        if node.name() == _SHARDED:
+            waiting.append((*node.next_functions[place], factor))
+        elif scale is not None or _adds(node) or node.name() in _IN_ORDER:
+            waiting += [(*child, factor if scale is None else factor * scale) for child in node.next_functions]
         elif node.name() == "MmBackward0" or (node.name() == "AddmmBackward0" and node._saved_alpha == 1):
             slot = 2 if node.name() == "AddmmBackward0" else 1
             leaf = _leaf_below(node.next_functions[slot][0])
@@ -266,6 +268,9 @@ def _of_embedding(node: Any, slot: int) -> Row | None:
 
 # They keep the order of samples; what dropout and another precision do to the gradient is left out.
 _IN_ORDER = frozenset(("ViewBackward0", "UnsafeViewBackward0", "NativeDropoutBackward0", "ToCopyBackward0"))
+
+_SHARDED = "RegisterPostBackwardFunctionBackward"
+"""What ``fully_shard`` puts in front of a module: each of its outputs is the input of the same place."""
 
 _KINDS: dict[str, Callable[[Any, int], Row | None]] = {
     "AddmmBackward0": _of_product,

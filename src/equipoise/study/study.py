@@ -168,8 +168,8 @@ class Study:
         """
         with self.folder.locked():
             self.tuning.refuse()
-            settings = {"epochs": self.epochs, "gramian_every": self.gramian_every, "lr": self.tuning.rates}
-            settings |= self.computing.settings()
+            own = {"epochs": self.epochs, "gramian_every": self.gramian_every, "lr": self.tuning.rates}
+            settings = {**own, **self.computing.settings()}
             with self.folder.turn():
                 claimed = self.folder.claim_for(self.problem, self.methods, self.seeds, settings)
             self.gramian_every = claimed["gramian_every"]

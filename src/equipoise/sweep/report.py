@@ -191,8 +191,8 @@ def _methods(outcome: Outcome) -> Table:
         ", ".join(f"{metric.label} {_signed(value)} %" for metric, value in zip(outcome.front, point, strict=True))
         for point in (reference, ideal)
     )
-    judged = ("Δm (%) ↓", "Δm against the sweep's choice", "dominated on these two", "dominated on all metrics")
-    columns = ("method", *(metric.heading for metric in outcome.front), *judged, "hypervolume", "adds to the sweep's")
+    names = ("Δm (%) ↓", "Δm against the sweep's choice", "dominated on these two", "dominated on all metrics")
+    columns = ("method", *(metric.heading for metric in outcome.front), *names, "hypervolume", "adds to the sweep's")
     kept = [place for place in range(len(columns)) if len(metrics) > 2 or columns[place] != "dominated on all metrics"]
     together = outcome.volume(outcome.methods)
     return Table(

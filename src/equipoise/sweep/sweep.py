@@ -210,8 +210,8 @@ class Sweep:
             time.sleep(0.3)
 
         with self.study.locked(waiting):
-            settings = {"epochs": self.epochs, "gramian_every": self.gramian_every, **self.computing.settings()}
-            settings = self.study.claim_for(self.problem, methods, self.seeds, settings)
+            asked = {"epochs": self.epochs, "gramian_every": self.gramian_every, **self.computing.settings()}
+            settings = self.study.claim_for(self.problem, methods, self.seeds, asked)
             if claim_sweep:
                 self.folder.make()
                 with locked(self.folder.turn):

@@ -1,0 +1,103 @@
+"""A page per method, from the registry and the class's docstring, and a table of all that links to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from equipoise import markdown
+from equipoise.balance.registry import MethodInfo
+from equipoise.balance.registry import methods as registered
+from website import pictures
+from website.pages import ROOT
+
+__all__ = ["write"]
+
+_NEEDS = {"losses": "losses", "gramian": "Gramian", "gradients": "task gradients"}
+
+
+def write(folder: Path, only: int | None = None) -> list[str]:
+    """Writes the pages into ``folder/methods``; their names.
+
+    Args:
+        folder: of the site's source.
+        only: draw pictures of so many methods alone, for a quick look.
+    """
+    infos = [info for info in registered() if info.cls.__module__.startswith("equipoise.balance.")]
+    shelf = folder / "methods"
+    shelf.mkdir(parents=True, exist_ok=True)
+    for number, info in enumerate(infos):
+        drawn = pictures.drawable(info) and (only is None or number < only)
+        if drawn and not (shelf / "pictures" / f"{info.name}-direction.svg").is_file():
+            pictures.draw(info, shelf / "pictures")
+        (shelf / f"{info.name}.md").write_text(_page(info, infos, drawn), encoding="utf-8")
+    rows = [[f"[`{i.name}`]({i.name}.md)", _NEEDS[i.cost], i.price, i.promise, i.serves, _year(i)] for i in infos]
+    table = markdown.table(["method", "needs", "cost of a step", "what it promises", "when to use it", "year"], rows)
+    names = "\n".join(info.name for info in infos)
+    (shelf / "index.md").write_text(
+        f"# Methods\n\nEvery balancer of the library: {len(infos)} of them. A click on a column's head sorts.\n"
+        "[Choosing a method](../choosing-a-method.md) leads from what you have to two or three of them.\n\n"
+        f"{table}\n\n```{{toctree}}\n:hidden:\n\n{names}\n```\n",
+        encoding="utf-8",
+    )
+    return [info.name for info in infos]
+
+
+def _page(info: MethodInfo, infos: list[MethodInfo], drawn: bool) -> str:
+    facts = [
+        ["needs", _NEEDS[info.cost]],
+        ["cost of a step", info.price],
+        ["what it promises", info.promise],
+        ["when to use it", info.serves],
+        ["what to mind", info.caveats],
+        ["its weights add up to", info.adds_up_to],
+        ["checked against", info.checked],
+        ["other names", ", ".join(f"`{name}`" for name in info.aliases) or "none"],
+        ["paper", info.paper],
+    ]
+    parts = [
+        f"# {info.cls.__name__}\n\n`{info.name}`: {info.summary}.",
+        f'```python\nmtl = eq.MultiTaskOptimizer(objective, optimizer, "{info.name}")\n```',
+        markdown.table(["", ""], facts),
+    ]
+    if drawn:
+        parts.append(
+            "::::{div} pair\n"
+            f"![{info.name}: paths from five starts on a problem of two losses](pictures/{info.name}-path.svg)\n\n"
+            f"![{info.name}: its direction among three task gradients](pictures/{info.name}-direction.svg)\n::::\n\n"
+            "Left: two losses of the plane, the second ten times as loud; the blue line is the Pareto set. Right: three task "
+            "gradients (gray), the direction that the method keeps after 200 steps at one point, and that of their mean (blue)."
+        )
+    else:
+        parts.append("It acts on a network's features, so there is no picture of it in the plane.")
+    parts += _measured(info)
+    directive = f".. autoclass:: equipoise.{info.cls.__name__}\n   :members:\n   :exclude-members: stateful"
+    parts.append(f"## Class\n\n```{{eval-rst}}\n{directive}\n```")
+    kin = [other for other in infos if other.cost == info.cost and other is not info]
+    near = sorted(kin, key=lambda other: (other.cls.__bases__ != info.cls.__bases__, other.name))[:5]
+    parts.append("## See also\n\n" + "\n".join(f"- [`{other.name}`]({other.name}.md): {other.summary}" for other in near))
+    return "\n\n".join(parts) + "\n"
+
+
+def _measured(info: MethodInfo) -> list[str]:
+    """Its rows of the studies of the whole shelf, from their pages of the guide."""
+    found = []
+    for name, page in (("digits", "methods-on-digits"), ("qm9", "methods-on-qm9")):
+        file = ROOT / "docs" / f"{page}.md"
+        if not file.is_file():
+            continue
+        lines = [
+            line.strip("| ").split(" | ") for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("|")
+        ]
+        head = next((cells for cells in lines if cells[0].strip() == "method"), None)
+        own = [cells for cells in lines if head and _method_of(cells[0]) == info.name and len(cells) == len(head)]
+        if head and own:
+            found.append(f"## On {name}\n\n{markdown.table(head, own)}\n\nAll methods: [the study](../{page}.md).")
+    return found
+
+
+def _method_of(cell: str) -> str:
+    return cell.strip(" *`").partition("@")[0].partition(":")[0].partition(" ")[0]
+
+
+def _year(info: MethodInfo) -> str:
+    return next((word for word in info.paper.replace(",", " ").split() if word.isdigit() and len(word) == 4), "")
