@@ -179,7 +179,7 @@ def test_the_head_is_lost_and_the_folder_is_gone_on_with(cluster: Any, tmp_path:
     finally:
         driver.kill()
     assert driver.returncode == 2, said
-    assert f"the Ray cluster at {cluster.address} does not answer any more" in said, said
+    assert "does not answer any more" in said, said
     cluster.gate.allow(1000)
     problem = find_problem(f"{TINY}:gated")
     Study(problem, "ls", 1, folder=tmp_path / "there", jobs=2, console=QUIET).run()
