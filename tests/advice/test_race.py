@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import pytest
 from rich.console import Console
 
 import equipoise as eq
 from equipoise.advice import Race
+from equipoise.advice.candidates import PLAIN, Candidate
+from equipoise.advice.race import Arm, _better
 from equipoise.cli import main
-from equipoise.study import Study, find_problem
+from equipoise.study import Splits, Study, find_problem
+from equipoise.study.methods import parse_method
 from tests.study.conftest import TINY
 
 
@@ -75,6 +81,53 @@ def test_the_command_prints_it_and_writes_a_page(finished, capsys) -> None:
     assert main(["report", str(folder)]) == 0
     assert (folder / "report.md").exists()
     assert main(["advise", f"{TINY}:problem", "--rates", "1,x"]) == 2
+
+
+def test_what_diverges_or_fails_on_a_seed_is_not_ranked(tmp_path, monkeypatch) -> None:
+    asked = race(tmp_path, rates=(0.3, 1.0))
+    low, own = (Arm(PLAIN, parse_method("ls"), rate) for rate in (0.3, 1.0))
+    famo, uw = (Arm(name, parse_method(name), 1.0) for name in ("famo", "uw"))
+
+    def run(value):
+        return {"near error": value, "far error": value}
+
+    broken = run(math.nan)
+    values = {low: {1: run(2.0), 2: run(2.0)}, own: {1: broken, 2: broken}, famo: {1: run(1.0)}, uw: {1: run(1.0), 2: run(2.0)}}
+    monkeypatch.setattr(asked, "_trained", lambda *given: {"validation": values})
+    scores = asked._rung("1", list(values), (1, 2), 1)
+    # Against plain training at a rate at which it did not diverge; half of a result is none.
+    assert scores[low] == 0
+    assert scores[uw] == -25
+    assert math.isnan(scores[own])
+    assert math.isnan(scores[famo])
+    taking_part = [Candidate(name, ()) for name in (PLAIN, "famo", "uw")]
+    assert _better(scores, taking_part, 2) == [low, uw]
+    # Where nothing is left of anything, plain training is what everything would be compared with.
+    assert _better({own: math.nan, famo: math.nan}, taking_part, 2) == [own]
+    values.update({low: {}, own: {}})
+    with pytest.raises(eq.EquipoiseError, match="plain training failed; look at"):
+        asked._rung("1", list(values), (1, 2), 1)
+
+
+def test_a_finalist_that_fails_on_a_seed_is_left_out_and_trained_once(tmp_path, monkeypatch) -> None:
+    asked, started = race(tmp_path, longer=False), []
+    monkeypatch.setattr(asked, "_prices", lambda arms: {arm.key: 1.0 for arm in arms})
+    arms = [Arm(PLAIN, parse_method("ls"), 1.0), Arm("famo", parse_method("famo"), 1.0)]
+    whole = {"near error": 1.0, "far error": 1.0}
+    found = {arms[0]: {0: whole, 1: whole}, arms[1]: {0: whole}}
+    monkeypatch.setattr(asked, "_trained", lambda *given: started.append(given[0]) or {"validation": found, "test": found})
+    left_out: dict[str, str] = {}
+    assert [one.candidate for one in asked._final(arms, left_out)] == [PLAIN]
+    assert left_out == {"famo": "it failed on 1 of 2 seeds that judge"}
+    assert started == ["final"]
+
+
+def test_without_a_validation_split_nothing_is_begun(tmp_path) -> None:
+    asked = race(tmp_path / "new")
+    asked.problem = dataclasses.replace(asked.problem, data=lambda seed: Splits([], None, []))
+    with pytest.raises(eq.InputError, match="has no validation split"):
+        asked.run()
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

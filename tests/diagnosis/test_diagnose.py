@@ -16,7 +16,7 @@ import equipoise as eq
 from equipoise.cli import main
 from equipoise.diagnosis import Diagnosis, diagnose_problem
 from equipoise.diagnosis.looks import Looks
-from equipoise.diagnosis.summary import learning
+from equipoise.diagnosis.summary import _lasting, learning
 from equipoise.modules import moved
 from equipoise.study import find_problem
 from tests.study.conftest import TINY
@@ -140,6 +140,16 @@ def test_noise_is_told_from_conflict() -> None:
     assert found.conflicts["pairs"] == found.conflicts["floor"] > 0.2
     assert found.lasting == []
     assert any("mostly noise" in sentence for sentence in found.sentences())
+
+
+def test_noise_of_many_pairs_is_no_lasting_conflict() -> None:
+    drawn = np.random.default_rng(0).normal(0, 0.1, (780, 20))  # cosines of the pairs of 40 unrelated tasks in 20 looks
+    beyond = [own for own in drawn if own.mean() < -3 * own.std(ddof=1) / 20**0.5]
+    assert len(beyond) > 1
+    assert not any(_lasting(own, 780) for own in drawn)
+    assert _lasting(drawn[0] - 0.3, 780)
+    assert not _lasting([0.0] * 6, 1)
+    assert _lasting([-0.1] * 6, 780)
 
 
 def test_shares_scales_and_pareto_distance_of_orthogonal_gradients() -> None:

@@ -1,15 +1,18 @@
 """Learning rates and fixed weights are chosen on the validation split, with a seed that judges nothing, and once."""
 
 import json
+import math
+from types import SimpleNamespace
 
 import pytest
 from tests.study.problems import tiny as problems
 
 from equipoise.errors import InputError
-from equipoise.study import Results, Splits, Study
+from equipoise.study import BestEpoch, Results, Splits, Study
+from equipoise.study.folder import Folder
 from equipoise.study.plan import Run
 from equipoise.study.report.content import content
-from equipoise.study.tuning import TUNING_SEED, parse_rates, trial_weights
+from equipoise.study.tuning import TUNING_SEED, Tuning, parse_rates, trial_weights
 
 
 def study(folder, quiet, problem=None, methods="ls", seeds=1, **options):
@@ -123,3 +126,46 @@ def test_folders_from_before_go_on(made_up, tiny, quiet):
     known = json.loads((folder / "study.json").read_text())
     assert "lr" not in known
     assert Results(folder).configuration["lr"] == []
+
+
+def validated(near, far=1.0):
+    return {"final": {"validation": {"near error": near, "far error": far}}}
+
+
+@pytest.fixture
+def tried(tmp_path, quiet, monkeypatch):
+    """A study of three rates whose runs that choose are made up: key of the run → record."""
+    asked, records = study(tmp_path, quiet, lr="1e-4,1e-2,1e-1", tuned_weights=3), {}
+    asked.folder.claim_for(asked.problem, asked.methods, asked.seeds, {"epochs": 1, "lr": asked.tuning.rates})
+    monkeypatch.setattr(Tuning, "runs", SimpleNamespace(find=records.get, finished=lambda run, epochs: True))
+    return asked, records
+
+
+def test_a_rate_that_leaves_no_number_is_not_chosen_and_a_task_that_fails_at_all_is_tried_again(tried):
+    asked, records = tried
+    for rate, near in zip(asked.tuning.rates, (math.nan, 2.0, 1.0), strict=True):
+        records[Run(TUNING_SEED, task="near", lr=rate).key] = validated(near)
+    asked.tuning.choose_baselines(None)
+    assert asked.tuning.chosen["lr"] == {"stl:near": 0.1}  # the first has no finite metric: the others are judged by the second
+    assert [run.task for run in asked._tuned_only(asked.missing())] == ["near"]  # never at a rate that nobody chose
+    records[Run(TUNING_SEED, task="far", lr=0.01).key] = validated(1.0)
+    asked.tuning.choose_baselines(None)
+    assert asked.tuning.chosen["lr"] == {"stl:near": 0.1, "stl:far": 0.01}
+
+
+def test_weights_are_never_remembered_without_their_rate(tried, monkeypatch):
+    asked, records = tried
+    asked.folder.remember(tuned={"baseline": {"near error": 1.0, "far error": 1.0}, "lr": {"ls": 0.1}})
+    for place, run in enumerate(asked.tuning._trials()):
+        records[run.key] = validated((3.0, 1.0, 2.0)[place])
+    remember, seen = Folder.remember, []
+    monkeypatch.setattr(Folder, "remember", lambda own, **found: (seen.append(found["tuned"]), remember(own, **found)))
+    asked.tuning.choose(asked.methods, None)
+    assert [own["lr"] for own in seen if "weights" in own] == [{"ls": 0.1, "tuned-weights": 0.01}]
+
+
+def test_an_epoch_that_the_test_split_picked_chooses_nothing():
+    problem = problems.tiny(reported=BestEpoch("test"), score=sum)
+    with pytest.raises(InputError, match="reports the epoch that is best on the test split"):
+        problem.validated({"near error": 1.0})
+    assert math.isnan(problems.tiny().validated({"near error": None})["near error"])

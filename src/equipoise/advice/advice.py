@@ -147,23 +147,16 @@ class Advice:
             known = read_json(path)
             if not isinstance(known, dict) or known.get("schema") != 1:
                 raise Unreadable("its schema is not 1")
-            return judged(
-                problem=known["problem"],
-                metrics=[Metric(**one) for one in known["metrics"]],
-                seeds=known["seeds"],
-                epochs=known["epochs"],
-                lr=known["lr"],
-                entrants=[
-                    Entrant(
-                        **one
-                        | {split: _by_seed(one[split]) for split in ("validation", "test")}
-                        | {"metrics": {name: math.nan if value is None else value for name, value in one["metrics"].items()}}
-                    )
-                    for one in known["entrants"]
-                ],
-                rungs=known["rungs"],
-                left_out=known["left_out"],
-            )
+            same = {name: known[name] for name in ("problem", "seeds", "epochs", "lr", "rungs", "left_out")}
+            entrants = [
+                Entrant(
+                    **one
+                    | {split: _by_seed(one[split]) for split in ("validation", "test")}
+                    | {"metrics": {name: math.nan if value is None else value for name, value in one["metrics"].items()}}
+                )
+                for one in known["entrants"]
+            ]
+            return judged(**same, metrics=[Metric(**one) for one in known["metrics"]], entrants=entrants)
         except (Unreadable, KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f'"{path}" holds no advice of this version of equipoise: {error}') from error
 
@@ -207,19 +200,8 @@ def judged(
     if told and longer:
         choice = min(longer, key=lambda place: (order[place].candidate != PLAIN, order[place].change))
     others = [place for place in usual if order[place].candidate != order[choice].candidate]
-    return Advice(
-        problem,
-        tuple(metrics),
-        tuple(seeds),
-        epochs,
-        lr,
-        tuple(order),
-        rungs,
-        dict(left_out),
-        choice,
-        others[0] if others else None,
-        corrected,
-    )
+    head = (problem, tuple(metrics), tuple(seeds), epochs, lr, tuple(order), rungs, dict(left_out))
+    return Advice(*head, choice, others[0] if others else None, corrected)
 
 
 def _compared(one: Entrant, other: Entrant) -> Comparison:
@@ -264,6 +246,8 @@ def _sentences(said: Advice) -> list[str]:
             "Its learning rate is at the edge of those that were tried: the best may lie beyond. Try more with --rates."
         )
     found += [f"Left out: {name}, because {why}." for name, why in said.left_out.items()]
+    if failed := len(said.seeds) - len(base.test):
+        found.append(f"Plain training failed on {failed} of the seeds, on which it was compared with nothing.")
     if len(said.seeds) < 3:
         found.append("With so few seeds nothing but the largest differences can be told apart; give more.")
     return found
@@ -318,12 +302,6 @@ def _p(value: float) -> str:
 def _share(value: float) -> str:
     if math.isnan(value):
         return "unknown (one seed)"
-    return (
-        "over 99.9 %"
-        if value > 0.999
-        else "below 0.1 %"
-        if value < 0.001
-        else f"{100 * value:.2g} %"
-        if value < 0.99
-        else f"{100 * value:.3g} %"
-    )
+    if not 0.001 <= value <= 0.999:
+        return "over 99.9 %" if value > 0.5 else "below 0.1 %"
+    return f"{100 * value:.{2 if value < 0.99 else 3}g} %"

@@ -165,6 +165,7 @@ class Race:
             InputError: the folder holds another race, or the problem has no validation split.
             EquipoiseError: plain training failed.
         """
+        lr = self._own_lr()
         with self.store.locked(), connected(self.start):
             self.store.claim(self._asked(), kept=("found",), growing=("seeds",))
             found = self._diagnosis()
@@ -182,17 +183,10 @@ class Race:
             scores = self._rung("2", arms, (self.seed, self.seed + 1), second)
             rungs.append(_described(scores))
             arms = _better(scores, taking_part, _FINALISTS)
-            entrants = self._final(arms, found)
-            advice = judged(
-                problem=self.problem.name,
-                metrics=self.problem.metrics,
-                seeds=self.seeds,
-                epochs=self.epochs,
-                lr=self._own_lr(),
-                entrants=entrants,
-                rungs=rungs,
-                left_out=left_out,
-            )
+            entrants = self._final(arms, left_out)
+            about: dict[str, Any] = {"problem": self.problem.name, "metrics": self.problem.metrics, "seeds": self.seeds}
+            about |= {"epochs": self.epochs, "lr": lr}
+            advice = judged(**about, entrants=entrants, rungs=rungs, left_out=left_out)
             write_json(self.path / "advice.json", advice.as_json())
             return advice
 
@@ -223,21 +217,27 @@ class Race:
         return Diagnosis.read(place / "diagnosis.json")
 
     def _rung(self, name: str, arms: Sequence[Arm], seeds: Sequence[int], epochs: int) -> dict[Arm, float]:
-        """Arm → mean change against plain training on the validation split (%); not a number for one that failed."""
-        values = self._trained(f"rung{name}", arms, seeds, epochs, "validation")
-        reference = next((own for arm, own in values.items() if arm.candidate == PLAIN and arm.factor == 1.0 and own), None)
-        reference = reference or next((own for arm, own in values.items() if arm.candidate == PLAIN and own), None)
-        if reference is None:
+        """Arm → mean change against plain training on the validation split (%); not a number for one that failed on a seed."""
+        values = self._trained(f"rung{name}", arms, seeds, epochs)["validation"]
+        plain = sorted((arm for arm in arms if arm.candidate == PLAIN and values[arm]), key=lambda arm: arm.factor != 1.0)
+        if not plain:
             raise EquipoiseError(f"plain training failed; look at {self.path / f'rung{name}'}")
-        base = self._base(reference)
-        return {arm: mean(self._change(one, base) for one in own.values()) if own else math.nan for arm, own in values.items()}
+        base = self._base(*(values[arm] for arm in plain))
+        return {
+            arm: mean(self._change(one, base) for one in own.values()) if len(own) == len(seeds) else math.nan
+            for arm, own in values.items()
+        }
 
-    def _final(self, arms: Sequence[Arm], found: Diagnosis) -> list[Entrant]:
-        values = {split: self._trained("final", arms, self.seeds, self.epochs, split) for split in ("validation", "test")}
+    def _final(self, arms: Sequence[Arm], left_out: dict[str, str]) -> list[Entrant]:
+        values = self._trained("final", arms, self.seeds, self.epochs)
         plain = next(arm for arm in arms if arm.candidate == PLAIN)
         if not values["test"][plain]:
             raise EquipoiseError(f"plain training failed; look at {self.path / 'final'}")
-        arms = [arm for arm in arms if values["test"][arm]]  # others failed
+        for arm in arms:
+            failed = len(self.seeds) - len(values["test"][arm])
+            if failed and arm is not plain:
+                left_out[arm.candidate] = f"it failed on {failed} of {len(self.seeds)} seeds that judge"
+        arms = [arm for arm in arms if arm.candidate not in left_out]
         price = self._prices(arms)
         base = {split: self._base(own[plain]) for split, own in values.items()}
 
@@ -246,17 +246,8 @@ class Race:
                 split: {seed: self._change(one, base[split]) for seed, one in sorted(own[split].items())} for split in own
             }
             metrics = {metric.name: mean(one[metric.name] for one in own["test"].values()) for metric in self.problem.metrics}
-            return Entrant(
-                arm.candidate,
-                arm.method.label,
-                "" if arm.method.spec is None else str(arm.method.spec),
-                arm.factor,
-                epochs,
-                price[arm.key],
-                changes["validation"],
-                changes["test"],
-                metrics,
-            )
+            names = (arm.candidate, arm.method.label, "" if arm.method.spec is None else str(arm.method.spec))
+            return Entrant(*names, arm.factor, epochs, price[arm.key], changes["validation"], changes["test"], metrics)
 
         entrants = [entrant(arm, {split: own[arm] for split, own in values.items()}, self.epochs) for arm in arms]
         best = min(entrants, key=lambda one: one.score)
@@ -264,11 +255,11 @@ class Race:
         if self.longer and best.price >= _SAME_PRICE and longer > self.epochs:
             cheap = [arm for arm in arms if arm.candidate in (PLAIN, WEIGHTS)]
             self._say(f"plain training and fixed weights for the time of {best.label}: {longer} epochs")
-            again = {
-                split: self._trained(f"longer{longer}", cheap, self.seeds, longer, split) for split in ("validation", "test")
-            }
+            again = self._trained(f"longer{longer}", cheap, self.seeds, longer)
             entrants += [
-                entrant(arm, {split: own[arm] for split, own in again.items()}, longer) for arm in cheap if again["test"][arm]
+                entrant(arm, {split: own[arm] for split, own in again.items()}, longer)
+                for arm in cheap
+                if len(again["test"][arm]) == len(self.seeds)
             ]
         return entrants
 
@@ -277,9 +268,9 @@ class Race:
         known: dict[str, float] = self.store.configuration()["found"].get("prices", {})
         missing = [arm for arm in arms if arm.key not in known]
         if missing:
-            with stage(self.problem, self.seed, str(self.device)) as (objective, loader, optimizer):
+            with stage(self.problem, self.seed, str(self.device)) as (objective, splits, optimizer):
                 objective.model.train()
-                batches = (moved(batch, self.device) for batch in endless(loader))
+                batches = (moved(batch, self.device) for batch in endless(splits.train))
                 kinds = [("", None), *((arm.key, arm.method.spec or arm.method.make(0)) for arm in missing)]
                 shared = self.problem.shared(objective.model) if self.problem.shared else None
                 found = costs(objective, optimizer, batches, kinds, shared=shared)
@@ -300,10 +291,12 @@ class Race:
         return mean(float(record["seconds_a_step"]["mean"]) for record in records.values())
 
     def _trained(
-        self, part: str, arms: Sequence[Arm], seeds: Sequence[int], epochs: int, split: str
-    ) -> dict[Arm, dict[int, dict[str, float]]]:
-        """Arm → seed → metric → value on a split, as the problem reports it; what is there is not trained again."""
-        values: dict[Arm, dict[int, dict[str, float]]] = {}
+        self, part: str, arms: Sequence[Arm], seeds: Sequence[int], epochs: int
+    ) -> dict[str, dict[Arm, dict[int, dict[str, float]]]]:
+        """Split → arm → seed → metric → value, as the problem reports it; what is there is not trained again."""
+        values: dict[str, dict[Arm, dict[int, dict[str, float]]]] = {
+            split: {arm: {} for arm in arms} for split in ("validation", "test")
+        }
         for rate in self.rates:
             own = [arm for arm in arms if arm.factor == rate]
             if not own:
@@ -312,46 +305,35 @@ class Race:
             if rate != 1.0:
                 build = _Scaled(problem.build, problem.optimizer, rate)
                 problem = replace(problem, build=build, options={**problem.options, "rate": rate})
-            study = Study(
-                problem,
-                [arm.method for arm in own],
-                seeds,
-                epochs=epochs,
-                folder=self.path / part / f"rate{rate:g}",
-                jobs=self.jobs,
-                gramian_every=0,
-                baselines=False,
-                start=self.start,
-                console=self.console,
-            )
+            options: dict[str, Any] = {"epochs": epochs, "jobs": self.jobs, "start": self.start, "console": self.console}
+            options |= {"folder": self.path / part / f"rate{rate:g}", "gramian_every": 0, "baselines": False}
+            study = Study(problem, [arm.method for arm in own], seeds, **options)
             results = study.run() if study.missing() else Results(study.folder)
             for arm in own:
                 records = results.records(arm.method.label) if arm.method.label in results.methods else {}
-                if any(record["final"][split] is None for record in records.values()):
-                    raise InputError(
-                        f'problem "{self.problem.name}" has no {split} split, and a choice made on the test split would look '
-                        "better than it is; let its data give one"
-                    )
-                values[arm] = {
-                    seed: {name: math.nan if value is None else float(value) for name, value in record["final"][split].items()}
-                    for seed, record in records.items()
-                    if seed in seeds
-                }
-        return {arm: values[arm] for arm in arms}
+                for seed, record in records.items():
+                    if seed in seeds:
+                        for split, found in values.items():
+                            found[arm][seed] = self.problem.validated(record["final"][split])
+        return values
 
-    def _base(self, values: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
-        """Means over seeds; metrics that are 0 or not finite, to which nothing is relative, are left out."""
-        found = {metric.name: mean(own[metric.name] for own in values.values()) for metric in self.problem.metrics}
-        usable = {name: value for name, value in found.items() if math.isfinite(value) and value != 0}
-        if not usable:
-            raise InputError(f"plain training has no metric that is finite and not 0, so nothing can be compared: {found}")
-        return usable
+    def _base(self, *values: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+        """Means over seeds, of the first that has most; what is 0 or not finite, to which nothing is relative, is out."""
+        bases = []
+        for own in values:
+            found = {metric.name: mean(one[metric.name] for one in own.values()) for metric in self.problem.metrics}
+            bases.append({name: value for name, value in found.items() if math.isfinite(value) and value != 0})
+        base = max(bases, key=len)
+        if not base:
+            raise InputError("plain training has no metric that is finite and not 0, so nothing can be compared with it")
+        return base
 
     def _change(self, values: Mapping[str, float], base: Mapping[str, float]) -> float:
         return delta_m(values, base, [metric for metric in self.problem.metrics if metric.name in base])
 
     def _own_lr(self) -> float | None:
-        with stage(self.problem, self.seed) as (_, _, optimizer):
+        with stage(self.problem, self.seed) as (_, splits, optimizer):
+            self.problem.validated(None if splits.validation is None else {})
             rates = {float(group["lr"]) for group in optimizer.param_groups if "lr" in group}
         return rates.pop() if len(rates) == 1 else None
 
@@ -360,11 +342,11 @@ class Race:
 
 
 def _better(scores: Mapping[Arm, float], taking_part: Sequence[Candidate], count: int) -> list[Arm]:
-    """The best arm of each of the best candidates, of plain training and of fixed weights."""
+    """The best arm of each of the best candidates, of plain training, which nothing can put out, and of fixed weights."""
     best: dict[str, Arm] = {}
-    for arm, score in scores.items():
-        if math.isfinite(score) and (arm.candidate not in best or score < scores[best[arm.candidate]]):
-            best[arm.candidate] = arm
+    for arm in sorted(scores, key=lambda arm: (not math.isfinite(scores[arm]), scores[arm])):
+        if math.isfinite(scores[arm]) or arm.candidate == PLAIN:
+            best.setdefault(arm.candidate, arm)
     order = sorted((name for name in best if name not in (PLAIN, WEIGHTS)), key=lambda name: scores[best[name]])
     names = {*order[:count], PLAIN, WEIGHTS}
     return [best[own.name] for own in taking_part if own.name in names and own.name in best]

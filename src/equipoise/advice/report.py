@@ -96,7 +96,8 @@ def _race(advice: Advice) -> Tabled:
         ("candidate", "tried", "first rung (%)", "its lr", "second rung (%)", "its lr", "last rung"),
         tuple(rows),
         (
-            "Change against plain training at the problem's own learning rate on the validation split, of the best that was "
+            "Change against plain training at the problem's own learning rate (at another where that diverged) on the "
+            "validation split, of the best that was "
             "tried. First rung: a quarter of the epochs, one seed; second: half of them, two seeds. Plain training and fixed "
             "weights go through to the end. What is slow to start can be lost in the first rung.",
         ),

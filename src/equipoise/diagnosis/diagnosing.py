@@ -23,7 +23,7 @@ from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer
 
 if TYPE_CHECKING:
-    from equipoise.study import Problem
+    from equipoise.study import Problem, Splits
 
 __all__ = ["diagnose", "diagnose_problem", "found_device", "stage"]
 
@@ -166,11 +166,11 @@ def diagnose_problem(
     Raises:
         InputError: there is no such device; see also :func:`diagnose`.
     """
-    with stage(problem, seed, device) as (objective, loader, optimizer):
+    with stage(problem, seed, device) as (objective, splits, optimizer):
         stepping = problem.stepping(objective.model) if problem.stepping else {}
         return diagnose(
             objective,
-            loader,
+            splits.train,
             optimizer,
             steps=steps,
             looks=looks,
@@ -183,25 +183,25 @@ def diagnose_problem(
 
 
 @contextmanager
-def stage(
-    problem: Problem, seed: int, device: str = "cpu"
-) -> Iterator[tuple[Objective, Iterable[object], torch.optim.Optimizer]]:
-    """The objective, the training data and the optimizer of a problem, as a run of that seed has them.
+def stage(problem: Problem, seed: int, device: str = "cpu") -> Iterator[tuple[Objective, Splits, torch.optim.Optimizer]]:
+    """The objective, the data and the optimizer of a problem, as a run of that seed has them.
 
     The global random states are those of the seed meanwhile, and are put back at the end.
     """
+    from equipoise.study import Splits
+
     place = found_device(device)
     before = random.getstate(), np.random.get_state()  # noqa: NPY002  (a user's code may draw from the global generator)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if place.type == "cuda" else []):
         try:
             _seed(seed)
-            splits = problem.data(seed)
+            splits = Splits(*problem.data(seed))
             _seed(seed)
             model, losses, *rest = problem.build(seed)
             model.to(place)
             optimizer = rest[0] if rest else problem.optimizer(model)
             _seed(seed)
-            yield Objective(model, losses, problem.tasks), splits[0], optimizer
+            yield Objective(model, losses, problem.tasks), splits, optimizer
         finally:
             random.setstate(before[0])
             np.random.set_state(before[1])  # noqa: NPY002

@@ -94,7 +94,7 @@ def _conflict(found: Diagnosis) -> Iterator[str]:
             pairs = joined([" with ".join(pair) for pair in found.lasting])
             yield f"Of {count} pairs of tasks {len(found.lasting)} conflict whatever the batch: {pairs}."
         else:
-            yield "No pair of tasks conflicts whatever the batch: what conflict there is comes and goes with the samples."
+            yield f"In {len(found.looks)} looks no pair of tasks conflicts whatever the batch, beyond what chance would make."
 
 
 def _noise(found: Diagnosis) -> Iterator[str]:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ JUDGES = ("fairgrad", "cagrad")
 """Methods whose directions say how good a proxy is."""
 
 _BINS = 100  # points of a curve of losses
-_SURE = 3.0  # standard errors by which a pair's mean cosine lies below 0 before it counts as a lasting conflict
+_SURE, _LEVEL = 3.0, 0.025  # standard errors of a lasting conflict, and how often chance may find one among all pairs
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Diagnosis:
         shares: task → its share of the mean gradient, ⟨g_k, g_0⟩ / (K ‖g_0‖²): they add up to 1.
         cosines: between the tasks' gradients ``[K, K]``, means over looks; ``None`` for two that never met.
         lasting: pairs of tasks in conflict whatever the batch: their mean cosine on different halves is below 0 by more than 3
-            standard errors over looks.
+            standard errors over looks, and more than chance makes of so many pairs (a t test at 2.5 %, after Bonferroni).
         agreement: task → mean cosine between its gradients on the two halves of a batch; empty without halves.
         conflicts: ``with_mean`` (share of task gradients against the mean gradient), ``any`` (share of looks in which one is),
             and with halves ``both_halves`` (against the mean on either half), ``pairs`` and ``floor``.
@@ -233,16 +234,21 @@ def _halved(tasks: tuple[str, ...], looks: Sequence[Look], conflicts: dict[str, 
     return {
         "agreement": {task: float(np.mean(found)) for task, found in agreement.items() if found},
         "conflicts": conflicts,
-        "lasting": [list(pair) for pair, found in pairs.items() if _lasting(found)],
+        "lasting": [list(pair) for pair, found in pairs.items() if _lasting(found, len(pairs))],
         "elsewhere": {name: float(np.mean(found)) for name, found in carried.items()},
     }
 
 
-def _lasting(cosines: Sequence[float]) -> bool:
+def _lasting(cosines: Sequence[float], pairs: int) -> bool:
     if len(cosines) < 4:
         return False
-    error = float(np.std(cosines, ddof=1)) / math.sqrt(len(cosines))
-    return float(np.mean(cosines)) < -_SURE * error and float(np.mean(cosines)) < 0
+    mean, error = float(np.mean(cosines)), float(np.std(cosines, ddof=1)) / math.sqrt(len(cosines))
+    if mean >= 0 or mean >= -_SURE * error:
+        return False
+    freedom, t = len(cosines) - 1, mean / error if error else math.inf
+    # Student's t as a normal deviate (Wallace 1959), because SciPy is an extra.
+    deviate = (8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t * t / freedom))
+    return NormalDist().cdf(-deviate) * pairs < _LEVEL
 
 
 def _weights(method: str, gramian: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
@@ -12,7 +13,7 @@ from torch import nn
 from equipoise.errors import InputError, near_misses
 from equipoise.metrics import Metric
 from equipoise.objective import LossFunction
-from equipoise.study.reported import LastEpochs, Reported, Score
+from equipoise.study.reported import BestEpoch, LastEpochs, Reported, Score
 
 __all__ = ["Built", "Problem", "Splits", "adam"]
 
@@ -141,6 +142,19 @@ class Problem:
     def metrics_of(self, task: str) -> tuple[Metric, ...]:
         """The metrics that judge one task."""
         return tuple(metric for metric in self.metrics if metric.task == task)
+
+    def validated(self, validation: Mapping[str, float | None] | None) -> dict[str, float]:
+        """A run's metrics on the validation split, by which something may be chosen; ``nan`` for what is no number.
+
+        Raises:
+            InputError: there is no such split, or the epoch that they are of was picked on the test split.
+        """
+        why = "a choice made on the test split would look better than it is"
+        if validation is None:
+            raise InputError(f'problem "{self.name}" has no validation split, and {why}; let its data give one')
+        if self.reported == BestEpoch("test"):
+            raise InputError(f'problem "{self.name}" reports the {self.reported.words}, and {why}; let it report BestEpoch()')
+        return {name: math.nan if value is None else float(value) for name, value in validation.items()}
 
     def identity(self) -> dict[str, Any]:
         """What two problems must have in common for their results to stand in one folder, as JSON values."""

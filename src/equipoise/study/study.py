@@ -167,6 +167,7 @@ class Study:
             InputError: the folder holds a study of another configuration, or one that is running.
         """
         with self.folder.locked():
+            self.tuning.refuse()
             own = {"epochs": self.epochs, "gramian_every": self.gramian_every, "lr": self.tuning.rates}
             settings = {**own, **self.computing.settings()}
             with self.folder.turn():
@@ -180,14 +181,16 @@ class Study:
                 if self.tuning.chooses:
                     choosing = partial(self._choosing, jobs)
                     self.tuning.choose_baselines(choosing)
-                    baselines = tuple(run for run in self.missing() if run.task is not None)
+                    baselines = tuple(run for run in self._tuned_only(self.missing()) if run.task is not None)
                     if baselines:
                         self._execute(jobs, baselines)
                     if without := self.tuning.choose(self.methods, choosing):
                         self._say(f"no tuned weights: {without}")
                         self._tuned = False
                     self.folder.claim_for(self.problem, self._methods(), self.seeds, settings)
-                    missing = self.missing()
+                    missing = tuple(run for run in self._tuned_only(self.missing()) if run not in baselines)
+                    if failed := sorted({run.label for run in self.missing()} - {run.label for run in (*missing, *baselines)}):
+                        self._say(f"left out, because no learning rate could be tried: {', '.join(failed)}")
                 described = {method.label: {"name": method.name, "options": method.options} for method in self.methods}
                 for said in alike(described):
                     self._say(said)
@@ -200,6 +203,10 @@ class Study:
         from equipoise.study.report import write_report
 
         return write_report(Results(self.folder))
+
+    def _tuned_only(self, runs: Iterable[Run]) -> tuple[Run, ...]:
+        """Those whose learning rate is chosen, where there is a choice."""
+        return tuple(run for run in runs if len(self.tuning.rates) < 2 or run.lr is not None)
 
     def _choosing(self, jobs: int, runs: Sequence[Run], folder: Folder) -> None:
         self._say(f"choosing on the validation split, with seed {TUNING_SEED}: {len(runs)} runs")

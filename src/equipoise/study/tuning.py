@@ -165,12 +165,10 @@ class Tuning:
         open_ = [task for task in self.problem.tasks if self.rate(f"stl:{task}") is None]
         self._carry_out([Run(TUNING_SEED, task=task, lr=rate) for task in open_ for rate in self.rates], carry_out)
         for task in open_:
-            records = {rate: self.runs.find(Run(TUNING_SEED, task=task, lr=rate).key) for rate in self.rates}
-            found = {rate: self._validation(record) for rate, record in records.items() if record is not None}
+            found = {rate: self.runs.find(Run(TUNING_SEED, task=task, lr=rate).key) for rate in self.rates}
             metrics = self.problem.metrics_of(task)
-            finite = [own for own in found.values() if all(own[metric.name] for metric in metrics)]
-            against = finite[0] if finite else {}
-            self._remember_rate(f"stl:{task}", {rate: _judged(own, against, metrics) for rate, own in found.items()})
+            usable = [own for record in found.values() if record and _usable(own := self._validation(record), metrics)]
+            self._remember_rate(f"stl:{task}", found, self._scores(found, usable[0], metrics) if usable else {})
 
     def choose(self, methods: Sequence[Method], carry_out: CarryOut) -> str:
         """Chooses the rate of each method, and the weights, by Δm on the validation split; after the baselines have been run.
@@ -192,26 +190,29 @@ class Tuning:
         self._carry_out([*runs, *trials], carry_out)
         for method in rated:
             found = {rate: self.runs.find(Run(TUNING_SEED, method=method, lr=rate).key) for rate in self.rates}
-            self._remember_rate(method.label, self._scores(found, baseline))
+            self._remember_rate(method.label, found, self._scores(found, baseline, self.problem.metrics))
         if trials:
-            scores = self._scores({place: self.runs.find(run.key) for place, run in enumerate(trials)}, baseline)
-            best = trials[_least(scores)]
+            found = {place: self.runs.find(run.key) for place, run in enumerate(trials)}
+            scores = self._scores(found, baseline, self.problem.metrics)
+            best = trials[min(scores, key=lambda place: (math.isnan(scores[place]), scores[place]))]
             assert best.method is not None
             weights = best.method.options["weights"] or [1.0] * len(self.problem.tasks)
-            self._remember(weights=weights, trials=self.trials)
-            if best.lr is not None:
-                self._remember(lr={**self.chosen.get("lr", {}), TUNED: best.lr})
+            rates = {**self.chosen.get("lr", {}), **({} if best.lr is None else {TUNED: best.lr})}
+            self._remember(weights=weights, trials=self.trials, lr=rates)  # at once: a study may be killed in between
         return ""
 
-    @property
-    def _weights_open(self) -> bool:
+    def refuse(self) -> None:
+        """Raises InputError: the folder's weights are the best of another number of trials."""
         known = self.chosen.get("trials")
         if self.trials and not self.by_default and known not in (None, self.trials):
             raise InputError(
                 f'the weights in "{self.folder.path}" were chosen from {known} trials, and now {self.trials} are asked for; '
                 "give another folder"
             )
-        return bool(self.trials) and known is None
+
+    @property
+    def _weights_open(self) -> bool:
+        return bool(self.trials) and "trials" not in self.chosen
 
     def _trials(self) -> list[Run]:
         """Equal weights first; with several rates each trial has one of them, in turn."""
@@ -235,7 +236,9 @@ class Tuning:
             for metric in self.problem.metrics:
                 records = [self.folder.find(self.at_rate(Run(seed, task=metric.task)).key) for seed in self.seeds]
                 values = [self._validation(record)[metric.name] for record in records if record is not None]
-                known[metric.name] = mean(values) if values else math.nan
+                if not values:
+                    raise InputError(f'no training of task "{metric.task}" alone has finished, and nothing can be chosen')
+                known[metric.name] = mean(values)
                 if not known[metric.name] or not math.isfinite(known[metric.name]):
                     raise InputError(
                         f'the single-task baseline of metric "{metric.name}" is {known[metric.name]:g} on the validation '
@@ -245,23 +248,22 @@ class Tuning:
         return {name: float(value) for name, value in known.items()}
 
     def _validation(self, record: Record) -> dict[str, float]:
-        validation = record["final"]["validation"]
-        if validation is None:
-            raise InputError(
-                f'problem "{self.problem.name}" has no validation split, and a choice made on the test split would look better '
-                "than it is; let its data give one, or leave --lr and --tuned-weights out"
-            )
-        return {name: math.nan if value is None else float(value) for name, value in validation.items()}
+        return self.problem.validated(record["final"]["validation"])
 
-    def _scores(self, found: Mapping[Any, Record | None], baseline: Mapping[str, float]) -> dict[Any, float]:
+    def _scores(
+        self, found: Mapping[Any, Record | None], baseline: Mapping[str, float], metrics: Iterable[Metric]
+    ) -> dict[Any, float]:
         return {
-            key: math.nan if record is None else delta_m(self._validation(record), baseline, self.problem.metrics)
+            key: math.nan if record is None else delta_m(self._validation(record), baseline, metrics)
             for key, record in found.items()
         }
 
-    def _remember_rate(self, label: str, scores: Mapping[float, float]) -> None:
-        # Where every run failed the first one does: the runs that judge will say what is wrong.
-        self._remember(lr={**self.chosen.get("lr", {}), label: _least(scores) if scores else self.rates[0]})
+    def _remember_rate(self, label: str, found: Mapping[float, Record | None], scores: Mapping[float, float]) -> None:
+        """The best of the runs that finished; nothing where none did, so that the next start tries again."""
+        finished = [rate for rate, record in found.items() if record is not None]
+        if finished:
+            best = min(finished, key=lambda rate: (math.isnan(scores.get(rate, math.nan)), scores.get(rate, math.nan)))
+            self._remember(lr={**self.chosen.get("lr", {}), label: best})
 
     def _remember(self, **found: Any) -> None:
         self.folder.remember(tuned={**self.chosen, **found})
@@ -274,9 +276,6 @@ class Tuning:
                 carry_out(missing, self.runs)
 
 
-def _judged(own: Mapping[str, float], against: Mapping[str, float], metrics: Iterable[Metric]) -> float:
-    return delta_m(own, against, metrics) if against else math.nan
-
-
-def _least(scores: Mapping[Any, float]) -> Any:
-    return min(scores, key=lambda key: (math.isnan(scores[key]), scores[key]))
+def _usable(own: Mapping[str, float], metrics: Sequence[Metric]) -> bool:
+    """Whether others can be judged relative to these values."""
+    return bool(metrics) and all(own[metric.name] and math.isfinite(own[metric.name]) for metric in metrics)

@@ -271,13 +271,11 @@ class Sweep:
         values = []
         for seed in self.seeds:
             record = self.study.find(Run(seed, task=metric.task).key)
-            validation = record["final"]["validation"] if record else None
-            if validation is None:
+            if record is None:
                 raise InputError(
-                    f'problem "{self.problem.name}" has no validation split, and a choice made on the test split '
-                    "would look better than it is; let its data give one"
+                    f'task "{metric.task}" alone did not finish with seed {seed}; look at {self.study.path}/failed'
                 )
-            values.append(math.nan if validation[metric.name] is None else float(validation[metric.name]))
+            values.append(self.problem.validated(record["final"]["validation"])[metric.name])
         mean = spread(values).mean
         if mean == 0 or not math.isfinite(mean):
             raise InputError(
