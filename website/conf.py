@@ -15,6 +15,8 @@ language = "en"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence", "attrs_inline"]
+# Commands with quotes over several lines are not what the console lexer expects; they are shown as they are.
+suppress_warnings = ["misc.highlighting_failure"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["data"]
 

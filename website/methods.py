@@ -61,7 +61,7 @@ def _page(info: MethodInfo, infos: list[MethodInfo], drawn: bool) -> str:
     ]
     if drawn:
         parts.append(
-            "::::{div} pair\n"
+            "::::{container} pair\n"
             f"![{info.name}: paths from five starts on a problem of two losses](pictures/{info.name}-path.svg)\n\n"
             f"![{info.name}: its direction among three task gradients](pictures/{info.name}-direction.svg)\n::::\n\n"
             "Left: two losses of the plane, the second ten times as loud; the blue line is the Pareto set. Right: three task "
