@@ -35,7 +35,7 @@ from equipoise.step.seen import SeenLosses
 from equipoise.step.source import Given
 from equipoise.tasks import Losses, Tasks, as_losses, read_fixed, scalar
 
-__all__ = ["balanced_loss", "tasks_of"]
+__all__ = ["balanced_loss", "known_of"]
 
 
 class _Known:
@@ -90,10 +90,13 @@ class _Known:
 _known: dict[int, _Known] = {}
 
 
-def tasks_of(balancer: Balancer) -> tuple[str, ...]:
-    """The tasks that a balancer has met in balanced losses, in their order; none before the first."""
+def known_of(balancer: Balancer) -> _Known:
+    """What a balancer has been through in balanced losses: its tasks, and how many there were."""
     known = _known.get(id(balancer))
-    return () if known is None else known.context.tasks.names
+    if known is None:
+        known = _known[id(balancer)] = _Known()
+        weakref.finalize(balancer, _known.pop, id(balancer)).atexit = False
+    return known
 
 
 def balanced_loss(
@@ -163,10 +166,7 @@ def balanced_loss(
     check_proxied(chosen, "balanced_loss()")
     if isinstance(chosen, LooksElsewhere) and chosen.looks_elsewhere:
         raise InputError(f"{chosen!r} evaluates the losses at other parameters; use MultiTaskOptimizer")
-    known = _known.get(id(chosen))
-    if known is None:
-        known = _known[id(chosen)] = _Known()
-        weakref.finalize(chosen, _known.pop, id(chosen)).atexit = False
+    known = known_of(chosen)
     context = known.context
     context.check_finite = check_finite
     context.tasks.check_declared(tasks)

@@ -20,12 +20,22 @@ if TYPE_CHECKING:
     from equipoise.optimizer import Teleport
     from equipoise.teleport import COST
 
-# fmt: off
 __all__ = [
-    "MethodSpec", "Nested", "as_teleport", "divided", "make_teleport", "proxy_of", "read_options", "read_value", "resolved",
-    "seeded", "settled", "split_outside", "written", "written_value",
+    "MethodSpec",
+    "Nested",
+    "as_teleport",
+    "divided",
+    "make_teleport",
+    "proxy_of",
+    "read_options",
+    "read_value",
+    "resolved",
+    "seeded",
+    "settled",
+    "split_outside",
+    "written",
+    "written_value",
 ]
-# fmt: on
 
 _WORDS: dict[str, Any] = {"true": True, "false": False, "inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _OPENING, _CLOSING = "([{", ")]}"
@@ -263,9 +273,12 @@ def _as_proxy(proxy: Nested | str) -> Nested:
     return proxy
 
 
-def proxy_of(method: Any) -> Nested | None:
-    """The proxy that a method's text or value names."""
-    return MethodSpec.parse(method).proxy if isinstance(method, str | MethodSpec) else None
+def proxy_of(method: Any, given: Any = None) -> Any:
+    """The proxy that a method's text or value names, or the one that was given beside it; refuses both."""
+    named = MethodSpec.parse(method).proxy if isinstance(method, str | MethodSpec) else None
+    if named is not None and given is not None:
+        raise InputError(f'"{method}" names a proxy, and proxy= gives another; leave one of them out')
+    return given if named is None else named
 
 
 def make_teleport(teleport: Nested, seed: int | None = None) -> COST:

@@ -178,10 +178,7 @@ class MultiTaskOptimizer:
         own = self.balancer.features_module if isinstance(self.balancer, OnFeatures) else None
         if own is not None and features is not None and own is not features:
             raise InputError(f"{self.balancer!r} takes gradients at features of its own; leave features= out")
-        named = proxy_of(balancer)
-        if named is not None and proxy is not None:
-            raise InputError(f'"{balancer}" names a proxy, and proxy= gives another; leave one of them out')
-        self.proxy = as_proxy(named if proxy is None else proxy)
+        self.proxy = as_proxy(proxy_of(balancer, proxy))
         if self.proxy is not None:
             if features is not None or own is not None:
                 raise InputError("features= and proxy= are two ways to the Gramian; give one of them")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -31,6 +33,9 @@ def test_it_goes_on_from_its_state_even_with_a_batch_that_lacks_tasks() -> None:
     for names in (("t0", "t2"), ()):
         a, b = (gradients(model, loss(losses(model, 5, *names))) for loss in (first, second))
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert second.last is not None
+    assert second.last.step == 4  # a logger goes on, too
+    assert copy.deepcopy(second).state_dict()["tasks"] == ["t0", "t1", "t2"]
     fresh = BalancedLoss(METHOD)
     fresh(losses(model, 0))
     anew = gradients(model, fresh(losses(model, 5)))
@@ -63,6 +68,7 @@ def test_without_gradients_it_is_the_plain_sum_and_learns_nothing() -> None:
     with torch.no_grad():
         found = losses(model, 1)
         assert loss(found) == pytest.approx(float(found["t0"] + found["t1"] + 0.25 * found["t2"]))
+        assert loss({}) == 0  # a batch without labels
     assert loss.proxy.steps == steps == 1
     assert set(loss.values(found)) == {"t0", "t1", "t2"}
 
@@ -73,9 +79,18 @@ def test_what_one_backward_pass_cannot_serve_is_refused_at_once(method: str) -> 
         BalancedLoss(method)
 
 
-def test_one_proxy_is_enough() -> None:
-    with pytest.raises(eq.InputError, match="names a proxy"):
-        BalancedLoss(METHOD, "features")
+def test_what_is_given_is_looked_at_at_once() -> None:
+    for options, said in (
+        ({"proxy": "features"}, "names a proxy"),
+        ({"tasks": "depth"}, 'got the single string "depth"'),
+        ({"shared": "encoder"}, "shared must hold parameters; it holds str"),
+    ):
+        with pytest.raises(eq.InputError, match=said):
+            BalancedLoss(METHOD, **options)
+    with pytest.raises(eq.InputError, match="proxy must be a name, a module or a list"):
+        BalancedLoss("fairgrad", [])  # and not "last"
+    bias = problems.Heads().encoder[0].bias
+    assert BalancedLoss("fairgrad", shared=bias)._shared == [bias]
 
 
 def test_only_an_accelerator_saves_it() -> None:

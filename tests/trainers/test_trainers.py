@@ -232,6 +232,50 @@ def test_lightning_counts_epochs_logs_and_stops_early(tmp_path: Path) -> None:
     assert float(logged[-1]["balancing/loss/t1"]) == pytest.approx(float(module.report.losses[1]))  # type: ignore[union-attr]
 
 
+def test_lightning_counts_steps_of_several_batches_and_forgets_what_waited(tmp_path: Path) -> None:
+    import lightning.pytorch as pl
+    from lightning.pytorch.loggers import CSVLogger
+
+    seen: list[problems.Batch] = []
+
+    class Module(BalancedModule):
+        def __init__(self) -> None:
+            super().__init__("fairgrad", accumulate=3)
+            self.automatic_optimization = False
+            self.model = seeded()
+
+        def losses(self, batch: problems.Batch) -> dict[str, Tensor]:
+            seen.append(batch)
+            return problems.losses(self.model, batch)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    class Break(pl.Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            if module._waiting:
+                raise OSError("out of disk")
+
+    def fit(*callbacks: pl.Callback) -> Any:
+        off = ("enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+        logger = CSVLogger(tmp_path)
+        trainer = pl.Trainer(
+            accelerator="cpu", max_epochs=2, logger=logger, callbacks=list(callbacks), **dict.fromkeys(off, False)
+        )
+        trainer.fit(module, DataLoader(batches(), batch_size=None))  # type: ignore[arg-type]
+        return Path(logger.log_dir) / "metrics.csv"
+
+    module = Module()
+    with pytest.raises(eq.InputError, match=r"needs a Trainer and a BalancingCallback"):
+        module.training_step(batches()[0], 0)
+    with pytest.raises(OSError, match="out of disk"):
+        fit(Break())
+    assert not seen
+    with fit(BalancingCallback(every=3)).open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == [6]  # steps are taken in the batches 2, 3, 6 and 7
+    assert len(seen) == 8
+
+
 def test_what_lightning_cannot_do_is_said_before_the_first_step() -> None:
     import lightning.pytorch as pl
 
@@ -250,8 +294,9 @@ def test_what_lightning_cannot_do_is_said_before_the_first_step() -> None:
         begin("fairgrad", accumulate=2)
     with pytest.raises(eq.errors.UnknownOptionError, match='Did you mean "shared"'):
         begin("fairgrad", sharde="encoder")
-    with pytest.raises(eq.InputError, match=r'no module "encodr"'):
-        begin("fairgrad", shared="encodr")
+    for option in ("shared", "proxy"):
+        with pytest.raises(eq.InputError, match=r'no module "encodr"'):
+            begin("fairgrad", **{option: "encodr"})
     with pytest.raises(eq.InputError, match="LightningModule is no BalancedModule"):
         BalancingCallback().on_train_start(None, pl.LightningModule())
 
@@ -366,6 +411,33 @@ def test_hugging_face_goes_on_in_several_data_sets(tmp_path: Path) -> None:
         agree(train(stop), whole, exactly=True)
 
 
+def test_hugging_face_counts_passes_of_data_without_a_length_and_begins_anew_with_the_model(tmp_path: Path) -> None:
+    import transformers
+
+    class Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+        def __iter__(self) -> Any:
+            return iter([{"inputs": x, "targets": y} for x, y in zip(*problems.batch(16), strict=True)])
+
+    ended: list[int] = []
+
+    class Counting(BalancedLoss):
+        def end_epoch(self) -> None:
+            ended.append(trainer.state.global_step)
+
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path), max_steps=6, learning_rate=LR, remove_unused_columns=False, report_to="none", use_cpu=True
+    )
+    trainer = BalancedTrainer(
+        args=arguments, losses=losses_of, balancer=Counting(*tools()), train_dataset=Stream(), model_init=Model
+    )
+    found = []
+    for _ in range(2):
+        trainer.train()
+        found.append(state(trainer.model.heads))
+    assert ended == [2, 4] * 2
+    agree(found[1], found[0], exactly=True)
+
+
 def test_what_hugging_face_cannot_do_is_said_in_one_line(tmp_path: Path) -> None:
     import transformers
 
@@ -376,7 +448,7 @@ def test_what_hugging_face_cannot_do_is_said_in_one_line(tmp_path: Path) -> None
     for options, said in (({"proxy": "last"}, "leave proxy= out"), ({"compute_loss_func": print}, "leave that out")):
         with pytest.raises(eq.InputError, match=said):
             BalancedTrainer(Model(), arguments, losses=losses_of, balancer=BalancedLoss("fairgrad"), **options)
-    with pytest.raises(eq.InputError, match=r'finds no "targets" in the batch, which holds inputs; .* remove_unused_columns'):
+    with pytest.raises(eq.InputError, match=r'found no "targets"; the batch holds inputs, .* remove_unused_columns'):
         trainer.compute_loss(trainer.model, {"inputs": batches()[0][0]})
     trainer.losses = lambda *_: torch.ones(())
     with pytest.raises(eq.InputError, match="and not their sum"):
@@ -399,9 +471,10 @@ def test_hugging_face_on_two_processes(pool: Pool, tmp_path: Path) -> None:
 
 def accelerate(folder: str, rank: int = 0, count: int = 1, *, resume: bool = False) -> State:
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
+    from accelerate.state import AcceleratorState, GradientState
 
     AcceleratorState._reset_state(True)
+    GradientState._reset_state()  # a Trainer before has left its loader
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=ACCUMULATE)
     plain, balanced = seeded(), accelerate_loss(accelerator, *tools())
     model, optimizer = accelerator.prepare(plain, torch.optim.SGD(plain.parameters(), lr=LR, momentum=0.9))

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.balance.base import Balancer
+from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
-from equipoise.loss import balanced_loss, tasks_of
+from equipoise.loss import balanced_loss, known_of
 from equipoise.method import MethodSpec, proxy_of, resolved
 from equipoise.proxy import Proxy, as_proxy
-from equipoise.states import Anything, Listed, Text, read_state
+from equipoise.states import Anything, Listed, Text, Whole, read_state
 from equipoise.step.by_proxy import check_proxied
 from equipoise.step.report import StepReport
-from equipoise.tasks import Losses, as_losses, read_fixed, scalar
+from equipoise.tasks import Losses, Tasks, as_losses, read_fixed, scalar
 
 __all__ = ["BalancedLoss"]
 
@@ -53,7 +54,7 @@ class BalancedLoss:
         >>> out = model(torch.ones(5, 3)).square().mean(0)
         >>> loss({"a": out[0], "b": out[1]}).backward()
         >>> loss.last.tasks, sorted(loss.state_dict())
-        (('a', 'b'), ['balancer', 'proxy', 'tasks'])
+        (('a', 'b'), ['balancer', 'proxy', 'steps', 'tasks'])
     """
 
     def __init__(
@@ -82,15 +83,12 @@ class BalancedLoss:
                 f"{self.balancer!r} learns from the losses of the same batch after the step, which the balanced loss does not "
                 f"see; use MultiTaskOptimizer"
             )
-        named = proxy_of(balancer)
-        if named is not None and proxy is not None:
-            raise InputError(f'"{balancer}" names a proxy, and proxy= gives another; leave one of them out')
-        self.proxy = as_proxy(named or proxy or "last") or Proxy("exact")
+        given = proxy_of(balancer, proxy)
+        self.proxy = as_proxy("last" if given is None else given) or Proxy("exact")
         self.last: StepReport | None = None
-        self._tasks = None if tasks is None else tuple(tasks)
+        self._tasks = None if tasks is None else Tasks(tasks).names
         self._fixed = read_fixed(fixed)
-        # Asked for in every step.
-        self._shared = shared if shared is None or isinstance(shared, nn.Module) else list(shared)
+        self._shared = shared if shared is None or isinstance(shared, nn.Module) else SharedParameters(shared).declared
         self._options: dict[str, Any] = {"heads": heads, "fixed": fixed, "check_finite": check_finite}
 
     def __call__(self, losses: Losses) -> Tensor:
@@ -104,14 +102,16 @@ class BalancedLoss:
             NonFiniteError: a loss or gradient that is not finite; nothing was learned from it.
         """
         if not torch.is_grad_enabled():
-            return torch.stack([self._fixed.get(name, 1.0) * loss for name, loss in self.values(losses).items()]).sum()
+            weighted = [self._fixed.get(name, 1.0) * loss for name, loss in self.values(losses).items()]
+            return torch.stack(weighted).sum() if weighted else torch.zeros(())
         loss = balanced_loss(losses, self.balancer, self.proxy, self._shared, tasks=self._tasks, **self._options)
         self.last = loss.report  # type: ignore[attr-defined]
+        self._tasks = self._names()  # which a copy has, too
         return loss
 
     def values(self, losses: Losses) -> dict[str, Tensor]:
         """The losses by the names of their tasks, detached: to be logged in an evaluation."""
-        named = as_losses(losses, None if isinstance(losses, Mapping) else self._names() or None)
+        named = as_losses(losses, None if isinstance(losses, Mapping) else self._names() or None, some=False)
         return {name: scalar(name, loss, differentiable=False).detach() for name, loss in named.items()}
 
     def end_epoch(self) -> None:
@@ -120,7 +120,8 @@ class BalancedLoss:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how it continues."""
-        return {"balancer": self.balancer.state_dict(), "proxy": self.proxy.state_dict(), "tasks": list(self._names())}
+        own = {"tasks": list(self._names()), "steps": known_of(self.balancer).steps}
+        return {"balancer": self.balancer.state_dict(), "proxy": self.proxy.state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from a saved state.
@@ -128,20 +129,20 @@ class BalancedLoss:
         Raises:
             InputError: the state is of other tasks or another balancer; nothing has changed.
         """
-        forms = {"balancer": Anything(), "proxy": Anything(), "tasks": Listed(Text())}
+        forms = {"balancer": Anything(), "proxy": Anything(), "tasks": Listed(Text()), "steps": Whole()}
         read = read_state("a balanced loss", dict(state), forms)
         names, known = tuple(read["tasks"]), self._names()
         if names and known and names != known:
             raise InputError(f"the state is of the tasks {', '.join(names)}; the tasks here are {', '.join(known)}")
-        sizes = {"K": len(names)} if names else {}
-        self.balancer.read_state(read["balancer"], dict(sizes))
-        self.proxy.read_state(read["proxy"], dict(sizes))
+        for name, part in (("balancer", self.balancer), ("proxy", self.proxy)):
+            part.read_state(read[name], {"K": len(names)} if names else {})
         self.balancer.load_state_dict(read["balancer"])
         self.proxy.load_state_dict(read["proxy"])
         self._tasks = names or self._tasks
+        known_of(self.balancer).steps = read["steps"]
 
     def _names(self) -> tuple[str, ...]:
-        return tasks_of(self.balancer) or self._tasks or ()
+        return known_of(self.balancer).context.tasks.names or self._tasks or ()
 
     def __repr__(self) -> str:
         return f"BalancedLoss({self.balancer!r}, {self.proxy!r})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ class BalancedTrainer(transformers.Trainer):  # type: ignore[misc]
             raise InputError("a BalancedLoss has a proxy of its own; leave proxy= out")
         self.losses = losses
         self.balanced = balancer if isinstance(balancer, BalancedLoss) else BalancedLoss(balancer, proxy)
+        self._begun = copy.deepcopy(self.balanced.state_dict())
         self._epochs = 0
         self._sums: dict[str, tuple[float, int]] = {}
         self._steps: _Steps | None = None
@@ -82,8 +84,10 @@ class BalancedTrainer(transformers.Trainer):  # type: ignore[misc]
         self.add_callback(_Epochs(self))
 
     def train(self, *args: Any, **options: Any) -> Any:
-        """As ``transformers.Trainer.train``."""
+        """As ``transformers.Trainer.train``; where ``model_init`` makes the model anew, the balancer begins anew, too."""
         self._epochs = 0
+        if self.model_init is not None:
+            self.balanced.load_state_dict(self._begun)
         return super().train(*args, **options)
 
     def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
@@ -93,17 +97,16 @@ class BalancedTrainer(transformers.Trainer):  # type: ignore[misc]
             InputError: ``losses`` returned something else, or no outputs where they are asked for.
         """
         try:
-            found = self.losses(model, inputs)
+            found: Any = self.losses(model, inputs)
         except KeyError as error:
-            if self.args.remove_unused_columns and isinstance(inputs, Mapping) and error.args[0] not in inputs:
+            if self.args.remove_unused_columns and isinstance(inputs, Mapping) and error.args and error.args[0] not in inputs:
                 raise InputError(
-                    f'losses() finds no "{error.args[0]}" in the batch, which holds {", ".join(inputs)}; the Trainer drops '
-                    f"what the model's forward() does not take, unless remove_unused_columns=False"
+                    f'losses() found no "{error.args[0]}"; the batch holds {", ".join(map(str, inputs))}, and the Trainer '
+                    f"keeps no columns that the model's forward() does not take, unless remove_unused_columns=False"
                 ) from error
             raise
-        outputs: Any = None
-        if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Mapping):
-            found, outputs = found
+        both = isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Mapping)
+        found, outputs = found if both else (found, None)
         loss = self.balanced(found)
         if not torch.is_grad_enabled():
             rows = accelerate.utils.find_batch_size(inputs) or 1
@@ -176,7 +179,7 @@ class BalancedTrainer(transformers.Trainer):  # type: ignore[misc]
         if checkpoint is not None:
             path = Path(checkpoint) / _FILE
             if not path.is_file():
-                raise InputError(f'"{checkpoint}" has no {_FILE}, so it was not written by a BalancedTrainer; begin anew')
+                raise InputError(f'"{checkpoint}" has no {_FILE}: no BalancedTrainer saved it, or weights alone; begin anew')
             forms = {"balanced": Anything(), "epochs": Whole(), "loaders": Maybe(Anything())}
             state = read_state("a BalancedTrainer", torch.load(path, map_location="cpu", weights_only=True), forms)
             self.balanced.load_state_dict(state["balanced"])
@@ -192,8 +195,14 @@ class _Epochs(transformers.TrainerCallback):  # type: ignore[misc]
     def __init__(self, trainer: BalancedTrainer) -> None:
         self._trainer = trainer
 
+    def on_train_begin(self, *_: Any, **others: Any) -> None:
+        self._under_way = False
+
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        while self._trainer._epochs < int(state.epoch or 0):
+        # state.epoch counts no epoch that was cut short, or whose data do not say how long they are.
+        over = max(int(state.epoch or 0), self._trainer._epochs + self._under_way)
+        self._under_way = True
+        while self._trainer._epochs < over:
             self._trainer.balanced.end_epoch()
             self._trainer._epochs += 1
 

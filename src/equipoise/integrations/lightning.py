@@ -16,7 +16,7 @@ from equipoise.method import MethodSpec, proxy_of, resolved
 from equipoise.modules import find_module
 from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer
-from equipoise.proxy import Proxy, as_proxy
+from equipoise.proxy import Proxy, kept_source
 from equipoise.step.report import StepReport
 from equipoise.tasks import Losses
 
@@ -51,8 +51,8 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
         options: of :func:`~equipoise.balanced_loss` (``shared``, ``heads``, ``tasks``, ``fixed``, ``check_finite``), or in
             manual optimization of :class:`~equipoise.Objective` and :class:`~equipoise.MultiTaskOptimizer` (``shared``,
             ``features``, ``clip``, ``teleport``, ``batched``, ``memory``, ``tasks``, ``fixed``, ``batches``,
-            ``check_finite``). ``shared`` and ``features`` may be dotted names, for the modules are made only after this is
-            called.
+            ``check_finite``). ``shared``, ``features`` and ``proxy`` may be dotted names, for the modules are made only after
+            this is called.
 
     Attributes:
         balancer: as it is used.
@@ -92,13 +92,9 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
             raise UnknownOptionError(f'BalancedModule has no option "{name}".{near_misses(name, sorted(known))}')
         if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
             raise InputError(f"accumulate must be a number of batches from 1 on; got {accumulate!r}")
-        named = proxy_of(balancer)
-        if named is not None and proxy is not None:
-            raise InputError(f'"{balancer}" names a proxy, and proxy= gives another; leave one of them out')
         self._method = str(balancer) if isinstance(balancer, str | MethodSpec) else repr(balancer)
         self.balancer, self._teleport = resolved(balancer, options.pop("teleport", None))
-        self._exact = proxy == "exact"
-        self._proxy = as_proxy(named or proxy)
+        self._proxy = kept_source(proxy_of(balancer, proxy))
         self._options, self._accumulate = options, accumulate
         self._loss: BalancedLoss | None = None
         self.mtl: MultiTaskOptimizer | None = None
@@ -112,8 +108,7 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
     @property
     def report(self) -> StepReport | None:
         """The report of the last step."""
-        kept = self.balancing
-        return None if kept is None else kept.last
+        return None if self.balancing is None else self.balancing.last
 
     @property
     def balancing(self) -> BalancedLoss | MultiTaskOptimizer | None:
@@ -128,7 +123,7 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
             assert self._loss is not None
             return self._loss(self.losses(batch))
         if self.mtl is None:
-            raise InputError("in manual optimization a BalancedModule is trained by a Trainer, whose optimizers it steps")
+            raise InputError("manual optimization needs a Trainer and a BalancingCallback: call super().configure_callbacks()")
         self._waiting.append(batch)
         if len(self._waiting) >= self._accumulate or self.trainer.is_last_batch:
             batches, self._waiting = self._waiting, []
@@ -138,10 +133,8 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
     def configure_callbacks(self) -> list[Any]:
         """A :class:`BalancingCallback`, unless the Trainer has one."""
         given = super().configure_callbacks()
-        given = list(given) if isinstance(given, list | tuple) else [given]
-        if any(isinstance(callback, BalancingCallback) for callback in self.trainer.callbacks):
-            return given
-        return [*given, BalancingCallback()]
+        there = any(isinstance(callback, BalancingCallback) for callback in self.trainer.callbacks)
+        return [*(given if isinstance(given, list | tuple) else [given]), *([] if there else [BalancingCallback()])]
 
     def __getstate__(self) -> dict[str, Any]:
         # Lightning's optimizers cannot be pickled, and the next training has others.
@@ -153,44 +146,40 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
         Raises:
             InputError: a method or an option that does not go with the kind of optimization.
         """
-        fitting = _OF_LOSS if self.automatic_optimization else _OF_OBJECTIVE | _OF_STEP
-        kind = "automatic" if self.automatic_optimization else "manual"
+        automatic = self.automatic_optimization
+        fitting, kind = (_OF_LOSS, "automatic") if automatic else (_OF_OBJECTIVE | _OF_STEP, "manual")
         for name in self._options.keys() - fitting:
             instead = "give the Trainer gradient_clip_val= instead" if name == "clip" else "leave it out"
             raise InputError(f"{name}= is of no use in {kind} optimization; {instead}")
         options = dict(self._options)
         if isinstance(options.get("shared"), str):
             options["shared"] = find_module(self, options["shared"])
-        if self.automatic_optimization:
-            self._begin_loss(options)
-        else:
-            self._begin_step(options)
+        (self._begin_loss if automatic else self._begin_step)(options)
 
-    def _begin_loss(self, options: Mapping[str, Any]) -> None:
+    def _begin_loss(self, options: dict[str, Any]) -> None:
         if self._accumulate > 1:
             raise InputError("accumulate= is for manual optimization; give the Trainer accumulate_grad_batches=")
+        hint = "set self.automatic_optimization = False in __init__, and MultiTaskOptimizer steps"
+        refusal = InputError(f"{self._method} cannot be used in automatic optimization; {hint}")
+        if self._teleport is not None:
+            raise refusal
         try:
-            if self._teleport is not None:
-                raise InputError("it teleports")
-            if self._loss is None:
-                self._loss = BalancedLoss(self.balancer, "exact" if self._exact else self._proxy, **options)
+            made = self._loss or BalancedLoss(self.balancer, self._proxy, **options)
         except InputError as error:
-            hint = "set self.automatic_optimization = False in __init__, and MultiTaskOptimizer steps"
-            if self._teleport is not None or "use MultiTaskOptimizer" in str(error):
-                raise InputError(f"{self._method} cannot be used in automatic optimization; {hint}") from None
-            raise
+            raise refusal if "use MultiTaskOptimizer" in str(error) else error from None
+        made.proxy.attach(self)  # finds a module by its name
+        self._loss = made
 
     def _begin_step(self, options: dict[str, Any]) -> None:
         plugin = self.trainer.precision_plugin
         if getattr(plugin, "scaler", None) is not None:
             raise InputError('manual optimization with a gradient scaler is not supported; train with precision="bf16-mixed"')
         before = None if self.mtl is None else _state_of(self.mtl)
+        self._waiting = []  # of a training that was broken off
         tasks, fixed, batches = (options.pop(name, None) for name in ("tasks", "fixed", "batches"))
         objective = Objective(self, lambda module, batch: module.losses(batch), tasks, batches=batches, fixed=fixed)
-        optimizers = self.optimizers()
-        self.mtl = MultiTaskOptimizer(
-            objective, optimizers, self.balancer, teleport=self._teleport, proxy=self._proxy, **options
-        )
+        step = {"teleport": self._teleport, "proxy": self._proxy, **options}
+        self.mtl = MultiTaskOptimizer(objective, self.optimizers(), self.balancer, **step)
         if before is not None:  # another fit, with optimizers of its own
             _restore(self.mtl, before)
 
@@ -219,10 +208,9 @@ class BalancingCallback(pl.Callback):  # type: ignore[misc]
         if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 0):
             raise InputError(f"every must be a number of steps from 0 on; got {every!r}")
         self.every, self.prefix = every, prefix
-        self._balancing = balancing
-        self._given = balancing
+        self._balancing = self._given = balancing
         self._loaded: Mapping[str, Any] | None = None
-        self._epochs: int | None = None
+        self._epochs = 0
         self._step = -1
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
@@ -245,7 +233,6 @@ class BalancingCallback(pl.Callback):  # type: ignore[misc]
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
         """Says that the epochs before are over; said here, it does not matter when in an epoch a checkpoint was written."""
         assert self._balancing is not None
-        assert self._epochs is not None
         while self._epochs < trainer.current_epoch:
             self._balancing.end_epoch()
             self._epochs += 1
@@ -258,17 +245,18 @@ class BalancingCallback(pl.Callback):  # type: ignore[misc]
             return
         self._step = trainer.global_step
         number = trainer.fit_loop.epoch_loop._batches_that_stepped  # as Lightning's own callbacks count
-        if (number + 1) % every and report.audit is None and report.teleport is None:
+        # In manual optimization Lightning counts batches that only accumulate, too.
+        steps = number if isinstance(self._balancing, BalancedLoss) else report.step
+        if (steps + 1) % every and report.audit is None and report.teleport is None:
             return
-        if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.log_metrics(report.scalars(self.prefix), step=number)
+        for logger in trainer.loggers if trainer.is_global_zero else []:
+            logger.log_metrics(report.scalars(self.prefix), step=number)
 
     def state_dict(self) -> dict[str, Any]:
         """What Lightning puts into a checkpoint."""
         if self._balancing is None:
             return dict(self._loaded or {})
-        return {"balancing": _state_of(self._balancing), "epochs": self._epochs or 0}
+        return {"balancing": _state_of(self._balancing), "epochs": self._epochs}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Keeps what a checkpoint holds until the training starts."""
