@@ -18,13 +18,24 @@ from typing import Any, cast
 
 _PASSED_OVER = ("equipoise.", "torch._dynamo.", "contextlib")
 
-# fmt: off
 __all__ = [
-    "DataSetError", "EquipoiseError", "InputError", "MissingExtraError", "NonFiniteError", "ProcessError", "StorageError",
-    "UnknownMethodError", "UnknownOptionError", "UnknownTaskError", "described", "near_misses", "rebuilt",
-    "refuse_unknown_options", "require", "warn_once",
+    "DataSetError",
+    "EquipoiseError",
+    "InputError",
+    "MissingExtraError",
+    "NonFiniteError",
+    "ProcessError",
+    "StorageError",
+    "UnknownMethodError",
+    "UnknownOptionError",
+    "UnknownTaskError",
+    "described",
+    "near_misses",
+    "rebuilt",
+    "refuse_unknown_options",
+    "require",
+    "warn_once",
 ]
-# fmt: on
 
 
 class EquipoiseError(Exception):

@@ -20,12 +20,22 @@ if TYPE_CHECKING:
     from equipoise.optimizer import Teleport
     from equipoise.teleport import COST
 
-# fmt: off
 __all__ = [
-    "MethodSpec", "Nested", "as_teleport", "divided", "make_teleport", "proxy_of", "read_options", "read_value", "resolved",
-    "seeded", "settled", "split_outside", "written", "written_value",
+    "MethodSpec",
+    "Nested",
+    "as_teleport",
+    "divided",
+    "make_teleport",
+    "proxy_of",
+    "read_options",
+    "read_value",
+    "resolved",
+    "seeded",
+    "settled",
+    "split_outside",
+    "written",
+    "written_value",
 ]
-# fmt: on
 
 _WORDS: dict[str, Any] = {"true": True, "false": False, "inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _OPENING, _CLOSING = "([{", ")]}"

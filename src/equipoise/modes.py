@@ -13,12 +13,16 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-# fmt: off
 __all__ = [
-    "compiled_anew", "differentiable_twice", "forget_compiled", "lacks_second_derivative", "not_compiled", "overwrites",
-    "uncompiled", "without_autocast",
+    "compiled_anew",
+    "differentiable_twice",
+    "forget_compiled",
+    "lacks_second_derivative",
+    "not_compiled",
+    "overwrites",
+    "uncompiled",
+    "without_autocast",
 ]
-# fmt: on
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")

@@ -24,12 +24,29 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-# fmt: off
 __all__ = [
-    "Kind", "Unreadable", "anything", "fields", "listed", "maybe", "named", "number", "one_line", "read_bytes", "read_json",
-    "read_npy", "read_npz", "read_tensors", "read_text", "regular", "shielded", "text", "truth", "unzipped", "whole",
+    "Kind",
+    "Unreadable",
+    "anything",
+    "fields",
+    "listed",
+    "maybe",
+    "named",
+    "number",
+    "one_line",
+    "read_bytes",
+    "read_json",
+    "read_npy",
+    "read_npz",
+    "read_tensors",
+    "read_text",
+    "regular",
+    "shielded",
+    "text",
+    "truth",
+    "unzipped",
+    "whole",
 ]
-# fmt: on
 
 _LARGEST = 1 << 36  # bytes of a file that is read as a whole
 _HEADER = 1 << 14  # bytes in which a .npy header ends; NumPy refuses more than 10,000 characters

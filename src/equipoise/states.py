@@ -21,12 +21,28 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from equipoise.errors import InputError
 
-# fmt: off
 __all__ = [
-    "Anything", "Fields", "Form", "Generator", "Listed", "Maybe", "Moments", "Named", "Number", "Of", "Switch", "Text",
-    "Together", "Whole", "like", "read_entry", "read_model", "read_optimizer", "read_state", "tasks_known",
+    "Anything",
+    "Fields",
+    "Form",
+    "Generator",
+    "Listed",
+    "Maybe",
+    "Moments",
+    "Named",
+    "Number",
+    "Of",
+    "Switch",
+    "Text",
+    "Together",
+    "Whole",
+    "like",
+    "read_entry",
+    "read_model",
+    "read_optimizer",
+    "read_state",
+    "tasks_known",
 ]
-# fmt: on
 
 Sizes = dict[str, int]
 

@@ -31,12 +31,19 @@ from equipoise import reading
 from equipoise.errors import EquipoiseError, InputError, StorageError
 from equipoise.reading import Unreadable
 
-# fmt: off
 __all__ = [
-    "RunStore", "cache_folder", "locked", "plain", "read_json", "refuse_links", "replacing", "rounded", "write_json",
-    "write_whole", "writing",
+    "RunStore",
+    "cache_folder",
+    "locked",
+    "plain",
+    "read_json",
+    "refuse_links",
+    "replacing",
+    "rounded",
+    "write_json",
+    "write_whole",
+    "writing",
 ]
-# fmt: on
 
 TEMPORARY = ".part"
 """Ends the name of a file that is being written; nobody reads such a file."""

@@ -23,12 +23,20 @@ from equipoise.errors import InputError, NonFiniteError
 from equipoise.solvers import read_array
 from equipoise.states import Anything, Form, like, read_state, tasks_known
 
-# fmt: off
 __all__ = [
-    "Balancer", "GradientBalancer", "GramianBalancer", "Layout", "LossBalancer", "Need", "Observation", "as_numbers",
-    "cast_back", "clipped", "finite_direction", "norm_bound",
+    "Balancer",
+    "GradientBalancer",
+    "GramianBalancer",
+    "Layout",
+    "LossBalancer",
+    "Need",
+    "Observation",
+    "as_numbers",
+    "cast_back",
+    "clipped",
+    "finite_direction",
+    "norm_bound",
 ]
-# fmt: on
 
 Need = Literal["losses", "gramian", "gradients"]
 Layout: TypeAlias = tuple[tuple[str, int], ...]

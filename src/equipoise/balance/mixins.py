@@ -19,12 +19,20 @@ from equipoise.balance.base import Observation
 if TYPE_CHECKING:
     from equipoise.objective import Objective
 
-# fmt: off
 __all__ = [
-    "Accompanied", "Attached", "Companion", "Elsewhere", "ElsewhereObservation", "FeaturesObservation", "LooksElsewhere",
-    "OnFeatures", "Paced", "Pull", "PullsHeads", "TakesFeatures",
+    "Accompanied",
+    "Attached",
+    "Companion",
+    "Elsewhere",
+    "ElsewhereObservation",
+    "FeaturesObservation",
+    "LooksElsewhere",
+    "OnFeatures",
+    "Paced",
+    "Pull",
+    "PullsHeads",
+    "TakesFeatures",
 ]
-# fmt: on
 
 
 class Attached:

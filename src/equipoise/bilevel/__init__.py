@@ -19,10 +19,26 @@ from equipoise.bilevel.problem import BilevelProblem, Point
 from equipoise.bilevel.projections import Box, Simplex
 from equipoise.bilevel.weighting import TaskWeighting, hold_out, weighting, weightings
 
-# fmt: off
 __all__ = [
-    "BOME", "BVFIM", "FORUM", "MOML", "BilevelProblem", "BilevelReport", "BilevelSolver", "Box", "Hypergradients",
-    "Implicit", "MoCoBilevel", "Point", "Simplex", "TaskWeighting", "Unrolled", "decaying", "endless", "hold_out",
-    "hypergradients", "weighting", "weightings",
+    "BOME",
+    "BVFIM",
+    "FORUM",
+    "MOML",
+    "BilevelProblem",
+    "BilevelReport",
+    "BilevelSolver",
+    "Box",
+    "Hypergradients",
+    "Implicit",
+    "MoCoBilevel",
+    "Point",
+    "Simplex",
+    "TaskWeighting",
+    "Unrolled",
+    "decaying",
+    "endless",
+    "hold_out",
+    "hypergradients",
+    "weighting",
+    "weightings",
 ]
-# fmt: on

@@ -16,12 +16,19 @@ from equipoise.engine.graph import origins
 from equipoise.errors import InputError, NonFiniteError
 from equipoise.modes import differentiable_twice, without_autocast
 
-# fmt: off
 __all__ = [
-    "Curvature", "Levels", "Parts", "Products", "Row", "Weigh", "added", "check_reached", "copies", "grad_rows",
+    "Curvature",
+    "Levels",
+    "Parts",
+    "Products",
+    "Row",
+    "Weigh",
+    "added",
+    "check_reached",
+    "copies",
+    "grad_rows",
     "lower_gradients",
 ]
-# fmt: on
 
 Parts = Sequence[Any]
 """The micro-batches of one evaluation; their mean counts."""

@@ -15,9 +15,21 @@ from equipoise.blackbox.minimizing import IterationReport, Result, minimize
 from equipoise.blackbox.optimizers import ASMG, BES, CMAES, ES, MMES, OPTIMIZERS, Optimizer, make_optimizer
 from equipoise.blackbox.several import FrontResult, front, preferences, restarted
 
-# fmt: off
 __all__ = [
-    "ASMG", "BES", "CMAES", "ES", "MMES", "OPTIMIZERS", "FrontResult", "IterationReport", "Optimizer", "Result", "front",
-    "make_optimizer", "minimize", "preferences", "restarted", "undominated",
+    "ASMG",
+    "BES",
+    "CMAES",
+    "ES",
+    "MMES",
+    "OPTIMIZERS",
+    "FrontResult",
+    "IterationReport",
+    "Optimizer",
+    "Result",
+    "front",
+    "make_optimizer",
+    "minimize",
+    "preferences",
+    "restarted",
+    "undominated",
 ]
-# fmt: on

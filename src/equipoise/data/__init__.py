@@ -10,11 +10,35 @@ from equipoise.data.mnist import MNIST, FashionMNIST, fashion_mnist_loaders, mni
 from equipoise.data.office import ImageSource, Office, SourceBatches, office_loaders, read_office
 from equipoise.data.qm9 import QM9Molecules, TargetScaling, qm9_loaders
 
-# fmt: off
 __all__ = [
-    "MNIST", "CelebA", "Cityscapes", "DatasetBatches", "Digits", "EpochDataset", "FashionMNIST", "ImageSource", "Images",
-    "MixedLoaders", "NYUv2", "Office", "QM9Molecules", "SourceBatches", "TargetScaling", "TensorBatches", "ZoomAndFlip",
-    "alternate", "cached_images", "celeba_loaders", "cityscapes_loaders", "digits", "fashion_mnist_loaders",
-    "mnist_loaders", "nyuv2_loaders", "office_loaders", "qm9_loaders", "read_idx", "read_office", "zip_loaders",
+    "MNIST",
+    "CelebA",
+    "Cityscapes",
+    "DatasetBatches",
+    "Digits",
+    "EpochDataset",
+    "FashionMNIST",
+    "ImageSource",
+    "Images",
+    "MixedLoaders",
+    "NYUv2",
+    "Office",
+    "QM9Molecules",
+    "SourceBatches",
+    "TargetScaling",
+    "TensorBatches",
+    "ZoomAndFlip",
+    "alternate",
+    "cached_images",
+    "celeba_loaders",
+    "cityscapes_loaders",
+    "digits",
+    "fashion_mnist_loaders",
+    "mnist_loaders",
+    "nyuv2_loaders",
+    "office_loaders",
+    "qm9_loaders",
+    "read_idx",
+    "read_office",
+    "zip_loaders",
 ]
-# fmt: on

@@ -152,11 +152,18 @@ class FashionMNIST(MNIST):
 
     name: ClassVar[str] = "Fashion-MNIST"
     source: ClassVar[str] = "the project page github.com/zalandoresearch/fashion-mnist"
-    # fmt: off
     classes: ClassVar[tuple[str, ...]] = (
-        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
     )
-    # fmt: on
 
 
 def mnist_loaders(

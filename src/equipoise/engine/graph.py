@@ -10,12 +10,22 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.parallel import distributed as _parallel
 
-# fmt: off
 __all__ = [
-    "Edge", "divide", "divide_leaves", "edge_of", "hides_division", "hides_leaves", "is_compiled", "leaves", "leaves_above",
-    "leaves_of_all", "nodes_below", "origin", "origins", "roots",
+    "Edge",
+    "divide",
+    "divide_leaves",
+    "edge_of",
+    "hides_division",
+    "hides_leaves",
+    "is_compiled",
+    "leaves",
+    "leaves_above",
+    "leaves_of_all",
+    "nodes_below",
+    "origin",
+    "origins",
+    "roots",
 ]
-# fmt: on
 
 Edge: TypeAlias = tuple[Any, int]
 """A node of the graph, and which of its outputs is meant: several tensors may be outputs of one node."""

@@ -12,12 +12,18 @@ if TYPE_CHECKING:
     from equipoise.integrations.hugging_face import BalancedTrainer
     from equipoise.integrations.lightning import BalancedModule, BalancingCallback
 
-# fmt: off
 __all__ = [
-    "BalancedLoss", "BalancedModule", "BalancedTrainer", "BalancingCallback", "CSVLogger", "MLflowLogger", "StepLogger",
-    "TensorBoardLogger", "WandbLogger", "accelerate_loss",
+    "BalancedLoss",
+    "BalancedModule",
+    "BalancedTrainer",
+    "BalancingCallback",
+    "CSVLogger",
+    "MLflowLogger",
+    "StepLogger",
+    "TensorBoardLogger",
+    "WandbLogger",
+    "accelerate_loss",
 ]
-# fmt: on
 
 # These derive from classes of their frameworks.
 _LATER = {"BalancedModule": "lightning", "BalancingCallback": "lightning", "BalancedTrainer": "hugging_face"}

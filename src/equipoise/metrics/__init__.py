@@ -8,10 +8,26 @@ from equipoise.metrics.tallies.base import Evaluation, Quantity, Tally
 from equipoise.metrics.tallies.classification import BinaryTally, ClassTally, ConfusionMatrix, SegmentationTally
 from equipoise.metrics.tallies.regression import DepthTally, ErrorTally, NormalTally
 
-# fmt: off
 __all__ = [
-    "BinaryTally", "ClassTally", "Comparison", "ConflictTally", "ConfusionMatrix", "DepthTally", "ErrorTally", "Evaluation",
-    "Metric", "NormalTally", "Quantity", "SegmentationTally", "Spread", "Tally", "average_metric", "delta_m", "delta_p",
-    "holm", "mean_rank", "paired_comparison", "spread",
+    "BinaryTally",
+    "ClassTally",
+    "Comparison",
+    "ConflictTally",
+    "ConfusionMatrix",
+    "DepthTally",
+    "ErrorTally",
+    "Evaluation",
+    "Metric",
+    "NormalTally",
+    "Quantity",
+    "SegmentationTally",
+    "Spread",
+    "Tally",
+    "average_metric",
+    "delta_m",
+    "delta_p",
+    "holm",
+    "mean_rank",
+    "paired_comparison",
+    "spread",
 ]
-# fmt: on

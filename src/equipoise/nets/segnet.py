@@ -12,12 +12,19 @@ from torch.nn.functional import interpolate, max_pool2d, max_unpool2d
 from equipoise.errors import InputError
 from equipoise.nets.outputs import NYUV2, Output, as_outputs, module_per_task
 
-# fmt: off
 __all__ = [
-    "SegNet", "SegNetFeatures", "SegNetMTAN", "SegNetTrunk", "TrunkMaps", "attention_mask", "check_image", "convolution",
-    "filters_of", "initialize", "prediction_head",
+    "SegNet",
+    "SegNetFeatures",
+    "SegNetMTAN",
+    "SegNetTrunk",
+    "TrunkMaps",
+    "attention_mask",
+    "check_image",
+    "convolution",
+    "filters_of",
+    "initialize",
+    "prediction_head",
 ]
-# fmt: on
 
 LEVELS = 5
 _GROWTH = (1, 2, 4, 8, 8)

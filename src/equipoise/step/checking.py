@@ -15,12 +15,17 @@ from equipoise.errors import NonFiniteError, warn_once
 from equipoise.step.context import Context, Turn
 from equipoise.step.source import Source
 
-# fmt: off
 __all__ = [
-    "check_gradients", "check_losses", "check_rows", "looks_early", "nonfinite_gradients", "raise_nonfinite",
-    "warn_of_nothing_shared", "warn_of_zeros", "which_finite",
+    "check_gradients",
+    "check_losses",
+    "check_rows",
+    "looks_early",
+    "nonfinite_gradients",
+    "raise_nonfinite",
+    "warn_of_nothing_shared",
+    "warn_of_zeros",
+    "which_finite",
 ]
-# fmt: on
 
 
 def raise_nonfinite(what: str, tasks: Sequence[str], step: int, detail: str = "") -> None:

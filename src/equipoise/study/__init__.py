@@ -22,9 +22,16 @@ from equipoise.study.reported import BestEpoch, LastEpochs  # noqa: E402
 from equipoise.study.results import Results  # noqa: E402
 from equipoise.study.study import Study  # noqa: E402
 
-# fmt: off
 __all__ = [
-    "BestEpoch", "LastEpochs", "Method", "Problem", "Results", "Splits", "Study", "find_problem", "parse_method",
-    "parse_methods", "problems",
+    "BestEpoch",
+    "LastEpochs",
+    "Method",
+    "Problem",
+    "Results",
+    "Splits",
+    "Study",
+    "find_problem",
+    "parse_method",
+    "parse_methods",
+    "problems",
 ]
-# fmt: on

@@ -25,12 +25,17 @@ from equipoise.teleport.triggers import Trigger, mean_cosines, norms
 if TYPE_CHECKING:
     from equipoise.optimizer import MultiTaskOptimizer
 
-# fmt: off
 __all__ = [
-    "Landing", "TeleportAttempt", "TeleportReport", "attempt_cost", "gradient_similarity", "move", "optimized", "restore",
+    "Landing",
+    "TeleportAttempt",
+    "TeleportReport",
+    "attempt_cost",
+    "gradient_similarity",
+    "move",
+    "optimized",
+    "restore",
     "shared_by_name",
 ]
-# fmt: on
 
 
 @dataclass(frozen=True)

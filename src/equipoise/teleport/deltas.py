@@ -25,12 +25,25 @@ from equipoise.modes import without_autocast
 from equipoise.registry import Registry
 from equipoise.teleport.checks import check_number, check_switch, check_whole, chosen
 
-# fmt: off
 __all__ = [
-    "DELTAS", "OFT", "Adaptation", "Delta", "DeltaLike", "Dense", "DenseDifference", "Difference", "LoHa", "LowRank",
-    "RankedDelta", "Targets", "as_delta", "factor_dtype", "matrix_shape", "uniform_factor", "zero_factor",
+    "DELTAS",
+    "OFT",
+    "Adaptation",
+    "Delta",
+    "DeltaLike",
+    "Dense",
+    "DenseDifference",
+    "Difference",
+    "LoHa",
+    "LowRank",
+    "RankedDelta",
+    "Targets",
+    "as_delta",
+    "factor_dtype",
+    "matrix_shape",
+    "uniform_factor",
+    "zero_factor",
 ]
-# fmt: on
 
 
 Targets: TypeAlias = str | nn.Module | Sequence[str | nn.Module] | None

@@ -22,12 +22,16 @@ from equipoise.errors import InputError
 from equipoise.registry import Registry
 from equipoise.teleport.checks import check_number, chosen
 
-# fmt: off
 __all__ = [
-    "FORMULATIONS", "Formulation", "FormulationLike", "PaperFormulation", "ParetoFormulation", "ReleasedFormulation",
-    "Terms", "as_formulation",
+    "FORMULATIONS",
+    "Formulation",
+    "FormulationLike",
+    "PaperFormulation",
+    "ParetoFormulation",
+    "ReleasedFormulation",
+    "Terms",
+    "as_formulation",
 ]
-# fmt: on
 
 Array: TypeAlias = NDArray[np.float64]
 _TINY = 1e-30

@@ -21,12 +21,22 @@ from equipoise.errors import InputError
 from equipoise.registry import Registry
 from equipoise.teleport.checks import chosen
 
-# fmt: off
 __all__ = [
-    "HISTORIES", "History", "HistoryLike", "KeepHistory", "Kind", "ReleasedHistory", "ResetHistory", "ReuseHistory",
-    "as_history", "blend", "gradient_seen", "remembered", "reset", "similarity",
+    "HISTORIES",
+    "History",
+    "HistoryLike",
+    "KeepHistory",
+    "Kind",
+    "ReleasedHistory",
+    "ResetHistory",
+    "ReuseHistory",
+    "as_history",
+    "blend",
+    "gradient_seen",
+    "remembered",
+    "reset",
+    "similarity",
 ]
-# fmt: on
 
 
 class History(ABC):

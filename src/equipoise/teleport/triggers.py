@@ -22,12 +22,21 @@ from equipoise.errors import InputError
 from equipoise.registry import Registry
 from equipoise.teleport.checks import check_number, chosen
 
-# fmt: off
 __all__ = [
-    "TRIGGERS", "Custom", "Dominated", "Majority", "Released", "Trigger", "TriggerLike", "Weak", "as_trigger",
-    "default_trigger", "mean_cosines", "norms", "pairwise_cosines",
+    "TRIGGERS",
+    "Custom",
+    "Dominated",
+    "Majority",
+    "Released",
+    "Trigger",
+    "TriggerLike",
+    "Weak",
+    "as_trigger",
+    "default_trigger",
+    "mean_cosines",
+    "norms",
+    "pairwise_cosines",
 ]
-# fmt: on
 
 Array: TypeAlias = NDArray[np.float64]
 MANY_TASKS = 10

@@ -11,12 +11,18 @@ from torch.nn import functional as F
 from equipoise.errors import InputError
 from equipoise.modules import find_part
 
-# fmt: off
 __all__ = [
-    "BinaryCrossEntropy", "CrossEntropy", "Gaussian", "Likelihood", "SquaredError", "find_head", "likelihood_of",
-    "multiple_of", "parameters_of", "with_bias",
+    "BinaryCrossEntropy",
+    "CrossEntropy",
+    "Gaussian",
+    "Likelihood",
+    "SquaredError",
+    "find_head",
+    "likelihood_of",
+    "multiple_of",
+    "parameters_of",
+    "with_bias",
 ]
-# fmt: on
 
 
 _JITTERS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6)

@@ -13,12 +13,22 @@ from torch import Tensor
 from equipoise.balance.mixins import Elsewhere
 from equipoise.errors import InputError
 
-# fmt: off
 __all__ = [
-    "SMALLEST", "Division", "Normalization", "Shares", "Sigmoid", "SigmoidOfReLU", "Softmax", "Total", "clamped_softmax",
-    "lower_level_solution", "lower_slopes", "normalized", "reference", "total",
+    "SMALLEST",
+    "Division",
+    "Normalization",
+    "Shares",
+    "Sigmoid",
+    "SigmoidOfReLU",
+    "Softmax",
+    "Total",
+    "clamped_softmax",
+    "lower_level_solution",
+    "lower_slopes",
+    "normalized",
+    "reference",
+    "total",
 ]
-# fmt: on
 
 SMALLEST = 1e-30
 """A loss below this counts as this where it is divided by."""

@@ -29,14 +29,20 @@ _NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
 # torch_geometric's factors. Its energies of atomisation come from a table in kcal/mol, made with 627.509 kcal/mol per hartree.
 _HARTREE = 27.211386246
 _ATOMISED = 627.509 * 0.04336414
-# fmt: off
 _FACTORS = {
-    "Dipole_debye": 1.0, "Polarizability_bohr3": 1.0, "HOMO_au": _HARTREE, "LUMO_au": _HARTREE,
-    "HOMO_LUMO_gap_au": _HARTREE, "R2_bohr2": 1.0, "ZPVE_au": _HARTREE, "InternalEnergy_0K_au": _HARTREE,
-    "InternalEnergy_298K_au": _HARTREE, "Enthalphy_298K_au": _HARTREE, "GibbsFreeEnergy_298K_au": _HARTREE,
+    "Dipole_debye": 1.0,
+    "Polarizability_bohr3": 1.0,
+    "HOMO_au": _HARTREE,
+    "LUMO_au": _HARTREE,
+    "HOMO_LUMO_gap_au": _HARTREE,
+    "R2_bohr2": 1.0,
+    "ZPVE_au": _HARTREE,
+    "InternalEnergy_0K_au": _HARTREE,
+    "InternalEnergy_298K_au": _HARTREE,
+    "Enthalphy_298K_au": _HARTREE,
+    "GibbsFreeEnergy_298K_au": _HARTREE,
     "Heatcapacity_Cv_cal_mol_K": 1.0,
 }
-# fmt: on
 _ROTATIONS = ("RotA_GHz", "RotB_GHz", "RotC_GHz")
 _COLUMNS = ("Index", "N_atoms", "Elements", "XYZ_Ang", *_FACTORS, *_ROTATIONS)
 # Hartree, B3LYP/6-31G(2df,p), of a free H, C, N, O and F: U0, U, H and G (Ramakrishnan et al. 2014, atomref.txt).

@@ -15,12 +15,27 @@ from equipoise.metrics import spread
 from equipoise.study.names import wrapped
 from equipoise.study.results import Results
 
-# fmt: off
 __all__ = [
-    "ACCENT", "BASELINE", "COLORS", "GREY", "INK", "STYLES", "above_texts", "by_method", "dots", "dress", "epochs_axis",
-    "grid", "label_ends", "legend", "log_scale", "names_axis", "percent", "single", "spread_apart",
+    "ACCENT",
+    "BASELINE",
+    "COLORS",
+    "GREY",
+    "INK",
+    "STYLES",
+    "above_texts",
+    "by_method",
+    "dots",
+    "dress",
+    "epochs_axis",
+    "grid",
+    "label_ends",
+    "legend",
+    "log_scale",
+    "names_axis",
+    "percent",
+    "single",
+    "spread_apart",
 ]
-# fmt: on
 
 # Okabe and Ito's palette, the yellow left out because thin lines of it vanish on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -29,13 +29,22 @@ from equipoise.study.pictures.style import (
 from equipoise.study.results import Results
 from equipoise.teleport import TeleportReport
 
-# fmt: off
 __all__ = [
-    "ACCEPTED", "REFUSED", "WITH", "WITHOUT", "attempts", "legend_of", "note_what_is_left_out", "rows", "shown",
-    "task_colors", "teleport_changes_picture", "teleport_conflicts_picture", "teleport_searches_picture",
+    "ACCEPTED",
+    "REFUSED",
+    "WITH",
+    "WITHOUT",
+    "attempts",
+    "legend_of",
+    "note_what_is_left_out",
+    "rows",
+    "shown",
+    "task_colors",
+    "teleport_changes_picture",
+    "teleport_conflicts_picture",
+    "teleport_searches_picture",
     "teleport_seconds_picture",
 ]
-# fmt: on
 
 ACCEPTED = COLORS[2]
 REFUSED = GREY

@@ -32,12 +32,17 @@ from equipoise.study.pictures.teleports import legend_of, rows, shown
 from equipoise.study.results import Results, relative_losses
 from equipoise.teleport import TeleportReport
 
-# fmt: off
 __all__ = [
-    "conflicts_picture", "cosines_picture", "loss_and_conflict_picture", "loss_distribution_picture", "losses_picture",
-    "norms_picture", "recorded_picture", "validation_picture", "weights_picture",
+    "conflicts_picture",
+    "cosines_picture",
+    "loss_and_conflict_picture",
+    "loss_distribution_picture",
+    "losses_picture",
+    "norms_picture",
+    "recorded_picture",
+    "validation_picture",
+    "weights_picture",
 ]
-# fmt: on
 
 _HEIGHT = 3.0  # inches per panel, title and labels included
 _PANELS = 12  # more tasks than that would not be readable in one picture

@@ -19,11 +19,15 @@ def proxy_table(results: Results) -> SideTable | None:
     rows = [_row(results, method, audits) for method, audits in found.items() if any(audits.values())]
     if not rows:
         return None
-    # fmt: off
     columns = (
-        "method", "looked at", "audits per run", "cosine of directions, mean", "least", "cosine of weights, mean", "time",
+        "method",
+        "looked at",
+        "audits per run",
+        "cosine of directions, mean",
+        "least",
+        "cosine of weights, mean",
+        "time",
     )
-    # fmt: on
     notes = (
         "An audit forms the exact Gramian of its batch; the cosines are between the proxy's answer and the exact one. Time: "
         "the median step's over that of the same method with the exact Gramian, where there are solo runs (--jobs 1) of both.",

@@ -22,12 +22,20 @@ def teleport_table(results: Results) -> SideTable | None:
     names = results.teleporting()
     if not names:
         return None
-    # fmt: off
     columns = (
-        "method", "Δm against without", "attempts per run", "accepted", "refused, and why", "loss change, size",
-        "loss change, sign", "cosine, accepted", "cosine, all", "gradient norms", "σ", "share of time",
+        "method",
+        "Δm against without",
+        "attempts per run",
+        "accepted",
+        "refused, and why",
+        "loss change, size",
+        "loss change, sign",
+        "cosine, accepted",
+        "cosine, all",
+        "gradient norms",
+        "σ",
+        "share of time",
     )
-    # fmt: on
     return SideTable(columns, tuple(_row(results, name) for name in names), tuple(_notes(results)))
 
 
