@@ -156,6 +156,11 @@ def test_a_rate_that_leaves_no_number_is_not_chosen_and_a_task_that_fails_at_all
 def test_weights_are_never_remembered_without_their_rate(tried, monkeypatch):
     asked, records = tried
     asked.folder.remember(tuned={"baseline": {"near error": 1.0, "far error": 1.0}, "lr": {"ls": 0.1}})
+    for run in asked.tuning._trials():
+        records[run.key] = validated(math.nan)
+    records[Run(TUNING_SEED, method=asked.methods[0], lr=0.1).key] = validated(1.0)
+    assert "none of the trials" in asked.tuning.choose(asked.methods, None)
+    assert "weights" not in asked.tuning.chosen
     for place, run in enumerate(asked.tuning._trials()):
         records[run.key] = validated((3.0, 1.0, 2.0)[place])
     remember, seen = Folder.remember, []

@@ -411,6 +411,25 @@ def test_hugging_face_goes_on_in_several_data_sets(tmp_path: Path) -> None:
         agree(train(stop), whole, exactly=True)
 
 
+def test_hugging_face_means_of_several_data_sets_are_over_the_rows_of_each(tmp_path: Path) -> None:
+    import transformers
+
+    rows = {"t0": torch.arange(4.0), "t1": torch.tensor([0.0, 0.0, 9.0])}
+    mixed = zip_loaders({task: DataLoader(values, 2) for task, values in rows.items()}, seed=0)  # type: ignore[arg-type]
+    arguments = transformers.TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    model = Model()
+
+    def losses(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {task: own["x"].mean() for task, own in batch.items()}
+
+    named = [{task: {"texts": "", "x": values} for task, values in batch.items()} for batch in mixed]
+    trainer = BalancedTrainer(model, arguments, losses=losses, balancer="fairgrad")
+    with torch.no_grad():
+        for batch in named:
+            trainer.compute_loss(model, batch)
+    assert {task: total / count for task, (total, count) in trainer._sums.items()} == {"t0": 1.5, "t1": 3.0}
+
+
 def test_hugging_face_counts_passes_of_data_without_a_length_and_begins_anew_with_the_model(tmp_path: Path) -> None:
     import transformers
 
@@ -448,6 +467,9 @@ def test_what_hugging_face_cannot_do_is_said_in_one_line(tmp_path: Path) -> None
     for options, said in (({"proxy": "last"}, "leave proxy= out"), ({"compute_loss_func": print}, "leave that out")):
         with pytest.raises(eq.InputError, match=said):
             BalancedTrainer(Model(), arguments, losses=losses_of, balancer=BalancedLoss("fairgrad"), **options)
+    with torch.no_grad():  # and this is none of it: a first column that is no tensor
+        trainer.compute_loss(trainer.model, {"texts": ["a"], "inputs": batches()[0][0], "targets": batches()[0][1]})
+    assert trainer._sums["t0"][1] == 8
     with pytest.raises(eq.InputError, match=r'found no "targets"; the batch holds inputs, .* remove_unused_columns'):
         trainer.compute_loss(trainer.model, {"inputs": batches()[0][0]})
     trainer.losses = lambda *_: torch.ones(())

@@ -200,8 +200,19 @@ def judged(
     if told and longer:
         choice = min(longer, key=lambda place: (order[place].candidate != PLAIN, order[place].change))
     others = [place for place in usual if order[place].candidate != order[choice].candidate]
-    head = (problem, tuple(metrics), tuple(seeds), epochs, lr, tuple(order), rungs, dict(left_out))
-    return Advice(*head, choice, others[0] if others else None, corrected)
+    return Advice(
+        problem,
+        tuple(metrics),
+        tuple(seeds),
+        epochs,
+        lr,
+        tuple(order),
+        rungs,
+        dict(left_out),
+        choice,
+        others[0] if others else None,
+        corrected,
+    )
 
 
 def _compared(one: Entrant, other: Entrant) -> Comparison:

@@ -184,9 +184,16 @@ class Race:
             rungs.append(_described(scores))
             arms = _better(scores, taking_part, _FINALISTS)
             entrants = self._final(arms, left_out)
-            about: dict[str, Any] = {"problem": self.problem.name, "metrics": self.problem.metrics, "seeds": self.seeds}
-            about |= {"epochs": self.epochs, "lr": lr}
-            advice = judged(**about, entrants=entrants, rungs=rungs, left_out=left_out)
+            advice = judged(
+                problem=self.problem.name,
+                metrics=self.problem.metrics,
+                seeds=self.seeds,
+                epochs=self.epochs,
+                lr=lr,
+                entrants=entrants,
+                rungs=rungs,
+                left_out=left_out,
+            )
             write_json(self.path / "advice.json", advice.as_json())
             return advice
 
@@ -246,8 +253,17 @@ class Race:
                 split: {seed: self._change(one, base[split]) for seed, one in sorted(own[split].items())} for split in own
             }
             metrics = {metric.name: mean(one[metric.name] for one in own["test"].values()) for metric in self.problem.metrics}
-            names = (arm.candidate, arm.method.label, "" if arm.method.spec is None else str(arm.method.spec))
-            return Entrant(*names, arm.factor, epochs, price[arm.key], changes["validation"], changes["test"], metrics)
+            return Entrant(
+                arm.candidate,
+                arm.method.label,
+                "" if arm.method.spec is None else str(arm.method.spec),
+                arm.factor,
+                epochs,
+                price[arm.key],
+                changes["validation"],
+                changes["test"],
+                metrics,
+            )
 
         entrants = [entrant(arm, {split: own[arm] for split, own in values.items()}, self.epochs) for arm in arms]
         best = min(entrants, key=lambda one: one.score)
@@ -305,9 +321,18 @@ class Race:
             if rate != 1.0:
                 build = _Scaled(problem.build, problem.optimizer, rate)
                 problem = replace(problem, build=build, options={**problem.options, "rate": rate})
-            options: dict[str, Any] = {"epochs": epochs, "jobs": self.jobs, "start": self.start, "console": self.console}
-            options |= {"folder": self.path / part / f"rate{rate:g}", "gramian_every": 0, "baselines": False}
-            study = Study(problem, [arm.method for arm in own], seeds, **options)
+            study = Study(
+                problem,
+                [arm.method for arm in own],
+                seeds,
+                epochs=epochs,
+                folder=self.path / part / f"rate{rate:g}",
+                jobs=self.jobs,
+                gramian_every=0,
+                baselines=False,
+                start=self.start,
+                console=self.console,
+            )
             results = study.run() if study.missing() else Results(study.folder)
             for arm in own:
                 records = results.records(arm.method.label) if arm.method.label in results.methods else {}

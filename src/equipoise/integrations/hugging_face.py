@@ -109,8 +109,10 @@ class BalancedTrainer(transformers.Trainer):  # type: ignore[misc]
         found, outputs = found if both else (found, None)
         loss = self.balanced(found)
         if not torch.is_grad_enabled():
-            rows = accelerate.utils.find_batch_size(inputs) or 1
             for task, value in self.balanced.values(found).items():
+                own = inputs.get(task) if isinstance(inputs, Mapping) else None  # a data set of several
+                own = own if isinstance(own, Mapping | list | tuple) else inputs
+                rows = transformers.trainer_pt_utils.find_batch_size(own) or 1
                 total, count = self._sums.get(task, (0.0, 0))
                 self._sums[task] = (total + rows * float(value), count + rows)
         if not return_outputs:

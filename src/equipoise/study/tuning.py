@@ -174,7 +174,7 @@ class Tuning:
         """Chooses the rate of each method, and the weights, by Δm on the validation split; after the baselines have been run.
 
         Returns:
-            Why weights that were asked for by default only cannot be tuned; nothing if they can.
+            Why weights cannot be tuned; nothing if they can.
         """
         rated = [method for method in methods if len(self.rates) > 1 and self.rate(method.label) is None]
         if not rated and not self._weights_open:
@@ -194,6 +194,8 @@ class Tuning:
         if trials:
             found = {place: self.runs.find(run.key) for place, run in enumerate(trials)}
             scores = self._scores(found, baseline, self.problem.metrics)
+            if not any(map(math.isfinite, scores.values())):
+                return "none of the trials has a finite Δm on the validation split"
             best = trials[min(scores, key=lambda place: (math.isnan(scores[place]), scores[place]))]
             assert best.method is not None
             weights = best.method.options["weights"] or [1.0] * len(self.problem.tasks)

@@ -178,7 +178,7 @@ def findings(results: Results, alike: Iterable[str] = ()) -> Iterable[str]:
         yield f"{method} collapsed: {own[0]}{more}."
     if len(fallen) > _NAMED:
         yield f"Collapsed as well: {', '.join(list(fallen)[_NAMED:])}."
-    moving = unconverged(results)
+    moving = {} if results.obstacle() else unconverged(results)  # without a Δm nothing is against them
     if moving:
         stretch = max(1, results.epochs // 5)
         still = ", ".join(f"{task} (by {gain:.0f} %)" for task, gain in moving.items())
