@@ -23,14 +23,14 @@ better update in place of their sum, at about the price of plain training, in th
 out which method serves your problem.
 
 ```python
-loss = eq.balanced_loss(losses, balancer, proxy="last")   # in place of sum(losses.values())
+loss = eq.balanced_loss(losses, balancer, proxy="last")  # was: sum(losses)
 loss.backward()
 ```
 
 ```console
-pip install equipoise
-equipoise study digits            # compare methods on handwritten digits, in minutes
-equipoise diagnose my_problem.py  # what do your tasks do to each other?
+pip install '.[study]'                    # from a clone
+equipoise study digits                    # compare methods on handwritten digits
+equipoise diagnose my_problem.py:problem  # what do your tasks do to each other?
 ```
 
 ![Quality over cost: Δm of six methods over the time of training, exact and by proxy](pictures/price.png)

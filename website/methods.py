@@ -31,7 +31,7 @@ def write(folder: Path, only: int | None = None) -> list[str]:
             pictures.draw(info, shelf / "pictures")
         (shelf / f"{info.name}.md").write_text(_page(info, infos, drawn), encoding="utf-8")
     rows = [[f"[`{i.name}`]({i.name}.md)", _NEEDS[i.cost], i.price, i.promise, i.serves, _year(i)] for i in infos]
-    table = markdown.table(["method", "needs", "cost of a step", "what it promises", "when to use it", "year"], rows)
+    table = markdown.table(["method", "needs", "cost of a step", "what it promises", "when to use it", "year"], rows, left=5)
     names = "\n".join(info.name for info in infos)
     (shelf / "index.md").write_text(
         f"# Methods\n\nEvery balancer of the library: {len(infos)} of them. A click on a column's head sorts.\n"
@@ -57,7 +57,7 @@ def _page(info: MethodInfo, infos: list[MethodInfo], drawn: bool) -> str:
     parts = [
         f"# {info.cls.__name__}\n\n`{info.name}`: {info.summary}.",
         f'```python\nmtl = eq.MultiTaskOptimizer(objective, optimizer, "{info.name}")\n```',
-        markdown.table(["", ""], facts),
+        markdown.table(["", ""], facts, left=2),
     ]
     if drawn:
         parts.append(

@@ -64,7 +64,7 @@ def test_from_a_table_through_the_command_line(tmp_path, capsys):
     source, path = table(tmp_path / "houses.csv"), tmp_path / "houses.py"
     arguments = ["init", str(path), "--from", str(source), "--targets", "price,sold,stars"]
     assert main(arguments) == 0
-    assert f"equipoise study {path}" in capsys.readouterr().out
+    assert f"equipoise diagnose {path}" in capsys.readouterr().out
     assert set(learns(path, "price", "sold", "stars")) == {"price error", "sold accuracy", "stars accuracy"}
     text = path.read_text()
     assert "Left out, for they are no numbers: street." in text

@@ -16,7 +16,7 @@ def test_few_shot(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["example", "few-shot", *options.split()]) == 0
     out, err = capsys.readouterr()
     assert "untrained, seed 0" in err
-    assert "2-way 1-shot on novel digits" in out
+    assert "2-way 1-shot on novel characters" in out
     assert "| untrained |" in out
 
 

@@ -305,7 +305,7 @@ def learning(losses: Sequence[float]) -> str:
         quarter, or by less; else ``"falls"``. ``"unknown"`` with fewer than 40 losses.
 
     Example:
-        >>> learning([1 / (1 + step) for step in range(100)]), learning([max(0.0, 1 - step / 30) for step in range(100)])
+        >>> learning([0.98**step for step in range(100)]), learning([max(0.0, 1 - step / 30) for step in range(100)])
         ('falls', 'stopped')
         >>> learning([1.0] * 100), learning([1.0] * 10)
         ('never', 'unknown')

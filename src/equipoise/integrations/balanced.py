@@ -103,7 +103,7 @@ class BalancedLoss:
         """
         if not torch.is_grad_enabled():
             weighted = [self._fixed.get(name, 1.0) * loss for name, loss in self.values(losses).items()]
-            return torch.stack(weighted).sum() if weighted else torch.zeros(())
+            return torch.stack(weighted).sum() if weighted else torch.zeros((), device="cpu")
         loss = balanced_loss(losses, self.balancer, self.proxy, self._shared, tasks=self._tasks, **self._options)
         self.last = loss.report  # type: ignore[attr-defined]
         self._tasks = self._names()  # which a copy has, too

@@ -132,7 +132,8 @@ class ByFeatures:
         context.gather(seen)
         rows = {position: row for row, position in enumerate(seen.present)}
         engine.begin(len(rows), {rows[position]: value for position, value in values.items()}, context.parameters)
-        if turn.balancer.needs == "gradients" and any(tensor.is_complex() for tensor in engine.features):
+        real = isinstance(turn.balancer, OnFeatures) or turn.balancer.needs == "gradients"
+        if real and any(tensor.is_complex() for tensor in engine.features):
             raise InputError(f"{turn.balancer!r} needs real features; the features module gives complex ones")
         for place, (position, value) in enumerate(values.items()):
             seed = task_seed(value, seen.counts[position], turn.scale)
