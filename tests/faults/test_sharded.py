@@ -129,3 +129,22 @@ def test_a_model_behind_the_loss_function(pool: Pool) -> None:
     for said, unchanged in pool.run(behind):
         assert all("FSDP" in line for line in said)
         assert unchanged
+
+
+def older(rank: int, count: int) -> tuple[str, bool]:
+    """What ``balanced_loss`` says under a torch whose shards it has not been tried with; whether the trainer can go on."""
+    model, _ = sharded("layers", count)
+    losses = problems.losses(model, share(problems.batch(16), rank, count))
+    here, torch.__version__ = torch.__version__, type(torch.__version__)("2.8.0")
+    try:
+        said = refused(lambda: eq.balanced_loss(losses, "fairgrad", "last"))
+    finally:
+        torch.__version__ = here
+    sum(losses.values()).backward()
+    return said, all(p.grad is not None for p in model.parameters())
+
+
+def test_an_older_torch(pool: Pool) -> None:
+    for said, goes_on in pool.run(older):
+        assert "needs torch 2.13" in said
+        assert goes_on

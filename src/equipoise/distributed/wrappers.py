@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -55,6 +56,10 @@ def _sharded() -> InputError:
         "the parameters are sharded over processes (FSDP, fully_shard, DTensor): only an ordinary backward pass puts their "
         "gradients together; use equipoise.balanced_loss(losses, balancer) in your trainer, and let it call .backward()"
     )
+
+
+_SHARDS_SINCE = "2.13"
+"""How FSDP2 is kept from taking a differentiation for the backward pass depends on what it is like inside."""
 
 
 class Wrappers:
@@ -117,6 +122,11 @@ class Wrappers:
             )
         for parameter, module in self._owned(found):
             self.sharded = self.sharded or _gathered(parameter, module)
+            if self.sharded and torch.__version__ < _SHARDS_SINCE:
+                raise InputError(
+                    f"balanced_loss under fully_shard needs torch {_SHARDS_SINCE} (gradients come out wrong with 2.8, and what "
+                    f"lies between has not been tried); this is {torch.__version__}. Use DistributedDataParallel, or a newer torch"
+                )
             if isinstance(module, DistributedDataParallel):
                 self._check_group(module)
         self._seen.update(new)
