@@ -125,7 +125,7 @@ class Wrappers:
             if self.sharded and torch.__version__ < _SHARDS_SINCE:
                 raise InputError(
                     f"balanced_loss under fully_shard needs torch {_SHARDS_SINCE} (gradients come out wrong with 2.8, and what "
-                    f"lies between has not been tried); this is {torch.__version__}. Use DistributedDataParallel, or a newer torch"
+                    f"lies between has not been tried); this is {torch.__version__}. Use a newer one, or DDP"
                 )
             if isinstance(module, DistributedDataParallel):
                 self._check_group(module)
