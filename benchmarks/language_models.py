@@ -114,7 +114,6 @@ def times(budget: float) -> None:
             "exact": _step(losses),
             "`last`": _step(losses, "last"),
             "`balanced_loss`, `last`": _loss(losses, "last"),
-            "`balanced_loss`, `features`": _loss(losses, "features"),
         }
         found = race(runs, seconds=60 * budget)
         ratios = [f"{found.ratio(each, 'plain'):.2f}" for each in list(runs)[1:]]
