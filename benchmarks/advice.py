@@ -1,10 +1,11 @@
 """How good the advice of ``equipoise advise`` is: ``python -m benchmarks.advice <folder> [--problems digits,tasks,qm9]``.
 
-Regret: how much worse the recommended training is than the best method of a full study, on the test split and the same seeds.
-For ``digits`` the full study is that of ``docs/methods-on-digits.md`` (default options and learning rate, Δm against
-single-task training), for 40 synthetic tasks that of ``docs/data/price.csv``, for a small ``qm9`` that of
-``docs/methods-on-qm9.md`` (both: change against ``ls``). All at equal epochs, so nobody trains longer. What lies in the folder
-is not trained again.
+Regret: how much worse the recommended training is than the best method of a full study, on the test split and, with the default
+of three seeds, the same seeds. For ``digits`` the full study is that of ``docs/methods-on-digits.md`` (default options and
+learning rate, Δm against single-task training), for a small ``qm9`` that of ``docs/methods-on-qm9.md`` (change against ``ls``).
+For 40 synthetic tasks it is that of ``docs/data/price.csv`` (change against ``ls``), which has four seeds and is judged on all
+test data, of which one half chooses here: that regret is between two samples. All at equal epochs, so nobody trains longer. What
+lies in the folder is not trained again.
 """
 
 from __future__ import annotations
