@@ -4,8 +4,8 @@ Regret: how much worse the recommended training is than the best method of a ful
 of three seeds, the same seeds. For ``digits`` the full study is that of ``docs/methods-on-digits.md`` (default options and
 learning rate, Δm against single-task training), for a small ``qm9`` that of ``docs/methods-on-qm9.md`` (change against ``ls``).
 For 40 synthetic tasks it is that of ``docs/data/price.csv`` (change against ``ls``), which has four seeds and is judged on all
-test data, of which one half chooses here: that regret is between two samples. All at equal epochs, so nobody trains longer. What
-lies in the folder is not trained again.
+test data, of which one half chooses here: that regret is between two samples. All at equal epochs, so nobody trains longer.
+What lies in the folder is not trained again.
 """
 
 from __future__ import annotations
