@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import t
+
 from benchmarks.tables import table
 from equipoise.balance.registry import REGISTRY
 from equipoise.metrics import delta_m
@@ -24,16 +26,13 @@ from equipoise.teleport.text import cost_of
 
 __all__ = ["main"]
 
-# Two-sided 95 % points of Student's t by degrees of freedom.
-_T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-
 
 def interval(values: Sequence[float]) -> str:
     """Mean and 95 % interval of paired differences."""
     mean = statistics.fmean(values)
     if len(values) < 2:
         return f"{mean:+.2f}"
-    half = _T95[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values))
+    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     return f"{mean:+.2f} ± {half:.2f}"
 
 
