@@ -89,8 +89,10 @@ def test_without_a_validation_split_nothing_is_chosen(tmp_path, quiet):
     problem = problems.tiny(data=data)
     by_default = study(tmp_path, quiet, problem, tuned_weights=None)
     assert by_default.run().methods == ("ls",)
-    with pytest.raises(InputError, match="has no validation split"):
-        study(tmp_path, quiet, problem, tuned_weights=3).run()
+    for number, options in enumerate(({"tuned_weights": 3}, {"lr": "1e-3,1e-2"})):
+        with pytest.raises(InputError, match="has no validation split"):
+            study(tmp_path / str(number), quiet, problem, **options).run()
+        assert not list(tmp_path.glob(f"{number}/**/runs/*"))  # before anything is trained
 
 
 def test_weights_are_tried_around_those_that_make_the_losses_equal():
