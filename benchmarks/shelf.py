@@ -51,7 +51,8 @@ def ranking(results: Results) -> str:
         if method != "ls" and len(own) > 1
     }
     corrected, ranks, alone = holm(judged), results.mean_ranks(), not results.obstacle()
-    usual = _seconds(results, "ls")
+    timed = all(map(results.seconds, results.methods))  # solo runs alone say how long a step takes
+    usual = _seconds(results, "ls") if timed else math.nan
     rows = []
     for method in sorted(changes, key=lambda name: (math.isnan(changes[name][0]), statistics.fmean(changes[name]))):
         last = [record["history"][-1] for record in results.records(method).values()]
@@ -65,11 +66,11 @@ def ranking(results: Results) -> str:
                 *([spread(results.delta_m(method).values()).text(1, sign=True)] if alone else []),
                 f"{ranks[method]:.1f}",
                 f"{statistics.fmean(distances):.2f}" if distances else "–",
-                f"{_seconds(results, method) / usual:.1f}×",
+                *([f"{_seconds(results, method) / usual:.1f}×"] if timed else []),
             ]
         )
     head = ["method", "errors against `ls` (%) ↓", "seeds better", "p", *(["Δm (%) ↓"] if alone else []), "mean rank ↓"]
-    return table([*head, "from Pareto stationarity", "time per step"], rows)
+    return table([*head, "from Pareto stationarity", *(["time per step"] if timed else [])], rows)
 
 
 def _seconds(results: Results, method: str) -> float:
@@ -88,13 +89,7 @@ def write(results: Results, file: Path) -> None:
             for seed, record in runs.items():
                 test = record["final"]["test"]
                 values = [f"{test[name]:.6g}" if test.get(name) is not None else "" for name in names]
-                lines.writerow([method, seed, *values, f"{1e3 * _step(record):.3g}"])
-
-
-def _step(record: dict[str, object]) -> float:
-    seconds = record["seconds_a_step"]
-    assert isinstance(seconds, dict)
-    return float(seconds["median"])
+                lines.writerow([method, seed, *values, f"{1e3 * record['seconds_a_step']['median']:.3g}"])
 
 
 if __name__ == "__main__":

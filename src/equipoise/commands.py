@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +35,8 @@ app = typer.Typer(
 )
 
 Epochs = Annotated[int | None, typer.Option("--epochs", "-e", help="Passes over the data; the problem's own if left out.")]
+_SEEDS = 'Seeds that judge: how many ("3": 0, 1, 2), a range "5-9", a list "1,4".'
+Seeds = Annotated[str, typer.Option("--seeds", "-s", help=_SEEDS)]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Runs at a time; the number of processors if left out.")]
 
 _PROBLEM = "A problem by name (digits, qm9:train=2000, one of another package), path/file.py:name or package.module:name."
@@ -102,9 +105,7 @@ def _advise(
             "--methods", "-m", help="Who races beside plain training and fixed weights; a choice of seven if left out."
         ),
     ] = None,
-    seeds: Annotated[
-        str, typer.Option("--seeds", "-s", help='Seeds that judge: how many ("5": 0 to 4), a range "5-9", a list "1,4".')
-    ] = "5",
+    seeds: Seeds = "5",
     epochs: Epochs = None,
     rates: Annotated[
         str, typer.Option("--rates", help="Learning rates to try, as multiples of the problem's own; 1 must be among them.")
@@ -133,11 +134,8 @@ def _advise(
         raise InputError(f'--rates is "{rates}"; give numbers such as 0.3,1,3') from None
     given: Any = {"jobs": jobs, "folder": folder, "start": where(ray, cpus, gpus), "steps": steps, "looks": looks}
     race = Race(problem, methods, seeds=seeds, epochs=epochs, rates=multiples, device=device, **given)
-    try:
+    with _stoppable():
         advice = race.run()
-    except KeyboardInterrupt:
-        typer.echo("\nStopped. The same command continues from here.", err=True)
-        raise typer.Exit(130) from None
     _show(lambda: write_page(advice, race.path), lambda shown: print_advice(advice, shown), browse=False)
 
 
@@ -147,7 +145,7 @@ def _study(
     methods: Annotated[
         str, typer.Option("--methods", "-m", help='Which methods, such as "ls,cagrad:c=0.2,cost+ls"; "all" for every balancer.')
     ] = "all",
-    seeds: Annotated[str, typer.Option("--seeds", "-s", help='How many ("3": 0, 1, 2), a range "5-9", a list "1,4".')] = "3",
+    seeds: Seeds = "3",
     epochs: Epochs = None,
     jobs: Jobs = None,
     folder: Where = None,
@@ -207,12 +205,8 @@ def _study(
         part=part,
         **machine,
     )
-    try:
+    with _stoppable(lambda: f"; {len(study.missing())} runs are left"):
         results = study.run()
-    except KeyboardInterrupt:
-        left = len(study.missing())
-        typer.echo(f"\nStopped; {left} runs are left. The same command continues from here.", err=True)
-        raise typer.Exit(130) from None
     if others := study.left_to_others():
         count = f"{len(others)} runs are" if len(others) > 1 else "1 run is"
         where_to = printable(str(study.folder.path))
@@ -240,9 +234,7 @@ def _sweep(
         ),
     ] = None,
     compare: Annotated[str, typer.Option("--compare", "-c", help="Methods to compare the sweep with.")] = "ls",
-    seeds: Annotated[
-        str, typer.Option("--seeds", "-s", help='Seeds that judge: how many ("3": 0, 1, 2), a range "5-9", a list "1,4".')
-    ] = "3",
+    seeds: Seeds = "3",
     front: Annotated[str | None, typer.Option(help="The two metrics of the Pareto front.")] = None,
     confirm: Annotated[int, typer.Option(help="How many trials are trained again on the seeds that judge.")] = 5,
     epochs: Epochs = None,
@@ -288,11 +280,8 @@ def _sweep(
         seed=seed,
         **machine,
     )
-    try:
+    with _stoppable():
         asked.run()
-    except KeyboardInterrupt:
-        typer.echo("\nStopped. The same command continues from here.", err=True)
-        raise typer.Exit(130) from None
     _show_sweep(asked.folder.path)
 
 
@@ -375,6 +364,16 @@ def _init(
 
     path = start_problem(file, source, [name.strip() for name in targets.split(",") if name.strip()])
     typer.echo(f"{printable(str(path))} is written; look into it, then: equipoise diagnose {printable(str(path))}")
+
+
+@contextmanager
+def _stoppable(left: Callable[[], str] = str) -> Iterator[None]:
+    """Ctrl-C ends the command, which says what is left and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\nStopped{left()}. The same command continues from here.", err=True)
+        raise typer.Exit(130) from None
 
 
 def _show_study(results: Results, *, browse: bool = False) -> None:

@@ -1,10 +1,12 @@
 """Learning rates and fixed weights are chosen on the validation split, with a seed that judges nothing, and once."""
 
+import io
 import json
 import math
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 from tests.study.problems import tiny as problems
 
 from equipoise.errors import InputError
@@ -89,8 +91,20 @@ def test_without_a_validation_split_nothing_is_chosen(tmp_path, quiet):
     problem = problems.tiny(data=data)
     by_default = study(tmp_path, quiet, problem, tuned_weights=None)
     assert by_default.run().methods == ("ls",)
-    with pytest.raises(InputError, match="has no validation split"):
-        study(tmp_path, quiet, problem, tuned_weights=3).run()
+    for number, options in enumerate(({"tuned_weights": 3}, {"lr": "1e-3,1e-2"})):
+        with pytest.raises(InputError, match="has no validation split"):
+            study(tmp_path / str(number), quiet, problem, **options).run()
+        assert not list(tmp_path.glob(f"{number}/**/runs/*"))  # before anything is trained
+
+
+@pytest.mark.usefixtures("one_template")
+def test_methods_that_are_one_are_said_before_runs_that_choose(tmp_path):
+    problem = problems.tiny(reported=BestEpoch("test"), score=sum)
+    shown = Console(record=True, width=200, file=io.StringIO())
+    with pytest.raises(InputError, match="reports the epoch that is best on the test split"):
+        study(tmp_path, shown, problem, "fairgrad,nash-mtl", lr="1e-3,1e-2").run()
+    assert "fairgrad with alpha=1.0 is nash-mtl" in shown.export_text()
+    assert not list(tmp_path.glob("**/runs/*"))
 
 
 def test_weights_are_tried_around_those_that_make_the_losses_equal():

@@ -196,6 +196,7 @@ def test_trials_that_fail_are_told_and_the_others_go_on(tug, quiet, tmp_path):
 def test_a_problem_without_validation_split_is_refused(tug_path, quiet, tmp_path):
     with pytest.raises(InputError, match="has no validation split"):
         Sweep(find_problem(f"{tug_path}:without_validation"), "ls", budget=2, seeds=1, folder=tmp_path, console=quiet).run()
+    assert not list((tmp_path / "runs").glob("*"))  # before anything is trained
 
 
 @pytest.mark.parametrize(

@@ -288,14 +288,12 @@ def _direction(name: str, options: Mapping[str, Any]) -> tuple[str, str]:
         return "", ""
     info = find(name)
     for given, other in getattr(info, "same_as", ()):
-        rest = {option: value for option, value in options.items() if option not in given}
         theirs = find(other).options
-        if all(options.get(option) == value for option, value in given.items()) and all(
-            option in theirs or option in ("teleport", "proxy") or value == info.options.get(option)
-            for option, value in rest.items()
-        ):
-            known = {option: value for option, value in rest.items() if option in theirs or option in ("teleport", "proxy")}
-            return _key(other, {**theirs, **known}), f"{name} with {written(given.items())} is {other}"
+        rest = {option: value for option, value in options.items() if option not in given}
+        kept = {option: value for option, value in rest.items() if option in theirs or option in ("teleport", "proxy")}
+        usual = all(rest[option] == info.options.get(option) for option in rest.keys() - kept.keys())
+        if usual and all(options.get(option) == value for option, value in given.items()):
+            return _key(other, {**theirs, **kept}), f"{name} with {written(given.items())} is {other}"
     return _key(name, options), ""
 
 

@@ -24,7 +24,7 @@ from equipoise.study.problems import find_problem
 from equipoise.study.processes.launchers import at_a_time, connected
 from equipoise.study.processes.pool import execute
 from equipoise.study.results import Results
-from equipoise.study.tuning import TUNED, TUNING_SEED, Tuning, equal_cost, parse_rates, tuned_method
+from equipoise.study.tuning import TUNED, TUNING_SEED, Tuning, equal_cost, parse_rates, refuse_unvalidated, tuned_method
 from equipoise.terminal import printable
 
 __all__ = ["Study"]
@@ -163,7 +163,8 @@ class Study:
             The results of everything in the folder.
 
         Raises:
-            InputError: the folder holds a study of another configuration, or one that is running.
+            InputError: the folder holds a study of another configuration, or one that is running; or something is to be chosen
+                and the problem has no validation split.
         """
         with self.folder.locked():
             self.tuning.refuse()
@@ -181,25 +182,31 @@ class Study:
                     self._say(
                         "no tuned weights: they are chosen from runs of all parts; the same command without part adds them"
                     )
-                if self.tuning.chooses:
-                    choosing = partial(self._choosing, jobs)
-                    self.tuning.choose_baselines(choosing)
-                    baselines = tuple(run for run in self._tuned_only(self.missing()) if run.task is not None)
-                    if baselines:
-                        self._execute(jobs, baselines)
-                    if without := self.tuning.choose(self.methods, choosing):
-                        self._say(f"no tuned weights: {without}")
-                        self._tuned = False
-                    self.folder.claim_for(self.problem, self._methods(), self.seeds, settings)
-                    missing = tuple(run for run in self._tuned_only(self.missing()) if run not in baselines)
-                    if failed := sorted({run.label for run in self.missing()} - {run.label for run in (*missing, *baselines)}):
-                        self._say(f"left out, because no learning rate could be tried: {', '.join(failed)}")
-                described = {method.label: {"name": method.name, "options": method.options} for method in self.methods}
-                for said in alike(described):
+                for said in alike(self.folder.configuration()["methods"]):
                     self._say(said)
+                if self.tuning.chooses:
+                    missing = self._choose(jobs, settings)
                 if missing:
                     self._execute(jobs, missing)
         return Results(self.folder)
+
+    def _choose(self, jobs: int, settings: dict[str, Any]) -> tuple[Run, ...]:
+        """Chooses rates and weights, and trains what that needs of the baselines; the runs that are still to do."""
+        if self.tuning.asked_for and not self.tuning.chosen:
+            refuse_unvalidated(self.problem, TUNING_SEED, self.start)
+        choosing = partial(self._choosing, jobs)
+        self.tuning.choose_baselines(choosing)
+        baselines = tuple(run for run in self._tuned_only(self.missing()) if run.task is not None)
+        if baselines:
+            self._execute(jobs, baselines)
+        if without := self.tuning.choose(self.methods, choosing):
+            self._say(f"no tuned weights: {without}")
+            self._tuned = False
+        self.folder.claim_for(self.problem, self._methods(), self.seeds, settings)
+        missing = tuple(run for run in self._tuned_only(self.missing()) if run not in baselines)
+        if failed := sorted({run.label for run in self.missing()} - {run.label for run in (*missing, *baselines)}):
+            self._say(f"left out, because no learning rate could be tried: {', '.join(failed)}")
+        return missing
 
     def report(self) -> tuple[Path, Path]:
         """Writes ``report.md``, ``report.html`` and the pictures from what the folder holds, and returns both paths."""

@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from equipoise.cluster import Ray
 from equipoise.errors import InputError
 from equipoise.metrics import Metric, delta_m
 from equipoise.metrics.metric import mean
 from equipoise.study.folder import Folder
 from equipoise.study.methods import Method, parse_method
 from equipoise.study.plan import Run
-from equipoise.study.problem import Problem
-from equipoise.study.records import Record
+from equipoise.study.problem import Problem, Splits
+from equipoise.study.processes.calls import calls
+from equipoise.study.records import Record, seed_process
 
-__all__ = ["TUNED", "TUNING_SEED", "Tuning", "equal_cost", "parse_rates", "trial_weights", "tuned_method"]
+__all__ = ["TUNED", "TUNING_SEED", "Tuning", "equal_cost", "parse_rates", "refuse_unvalidated", "trial_weights", "tuned_method"]
 
 TUNING_SEED = 1000
 """The seed of all runs that choose; none of those that judge."""
@@ -93,6 +95,23 @@ def _weighted(weights: Sequence[float]) -> Method:
     return parse_method(f"ls:weights={list(weights)}")
 
 
+def refuse_unvalidated(problem: Problem, seed: int, start: str | Ray) -> None:
+    """Looks at a problem's splits where its runs are made, so that nothing is trained from which nothing can be chosen.
+
+    Raises:
+        InputError: see :meth:`equipoise.study.Problem.validated`.
+        EquipoiseError: the problem's data cannot be had.
+    """
+    # By one that could have company, for a call that is alone is made here, and reads the data into this process.
+    for _ in calls(_validated, [(problem, seed)], jobs=2, preload=problem.preload, start=start):
+        pass
+
+
+def _validated(problem: Problem, seed: int) -> None:
+    seed_process(seed)
+    problem.validated(None if Splits(*problem.data(seed)).validation is None else {})
+
+
 @dataclass(frozen=True)
 class Tuning:
     """Chooses, and remembers the choice in the study's folder, so that it is made once.
@@ -130,6 +149,11 @@ class Tuning:
     def chooses(self) -> bool:
         """Whether there is anything to choose."""
         return len(self.rates) > 1 or self.trials > 0
+
+    @property
+    def asked_for(self) -> bool:
+        """Whether somebody asked for a choice, which is then refused where it cannot be made."""
+        return len(self.rates) > 1 or (self.trials > 0 and not self.by_default)
 
     def cost(self, methods: int) -> int:
         """How many runs choosing takes."""

@@ -26,6 +26,7 @@ from equipoise.study.problem import Problem
 from equipoise.study.problems import find_problem
 from equipoise.study.processes.launchers import at_a_time, connected
 from equipoise.study.processes.pool import execute
+from equipoise.study.tuning import refuse_unvalidated
 from equipoise.sweep.folder import SweepFolder
 from equipoise.sweep.front import select
 from equipoise.sweep.objectives import drop, find_metric, parse_objectives
@@ -220,6 +221,8 @@ class Sweep:
             missing = [run for run in runs if not self.study.finished(run, self.epochs)]
             if not missing:
                 return
+            if claim_sweep:
+                refuse_unvalidated(self.problem, self.seed, self.start)
             what = "confirmed trials and compared methods" if methods else "single-task baselines"
             self._say(f"{what}: {len(missing)} runs of {self.epochs} epochs, {jobs} at a time")
             with progress(len(missing), self.epochs, self.console) as shown:
