@@ -1,14 +1,12 @@
 """NORMAL beside hard parameter sharing on other data than digits: ``python -m benchmarks.normal_elsewhere PROBLEM``.
 
 A part of docs/learned-task-positions.md. The problem is ``qm9`` or one of the rendered scenes, with options as in a study.
-Every training leaves a JSON file in the folder and is not run again. η, ξ, the start and the steps of Euler's method are those
-chosen for digits.
+What the folder holds is not trained again. η, ξ, the start and the steps of Euler's method are those chosen for digits.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +29,7 @@ from equipoise.nets import (
     TaskFlow,
     position_groups,
 )
-from equipoise.store import write_whole
+from equipoise.store import RunStore
 from equipoise.study.methods import parse_method
 from equipoise.study.problem import Problem, Splits
 from equipoise.study.problems import find_problem
@@ -118,7 +116,7 @@ def train(problem: Problem, network: str, method: str, seed: int, epochs: int) -
 
 
 def report(problem: Problem, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """One row per network, held against the mean of hard sharing, and below it where learned positions ended."""
+    """One row per network, held against the mean of hard sharing; below it NORMAL against each other one, and its positions."""
     metrics = problem.metrics
     usual = {metric.name: spread(run["test"][metric.name] for run in results["hps"]).mean for metric in metrics}
     drops = {network: [delta_m(run["test"], usual, metrics) for run in runs] for network, runs in results.items()}
@@ -140,6 +138,10 @@ def report(problem: Problem, results: Mapping[str, Sequence[Mapping[str, Any]]])
         if network in ("normal", "first-order"):
             ends = (f"{task} {spread(run['positions'][task] for run in runs).text(2, sign=True)}" for task in problem.tasks)
             lines.append(f"{NETWORKS[network]}, positions at the end: {', '.join(ends)}.")
+    for network in results if "normal" in results else ():
+        if network not in ("hps", "normal"):
+            alone = paired_comparison(drops["normal"], drops[network])
+            lines.append(f"NORMAL against {NETWORKS[network]}: {alone.difference:+.1f} points, p = {alone.p:.2f} alone.")
     head = ["network", "parameters", *(metric.heading for metric in metrics), "Δm % ↓", "against sharing", "time per step"]
     return "\n\n".join([table(head, rows), *lines])
 
@@ -154,18 +156,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, help="passes over the data; the problem's own if left out")
     parser.add_argument("--output", type=Path, required=True, help="folder of the trainings")
     options = parser.parse_args(arguments)
+    networks = options.networks.split(",")
+    if networks[0] != "hps" or not set(networks) <= set(NETWORKS):
+        parser.error(f"--networks must begin with hps and name some of {', '.join(NETWORKS)}; got {options.networks}")
     torch.set_num_threads(1)
     problem = find_problem(options.problem)
     epochs = options.epochs or problem.epochs
-    options.output.mkdir(parents=True, exist_ok=True)
+    store = RunStore(options.output, what="set of trainings")
+    store.claim({"problem": options.problem, "epochs": epochs})
     for method in options.methods.split(","):
         results: dict[str, list[dict[str, Any]]] = {}
         for seed in range(options.seeds):
-            for network in options.networks.split(","):
-                kept = options.output / f"{network}-{method.replace(':', '~')}-{epochs}-{seed}.json"
-                if not kept.exists():
-                    write_whole(kept, json.dumps(train(problem, network, method, seed, epochs)))
-                results.setdefault(network, []).append(json.loads(kept.read_text()))
+            for network in networks:
+                key = f"{network}-{method.replace(':', '~')}-{seed}"
+                record = store.find(key) or store.keep(key, train(problem, network, method, seed, epochs))
+                results.setdefault(network, []).append(record)
         print(
             f"{options.problem}, {method}, {epochs} epochs, {options.seeds} seeds\n\n{report(problem, results)}\n", flush=True
         )

@@ -39,12 +39,12 @@ How this picture was measured, and where proxies lose: [the price](price.md).
 """
 
 
-def assemble(folder: Path, only: int | None = None) -> None:
+def assemble(folder: Path, *, drawn: bool = True) -> None:
     """Writes the site's source into a folder.
 
     Args:
         folder: emptied first, but for pictures that are drawn already.
-        only: draw pictures of so many methods alone.
+        drawn: with the pictures of the methods.
     """
     where = places()
     for old in folder.glob("*"):
@@ -61,7 +61,7 @@ def assemble(folder: Path, only: int | None = None) -> None:
         target = folder / file.replace("docs/", "", 1)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, target)
-    methods.write(folder, only)
+    methods.write(folder, drawn=drawn)
     reference.write(folder)
     put(folder / "index.md", HOME + "".join(_part(part.title, part.promise, part.pages, where) for part in PARTS))
 
@@ -82,12 +82,12 @@ def main() -> None:
     """Builds the site; its exit status is Sphinx's."""
     parser = argparse.ArgumentParser(prog="python -m website.build")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "site")
-    parser.add_argument("--pictures", type=int, help="draw those of so many methods alone")
+    parser.add_argument("--no-pictures", action="store_true", help="leave those of the methods out, for a quick look")
     options = parser.parse_args()
     from sphinx.cmd.build import main as sphinx
 
     source = options.folder / "source"
-    assemble(source, options.pictures)
+    assemble(source, drawn=not options.no_pictures)
     status = sphinx(
         ["-W", "--keep-going", "-q", "-b", "html", "-c", str(ROOT / "website"), str(source), str(options.folder / "html")]
     )

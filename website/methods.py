@@ -15,20 +15,19 @@ __all__ = ["write"]
 _NEEDS = {"losses": "losses", "gramian": "Gramian", "gradients": "task gradients"}
 
 
-def write(folder: Path, only: int | None = None) -> list[str]:
+def write(folder: Path, *, drawn: bool = True) -> list[str]:
     """Writes the pages into ``folder/methods``; their names.
 
     Args:
         folder: of the site's source.
-        only: draw pictures of so many methods alone, for a quick look.
+        drawn: with pictures, which take minutes; those that this very code has drawn before are kept.
     """
     infos = [info for info in registered() if info.cls.__module__.startswith("equipoise.balance.")]
     shelf = folder / "methods"
     shelf.mkdir(parents=True, exist_ok=True)
-    for number, info in enumerate(infos):
-        drawn = pictures.drawable(info) and (only is None or number < only)
-        if drawn and not (shelf / "pictures" / f"{info.name}-direction.svg").is_file():
-            pictures.draw(info, shelf / "pictures")
+    if drawn:
+        pictures.draw_all([info for info in infos if pictures.drawable(info)], shelf / "pictures")
+    for info in infos:
         (shelf / f"{info.name}.md").write_text(_page(info, infos, drawn), encoding="utf-8")
     rows = [[f"[`{i.name}`]({i.name}.md)", _NEEDS[i.cost], i.price, i.promise, i.serves, _year(i)] for i in infos]
     table = markdown.table(["method", "needs", "cost of a step", "what it promises", "when to use it", "year"], rows, left=5)
@@ -59,7 +58,9 @@ def _page(info: MethodInfo, infos: list[MethodInfo], drawn: bool) -> str:
         f'```python\nmtl = eq.MultiTaskOptimizer(objective, optimizer, "{info.name}")\n```',
         markdown.table(["", ""], facts, left=2),
     ]
-    if drawn:
+    if not pictures.drawable(info):
+        parts.append("It acts on a network's features, so there is no picture of it in the plane.")
+    elif drawn:
         parts.append(
             "::::{container} pair\n"
             f"![{info.name}: paths from five starts on a problem of two losses](pictures/{info.name}-path.svg)\n\n"
@@ -67,8 +68,6 @@ def _page(info: MethodInfo, infos: list[MethodInfo], drawn: bool) -> str:
             "Left: two losses of the plane, the second ten times as loud; the blue line is the Pareto set. Right: three task "
             "gradients (gray), the direction that the method keeps after 200 steps at one point, and that of their mean (blue)."
         )
-    else:
-        parts.append("It acts on a network's features, so there is no picture of it in the plane.")
     parts += _measured(info)
     directive = f".. autoclass:: equipoise.{info.cls.__name__}\n   :members:\n   :exclude-members: stateful"
     parts.append(f"## Class\n\n```{{eval-rst}}\n{directive}\n```")
@@ -82,12 +81,8 @@ def _measured(info: MethodInfo) -> list[str]:
     """Its rows of the studies of the whole shelf, from their pages of the guide."""
     found = []
     for name, page in (("digits", "methods-on-digits"), ("qm9", "methods-on-qm9")):
-        file = ROOT / "docs" / f"{page}.md"
-        if not file.is_file():
-            continue
-        lines = [
-            line.strip("| ").split(" | ") for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("|")
-        ]
+        text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+        lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
         head = next((cells for cells in lines if cells[0].strip() == "method"), None)
         own = [cells for cells in lines if head and _method_of(cells[0]) == info.name and len(cells) == len(head)]
         if head and own:

@@ -17,6 +17,8 @@ ROOMS = (
     "bilevel",
     "blackbox",
     "diagnosis",
+    "advice",
+    "cluster",
     "integrations",
     "data",
     "nets",

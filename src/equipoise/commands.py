@@ -202,8 +202,8 @@ def _study(
         gramian_every=gramian_every,
         baselines=not no_baselines,
         lr=lr,
-        # A study of everything has the field's mandatory baseline, too; a part of one cannot choose.
-        tuned_weights=0 if tuned_weights is None and (methods.strip() != "all" or part) else tuned_weights,
+        # A study of everything has the field's mandatory baseline, too.
+        tuned_weights=0 if tuned_weights is None and methods.strip() != "all" else tuned_weights,
         part=part,
         **machine,
     )
@@ -214,8 +214,9 @@ def _study(
         typer.echo(f"\nStopped; {left} runs are left. The same command continues from here.", err=True)
         raise typer.Exit(130) from None
     if others := study.left_to_others():
+        count = f"{len(others)} runs are" if len(others) > 1 else "1 run is"
         where_to = printable(str(study.folder.path))
-        typer.echo(f"{len(others)} runs are left to other parts; when they are done: equipoise report {where_to}", err=True)
+        typer.echo(f"{count} left to other parts; when they are done: equipoise report {where_to}", err=True)
         raise typer.Exit(1 if study.missing() else 0)
     _show_study(results)
 

@@ -35,6 +35,7 @@ __all__ = [
     "RunStore",
     "cache_folder",
     "locked",
+    "of_schema",
     "plain",
     "read_json",
     "refuse_links",
@@ -164,6 +165,24 @@ def read_json(path: Path) -> Any:
         return reading.read_json(path)
     except Unreadable:
         return None
+
+
+@contextlib.contextmanager
+def of_schema(path: str | os.PathLike[str], schema: int, what: str) -> Iterator[dict[str, Any]]:
+    """The content of a JSON file whose ``schema`` is that, to be made use of in the body.
+
+    Raises:
+        InputError: it is no such file, or the body does not find what it needs in it.
+    """
+    try:
+        known = reading.read_json(path)
+        if not isinstance(known, dict) or known.get("schema") != schema:
+            raise Unreadable(f"its schema is not {schema}")
+        yield known
+    except KeyError as error:
+        raise InputError(f'"{path}" holds no {what} of this version of equipoise: it lacks {error}') from error
+    except (Unreadable, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f'"{path}" holds no {what} of this version of equipoise: {error}') from error
 
 
 def plain(value: Any) -> Any:

@@ -68,11 +68,11 @@ def test_a_method_that_is_worse_is_not_recommended_however_sure() -> None:
 
 
 def test_plain_training_for_the_same_time_is_kept_where_it_does_as_well() -> None:
-    dear = entrant("fairgrad", -20.0, 1.0, price=3.0)
-    longer = advice(entrant(PLAIN, 0.0), dear, entrant(PLAIN, -21.0, 1.0, epochs=30))
+    expensive = entrant("fairgrad", -20.0, 1.0, price=3.0)
+    longer = advice(entrant(PLAIN, 0.0), expensive, entrant(PLAIN, -21.0, 1.0, epochs=30))
     assert longer.keeps_plain
     assert "for 30 epochs in place of 10" in longer.sentences()[0]
-    behind = advice(entrant(PLAIN, 0.0), dear, entrant(PLAIN, -12.0, 1.0, epochs=30))
+    behind = advice(entrant(PLAIN, 0.0), expensive, entrant(PLAIN, -12.0, 1.0, epochs=30))
     assert behind.recommended.label == "fairgrad"
     assert any("Plain training for the time of the best method (30 epochs)" in said for said in behind.sentences())
 
@@ -149,8 +149,8 @@ def test_a_good_and_cheap_proxy_takes_the_place_of_the_exact_gramian(tiny, diagn
         ]
         return dataclasses.replace(diagnosed, costs=costs, proxies=good)
 
-    dear, near = ([own.name for own in candidates(tiny, timed(exact))[0]] for exact in (20.0, 2.5))
-    assert "fairgrad@last(layers=2)" in dear
+    far, near = ([own.name for own in candidates(tiny, timed(exact))[0]] for exact in (20.0, 2.5))
+    assert "fairgrad@last(layers=2)" in far
     assert "fairgrad" in near
 
 

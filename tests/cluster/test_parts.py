@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from equipoise.cli import main
 from equipoise.errors import InputError
 from equipoise.study import Study, find_problem
 from equipoise.study.folder import Folder
@@ -94,12 +96,31 @@ def test_parts_and_a_study_of_everything_keep_each_other_out(tmp_path: Path) -> 
         pass
 
 
-def test_a_part_cannot_choose(tmp_path: Path) -> None:
+def test_a_part_cannot_choose_and_leaves_out_what_nobody_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = find_problem(f"{TINY}:problem")
+    monkeypatch.setattr(Study, "_execute", lambda study, jobs, missing: None)
+    console = Console(file=io.StringIO())
+    study = Study(problem, "ls", 1, folder=tmp_path / "default", part="1/2", tuned_weights=None, console=console)
+    study.run()
+    assert "no tuned weights: they are chosen from runs of all parts" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert not study.tuning.chooses
+    assert len((*study.missing(), *study.left_to_others())) == 3
+    assert Study(problem, "ls", 1, folder=tmp_path / "default", tuned_weights=None).tuning.chooses
     for asked in ({"lr": "1e-3,1e-2"}, {"tuned_weights": 4}):
         with pytest.raises(InputError, match="chosen from runs of all parts"):
             Study(problem, "ls", 1, folder=tmp_path, part="1/2", **asked)  # type: ignore[arg-type]
     assert len(Study(problem, "ls", 1, folder=tmp_path, part="1/2", lr=1e-3).missing()) == 2
+
+
+def test_a_part_ends_with_1_if_a_run_of_its_own_failed_and_not_for_those_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["study", f"{TINY}:problem", "--methods", "ls", "--seeds", "1", "--part", "1/2", "--folder", str(tmp_path)]
+    monkeypatch.setattr(Study, "_execute", lambda study, jobs, missing: None)  # all of them fail
+    assert main(arguments) == 1
+    assert "1 run is left to other parts" in capsys.readouterr().err
+    monkeypatch.setattr(Study, "missing", lambda study: ())
+    assert main(arguments) == 0
 
 
 def test_a_part_goes_on_where_it_was_killed_and_adds_to_what_the_folder_remembers(tmp_path: Path) -> None:

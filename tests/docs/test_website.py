@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from website import methods, pages, pictures
+from website import methods, pages, pictures, reference
 from website.build import HOME
 
 import equipoise as eq
@@ -42,8 +42,13 @@ def test_links_lead_to_the_new_places_and_code_stays_as_it_is() -> None:
     assert files == {"docs/data/price.csv"}
 
 
+def test_every_room_is_in_the_reference() -> None:
+    rooms = {path.parent.name for path in Path(eq.__file__).parent.glob("*/__init__.py")}
+    assert rooms <= set(reference.ROOMS)
+
+
 def test_every_method_has_a_page_with_its_facts_and_its_rows(tmp_path: Path) -> None:
-    assert methods.write(tmp_path, only=0) == [info.name for info in METHODS]
+    assert methods.write(tmp_path, drawn=False) == [info.name for info in METHODS]
     page = (tmp_path / "methods" / "cagrad.md").read_text(encoding="utf-8")
     assert eq.balance.registry.REGISTRY.find("cagrad").promise.replace("|", "\\|") in page
     assert "## On digits" in page

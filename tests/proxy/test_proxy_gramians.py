@@ -210,6 +210,58 @@ def test_the_residual_stream_is_all_layers_that_write_to_it() -> None:
     assert torch.nn.functional.cosine_similarity(found.flatten(), (rows @ rows.T).flatten(), dim=0) > 0.98
 
 
+def _hooked(block: nn.Module) -> nn.Module:
+    block.register_full_backward_hook(lambda *_: None)
+    return block
+
+
+def _sharded(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """What ``fully_shard`` puts in front of a module that takes these."""
+    from torch.distributed.fsdp._fully_shard._fsdp_param_group import RegisterPostBackwardFunction
+
+    return RegisterPostBackwardFunction.apply(None, *tensors)  # type: ignore[no-any-return,no-untyped-call]
+
+
+SUMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "copied": lambda x, y: x.clone() + y.clone(),
+    "with an axis more": lambda x, y: (x.unsqueeze(1) + y.unsqueeze(1)).squeeze(1),
+    "dropout": lambda x, y: x + nn.functional.dropout(y, 0.1),
+    "stochastic depth": lambda x, y: x + y * (torch.tensor([0.0, 1, 1, 1, 1, 1]) / 0.9)[:, None, None],
+    "backward hooks": lambda x, y: _hooked(nn.Identity())(x + _hooked(nn.Identity())(y)),
+    "a sharded block": lambda x, y: _sharded(x)[0] + y,
+    "a sharded module on the branch": lambda x, y: x + _sharded(y)[0],
+    "a sharded module that adds": lambda x, y: torch.add(*_sharded(x, y)),
+    "a sharded module that adds the other way round": lambda x, y: torch.add(*_sharded(x, y)[::-1]),
+}
+
+
+@pytest.mark.parametrize("added", SUMS.values(), ids=SUMS)
+def test_what_hands_gradients_on_hides_no_stream(added: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """On the way down to earlier sums, and on the way up from the layer to its own."""
+    torch.manual_seed(0)
+    reader, position = nn.Linear(4, 5), nn.Linear(3, 4)
+    writers, heads = [nn.Linear(5, 4) for _ in range(3)], [nn.Linear(4, 1) for _ in range(3)]
+    stream = torch.randn(6, 2, 4) + position(torch.randn(2, 3))  # broadcast, so it has another gradient
+    for writer in writers:
+        stream = added(stream, writer(torch.tanh(reader(stream))))
+    losses = {k: head(torch.tanh(stream)).sum() for k, head in enumerate(heads)}
+    (found,) = LastLayers().places(HeadCut(losses), None).layers
+    assert found.node.name() == "AddBackward0"
+    assert sorted(found.row.leaves) == sorted(id(writer.weight) for writer in writers)  # type: ignore[attr-defined]
+    assert proxy_gramian(losses, LastLayers()).diagonal().min() > 0
+
+
+def test_a_branch_that_goes_elsewhere_too_is_in_no_stream() -> None:
+    torch.manual_seed(0)
+    writers, heads = [nn.Linear(4, 4) for _ in range(2)], [nn.Linear(4, 1) for _ in range(2)]
+    stream = torch.randn(6, 4)
+    for writer in writers:
+        x, y = _sharded(stream, writer(torch.tanh(stream)))
+        stream = x + y + torch.tanh(y)
+    places = LastLayers().places(HeadCut({k: head(torch.tanh(stream)).sum() for k, head in enumerate(heads)}), None)
+    assert all(layer.node.name() == "AddmmBackward0" for layer in places.layers)
+
+
 class Adapter(nn.Module):
     """A frozen linear map and a low-rank one beside it, as PEFT's LoRA writes it: with a factor, and in float32."""
 

@@ -13,13 +13,13 @@ from equipoise.diagnosis.sentences import joined
 from equipoise.errors import InputError
 from equipoise.metrics import Comparison, Metric, holm, paired_comparison, spread
 from equipoise.metrics.metric import mean
-from equipoise.reading import Unreadable, read_json
-from equipoise.store import plain
+from equipoise.metrics.paired import LEVEL
+from equipoise.store import of_schema, plain
 
 __all__ = ["Advice", "Entrant", "judged"]
 
-LEVEL = 0.05
-"""Corrected p-values below this count as a difference, as in studies."""
+SCHEMA = 1
+"""Counts up whenever the meaning of the JSON changes."""
 
 _WORSE = 5.0  # percent that a metric may lose against plain training without being named
 
@@ -134,7 +134,7 @@ class Advice:
         """Everything as JSON values."""
         own = {name: getattr(self, name) for name in self.__dataclass_fields__}
         own |= {"metrics": [asdict(one) for one in self.metrics], "entrants": [asdict(one) for one in self.entrants]}
-        return plain({"schema": 1, **own, "sentences": self.sentences()})  # type: ignore[no-any-return]
+        return plain({"schema": SCHEMA, **own, "sentences": self.sentences()})  # type: ignore[no-any-return]
 
     @classmethod
     def read(cls, path: str | Path) -> Advice:
@@ -143,10 +143,7 @@ class Advice:
         Raises:
             InputError: it is none, or of another version.
         """
-        try:
-            known = read_json(path)
-            if not isinstance(known, dict) or known.get("schema") != 1:
-                raise Unreadable("its schema is not 1")
+        with of_schema(path, SCHEMA, "advice") as known:
             same = {name: known[name] for name in ("problem", "seeds", "epochs", "lr", "rungs", "left_out")}
             entrants = [
                 Entrant(
@@ -157,8 +154,6 @@ class Advice:
                 for one in known["entrants"]
             ]
             return judged(**same, metrics=[Metric(**one) for one in known["metrics"]], entrants=entrants)
-        except (Unreadable, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f'"{path}" holds no advice of this version of equipoise: {error}') from error
 
 
 def _by_seed(values: Mapping[str, float | None]) -> dict[int, float]:

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from equipoise.advice.advice import Advice
 from equipoise.advice.candidates import PLAIN
-from equipoise.diagnosis.page import Said, Tabled, print_said, render_said
+from equipoise.diagnosis.page import Said, print_said, render_said
 from equipoise.study.pictures import Picture
 from equipoise.study.pictures.style import ACCENT, BASELINE, dots, names_axis, single
-from equipoise.study.report.words import places
+from equipoise.study.report.words import SideTable, places
 from equipoise.study.report.write import drawn
 from equipoise.terminal import printed
 
@@ -40,10 +40,11 @@ def _said(advice: Advice) -> Said:
         + ("" if advice.lr is None else f" {advice.lr:g}"),
         "diagnosis": "diagnosis/report.html",
     }
-    return printed(Said(f"{advice.problem}: advice", first, tuple(others), (_finalists(advice), _race(advice)), facts))
+    tables = {"The last rung": _finalists(advice), "The race": _race(advice)}
+    return printed(Said(f"{advice.problem}: advice", first, tuple(others), tables, facts))
 
 
-def _finalists(advice: Advice) -> Tabled:
+def _finalists(advice: Advice) -> SideTable:
     digits = {metric.name: places(one.metrics[metric.name] for one in advice.entrants) for metric in advice.metrics}
     few = advice.metrics[:6]
     rows = []
@@ -61,8 +62,7 @@ def _finalists(advice: Advice) -> Tabled:
             )
         )
     left = f" The first {len(few)} of {len(advice.metrics)} metrics are shown." if len(few) < len(advice.metrics) else ""
-    return Tabled(
-        "The last rung",
+    return SideTable(
         ("method", "learning rate", "epochs", "change (%) ↓", "p", "a step", *(metric.heading for metric in few)),
         tuple(rows),
         (
@@ -75,7 +75,7 @@ def _finalists(advice: Advice) -> Tabled:
     )
 
 
-def _race(advice: Advice) -> Tabled:
+def _race(advice: Advice) -> SideTable:
     names = list(dict.fromkeys(one["candidate"] for one in advice.rungs[0]))
     rows = []
     for name in names:
@@ -91,8 +91,7 @@ def _race(advice: Advice) -> Tabled:
             cells += [f"{best['change']:+.1f}".replace("-", "−"), f"{best['rate']:g}×"]
         tried = sum(one["candidate"] == name for one in advice.rungs[0])
         rows.append((name, str(tried), *cells, "yes" if any(one.candidate == name for one in advice.entrants) else "no"))
-    return Tabled(
-        "The race",
+    return SideTable(
         ("candidate", "tried", "first rung (%)", "its lr", "second rung (%)", "its lr", "last rung"),
         tuple(rows),
         (

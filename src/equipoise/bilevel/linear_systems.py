@@ -36,12 +36,10 @@ def conjugate_gradients(
             product = _damped(curvature, [direction], diagonal)[0]
             curve = _dot(direction, product)
             if not curve > 0.0:
-                raise NonFiniteError(
+                raise _unfit(
+                    curvature,
                     f"the lower level's second derivative is not positive along a direction of conjugate gradients "
                     f"({curve:.3g}), so ω is no minimum there; add damping=, take more lower steps, or unroll",
-                    tasks=("lower",),
-                    step=curvature.levels.step,
-                    what="curvature",
                 )
             rate = square / curve
             x = [v.add(d, alpha=rate) for v, d in zip(x, direction, strict=True)]
@@ -67,14 +65,16 @@ def neumann(curvature: Curvature, right: Vectors, diagonal: list[float], lr: flo
         sums = [[s.add(v, alpha=lr) for s, v in zip(*pair, strict=True)] for pair in zip(sums, terms, strict=True)]
     for first, last in zip(right, terms, strict=True):
         if not _dot(last, last) <= max(_dot(first, first), 1e-300):
-            raise NonFiniteError(
+            raise _unfit(
+                curvature,
                 f"the Neumann series grows at lr={lr:g}: it must be below 2 over the largest curvature of the lower level, "
                 f"which must be positive definite; take a smaller lr, or add damping=",
-                tasks=("lower",),
-                step=curvature.levels.step,
-                what="curvature",
             )
     return sums
+
+
+def _unfit(curvature: Curvature, text: str) -> NonFiniteError:
+    return NonFiniteError(text, tasks=("lower",), step=curvature.levels.step, what="curvature")
 
 
 def _damped(curvature: Curvature, rows: Vectors, diagonal: list[float], batched: bool = False) -> Vectors:

@@ -264,19 +264,7 @@ def minimize(
     failures = Failures()
     before = 0.0
     if path is not None and path.exists():
-        saved = _of_a_search(path, read_checkpoint(path))
-        if saved.get("settings") != settings:
-            raise InputError(
-                f"{path} is a checkpoint of {saved.get('settings')}, and this is {settings}; give the same options, or another "
-                "file"
-            )
-        if not np.array_equal(saved["x0"] if saved["x0"] is not None else (), start if start is not None else ()):
-            raise InputError(f"{path} is a checkpoint of a search from another x0; give the same x0, or another file")
-        if (saved["function"] is not None) != stateful:
-            raise InputError(
-                f"{path} is a checkpoint of a function {'with' if saved['function'] is not None else 'without'} a state, and "
-                f"this is one {'with' if stateful else 'without'}; give the same function, or another file"
-            )
+        saved = _of_this_search(path, settings, start, stateful)
         optimizer.load_state_dict(saved["optimizer"])
         if archive:
             kept.load_state_dict(saved.get("archive") or {})
@@ -416,8 +404,9 @@ class WithTensors:
         return self._function(torch.as_tensor(points, **self._kind))
 
 
-def _of_a_search(path: Path, saved: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint holds, if :func:`minimize` wrote it."""
+def _of_this_search(path: Path, settings: dict[str, Any], start: Array | None, stateful: bool) -> dict[str, Any]:
+    """What a checkpoint holds, if :func:`minimize` wrote it in the same search."""
+    saved = read_checkpoint(path)
     rows, counts = saved.get("history"), saved.get("failures")
     good = (
         isinstance(rows, list)
@@ -435,6 +424,17 @@ def _of_a_search(path: Path, saved: dict[str, Any]) -> dict[str, Any]:
     if not good:
         raise InputError(
             f"{path} is no checkpoint of a search (parts are missing or wrong); take another file name or remove it"
+        )
+    if saved.get("settings") != settings:
+        raise InputError(
+            f"{path} is a checkpoint of {saved.get('settings')}, and this is {settings}; give the same options, or another file"
+        )
+    if not np.array_equal(saved["x0"] if saved["x0"] is not None else (), start if start is not None else ()):
+        raise InputError(f"{path} is a checkpoint of a search from another x0; give the same x0, or another file")
+    if (saved["function"] is not None) != stateful:
+        raise InputError(
+            f"{path} is a checkpoint of a function {'with' if saved['function'] is not None else 'without'} a state, and "
+            f"this is one {'with' if stateful else 'without'}; give the same function, or another file"
         )
     return saved
 

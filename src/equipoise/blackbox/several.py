@@ -128,12 +128,12 @@ def front(
     count = points if given is None else len(given)
     if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
         raise InputError(f"points is {count!r}; give a whole number of at least 1")
-    if (evaluations - count) // (count + 1) < 2 * samples or not warm > 0:
+    share = (evaluations - count) // (count + 1)
+    if share < 2 * samples or not warm > 0:
         raise InputError(
             f"{evaluations} evaluations for {count} searches with {samples} samples and warm={warm}; give warm above 0 and "
             f"at least {(count + 1) * 2 * samples + count} evaluations"
         )
-    share = (evaluations - count) // (count + 1)
     if "method" in options or "weights" in options:
         raise InputError("front() is for ASMG with weights of its own; give preferences= instead of method or weights")
     if "archive" in options:
@@ -147,7 +147,6 @@ def front(
     wanted = given
 
     def search(number: int, start: object, deviation: object, budget: int, weights: object) -> None:
-        path = None if checkpoint is None else Path(checkpoint).with_stem(f"{Path(checkpoint).stem}-{number}")
         results.append(
             minimize(
                 f,
@@ -159,7 +158,7 @@ def front(
                 seed=np.random.default_rng(seeds[number]),
                 weights=weights,
                 archive="front",
-                checkpoint=path,
+                checkpoint=_beside(checkpoint, number),
                 **options,
             )
         )
@@ -231,16 +230,16 @@ def restarted(
         raise InputError("checkpoint= of restarts needs seed=, for from it the other starts are drawn; give both")
     f, x0 = _of_arrays(f, x0, options)
     start, spread = read_vector(x0, "x0"), read_array(std, "std")
-    results = []
+    results: list[Result] = []
+    budget = evaluations // (restarts + 1)
     for number, own in enumerate(np.random.SeedSequence(seed).spawn(restarts + 1)):
         generator = np.random.default_rng(own)
-        begun = start if number == 0 else start + spread * generator.standard_normal(start.size)
-        bounds = options.get("bounds")
-        if bounds is not None and number > 0:
-            low, high = (side if side is not None else sign * np.inf for side, sign in zip(bounds, (-1, 1), strict=True))
-            begun = np.clip(begun, low, high)
-        path = None if checkpoint is None else Path(checkpoint).with_stem(f"{Path(checkpoint).stem}-{number}")
-        budget = evaluations // (restarts + 1)
+        begun = start
+        if results:
+            begun = start + spread * generator.standard_normal(start.size)
+            bounds = results[0].optimizer.bounds
+            begun = begun if bounds is None else np.clip(begun, *bounds)
+        path = _beside(checkpoint, number)
         results.append(minimize(f, begun, method, evaluations=budget, std=std, seed=generator, checkpoint=path, **options))
         if results[-1].stopped == "interrupted":
             break
@@ -257,6 +256,11 @@ def restarted(
         evaluations=sum(result.evaluations for result in results),
         seconds=sum(result.seconds for result in results),
     )
+
+
+def _beside(checkpoint: str | Path | None, number: int) -> Path | None:
+    """The file of one of several searches."""
+    return None if checkpoint is None else Path(checkpoint).with_stem(f"{Path(checkpoint).stem}-{number}")
 
 
 def _of_arrays(f: Callable[[Any], Any], x0: Any, options: dict[str, Any]) -> tuple[Callable[[Any], Any], Any]:

@@ -78,21 +78,9 @@ def diagnose(
         >>> found.tasks, found.shares["far"] > found.shares["near"], found.positive
         (('near', 'far'), True, True)
     """
-    if not isinstance(objective, Objective):
-        raise InputError(f"objective must be an equipoise.Objective; got {type(objective).__name__}")
-    for what, value, least in (("steps", steps, 1), ("looks", looks, 2)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"{what} is {value!r}; it must be a whole number, at least {least}")
-    if isinstance(loader, Iterator) or not isinstance(loader, Iterable):
-        raise InputError(
-            f"loader must be something that can be iterated over again and again, such as a DataLoader; got "
-            f"{type(loader).__name__}"
-        )
+    trained = _trainable(objective, loader, steps, looks)
     began = time.monotonic()
     model = objective.model
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not trained:
-        raise InputError("no parameter of the model requires grad, so there is nothing to train and to diagnose")
     # Its own, so that the tasks of the user's are fixed by the user's first step.
     own = Objective(model, objective.losses, objective.tasks.names or None, fixed=objective.fixed or None)
     device = trained[0].device
@@ -102,28 +90,7 @@ def diagnose(
         batches = (moved(batch, device) for batch in endless(loader))
         mtl = MultiTaskOptimizer(own, moving, "ls", shared=shared, clip=clip)
         watch = Looks(own, shared)
-        seen: list[Look] = []
-        losses: dict[str, list[tuple[int, float]]] = {}
-        taken, ended = 0, ""
-        due = {round(place * steps / (looks - 1)) for place in range(looks)}
-        held = next(batches)
-        try:
-            while True:
-                batch, held = held, next(batches)
-                if taken in due:
-                    seen.append(watch.look(taken, batch, held))
-                if taken == steps:
-                    break
-                mtl.step(batch)
-                assert mtl.last is not None
-                for task, loss in zip(mtl.last.tasks, mtl.last.losses.tolist(), strict=True):
-                    losses.setdefault(task, []).append((taken, loss))
-                taken += 1
-                told(taken, steps)
-        except NonFiniteError as error:
-            if not seen:
-                raise
-            ended = f"after {taken} steps: {error}"
+        seen, losses, taken, ended = _watched(mtl, batches, watch, steps, looks, told)
         tasks = own.tasks.names
         timings = [] if ended or not timed else costs(own, moving, batches, shared=shared)
         numbers = summarized(tasks, {task: losses.get(task, []) for task in tasks}, seen, max(taken, 1))
@@ -143,6 +110,52 @@ def diagnose(
             lacking=dict(watch.lacking),
             **numbers,
         )
+
+
+def _trainable(objective: Objective, loader: Iterable[object], steps: int, looks: int) -> list[nn.Parameter]:
+    """The parameters to train. Raises InputError: there are none, or see :func:`diagnose`."""
+    if not isinstance(objective, Objective):
+        raise InputError(f"objective must be an equipoise.Objective; got {type(objective).__name__}")
+    for what, value, least in (("steps", steps, 1), ("looks", looks, 2)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InputError(f"{what} is {value!r}; it must be a whole number, at least {least}")
+    if isinstance(loader, Iterator) or not isinstance(loader, Iterable):
+        raise InputError(
+            f"loader must be something that can be iterated over again and again, such as a DataLoader; got "
+            f"{type(loader).__name__}"
+        )
+    trained = [parameter for parameter in objective.model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise InputError("no parameter of the model requires grad, so there is nothing to train and to diagnose")
+    return trained
+
+
+def _watched(
+    mtl: MultiTaskOptimizer, batches: Iterator[object], watch: Looks, steps: int, looks: int, told: Callable[[int, int], object]
+) -> tuple[list[Look], dict[str, list[tuple[int, float]]], int, str]:
+    """Trains and looks: the looks, task → (step, loss), how many steps were taken, and why no more; empty if all were."""
+    seen: list[Look] = []
+    losses: dict[str, list[tuple[int, float]]] = {}
+    taken = 0
+    due = {round(place * steps / (looks - 1)) for place in range(looks)}
+    held = next(batches)
+    try:
+        while True:
+            batch, held = held, next(batches)
+            if taken in due:
+                seen.append(watch.look(taken, batch, held))
+            if taken == steps:
+                return seen, losses, taken, ""
+            mtl.step(batch)
+            assert mtl.last is not None
+            for task, loss in zip(mtl.last.tasks, mtl.last.losses.tolist(), strict=True):
+                losses.setdefault(task, []).append((taken, loss))
+            taken += 1
+            told(taken, steps)
+    except NonFiniteError as error:
+        if not seen:
+            raise
+        return seen, losses, taken, f"after {taken} steps: {error}"
 
 
 def diagnose_problem(
@@ -189,28 +202,23 @@ def stage(problem: Problem, seed: int, device: str = "cpu") -> Iterator[tuple[Ob
     The global random states are those of the seed meanwhile, and are put back at the end.
     """
     from equipoise.study import Splits
+    from equipoise.study.records import seed_process
 
     place = found_device(device)
     before = random.getstate(), np.random.get_state()  # noqa: NPY002  (a user's code may draw from the global generator)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if place.type == "cuda" else []):
         try:
-            _seed(seed)
+            seed_process(seed)
             splits = Splits(*problem.data(seed))
-            _seed(seed)
+            seed_process(seed)
             model, losses, *rest = problem.build(seed)
             model.to(place)
             optimizer = rest[0] if rest else problem.optimizer(model)
-            _seed(seed)
+            seed_process(seed)
             yield Objective(model, losses, problem.tasks), splits, optimizer
         finally:
             random.setstate(before[0])
             np.random.set_state(before[1])  # noqa: NPY002
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    torch.manual_seed(seed)
 
 
 def found_device(name: str) -> torch.device:

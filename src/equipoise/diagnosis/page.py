@@ -23,30 +23,21 @@ from equipoise.store import write_json
 from equipoise.study.names import shortened
 from equipoise.study.pictures import Picture
 from equipoise.study.pictures.style import COLORS, GREY, INK, STYLES, grid, label_ends, log_scale, names_axis, single
+from equipoise.study.report.words import SideTable
 from equipoise.study.report.write import drawn, render
 from equipoise.terminal import printed
 
-__all__ = ["Said", "Tabled", "print_diagnosis", "print_said", "render_said", "write_page"]
-
-
-@dataclass(frozen=True)
-class Tabled:
-    """A table with a title, and notes on how to read it."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
+__all__ = ["Said", "print_diagnosis", "print_said", "render_said", "write_page"]
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a page says, before it is laid out."""
+    """What a page says, before it is laid out; tables by their titles."""
 
     title: str
     lead: str
     sentences: tuple[str, ...]
-    tables: tuple[Tabled, ...]
+    tables: dict[str, SideTable]
     facts: dict[str, str]
 
 
@@ -73,8 +64,8 @@ def print_said(said: Said, console: Console) -> None:
     console.print(Text(said.lead))
     for sentence in said.sentences:
         console.print(Text(f"• {sentence}"))
-    for table in said.tables:
-        shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, title=Text(table.title), title_justify="left")
+    for title, table in said.tables.items():
+        shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, title=Text(title), title_justify="left")
         for place, column in enumerate(table.columns):
             shown.add_column(Text(column), overflow="fold", justify="right" if place else "left")
         for row in table.rows:
@@ -92,14 +83,15 @@ def _said(found: Diagnosis) -> Said:
         "device": found.device,
         "time": duration(found.seconds),
     }
-    tables = tuple(table for table in (_tasks(found), _costs(found), _proxies(found)) if table.rows)
+    tables = {"Tasks": _tasks(found), "What a step costs": _costs(found), "How good proxies are": _proxies(found)}
+    tables = {title: table for title, table in tables.items() if table.rows}
     lead = (
         f"What {len(found.tasks)} tasks did to each other in {found.steps} steps of plain training on the model's own batches."
     )
     return printed(Said(f"{found.name}: diagnosis", lead, tuple(found.sentences()), tables, facts))
 
 
-def _tasks(found: Diagnosis) -> Tabled:
+def _tasks(found: Diagnosis) -> SideTable:
     words = {
         "falls": "falls",
         "stopped": "has stopped",
@@ -123,8 +115,7 @@ def _tasks(found: Diagnosis) -> Tabled:
                 _text(found.agreement.get(task), ".2f"),
             )
         )
-    return Tabled(
-        "Tasks",
+    return SideTable(
         (
             "task",
             "loss at first",
@@ -148,7 +139,7 @@ def _tasks(found: Diagnosis) -> Tabled:
     )
 
 
-def _costs(found: Diagnosis) -> Tabled:
+def _costs(found: Diagnosis) -> SideTable:
     memory = any(cost["memory_mb"] is not None for cost in found.costs)
     rows = [
         (
@@ -160,19 +151,17 @@ def _costs(found: Diagnosis) -> Tabled:
         )
         for cost in found.costs
     ]
-    return Tabled(
-        "What a step costs",
+    return SideTable(
         ("looks at", "timed with", "ms per step", "over plain training", *(["GPU memory (MB)"] if memory else [])),
         tuple(rows),
         ("Medians of steps taken in turn on the same batches: forward, backward, balancing and update.",),
     )
 
 
-def _proxies(found: Diagnosis) -> Tabled:
+def _proxies(found: Diagnosis) -> SideTable:
     rows = [(own["source"], own["method"], _text(own["cosine"], ".3f"), _text(own["lowest"], ".3f")) for own in found.proxies]
     rows += [("exact, on the other half", method, _text(cosine, ".3f"), "–") for method, cosine in found.elsewhere.items()]
-    return Tabled(
-        "How good proxies are",
+    return SideTable(
         ("proxy", "method", "mean cosine", "lowest"),
         tuple(rows),
         (

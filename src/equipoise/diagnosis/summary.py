@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 
 from equipoise.balance import balancer
 from equipoise.diagnosis.looks import Look
-from equipoise.errors import InputError
-from equipoise.reading import Unreadable, read_json
 from equipoise.solvers import pareto_distance
-from equipoise.store import plain, rounded
+from equipoise.store import of_schema, plain, rounded
 
 __all__ = ["SCHEMA", "Diagnosis", "learning", "summarized"]
 
@@ -145,14 +143,9 @@ class Diagnosis:
         Raises:
             InputError: it is none, or of another version.
         """
-        try:
-            known = read_json(path)
-            if not isinstance(known, dict) or known.get("schema") != SCHEMA:
-                raise Unreadable(f"its schema is not {SCHEMA}")
+        with of_schema(path, SCHEMA, "diagnosis") as known:
             own: dict[str, Any] = {name: known[name] for name in cls.__dataclass_fields__}
             return cls(**own | {name: tuple(own[name]) for name in ("tasks", "looks")})
-        except (Unreadable, KeyError, TypeError) as error:
-            raise InputError(f'"{path}" holds no diagnosis of this version of equipoise: {error}') from error
 
     def __repr__(self) -> str:
         return f"Diagnosis({json.dumps(self.name)}, {len(self.tasks)} tasks, {self.steps} steps)"

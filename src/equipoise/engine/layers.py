@@ -8,13 +8,15 @@ indicator vectors, and a S is a choice of rows of S, which is never formed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from equipoise.engine.graph import Edge, children
 
 if TYPE_CHECKING:
     from equipoise.engine.heads import HeadCut
@@ -75,40 +77,39 @@ def stream_of(node: Any, weight: Tensor, cut: HeadCut) -> Layer | None:
         The layers as one, or ``None`` if it writes to no stream that others write to.
     """
     parents = cut.leading() if cut.above(node) else cut.parents
-    while len(parents.get(node, ())) == 1 and _passes(parents[node][0]):
-        node = parents[node][0]
-    found = parents.get(node, ())
-    if len(found) != 1 or not _adds(found[0]):
+    edge = _taker((node, 0), parents)
+    while edge and _passes(edge[0]):
+        edge = _taker(edge, parents)
+    if not edge or not _adds(edge[0]):
         return None
-    top = node = found[0]
+    top, above = edge[0], _taker(edge, parents)
     # A sum that goes into another sum alone, as that of a frozen layer and its adapter, has the gradient of that one.
-    while len(parents.get(node, ())) == 1 and (_adds(parents[node][0]) or _passes(parents[node][0])):
-        if len(cut.leading()[node]) > 1:
-            break
-        node = parents[node][0]
-        if _adds(node) and node._input_metadata[0].shape == top._input_metadata[0].shape:
-            top = node
+    while above and (_adds(above[0]) or _passes(above[0])) and _taker(edge, cut.leading()):
+        edge, above = above, _taker(above, parents)
+        if _adds(edge[0]) and edge[0]._input_metadata[0].shape == top._input_metadata[0].shape:
+            top = edge[0]
+    shape = top._input_metadata[0].shape
     inputs: list[tuple[Tensor, float]] = []
-    leaves, seen, waiting = [], set(), [(top, 0, 1.0)]
+    leaves, seen, waiting = [], set(), [((top, 0), 1.0)]
     while waiting:
-        node, place, factor = waiting.pop()
-        if node is None or (node, place) in seen:
+        edge, factor = waiting.pop()
+        node, place = edge
+        if node is None or edge in seen:
             continue
-        seen.add((node, place))
-        scale = _factor(node)
-        if node.name() == _SHARDED:
-            waiting.append((*node.next_functions[place], factor))
-        elif scale is not None or _adds(node) or node.name() in _IN_ORDER:
-            waiting += [(*child, factor if scale is None else factor * scale) for child in node.next_functions]
+        seen.add(edge)
+        scale = 1.0 if _adds(node) else _factor(node)
+        if node.name() in _BY_PLACE:
+            waiting.append((list(children(node))[place], factor))
+        elif scale is not None:
+            waiting += [(child, factor * scale) for child in children(node)]
         elif node.name() == "MmBackward0" or (node.name() == "AddmmBackward0" and node._saved_alpha == 1):
             slot = 2 if node.name() == "AddmmBackward0" else 1
             leaf = _leaf_below(node.next_functions[slot][0])
-            if leaf is not None:
+            # What is broadcast to the stream, as a position's embedding, has another gradient.
+            if leaf is not None and list(node._input_metadata[0].shape) == [math.prod(shape[:-1]), shape[-1]]:
                 inputs.append((node._saved_mat1 if slot == 2 else node._saved_self, factor))
                 leaves.append(id(leaf))
-    kept = [len(tensor) == len(inputs[0][0]) for tensor, _ in inputs]
-    inputs, leaves = list(compress(inputs, kept)), list(compress(leaves, kept))
-    return Layer(top, weight, _Stream(inputs, len(top._input_metadata[0].shape), leaves)) if len(inputs) > 1 else None
+    return Layer(top, weight, _Stream(inputs, len(shape), leaves)) if len(inputs) > 1 else None
 
 
 def streams_of(calls: Sequence[Any], weight: Tensor, cut: HeadCut) -> list[Layer] | None:
@@ -122,16 +123,35 @@ def streams_of(calls: Sequence[Any], weight: Tensor, cut: HeadCut) -> list[Layer
     return found
 
 
+def _taker(edge: Edge, parents: Mapping[Any, Sequence[Any]]) -> Edge | None:
+    """The operation that alone takes an output, and its own output that this goes into; ``None`` if several take it."""
+    takers = dict.fromkeys(parents.get(edge[0], ()))
+    found = [(taker, slot) for taker in takers for slot, below in enumerate(children(taker)) if below == edge]
+    if len(found) != 1:
+        return None
+    taker, slot = found[0]
+    return taker, slot if taker.name() in _BY_PLACE else 0
+
+
 def _passes(node: Any) -> bool:
-    return node.name() in _IN_ORDER or _factor(node) is not None
+    return node.name() in _BY_PLACE or _factor(node) is not None
 
 
 def _factor(node: Any) -> float | None:
-    """The number that an operation multiplies a tensor with; ``None`` for any other operation."""
-    if node.name() != "MulBackward0" or node.next_functions[1][0] is not None or node._saved_other is None:
+    """What an operation that keeps the order of samples multiplies with; ``None`` for any other operation."""
+    if node.name() in _IN_ORDER:
+        return 1.0
+    if node.name() != "MulBackward0" or node.next_functions[1][0] is not None:
         return None
-    other: Tensor = node._saved_other
-    return float(other) if other.dim() == 0 and other.device.type == "cpu" and not other.is_complex() else None
+    other: Tensor | None = node._saved_other
+    if other is None or other.is_complex() or other.device.type != "cpu":
+        return None
+    if other.dim() == 0:
+        return float(other)
+    # On the CPU dropout multiplies with 0 or 1 / (1 - p), as stochastic depth does; a few of the numbers tell.
+    few = other.flatten()[:_TOLD]
+    alike = other.dim() == len(node._input_metadata[0].shape) and few.numel()
+    return 1.0 if alike and few.max() > 1 and ((few == 0) | (few == few.max())).all() else None
 
 
 def _adds(node: Any) -> bool:
@@ -267,10 +287,15 @@ def _of_embedding(node: Any, slot: int) -> Row | None:
 
 
 # They keep the order of samples; what dropout and another precision do to the gradient is left out.
-_IN_ORDER = frozenset(("ViewBackward0", "UnsafeViewBackward0", "NativeDropoutBackward0", "ToCopyBackward0"))
+_IN_ORDER = frozenset(
+    f"{name}Backward{number}"
+    for name in ("Alias", "Clone", "NativeDropout", "Squeeze", "ToCopy", "UnsafeView", "Unsqueeze", "View")
+    for number in range(2)
+)
+_TOLD = 256
 
-_SHARDED = "RegisterPostBackwardFunctionBackward"
-"""What ``fully_shard`` puts in front of a module: each of its outputs is the input of the same place."""
+# What fully_shard puts in front of a module, and backward hooks around one: each output is the input of the same place.
+_BY_PLACE = frozenset(("RegisterPostBackwardFunctionBackward", "BackwardHookFunctionBackward"))
 
 _KINDS: dict[str, Callable[[Any, int], Row | None]] = {
     "AddmmBackward0": _of_product,

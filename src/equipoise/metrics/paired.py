@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from equipoise.errors import InputError, require
 from equipoise.metrics.metric import spread, unit_of
 
-__all__ = ["Comparison", "holm", "paired_comparison"]
+__all__ = ["LEVEL", "Comparison", "holm", "paired_comparison"]
+
+LEVEL = 0.05
+"""Corrected p-values below this count as a difference."""
 
 
 @dataclass(frozen=True)

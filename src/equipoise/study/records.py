@@ -44,7 +44,7 @@ def peak_memory_mb() -> float | None:
 
 
 def seed_process(seed: int) -> None:
-    """Seeds every global generator of this process. Only for a process that belongs to a run, never in a user's own."""
+    """Seeds every global generator of this process. In a user's own they must be put back."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  (a user's code may draw from the global generator)
     torch.manual_seed(seed)

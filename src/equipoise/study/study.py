@@ -52,7 +52,7 @@ class Study:
             on the validation split with a seed of its own (:data:`~equipoise.study.tuning.TUNING_SEED`); one is for all.
         tuned_weights: so many trials of fixed weights; the best on the validation split are a method of the study,
             ``tuned-weights``. 0 for none; ``None`` for :func:`~equipoise.study.tuning.equal_cost` if there is a validation
-            split and more than one task.
+            split and more than one task, and no ``part``.
         start: how processes are started: ``"auto"``, ``"fork"`` or ``"spawn"``; or a :class:`~equipoise.cluster.Ray`, on whose
             machines they are.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:0,1"``, with one run per GPU at a time; the problem's if left out.
@@ -114,9 +114,8 @@ class Study:
         self.baselines = baselines
         by_default = tuned_weights is None
         if tuned_weights is None:
-            tuned_weights = (
-                equal_cost(len(self.problem.tasks), len(self.seeds)) if baselines and len(self.problem.tasks) > 1 else 0
-            )
+            usual = baselines and len(self.problem.tasks) > 1 and self.part is None
+            tuned_weights = equal_cost(len(self.problem.tasks), len(self.seeds)) if usual else 0
         self.tuning = Tuning(self.problem, self.folder, parse_rates(lr), tuned_weights, self.seeds, self.epochs, by_default)
         if not baselines and (tuned_weights or len(self.tuning.rates) > 1):
             raise InputError("without baselines there is no Δm, by which learning rates and weights are chosen; leave one out")
@@ -178,6 +177,10 @@ class Study:
                 idle = not missing and not self.tuning.chooses  # then no cluster is asked
                 jobs = 1 if idle else self.computing.at_a_time(self.jobs, lambda: at_a_time(self.start))
                 self._say(f"{self._overview()}; {len(missing) or 'nothing'} to do, {jobs} at a time")
+                if self.part is not None and self.tuning.by_default and self.baselines:
+                    self._say(
+                        "no tuned weights: they are chosen from runs of all parts; the same command without part adds them"
+                    )
                 if self.tuning.chooses:
                     choosing = partial(self._choosing, jobs)
                     self.tuning.choose_baselines(choosing)

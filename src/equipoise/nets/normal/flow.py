@@ -134,6 +134,7 @@ class TaskFlow(nn.Module):
         values = self.positions.values()
         own = next(chain(self.positions.parameters(), self.positions.buffers()), torch.empty(()))
         positions = FixedPositions(self.tasks, values).to(own)
+        # In the flow's own precision, which the constructor's may be below.
         positions.load_state_dict({"fixed": torch.tensor(list(values.values()), dtype=own.dtype)})
         return TaskFlow(self.dynamics, positions, self.solver).train(self.training)
 

@@ -181,7 +181,7 @@ class _OnRay(Launcher):
                         file.write(message.pop("output"))
                 if not self._closing.is_set():
                     self.messages.put({**message, "run": key})
-        except BaseException as error:
+        except BaseException as error:  # whatever it is: a run whose end nobody tells would be waited for without end
             cause = getattr(error, "cause", None) or error
             if self._closing.is_set():
                 return
@@ -244,4 +244,4 @@ def launcher(start: str | Ray, preload: Sequence[str], errors: Path) -> Launcher
         return _Forking(preload, errors)
     if start == "spawn":
         return _Spawning()
-    raise InputError(f'start is "{start}"; it must be "auto", "fork" or "spawn"')
+    raise InputError(f'start is "{start}"; it must be "auto", "fork", "spawn" or a Ray')

@@ -7,11 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from equipoise.metrics import Comparison
+from equipoise.metrics.paired import LEVEL
 
 __all__ = ["LEVEL", "SideTable", "brief", "places", "verdict"]
-
-LEVEL = 0.05
-"""Corrected p-values below this count as a difference."""
 
 
 @dataclass(frozen=True)
