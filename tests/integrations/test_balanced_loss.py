@@ -73,7 +73,7 @@ def test_without_gradients_it_is_the_plain_sum_and_learns_nothing() -> None:
     assert set(loss.values(found)) == {"t0", "t1", "t2"}
 
 
-@pytest.mark.parametrize("method", ["graddrop", "famo", "modo", "rotograd", "cost+fairgrad"])
+@pytest.mark.parametrize("method", ["graddrop", "famo", "modo", "rotograd", "cost+fairgrad", "ldc-mtl:double_loop=true"])
 def test_what_one_backward_pass_cannot_serve_is_refused_at_once(method: str) -> None:
     with pytest.raises(eq.InputError, match="use MultiTaskOptimizer"):
         BalancedLoss(method)

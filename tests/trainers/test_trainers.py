@@ -162,7 +162,12 @@ def stepped() -> State:
 def test_lightning(tmp_path: Path) -> None:
     agree(lightning(str(tmp_path)), alone())
     lightning(str(tmp_path), epochs=1)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     agree(lightning(str(tmp_path), resume=str(tmp_path / "last.ckpt")), lightning(str(tmp_path)), exactly=True)
+    del saved["callbacks"]["BalancingCallback"]
+    torch.save(saved, tmp_path / "other.ckpt")
+    with pytest.warns(UserWarning, match=r"other\.ckpt\" has no state of BalancingCallback, so the balancer begins anew"):
+        lightning(str(tmp_path), resume=str(tmp_path / "other.ckpt"))
 
 
 def test_lightning_manual(tmp_path: Path) -> None:
@@ -298,6 +303,8 @@ def test_what_lightning_cannot_do_is_said_before_the_first_step() -> None:
     for option in ("shared", "proxy"):
         with pytest.raises(eq.InputError, match=r'no module "encodr"'):
             begin("fairgrad", **{option: "encodr"})
+    with pytest.raises(eq.InputError, match=r"must define losses\(batch\)"):
+        BalancedModule("fairgrad").losses(None)
     with pytest.raises(eq.InputError, match="LightningModule is no BalancedModule"):
         BalancingCallback().on_train_start(None, pl.LightningModule())
 
@@ -334,6 +341,7 @@ def hugging_face(folder: str, count: int = 1, *, resume: bool = False) -> State:
     arguments = transformers.TrainingArguments(
         output_dir=folder,
         per_device_train_batch_size=8 // count,
+        per_device_eval_batch_size=2,  # of 6 rows: a second of two processes repeats rows in the last step
         gradient_accumulation_steps=ACCUMULATE,
         num_train_epochs=EPOCHS,
         max_grad_norm=CLIP,
@@ -359,12 +367,12 @@ def hugging_face(folder: str, count: int = 1, *, resume: bool = False) -> State:
 
     model = Model()
     trainer = InOrder(
-        model, arguments, losses=losses_of, balancer=balancer, proxy=proxy, train_dataset=rows, eval_dataset=rows[:8]
+        model, arguments, losses=losses_of, balancer=balancer, proxy=proxy, train_dataset=rows, eval_dataset=rows[:6]
     )
     trainer.train(resume_from_checkpoint=str(Path(folder) / "checkpoint-2") if resume else None)
     found = trainer.evaluate()
     with torch.no_grad():
-        expected = problems.losses(model.heads, batches()[0])
+        expected = problems.losses(model.heads, (inputs[:6], targets[:6]))
     assert all(found[f"eval_loss_{task}"] == pytest.approx(float(loss), rel=1e-5) for task, loss in expected.items())
     assert found["eval_loss"] == pytest.approx(float(sum(expected.values())), rel=1e-5)
     assert trainer.predict(rows[:8]).label_ids.shape == (8, 3)

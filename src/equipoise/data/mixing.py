@@ -40,7 +40,7 @@ class MixedLoaders:
 
     Under ``torch.distributed`` all processes take the same number of steps, and in each step batches of the same data sets.
     When they are made, or at the first pass if the processes meet only later, they agree on the lengths (the largest, or for
-    ``"shortest"`` the smallest) and on the seed, process 0's. Give each loader a ``DistributedSampler``, as ever.
+    ``"shortest"`` the smallest) and on the seed, process 0's. Give each loader a ``DistributedSampler``.
 
     The state is the epoch, the steps taken in it, and where each loader is; see :class:`equipoise.further.FurtherBatches` for
     what going on from it repeats. After the last step of an epoch it is that of the next one's beginning. Where the processes'

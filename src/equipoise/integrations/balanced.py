@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.balance.base import Balancer
+from equipoise.balance.mixins import LooksElsewhere
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
 from equipoise.loss import balanced_loss, known_of
@@ -19,7 +20,7 @@ from equipoise.step.by_proxy import check_proxied
 from equipoise.step.report import StepReport
 from equipoise.tasks import Losses, Tasks, as_losses, read_fixed, scalar
 
-__all__ = ["BalancedLoss"]
+__all__ = ["BalancedLoss", "why_it_steps"]
 
 
 class BalancedLoss:
@@ -69,20 +70,9 @@ class BalancedLoss:
         check_finite: bool = True,
     ) -> None:
         self.balancer, teleport = resolved(balancer)
-        if teleport is not None:
-            raise InputError(f'"{balancer}" teleports, which takes a step of its own; use MultiTaskOptimizer')
-        try:
-            check_proxied(self.balancer, "a balanced loss")
-        except InputError:
-            raise InputError(
-                f"{self.balancer!r} needs more than the weights of a sum of losses, and an ordinary backward pass can use "
-                f"nothing else; use MultiTaskOptimizer"
-            ) from None
-        if self.balancer.watches:
-            raise InputError(
-                f"{self.balancer!r} learns from the losses of the same batch after the step, which the balanced loss does not "
-                f"see; use MultiTaskOptimizer"
-            )
+        why = why_it_steps(self.balancer, teleport)
+        if why:
+            raise InputError(f"{balancer if teleport else self.balancer!r} {why}; use MultiTaskOptimizer")
         given = proxy_of(balancer, proxy)
         self.proxy = as_proxy("last" if given is None else given) or Proxy("exact")
         self.last: StepReport | None = None
@@ -146,3 +136,18 @@ class BalancedLoss:
 
     def __repr__(self) -> str:
         return f"BalancedLoss({self.balancer!r}, {self.proxy!r})"
+
+
+def why_it_steps(balancer: Balancer, teleport: object) -> str:
+    """Why an ordinary backward pass of one scalar cannot serve a method; empty where it can."""
+    if teleport is not None:
+        return "teleports, which takes a step of its own"
+    if balancer.watches:
+        return "learns from the losses of the same batch after the step, which the balanced loss does not see"
+    if isinstance(balancer, LooksElsewhere) and balancer.looks_elsewhere:
+        return "evaluates the losses at other parameters"
+    try:
+        check_proxied(balancer, "a balanced loss")
+    except InputError:
+        return "needs more than the weights of a sum of losses, and an ordinary backward pass can use nothing else"
+    return ""

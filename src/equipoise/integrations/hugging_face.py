@@ -113,6 +113,7 @@ class BalancedTrainer(transformers.Trainer):  # type: ignore[misc]
                 own = inputs.get(task) if isinstance(inputs, Mapping) else None  # a data set of several
                 own = own if isinstance(own, Mapping | list | tuple) else inputs
                 rows = transformers.trainer_pt_utils.find_batch_size(own) or 1
+                rows = self._fresh(rows) if own is inputs else rows
                 total, count = self._sums.get(task, (0.0, 0))
                 self._sums[task] = (total + rows * float(value), count + rows)
         if not return_outputs:
@@ -146,8 +147,17 @@ class BalancedTrainer(transformers.Trainer):  # type: ignore[misc]
             for task, (total, count) in own.items():
                 before = sums.get(task, (0.0, 0))
                 sums[task] = (before[0] + total, before[1] + count)
-        found.metrics.update({f"{metric_key_prefix}_loss_{task}": total / count for task, (total, count) in sums.items()})
+        for task, (total, count) in sums.items():
+            if count:
+                found.metrics[f"{metric_key_prefix}_loss_{task}"] = total / count
         return found
+
+    def _fresh(self, rows: int) -> int:
+        """How many rows of this process's batch do not fill up the last one by repetition, as ``gather_for_metrics`` has it."""
+        state = self.accelerator.gradient_state
+        if self.accelerator.num_processes == 1 or not state.end_of_dataloader or state.remainder <= 0:
+            return rows
+        return min(rows, max(0, state.remainder - rows * self.accelerator.process_index))
 
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
         """As ``transformers.Trainer.log``; what is logged of the training has the numbers of the last step, too."""

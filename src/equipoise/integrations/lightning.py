@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from equipoise.balance.base import Balancer
-from equipoise.errors import InputError, UnknownOptionError, near_misses, require
-from equipoise.integrations.balanced import BalancedLoss
+from equipoise.errors import InputError, UnknownOptionError, near_misses, require, warn_once
+from equipoise.integrations.balanced import BalancedLoss, why_it_steps
 from equipoise.method import MethodSpec, proxy_of, resolved
 from equipoise.modules import find_module
 from equipoise.objective import Objective
@@ -34,7 +34,7 @@ _OF_STEP = {"shared", "features", "clip", "teleport", "batched", "memory", "chec
 class BalancedModule(pl.LightningModule):  # type: ignore[misc]
     """A LightningModule that gives its tasks' losses, and is trained with their balance.
 
-    Define ``losses(batch)`` in place of ``training_step``; everything else is as ever. ``configure_callbacks`` brings a
+    Define ``losses(batch)`` in place of ``training_step``; everything else stays as it is. ``configure_callbacks`` brings a
     :class:`BalancingCallback`, unless the Trainer has one.
 
     *Automatic optimization* (the default) returns a :class:`~equipoise.integrations.BalancedLoss`, so that the Trainer
@@ -103,7 +103,7 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
     @abstractmethod
     def losses(self, batch: Any) -> Losses:
         """The losses of a batch: mapping task → scalar, a sequence of scalars or a tensor ``[K]``."""
-        raise NotImplementedError(f"{type(self).__name__} must define losses(batch), which returns a mapping task → loss")
+        raise InputError(f"{type(self).__name__} must define losses(batch), which returns a mapping task → loss")
 
     @property
     def report(self) -> StepReport | None:
@@ -159,14 +159,10 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
     def _begin_loss(self, options: dict[str, Any]) -> None:
         if self._accumulate > 1:
             raise InputError("accumulate= is for manual optimization; give the Trainer accumulate_grad_batches=")
-        hint = "set self.automatic_optimization = False in __init__, and MultiTaskOptimizer steps"
-        refusal = InputError(f"{self._method} cannot be used in automatic optimization; {hint}")
-        if self._teleport is not None:
-            raise refusal
-        try:
-            made = self._loss or BalancedLoss(self.balancer, self._proxy, **options)
-        except InputError as error:
-            raise refusal if "use MultiTaskOptimizer" in str(error) else error from None
+        if why_it_steps(self.balancer, self._teleport):
+            hint = "set self.automatic_optimization = False in __init__, and MultiTaskOptimizer steps"
+            raise InputError(f"{self._method} cannot be used in automatic optimization; {hint}")
+        made = self._loss or BalancedLoss(self.balancer, self._proxy, **options)
         made.proxy.attach(self)  # finds a module by its name
         self._loss = made
 
@@ -229,6 +225,13 @@ class BalancingCallback(pl.Callback):  # type: ignore[misc]
             self._epochs = int(self._loaded["epochs"])
             _restore(self._balancing, self._loaded["balancing"])
             self._loaded = None
+        elif trainer.ckpt_path is not None:  # the model is restored by now, so a refusal would come too late
+            warn_once(
+                self,
+                str(trainer.ckpt_path),
+                f'"{trainer.ckpt_path}" has no state of {self.state_key}, so the balancer begins anew; resume from a '
+                f"checkpoint that was written with this callback",
+            )
 
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
         """Says that the epochs before are over; said here, it does not matter when in an epoch a checkpoint was written."""
