@@ -150,9 +150,9 @@ def _divisor(optimizer: torch.optim.Optimizer, group: Mapping[str, Any], state: 
     square = state.get("max_exp_avg_sq", state.get("exp_avg_sq"))
     if not isinstance(square, Tensor):
         raise InputError(f'metric="optimizer" needs second moments, and {type(optimizer).__name__} keeps none; {_HINT}')
-    root = as_real(square).sqrt()
+    root: Tensor = as_real(square).sqrt()
     beta = float(group["betas"][1]) if "betas" in group and steps is not None else 0.0
-    mass = (1.0 - beta**count) ** 0.5
+    mass: float = (1.0 - beta**count) ** 0.5
     if isinstance(optimizer, torch.optim.SparseAdam):
         return (root + eps) / mass
     if isinstance(optimizer, torch.optim.RAdam):
@@ -160,8 +160,7 @@ def _divisor(optimizer: torch.optim.Optimizer, group: Mapping[str, Any], state: 
         length = longest - 2.0 * count * beta**count / (1.0 - beta**count)
         if length <= 5.0:  # it does not divide yet
             return torch.ones_like(root)
-        shrink = (
-            ((length - 4) * (length - 2) * longest) / ((longest - 4) * (longest - 2) * length)
-        ) ** 0.5  # of Liu et al., 2020
+        # r of Liu et al., On the Variance of the Adaptive Learning Rate and Beyond, 2020
+        shrink: float = ((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)) ** 0.5
         return (root + eps) / mass / shrink
     return root / mass + eps

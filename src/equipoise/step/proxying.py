@@ -227,7 +227,7 @@ class Estimate:
                         'metric="optimizer" weighs weights by their second moments, and activations have none; take '
                         'proxy="last", or leave metric= out'
                     )
-                places = Places(leaves=dict.fromkeys(places.weights))
+                places = Places(leaves=list(dict.fromkeys(places.weights)))
             self._check(source, cut, places)
             if isinstance(source, LastLayers) and len(cut.losses) == len(context.tasks):
                 source.pinned = places.weights
