@@ -40,6 +40,8 @@ class MethodInfo:
         adds_up_to: what its weights add up to.
         checked: what the implementation is checked against.
         same_as: pairs of options and another method: with these, and the others equal, both take the same direction.
+        preference: what its option ``preference`` means, after ``"weights: "`` (a larger number is for a task that matters
+            more) or ``"ray: "`` (the losses are to be in these proportions); empty where there is no such option.
     """
 
     name: str
@@ -56,6 +58,12 @@ class MethodInfo:
     adds_up_to: str = ""
     checked: str = ""
     same_as: tuple[tuple[Mapping[str, Any], str], ...] = ()
+    preference: str = ""
+
+    @property
+    def ray(self) -> bool:
+        """Whether its preference is a ray of losses, so that a *smaller* number is for a task that matters more."""
+        return self.preference.startswith("ray: ")
 
     @property
     def positive_losses(self) -> bool:
@@ -125,6 +133,7 @@ def register(
     adds_up_to: str = "",
     checked: str = "",
     same_as: tuple[tuple[Mapping[str, Any], str], ...] = (),
+    preference: str = "",
 ) -> Callable[[_B], _B]:
     """Class decorator that registers a balancer, so that studies and the command line know it by name.
 
@@ -144,6 +153,7 @@ def register(
         checked: what the implementation is checked against.
         same_as: pairs of options and another method's name: with these options, and the others equal, both take the same
             direction, so that a study need not pay for both.
+        preference: what an option ``preference`` means, see :class:`MethodInfo`.
 
     Raises:
         InputError: the name is taken by another class.
@@ -158,7 +168,7 @@ def register(
         # Where the need changes from step to step it is a property; what it costs is what the base class says.
         costs = [value for base in cls.__mro__ if isinstance(value := vars(base).get("needs"), str)]
         cost = cast(Need, costs[0])
-        facts = (price, promise, serves, caveats, adds_up_to, checked, same_as)
+        facts = (price, promise, serves, caveats, adds_up_to, checked, same_as, preference)
         self_checking(cls, f'method "{name}"')
         if not cls.__module__.startswith("equipoise.balance."):
             REGISTRY.fill()  # or a user's class could take a name that the library's own has not taken yet
