@@ -37,7 +37,12 @@ KINDS: dict[str, dict[str, Column]] = {
         "cost of a step": lambda info: info.price,
         "when to use it": lambda info: info.serves,
         "mind": lambda info: info.caveats,
-    }
+    },
+    "preferences": {
+        "method": _linked,
+        "a larger p_k": lambda info: "lets ℓ_k be larger" if info.ray else "makes task k count more",
+        "what `preference` does": lambda info: info.preference.partition(": ")[2],
+    },
 }
 
 
@@ -45,7 +50,7 @@ def table(kind: str) -> str:
     """A Markdown table of all methods of the library.
 
     Args:
-        kind: ``"choice"``, the only one.
+        kind: ``"choice"``, or ``"preferences"`` of the methods that have one.
 
     Raises:
         InputError: there is no such table.
@@ -57,7 +62,7 @@ def table(kind: str) -> str:
     if kind not in KINDS:
         raise InputError(f'there is no table of methods "{kind}"; there are {", ".join(KINDS)}')
     columns = KINDS[kind]
-    rows = [[cell(info) for cell in columns.values()] for info in _own()]
+    rows = [[cell(info) for cell in columns.values()] for info in _own() if kind != "preferences" or info.preference]
     return markdown.table(list(columns), rows, len(columns), aligned=False) + "\n"
 
 
