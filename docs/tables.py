@@ -40,6 +40,11 @@ KINDS: dict[str, dict[str, Column]] = {
         "caveats": lambda info: info.caveats,
     },
     "scales": {"method": _NAME, "the weights add up to": lambda info: info.adds_up_to},
+    "preferences": {
+        "method": _NAME,
+        "a larger p_k": lambda info: "lets ℓ_k be larger" if info.ray else "makes task k count more",
+        "what `preference` does": lambda info: info.preference.partition(": ")[2],
+    },
     "sources": {"method": _NAME, "paper": lambda info: info.paper, "checked against": lambda info: info.checked},
 }
 
@@ -48,7 +53,7 @@ def table(kind: str) -> str:
     """A Markdown table of all methods of the library.
 
     Args:
-        kind: ``"overview"``, ``"choice"``, ``"scales"`` or ``"sources"``.
+        kind: ``"overview"``, ``"choice"``, ``"scales"``, ``"preferences"`` (of the methods that have one) or ``"sources"``.
 
     Raises:
         InputError: there is no such table.
@@ -60,7 +65,7 @@ def table(kind: str) -> str:
     if kind not in KINDS:
         raise InputError(f'there is no table of methods "{kind}"; there are {", ".join(KINDS)}')
     columns = KINDS[kind]
-    rows = [[cell(info) for cell in columns.values()] for info in _own()]
+    rows = [[cell(info) for cell in columns.values()] for info in _own() if kind != "preferences" or info.preference]
     return markdown.table(list(columns), rows, len(columns), aligned=False) + "\n"
 
 

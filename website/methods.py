@@ -49,6 +49,7 @@ def _page(info: MethodInfo, infos: list[MethodInfo], drawn: bool) -> str:
         ["when to use it", info.serves],
         ["what to mind", info.caveats],
         ["its weights add up to", info.adds_up_to],
+        *([["what `preference` means", info.preference]] if info.preference else []),
         ["checked against", info.checked],
         ["other names", ", ".join(f"`{name}`" for name in info.aliases) or "none"],
         ["paper", info.paper],

@@ -31,6 +31,7 @@ __all__ = ["AlignedMTL"]
     ),
     adds_up_to="1 for orthogonal gradients of one length; smaller the worse the conditioning (`min`)",
     checked="defining equations, TorchJD",
+    preference="weights: the aligned gradients are added up with p",
 )
 class AlignedMTL(PreferenceBalancer):
     """w = σ U Σ⁻¹ Uᵀ p for gradients G = U Σ Vᵀ: the combination of gradients whose singular values all are σ.

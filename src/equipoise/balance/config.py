@@ -28,6 +28,7 @@ __all__ = ["ConFIG"]
     ),
     adds_up_to="what gives the length ⟨Σ g_k, d̂⟩",
     checked="defining equations, TorchJD",
+    preference="weights: the cosine with g_k is proportional to p_k",
 )
 class ConFIG(PreferenceBalancer):
     """(Σ_k ⟨g_k, d̂⟩) d̂, d̂ the unit vector along the pseudo-inverse of the unit gradients times p (Liu et al., 2025, eq. 2, 3).

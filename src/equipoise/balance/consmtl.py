@@ -111,6 +111,7 @@ class ConsMTL(Attached, PullsHeads, GramianBalancer):
         if features is not None and measure != "product":
             raise InputError('features= goes with measure="product" only: the cosine needs lengths before any is known')
         self.aggregator = chosen
+        self.metric = chosen.metric
         self.mu = float(mu)
         self.measure = measure
         self.at_most = at_most

@@ -26,6 +26,7 @@ __all__ = ["DualProj"]
     ),
     adds_up_to="1 or more; exactly 1 without conflicts",
     checked="KKT conditions, closed form for two tasks, TorchJD",
+    preference="weights: Σ p_k g_k is what is projected",
 )
 class DualProj(PreferenceBalancer):
     """The projection of Σ_k p_k g_k onto the dual cone {d : ⟨g_i, d⟩ ≥ 0 for all i} (Lopez-Paz and Ranzato, 2017, eq. 8).

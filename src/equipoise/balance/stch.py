@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from equipoise.balance.base import LossBalancer, Observation
-from equipoise.balance.per_task import PerTask, add_losses, remind_of_epochs
+from equipoise.balance.per_task import PerTask, Preferring, add_losses, remind_of_epochs
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 from equipoise.states import Maybe, Of, Whole
@@ -36,8 +36,9 @@ STCHFormulation = Literal["paper", "released"]
     ),
     adds_up_to="1/K by default, the softmax's mean of `preference` in general; K in the released formulation",
     checked="reference implementation (released formulation), autograd",
+    preference="weights: for small `mu` all p_k (ℓ_k − z_k) become equal",
 )
-class STCH(LossBalancer):
+class STCH(Preferring, LossBalancer):
     """Minimises the smooth maximum μ log Σ_k exp(p_k (ℓ_k − z_k)/μ) (Lin et al., 2024, eq. 8), p being a preference.
 
     Task k weighs p_k softmax(p (ℓ − z)/μ)_k. As μ goes to 0 this becomes the Tchebycheff scalarisation max_k p_k (ℓ_k − z_k),
@@ -95,11 +96,11 @@ class STCH(LossBalancer):
         if steps_per_epoch is not None and steps_per_epoch < 1:
             raise InputError(f"steps_per_epoch must be at least 1; got {steps_per_epoch}")
         self.mu = float(mu)
-        self.preference = None if preference is None else PerTask("preference", preference, least=0)
         self.ideal = PerTask("ideal", ideal)
         if formulation == "released" and (preference is not None or self.ideal.given != 0.0):
             raise InputError('preference and ideal belong to formulation="paper"; the released formulation has neither')
         self.formulation = formulation
+        self.prefer(preference)
         self.warmup_epochs = warmup_epochs
         self.steps_per_epoch = steps_per_epoch
         self.reference: Tensor | None = None
@@ -107,6 +108,12 @@ class STCH(LossBalancer):
         self.counts: Tensor | None = None
         self.steps = 0
         self.epoch = 0
+
+    def prefer(self, preference: float | Sequence[float] | Mapping[str, float] | None) -> None:
+        """See :meth:`~equipoise.balance.per_task.Preferring.prefer`; refused by the released formulation."""
+        if self.formulation == "released" and preference is not None:
+            raise InputError('preference belongs to formulation="paper"; the released formulation has none')
+        super().prefer(preference)
 
     def decide(self, observation: Observation) -> Tensor:
         """Weights of the tasks present."""

@@ -25,6 +25,7 @@ __all__ = ["UPGrad"]
     ),
     adds_up_to="1 or more; exactly 1 without conflicts",
     checked="KKT conditions, closed form for two tasks, TorchJD",
+    preference="weights: the projected gradients are added up with p",
 )
 class UPGrad(PreferenceBalancer):
     """Σ_k p_k π(g_k), π being the projection onto the dual cone {d : ⟨g_i, d⟩ ≥ 0 for all i} (Quinton and Rey, 2024, eq. 6).
