@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from equipoise.balance.base import Balancer
-from equipoise.balance.mixins import Attached
-from equipoise.balance.registry import method
+from equipoise.balance.per_task import Preferring
+from equipoise.balance.registry import methods
 from equipoise.errors import InputError
-from equipoise.method import MethodSpec, settled
+from equipoise.method import MethodSpec, proxy_of, resolved
 from equipoise.objective import LossFunction, Objective
 from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.pareto.preferences import Preferences
@@ -23,6 +23,8 @@ from equipoise.step.report import StepReport
 __all__ = ["ParetoTraining"]
 
 _PENALTY = "pareto penalty"
+_SMALLEST = 1e-3
+"""What counts as no preference at all, where one is divided by it."""
 
 
 class ParetoTraining:
@@ -36,8 +38,8 @@ class ParetoTraining:
         pareto: the set.
         losses: ``losses(model, batch)`` of your model, as for :class:`~equipoise.Objective`.
         optimizer: a torch optimizer of ``pareto.parameters()``, or of ``pareto.groups(lr)``.
-        balancer: a method by name with options, which has an option ``preference`` (or is ``ls``); or a function
-            ``preference -> balancer``.
+        balancer: one that takes a preference, or a method by name with options that does; where that is a ray of losses,
+            1/p is told.
         preferences: draws them; left out, as the family's published setting does, with ``seed``.
         steps: how many there will be, for schedules of preferences and families that freeze.
         seed: of the preferences, where they are left out.
@@ -73,7 +75,7 @@ class ParetoTraining:
         pareto: ParetoSet,
         losses: LossFunction,
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
-        balancer: str | MethodSpec | Callable[[list[float]], Balancer] = "ls",
+        balancer: str | MethodSpec | Balancer = "ls",
         *,
         preferences: Preferences | None = None,
         steps: int | None = None,
@@ -94,10 +96,7 @@ class ParetoTraining:
         self.pareto, self.preferences = pareto, preferences
         self.preference = torch.full((len(pareto.tasks),), 1 / len(pareto.tasks), dtype=torch.float64)
         self._freezes = None if family.freeze is None or steps is None else round(family.freeze * steps)
-        self._make = balancer if callable(balancer) else _maker(balancer)
-        first = self._make(self.preference.tolist())
-        if isinstance(first, Attached):
-            raise InputError(f"{first!r} looks at models itself, and cannot be told a preference in every step; take another")
+        self._preferring, self._ray = _preferring(balancer)
         own = pareto.losses(losses)
         penalized = family.penalty() is not None
 
@@ -107,7 +106,7 @@ class ParetoTraining:
         objective = Objective(
             pareto, with_penalty if penalized else own, pareto.tasks, fixed={_PENALTY: 1.0} if penalized else None
         )
-        self.mtl = MultiTaskOptimizer(objective, optimizer, first, **given)
+        self.mtl = MultiTaskOptimizer(objective, optimizer, self._preferring, **given)
 
     @property
     def last(self) -> StepReport | None:
@@ -131,20 +130,20 @@ class ParetoTraining:
         Raises:
             InputError: see there, as for ``NonFiniteError``. Then the preference counts as not drawn.
         """
-        balancer = self.mtl.balancer
         before, present = self.preferences.state_dict(), self.pareto.preference.clone()
-        options, drawn, frozen = dict(vars(balancer)), self.preference, self.pareto.frozen
+        options, drawn, frozen = self._preferring.preference, self.preference, self.pareto.frozen
         try:
             self.preference = self.preferences.draw()
             self.pareto.prefer(self.preference)
             self.pareto.frozen = self._freezes is not None and self.mtl.steps >= self._freezes
-            self._tell(balancer)
+            # Of a ray of losses, a smaller number is for a task that matters more.
+            told = 1 / self.preference.clamp(min=_SMALLEST) if self._ray else self.preference
+            self._preferring.prefer((told / told.sum()).tolist())
             losses = self.mtl.step(*batches)
         except BaseException:
             self.preferences.load_state_dict(before)
             self.pareto.preference.copy_(present)
-            vars(balancer).clear()
-            vars(balancer).update(options)
+            self._preferring.preference = options
             self.preference, self.pareto.frozen = drawn, frozen
             raise
         losses.pop(_PENALTY, None)
@@ -169,29 +168,15 @@ class ParetoTraining:
         self.mtl.load_state_dict(read["mtl"])
         self.preferences.load_state_dict(read["preferences"])
 
-    def _tell(self, balancer: Balancer) -> None:
-        """Gives the balancer the options of a fresh one with the present preference; it keeps its memory, and stays itself."""
-        made = self._make(self.preference.tolist())
-        if type(made) is not type(balancer):
-            raise InputError(f"the balancer of a preference was {balancer!r} and is {made!r}; it must be of one class")
-        memory = balancer.state_dict()
-        if memory:
-            made.load_state_dict(memory)
-        vars(balancer).update(vars(made))
-
     def __repr__(self) -> str:
         return f"ParetoTraining({type(self.pareto.family).__name__}, {self.preferences!r}, {self.mtl.steps} steps taken)"
 
 
-def _maker(text: str | MethodSpec) -> Callable[[list[float]], Balancer]:
-    spec = MethodSpec.parse(text)
-    if spec.teleport is not None or spec.proxy is not None:
-        raise InputError(f'"{spec}" has a teleport or a proxy; a set is trained by a balancer, "{spec.balancer}"')
-    info = method(spec.name)
-    option = next((name for name in ("preference", "weights") if name in info.options), None)
-    if option is None or (option == "weights" and spec.name != "ls"):
-        raise InputError(f'method "{spec.name}" takes no preference, by which the members of a set differ; take ls or stch')
-    if option in spec.options:
-        raise InputError(f'"{spec}" gives a {option}, which each step draws; leave it out')
-    given = settled(spec.options)
-    return lambda preference: info.make(**given, **{option: preference})
+def _preferring(balancer: str | MethodSpec | Balancer) -> tuple[Any, bool]:
+    """A balancer that can be told a preference, and whether that is a ray of losses."""
+    made, teleport = resolved(balancer)
+    if teleport is not None or proxy_of(balancer) is not None:
+        raise InputError(f'"{balancer}" has a teleport or a proxy, and a set is trained by a balancer alone; leave it out')
+    if not isinstance(made, Preferring):
+        raise InputError(f"{made!r} takes no preference, by which the members of a set differ; take ls or stch")
+    return made, any(info.cls is type(made) and info.ray for info in methods())
