@@ -16,6 +16,7 @@ from equipoise.fronts.outcome import FrontsOutcome
 from equipoise.fronts.running import SWEEP, front_run, narrowed
 from equipoise.method import MethodSpec
 from equipoise.pareto.sets import check_family
+from equipoise.pareto.training import preferring_of
 from equipoise.progress import duration
 from equipoise.store import RunStore
 from equipoise.study.plan import key_of, parse_seeds
@@ -88,6 +89,7 @@ class Fronts:
         for text in texts:
             if text != SWEEP:
                 check_family(text)
+        preferring_of(balancer)
         self.methods = tuple(dict.fromkeys([*texts, SWEEP]))
         self.seeds = parse_seeds(seeds)
         self.epochs = self.problem.epochs if epochs is None else epochs

@@ -109,7 +109,7 @@ def _table(outcome: FrontsOutcome) -> SideTable:
         ),
         tuple(rows),
         (
-            "Test split. Points: those that no other of the run dominates on the validation split, of those that there are; these "
+            "Test split. Points: those that no other of the run dominates on the validation split, of all; these "
             "count. Hypervolume: share of the box between the best and the worst value of each metric over what counts of all "
             "methods and seeds, the worst moved outwards by a tenth; mean over seeds ± half of the 95 % confidence interval "
             "(Student's t), and of the paired differences likewise. At the price of one model: after as many steps as one "

@@ -92,10 +92,11 @@ def next_weights(tried: Sequence[Sequence[float]], points: np.ndarray) -> list[f
         return first[len(tried)]
     order = np.argsort([weights[0] for weights in tried])
     own = points[order]
-    extent = np.nanmax(own, axis=0) - np.nanmin(own, axis=0)
+    known = own[np.isfinite(own).all(axis=1)]
+    extent = known.max(axis=0) - known.min(axis=0) if len(known) else np.ones(2)
     gaps = np.linalg.norm(np.diff(own, axis=0) / np.where(extent > 0, extent, 1.0), axis=1)
-    # Where nothing was learned there is no distance; what lies between is not looked for.
-    place = int(np.argmax(np.nan_to_num(gaps, nan=0.0, posinf=0.0)))
+    # Beside what is not finite there is no distance, and nothing is looked for.
+    place = int(np.argmax(np.where(np.isfinite(gaps), gaps, -1.0)))
     first_weight = (tried[order[place]][0] + tried[order[place + 1]][0]) / 2
     return [round(first_weight, 6), round(1 - first_weight, 6)]
 
