@@ -9,8 +9,8 @@ In a trainer that is not to change, ``loss = eq.balanced_loss(losses, balancer)`
 a loop of one's own there is ``eq.backward(losses, balancer, shared=encoder)`` in place of ``sum(losses).backward()``.
 
 Everything else is in a room: ``eq.balance`` (what a balancer is, and how to register one), ``eq.teleport``, ``eq.bilevel``,
-``eq.blackbox``, ``eq.solvers``, ``eq.nets``, ``eq.data``, ``eq.metrics``, ``eq.errors`` and the others of ``dir(eq)``. Names
-and rooms are imported when they are first asked for, torch with them.
+``eq.blackbox``, ``eq.pareto``, ``eq.solvers``, ``eq.nets``, ``eq.data``, ``eq.metrics``, ``eq.errors`` and the others of
+``dir(eq)``. Names and rooms are imported when they are first asked for, torch with them.
 """
 
 import importlib
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from equipoise import nets as nets
     from equipoise import objective as objective
     from equipoise import optimizer as optimizer
+    from equipoise import pareto as pareto
     from equipoise import points as points
     from equipoise import randomness as randomness
     from equipoise import solvers as solvers

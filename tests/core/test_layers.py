@@ -24,7 +24,7 @@ ROWS: tuple[tuple[set[str], bool], ...] = (
     ({"distributed", "objective", "nets", "blackbox", "points"}, False),
     # A balancer is given to the step, the step to the optimizer, the teleport to both; a method names all of them.
     ({"balance", "step", "method", "teleport", "optimizer", "dropin", "loss", "proxy"}, True),
-    ({"bilevel", "integrations"}, False),
+    ({"bilevel", "integrations", "pareto"}, False),
     ({"study"}, False),
     ({"sweep", "diagnosis"}, False),
     ({"advice"}, False),

@@ -37,11 +37,11 @@ class NTK(LooksElsewhere, LossBalancer):
     θ are all trained parameters. The traces are sums over points, so give every task as many of them, as the released code
     (github.com/PredictiveIntelligenceLab/PINNsNTK) does. The paper's text could not be had; this follows that code.
 
-    Residuals are those of :func:`equipoise.points.mean_square`, of which a loss may be a sum; factors before it are not seen. They are
-    evaluated once more every ``every`` steps, and the trace of each is taken by :func:`equipoise.points.kernel_trace`:
-    exactly, one row of gradients per point, or from a few random probes. Where no loss tells its residuals, each counts as the
-    square of one residual √ℓ, whose trace is ‖∇ℓ‖²/4ℓ: for a mean square the kernel's Rayleigh quotient at the
-    residuals over their number, which is what NVIDIA's PhysicsNeMo takes for the trace.
+    Residuals are those of :func:`equipoise.points.mean_square`, of which a loss may be a sum; factors before it are not seen.
+    They are evaluated once more every ``every`` steps, and the trace of each is taken by
+    :func:`equipoise.points.kernel_trace`: exactly, one row of gradients per point, or from a few random probes. Where no loss
+    tells its residuals, each counts as the square of one residual √ℓ, whose trace is ‖∇ℓ‖²/4ℓ: for a mean square the kernel's
+    Rayleigh quotient at the residuals over their number. (NVIDIA's PhysicsNeMo takes the root of that for the trace.)
 
     A task whose trace is 0, which has no gradient, weighs 1.
 
