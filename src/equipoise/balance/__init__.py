@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from equipoise.balance.cagrad import CAGrad as CAGrad
     from equipoise.balance.config import ConFIG as ConFIG
     from equipoise.balance.consmtl import ConsMTL as ConsMTL
+    from equipoise.balance.cr_mogm import CRMOGM as CRMOGM
     from equipoise.balance.db_mtl import DBMTL as DBMTL
     from equipoise.balance.dualproj import DualProj as DualProj
     from equipoise.balance.dwa import DWA as DWA
@@ -33,11 +34,14 @@ if TYPE_CHECKING:
     from equipoise.balance.imtl_l import IMTLL as IMTLL
     from equipoise.balance.ldc.ldc_mtl import LDCMTL as LDCMTL
     from equipoise.balance.ls import LS as LS
+    from equipoise.balance.madam import MAdam as MAdam
     from equipoise.balance.mgda import MGDA as MGDA
     from equipoise.balance.moco import MoCo as MoCo
     from equipoise.balance.modo import MoDo as MoDo
     from equipoise.balance.nash_mtl import NashMTL as NashMTL
+    from equipoise.balance.pcd import PCD as PCD
     from equipoise.balance.pcgrad import PCGrad as PCGrad
+    from equipoise.balance.psmgd import PSMGD as PSMGD
     from equipoise.balance.rlw import RLW as RLW
     from equipoise.balance.rotograd.rotograd import RotoGrad as RotoGrad
     from equipoise.balance.sdmgrad import SDMGrad as SDMGrad
@@ -57,9 +61,9 @@ __all__ = [
 # methods: names
 # fmt: off
 __all__ += [
-    "DBMTL", "DWA", "FAMO", "GLS", "IMTL", "IMTLG", "IMTLL", "LDCMTL", "LS", "MGDA", "RLW", "SI", "STCH", "UW", "AlignedMTL",
-    "BayesAggMTL", "CAGrad", "ConFIG", "ConsMTL", "DualProj", "ExcessMTL", "FairGrad", "GO4Align", "GradDrop", "GradNorm",
-    "GradVac", "MoCo", "MoDo", "NashMTL", "PCGrad", "RotoGrad", "SDMGrad", "UPGrad"
+    "CRMOGM", "DBMTL", "DWA", "FAMO", "GLS", "IMTL", "IMTLG", "IMTLL", "LDCMTL", "LS", "MGDA", "PCD", "PSMGD", "RLW", "SI",
+    "STCH", "UW", "AlignedMTL", "BayesAggMTL", "CAGrad", "ConFIG", "ConsMTL", "DualProj", "ExcessMTL", "FairGrad", "GO4Align",
+    "GradDrop", "GradNorm", "GradVac", "MAdam", "MoCo", "MoDo", "NashMTL", "PCGrad", "RotoGrad", "SDMGrad", "UPGrad"
 ]
 # fmt: on
 # end of methods
