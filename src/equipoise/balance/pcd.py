@@ -142,7 +142,8 @@ class PCD(GramianBalancer):
         size = float(np.abs(weights) @ np.sqrt(scaled.diagonal().clip(0))) ** 2
         if square <= _ROUNDING * size:  # it is rounding that is left
             return np.zeros(len(gramian))
-        return weights * scales * np.sqrt(own / square)
+        found: NDArray[np.float64] = weights * scales * np.sqrt(own / square)
+        return found
 
     def __repr__(self) -> str:
         return f"PCD(tau={self.tau}, beta={self.beta}, epsilon={self.epsilon}, primary={self.primary!r})"
