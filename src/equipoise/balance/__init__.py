@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from equipoise.balance.coba import CoBa as CoBa
     from equipoise.balance.config import ConFIG as ConFIG
     from equipoise.balance.consmtl import ConsMTL as ConsMTL
+    from equipoise.balance.cr_mogm import CRMOGM as CRMOGM
     from equipoise.balance.db_mtl import DBMTL as DBMTL
     from equipoise.balance.doge import DoGE as DoGE
     from equipoise.balance.doremi import DoReMi as DoReMi
@@ -38,12 +39,15 @@ if TYPE_CHECKING:
     from equipoise.balance.ldc.ldc_mtl import LDCMTL as LDCMTL
     from equipoise.balance.lr_annealing import LRAnnealing as LRAnnealing
     from equipoise.balance.ls import LS as LS
+    from equipoise.balance.madam import MAdam as MAdam
     from equipoise.balance.mgda import MGDA as MGDA
     from equipoise.balance.moco import MoCo as MoCo
     from equipoise.balance.modo import MoDo as MoDo
     from equipoise.balance.nash_mtl import NashMTL as NashMTL
     from equipoise.balance.ntk import NTK as NTK
+    from equipoise.balance.pcd import PCD as PCD
     from equipoise.balance.pcgrad import PCGrad as PCGrad
+    from equipoise.balance.psmgd import PSMGD as PSMGD
     from equipoise.balance.relobralo import ReLoBRaLo as ReLoBRaLo
     from equipoise.balance.rlw import RLW as RLW
     from equipoise.balance.rotograd.rotograd import RotoGrad as RotoGrad
@@ -65,10 +69,10 @@ __all__ = [
 # methods: names
 # fmt: off
 __all__ += [
-    "DBMTL", "DWA", "FAMO", "GLS", "IGB", "IMTL", "IMTLG", "IMTLL", "LDCMTL", "LS", "MGDA", "NTK", "RLW", "SI", "STCH", "UW",
-    "AlignedMTL", "BayesAggMTL", "CAGrad", "CoBa", "ConFIG", "ConsMTL", "DoGE", "DoReMi", "DualProj", "ExcessMTL", "FairGrad",
-    "GO4Align", "GradDrop", "GradNorm", "GradVac", "LRAnnealing", "MoCo", "MoDo", "NashMTL", "PCGrad", "ReLoBRaLo", "RotoGrad",
-    "SDMGrad", "SoftAdapt", "UPGrad"
+    "CRMOGM", "DBMTL", "DWA", "FAMO", "GLS", "IGB", "IMTL", "IMTLG", "IMTLL", "LDCMTL", "LS", "MGDA", "NTK", "PCD", "PSMGD",
+    "RLW", "SI", "STCH", "UW", "AlignedMTL", "BayesAggMTL", "CAGrad", "CoBa", "ConFIG", "ConsMTL", "DoGE", "DoReMi", "DualProj",
+    "ExcessMTL", "FairGrad", "GO4Align", "GradDrop", "GradNorm", "GradVac", "LRAnnealing", "MAdam", "MoCo", "MoDo", "NashMTL",
+    "PCGrad", "ReLoBRaLo", "RotoGrad", "SDMGrad", "SoftAdapt", "UPGrad"
 ]
 # fmt: on
 # end of methods
