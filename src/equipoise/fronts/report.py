@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from equipoise.diagnosis.page import Said, print_said, render_said
+from equipoise.diagnosis.page import Said, print_said, render_said, tables_of
 from equipoise.fronts.outcome import FrontsOutcome, Interval
 from equipoise.fronts.running import SWEEP
 from equipoise.metrics.metric import mean
@@ -18,11 +18,12 @@ from equipoise.study.names import shortened
 from equipoise.study.pictures import Picture
 from equipoise.study.pictures.style import COLORS, INK, single
 from equipoise.study.pictures.teleports import legend_of
+from equipoise.study.report.paper import write_paper
 from equipoise.study.report.words import SideTable
 from equipoise.study.report.write import drawn
 from equipoise.terminal import printed
 
-__all__ = ["print_fronts", "write_fronts"]
+__all__ = ["fronts_paper", "print_fronts", "write_fronts"]
 
 _SHAPES = ("o", "D", "^", "v", "P", "X")
 _NAME = 26
@@ -33,6 +34,11 @@ def write_fronts(outcome: FrontsOutcome) -> tuple[Path, Path]:
     """Writes ``report.md``, ``report.html`` and the pictures."""
     folder = outcome.store.path
     return render_said(_said(outcome), folder, drawn(_PICTURES, outcome, folder))
+
+
+def fronts_paper(outcome: FrontsOutcome) -> Path:
+    """Writes pictures and the table for a paper; see :func:`~equipoise.study.report.paper.write_paper`."""
+    return write_paper(outcome.store.path, _PICTURES, outcome, tables_of(_said(outcome)))
 
 
 def print_fronts(outcome: FrontsOutcome, console: Console) -> None:
