@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from equipoise.balance.aligned_mtl import AlignedMTL as AlignedMTL
     from equipoise.balance.bayesagg.bayesagg_mtl import BayesAggMTL as BayesAggMTL
     from equipoise.balance.cagrad import CAGrad as CAGrad
+    from equipoise.balance.coba import CoBa as CoBa
     from equipoise.balance.config import ConFIG as ConFIG
     from equipoise.balance.consmtl import ConsMTL as ConsMTL
     from equipoise.balance.cr_mogm import CRMOGM as CRMOGM
     from equipoise.balance.db_mtl import DBMTL as DBMTL
+    from equipoise.balance.doge import DoGE as DoGE
+    from equipoise.balance.doremi import DoReMi as DoReMi
     from equipoise.balance.dualproj import DualProj as DualProj
     from equipoise.balance.dwa import DWA as DWA
     from equipoise.balance.excess_mtl import ExcessMTL as ExcessMTL
@@ -67,9 +70,9 @@ __all__ = [
 # fmt: off
 __all__ += [
     "CRMOGM", "DBMTL", "DWA", "FAMO", "GLS", "IGB", "IMTL", "IMTLG", "IMTLL", "LDCMTL", "LS", "MGDA", "NTK", "PCD", "PSMGD",
-    "RLW", "SI", "STCH", "UW", "AlignedMTL", "BayesAggMTL", "CAGrad", "ConFIG", "ConsMTL", "DualProj", "ExcessMTL", "FairGrad",
-    "GO4Align", "GradDrop", "GradNorm", "GradVac", "LRAnnealing", "MAdam", "MoCo", "MoDo", "NashMTL", "PCGrad", "ReLoBRaLo",
-    "RotoGrad", "SDMGrad", "SoftAdapt", "UPGrad"
+    "RLW", "SI", "STCH", "UW", "AlignedMTL", "BayesAggMTL", "CAGrad", "CoBa", "ConFIG", "ConsMTL", "DoGE", "DoReMi", "DualProj",
+    "ExcessMTL", "FairGrad", "GO4Align", "GradDrop", "GradNorm", "GradVac", "LRAnnealing", "MAdam", "MoCo", "MoDo", "NashMTL",
+    "PCGrad", "ReLoBRaLo", "RotoGrad", "SDMGrad", "SoftAdapt", "UPGrad"
 ]
 # fmt: on
 # end of methods
