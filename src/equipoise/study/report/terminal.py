@@ -122,7 +122,7 @@ def facts(info: Entry) -> dict[str, Any]:
     told = ("aliases", "price", "promise", "serves", "caveats", "preference", "adds_up_to", "checked")
     found |= {name: list(value) if isinstance(value, tuple) else value for name in told if (value := getattr(info, name, None))}
     common = {"metric": None} if getattr(info, "takes_metric", False) else {}
-    return {**found, "options": {name: _plain(default) for name, default in (info.options | common).items()}}
+    return {**found, "options": {name: _plain(default) for name, default in {**info.options, **common}.items()}}
 
 
 def _plain(default: Any) -> Any:
