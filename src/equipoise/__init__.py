@@ -66,12 +66,15 @@ if TYPE_CHECKING:
     from equipoise.balance.cagrad import CAGrad as CAGrad
     from equipoise.balance.config import ConFIG as ConFIG
     from equipoise.balance.consmtl import ConsMTL as ConsMTL
+    from equipoise.balance.cosmos import COSMOS as COSMOS
     from equipoise.balance.db_mtl import DBMTL as DBMTL
     from equipoise.balance.dualproj import DualProj as DualProj
     from equipoise.balance.dwa import DWA as DWA
+    from equipoise.balance.epo import EPO as EPO
     from equipoise.balance.excess_mtl import ExcessMTL as ExcessMTL
     from equipoise.balance.fairgrad import FairGrad as FairGrad
     from equipoise.balance.famo import FAMO as FAMO
+    from equipoise.balance.ferero import FERERO as FERERO
     from equipoise.balance.gls import GLS as GLS
     from equipoise.balance.go4align import GO4Align as GO4Align
     from equipoise.balance.graddrop import GradDrop as GradDrop
@@ -86,7 +89,10 @@ if TYPE_CHECKING:
     from equipoise.balance.moco import MoCo as MoCo
     from equipoise.balance.modo import MoDo as MoDo
     from equipoise.balance.nash_mtl import NashMTL as NashMTL
+    from equipoise.balance.pbi import PBI as PBI
     from equipoise.balance.pcgrad import PCGrad as PCGrad
+    from equipoise.balance.pmgda import PMGDA as PMGDA
+    from equipoise.balance.pmtl import PMTL as PMTL
     from equipoise.balance.rlw import RLW as RLW
     from equipoise.balance.rotograd.rotograd import RotoGrad as RotoGrad
     from equipoise.balance.sdmgrad import SDMGrad as SDMGrad
@@ -106,9 +112,10 @@ __all__ = [
 # methods: names
 # fmt: off
 __all__ += [
-    "DBMTL", "DWA", "FAMO", "GLS", "IMTL", "IMTLG", "IMTLL", "LDCMTL", "LS", "MGDA", "RLW", "SI", "STCH", "UW", "AlignedMTL",
-    "BayesAggMTL", "CAGrad", "ConFIG", "ConsMTL", "DualProj", "ExcessMTL", "FairGrad", "GO4Align", "GradDrop", "GradNorm",
-    "GradVac", "MoCo", "MoDo", "NashMTL", "PCGrad", "RotoGrad", "SDMGrad", "UPGrad"
+    "COSMOS", "DBMTL", "DWA", "EPO", "FAMO", "FERERO", "GLS", "IMTL", "IMTLG", "IMTLL", "LDCMTL", "LS", "MGDA", "PBI", "PMGDA",
+    "PMTL", "RLW", "SI", "STCH", "UW", "AlignedMTL", "BayesAggMTL", "CAGrad", "ConFIG", "ConsMTL", "DualProj", "ExcessMTL",
+    "FairGrad", "GO4Align", "GradDrop", "GradNorm", "GradVac", "MoCo", "MoDo", "NashMTL", "PCGrad", "RotoGrad", "SDMGrad",
+    "UPGrad"
 ]
 # fmt: on
 # end of methods
