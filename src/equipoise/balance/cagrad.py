@@ -23,10 +23,7 @@ __all__ = ["CAGrad"]
     price="K backward",
     promise="for c < 1 the mean loss does not increase to first order, and its minima are kept",
     serves="when the mean loss is what counts, but the worst-off task should be helped on the way",
-    caveats=(
-        "single losses may increase; one more number to choose, `c`: 0 is the mean gradient, large values tend to "
-        "MGDA's direction; the units of a loss matter"
-    ),
+    caveats="single losses may increase; `c` wants choosing; the units of a loss matter",
     adds_up_to="1 + c‖g₀‖/‖g_w‖: it starts from the *mean* gradient g₀",
     checked="reference implementation, equations",
     preference="weights: Σ p_k ℓ_k takes the place of the mean loss",
@@ -37,6 +34,9 @@ class CAGrad(PreferenceBalancer):
 
     Its dual is min over the simplex of ⟨g_w, g_0⟩ + c‖g_0‖‖g_w‖, and d = g_0 + c‖g_0‖/‖g_w‖ · g_w (Liu et al., 2021,
     Algorithm 1). For c < 1 the mean loss does not increase to first order, and minima of the mean loss are kept.
+
+    **Mind.** Single losses may increase. One more number to choose, ``c``: 0 is the mean gradient, large values tend to MGDA's
+    direction. The units of a loss matter.
 
     Args:
         c: radius of the ball relative to ‖g_0‖; 0 is the mean gradient. The paper uses 0.4 (and 0.2 on CityScapes).

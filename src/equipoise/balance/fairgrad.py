@@ -21,14 +21,9 @@ __all__ = ["FairGrad"]
     summary="α-fair shares of progress: α = 1 is Nash's bargain, large α serves the worst-off task",
     paper="Ban and Ji, Fair Resource Allocation in Multi-Task Learning, ICML 2024",
     price="K backward",
-    promise=(
-        "every loss decreases to first order; `alpha` goes from the sum (near 0) over Nash (1) to the worst-off task (large)"
-    ),
+    promise="every loss decreases to first order; `alpha` leads from the sum (0) over Nash (1) to the worst-off task",
     serves="as `nash-mtl`, where you want to choose how much fairness",
-    caveats=(
-        "for `alpha` = 1 as `nash-mtl`; above 1 the step gets *longer* as gradients vanish, so clip; other than at 1 "
-        "the units of a loss matter"
-    ),
+    caveats="for `alpha` ≥ 1 steps do not shrink with the gradients: clip; units matter, except at 1",
     adds_up_to="what solves the equation; larger the smaller the gradients",
     checked="reference implementation, equations",
     preference="weights: the utility of task k is multiplied with p_k",
@@ -39,6 +34,9 @@ class FairGrad(PreferenceBalancer):
 
     Every task gains: ⟨g_k, d⟩ > 0 wherever the equations have a solution. The system is the gradient of a convex function
     and is solved to rounding by Newton's method (the released code calls a general least-squares routine).
+
+    **Mind.** For ``alpha`` = 1 as ``nash-mtl``. Above 1 the step gets *longer* as gradients vanish, so clip. Other than at 1
+    the units of a loss matter.
 
     Args:
         alpha: α > 0; 1 is proportional fairness (the weights of Nash-MTL), 2 the minimum potential delay.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast, get_args
 
-from equipoise.balance.base import Balancer, Need
+from equipoise.balance.base import Balancer, GramianBalancer, Need
 from equipoise.errors import EquipoiseError, InputError, UnknownMethodError, refuse_unknown_options
 from equipoise.method import MethodSpec, Nested, settled
 from equipoise.options import self_checking
@@ -70,6 +70,13 @@ class MethodInfo:
         """Whether its losses must be positive, as its caveats say."""
         return "losses must be positive" in self.caveats
 
+    @property
+    def takes_metric(self) -> bool:
+        """Whether there is a further option ``metric``, as of every method on the Gramian; see
+        :class:`~equipoise.balance.GramianBalancer`.
+        """
+        return issubclass(self.cls, GramianBalancer) and "metric" not in self.options
+
     def make(self, **options: Any) -> Balancer:
         """A fresh balancer with these options; one with options of its own, ``word(option=value)``, is a balancer as well.
 
@@ -77,13 +84,20 @@ class MethodInfo:
             UnknownOptionError: the method has no such option; near misses are suggested.
             InputError: an option's value is out of range.
         """
-        refuse_unknown_options(self.name, options, self.options)
+        given = dict(options)
+        metric = given.pop("metric", None) if self.takes_metric else None
+        if metric not in (None, "optimizer"):
+            raise InputError(f'the option "metric" of method "{self.name}" must be optimizer or none; got {metric!r}')
+        refuse_unknown_options(self.name, given, self.options)
         made = {
-            key: balancer(value.name, **value.options) if isinstance(value, Nested) else value for key, value in options.items()
+            key: balancer(value.name, **value.options) if isinstance(value, Nested) else value for key, value in given.items()
         }
         whose = f'method "{self.name}"'
         try:
-            return self.cls(**made)
+            found = self.cls(**made)
+            if metric is not None:
+                found.metric = metric  # type: ignore[attr-defined]
+            return found
         except EquipoiseError:
             raise
         except (TypeError, ValueError, OverflowError) as error:  # such as NumPy's, of a seed below zero

@@ -25,15 +25,9 @@ STCHFormulation = Literal["paper", "released"]
     paper="Lin et al., Smooth Tchebycheff Scalarization for Multi-Objective Optimization, ICML 2024",
     aliases=("smooth-tchebycheff",),
     price="1 backward",
-    promise=(
-        "for small `mu` and some preference reaches every Pareto-optimal point, on non-convex fronts too; within `mu`·log K "
-        "of the largest weighted loss"
-    ),
+    promise="for small `mu` and some preference reaches every Pareto-optimal point, on non-convex fronts too",
     serves="the worst task counts, or a point of one's own on the Pareto front is wanted",
-    caveats=(
-        "the units of a loss matter, and `mu` is in them: where it is small, the largest loss takes all weight; the released "
-        "formulation needs positive losses and `end_epoch()`"
-    ),
+    caveats="the units of a loss matter, and `mu` is in them: too small, and the largest loss takes all weight",
     adds_up_to="1/K by default, the softmax's mean of `preference` in general; K in the released formulation",
     checked="reference implementation (released formulation), autograd",
     preference="weights: for small `mu` all p_k (ℓ_k − z_k) become equal",
@@ -49,6 +43,9 @@ class STCH(Preferring, LossBalancer):
     logarithms of losses relative to the mean losses r of one epoch, K μ log Σ_k exp(log(ℓ_k/r_k)/μ), without preferences. Task
     k then weighs K softmax(log(ℓ/r)/μ)_k/ℓ_k. The epoch is the one that follows ``warmup_epochs`` epochs; until its end it
     minimises Σ log ℓ_k. A task that this epoch did not hold is measured by the first loss seen of it later.
+
+    **Mind.** The units of a loss matter, and ``mu`` is in them: where it is small, the largest loss takes all weight. The
+    released formulation needs positive losses and ``end_epoch()``.
 
     Args:
         mu: μ, in the units of the weighted losses (of their logarithms in the released formulation); 1 as in released code.

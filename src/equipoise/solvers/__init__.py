@@ -34,6 +34,7 @@ from equipoise.solvers.preferred import (
     ray_descent_residual,
     ray_distance,
 )
+from equipoise.solvers.priority import priority_residual, priority_weights
 from equipoise.solvers.project_conflicts import project_conflicts, random_orders
 from equipoise.solvers.project_on_simplex import project_on_simplex
 from equipoise.solvers.simplex import simplex_quadratic_program, simplex_residual
@@ -75,6 +76,8 @@ __all__ = [
     "nonnegative_residual",
     "pareto_distance",
     "printed_constrained_descent",
+    "priority_residual",
+    "priority_weights",
     "project_conflicts",
     "project_on_simplex",
     "random_orders",
