@@ -51,6 +51,7 @@ PARTS = (
             "docs/clusters.md",
             "docs/sweeps.md",
             "docs/task-weights.md",
+            "docs/task-groups.md",
             "docs/black-box.md",
             "docs/data-sets.md",
             "docs/networks.md",
