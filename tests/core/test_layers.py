@@ -27,7 +27,7 @@ ROWS: tuple[tuple[set[str], bool], ...] = (
     ({"bilevel", "integrations", "pareto"}, False),
     ({"study"}, False),
     ({"sweep", "diagnosis"}, False),
-    ({"advice"}, False),
+    ({"advice", "fronts"}, False),
     ({"commands"}, False),
     ({"cli"}, False),
     ({"__main__"}, False),

@@ -88,7 +88,7 @@ class MethodInfo:
         metric = given.pop("metric", None) if self.takes_metric else None
         if metric not in (None, "optimizer"):
             raise InputError(f'the option "metric" of method "{self.name}" must be optimizer or none; got {metric!r}')
-        refuse_unknown_options(self.name, given, self.options)
+        refuse_unknown_options(self.name, given, {**self.options, "metric": None} if self.takes_metric else self.options)
         made = {
             key: balancer(value.name, **value.options) if isinstance(value, Nested) else value for key, value in given.items()
         }

@@ -138,7 +138,7 @@ def parse_methods(methods: str | Iterable[MethodLike] | Mapping[str, Any]) -> tu
         >>> parse_methods("ls, fairgrad:beta=2")
         Traceback (most recent call last):
             ...
-        equipoise.errors.UnknownOptionError: method "fairgrad" has no option "beta". Its options: alpha, max_norm
+        equipoise.errors.UnknownOptionError: method "fairgrad" has no option "beta". Its options: alpha, max_norm, metric
     """
     if isinstance(methods, str):
         entries: list[Any] = list(MethodSpec.parse_all(methods))
