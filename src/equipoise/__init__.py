@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from equipoise import distributed as distributed
     from equipoise import engine as engine
     from equipoise import errors as errors
+    from equipoise import fronts as fronts
     from equipoise import further as further
     from equipoise import integrations as integrations
     from equipoise import metrics as metrics

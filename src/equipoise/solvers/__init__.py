@@ -19,6 +19,7 @@ from equipoise.solvers.equal_projections import equal_projections, equal_project
 from equipoise.solvers.fair import fair_residual, fair_weights
 from equipoise.solvers.gramian import ScaledGramian, read_array, scale_gramian
 from equipoise.solvers.group_values import group_values, grouping_cost
+from equipoise.solvers.grouping import affinity_propagation, color_greedily, conflicts_within, net_similarity
 from equipoise.solvers.linear import linear_program, linear_program_residual
 from equipoise.solvers.minimum_norm import minimum_norm_point, minimum_norm_residual, pareto_distance
 from equipoise.solvers.nash import nash_bargaining, nash_residual
@@ -42,14 +43,17 @@ from equipoise.solvers.vaccine import vaccinate
 
 __all__ = [
     "ScaledGramian",
+    "affinity_propagation",
     "aligned_residual",
     "aligned_weights",
     "bounded_descent",
+    "color_greedily",
     "conflict_averse_direction",
     "conflict_averse_residual",
     "conflict_averse_weights",
     "conflict_free_residual",
     "conflict_free_weights",
+    "conflicts_within",
     "constant_distance_descent",
     "constrained_descent",
     "constrained_descent_residual",
@@ -72,6 +76,7 @@ __all__ = [
     "minimum_norm_residual",
     "nash_bargaining",
     "nash_residual",
+    "net_similarity",
     "nonnegative_quadratic_program",
     "nonnegative_residual",
     "pareto_distance",
