@@ -52,6 +52,7 @@ PARTS = (
             "docs/sweeps.md",
             "docs/pareto-sets.md",
             "docs/task-weights.md",
+            "docs/task-groups.md",
             "docs/black-box.md",
             "docs/data-sets.md",
             "docs/networks.md",
