@@ -60,10 +60,12 @@ if TYPE_CHECKING:
 
 # methods: classes
 if TYPE_CHECKING:
+    from equipoise.balance.aim import AIM as AIM
     from equipoise.balance.aligned_mtl import AlignedMTL as AlignedMTL
     from equipoise.balance.bayesagg.bayesagg_mtl import BayesAggMTL as BayesAggMTL
     from equipoise.balance.cagrad import CAGrad as CAGrad
     from equipoise.balance.config import ConFIG as ConFIG
+    from equipoise.balance.conicgrad import ConicGrad as ConicGrad
     from equipoise.balance.consmtl import ConsMTL as ConsMTL
     from equipoise.balance.db_mtl import DBMTL as DBMTL
     from equipoise.balance.dualproj import DualProj as DualProj
@@ -75,10 +77,13 @@ if TYPE_CHECKING:
     from equipoise.balance.go4align import GO4Align as GO4Align
     from equipoise.balance.graddrop import GradDrop as GradDrop
     from equipoise.balance.gradnorm import GradNorm as GradNorm
+    from equipoise.balance.gradops import GradOPS as GradOPS
     from equipoise.balance.gradvac import GradVac as GradVac
+    from equipoise.balance.imgrad import IMGrad as IMGrad
     from equipoise.balance.imtl import IMTL as IMTL
     from equipoise.balance.imtl_g import IMTLG as IMTLG
     from equipoise.balance.imtl_l import IMTLL as IMTLL
+    from equipoise.balance.krum import Krum as Krum
     from equipoise.balance.ldc.ldc_mtl import LDCMTL as LDCMTL
     from equipoise.balance.ls import LS as LS
     from equipoise.balance.mgda import MGDA as MGDA
@@ -88,9 +93,11 @@ if TYPE_CHECKING:
     from equipoise.balance.pcgrad import PCGrad as PCGrad
     from equipoise.balance.rlw import RLW as RLW
     from equipoise.balance.rotograd.rotograd import RotoGrad as RotoGrad
+    from equipoise.balance.sam_gs import SAMGS as SAMGS
     from equipoise.balance.sdmgrad import SDMGrad as SDMGrad
     from equipoise.balance.si import SI as SI
     from equipoise.balance.stch import STCH as STCH
+    from equipoise.balance.trimmed_mean import TrimmedMean as TrimmedMean
     from equipoise.balance.upgrad import UPGrad as UPGrad
     from equipoise.balance.uw import UW as UW
 # end of methods
@@ -105,9 +112,10 @@ __all__ = [
 # methods: names
 # fmt: off
 __all__ += [
-    "DBMTL", "DWA", "FAMO", "GLS", "IMTL", "IMTLG", "IMTLL", "LDCMTL", "LS", "MGDA", "RLW", "SI", "STCH", "UW", "AlignedMTL",
-    "BayesAggMTL", "CAGrad", "ConFIG", "ConsMTL", "DualProj", "ExcessMTL", "FairGrad", "GO4Align", "GradDrop", "GradNorm",
-    "GradVac", "MoCo", "MoDo", "NashMTL", "PCGrad", "RotoGrad", "SDMGrad", "UPGrad"
+    "AIM", "DBMTL", "DWA", "FAMO", "GLS", "IMTL", "IMTLG", "IMTLL", "LDCMTL", "LS", "MGDA", "RLW", "SAMGS", "SI", "STCH", "UW",
+    "AlignedMTL", "BayesAggMTL", "CAGrad", "ConFIG", "ConicGrad", "ConsMTL", "DualProj", "ExcessMTL", "FairGrad", "GO4Align",
+    "GradDrop", "GradNorm", "GradOPS", "GradVac", "IMGrad", "Krum", "MoCo", "MoDo", "NashMTL", "PCGrad", "RotoGrad", "SDMGrad",
+    "TrimmedMean", "UPGrad"
 ]
 # fmt: on
 # end of methods

@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from equipoise.solvers.gramian import Array, ScaledGramian, accurate_product, read_number, read_vector, scale_gramian
+from equipoise.solvers.minimum_norm import minimum_norm_point
 from equipoise.solvers.nonnegative import NonnegativeProgram, solve_nonnegative
 
 # Ratio of the sum of lengths to the length of the sum from which on rounding deserves attention.
 _CANCELLATION = 1e3
 _FAR_APART = 1e140
+_NO_LENGTH = 1e-6
 
 
 def conflict_averse_weights(gramian: ArrayLike, c: float) -> Array:
@@ -96,7 +98,7 @@ def conflict_averse_residual(gramian: ArrayLike, c: float, weights: ArrayLike) -
     infeasible = max(abs(float(given.sum()) - 1.0), -float(given.min()), 0.0)
     if c == 0.0 or scaled.live.size == 0:
         return infeasible
-    inverse_norms, alignment, _ = _normalize(scaled)
+    inverse_norms, alignment, _ = relative_to_mean(scaled)
     # The lengths of the parts of g_w, in units of the smallest gradient.
     lengths = given[scaled.live] / inverse_norms
     pull = accurate_product(scaled.cosines, lengths)
@@ -113,11 +115,51 @@ def conflict_averse_residual(gramian: ArrayLike, c: float, weights: ArrayLike) -
     return max(infeasible, violation / (1.0 + c))
 
 
+def imbalance_direction(gramian: ArrayLike, c: float) -> Array:
+    """Coefficients of IMGrad's update direction: that of CAGrad, whose worst-off task is chosen by how unbalanced tasks are.
+
+    d = g_0 + c ‖g_0‖ g_w / ‖g_w‖ with w the minimiser of (1.5 - s) g_wᵀg_0 + s c ‖g_0‖ ‖g_w‖ over the simplex, s being the
+    cosine between g_0 and the point of smallest norm in the convex hull (the code of Zhou et al. 2025, "Injecting imbalance
+    sensitivity for multi-task learning"). That is :func:`conflict_averse_weights` with the radius c s / (1.5 - s): twice c
+    where both point the same way, and towards 0, where the task that g_0 serves least has all the weight, as they part.
+
+    Args:
+        gramian: Gramian Q of the task gradients [K, K].
+        c: radius of the search around the mean gradient, relative to its length; c ≥ 0.
+
+    Returns:
+        Coefficients [K], as :func:`conflict_averse_direction`. Where the point of smallest norm is 0 up to rounding, s is 0;
+        the radius is then as good as 0, so that of several tasks that are served least the combination of least norm is taken.
+
+    Raises:
+        InputError: the Gramian is not square or not finite, or c is negative or not finite.
+
+    Example:
+        >>> imbalance_direction([[1.0, 0.0], [0.0, 1.0]], 0.5).tolist()
+        [0.75, 0.75]
+    """
+    _check_radius(c)
+    scaled = scale_gramian(gramian)
+    if c == 0.0 or scaled.live.size == 0:
+        return np.full(scaled.size, 1.0 / scaled.size)
+    cosine = 0.0
+    if scaled.live.size == scaled.size:
+        inverse_norms, alignment, _ = relative_to_mean(scaled)
+        lengths = minimum_norm_point(gramian) / inverse_norms
+        square = math.fsum((lengths * accurate_product(scaled.cosines, lengths)).tolist())
+        # Rounding in Q counts with its root.
+        if square > (_NO_LENGTH * float(lengths.sum())) ** 2:
+            cosine = min(max(float(alignment @ lengths) / math.sqrt(square), 0.0), 1.0)
+    share = max(cosine / (1.5 - cosine), _NO_LENGTH)
+    _, extra = _solve(scaled, c * share)
+    return 1.0 / scaled.size + extra / share
+
+
 def _check_radius(c: float) -> None:
     read_number(c, "c")
 
 
-def _normalize(scaled: ScaledGramian) -> tuple[Array, Array, float]:
+def relative_to_mean(scaled: ScaledGramian) -> tuple[Array, Array, float]:
     """Inverse norms (at most 1), cosines of every task with the mean gradient, and the mean's length.
 
     Norms are in units of the smallest norm in the first, and so is the length.
@@ -141,7 +183,7 @@ def _solve(scaled: ScaledGramian, c: float) -> tuple[Array, Array]:
     nothing = np.zeros(size)
     if c == 0.0 or scaled.live.size == 0:
         return np.full(size, 1.0 / size), nothing
-    inverse_norms, alignment, mean_length = _normalize(scaled)
+    inverse_norms, alignment, mean_length = relative_to_mean(scaled)
     cosines = scaled.cosines
     # F at the single tasks and at the mean, in units of the mean's length times the smallest norm.
     at_tasks = (alignment + c * math.sqrt(1.0 + scaled.ridge)) / inverse_norms
