@@ -9,7 +9,7 @@ PYTEST_WORKERS ?= 3
 help:
 	@echo "make study   compare balancing methods on handwritten digits; prints the table and the report's place"
 	@echo "make test    lint, types, tests, examples in docstrings and Markdown, of the library and of papers/"
-	@echo "make tables  rewrites the lists of methods and recipes in README, guides and __init__.py from their registries"
+	@echo "make tables  rewrites the lists of methods and recipes in guides and __init__.py from their registries"
 	@echo "make bench   the speed benchmarks, side by side with other libraries (about ten minutes)"
 	@echo "make docs    builds the site into build/site/html; warnings are errors"
 	@echo "make dist    builds both distributions into dist/; make dist-test tries the wheels from outside the checkout"
@@ -49,7 +49,8 @@ pytest: .venv/dev
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 tables: .venv/dev
-	$(BIN)/python docs/tables.py README.md docs/choosing-a-method.md src/equipoise/__init__.py src/equipoise/balance/__init__.py
+	$(BIN)/python docs/tables.py docs/choosing-a-method.md src/equipoise/__init__.py src/equipoise/balance/__init__.py
+	$(BIN)/python -m website.tree
 	$(BIN)/python -m equipoise_papers.reproduce.page papers/docs/reproducing.md
 
 bench: .venv/bench

@@ -1,6 +1,6 @@
 """What is written down of the methods, made from the registry: ``python docs/tables.py FILE ...``, by ``make tables``.
 
-README and guide have tables, between ``<!-- methods: KIND -->`` and ``<!-- end of methods -->``. Two ``__init__.py`` have
+The guide has a table, between ``<!-- methods: KIND -->`` and ``<!-- end of methods -->``. Two ``__init__.py`` have
 lists of the classes, so that type checkers and editors know what is found by scanning a folder, between ``# methods: KIND`` and
 ``# end of methods``. This module rewrites what is between them.
 """
@@ -21,26 +21,28 @@ __all__ = ["KINDS", "filled", "source", "table"]
 
 Column = Callable[[MethodInfo], str]
 
-_NAME: Column = lambda info: f"`{info.name}`"  # noqa: E731  (columns are read side by side)
+_LOOKS_AT = {"losses": "losses", "gramian": "Gramian", "gradients": "gradients"}
+
+
+def _linked(info: MethodInfo) -> str:
+    """The file that says everything about a method; the site leads to the method's page instead."""
+    return f"[`{info.name}`](../src/{info.cls.__module__.replace('.', '/')}.py)"
+
 
 KINDS: dict[str, dict[str, Column]] = {
-    "overview": {
-        "method": _NAME,
-        "what it does": lambda info: info.summary,
-        "cost of a step": lambda info: info.price,
-        "paper": lambda info: info.paper,
-    },
     "choice": {
-        "method": _NAME,
-        "class": lambda info: f"`{info.cls.__name__}`",
-        "needs": lambda info: info.cost,
+        "method": _linked,
+        "idea": lambda info: info.summary,
+        "looks at": lambda info: _LOOKS_AT[info.cost],
         "cost of a step": lambda info: info.price,
-        "what it promises": lambda info: info.promise,
         "when to use it": lambda info: info.serves,
-        "caveats": lambda info: info.caveats,
+        "mind": lambda info: info.caveats,
     },
-    "scales": {"method": _NAME, "the weights add up to": lambda info: info.adds_up_to},
-    "sources": {"method": _NAME, "paper": lambda info: info.paper, "checked against": lambda info: info.checked},
+    "preferences": {
+        "method": _linked,
+        "a larger p_k": lambda info: "lets ℓ_k be larger" if info.ray else "makes task k count more",
+        "what `preference` does": lambda info: info.preference.partition(": ")[2],
+    },
 }
 
 
@@ -48,19 +50,19 @@ def table(kind: str) -> str:
     """A Markdown table of all methods of the library.
 
     Args:
-        kind: ``"overview"``, ``"choice"``, ``"scales"`` or ``"sources"``.
+        kind: ``"choice"``, or ``"preferences"`` of the methods that have one.
 
     Raises:
         InputError: there is no such table.
 
     Example:
-        >>> print(table("overview").splitlines()[0])
-        | method | what it does | cost of a step | paper |
+        >>> print(table("choice").splitlines()[0])
+        | method | idea | looks at | cost of a step | when to use it | mind |
     """
     if kind not in KINDS:
         raise InputError(f'there is no table of methods "{kind}"; there are {", ".join(KINDS)}')
     columns = KINDS[kind]
-    rows = [[cell(info) for cell in columns.values()] for info in _own()]
+    rows = [[cell(info) for cell in columns.values()] for info in _own() if kind != "preferences" or info.preference]
     return markdown.table(list(columns), rows, len(columns), aligned=False) + "\n"
 
 

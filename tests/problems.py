@@ -13,10 +13,11 @@ from equipoise.balance.mixins import OnFeatures
 
 Batch = tuple[Tensor, Tensor]
 
-METHODS = [info.name for info in eq.methods() if not issubclass(info.cls, OnFeatures | DoubleSampling)]
+METHODS = [info.name for info in eq.methods() if not issubclass(info.cls, OnFeatures | DoubleSampling | eq.balance.NTK)]
 """The methods that can be made from their name alone, for any loss function and any loop. Those that act on parts of a model
-(RotoGrad, BayesAggMTL) are told by :func:`optimizer_of`, and refuse losses as callables, micro-batches and the drop-in; to
-those that look at further batches (MoDo, SDMGrad) it gives some."""
+(RotoGrad, BayesAggMTL) are told by :func:`optimizer_of`, and refuse losses as callables, micro-batches and the drop-in; NTK
+evaluates all losses at once, in steps of MultiTaskOptimizer alone; to those that look at further batches (MoDo, SDMGrad) it
+gives some."""
 
 SAMPLING = [info.name for info in eq.methods() if issubclass(info.cls, DoubleSampling)]
 """Those that look at further batches, given by :func:`further_batches`; made from their name alone, too."""

@@ -12,7 +12,7 @@ from website.pages import ROOT
 
 __all__ = ["write"]
 
-_NEEDS = {"losses": "losses", "gramian": "Gramian", "gradients": "task gradients"}
+_NEEDS = {"losses": "losses", "gramian": "Gramian", "gradients": "gradients"}
 
 
 def write(folder: Path, *, drawn: bool = True) -> list[str]:
@@ -29,8 +29,8 @@ def write(folder: Path, *, drawn: bool = True) -> list[str]:
         pictures.draw_all([info for info in infos if pictures.drawable(info)], shelf / "pictures")
     for info in infos:
         (shelf / f"{info.name}.md").write_text(_page(info, infos, drawn), encoding="utf-8")
-    rows = [[f"[`{i.name}`]({i.name}.md)", _NEEDS[i.cost], i.price, i.promise, i.serves, _year(i)] for i in infos]
-    table = markdown.table(["method", "needs", "cost of a step", "what it promises", "when to use it", "year"], rows, left=5)
+    rows = [[f"[`{i.name}`]({i.name}.md)", i.summary, _NEEDS[i.cost], i.price, i.promise, _year(i)] for i in infos]
+    table = markdown.table(["method", "idea", "looks at", "cost of a step", "what it promises", "year"], rows, left=5)
     names = "\n".join(info.name for info in infos)
     (shelf / "index.md").write_text(
         f"# Methods\n\nEvery balancer of the library: {len(infos)} of them. A click on a column's head sorts.\n"
@@ -43,12 +43,13 @@ def write(folder: Path, *, drawn: bool = True) -> list[str]:
 
 def _page(info: MethodInfo, infos: list[MethodInfo], drawn: bool) -> str:
     facts = [
-        ["needs", _NEEDS[info.cost]],
+        ["looks at", _NEEDS[info.cost]],
         ["cost of a step", info.price],
         ["what it promises", info.promise],
         ["when to use it", info.serves],
         ["what to mind", info.caveats],
         ["its weights add up to", info.adds_up_to],
+        *([["what `preference` means", info.preference]] if info.preference else []),
         ["checked against", info.checked],
         ["other names", ", ".join(f"`{name}`" for name in info.aliases) or "none"],
         ["paper", info.paper],

@@ -146,6 +146,7 @@ def places() -> dict[str, str]:
     return {page: _ELSEWHERE.get(page, page.replace("docs/", "", 1)) for page in (*named, "README.md")}
 
 
+_METHOD = re.compile(r"(\[`([\w-]+)`\])\((?:\.\./)*src/equipoise/balance/[\w/]+\.py\)")
 _LINK = re.compile(r"(?<=\]\()([^)\s#]+)(?=[#)])")
 _FENCE = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
 
@@ -173,5 +174,7 @@ def moved(text: str, page: str, where: dict[str, str]) -> tuple[str, set[str]]:
         place = where.get(file, file.replace("docs/", "", 1))
         return os.path.relpath(place, here)
 
+    # A method's file is the place of all its facts in the repository; on the site that is its page.
+    text = _METHOD.sub(lambda found: f"{found[1]}({os.path.relpath(f'methods/{found[2]}.md', here)})", text)
     parts = _FENCE.split(text)
     return "".join(part if part.startswith("```") else _LINK.sub(turned, part) for part in parts), files

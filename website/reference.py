@@ -16,6 +16,7 @@ ROOMS = (
     "teleport",
     "bilevel",
     "blackbox",
+    "pareto",
     "diagnosis",
     "advice",
     "cluster",

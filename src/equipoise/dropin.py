@@ -24,6 +24,7 @@ from equipoise.errors import InputError, warn_once
 from equipoise.modes import forget_compiled, overwrites, uncompiled
 from equipoise.proxy import Proxy
 from equipoise.step.balancing import Balancing
+from equipoise.step.metric import check_metric
 from equipoise.step.report import StepReport
 from equipoise.step.source import Given
 from equipoise.tasks import Loss, Losses, Tasks, as_losses, read_fixed, scalar
@@ -231,6 +232,7 @@ def _fit(balancer: Any, *, outlives: bool = False) -> Balancer:
             f"{type(chosen).__name__} takes gradients at the output of a module, which must be recorded while the losses are "
             "evaluated; use MultiTaskOptimizer"
         )
+    check_metric(chosen)
     return chosen
 
 

@@ -29,6 +29,7 @@ from equipoise.step.by_proxy import check_proxied
 from equipoise.step.checking import check_losses, check_rows
 from equipoise.step.context import Context, Turn
 from equipoise.step.deciding import decide_weights
+from equipoise.step.metric import check_metric
 from equipoise.step.proxying import Estimate, HeadGradients
 from equipoise.step.report import StepReport
 from equipoise.step.seen import SeenLosses
@@ -164,6 +165,7 @@ def balanced_loss(
         )
     chosen = for_one_call(balancer)
     check_proxied(chosen, "balanced_loss()")
+    check_metric(chosen)
     if isinstance(chosen, LooksElsewhere) and chosen.looks_elsewhere:
         raise InputError(f"{chosen!r} evaluates the losses at other parameters; use MultiTaskOptimizer")
     known = known_of(chosen)

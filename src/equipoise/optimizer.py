@@ -27,6 +27,7 @@ from equipoise.randomness import RandomState
 from equipoise.states import Listed, Text, Whole, like, read_entry, read_state
 from equipoise.step.balancing import Balancing
 from equipoise.step.by_proxy import STREAMED, check_proxied
+from equipoise.step.metric import check_metric
 from equipoise.step.moving import Moving
 from equipoise.step.report import StepReport
 from equipoise.step.source import Batches, FurtherBatch, Repeated
@@ -171,6 +172,7 @@ class MultiTaskOptimizer:
             raise InputError(
                 "a teleport looks at the tasks alone and would move away from losses with fixed weights; leave out one"
             )
+        check_metric(self.balancer, self.optimizers)
         if isinstance(self.balancer, Attached):
             self.balancer.attach(objective)
         if isinstance(self.balancer, Paced):
@@ -213,6 +215,7 @@ class MultiTaskOptimizer:
             check_finite=check_finite,
             model=objective.model,
         )
+        self._balancing.context.optimizers = self.optimizers
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:

@@ -36,9 +36,9 @@ def test_fixed_weights_by_order_and_by_name() -> None:
     [
         ([1.0, -1.0, 1.0], "at least 0"),
         ([1.0, math.inf, 1.0], "finite"),
-        ([1.0, 2.0], "2 weights were given for 3 tasks"),
-        ({"a": 1.0, "b": 1.0, "d": 1.0}, 'weight was given for task "d"'),
-        ({"a": 1.0, "b": 1.0}, "no weight was given for c"),
+        ([1.0, 2.0], "weights has 2 numbers for 3 tasks"),
+        ({"a": 1.0, "b": 1.0, "d": 1.0}, 'weights names a task "d"'),
+        ({"a": 1.0, "b": 1.0}, "weights lacks c"),
     ],
 )
 def test_fixed_weights_that_do_not_fit(weights: object, message: str) -> None:

@@ -18,7 +18,7 @@ from equipoise.bilevel import BilevelProblem, TaskWeighting, hypergradients, wei
 from equipoise.bilevel.levels import Levels
 from equipoise.bilevel.lower import descend
 from equipoise.bilevel.rules import Descent
-from equipoise.bilevel.weighting.look_ahead import one_step_hypergradients
+from equipoise.bilevel.weighting.look_ahead import LookAhead, one_step_hypergradients
 from equipoise.bilevel.weighting.problem import WeightProblem
 from equipoise.data import TensorBatches
 from equipoise.errors import InputError, NonFiniteError, UnknownMethodError, UnknownOptionError, UnknownTaskError
@@ -27,6 +27,7 @@ from tests.states import assert_same_state
 
 NAMES = [info.name for info in weightings()]
 AHEAD = ["moml", "moco-bilevel"]
+SIMPLEX = [name for name in NAMES if name != "auto-lambda"]
 TOGETHER = ["forum", "bome", "bvfim"]
 TASKS = ("near", "far", "odd")
 
@@ -228,7 +229,63 @@ def test_the_fast_way_for_one_step_gives_what_unrolling_gives(norm, tasks):
     assert slow.rows.abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("solver", NAMES)
+@pytest.mark.parametrize("primary", [None, "far"])
+def test_a_step_of_auto_lambda_is_the_one_written_out(primary):
+    """As the released code has it: momentum and weight decay are in the virtual step, λ is no softmax."""
+    model = Net(norm=True)
+    groups = [{"params": model.encoder.parameters(), "lr": 0.2}, {"params": model.heads.parameters()}]
+    sgd = torch.optim.SGD(groups, lr=0.05, momentum=0.9, weight_decay=0.1)
+    mtl = TaskWeighting(eq.Objective(model, losses, TASKS), sgd, "auto-lambda", lr=0.02, primary=primary)
+    twin, weights, seen = Net(norm=True), np.full(3, 0.1), []
+    parameters = list(twin.parameters())
+    own = len(list(twin.encoder.parameters()))
+    rates = flat([torch.full_like(p, 0.2 if place < own else 0.05) for place, p in enumerate(parameters)])
+    velocity, counts = torch.zeros_like(rates), np.array([float(primary in (None, task)) for task in TASKS])
+    for step in range(3):
+        train, held_out = batch(2 * step), batch(2 * step + 1)
+        omega = flat(parameters)
+        _, rows = task_gradients(twin, train)
+        gradient = torch.from_numpy(weights) @ rows + 0.1 * omega
+        put(twin, omega - rates * (0.9 * velocity + gradient))
+        towards = rates * (torch.from_numpy(counts) @ task_gradients(twin, held_out)[1])
+        radius = 0.01 / towards.norm()
+        sides = []
+        for sign in (1, -1):
+            put(twin, omega + sign * radius * towards)
+            sides.append(task_gradients(twin, train)[0])
+        difference = -(sides[0] - sides[1]) / (2 * float(radius))
+        exact = -(rows @ towards).numpy()
+        np.testing.assert_allclose(difference, exact, rtol=1e-2)
+        seen.append(difference)
+        weights = adam(np.full(3, 0.1), seen, 0.02)
+        velocity = 0.9 * velocity + torch.from_numpy(weights) @ rows + 0.1 * omega
+        put(twin, omega - rates * velocity)
+        mtl.step(train, held_out)
+        np.testing.assert_allclose(list(mtl.weights.values()), weights, rtol=1e-7)
+        np.testing.assert_allclose(parameters_of(mtl), flat(parameters), rtol=1e-7, atol=1e-10)
+    assert abs(weights - 0.1).max() > 0.02
+    assert mtl.bilevel.weights.tolist() == counts.tolist()
+
+
+def test_auto_lambda_without_differences_takes_the_derivative(monkeypatch):
+    """What it does with several processes or a scaler, on one batch; a primary task that is none changes nothing."""
+    train, held_out = {**batch(0), "tasks": ("odd", "near")}, batch(1)
+    found = []
+    for one in (True, False):
+        monkeypatch.setattr(LookAhead, "_one", lambda *_, one=one: one)
+        mtl = made("auto-lambda", lr=0.5, primary=["odd", "far"], initial=1.0)
+        mtl.step(train, held_out)
+        found.append(mtl._adam.state[mtl._free]["exp_avg"].clone())
+    assert float(found[0][1]) == 0.0
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-12)
+    mtl = made("auto-lambda", primary=["od"])
+    before = copy.deepcopy(mtl.state_dict())
+    with pytest.raises(InputError, match=r'primary names a task "od".*Did you mean "odd"'):
+        mtl.step(train, held_out)
+    assert_same_state(mtl.state_dict(), before)
+
+
+@pytest.mark.parametrize("solver", SIMPLEX)
 def test_weights_stay_on_the_simplex_and_move(solver):
     mtl = made(solver, lr=0.5, lower_lr=0.01)
     for step in range(20):
@@ -328,7 +385,7 @@ def test_frozen_weights_stay_equal_while_the_model_is_trained():
     assert not torch.equal(flat(mtl.objective.model.parameters()), before)
 
 
-@pytest.mark.parametrize("solver", AHEAD)
+@pytest.mark.parametrize("solver", [*AHEAD, "auto-lambda"])
 def test_looking_ahead_leaves_the_model_alone(solver):
     """Batch-norm statistics after a step are those of the one ordinary training step."""
     mtl = made(solver, Net(norm=True))
@@ -360,7 +417,7 @@ def test_training_batches_may_lack_tasks(solver):
     assert set(found) == {"near", "odd"}
     assert mtl.last.tasks == tuple(found)
     assert len(mtl.last.weights) == 2
-    assert sum(mtl.weights.values()) == pytest.approx(1.0)
+    assert sum(mtl.weights.values()) == pytest.approx(1.0 if solver in SIMPLEX else 0.3, rel=0.01)
     assert mtl.step(batch(2), batch(3)).keys() == set(TASKS)
 
 
@@ -371,7 +428,7 @@ def test_validation_batches_may_not(solver):
     with pytest.raises(InputError, match=r"validation batch lacks the tasks near, odd; .* every validation batch"):
         mtl.step(batch(0), {**batch(1), "tasks": ("far",)})
     assert torch.equal(parameters_of(mtl), before)
-    assert set(mtl.weights.values()) == {1 / 3}
+    assert list(mtl.weights.values()) == pytest.approx([1 / 3 if solver in SIMPLEX else 0.1] * 3)
 
 
 @pytest.mark.parametrize("solver", NAMES)
@@ -463,6 +520,8 @@ def test_one_task_is_trained_as_it_is():
         ("forum", {"lower_steps": 0}, InputError, "lower_steps must be a whole number"),
         ("moml", {"balancer": "rotograd"}, InputError, "needs more than the objectives"),
         ("moco-bilevel", {"beta": 2.0}, InputError, "beta must be above 0"),
+        ("auto-lambda", {"initial": 0.0}, InputError, "initial must be positive"),
+        ("auto-lambda", {"primary": []}, InputError, "primary must name at least one"),
         ("forum", {"lr": -1e-9}, InputError, "lr must be finite and at least 0"),
         ("forum", {"validation": iter([])}, InputError, "can be iterated over again"),
         ("forum", {"clip": -1.0}, InputError, "clip must be a positive norm"),

@@ -21,10 +21,10 @@ ROWS: tuple[tuple[set[str], bool], ...] = (
     ({"solvers", "registry", "options", "store", "progress", "markdown", "tasks", "further", "randomness"}, False),
     ({"modes", "modules", "cluster"}, False),
     ({"metrics", "data", "engine"}, False),
-    ({"distributed", "objective", "nets", "blackbox"}, False),
+    ({"distributed", "objective", "nets", "blackbox", "points"}, False),
     # A balancer is given to the step, the step to the optimizer, the teleport to both; a method names all of them.
     ({"balance", "step", "method", "teleport", "optimizer", "dropin", "loss", "proxy"}, True),
-    ({"bilevel", "integrations"}, False),
+    ({"bilevel", "integrations", "pareto"}, False),
     ({"study"}, False),
     ({"sweep", "diagnosis"}, False),
     ({"advice"}, False),

@@ -7,28 +7,43 @@ from pathlib import Path
 
 import pytest
 from docs.tables import filled, table
+from website import tree
 
 import equipoise as eq
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "choosing-a-method.md"
 PAGES = sorted(page for folder in ("docs", "docs/integrations", "papers/docs") for page in (ROOT / folder).glob("*.md"))
 # Whatever other tests or the guide itself register does not belong into its tables.
 METHODS = {info.name: info for info in eq.methods() if info.cls.__module__.startswith("equipoise.")}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/choosing-a-method.md"])
-def test_the_tables_of_methods_are_what_the_registry_says(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
+def test_the_table_of_methods_is_what_the_registry_says() -> None:
+    text = PAGE.read_text(encoding="utf-8")
     assert "<!-- methods: " in text
-    assert filled(text) == text, "write the tables again: make tables"
+    assert filled(text) == text, "write the table again: make tables"
 
 
-def test_every_method_says_what_the_tables_need() -> None:
+def test_the_decision_tree_is_what_its_data_say() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert tree.listed() in text, "write the tree again: make tables"
+    assert tree.PICTURE.read_text(encoding="utf-8") == tree.picture(), "draw the tree again: make tables"
+
+
+AT_MOST = {"summary": 110, "promise": 110, "serves": 110, "caveats": 110, "price": 60}
+
+
+def test_every_method_says_what_the_tables_need_and_no_more() -> None:
     for info in METHODS.values():
         assert getattr(eq, info.cls.__name__) is info.cls
         for fact in ("summary", "paper", "price", "promise", "serves", "caveats", "adds_up_to", "checked"):
-            assert getattr(info, fact), f"{info.name} does not say its {fact}"
-            assert "|" not in getattr(info, fact)
+            said = getattr(info, fact)
+            assert said, f"{info.name} does not say its {fact}"
+            assert "|" not in said
+            if fact in AT_MOST:
+                room = AT_MOST[fact]
+                told = f"{fact} of {info.name}: {len(said)} characters, {room} fit; say the rest in its docstring"
+                assert len(said) <= room, told
 
 
 def test_there_is_no_other_table_of_methods() -> None:

@@ -35,10 +35,11 @@ def test_links_lead_to_the_new_places_and_code_stays_as_it_is() -> None:
         "papers/docs/scenes.md": "papers/scenes.md",
     }
     text = "[a](../../README.md#install) [b](../../papers/docs/scenes.md)\n```python\nmodel[0](README.md)\n```\n"
-    text += "[c](../data/price.csv)"
+    text += "[c](../data/price.csv) [`mgda`](../../src/equipoise/balance/mgda.py)"
     moved, files = pages.moved(text, "docs/integrations/index.md", where)
     assert moved.startswith("[a](../index.md#install) [b](../papers/scenes.md)")
     assert "model[0](README.md)" in moved
+    assert "[`mgda`](../methods/mgda.md)" in moved
     assert files == {"docs/data/price.csv"}
 
 

@@ -77,7 +77,7 @@ def test_other_ways_to_step(make: Callable[[], eq.MultiTaskOptimizer]) -> None:
     assert same(run(make, None), run(make, "meta"))
 
 
-@pytest.mark.parametrize("solver", ["moml", "moco-bilevel", "forum", "bome", "bvfim"])
+@pytest.mark.parametrize("solver", ["moml", "moco-bilevel", "auto-lambda", "forum", "bome", "bvfim"])
 def test_task_weights(solver: str) -> None:
     def make() -> TaskWeighting:
         mtl = optimizer_of("ls")

@@ -12,11 +12,15 @@ from torch import Tensor, nn
 
 import equipoise as eq
 from equipoise.nets import (
+    CGC,
+    LTB,
     NYUV2,
+    PLE,
     CelebANet,
     CleaningNet,
     CrossStitch,
     DeepLab,
+    DSelectK,
     HardSharing,
     MMoE,
     QM9Net,
@@ -90,10 +94,37 @@ CASES: dict[str, Case] = {
         lambda: torch.randn(5, 4),
         lambda name: name.startswith("features."),
     ),
+    "CGC": (
+        lambda: CGC([nn.Linear(4, 6)], {task: [nn.Linear(4, 6)] for task in vector_heads()}, vector_heads(), input_size=4),
+        lambda: torch.randn(5, 4),
+        lambda name: name.startswith("levels.0.shared."),
+    ),
+    "PLE": (
+        lambda: PLE(
+            [[nn.Linear(4, 6)], [nn.Linear(6, 6)]],
+            {task: [[nn.Linear(4, 6)], [nn.Linear(6, 6)]] for task in vector_heads()},
+            vector_heads(),
+            input_sizes=[4, 6],
+        ),
+        lambda: torch.randn(5, 4),
+        # The shared experts of the last level are given a mixture of all that lies below.
+        lambda name: name.startswith(("levels.0.shared", "levels.0.own.", "levels.1.shared.")),
+    ),
+    "DSelectK": (
+        lambda: DSelectK([nn.Linear(4, 6) for _ in range(3)], vector_heads(), k=2),
+        lambda: torch.randn(5, 4),
+        lambda name: name.startswith("features."),
+    ),
+    "LTB": (
+        lambda: LTB([[nn.Linear(4, 6)], [nn.Linear(6, 6), nn.Linear(6, 6)]], vector_heads()),
+        lambda: torch.randn(5, 4),
+        # Heads may choose any node of the last row until they have settled.
+        lambda name: name.startswith(("rows.", "logits.")),
+    ),
 }
 EVERY = pytest.mark.parametrize("name", CASES)
 # Networks whose tasks start from the output of one module that runs once.
-WITH_FEATURES = ["SegNet", "SegNetMTAN", "DeepLab", "CelebANet", "QM9Net", "HardSharing", "MMoE"]
+WITH_FEATURES = ["SegNet", "SegNetMTAN", "DeepLab", "CelebANet", "QM9Net", "HardSharing", "MMoE", "CGC", "DSelectK"]
 # Of these, the ones whose heads are given that output as it is.
 WITH_PARTS = ["SegNet", "DeepLab", "CelebANet", "QM9Net", "HardSharing"]
 

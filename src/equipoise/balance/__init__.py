@@ -31,23 +31,28 @@ if TYPE_CHECKING:
     from equipoise.balance.gradnorm import GradNorm as GradNorm
     from equipoise.balance.gradops import GradOPS as GradOPS
     from equipoise.balance.gradvac import GradVac as GradVac
+    from equipoise.balance.igb import IGB as IGB
     from equipoise.balance.imgrad import IMGrad as IMGrad
     from equipoise.balance.imtl import IMTL as IMTL
     from equipoise.balance.imtl_g import IMTLG as IMTLG
     from equipoise.balance.imtl_l import IMTLL as IMTLL
     from equipoise.balance.krum import Krum as Krum
     from equipoise.balance.ldc.ldc_mtl import LDCMTL as LDCMTL
+    from equipoise.balance.lr_annealing import LRAnnealing as LRAnnealing
     from equipoise.balance.ls import LS as LS
     from equipoise.balance.mgda import MGDA as MGDA
     from equipoise.balance.moco import MoCo as MoCo
     from equipoise.balance.modo import MoDo as MoDo
     from equipoise.balance.nash_mtl import NashMTL as NashMTL
+    from equipoise.balance.ntk import NTK as NTK
     from equipoise.balance.pcgrad import PCGrad as PCGrad
+    from equipoise.balance.relobralo import ReLoBRaLo as ReLoBRaLo
     from equipoise.balance.rlw import RLW as RLW
     from equipoise.balance.rotograd.rotograd import RotoGrad as RotoGrad
     from equipoise.balance.sam_gs import SAMGS as SAMGS
     from equipoise.balance.sdmgrad import SDMGrad as SDMGrad
     from equipoise.balance.si import SI as SI
+    from equipoise.balance.softadapt import SoftAdapt as SoftAdapt
     from equipoise.balance.stch import STCH as STCH
     from equipoise.balance.trimmed_mean import TrimmedMean as TrimmedMean
     from equipoise.balance.upgrad import UPGrad as UPGrad
@@ -64,10 +69,10 @@ __all__ = [
 # methods: names
 # fmt: off
 __all__ += [
-    "AIM", "DBMTL", "DWA", "FAMO", "GLS", "IMTL", "IMTLG", "IMTLL", "LDCMTL", "LS", "MGDA", "RLW", "SAMGS", "SI", "STCH", "UW",
-    "AlignedMTL", "BayesAggMTL", "CAGrad", "ConFIG", "ConicGrad", "ConsMTL", "DualProj", "ExcessMTL", "FairGrad", "GO4Align",
-    "GradDrop", "GradNorm", "GradOPS", "GradVac", "IMGrad", "Krum", "MoCo", "MoDo", "NashMTL", "PCGrad", "RotoGrad", "SDMGrad",
-    "TrimmedMean", "UPGrad"
+    "AIM", "DBMTL", "DWA", "FAMO", "GLS", "IGB", "IMTL", "IMTLG", "IMTLL", "LDCMTL", "LS", "MGDA", "NTK", "RLW", "SAMGS", "SI",
+    "STCH", "UW", "AlignedMTL", "BayesAggMTL", "CAGrad", "ConFIG", "ConicGrad", "ConsMTL", "DualProj", "ExcessMTL", "FairGrad",
+    "GO4Align", "GradDrop", "GradNorm", "GradOPS", "GradVac", "IMGrad", "Krum", "LRAnnealing", "MoCo", "MoDo", "NashMTL",
+    "PCGrad", "ReLoBRaLo", "RotoGrad", "SDMGrad", "SoftAdapt", "TrimmedMean", "UPGrad"
 ]
 # fmt: on
 # end of methods

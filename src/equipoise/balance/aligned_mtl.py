@@ -25,18 +25,19 @@ __all__ = ["AlignedMTL"]
     price="K backward",
     promise="the system of gradients is perfectly conditioned; for full rank the direction serves every preferred task",
     serves="gradients that are dominated by one task or one common direction",
-    caveats=(
-        "with `scale` = min the step is as short as the weakest component; which components count as zero is a threshold, "
-        "and crossing it makes the step jump; weights can be negative"
-    ),
+    caveats="the step is as short as the weakest component; a threshold makes it jump; weights can be negative",
     adds_up_to="1 for orthogonal gradients of one length; smaller the worse the conditioning (`min`)",
     checked="defining equations, TorchJD",
+    preference="weights: the aligned gradients are added up with p",
 )
 class AlignedMTL(PreferenceBalancer):
     """w = σ U Σ⁻¹ Uᵀ p for gradients G = U Σ Vᵀ: the combination of gradients whose singular values all are σ.
 
     Senushkin et al. (2023, algorithm 1), from the eigen-decomposition of the Gramian. p is 1/K by default, as the paper's
     weights of the tasks sum to 1; the released code adds the aligned gradients up, which is p = 1.
+
+    **Mind.** With ``scale`` = min the step is as short as the weakest component. Which components count as zero is a threshold,
+    and crossing it makes the step jump. Weights can be negative.
 
     Args:
         preference: p, one number per task, at least 0, in the tasks' order or by name; 1/K if left out. A batch that lacks

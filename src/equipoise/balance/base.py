@@ -301,9 +301,16 @@ class GramianBalancer(Balancer):
     """A balancer that looks at the inner products of the task gradients; costs one backward pass per task.
 
     Implement :meth:`solve` (one Gramian, NumPy) or override :meth:`weights` (torch, any number of leading dimensions).
+
+    Attributes:
+        metric: which inner products the Gramian holds: plain ones, or with ``"optimizer"`` those in the metric of the
+            optimizer's step, G D⁻¹ Gᵀ with D = √v̂ + ε of Adam and its relatives
+            (:class:`~equipoise.step.metric.OptimizerMetric`). An option of every method on the Gramian,
+            ``"fairgrad:metric=optimizer"``; of a balancer that you made, set it.
     """
 
     needs: Need = "gramian"
+    metric: Literal["optimizer"] | None = None
 
     def decide(self, observation: Observation) -> Tensor:
         """Weights ``[k]`` of the tasks present; by default :meth:`weights` of their Gramian."""

@@ -28,18 +28,15 @@ Consistency = Literal["product", "cosine"]
 
 @register(
     "consmtl",
-    summary="`fairgrad` (or another) on shared parameters, and heads that learn to pull their gradient towards its direction",
+    summary="`fairgrad` or another on shared parameters; heads learn to pull their gradients towards its direction",
     paper=(
         "Qin, Wang and Yan, Towards Consistent Multi-Task Learning: Unlocking the Potential of Task-Specific Parameters, "
         "CVPR 2025"
     ),
-    price="K + 2 backward (`measure=cosine`: 3 K), through the shared part; one forward more with micro-batches or callables",
+    price="K + 2 backward; 3 K with `measure=cosine`",
     promise="that of the aggregator on shared parameters; heads that make gradients conflict less, within a bound",
     serves="conflicts that remain whatever the weights, where each task has parameters of its own",
-    caveats=(
-        "second order: layers without a double backward (cuDNN's RNNs, fused attention) fail; `mu` wants tuning (1e-3 to 50 in "
-        "released runs); does no more than its aggregator for tasks without parameters of their own"
-    ),
+    caveats="needs layers with a double backward; `mu` wants tuning (1e-3 to 50 in released runs)",
     adds_up_to="what its aggregator's do",
     checked="central differences, equations of the released code",
 )
@@ -63,6 +60,10 @@ class ConsMTL(Attached, PullsHeads, GramianBalancer):
     Works with micro-batches, gradient scalers and several processes: u = ∂r_k/∂g_k is constant and ⟨g_k, u⟩ linear in g_k.
     Losses not drawn from torch's random numbers (Python's, NumPy's) may differ in a second evaluation; one batch of losses
     that are tensors is not evaluated twice. :func:`~equipoise.backward` does not take ``features``.
+
+    **Mind.** Second order: layers without a double backward (cuDNN's RNNs, fused attention) fail. ``mu`` wants tuning (1e-3 to
+    50 in released runs). It does no more than its aggregator for tasks without parameters of their own. The K + 2 backward
+    passes go through the shared part; with micro-batches or callables there is one forward pass more.
 
     Args:
         aggregator: a balancer on the Gramian or its name; ``FairGrad(alpha=2.0)`` if left out.
@@ -111,6 +112,7 @@ class ConsMTL(Attached, PullsHeads, GramianBalancer):
         if features is not None and measure != "product":
             raise InputError('features= goes with measure="product" only: the cosine needs lengths before any is known')
         self.aggregator = chosen
+        self.metric = chosen.metric
         self.mu = float(mu)
         self.measure = measure
         self.at_most = at_most

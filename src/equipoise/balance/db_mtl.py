@@ -24,10 +24,7 @@ __all__ = ["DBMTL"]
     price="K backward, memory for K more gradients",
     promise="every task pulls equally hard; neither the units of a loss nor the noise of one batch decide",
     serves="losses on very different scales that a single weight does not tame",
-    caveats=(
-        "losses must be positive; knows norms and no conflicts; a task near its optimum, whose gradient is noise, pulls as "
-        "hard as any; the average lags behind by 1/(1 − `beta`) steps"
-    ),
+    caveats="losses must be positive; blind to conflicts; a converged task pulls as hard as any",
     adds_up_to="no weights: the averages of K log-loss gradients, each as long as the longest",
     checked="reference implementation, equations, autograd",
 )
@@ -45,6 +42,9 @@ class DBMTL(RowsBalancer):
     Memory: one row of the shared parameters' length per task, and one more during the step. With ``beta=0`` none is kept.
     Tasks that a batch lacks keep their average and add nothing to the step. Averages start from 0 for parameters that become
     shared later (a layer that is unfrozen); those of the others go on.
+
+    **Mind.** Losses must be positive. It knows norms and no conflicts. A task near its optimum, whose gradient is noise, pulls
+    as hard as any. The average lags behind by 1/(1 − ``beta``) steps.
 
     Args:
         beta: β, below 1; 0.9 as in released code. 0 takes each batch's gradients as they are.

@@ -20,18 +20,19 @@ __all__ = ["DualProj"]
     price="K backward",
     promise="to first order no loss increases; the mean gradient wherever that conflicts with no task",
     serves="when the mean loss is what counts and no task may pay for it",
-    caveats=(
-        "tasks that the mean would harm only just do not lose: their progress is 0 to first order; the units of a loss "
-        "matter; stops where no direction serves all tasks"
-    ),
+    caveats="a task that the mean would harm stands still; the units of a loss matter",
     adds_up_to="1 or more; exactly 1 without conflicts",
     checked="KKT conditions, closed form for two tasks, TorchJD",
+    preference="weights: Σ p_k g_k is what is projected",
 )
 class DualProj(PreferenceBalancer):
     """The projection of Σ_k p_k g_k onto the dual cone {d : ⟨g_i, d⟩ ≥ 0 for all i} (Lopez-Paz and Ranzato, 2017, eq. 8).
 
     The paper projects the gradient of the task at hand in continual learning; for tasks that are trained together it is the
     mean gradient, after Quinton and Rey (2024), who gave it the name. Exact, without a margin (the paper's γ is 0 here).
+
+    **Mind.** Tasks that the mean would harm only just do not lose: their progress is 0 to first order. The units of a loss
+    matter. It stops where no direction serves all tasks.
 
     Args:
         preference: p, one number per task, at least 0, in the tasks' order or by name; 1/K if left out. A batch that lacks

@@ -24,10 +24,7 @@ __all__ = ["ExcessMTL"]
     price="K backward, memory for K more gradients",
     promise="weights follow how far a loss could still fall: label noise, which keeps a loss high for good, draws none",
     serves="tasks with unequal label noise, or losses that do not go to 0",
-    caveats=(
-        "the estimate is a heuristic from accumulated squared gradients; the first batch sets the scale of each task; weights "
-        "move slowly and, as the estimates shrink, ever less; knows no conflicts"
-    ),
+    caveats="a heuristic; the first batch sets each task's scale; blind to conflicts",
     adds_up_to="the number of tasks present",
     checked="reference implementation, equations, TorchJD",
 )
@@ -46,6 +43,9 @@ class ExcessMTL(RowsBalancer):
     Memory: one row of the shared parameters' length per task, and two more during the step. Tasks that a batch lacks keep
     their sums and their weight relative to the others. Sums start from 0 for parameters that become shared later (a layer that
     is unfrozen); those of the others go on.
+
+    **Mind.** The estimate is a heuristic from accumulated squared gradients. The first batch sets the scale of each task.
+    Weights move slowly and, as the estimates shrink, ever less. It knows no conflicts.
 
     Args:
         lr: η; 0.01 as in released code.

@@ -27,9 +27,7 @@ _PATIENCE = 10
     price="1 backward, 1 forward more",
     promise="log losses that fall at about the same rate; the units of a loss do not matter",
     serves="many tasks, when one backward is all you can afford",
-    caveats=(
-        "losses must be positive; remembers, so start a fresh one for each training; in your own loop you must call `observe`"
-    ),
+    caveats="losses must be positive; remembers, so start fresh for each training; own loops call `observe`",
     adds_up_to="1",
     checked="closed form of its step; autograd",
 )
@@ -42,6 +40,9 @@ class FAMO(LossBalancer):
 
     In a loop of your own, call ``balancer.observe(before, after, present)`` after the optimizer's step;
     :class:`~equipoise.MultiTaskOptimizer` does it by itself.
+
+    **Mind.** Losses must be positive. It remembers, so start a fresh one for each training. In your own loop you must call
+    ``observe``.
 
     Args:
         lr: β, of Adam on ξ; 0.025 in the paper.

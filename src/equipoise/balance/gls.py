@@ -20,10 +20,7 @@ __all__ = ["GLS"]
     price="1 backward",
     promise="minimises the geometric mean of the losses; the unit of a loss does not turn the direction",
     serves="losses on different scales, when the step should get smaller as they fall, which it does not with `si`",
-    caveats=(
-        "losses must be positive; one loss near 0 takes nearly all of the weight; a few losses that fall far shrink the step "
-        "of all; units change the length of the step"
-    ),
+    caveats="losses must be positive; a loss near 0 takes nearly all weight",
     adds_up_to="geometric over harmonic mean of the losses, at least 1",
     checked="reference implementation, autograd",
 )
@@ -31,6 +28,9 @@ class GLS(LossBalancer):
     """Minimises (Π_k ℓ_k)^{1/k} over the k tasks present, whose gradient weighs task j by (Π_k ℓ_k)^{1/k} / (k ℓ_j).
 
     The geometric mean is taken through logarithms in float64, so products neither overflow nor vanish.
+
+    **Mind.** Losses must be positive. One loss near 0 takes nearly all of the weight. A few losses that fall far shrink the
+    step of all. Units change the length of the step.
 
     Args:
         epsilon: added to every loss, so that a loss that reaches 0 keeps a finite weight. The paper has none; it also offers

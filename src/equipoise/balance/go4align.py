@@ -19,15 +19,12 @@ __all__ = ["GO4Align"]
 
 @register(
     "go4align",
-    summary="scales losses to one size, follows each task's risk over time, and gives tasks that fare alike one weight",
+    summary="scales losses to one size and gives tasks that fare alike one weight",
     paper="Shen et al., GO4Align: Group Optimization for Multi-Task Alignment, NeurIPS 2024",
     price="1 backward",
     promise="losses on one scale at the start; later a smaller share for tasks whose losses added up to more",
     serves="many tasks on different scales in a few kinds, when one backward is all you can afford",
-    caveats=(
-        "losses must be positive; shares go by the losses added up so far, in their units, and never come back: mind "
-        "`lr` where losses are large or training is long; with one group it is `ls` times a number"
-    ),
+    caveats="losses must be positive; shares never come back: mind `lr` in long trainings",
     adds_up_to="Σ_k p_k Σℓ/ℓ_k: K for equal losses at the start, more the less equal they are",
     checked="released code's formula; exact grouping against brute force and scikit-learn",
 )
@@ -44,6 +41,9 @@ class GO4Align(LossBalancer):
     command line defaults to one group, where all tasks weigh the same. The losses come to the CPU once per step.
 
     Tasks that a batch lacks keep their share relative to the others, and groups form among those present.
+
+    **Mind.** Losses must be positive. Shares go by the losses added up so far, in their units, and never come back: mind ``lr``
+    where losses are large or training is long. With one group it is ``ls`` times a number.
 
     Args:
         groups: how many groups at most; the number of tasks or more leaves every task its own weight.

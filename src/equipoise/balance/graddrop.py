@@ -22,13 +22,10 @@ __all__ = ["GradDrop"]
     "graddrop",
     summary="at every entry draws one sign and drops the tasks' gradients of the other",
     paper="Chen et al., Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout, NeurIPS 2020",
-    price="K backward, and all gradients are kept; with `features=` K of the heads and 1 of the encoder",
+    price="K backward; with `features=` 1, and K of the heads",
     promise="the sum of the gradients in expectation, with noise where signs differ and none where they agree",
     serves="many tasks, as a regulariser: joint minima are the only points without noise",
-    caveats=(
-        "loud losses stay loud; noisy, so compare over seeds; works on the parameters' gradients, and on those of activations, "
-        "as in the paper, with `features=`"
-    ),
+    caveats="loud losses stay loud; noisy, so compare over seeds",
     adds_up_to="has no weights: at each entry between 0 and K of the gradients remain",
     checked="its distribution, equations, TorchJD",
 )
@@ -44,6 +41,9 @@ class GradDrop(TakesFeatures, GradientBalancer):
     every sample; one backward pass takes the rest through the encoder. Over several processes the sums are over the joint
     batch. Without it entries of the shared parameters' gradients are dropped, as TorchJD's aggregator does; LibMTL follows the
     paper and refuses parameters' gradients. The paper's function of P is the identity, its default.
+
+    **Mind.** Loud losses stay loud. Noisy, so compare over seeds. Works on the parameters' gradients, and on those of
+    activations, as in the paper, with ``features=``. All K gradients are kept.
 
     Args:
         leak: l, how much of each gradient passes untouched, from 0 (none, the paper's default) to 1 (the plain sum): one number

@@ -25,10 +25,7 @@ __all__ = ["GradNorm"]
     price="K backward",
     promise="at rest, weighted gradient norms in proportion to (ℓ/ℓ at the start)^`alpha`",
     serves="tasks that train at very different rates, when all should train at one",
-    caveats=(
-        "losses must not be negative; knows norms and no conflicts; stakes much on the first batch's losses; the gradient "
-        "norms of one step are noisy; it has a learning rate of its own"
-    ),
+    caveats="losses must not be negative; blind to conflicts; stakes much on the first batch's losses",
     adds_up_to="K",
     checked="closed form, autograd",
 )
@@ -48,6 +45,9 @@ class GradNorm(GramianBalancer):
     - task-specific parameters get their own task's gradient with weight 1, as everywhere where gradients are balanced.
 
     Tasks that a batch lacks keep their weight, and those present keep their sum.
+
+    **Mind.** Losses must not be negative. It knows norms and no conflicts. It stakes much on the first batch's losses. The
+    gradient norms of one step are noisy. It has a learning rate of its own.
 
     Args:
         alpha: strength of the pull towards a common rate; 0 makes the norms equal. 1.5 as the paper uses on NYUv2.

@@ -22,6 +22,7 @@ __all__ = ["GradOPS"]
     caveats="loud losses stay loud; a gradient that the others span counts for nothing",
     adds_up_to="K without conflicts",
     checked="least squares; for two tasks `pcgrad`",
+    preference="weights: of the projected gradients in the sum",
 )
 class GradOPS(PreferenceBalancer):
     """Σ_k p_k g_k', g_k' being the part of g_k that is orthogonal to all other tasks' gradients, if g_k conflicts with one.

@@ -25,10 +25,7 @@ __all__ = ["GradVac"]
     price="K backward",
     promise="cosines between tasks are kept near their moving averages; starts as `pcgrad`",
     serves="many related tasks of one scale, whose gradients usually agree",
-    caveats=(
-        "the result depends on a random order and conflicts may remain; loud losses stay loud; remembers, so start a fresh "
-        "one for each training; the paper keeps averages for each layer, here there is one for all shared parameters"
-    ),
+    caveats="random order; conflicts may remain; loud losses stay loud; remembers",
     adds_up_to="K or more, but for gradients that cancel",
     checked="equations on the vectors themselves, TorchJD",
 )
@@ -40,6 +37,9 @@ class GradVac(GramianBalancer):
     keeps targets for each layer, which would need a Gramian for each; this is its variant for the whole model. A cosine that
     does not exist (a zero gradient, or one that has vanished on the way) leaves its target as it is, and so does a task that a
     batch lacks.
+
+    **Mind.** The result depends on a random order and conflicts may remain. Loud losses stay loud. It remembers, so start a
+    fresh one for each training. The paper keeps averages for each layer, here there is one for all shared parameters.
 
     Args:
         beta: β of the moving average; 0.01 as in the paper (LibMTL and TorchJD have 0.5).

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,7 @@ __all__ = ["IMGrad"]
     caveats="single losses may increase; the units of a loss matter; `c` to choose",
     adds_up_to="1 + c‖g₀‖/‖g_w‖, as `cagrad`",
     checked="released code's objective, minimised by hand",
+    preference="weights: Σ p_k ℓ_k takes the place of the mean loss",
     same_as=(({"c": 0.0}, "ls"),),
 )
 class IMGrad(CAGrad):
@@ -37,9 +40,11 @@ class IMGrad(CAGrad):
         c: radius of the ball relative to ‖g_0‖; 0.8 in the released scripts.
         rescale: divide d by 1 + c² as the released code does.
         max_norm: clip d, after that, to this norm; left out, no clipping.
+        preference: p, one number per task, at least 0, in the tasks' order or by name: g_0 is then Σ p_k g_k / Σ p over the
+            tasks present. The paper has the mean.
 
     Raises:
-        InputError: c is negative or not finite, or ``max_norm`` not positive.
+        InputError: c is negative or not finite, ``max_norm`` not positive, or preferences do not fit the tasks.
 
     Example:
         >>> import torch
@@ -47,12 +52,18 @@ class IMGrad(CAGrad):
         tensor([0.5000, 0.5000])
     """
 
-    def __init__(self, c: float = 0.8, rescale: bool = False, max_norm: float | None = None) -> None:
-        super().__init__(c, rescale, max_norm)
+    def __init__(
+        self,
+        c: float = 0.8,
+        rescale: bool = False,
+        max_norm: float | None = None,
+        preference: Sequence[float] | Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(c, rescale, max_norm, preference)
 
     def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.imbalance_direction`."""
-        weights = imbalance_direction(gramian, self.c)
+        weights = imbalance_direction(gramian, self.c, self._given(len(gramian)))
         return clipped(weights / (1 + self.c**2) if self.rescale else weights, gramian, self.max_norm)
 
     def __repr__(self) -> str:

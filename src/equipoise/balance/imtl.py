@@ -25,10 +25,7 @@ __all__ = ["IMTL"]
     price="K backward",
     promise="equal projections onto all unit task gradients, as `imtl-g`; the scales learn to bring every loss to 1",
     serves="as `imtl-g`, when losses differ in size: the length of the step then does not follow the quietest loss",
-    caveats=(
-        "as `imtl-g`; losses must be positive; the scales have a learning rate of their own and change the length of the "
-        "step, not its direction; task-specific parameters get their task's own gradient, unscaled"
-    ),
+    caveats="as `imtl-g`; losses must be positive; the scales have a learning rate of their own",
     adds_up_to="a weighted mean of exp(s)",
     checked="defining equations, closed form of the scales",
 )
@@ -43,6 +40,9 @@ class IMTL(GramianBalancer):
     optimizer. Here s has an Adam of its own, because the optimizer stays the user's, and task-specific parameters get the
     gradient of their own loss as with every balancer that looks at gradients. For optimizers that normalise gradients, Adam
     among them, a slowly moving factor exp(s_k) there makes little difference; with plain SGD it is one learning rate per task.
+
+    **Mind.** As ``imtl-g``. Losses must be positive. The scales have a learning rate of their own and change the length of the
+    step, not its direction. Task-specific parameters get their task's own gradient, unscaled.
 
     Args:
         lr: of Adam on s.

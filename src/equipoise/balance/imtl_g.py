@@ -20,10 +20,7 @@ __all__ = ["IMTLG"]
     price="K backward",
     promise="equal projections onto all unit task gradients; the units of a loss do not turn the direction",
     serves="few tasks, gradients that are far from parallel",
-    caveats=(
-        "weights can be negative for K > 2, and large where gradients are nearly dependent; the common projection may "
-        "then be negative, too, and losses go up together"
-    ),
+    caveats="for K > 2 weights can be negative, and losses can go up together",
     adds_up_to="1",
     checked="reference implementation, equations",
 )
@@ -31,6 +28,9 @@ class IMTLG(GramianBalancer):
     """Finds w with Σ_k w_k = 1 such that d = Σ_k w_k g_k has the same projection onto every unit task gradient.
 
     The weights may be negative. :func:`equipoise.solvers.equal_projections` says what is done where no such w exists.
+
+    **Mind.** Weights can be negative for K > 2, and large where gradients are nearly dependent. The common projection may then
+    be negative, too, and losses go up together.
 
     Example:
         >>> import torch

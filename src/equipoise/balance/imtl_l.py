@@ -25,10 +25,7 @@ __all__ = ["IMTLL"]
     price="1 backward",
     promise="learns one scale per task; at rest the scaled losses are all 1, so a task's weight is 1 over its loss",
     serves="losses on different scales, when weights should follow their level slowly and not every batch",
-    caveats=(
-        "losses must be positive, else a weight grows without bound, with no error; it has a learning rate of its own and is "
-        "slow at the default; twice `uw` at the same learning rate"
-    ),
+    caveats="losses must be positive, else a weight grows without bound; slow at its default `lr`",
     adds_up_to="K at the start",
     checked="closed form, autograd",
 )
@@ -41,6 +38,9 @@ class IMTLL(LossBalancer):
     not see the factor: at equal learning rates the weights are twice as large, and nothing else differs.
 
     For a loss that stays at 0 or below, the objective has no minimum in s_k, and its weight grows without bound.
+
+    **Mind.** Losses must be positive, else a weight grows without bound, with no error. It has a learning rate of its own and
+    is slow at the default. Twice ``uw`` at the same learning rate.
 
     Args:
         lr: of Adam on s.

@@ -26,10 +26,7 @@ Normalization: TypeAlias = Literal["none", "l2", "loss", "loss+"]
     price="K backward",
     promise="to first order no loss increases; stops only where no direction serves all tasks",
     serves="when no task may pay for another",
-    caveats=(
-        "favours the task with the smallest gradient norm: a task that has converged stops all others; the units of a "
-        "loss matter"
-    ),
+    caveats="a task that has converged stops all others; the units of a loss matter",
     adds_up_to="1",
     checked="reference implementation, equations",
 )
@@ -43,6 +40,9 @@ class MGDA(GramianBalancer):
     found, which ``normalization`` offers: by their norms ‖g_k‖ (``"l2"``), by the losses ℓ_k (``"loss"``), or by the products
     ℓ_k ‖g_k‖ (``"loss+"``). A weighted task is then no longer one that the direction must serve, but a small gradient no
     longer takes all the weight.
+
+    **Mind.** It favours the task with the smallest gradient norm: a task that has converged stops all others. The units of a
+    loss matter.
 
     Args:
         normalization: ``"none"`` (the paper), ``"l2"``, ``"loss"`` or ``"loss+"``. A zero gradient stays one.

@@ -25,12 +25,9 @@ MoCoProjection = Literal["simplex", "softmax"]
     summary="`mgda` on averaged gradients, with weights that take one step at a time",
     paper="Fernando et al., Mitigating Gradient Bias in Multi-objective Learning, ICLR 2023",
     price="K backward, memory for K more gradients",
-    promise="with fading step sizes, tends to Pareto-stationary points even from noisy gradients, where `mgda` is biased",
+    promise="with fading steps tends to Pareto-stationary points, even from noisy gradients",
     serves="small batches, where the noise of single gradients would lead `mgda` astray",
-    caveats=(
-        "four step sizes to choose; the units of a loss matter as for `mgda`, and `gamma` must suit the squared gradient "
-        "norms: too large, and one task has all the weight; `normalize` helps; the averages lag behind, more as `beta` fades"
-    ),
+    caveats="four step sizes to choose; the units of a loss matter; `normalize` helps",
     adds_up_to="1, of averaged gradients that start from 0",
     checked="reference implementation, equations",
 )
@@ -50,6 +47,10 @@ class MoCo(RowsBalancer):
     Memory: one row of the shared parameters' length per task, and two more during the step. Of a batch that lacks tasks,
     those present share the weight that they had together; a task alone in its batch thus keeps its weight. Y starts from 0
     for parameters that become shared later (a layer that is unfrozen), and goes on for the others.
+
+    **Mind.** Four step sizes to choose. The units of a loss matter as for ``mgda``, and ``gamma`` must suit the squared
+    gradient norms: too large, and one task has all the weight. ``normalize`` helps. The averages lag behind, more as ``beta``
+    fades.
 
     Args:
         beta: β, of the tracking, at most 1.

@@ -18,14 +18,10 @@ __all__ = ["MoDo"]
     summary="`mgda` one step of the weights at a time, without bias: from two further batches per step",
     paper="Chen et al., Three-Way Trade-Off in Multi-Objective Learning: Optimization, Generalization and Conflict-Avoidance, "
     "NeurIPS 2023",
-    price="K backward, and a forward and K backward for each of 2 further batches; memory for K more gradients",
+    price="3 K backward, 2 forward more; memory for K gradients",
     promise="an unbiased step of the weights towards the common descent direction, however noisy the batches",
-    serves="small batches, where the noise of single gradients would lead `mgda` astray, and `moco`'s averages lag behind",
-    caveats=(
-        "three times the price of a step; further batches from a loader or by hand; `gamma` must suit the squared gradient "
-        "norms, for the units of a loss matter: too small and the weights stay equal, too large and noise moves them; one "
-        "`gamma` for losses of unequal sizes suits the loudest alone; remembers, so start a fresh one for each training"
-    ),
+    serves="small batches, whose noise would lead `mgda` astray, and where `moco`'s averages lag behind",
+    caveats="needs two further batches per step; `gamma` must suit the squared gradient norms; remembers",
     adds_up_to="1; less where tasks are absent",
     checked="TorchJD, its recursion from gradients by hand",
 )
@@ -46,6 +42,11 @@ class MoDo(DoubleSampling):
     One γ cannot suit losses of unequal sizes. On this library's ``digits`` (``equipoise study digits -m
     ls,mgda,modo,modo:gamma=0.01 -s 2 -e 20``) the default's Δm is 29 %, between those of :class:`~equipoise.MGDA` (5 %) and of
     equal weights (53 %); with a larger γ, noise moves the weights: γ = 0.01 gives 75 %.
+
+    **Mind.** Three times the price of a step. Further batches from a loader or by hand. ``gamma`` must suit the squared
+    gradient norms, for the units of a loss matter: too small and the weights stay equal, too large and noise moves them. One
+    ``gamma`` for losses of unequal sizes suits the loudest alone. It remembers, so start a fresh one for each training. Each of
+    the two further batches costs a forward pass and K backward passes.
 
     Args:
         gamma: γ, step size of the weights.

@@ -22,10 +22,7 @@ __all__ = ["PCGrad"]
     price="K backward",
     promise="for K = 2 no loss increases to first order; without conflicts it is `ls`",
     serves="few tasks of one scale that conflict now and then",
-    caveats=(
-        "for K > 2 the result depends on a random order and conflicts may remain; weights are never below 1, so loud "
-        "losses stay loud; stops where two gradients are exactly opposed"
-    ),
+    caveats="for K > 2 a random order, and conflicts may remain; loud losses stay loud",
     adds_up_to="K or more; exactly K without conflicts",
     checked="reference implementation, equations",
 )
@@ -34,6 +31,9 @@ class PCGrad(GramianBalancer):
     (Yu et al., 2020, Algorithm 1), and sums the results.
 
     The surgery only ever forms combinations of the task gradients, so it is done on coefficients with the Gramian.
+
+    **Mind.** For K > 2 the result depends on a random order and conflicts may remain. Weights are never below 1, so loud losses
+    stay loud. It stops where two gradients are exactly opposed.
 
     Args:
         seed: of the balancer's own generator, which draws the orders. Under ``torch.distributed`` every process must use

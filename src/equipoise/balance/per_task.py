@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +22,16 @@ from equipoise.balance.base import (
 )
 from equipoise.errors import InputError, near_misses, warn_once
 
-__all__ = ["PerTask", "PreferenceBalancer", "RowsBalancer", "add_losses", "mixed_row", "move_rows", "remind_of_epochs"]
+__all__ = [
+    "PerTask",
+    "PreferenceBalancer",
+    "Preferring",
+    "RowsBalancer",
+    "add_losses",
+    "mixed_row",
+    "move_rows",
+    "remind_of_epochs",
+]
 
 # Many an epoch is shorter; in a longer one, a reminder does no harm.
 _PATIENCE = 1_000
@@ -62,30 +70,55 @@ class PerTask:
 
     def of_present(self, observation: Observation) -> list[float]:
         """The numbers of the tasks present. Raises InputError: the numbers are not those of the tasks."""
+        return self.of_some(observation.tasks, observation.present)
+
+    def of_some(self, tasks: tuple[str, ...], present: Sequence[int]) -> list[float]:
+        """The same, for tasks and the positions of those present; without names of tasks, these are all there are."""
         if isinstance(self.given, float):
-            return [self.given] * len(observation.present)
+            return [self.given] * len(present)
+        total = len(tasks) or len(present)
         if isinstance(self.given, dict):
+            if not tasks:
+                raise InputError(f"{self.option} given by name needs the tasks' names; use the balancer in a step")
             for name in self.given:
-                if name not in observation.tasks:
-                    raise InputError(
-                        f'{self.option} names a task "{name}", which does not exist.{near_misses(name, observation.tasks)}'
-                    )
-            missing = [name for name in observation.tasks if name not in self.given]
+                if name not in tasks:
+                    raise InputError(f'{self.option} names a task "{name}", which does not exist.{near_misses(name, tasks)}')
+            missing = [name for name in tasks if name not in self.given]
             if missing:
                 raise InputError(f"{self.option} lacks {', '.join(missing)}; give a number for every task")
-            return [self.given[observation.tasks[position]] for position in observation.present]
-        if len(self.given) != len(observation.tasks):
-            raise InputError(
-                f"{self.option} has {len(self.given)} numbers for {len(observation.tasks)} tasks "
-                f"({', '.join(observation.tasks)})"
-            )
-        return [self.given[position] for position in observation.present]
+            return [self.given[tasks[position]] for position in present]
+        if len(self.given) != total:
+            named = f" ({', '.join(tasks)})" if tasks else ""
+            raise InputError(f"{self.option} has {len(self.given)} numbers for {total} tasks{named}")
+        return [self.given[position] for position in present]
 
     def __repr__(self) -> str:
         return repr(self.given)
 
 
-class PreferenceBalancer(GramianBalancer):
+class Preferring:
+    """A balancer with the option ``preference``: what it means is in the registry, and the guide has a table of it.
+
+    Attributes:
+        preference: one number per task, at least 0, in the tasks' order or by name; ``None`` where none was given. A batch that
+            lacks tasks uses the numbers of those it holds, as they are.
+    """
+
+    preference: PerTask | None = None
+
+    def prefer(self, preference: float | Sequence[float] | Mapping[str, float] | None) -> None:
+        """Prefers something else from the next decision on.
+
+        Raises:
+            InputError: negative or not finite; nothing has changed.
+        """
+        self.preference = None if preference is None else PerTask("preference", preference, least=0)
+
+    def _named(self) -> list[str]:
+        return [] if self.preference is None else [f"preference={self.preference}"]
+
+
+class PreferenceBalancer(Preferring, GramianBalancer):
     """A balancer on the Gramian in which tasks can count more or less.
 
     Args:
@@ -100,16 +133,12 @@ class PreferenceBalancer(GramianBalancer):
     """What is taken where no preference is given: ``"mean"`` is 1/k for each of k tasks, ``"sum"`` is 1."""
 
     def __init__(self, preference: Sequence[float] | Mapping[str, float] | None = None) -> None:
-        self._by_name = {str(k): float(v) for k, v in preference.items()} if isinstance(preference, Mapping) else None
-        self._in_order = [float(v) for v in preference] if preference is not None and self._by_name is None else None
-        values = list((self._by_name or {}).values()) + (self._in_order or [])
-        if any(not 0 <= value < float("inf") for value in values):
-            raise InputError(f"preference must be finite and at least 0; got {values}")
+        self.prefer(preference)
         self._present: tuple[tuple[str, ...], tuple[int, ...]] | None = None
 
-    @abstractmethod
     def combine(self, gramian: NDArray[np.float64], preference: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weights ``[k]`` from the Gramian and the preferences of the same tasks."""
+        raise TypeError(f"{type(self).__name__} implements neither combine() nor solve()")
 
     def decide(self, observation: Observation) -> Tensor:
         """Weights ``[k]`` of the tasks present, with their preferences."""
@@ -121,38 +150,28 @@ class PreferenceBalancer(GramianBalancer):
 
     def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weights from one Gramian; of all tasks, unless a step says which are present."""
-        return self.combine(gramian, self._preference(len(gramian)))
+        size = len(gramian)
+        given = self._given(size)
+        return self.combine(gramian, np.full(size, 1.0 / size if self.usual == "mean" else 1.0) if given is None else given)
 
     def weights(self, gramian: Tensor | ArrayLike) -> Tensor:
         """See :meth:`~equipoise.balance.GramianBalancer.weights`; here the Gramian is that of all tasks."""
         return super().weights(gramian)
 
-    def _preference(self, size: int) -> NDArray[np.float64]:
-        if self._by_name is None and self._in_order is None:
-            return np.full(size, 1.0 / size if self.usual == "mean" else 1.0)
-        if self._by_name is not None:
-            if self._present is None:
-                raise InputError("preferences given by name need the tasks' names; use the balancer in a step")
-            tasks, present = self._present
-            for name in self._by_name:
-                if name not in tasks:
-                    raise InputError(
-                        f'a preference was given for task "{name}", which does not exist.{near_misses(name, tasks)}'
-                    )
-            missing = [name for name in tasks if name not in self._by_name]
-            if missing:
-                raise InputError(f"no preference was given for {', '.join(missing)}; give one for every task")
-            return np.array([self._by_name[tasks[position]] for position in present])
-        assert self._in_order is not None
-        tasks, present = self._present or ((), tuple(range(size)))
-        total = len(tasks) or size
-        if len(self._in_order) != total:
-            raise InputError(f"{len(self._in_order)} preferences were given for {total} tasks; give one for every task")
-        return np.array([self._in_order[position] for position in present])
+    def _given(self, size: int) -> NDArray[np.float64] | None:
+        """The preferences of the tasks present, if there are any."""
+        if self.preference is None:
+            return None
+        return np.array(self.preference.of_some(*(self._present or ((), range(size)))))
+
+    def _ratios(self, size: int) -> NDArray[np.float64] | None:
+        """The same with a mean of 1; as they are where all are 0."""
+        given = self._given(size)
+        mean = 0.0 if given is None else float(given.mean())
+        return given / mean if given is not None and mean > 0 else given
 
     def _options(self) -> list[str]:
-        given = self._by_name if self._by_name is not None else self._in_order
-        return [] if given is None else [f"preference={given}"]
+        return self._named()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self._options())})"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast, get_args
 
-from equipoise.balance.base import Balancer, Need
+from equipoise.balance.base import Balancer, GramianBalancer, Need
 from equipoise.errors import EquipoiseError, InputError, UnknownMethodError, refuse_unknown_options
 from equipoise.method import MethodSpec, Nested, settled
 from equipoise.options import self_checking
@@ -40,6 +40,8 @@ class MethodInfo:
         adds_up_to: what its weights add up to.
         checked: what the implementation is checked against.
         same_as: pairs of options and another method: with these, and the others equal, both take the same direction.
+        preference: what its option ``preference`` means, after ``"weights: "`` (a larger number is for a task that matters
+            more) or ``"ray: "`` (the losses are to be in these proportions); empty where there is no such option.
     """
 
     name: str
@@ -56,11 +58,24 @@ class MethodInfo:
     adds_up_to: str = ""
     checked: str = ""
     same_as: tuple[tuple[Mapping[str, Any], str], ...] = ()
+    preference: str = ""
+
+    @property
+    def ray(self) -> bool:
+        """Whether its preference is a ray of losses, so that a *smaller* number is for a task that matters more."""
+        return self.preference.startswith("ray: ")
 
     @property
     def positive_losses(self) -> bool:
         """Whether its losses must be positive, as its caveats say."""
         return "losses must be positive" in self.caveats
+
+    @property
+    def takes_metric(self) -> bool:
+        """Whether there is a further option ``metric``, as of every method on the Gramian; see
+        :class:`~equipoise.balance.GramianBalancer`.
+        """
+        return issubclass(self.cls, GramianBalancer) and "metric" not in self.options
 
     def make(self, **options: Any) -> Balancer:
         """A fresh balancer with these options; one with options of its own, ``word(option=value)``, is a balancer as well.
@@ -69,13 +84,20 @@ class MethodInfo:
             UnknownOptionError: the method has no such option; near misses are suggested.
             InputError: an option's value is out of range.
         """
-        refuse_unknown_options(self.name, options, self.options)
+        given = dict(options)
+        metric = given.pop("metric", None) if self.takes_metric else None
+        if metric not in (None, "optimizer"):
+            raise InputError(f'the option "metric" of method "{self.name}" must be optimizer or none; got {metric!r}')
+        refuse_unknown_options(self.name, given, self.options)
         made = {
-            key: balancer(value.name, **value.options) if isinstance(value, Nested) else value for key, value in options.items()
+            key: balancer(value.name, **value.options) if isinstance(value, Nested) else value for key, value in given.items()
         }
         whose = f'method "{self.name}"'
         try:
-            return self.cls(**made)
+            found = self.cls(**made)
+            if metric is not None:
+                found.metric = metric  # type: ignore[attr-defined]
+            return found
         except EquipoiseError:
             raise
         except (TypeError, ValueError, OverflowError) as error:  # such as NumPy's, of a seed below zero
@@ -111,6 +133,7 @@ def register(
     adds_up_to: str = "",
     checked: str = "",
     same_as: tuple[tuple[Mapping[str, Any], str], ...] = (),
+    preference: str = "",
 ) -> Callable[[_B], _B]:
     """Class decorator that registers a balancer, so that studies and the command line know it by name.
 
@@ -130,6 +153,7 @@ def register(
         checked: what the implementation is checked against.
         same_as: pairs of options and another method's name: with these options, and the others equal, both take the same
             direction, so that a study need not pay for both.
+        preference: what an option ``preference`` means, see :class:`MethodInfo`.
 
     Raises:
         InputError: the name is taken by another class.
@@ -144,7 +168,7 @@ def register(
         # Where the need changes from step to step it is a property; what it costs is what the base class says.
         costs = [value for base in cls.__mro__ if isinstance(value := vars(base).get("needs"), str)]
         cost = cast(Need, costs[0])
-        facts = (price, promise, serves, caveats, adds_up_to, checked, same_as)
+        facts = (price, promise, serves, caveats, adds_up_to, checked, same_as, preference)
         self_checking(cls, f'method "{name}"')
         if not cls.__module__.startswith("equipoise.balance."):
             REGISTRY.fill()  # or a user's class could take a name that the library's own has not taken yet

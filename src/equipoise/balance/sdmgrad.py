@@ -15,18 +15,13 @@ __all__ = ["SDMGrad"]
 
 @register(
     "sdmgrad",
-    summary="a common descent direction, held near the mean gradient; weights from two further batches, without bias",
+    summary="a common descent direction near the mean gradient, from two further batches, without bias",
     paper="Xiao, Ban and Ji, Direction-oriented Multi-objective Learning: Simple and Provable Stochastic Algorithms, "
     "NeurIPS 2023",
-    price="K backward, and a forward and K backward for each of 2 further batches; memory for K more gradients",
-    promise="`lam` leads from a common descent direction (0) to the mean gradient (large), without the bias of noisy batches",
+    price="3 K backward, 2 forward more; memory for K gradients",
+    promise="`lam` leads from a common descent direction (0) to the mean gradient (large), without bias",
     serves="when the mean loss counts and batches are small and noisy",
-    caveats=(
-        "three times the price of a step; further batches from a loader or by hand; the units of a loss matter: however "
-        "loud, a loss keeps a share of `lam`/(K(1 + `lam`)) or more; all inner steps use the same two batches, so only the "
-        "first is strictly without bias, and at their default size noise moves the weights far; remembers, so start a fresh "
-        "one for each training"
-    ),
+    caveats="needs two further batches per step; loud losses stay loud; noisy at its default step sizes; remembers",
     adds_up_to="1; less where tasks are absent",
     checked="TorchJD, its recursion from gradients by hand",
 )
@@ -54,6 +49,11 @@ class SDMGrad(DoubleSampling):
     (``equipoise study digits -m ls,mgda,sdmgrad,sdmgrad:lam=0 -s 2 -e 20``), whose losses do, the default thus does no better
     than equal weights: Δm is 64 %, theirs 53 %, that of :class:`~equipoise.MGDA` 5 %. Without the pull (``lam=0``) it is 57 %:
     there noise remains, for the weights change by a fifth from step to step.
+
+    **Mind.** Three times the price of a step. Further batches from a loader or by hand. The units of a loss matter: however
+    loud, a loss keeps a share of ``lam``/(K(1 + ``lam``)) or more. All inner steps use the same two batches, so only the first
+    is strictly without bias, and at their default size noise moves the weights far. It remembers, so start a fresh one for each
+    training. Each of the two further batches costs a forward pass and K backward passes.
 
     Args:
         lam: λ ≥ 0; 0 is the common descent direction of :class:`~equipoise.MGDA`, large values tend to the mean gradient.

@@ -21,7 +21,7 @@ __all__ = ["SI"]
     price="1 backward",
     promise="minimises the sum of log losses; the units of a loss do not matter",
     serves="losses on different scales that all can come near 0",
-    caveats="losses must be positive; a loss near 0 gets a very large weight; adding a constant to a loss changes its weight",
+    caveats="losses must be positive; a loss near 0 gets a very large weight",
     adds_up_to="the sum of 1/loss",
     checked="closed form",
 )
@@ -29,6 +29,8 @@ class SI(LossBalancer):
     """Minimises Σ_k log ℓ_k, whose gradient weighs task k by 1/ℓ_k.
 
     This is also the loss part of DB-MTL by itself (:class:`~equipoise.DBMTL`), with the same ε.
+
+    **Mind.** Losses must be positive. A loss near 0 gets a very large weight. Adding a constant to a loss changes its weight.
 
     Args:
         epsilon: added to every loss, so that a loss that reaches 0 keeps a finite weight.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from equipoise.balance.base import LossBalancer, Observation
-from equipoise.balance.per_task import PerTask, add_losses, remind_of_epochs
+from equipoise.balance.per_task import PerTask, Preferring, add_losses, remind_of_epochs
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 from equipoise.states import Maybe, Of, Whole
@@ -25,19 +25,14 @@ STCHFormulation = Literal["paper", "released"]
     paper="Lin et al., Smooth Tchebycheff Scalarization for Multi-Objective Optimization, ICML 2024",
     aliases=("smooth-tchebycheff",),
     price="1 backward",
-    promise=(
-        "for small `mu` and some preference reaches every Pareto-optimal point, on non-convex fronts too; within `mu`·log K "
-        "of the largest weighted loss"
-    ),
+    promise="for small `mu` and some preference reaches every Pareto-optimal point, on non-convex fronts too",
     serves="the worst task counts, or a point of one's own on the Pareto front is wanted",
-    caveats=(
-        "the units of a loss matter, and `mu` is in them: where it is small, the largest loss takes all weight; the released "
-        "formulation needs positive losses and `end_epoch()`"
-    ),
+    caveats="the units of a loss matter, and `mu` is in them: too small, and the largest loss takes all weight",
     adds_up_to="1/K by default, the softmax's mean of `preference` in general; K in the released formulation",
     checked="reference implementation (released formulation), autograd",
+    preference="weights: for small `mu` all p_k (ℓ_k − z_k) become equal",
 )
-class STCH(LossBalancer):
+class STCH(Preferring, LossBalancer):
     """Minimises the smooth maximum μ log Σ_k exp(p_k (ℓ_k − z_k)/μ) (Lin et al., 2024, eq. 8), p being a preference.
 
     Task k weighs p_k softmax(p (ℓ − z)/μ)_k. As μ goes to 0 this becomes the Tchebycheff scalarisation max_k p_k (ℓ_k − z_k),
@@ -48,6 +43,9 @@ class STCH(LossBalancer):
     logarithms of losses relative to the mean losses r of one epoch, K μ log Σ_k exp(log(ℓ_k/r_k)/μ), without preferences. Task
     k then weighs K softmax(log(ℓ/r)/μ)_k/ℓ_k. The epoch is the one that follows ``warmup_epochs`` epochs; until its end it
     minimises Σ log ℓ_k. A task that this epoch did not hold is measured by the first loss seen of it later.
+
+    **Mind.** The units of a loss matter, and ``mu`` is in them: where it is small, the largest loss takes all weight. The
+    released formulation needs positive losses and ``end_epoch()``.
 
     Args:
         mu: μ, in the units of the weighted losses (of their logarithms in the released formulation); 1 as in released code.
@@ -95,11 +93,11 @@ class STCH(LossBalancer):
         if steps_per_epoch is not None and steps_per_epoch < 1:
             raise InputError(f"steps_per_epoch must be at least 1; got {steps_per_epoch}")
         self.mu = float(mu)
-        self.preference = None if preference is None else PerTask("preference", preference, least=0)
         self.ideal = PerTask("ideal", ideal)
         if formulation == "released" and (preference is not None or self.ideal.given != 0.0):
             raise InputError('preference and ideal belong to formulation="paper"; the released formulation has neither')
         self.formulation = formulation
+        self.prefer(preference)
         self.warmup_epochs = warmup_epochs
         self.steps_per_epoch = steps_per_epoch
         self.reference: Tensor | None = None
@@ -107,6 +105,12 @@ class STCH(LossBalancer):
         self.counts: Tensor | None = None
         self.steps = 0
         self.epoch = 0
+
+    def prefer(self, preference: float | Sequence[float] | Mapping[str, float] | None) -> None:
+        """See :meth:`~equipoise.balance.per_task.Preferring.prefer`; refused by the released formulation."""
+        if self.formulation == "released" and preference is not None:
+            raise InputError('preference belongs to formulation="paper"; the released formulation has none')
+        super().prefer(preference)
 
     def decide(self, observation: Observation) -> Tensor:
         """Weights of the tasks present."""

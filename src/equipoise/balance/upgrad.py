@@ -19,12 +19,10 @@ __all__ = ["UPGrad"]
     price="K backward",
     promise="to first order no loss increases, for any K; without conflicts it is the mean gradient",
     serves="tasks that conflict, when none may pay for another but long gradients should still count more",
-    caveats=(
-        "loud losses stay loud; stops where no direction serves all tasks, nearly opposed gradients shorten the step; K "
-        "quadratic programmes per step (small ones)"
-    ),
+    caveats="loud losses stay loud; nearly opposed gradients shorten the step",
     adds_up_to="1 or more; exactly 1 without conflicts",
     checked="KKT conditions, closed form for two tasks, TorchJD",
+    preference="weights: the projected gradients are added up with p",
 )
 class UPGrad(PreferenceBalancer):
     """Σ_k p_k π(g_k), π being the projection onto the dual cone {d : ⟨g_i, d⟩ ≥ 0 for all i} (Quinton and Rey, 2024, eq. 6).
@@ -32,6 +30,9 @@ class UPGrad(PreferenceBalancer):
     The direction does not conflict with any task, and grows in proportion to each gradient's length. All projections are
     exact: nothing is added to the Gramian unless gradients are dependent, and then 1e-10 of its diagonal (TorchJD adds
     1e-4 of the trace, which turns the directions of small gradients).
+
+    **Mind.** Loud losses stay loud. It stops where no direction serves all tasks, nearly opposed gradients shorten the step. K
+    quadratic programmes per step (small ones).
 
     Args:
         preference: p, one number per task, at least 0, in the tasks' order or by name; 1/K if left out. A batch that lacks

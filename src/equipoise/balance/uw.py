@@ -24,10 +24,7 @@ __all__ = ["UW"]
     price="1 backward",
     promise="learns one noise level per task; at rest a task's weight is ½ over its loss",
     serves="likelihood losses: squared error, cross-entropy",
-    caveats=(
-        "losses must be positive, else a weight grows without bound, with no error; it has a learning rate of its own "
-        "and is slow at the default"
-    ),
+    caveats="losses must be positive, else a weight grows without bound; slow at its default `lr`",
     adds_up_to="K/2 at the start",
     checked="closed form",
 )
@@ -37,6 +34,9 @@ class UW(LossBalancer):
     The gradient with respect to s_k is ½(1 − exp(−s_k) ℓ_k), so s needs no backward pass. In the paper s is learned by the
     model's own optimizer; here it has an Adam of its own, because the optimizer stays the user's. Losses should not be
     negative: for one that stays below 0 the objective has no minimum in s_k, and its weight grows without bound.
+
+    **Mind.** Losses must be positive, else a weight grows without bound, with no error. It has a learning rate of its own and
+    is slow at the default.
 
     Args:
         lr: of Adam on s.

@@ -23,6 +23,7 @@ from equipoise.engine.reals import shaped, size
 from equipoise.errors import InputError, NonFiniteError
 from equipoise.modes import without_autocast
 from equipoise.step.deciding import as_answer
+from equipoise.step.metric import check_metric
 
 __all__ = ["MOML"]
 
@@ -91,6 +92,7 @@ class MOML(BilevelSolver):
             self.rule.decays(len(problem.lower_variables))  # refuses what cannot be
         self.balancer = MGDA() if balancer is None else as_balancer(balancer)
         own = self.balancer
+        check_metric(own)
         pulls = isinstance(own, PullsHeads) and own.pulls
         if own.watches or pulls or isinstance(own, OnFeatures | DoubleSampling):
             raise InputError(

@@ -18,7 +18,7 @@ from torch import Tensor
 from equipoise.engine.batched import gradients_at_once
 from equipoise.engine.gramian import gramian
 from equipoise.engine.graph import origin, origins
-from equipoise.engine.reals import like, real_dtype, size
+from equipoise.engine.reals import as_real, like, real_dtype, size
 from equipoise.engine.sparse import added
 from equipoise.errors import InputError
 
@@ -226,9 +226,18 @@ class TaskGradients:
         norms: Tensor = torch.linalg.vector_norm(self.rows, dim=1)
         return norms
 
-    def gramian(self) -> Tensor:
-        """All inner products of the rows, ``[k, k]`` in float64."""
-        return gramian(self.rows)
+    def gramian(self, inverses: Sequence[Tensor] | None = None) -> Tensor:
+        """All inner products of the rows, ``[k, k]`` in float64; ``inverses`` as for :meth:`laid_out`."""
+        return gramian(self.rows, self.laid_out(inverses))
+
+    def laid_out(self, inverses: Sequence[Tensor] | None) -> Tensor | None:
+        """One number per column of the rows, from tensors in the shapes of the parameters, in pairs for complex ones."""
+        if inverses is None or not self.parameters:
+            return None
+        line = self.rows.new_zeros(self._width, dtype=torch.promote_types(self.rows.dtype, torch.float32))
+        for view, piece in zip(self._split(line), inverses, strict=True):
+            as_real(view).copy_(piece)
+        return line
 
     def combine(self, weights: Tensor) -> Tensor:
         """The weighted sum of the rows, for weights ``[k]``: as long as a row, padding included."""

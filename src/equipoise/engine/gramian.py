@@ -23,11 +23,12 @@ CHUNK = 2048
 _PRODUCTS = 2**18
 
 
-def gramian(rows: Tensor | ArrayLike) -> Tensor:
-    """Computes ``rows @ rows.T``, accumulated in float64.
+def gramian(rows: Tensor | ArrayLike, inverses: Tensor | None = None) -> Tensor:
+    """Computes ``rows @ rows.T``, accumulated in float64; with ``inverses``, ``rows @ diag(inverses) @ rows.T``.
 
     Args:
         rows: task gradients ``[K, P]``: a tensor, an array or lists.
+        inverses: 1/D ``[P]`` of a diagonal metric D, at least 0.
 
     Returns:
         The Gramian ``[K, K]`` in float64, on the device of ``rows``.
@@ -44,6 +45,8 @@ def gramian(rows: Tensor | ArrayLike) -> Tensor:
         rows = torch.tensor(read_array(rows, "task gradients"), device="cpu")
     if rows.dim() != 2 or len(rows) == 0:
         raise InputError(f"task gradients have the shape [K, P]; got {list(rows.shape)}")
+    if inverses is not None:
+        return cross_gramian(rows, rows, inverses)
     # A caller's autocast would round the products to half precision.
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
         if rows.dtype == torch.float64:
@@ -59,13 +62,21 @@ def gramian(rows: Tensor | ArrayLike) -> Tensor:
         return _by_conversion(rows)
 
 
-def cross_gramian(rows: Tensor, others: Tensor) -> Tensor:
-    """``rows @ others.T``, ``[K, K]`` in float64 on the device of ``rows``: task gradients ``[K, P]`` on two batches."""
+def cross_gramian(rows: Tensor, others: Tensor, inverses: Tensor | None = None) -> Tensor:
+    """``rows @ others.T``, ``[K, K]`` in float64 on the device of ``rows``: task gradients ``[K, P]`` on two batches.
+
+    ``inverses`` is as for :func:`gramian`.
+    """
     total = torch.zeros(len(rows), len(others), dtype=torch.float64, device=rows.device)
     step = 32 * CHUNK if rows.is_cuda else 4 * CHUNK
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
         for start in range(0, rows.shape[1], step):
-            total.addmm_(rows[:, start : start + step].double(), others[:, start : start + step].double().T)
+            part = slice(start, start + step)
+            chunk, other = rows[:, part].double(), others[:, part].double()
+            if inverses is not None:  # half on each side, so that the product of equal rows is symmetric
+                root = inverses[part].double().sqrt()
+                chunk, other = chunk * root, other * root
+            total.addmm_(chunk, other.T)
     return total
 
 

@@ -12,6 +12,7 @@ from equipoise.engine.gramian import gramian
 from equipoise.engine.graph import edge_of
 from equipoise.engine.heads import Edge, HeadCut, gradients_at, gradients_together, is_leaf
 from equipoise.engine.layers import Layer, layer_of, streams_of
+from equipoise.engine.reals import as_real
 from equipoise.engine.shared import counted
 from equipoise.errors import InputError
 
@@ -269,10 +270,12 @@ class ProxyRows:
 
     Args:
         columns: of the sketches of layers with more inputs than that.
+        inverses: 1/D of the metric that the Gramian is taken in, for a weight; then all places must be ``leaves``.
     """
 
-    def __init__(self, columns: int) -> None:
+    def __init__(self, columns: int, inverses: Callable[[Tensor], Tensor] | None = None) -> None:
         self.columns = columns
+        self._inverses = inverses
         self._rows: dict[Any, dict[int, Tensor]] = {}
         self._blocks: dict[Any, tuple[tuple[int, ...], Tensor]] = {}
         self._by_sample: dict[Any, dict[int, Tensor]] = {}
@@ -303,7 +306,7 @@ class ProxyRows:
                 if isinstance(entry, Layer):
                     self._add(self._rows, id(entry.weight), position, entry.row(gradient, self.columns))
                 else:
-                    self._add(self._rows, id(entry), position, gradient)
+                    self._add(self._rows, id(entry), position, self._measured(entry, gradient))
         if places.cut:
             for place, flow in enumerate(flows):
                 for position in tasks:
@@ -321,7 +324,7 @@ class ProxyRows:
                     self._add_all(id(layer.weight), tasks, layer.row(several, self.columns))
             for leaf, several in zip(places.leaves, together[len(below) :], strict=True):
                 if several is not None:
-                    self._add_all(id(leaf), tasks, several)
+                    self._add_all(id(leaf), tasks, self._measured(leaf, several))
             return
         for position in tasks:
             here = [flow.get(position) for flow in flows]
@@ -331,7 +334,13 @@ class ProxyRows:
                     self._add(self._rows, id(layer.weight), position, layer.row(gradient, self.columns))
             for leaf, gradient in zip(places.leaves, gradients[len(below) :], strict=True):
                 if gradient is not None:
-                    self._add(self._rows, id(leaf), position, gradient)
+                    self._add(self._rows, id(leaf), position, self._measured(leaf, gradient))
+
+    def _measured(self, leaf: Tensor, gradient: Tensor) -> Tensor:
+        """The gradient of a weight, or several ``[k, …]``, times the root of 1/D."""
+        if self._inverses is None:
+            return gradient
+        return as_real(gradient.to_dense()) * self._inverses(leaf).sqrt()
 
     def close(self) -> None:
         """Ends an evaluation: gradients of activations belong to its samples, and meet no others."""

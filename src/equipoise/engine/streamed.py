@@ -47,15 +47,18 @@ class Streamed:
         leaves: whose gradients the Gramian is of.
         room: numbers of a block's rows per task that are welcome. Blocks are larger where that holds less in all, for the
             smaller they are, the more activations lie between them.
+        inverses: of each leaf, 1/D of the metric that the Gramian is taken in, in pairs of real numbers for complex ones.
     """
 
-    def __init__(self, cut: HeadCut, leaves: Sequence[Tensor], room: int) -> None:
+    def __init__(self, cut: HeadCut, leaves: Sequence[Tensor], room: int, inverses: Sequence[Tensor] | None = None) -> None:
         if len({leaf.device for leaf in leaves}) > 1:
             devices = ", ".join(sorted({str(leaf.device) for leaf in leaves}))
             raise InputError(f"shared parameters must lie on one device; these lie on {devices}")
         self.leaves = list(leaves)
         self._tasks = list(cut.losses)
-        self._graph = _Graph(cut.edges, self.leaves)
+        self._inverses = None if inverses is None else [piece.reshape(-1) for piece in inverses]
+        # The rows of a linear map keep their inner products when they are shortened, but not those in a metric.
+        self._graph = _Graph(cut.edges, self.leaves, shortens=inverses is None)
         self._short = {leaf: _shortened(_inputs(node)) for leaf, node in self._graph.maps.items()}
         self._sizes = [size(leaf) for leaf in self.leaves]
         for leaf, short in self._short.items():
@@ -126,7 +129,7 @@ class Streamed:
             return torch.zeros(count, count, dtype=torch.float64, device="cpu")
         total = torch.zeros(count, count, dtype=torch.float64, device=self.leaves[0].device)
         frontier: Flows = {edge: dict(flow) for edge, flow in zip(self._edges, flows, strict=True)}
-        rows, uses = _Rows(self.leaves, self._sizes, self._tasks), self._graph.uses
+        rows, uses = _Rows(self.leaves, self._sizes, self._tasks, self._inverses), self._graph.uses
         start = 0
         for stop in self._stops:
             reached = sorted(self._graph.reached(start, stop))
@@ -238,7 +241,7 @@ class _Graph:
         maps: of leaves that are the weight of a single linear map, its operation, which counts as the one that takes them.
     """
 
-    def __init__(self, edges: Sequence[Edge], leaves: Sequence[Tensor]) -> None:
+    def __init__(self, edges: Sequence[Edge], leaves: Sequence[Tensor], *, shortens: bool = True) -> None:
         numbers = {id(leaf): place for place, leaf in enumerate(leaves)}
         self.leaf: dict[Any, int] = {}
         taken: dict[Any, list[int]] = {None: []}
@@ -280,7 +283,7 @@ class _Graph:
                     heapq.heappush(ready, (-child._sequence_nr(), count, child))
         self.maps: dict[int, Any] = {}
         used = Counter(leaf for found in taken.values() for leaf in found)
-        for node, above in turned.items():
+        for node, above in turned.items() if shortens else ():
             if len(above) == len(taken[node]) == 1 and _MAPS.get(above[0][0].name()) == above[0][1]:
                 leaf = taken[node][0]
                 if used[leaf] == 1 and _may_be_shortened(above[0][0], leaves[leaf]):
@@ -327,8 +330,11 @@ class _Graph:
 class _Rows:
     """Rows ``[k, …]`` of a block's leaves, in one buffer that serves all blocks, and of leaves that several blocks reach."""
 
-    def __init__(self, leaves: Sequence[Tensor], sizes: Sequence[int], tasks: Sequence[int]) -> None:
+    def __init__(
+        self, leaves: Sequence[Tensor], sizes: Sequence[int], tasks: Sequence[int], inverses: Sequence[Tensor] | None
+    ) -> None:
         self._sizes = sizes
+        self._inverses = inverses
         self._row = {task: row for row, task in enumerate(tasks)}
         self._dtype = real_dtype(leaves)
         self._storage = torch.empty(0, dtype=self._dtype, device=leaves[0].device)
@@ -369,12 +375,17 @@ class _Rows:
         """The Gramian of the rows of the block, and of the leaves that it ends."""
         for leaf, rows in self._views.items():
             self._fill(leaf, rows)
-        total = gramian(self._block)
+        total = gramian(self._block, self._metric(list(self._views)))
         for leaf in ended:
             rows = self._alone.pop(leaf)
             self._fill(leaf, rows)
-            total = total + gramian(rows)
+            total = total + gramian(rows, self._metric([leaf]))
         return total
+
+    def _metric(self, leaves: Sequence[int]) -> Tensor | None:
+        if self._inverses is None or not leaves:
+            return None
+        return torch.cat([self._inverses[leaf].to(self._dtype) for leaf in leaves])
 
     def _fill(self, leaf: int, rows: Tensor) -> None:
         written = self._written.pop(leaf)

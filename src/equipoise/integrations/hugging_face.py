@@ -157,7 +157,7 @@ class BalancedTrainer(transformers.Trainer):  # type: ignore[misc]
         state = self.accelerator.gradient_state
         if self.accelerator.num_processes == 1 or not state.end_of_dataloader or state.remainder <= 0:
             return rows
-        return min(rows, max(0, int(state.remainder) - rows * self.accelerator.process_index))
+        return min(rows, max(0, int(state.remainder) - rows * int(self.accelerator.process_index)))
 
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
         """As ``transformers.Trainer.log``; what is logged of the training has the numbers of the last step, too."""

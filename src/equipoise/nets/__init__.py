@@ -12,21 +12,26 @@ from equipoise.nets.outputs import CITYSCAPES, NYUV2, Output, classes, direction
 from equipoise.nets.qm9 import QM9_TASKS, ContinuousFilterNet, QM9Net
 from equipoise.nets.resnet import ResNet
 from equipoise.nets.segnet import SegNet, SegNetMTAN
-from equipoise.nets.sharing import CrossStitch, CrossStitchUnit, HardSharing, MMoE
+from equipoise.nets.sharing import CGC, LTB, PLE, Branched, CrossStitch, CrossStitchUnit, DSelectK, HardSharing, MMoE
 from equipoise.nets.weights import load_weights
 
 __all__ = [
     "CELEBA_ATTRIBUTES",
+    "CGC",
     "CITYSCAPES",
+    "LTB",
     "NORMAL",
     "NYUV2",
+    "PLE",
     "QM9_TASKS",
     "ASPPHead",
+    "Branched",
     "CelebANet",
     "CleaningNet",
     "ContinuousFilterNet",
     "CrossStitch",
     "CrossStitchUnit",
+    "DSelectK",
     "DeepLab",
     "DigitsNet",
     "Dynamics",

@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+from equipoise.errors import InputError
 from equipoise.solvers.gramian import Array, ScaledGramian, accurate_product, read_number, read_vector, scale_gramian
 from equipoise.solvers.minimum_norm import minimum_norm_point
 from equipoise.solvers.nonnegative import NonnegativeProgram, solve_nonnegative
@@ -17,7 +18,7 @@ _FAR_APART = 1e140
 _NO_LENGTH = 1e-6
 
 
-def conflict_averse_weights(gramian: ArrayLike, c: float) -> Array:
+def conflict_averse_weights(gramian: ArrayLike, c: float, preference: ArrayLike | None = None) -> Array:
     """Weights of CAGrad's dual problem.
 
     min F(w) = g_wᵀg_0 + c ‖g_0‖ ‖g_w‖ over the simplex (Liu et al. 2021, "Conflict-averse gradient descent",
@@ -32,6 +33,7 @@ def conflict_averse_weights(gramian: ArrayLike, c: float) -> Array:
         gramian: Gramian Q of the task gradients [K, K].
         c: radius of the search around the mean gradient, relative to its length; c ≥ 0. With c = 0 the weights do not
             matter, and are uniform.
+        preference: p [K], p ≥ 0: g_0 is then Σ p_i g_i / Σ p; the mean if left out.
 
     Returns:
         w [K], non-negative and with sum 1; :func:`conflict_averse_residual` is at most 1e-8, and 1e-12 unless
@@ -39,7 +41,7 @@ def conflict_averse_weights(gramian: ArrayLike, c: float) -> Array:
         improves on 0, the value of F there; else they have none.
 
     Raises:
-        InputError: the Gramian is not square or not finite, or c is negative or not finite.
+        InputError: the Gramian is not square or not finite, or c or a preference is negative or not finite.
 
     Example:
         >>> conflict_averse_weights([[4.0, 0.0], [0.0, 1.0]], c=0.5).round(6).tolist()
@@ -47,11 +49,11 @@ def conflict_averse_weights(gramian: ArrayLike, c: float) -> Array:
     """
     _check_radius(c)
     scaled = scale_gramian(gramian)
-    weights, _ = _solve(scaled, c)
+    weights, _ = _solve(scaled, c, _shares(scaled, preference))
     return weights
 
 
-def conflict_averse_direction(gramian: ArrayLike, c: float) -> Array:
+def conflict_averse_direction(gramian: ArrayLike, c: float, preference: ArrayLike | None = None) -> Array:
     """Coefficients of CAGrad's update direction.
 
     d = g_0 + c ‖g_0‖ g_w / ‖g_w‖ (Liu et al. 2021, "Conflict-averse gradient descent", algorithm 1) with the weights of
@@ -64,12 +66,13 @@ def conflict_averse_direction(gramian: ArrayLike, c: float) -> Array:
     Args:
         gramian: Gramian Q of the task gradients [K, K].
         c: radius of the search around the mean gradient, relative to its length; c ≥ 0.
+        preference: p [K], p ≥ 0: g_0 is then Σ p_i g_i / Σ p; the mean if left out.
 
     Returns:
-        Coefficients [K]; those of tasks with a zero gradient are 1 / K.
+        Coefficients [K]; those of tasks with a zero gradient are 1 / K, or p_i / Σ p.
 
     Raises:
-        InputError: the Gramian is not square or not finite, or c is negative or not finite.
+        InputError: the Gramian is not square or not finite, or c or a preference is negative or not finite.
 
     Example:
         >>> conflict_averse_direction([[4.0, 0.0], [0.0, 1.0]], c=0.0).tolist()
@@ -77,11 +80,12 @@ def conflict_averse_direction(gramian: ArrayLike, c: float) -> Array:
     """
     _check_radius(c)
     scaled = scale_gramian(gramian)
-    _, extra = _solve(scaled, c)
-    return 1.0 / scaled.size + extra
+    shares = _shares(scaled, preference)
+    _, extra = _solve(scaled, c, shares)
+    return (1.0 / scaled.size if shares is None else shares) + extra
 
 
-def conflict_averse_residual(gramian: ArrayLike, c: float, weights: ArrayLike) -> float:
+def conflict_averse_residual(gramian: ArrayLike, c: float, weights: ArrayLike, preference: ArrayLike | None = None) -> float:
     """How far weights are from those of :func:`conflict_averse_weights`.
 
     The largest violation of ∂F/∂w_j ≥ F, each divided by (1 + c) ‖g_j‖ ‖g_0‖, of Σ w = 1 and of w ≥ 0, with the lengths
@@ -98,7 +102,9 @@ def conflict_averse_residual(gramian: ArrayLike, c: float, weights: ArrayLike) -
     infeasible = max(abs(float(given.sum()) - 1.0), -float(given.min()), 0.0)
     if c == 0.0 or scaled.live.size == 0:
         return infeasible
-    inverse_norms, alignment, _ = relative_to_mean(scaled)
+    inverse_norms, alignment, length = relative_to_mean(scaled, _shares(scaled, preference))
+    if length == 0.0:
+        return infeasible
     # The lengths of the parts of g_w, in units of the smallest gradient.
     lengths = given[scaled.live] / inverse_norms
     pull = accurate_product(scaled.cosines, lengths)
@@ -115,7 +121,7 @@ def conflict_averse_residual(gramian: ArrayLike, c: float, weights: ArrayLike) -
     return max(infeasible, violation / (1.0 + c))
 
 
-def imbalance_direction(gramian: ArrayLike, c: float) -> Array:
+def imbalance_direction(gramian: ArrayLike, c: float, preference: ArrayLike | None = None) -> Array:
     """Coefficients of IMGrad's update direction: that of CAGrad, whose worst-off task is chosen by how unbalanced tasks are.
 
     d = g_0 + c ‖g_0‖ g_w / ‖g_w‖ with w the minimiser of (1.5 - s) g_wᵀg_0 + s c ‖g_0‖ ‖g_w‖ over the simplex, s being the
@@ -126,6 +132,7 @@ def imbalance_direction(gramian: ArrayLike, c: float) -> Array:
     Args:
         gramian: Gramian Q of the task gradients [K, K].
         c: radius of the search around the mean gradient, relative to its length; c ≥ 0.
+        preference: as for :func:`conflict_averse_direction`.
 
     Returns:
         Coefficients [K], as :func:`conflict_averse_direction`. Where the point of smallest norm is 0 up to rounding, s is 0;
@@ -140,26 +147,39 @@ def imbalance_direction(gramian: ArrayLike, c: float) -> Array:
     """
     _check_radius(c)
     scaled = scale_gramian(gramian)
+    shares = _shares(scaled, preference)
+    mean = np.full(scaled.size, 1.0 / scaled.size) if shares is None else shares
     if c == 0.0 or scaled.live.size == 0:
-        return np.full(scaled.size, 1.0 / scaled.size)
+        return mean
     cosine = 0.0
     if scaled.live.size == scaled.size:
-        inverse_norms, alignment, _ = relative_to_mean(scaled)
+        inverse_norms, alignment, _ = relative_to_mean(scaled, shares)
         lengths = minimum_norm_point(gramian) / inverse_norms
         square = math.fsum((lengths * accurate_product(scaled.cosines, lengths)).tolist())
         # Rounding in Q counts with its root.
         if square > (_NO_LENGTH * float(lengths.sum())) ** 2:
             cosine = min(max(float(alignment @ lengths) / math.sqrt(square), 0.0), 1.0)
     share = max(cosine / (1.5 - cosine), _NO_LENGTH)
-    _, extra = _solve(scaled, c * share)
-    return 1.0 / scaled.size + extra / share
+    _, extra = _solve(scaled, c * share, shares)
+    return mean + extra / share
 
 
 def _check_radius(c: float) -> None:
     read_number(c, "c")
 
 
-def relative_to_mean(scaled: ScaledGramian) -> tuple[Array, Array, float]:
+def _shares(scaled: ScaledGramian, preference: ArrayLike | None) -> Array | None:
+    """The preferences [K] divided by their sum; as they are if all are 0."""
+    if preference is None:
+        return None
+    given = read_vector(preference, scaled.size, "the vector of preferences")
+    if (given < 0.0).any():
+        raise InputError(f"preferences must be at least 0; got {given.tolist()}")
+    total = float(given.sum())
+    return given / total if total > 0.0 else given
+
+
+def relative_to_mean(scaled: ScaledGramian, shares: Array | None = None) -> tuple[Array, Array, float]:
     """Inverse norms (at most 1), cosines of every task with the mean gradient, and the mean's length.
 
     Norms are in units of the smallest norm in the first, and so is the length.
@@ -170,6 +190,10 @@ def relative_to_mean(scaled: ScaledGramian) -> tuple[Array, Array, float]:
     # Squares of norms that are further apart than this leave the number range; the mean then goes by the largest.
     unit = float(norms.max()) if float(norms.max()) > _FAR_APART else 1.0
     norms = norms / unit
+    if shares is not None:
+        norms = norms * (scaled.size * shares[scaled.live])
+        if not norms.any():
+            return inverse_norms, np.zeros_like(norms), 0.0
     products = scaled.cosines @ norms
     if float(norms @ products) * _CANCELLATION**2 < float(norms.sum()) ** 2:
         products = accurate_product(scaled.cosines, norms)
@@ -177,13 +201,15 @@ def relative_to_mean(scaled: ScaledGramian) -> tuple[Array, Array, float]:
     return inverse_norms, products / length, length / scaled.size * unit
 
 
-def _solve(scaled: ScaledGramian, c: float) -> tuple[Array, Array]:
+def _solve(scaled: ScaledGramian, c: float, shares: Array | None) -> tuple[Array, Array]:
     """The weights, and the coefficients of c ‖g_0‖ g_w / ‖g_w‖."""
     size = scaled.size
     nothing = np.zeros(size)
     if c == 0.0 or scaled.live.size == 0:
         return np.full(size, 1.0 / size), nothing
-    inverse_norms, alignment, mean_length = relative_to_mean(scaled)
+    inverse_norms, alignment, mean_length = relative_to_mean(scaled, shares)
+    if mean_length == 0.0:
+        return np.full(size, 1.0 / size), nothing
     cosines = scaled.cosines
     # F at the single tasks and at the mean, in units of the mean's length times the smallest norm.
     at_tasks = (alignment + c * math.sqrt(1.0 + scaled.ridge)) / inverse_norms

@@ -15,8 +15,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from equipoise.solvers.gramian import Array, accurate_product, read_number, read_vector, scale_gramian, solve_linear
-from equipoise.solvers.nash import solve_bargaining
+from equipoise.solvers.gramian import Array, accurate_product, read_number, read_vector, solve_linear
+from equipoise.solvers.nash import solve_bargaining, strong_tasks
 
 _EPSILON = float(np.finfo(np.float64).eps)
 # Logarithms of weights are kept within this, so that weights stay positive and finite.
@@ -28,7 +28,7 @@ _ROUNDS = 60
 _STAGES = 60
 
 
-def fair_weights(gramian: ArrayLike, alpha: float) -> Array:
+def fair_weights(gramian: ArrayLike, alpha: float, powers: ArrayLike | None = None) -> Array:
     """Weights of the α-fair bargain between the tasks.
 
     w > 0 with (Q w)_i = w_i^(-1/α) (Ban and Ji 2024, "Fair resource allocation in multi-task learning"): the
@@ -37,33 +37,38 @@ def fair_weights(gramian: ArrayLike, alpha: float) -> Array:
     Where gradients cancel exactly there is no solution; that of the regularised Gramian Q̃, which is what is computed,
     has large but finite weights and a direction that is close to zero.
 
+    With p the utilities are weighted, as in (p, α)-proportional fairness (Mo and Walrand 2000, "Fair end-to-end window-based
+    congestion control", definition 2): (Q w)_i = (p_i / w_i)^(1/α). Ban and Ji have p = 1.
+
     Args:
         gramian: Gramian Q of the task gradients [K, K].
         alpha: α > 0; small values favour the sum of improvements, large ones the smallest improvement.
+        powers: p [K], p ≥ 0; 1 each if left out. A task without power has weight 0.
 
     Returns:
         w [K], positive, except that tasks with a zero gradient, which no weight can improve, have weight 0.
         :func:`fair_residual` is at most 1e-10 for α from 0.01 on.
 
     Raises:
-        InputError: the Gramian is not square or not finite, or alpha is not a positive number.
+        InputError: the Gramian is not square or not finite, alpha is not a positive number, or powers are negative, not finite
+            or not K.
 
     Example:
         >>> fair_weights([[4.0, 0.0], [0.0, 1.0]], alpha=1.0).tolist()
         [0.5, 1.0]
     """
     _check_alpha(alpha)
-    scaled = scale_gramian(gramian)
-    logarithms = solve_fair(scaled.cosines, np.log(scaled.norms), alpha)
+    scaled, shares = strong_tasks(gramian, powers)
+    logarithms = solve_fair(scaled.cosines, np.log(scaled.norms), alpha, shares)
     logarithms -= np.log(scaled.norms)
     np.clip(logarithms, -_LOGARITHM_LIMIT, _LOGARITHM_LIMIT, out=logarithms)
     return scaled.spread(np.exp(logarithms))
 
 
-def fair_residual(gramian: ArrayLike, alpha: float, weights: ArrayLike) -> float:
+def fair_residual(gramian: ArrayLike, alpha: float, weights: ArrayLike, powers: ArrayLike | None = None) -> float:
     """How far weights are from those of :func:`fair_weights`.
 
-    max_i |(Q̃ w)_i - w_i^(-1/α)| / Σ_j |Q̃_ij w_j|, with Q̃ the regularised Gramian: the relative change in the entries of
+    max_i |(Q̃ w)_i - (p_i/w_i)^(1/α)| / Σ_j |Q̃_ij w_j|, with Q̃ the regularised Gramian: the relative change in the entries of
     Q̃ that would make the weights exact. No rescaling of gradients changes it. Without cancellation between gradients
     it equals the relative error of the equation itself up to a factor near 1; with it, it is what can be asked for,
     as (Q̃ w)_i itself is only known to rounding of that sum. Infinite if a weight is not positive.
@@ -73,7 +78,7 @@ def fair_residual(gramian: ArrayLike, alpha: float, weights: ArrayLike) -> float
         True
     """
     _check_alpha(alpha)
-    scaled = scale_gramian(gramian)
+    scaled, shares = strong_tasks(gramian, powers)
     given = read_vector(weights, scaled.size, "the weights")[scaled.live]
     if given.size == 0:
         return 0.0
@@ -85,6 +90,8 @@ def fair_residual(gramian: ArrayLike, alpha: float, weights: ArrayLike) -> float
     left = accurate_product(scaled.cosines, relative)
     total = np.abs(scaled.cosines) @ relative
     exponent = -np.log(given) / alpha - np.log(scaled.norms) - largest
+    if shares is not None:
+        exponent += np.log(shares) / alpha
     right = np.exp(np.minimum(exponent, 700.0))
     error = np.abs(left - right)
     # A weight at the limit of the number range should be smaller still; its task is improved more than enough.
@@ -96,35 +103,36 @@ def _check_alpha(alpha: float) -> None:
     read_number(alpha, "alpha", above=True)
 
 
-def solve_fair(cosines: Array, log_norms: Array, alpha: float) -> Array:
-    """Logarithms of v = √Q_ii w for the weights w with (Q w)_i = w_i^(-1/α).
+def solve_fair(cosines: Array, log_norms: Array, alpha: float, powers: Array | None = None) -> Array:
+    """Logarithms of v = √Q_ii w for the weights w with (Q w)_i = (p_i/w_i)^(1/α).
 
     Args:
         cosines: C̃ [K, K], positive definite.
         log_norms: log √Q_ii [K].
         alpha: α > 0.
+        powers: p [K], p > 0; 1 each if left out.
 
     Returns:
         log v [K].
     """
     if log_norms.size == 0 or alpha == 1.0:
-        return np.log(solve_bargaining(cosines))
+        return np.log(solve_bargaining(cosines, powers))
     with np.errstate(over="ignore", invalid="ignore"):
-        return _solve_fair(cosines, log_norms, alpha)
+        return _solve_fair(cosines, log_norms, alpha, powers)
 
 
-def _solve_fair(cosines: Array, log_norms: Array, alpha: float) -> Array:
-    logarithms, converged = _follow_curves(cosines, log_norms, alpha, None)
+def _solve_fair(cosines: Array, log_norms: Array, alpha: float, powers: Array | None) -> Array:
+    logarithms, converged = _follow_curves(cosines, log_norms, alpha, powers, None)
     if converged:
         return logarithms
     # As α tends to 0 the curves get corners, at which Newton's method may cycle. α then starts from 1, where the curves
     # are hyperbolas, and moves as fast as the method keeps up.
-    reached = np.log(solve_bargaining(cosines))
+    reached = np.log(solve_bargaining(cosines, powers))
     goal = math.log(alpha)
     done, stride = 0.0, goal
     for _ in range(_STAGES):
         trial = goal if abs(stride) >= abs(goal - done) else done + stride
-        logarithms, converged = _follow_curves(cosines, log_norms, math.exp(trial), reached)
+        logarithms, converged = _follow_curves(cosines, log_norms, math.exp(trial), powers, reached)
         if not converged:
             stride /= 3.0
             continue
@@ -135,10 +143,14 @@ def _solve_fair(cosines: Array, log_norms: Array, alpha: float) -> Array:
     return reached
 
 
-def _follow_curves(cosines: Array, log_norms: Array, alpha: float, start: Array | None) -> tuple[Array, bool]:
+def _follow_curves(
+    cosines: Array, log_norms: Array, alpha: float, powers: Array | None, start: Array | None
+) -> tuple[Array, bool]:
     """Newton's method in the coordinates along the curves; log v [K], and whether it converged."""
     # κ: the solution of the problem without its off-diagonal entries, where weights and improvements agree.
     log_units = (1.0 - alpha) / (1.0 + alpha) * log_norms
+    if powers is not None:
+        log_units = log_units + np.log(powers) / (1.0 + alpha)
     units = np.exp(log_units - log_units.max())
     magnitudes = np.abs(cosines)
     steep_scale = -1.0 / alpha

@@ -92,6 +92,11 @@ class ByFeatures:
     def _check(self, turn: Turn) -> None:
         """Refuses what gradients of features cannot serve."""
         balancer, own = turn.balancer, isinstance(turn.balancer, OnFeatures)
+        if self.context.metric(balancer) is not None:
+            raise InputError(
+                f'metric="optimizer" weighs weights by their second moments, and features have none; leave metric= out of '
+                f"{balancer!r}" + ("" if own else ", or features= of the optimizer")
+            )
         if balancer.needs == "gradients" and not isinstance(balancer, OnFeatures | TakesFeatures):
             raise InputError(
                 f"features= gives balancers the Gramian of the features; {balancer!r} needs the gradients themselves. "

@@ -11,6 +11,7 @@ from torch import Tensor
 from equipoise.balance.base import Observation
 from equipoise.balance.mixins import PullsHeads
 from equipoise.engine.gradients import TaskGradients
+from equipoise.errors import InputError
 from equipoise.step.checking import check_gradients, check_losses, check_rows, warn_of_nothing_shared, warn_of_zeros
 from equipoise.step.context import Context, Turn
 from equipoise.step.crossing import CrossedBatches
@@ -44,6 +45,9 @@ class ByGradients:
         # First, so that the graph of the step's own batch need not live meanwhile.
         crossing = self._further.cross(turn) if turn.further else None
         pulling = Pulling(context, turn, balancer) if isinstance(balancer, PullsHeads) and balancer.pulls else None
+        metric = context.metric(balancer)
+        if metric is not None and pulling is not None:
+            raise InputError(f"{balancer!r} pulls heads by derivatives of plain inner products; leave metric= out")
         first = context.first(source)
         if crossing is None:
             find_shared(context, first, source)
@@ -57,7 +61,8 @@ class ByGradients:
         gramian: Tensor | None = None
         weights: Tensor | None = None
         if balancer.needs == "gramian":
-            gramian = unscaled(engine.gramian().cpu(), factors, turn.scale)
+            inverses = None if metric is None else metric.inverses(engine.parameters)
+            gramian = unscaled(engine.gramian(inverses).cpu(), factors, turn.scale)
             squares = gramian.diagonal()
         else:
             squares = engine.row_norms()

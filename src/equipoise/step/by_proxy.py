@@ -71,7 +71,8 @@ class ByProxy:
             here = SeenLosses(eager)
             check_losses(here.means(), context.names(here.present), turn.step)
         again = source.micro_batches > 1 or len(eager) < len(first)
-        estimate = Estimate(context, self.proxy, whole=not again) if context.shared.parameters else None
+        metric = context.metric(turn.balancer)
+        estimate = Estimate(context, self.proxy, whole=not again, metric=metric) if context.shared.parameters else None
         seen = SeenLosses()
         kept: HeadGradients | None = None
         # What is evaluated a second time, when the weights are known, draws the same random numbers then.

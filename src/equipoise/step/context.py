@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from equipoise.balance.base import Balancer, Layout, Observation
 from equipoise.distributed import Processes, Wrappers
 from equipoise.engine.shared import SharedParameters
+from equipoise.step.metric import OptimizerMetric, check_metric
 from equipoise.step.seen import SeenLosses
 from equipoise.step.source import FurtherSource, Source
 from equipoise.tasks import Loss, Tasks, scalar
@@ -58,6 +59,7 @@ class Context:
         found: the leaves that a step of a balancer of losses reached, where the parameters are not known beforehand.
         here: positions of the tasks that this process named last.
         evaluated: tasks whose callables the drop-in has evaluated to see what they reach.
+        optimizers: those that will take the step, where they are known.
 
     Args:
         tasks: names of the tasks; fixed by the first losses if they are not yet.
@@ -84,6 +86,7 @@ class Context:
         self.parameters = list(parameters)
         self.check_finite = check_finite
         self.model = model
+        self.optimizers: Sequence[torch.optim.Optimizer] = ()
         self._nameless: list[Tensor] = []
         self.found: list[Tensor] = []
         self.here: list[int] = []
@@ -93,6 +96,11 @@ class Context:
         """Says which step begins; in all processes that train together it is the same one."""
         self.processes.step = what
         self.wrappers.begin()
+
+    def metric(self, balancer: Balancer) -> OptimizerMetric | None:
+        """The metric of the balancer's Gramian; ``None`` for plain inner products. Raises InputError: it cannot be had."""
+        check_metric(balancer, self.optimizers)
+        return None if getattr(balancer, "metric", None) is None else OptimizerMetric(self.optimizers)
 
     # -- tasks
 

@@ -72,7 +72,10 @@ class CrossedBatches:
         engines = [buffer.fitting(self.context) for buffer in self.buffers]
         first, second = (self._side(place, engine, turn) for place, engine in enumerate(engines))
         present = tuple(position for position in first.seen.present if position in second.seen.counts)
-        products = cross_gramian(first.engine.rows, second.engine.rows).cpu() * torch.outer(first.factors, second.factors)
+        metric = self.context.metric(turn.balancer)
+        inverses = None if metric is None else first.engine.laid_out(metric.inverses(first.engine.parameters))
+        products = cross_gramian(first.engine.rows, second.engine.rows, inverses).cpu()
+        products = products * torch.outer(first.factors, second.factors)
         left, right = ([side.seen.present.index(position) for position in present] for side in (first, second))
         if turn.scale is not None:
             # The scaler's scale is in the rows.

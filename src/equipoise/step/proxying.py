@@ -20,6 +20,7 @@ from equipoise.errors import InputError, warn_once
 from equipoise.proxy import Audit, Proxy
 from equipoise.step.context import Context, Turn
 from equipoise.step.deciding import decide_weights
+from equipoise.step.metric import OptimizerMetric, line
 from equipoise.step.rows import unscaled
 
 __all__ = ["Estimate", "HeadGradients", "cosine"]
@@ -94,14 +95,15 @@ class HeadGradients:
             rows.append(torch.cat([_flat(leaf, gradient) for leaf, gradient in zip(leaves, found, strict=True)]))
         return torch.stack(rows)
 
-    def exact_gramian(self, leaves: Sequence[Tensor]) -> Tensor:
+    def exact_gramian(self, leaves: Sequence[Tensor], metric: OptimizerMetric | None = None) -> Tensor:
         """The Gramian ``[k, k]`` of the tasks' gradients of leaves, in float64 on the CPU; nothing of K·P numbers is held."""
         cut, flows = self.cut, self._flows
+        inverses = None if metric is None else metric.inverses(leaves)
         if flows is None and cut.size > sum(map(size, leaves)):
-            return gramian_of(self.exact_rows(leaves)).cpu()
+            return gramian_of(self.exact_rows(leaves), line(inverses)).cpu()
         if flows is None:
             flows = cut.differentiate(self._seeds, own=False)[0]
-        return Streamed(cut, leaves, _HELD // len(cut.losses)).gramian(flows)
+        return Streamed(cut, leaves, _HELD // len(cut.losses), inverses).gramian(flows)
 
     def weighted(self, weights: Mapping[int, float]) -> tuple[list[Tensor], list[Tensor]]:
         """Edges of the cut and the tasks' weighted gradients there, to be taken further down."""
@@ -177,19 +179,25 @@ class Estimate:
         proxy: where the Gramian comes from.
         exact: whether the exact Gramian can be formed at all.
         whole: whether one evaluation gives all losses.
+        metric: that the Gramians are taken in. A proxy then looks at the weights of its layers one by one: of gradients of
+            activations and of sketches there is no inner product in a metric of the weights.
     """
 
-    def __init__(self, context: Context, proxy: Proxy, *, exact: bool = True, whole: bool = False) -> None:
+    def __init__(
+        self, context: Context, proxy: Proxy, *, exact: bool = True, whole: bool = False, metric: OptimizerMetric | None = None
+    ) -> None:
+        self._metric = metric
         self.context = context
         self.proxy = proxy
         self._audits = exact and proxy.due(len(context.tasks))
         names = list(proxy.candidates()) if proxy.choosing and exact else [] if proxy.name == "exact" else [proxy.name]
-        self._rows = {name: ProxyRows(proxy.columns) for name in names}
+        self._rows = {name: ProxyRows(proxy.columns, None if metric is None else metric.inverse) for name in names}
         # Gradients of several evaluations, or processes, are added up before they are multiplied.
         self._streams = whole and context.processes.count == 1
         self._exact: dict[int, Tensor] = {}
         self._product: Tensor | None = None
         self._gramians: dict[str, Tensor] = {}
+        self._inverses: list[Tensor] | None = None
         self._truth: Tensor | None = None
 
     @property
@@ -211,6 +219,15 @@ class Estimate:
                 if not self.proxy.choosing:
                     raise
                 continue
+            if self._metric is not None:
+                if places.cut:
+                    if self.proxy.choosing:
+                        continue
+                    raise InputError(
+                        'metric="optimizer" weighs weights by their second moments, and activations have none; take '
+                        'proxy="last", or leave metric= out'
+                    )
+                places = Places(leaves=list(dict.fromkeys(places.weights)))
             self._check(source, cut, places)
             if isinstance(source, LastLayers) and len(cut.losses) == len(context.tasks):
                 source.pinned = places.weights
@@ -224,8 +241,9 @@ class Estimate:
                 self._audits = False  # one task alone shares nothing
                 return
             if self._streams:
-                self._product, self._positions = evaluation.exact_gramian(leaves), list(cut.losses)
+                self._product, self._positions = evaluation.exact_gramian(leaves, self._metric), list(cut.losses)
                 return
+            self._inverses = None if self._metric is None else self._metric.inverses(leaves)
             for position, row in zip(cut.losses, evaluation.exact_rows(leaves), strict=True):
                 self._exact[position] = self._exact[position] + row if position in self._exact else row
 
@@ -285,7 +303,7 @@ class Estimate:
             some = next(iter(self._exact.values()))
             stacked = torch.stack([self._exact.get(position, torch.zeros_like(some)) for position in present])
             self._exact = {}
-            self._truth = unscaled(gramian_of(processes.sum(stacked)).cpu(), factors, turn.scale)
+            self._truth = unscaled(gramian_of(processes.sum(stacked), line(self._inverses)).cpu(), factors, turn.scale)
 
     def decide(self, turn: Turn, present: Sequence[int], losses: Tensor) -> tuple[Tensor, Audit | None]:
         """The balancer's weights ``[k]``, from the exact Gramian where there is one, and what it said of the proxy."""

@@ -88,10 +88,13 @@ def parse_method(method: str | MethodSpec) -> Method:
 
     make(0)  # refuses bad values now, before anything runs
     # The default of a seed stands for the run's own, so that a seed is never one that could be left out.
-    changed = {key: given[key] for key in info.options if key in given and (key == "seed" or given[key] != info.options[key])}
+    # A common option is one of the folder's only where it is asked for, so that folders of before it go on.
+    asked = getattr(info, "takes_metric", False) and given.get("metric") is not None
+    own = {**info.options, "metric": None} if asked else info.options
+    changed = {key: given[key] for key in own if key in given and (key == "seed" or given[key] != own[key])}
     options = {
         key: str(value) if isinstance(value := given.get(key, default), Nested) else value
-        for key, default in info.options.items()
+        for key, default in own.items()
         if key != "seed" or key in given
     }
     if spec.proxy is not None:

@@ -113,7 +113,7 @@ def task_weights() -> tuple[TaskWeightsInfo, ...]:
 
     Example:
         >>> [info.name for info in task_weights()]
-        ['bome', 'bvfim', 'forum', 'moco-bilevel', 'moml']
+        ['auto-lambda', 'bome', 'bvfim', 'forum', 'moco-bilevel', 'moml']
     """
     return tuple(TaskWeightsInfo(info, {**_OWN, **info.options}) for info in weightings())
 

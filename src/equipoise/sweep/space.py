@@ -43,6 +43,7 @@ _RANGES = {
     ("bvfim", "lower_lr"): (0.005, 0.5, True),
     ("moml", "lr"): (1e-4, 0.1, True),
     ("moml", "lower_lr"): (0.005, 0.5, True),
+    ("auto-lambda", "lr"): (1e-4, 0.1, True),
     ("moco-bilevel", "lr"): (1e-4, 0.1, True),
     ("moco-bilevel", "gamma"): (0.01, 10.0, True),
 }

@@ -56,16 +56,12 @@ class _Learned(NamedTuple):
 
 @register(
     "bayesagg-mtl",
-    summary="gradients of the features as random variables of the heads' posterior, averaged by their inverse variance",
+    summary="features' gradients as random variables, averaged by their inverse variance",
     paper="Achituve et al., Bayesian Uncertainty for Gradient Aggregation in Multi-Task Learning, ICML 2024",
-    price="1 backward of the encoder, K of the heads, a matrix of a head's parameters each; draws for tasks with classes",
+    price="1 backward of the encoder, K of the heads",
     promise="every sample and feature follows the tasks whose gradient there is known best",
     serves="linear heads on one encoder, squared errors or cross-entropies, few classes, enough data for a posterior",
-    caveats=(
-        "is given the model's parts and the targets (`features`, `heads`, `targets`; studies take them from the problem), and "
-        "applies only where heads are linear; loud losses stay loud below `power` 0.5, above it quiet ones lead; call "
-        "`end_epoch()`, or it stays with the sum, which was as good on small data; one batch per step, no drop-in; remembers"
-    ),
+    caveats="linear heads only; needs `features`, `heads`, `targets` and `end_epoch()`; no drop-in; remembers",
     adds_up_to="1 at each feature of each sample; the plain sum in the first `warm_up` epochs",
     checked="the released code's numbers, draws, equations",
 )
@@ -109,6 +105,11 @@ class BayesAggMTL(OnFeatures, GradientBalancer):
 
     It needs :class:`~equipoise.MultiTaskOptimizer`, which then takes gradients at the output of ``features`` by itself, and
     one batch per step that has all its tasks in every process.
+
+    **Mind.** It is given the model's parts and the targets (``features``, ``heads``, ``targets``; studies take them from the
+    problem), and applies only where heads are linear. Loud losses stay loud below ``power`` 0.5, above it quiet ones lead. Call
+    ``end_epoch()``, or it stays with the sum, which was as good on small data. One batch per step, no drop-in. It remembers.
+    The posterior takes a matrix of a head's parameters squared per output, and tasks with classes take draws.
 
     Args:
         features: the module, or its dotted name in the model, whose output h ``[N, m]`` all heads are given as it is.

@@ -69,16 +69,13 @@ class LDCReport:
 
 @register(
     "ldc-mtl",
-    summary="keeps the gaps between neighbouring losses small while their weighted sum falls; weights learned beside the model",
+    summary="keeps the gaps between neighbouring losses small while their weighted sum falls",
     paper="LDC-MTL: Balancing Multi-Task Learning through Scalable Loss Discrepancy Control, 2025",
     aliases=("ldc", "ldcmtl"),
     price="1 backward",
     promise="small discrepancy between the (normalised) losses at the price of plain training",
     serves="many tasks, when one backward is all you can afford and no task may be left behind",
-    caveats=(
-        "weights can be negative: a loss below its neighbours is held up; the order of the tasks matters; the units matter "
-        "with `normalize=none`; remembers; `log` needs positive losses and `end_epoch()`; λ wants tuning"
-    ),
+    caveats="the order of the tasks matters; weights can be negative; λ wants tuning; remembers",
     adds_up_to="λ with `tau=ones` (1 in the released formulation); about that otherwise",
     checked="autograd of the total loss; released formulation term by term; Figure 1 (`equipoise figure ldc-toy`)",
 )
@@ -121,6 +118,9 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, Paced, LossBalancer):
     more evaluations of the losses and N more of their gradients; ``report`` then holds both gradients' norms.
 
     A batch that lacks tasks takes the gaps between those that are neighbours in it, and shares that add up over them.
+
+    **Mind.** Weights can be negative: a loss below its neighbours is held up. The order of the tasks matters. The units matter
+    with ``normalize=none``. It remembers. ``log`` needs positive losses and ``end_epoch()``. λ wants tuning.
 
     Args:
         penalty: λ; see above.

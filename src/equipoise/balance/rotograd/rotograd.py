@@ -28,15 +28,12 @@ _EPSILON = 1e-30
 
 @register(
     "rotograd",
-    summary="a learned rotation of the shared features before each head turns task gradients towards each other; equal norms",
+    summary="a learned rotation of the features before each head turns gradients towards each other",
     paper="Javaloy and Valera, RotoGrad: Gradient Homogenization in Multitask Learning, ICLR 2022",
-    price="1 backward of the encoder, K of the heads, and K matrices of the features' size",
+    price="1 backward of the encoder, K of the heads; K rotations",
     promise="the features' gradients have equal norms, and turn towards their mean while training",
     serves="one encoder whose output all heads start from, with tasks in conflict there",
-    caveats=(
-        "is given the model's parts (`features`, `heads`; studies take them from the problem); the rotations belong to the "
-        "model, so save them with it; one batch per step, no drop-in; has a learning rate of its own; remembers"
-    ),
+    caveats="needs `features` and `heads`; save the rotations with the model; no drop-in; remembers",
     adds_up_to="no fixed sum: each task's features get a gradient of one norm C",
     checked="autograd of the rotation loss and of the features' gradients, equations",
 )
@@ -71,6 +68,10 @@ class RotoGrad(OnFeatures, GramianBalancer):
 
     Tasks that a batch lacks keep their rotation. It needs :class:`~equipoise.MultiTaskOptimizer`, which then takes
     gradients at the output of ``features`` by itself, and one batch per step.
+
+    **Mind.** It is given the model's parts (``features``, ``heads``; studies take them from the problem). The rotations belong
+    to the model, so save them with it. One batch per step, no drop-in. It has a learning rate of its own. It remembers. The K
+    rotations are matrices of the features' size.
 
     Args:
         features: the module, or its dotted name in the model, whose output z all heads start from: one tensor.

@@ -45,7 +45,7 @@ class LookAhead(MOML):
         super().__init__(problem, optimizer, keeps_lower=True, **options)
 
     def _hypergradients(self, batches: list[Parts], upper_parts: Parts) -> Hypergradients:
-        one = self.lower_steps == 1 and len(batches[0]) == 1 == len(upper_parts) and self.levels.plain
+        one = self._one(batches, upper_parts) and not self.problem.raw
         rule = self.rule
         # Where one row of a weighted sum will do, a second derivative is cheaper than a gradient per task.
         summed = self.balancer.needs == "losses" and len(self.problem.objectives) > _FEW and self.steps > 0
@@ -53,6 +53,10 @@ class LookAhead(MOML):
             return self._unrolled(batches, upper_parts)
         lr = rule.lr * rule.factor(0)
         return one_step_hypergradients(self.problem, self._lower_start(), batches[0][0], upper_parts[0], lr, step=self.steps)
+
+    def _one(self, batches: list[Parts], upper_parts: Parts) -> bool:
+        """Whether there is one lower step, on one batch, in one process and without a gradient scaler."""
+        return self.lower_steps == 1 and len(batches[0]) == 1 == len(upper_parts) and self.levels.plain
 
 
 def one_step_hypergradients(

@@ -25,6 +25,7 @@ class WeightProblem(BilevelProblem):
     Args:
         objective: model and losses; its tasks must be known.
         free: a ``[K]``, the upper-level variable.
+        raw: the weights are a itself.
 
     Attributes:
         objective: as given.
@@ -32,8 +33,9 @@ class WeightProblem(BilevelProblem):
             they are those of the present ω.
     """
 
-    def __init__(self, objective: Objective, free: Tensor) -> None:
+    def __init__(self, objective: Objective, free: Tensor, *, raw: bool = False) -> None:
         self.objective = objective
+        self.raw = raw
         self.first: dict[str, Tensor] | None = None
         self._step = 0
         super().__init__(self._training, self._validation, (free, objective.model), objectives=objective.tasks.names)
@@ -43,6 +45,10 @@ class WeightProblem(BilevelProblem):
         self.first = None
         self._step = step
 
+    def weights(self, free: Tensor) -> Tensor:
+        """α ``[K]`` of a."""
+        return free if self.raw else torch.softmax(free, 0)
+
     def losses_at(self, point: Point, batch: Any) -> dict[str, Tensor]:
         """The losses of the tasks that a training batch holds, at a point."""
         found: dict[str, Tensor] = self._play(lambda free, model, batch: self._training_losses(model, batch), point, batch)
@@ -50,7 +56,7 @@ class WeightProblem(BilevelProblem):
 
     def _training(self, free: Tensor, model: Any, batch: Any) -> Tensor:
         losses = self._training_losses(model, batch)
-        weights = torch.softmax(free, 0)
+        weights = self.weights(free)
         positions = self.objective.tasks.positions(losses)
         # Of a batch that lacks tasks, those present count as they would in the sum over all.
         return torch.stack(

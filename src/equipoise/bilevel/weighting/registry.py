@@ -17,6 +17,7 @@ from equipoise.bilevel.bvfim import BVFIM
 from equipoise.bilevel.forum import FORUM
 from equipoise.bilevel.moml import MOML
 from equipoise.bilevel.value_function import ValueFunction, ValueFunctionSolver
+from equipoise.bilevel.weighting.auto_lambda import AutoLambda
 from equipoise.bilevel.weighting.look_ahead import LookAhead
 from equipoise.bilevel.weighting.problem import WeightProblem
 from equipoise.errors import InputError, refuse_unknown_options
@@ -95,7 +96,7 @@ def weightings() -> tuple[WeightingInfo, ...]:
 
     Example:
         >>> [info.name for info in weightings()]
-        ['bome', 'bvfim', 'forum', 'moco-bilevel', 'moml']
+        ['auto-lambda', 'bome', 'bvfim', 'forum', 'moco-bilevel', 'moml']
     """
     return tuple(sorted(REGISTRY, key=lambda info: info.name))
 
@@ -138,6 +139,13 @@ def _tracked(
     """MOML with MoCo's averages and weights in place of a minimum-norm point."""
     own = {option: options.pop(option) for option in _options(MoCo)}
     return LookAhead(problem, free, balancer=MoCo(**own), **options)
+
+
+def _finite_differences(
+    problem: WeightProblem, free: torch.optim.Optimizer, model: torch.optim.Optimizer, **options: Any
+) -> BilevelSolver:
+    """Auto-λ moves the weights, at the pace of the model's optimizer."""
+    return AutoLambda(problem, free, model, **options)
 
 
 def _options(kind: type) -> dict[str, Any]:
@@ -199,6 +207,15 @@ for _info in (
         _tracked,
         {**_UNROLLED, **_options(MoCo)},
         (MOML, MoCo),
+    ),
+    WeightingInfo(
+        "auto-lambda",
+        "weights, not on the simplex, that lower the primary tasks' summed validation loss after one virtual step",
+        "Liu et al., Auto-λ: Disentangling Dynamic Task Relationships, TMLR 2022",
+        "3 backward, 2 forward more",
+        _finite_differences,
+        {"primary": None, "initial": 0.1, "lower_lr": None},
+        (AutoLambda,),
     ),
 ):
     REGISTRY.add(_info.name, _info, aliases=_info.aliases)

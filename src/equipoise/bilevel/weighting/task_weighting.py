@@ -36,11 +36,12 @@ class _Learned(LossBalancer):
 
     def __init__(self) -> None:
         self.free: Tensor | None = None
+        self.raw = False
 
     def decide(self, observation: Observation) -> Tensor:
         """α of the tasks present."""
         assert self.free is not None
-        return observation.of_present(torch.softmax(self.free.detach(), 0))
+        return observation.of_present(self.free.detach() if self.raw else torch.softmax(self.free.detach(), 0))
 
 
 class TaskWeighting:
@@ -55,6 +56,8 @@ class TaskWeighting:
       training batch. So the validation data are trained on, too.
     - ``"moml"`` and ``"moco-bilevel"`` move a along a combination of hypergradients of the validation losses after T virtual
       steps from the present ω, which leave the model alone; then ω takes an ordinary step on the training losses, weighted.
+    - ``"auto-lambda"`` does so, too, with weights that are a itself, see
+      :class:`~equipoise.bilevel.weighting.auto_lambda.AutoLambda`.
 
     It stands where a :class:`~equipoise.MultiTaskOptimizer` would: ``step``, ``last``, ``end_epoch``, ``gramian``,
     ``state_dict`` and ``load_state_dict`` mean the same. It moves no parameters between steps (no teleport).
@@ -64,7 +67,7 @@ class TaskWeighting:
     Args:
         objective: model and losses. Training batches may lack tasks, validation batches may not.
         optimizer: a torch optimizer that holds all parameters of the model that require gradients.
-        solver: ``"forum"``, ``"bome"``, ``"bvfim"``, ``"moml"`` or ``"moco-bilevel"``.
+        solver: ``"forum"``, ``"bome"``, ``"bvfim"``, ``"moml"``, ``"moco-bilevel"`` or ``"auto-lambda"``.
         validation: a loader, whose batches are drawn endlessly, one per step; its place is part of the state. Left out,
             :meth:`step` takes a validation batch as well, or cuts its only batch in two.
         lr: Adam's, of the free vector a; the thesis' is 0.001. With 0 the weights stay equal: the control
@@ -162,10 +165,10 @@ class TaskWeighting:
 
     @property
     def weights(self) -> dict[str, float]:
-        """The present weights by task; they sum to 1. Empty while the tasks are not known."""
+        """The present weights by task; they sum to 1, but for Auto-λ's. Empty while the tasks are not known."""
         if self._solver is None:
             return {}
-        return dict(zip(self.objective.tasks.names, torch.softmax(self._free.detach(), 0).tolist(), strict=True))
+        return dict(zip(self.objective.tasks.names, self._problem.weights(self._free.detach()).tolist(), strict=True))
 
     @property
     def bilevel(self) -> BilevelReport | None:
@@ -306,16 +309,18 @@ class TaskWeighting:
             parameter = next(own for own in self.objective.model.parameters() if own.requires_grad)
             # At least single precision: in bfloat16 a step of 0.001 is lost where an entry is above 0.5.
             dtype = torch.promote_types(parameter.dtype.to_real(), torch.float32)
-            free = torch.zeros(len(self.objective.tasks), dtype=dtype, device=parameter.device)
-            self._problem = WeightProblem(self.objective, free)
+            initial = {**self.info.options, **self.options}.get("initial")
+            free = torch.full((len(self.objective.tasks),), initial or 0.0, dtype=dtype, device=parameter.device)
+            self._problem = WeightProblem(self.objective, free, raw=initial is not None)
             self._free = self._learned.free = free
+            self._learned.raw = self._problem.raw
             self._adam = torch.optim.Adam([free], lr=self.lr)
             self._solver = self.info.solver(self._problem, self._adam, self.optimizer, self.scaler, **self.options)
         return self._solver
 
     def _together(self, solver: BilevelSolver, lower: Any, upper: Any) -> StepReport:
         """One outer step moves weights and model."""
-        weights = torch.softmax(self._free.detach(), 0)
+        weights = self._problem.weights(self._free.detach())
         with self._clipped():
             solver.step(itertools.repeat(lower), upper)
         return self._report(weights)

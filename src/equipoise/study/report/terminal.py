@@ -119,7 +119,7 @@ def print_method(info: Entry, console: Console) -> None:
 def facts(info: Entry) -> dict[str, Any]:
     """What is known of a method as plain values; defaults of options that are no numbers, texts or lists are written out."""
     found: dict[str, Any] = {"name": info.name, "summary": info.summary, "paper": info.paper, "needs": info.cost}
-    told = ("aliases", "price", "promise", "serves", "caveats", "adds_up_to", "checked")
+    told = ("aliases", "price", "promise", "serves", "caveats", "preference", "adds_up_to", "checked")
     found |= {name: list(value) if isinstance(value, tuple) else value for name in told if (value := getattr(info, name, None))}
     return {**found, "options": {name: _plain(default) for name, default in info.options.items()}}
 
