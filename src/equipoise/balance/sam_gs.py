@@ -106,7 +106,7 @@ class SAMGS(RowsBalancer):
             lengths = torch.where(norms > 0, norms.mean() / torch.where(norms > 0, norms, 1.0), 0.0)
             return torch.mv(gradients.T, lengths.to(gradients))
         divisor = (unlike / (1 - self.beta2 ** (self.steps + 1))) ** 0.5 + self.epsilon * (self.formulation == "paper")
-        counts = torch.zeros(len(norms)) if self.counts is None else observation.of_present(self.counts)
+        counts = torch.zeros(len(norms), device="cpu") if self.counts is None else observation.of_present(self.counts)
         direction, row = torch.zeros_like(gradients[0]), torch.empty_like(gradients[0])
         share = gradients.new_tensor(1 - self.beta1)
         for gradient, position, count in zip(gradients, observation.present, counts.tolist(), strict=True):
@@ -126,7 +126,9 @@ class SAMGS(RowsBalancer):
         self.layout = observation.layout
         if self.counts is None:
             self.counts = torch.zeros(tasks, dtype=torch.float64, device="cpu")
-        move_rows(self.tracked, observation.present, self.beta1, gradients, torch.full((len(gradients),), 1 - self.beta1))
+        move_rows(
+            self.tracked, observation.present, self.beta1, gradients, gradients.new_full((len(gradients),), 1 - self.beta1)
+        )
         present = torch.tensor(observation.present, device="cpu")
         self.counts = self.counts.index_add(0, present, torch.ones(len(present), dtype=torch.float64, device="cpu"))
         self.steps += 1
@@ -148,7 +150,8 @@ class SAMGS(RowsBalancer):
         pairs = torch.where(sums > 0, 2 * ratios[:, None] * ratios / torch.where(sums > 0, sums, 1.0), 1.0)
         if self.formulation == "paper":
             return float(pairs.mean())
-        return float(pairs[tuple(torch.triu_indices(len(norms), len(norms), 1))].mean())
+        size = len(norms)
+        return float((pairs.sum() - pairs.diagonal().sum()) / (size * (size - 1)))
 
     def __repr__(self) -> str:
         return f'SAMGS(beta1={self.beta1}, beta2={self.beta2}, gamma={self.gamma}, formulation="{self.formulation}")'
