@@ -66,10 +66,14 @@ if TYPE_CHECKING:
     from equipoise.balance.aligned_mtl import AlignedMTL as AlignedMTL
     from equipoise.balance.bayesagg.bayesagg_mtl import BayesAggMTL as BayesAggMTL
     from equipoise.balance.cagrad import CAGrad as CAGrad
+    from equipoise.balance.coba import CoBa as CoBa
     from equipoise.balance.config import ConFIG as ConFIG
     from equipoise.balance.conicgrad import ConicGrad as ConicGrad
     from equipoise.balance.consmtl import ConsMTL as ConsMTL
+    from equipoise.balance.cr_mogm import CRMOGM as CRMOGM
     from equipoise.balance.db_mtl import DBMTL as DBMTL
+    from equipoise.balance.doge import DoGE as DoGE
+    from equipoise.balance.doremi import DoReMi as DoReMi
     from equipoise.balance.dualproj import DualProj as DualProj
     from equipoise.balance.dwa import DWA as DWA
     from equipoise.balance.excess_mtl import ExcessMTL as ExcessMTL
@@ -90,12 +94,15 @@ if TYPE_CHECKING:
     from equipoise.balance.ldc.ldc_mtl import LDCMTL as LDCMTL
     from equipoise.balance.lr_annealing import LRAnnealing as LRAnnealing
     from equipoise.balance.ls import LS as LS
+    from equipoise.balance.madam import MAdam as MAdam
     from equipoise.balance.mgda import MGDA as MGDA
     from equipoise.balance.moco import MoCo as MoCo
     from equipoise.balance.modo import MoDo as MoDo
     from equipoise.balance.nash_mtl import NashMTL as NashMTL
     from equipoise.balance.ntk import NTK as NTK
+    from equipoise.balance.pcd import PCD as PCD
     from equipoise.balance.pcgrad import PCGrad as PCGrad
+    from equipoise.balance.psmgd import PSMGD as PSMGD
     from equipoise.balance.relobralo import ReLoBRaLo as ReLoBRaLo
     from equipoise.balance.rlw import RLW as RLW
     from equipoise.balance.rotograd.rotograd import RotoGrad as RotoGrad
@@ -119,10 +126,11 @@ __all__ = [
 # methods: names
 # fmt: off
 __all__ += [
-    "AIM", "DBMTL", "DWA", "FAMO", "GLS", "IGB", "IMTL", "IMTLG", "IMTLL", "LDCMTL", "LS", "MGDA", "NTK", "RLW", "SAMGS", "SI",
-    "STCH", "UW", "AlignedMTL", "BayesAggMTL", "CAGrad", "ConFIG", "ConicGrad", "ConsMTL", "DualProj", "ExcessMTL", "FairGrad",
-    "GO4Align", "GradDrop", "GradNorm", "GradOPS", "GradVac", "IMGrad", "Krum", "LRAnnealing", "MoCo", "MoDo", "NashMTL",
-    "PCGrad", "ReLoBRaLo", "RotoGrad", "SDMGrad", "SoftAdapt", "TrimmedMean", "UPGrad"
+    "AIM", "CRMOGM", "DBMTL", "DWA", "FAMO", "GLS", "IGB", "IMTL", "IMTLG", "IMTLL", "LDCMTL", "LS", "MGDA", "NTK", "PCD",
+    "PSMGD", "RLW", "SAMGS", "SI", "STCH", "UW", "AlignedMTL", "BayesAggMTL", "CAGrad", "CoBa", "ConFIG", "ConicGrad",
+    "ConsMTL", "DoGE", "DoReMi", "DualProj", "ExcessMTL", "FairGrad", "GO4Align", "GradDrop", "GradNorm", "GradOPS", "GradVac",
+    "IMGrad", "Krum", "LRAnnealing", "MAdam", "MoCo", "MoDo", "NashMTL", "PCGrad", "ReLoBRaLo", "RotoGrad", "SDMGrad",
+    "SoftAdapt", "TrimmedMean", "UPGrad"
 ]
 # fmt: on
 # end of methods

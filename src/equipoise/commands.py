@@ -289,29 +289,38 @@ def _sweep(
 def _report(
     folder: Annotated[Path, typer.Argument(help="The folder of a study, of a sweep in it, of a diagnosis or of an advice.")],
     open_: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+    paper: Annotated[bool, typer.Option("--paper", help="Also write PDF pictures and LaTeX tables into paper/.")] = False,
 ) -> None:
     """Write the report of a study, sweep, diagnosis or advice again from what its folder holds."""
     if (folder / "sweep.json").exists():
-        _show_sweep(folder, browse=open_)
-        return
-    if (folder / "race.json").exists():
+        _show_sweep(folder, browse=open_, paper=paper)
+    elif (folder / "race.json").exists():
         from equipoise.advice import Advice
-        from equipoise.advice.report import print_advice
+        from equipoise.advice.report import advice_paper, print_advice
         from equipoise.advice.report import write_page as write_advice
 
         advice = Advice.read(folder / "advice.json")
-        _show(lambda: write_advice(advice, folder), lambda shown: print_advice(advice, shown), browse=open_)
-        return
-    if (folder / "diagnosis.json").exists():
+        _show(
+            lambda: write_advice(advice, folder),
+            lambda shown: print_advice(advice, shown),
+            browse=open_,
+            paper=(lambda: advice_paper(advice, folder)) if paper else None,
+        )
+    elif (folder / "diagnosis.json").exists():
         from equipoise.diagnosis import Diagnosis
-        from equipoise.diagnosis.page import print_diagnosis, write_page
+        from equipoise.diagnosis.page import diagnosis_paper, print_diagnosis, write_page
 
         found = Diagnosis.read(folder / "diagnosis.json")
-        _show(lambda: write_page(found, folder), lambda shown: print_diagnosis(found, shown), browse=open_)
-        return
-    from equipoise.study import Results
+        _show(
+            lambda: write_page(found, folder),
+            lambda shown: print_diagnosis(found, shown),
+            browse=open_,
+            paper=(lambda: diagnosis_paper(found, folder)) if paper else None,
+        )
+    else:
+        from equipoise.study import Results
 
-    _show_study(Results(folder), browse=open_)
+        _show_study(Results(folder), browse=open_, paper=paper)
 
 
 @app.command("methods")
@@ -376,11 +385,16 @@ def _stoppable(left: Callable[[], str] = str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _show_study(results: Results, *, browse: bool = False) -> None:
-    from equipoise.study.report import print_results, write_report
+def _show_study(results: Results, *, browse: bool = False, paper: bool = False) -> None:
+    from equipoise.study.report import print_results, study_paper, write_report
 
     # Written first: what is printed may be cut short by whoever reads it.
-    _show(lambda: write_report(results), lambda shown: print_results(results, shown), browse=browse)
+    _show(
+        lambda: write_report(results),
+        lambda shown: print_results(results, shown),
+        browse=browse,
+        paper=(lambda: study_paper(results)) if paper else None,
+    )
     if results.failures:
         typer.echo(f"{len(results.failures)} runs failed; look at:", err=True)
         for path in results.failures.values():
@@ -388,23 +402,37 @@ def _show_study(results: Results, *, browse: bool = False) -> None:
         raise typer.Exit(1)
 
 
-def _show_sweep(folder: Path, *, browse: bool = False) -> None:
+def _show_sweep(folder: Path, *, browse: bool = False, paper: bool = False) -> None:
     from equipoise.sweep import Outcome
-    from equipoise.sweep.report import print_outcome, write_report
+    from equipoise.sweep.report import print_outcome, sweep_paper, write_report
 
     outcome = Outcome(folder)
-    _show(lambda: write_report(outcome), lambda shown: print_outcome(outcome, shown), browse=browse)
+    _show(
+        lambda: write_report(outcome),
+        lambda shown: print_outcome(outcome, shown),
+        browse=browse,
+        paper=(lambda: sweep_paper(outcome)) if paper else None,
+    )
 
 
-def _show(write: Callable[[], tuple[Path, Path]], show: Callable[[Console], None], *, browse: bool) -> None:
+def _show(
+    write: Callable[[], tuple[Path, Path]],
+    show: Callable[[Console], None],
+    *,
+    browse: bool,
+    paper: Callable[[], Path] | None = None,
+) -> None:
     """Writes a report, then prints it; what cannot be written is printed all the same, and then refused."""
     shown = console()
     try:
         _, html = write()
+        for_paper = None if paper is None else paper()
     except StorageError:
         show(shown)
         raise
     show(shown)
     shown.print(printable(f"Report: {html}"), markup=False, highlight=False, soft_wrap=True)
+    if for_paper is not None:
+        shown.print(printable(f"For a paper: {for_paper}"), markup=False, highlight=False, soft_wrap=True)
     if browse and not webbrowser.open(html.resolve().as_uri()):
         typer.echo("No browser could be opened; the report lies where the last line says.", err=True)

@@ -93,8 +93,8 @@ def test_cagrad_stays_in_its_ball(g: Tensor, c: float) -> None:
     assert distance <= c * float(mean.norm()) * (1 + 1e-5) + 1e-7 * float(g.norm(dim=1).max())
 
 
-# SDMGrad's default steps are so large that rounding grows; see test_double_sampling.py.
-@pytest.mark.parametrize("name", [name for name in DETERMINISTIC if name != "sdmgrad"])
+# SDMGrad's default steps are so large that rounding grows; see test_double_sampling.py. Of PCD's tasks the first one leads.
+@pytest.mark.parametrize("name", [name for name in DETERMINISTIC if name not in ("sdmgrad", "pcd")])
 @given(g=rows())
 def test_permutation_equivariance(name: str, g: Tensor) -> None:
     assert_permutation_equivariant(name, g)

@@ -3,7 +3,7 @@
 Directions are compared in double precision on random, wide, low-rank, duplicated, opposed and badly scaled gradients. What is
 left out of a method's comparison is in its entry, with the reason, and below there is a test that shows the difference.
 
-Of TorchJD 0.18's aggregators these have no counterpart here: Constant (``ls`` with weights), CRMOGM, PCD.
+Of TorchJD 0.18's aggregators Constant alone has no counterpart here of its own: it is ``ls`` with weights.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ AGREEMENTS = {
         tolerance=5e-3,
         without=_all(("opposed", "scales over 1e6"), "Frank-Wolfe has not converged: see below"),
     ),
+    "pcd": Agreement(lambda: eq.PCD(tau=0.1), lambda k: aggregation.PCD(tau=0.1)),
     "pcgrad": Agreement(eq.PCGrad, lambda k: aggregation.PCGrad(), without=_all(_MORE_THAN_TWO, _RANDOM_ORDER)),
     "gradvac": Agreement(
         lambda: eq.GradVac(beta=0.5), lambda k: aggregation.GradVac(eps=0.0), without=_all(_MORE_THAN_TWO, _RANDOM_ORDER)

@@ -206,6 +206,7 @@ class RowsBalancer(GradientBalancer):
 
     decides_purely = True
     layout: Layout | None = None
+    _rows_are_tasks = True
     _held: tuple[Any, ...] | None
 
     def direction(self, gradients: Tensor | ArrayLike) -> Tensor:
@@ -236,7 +237,8 @@ class RowsBalancer(GradientBalancer):
         gradients = observation.needed("gradients")
         if memory is None:
             return None
-        observation.check_memory(self, memory[:, 0])
+        if self._rows_are_tasks:
+            observation.check_memory(self, memory[:, 0])
         known, now = self.layout, observation.layout
         if known is None or now is None or known == now:
             if memory.shape[1] == gradients.shape[1]:

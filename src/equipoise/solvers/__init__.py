@@ -31,6 +31,7 @@ from equipoise.solvers.minimum_norm import minimum_norm_point, minimum_norm_resi
 from equipoise.solvers.nash import nash_bargaining, nash_residual
 from equipoise.solvers.nonnegative import nonnegative_quadratic_program, nonnegative_residual
 from equipoise.solvers.orthogonal_parts import orthogonal_parts, orthogonal_parts_residual
+from equipoise.solvers.priority import priority_residual, priority_weights
 from equipoise.solvers.project_conflicts import project_conflicts, random_orders
 from equipoise.solvers.project_on_simplex import project_on_simplex
 from equipoise.solvers.simplex import simplex_quadratic_program, simplex_residual
@@ -75,6 +76,8 @@ __all__ = [
     "orthogonal_parts_residual",
     "pareto_distance",
     "printed_constrained_descent",
+    "priority_residual",
+    "priority_weights",
     "project_conflicts",
     "project_on_simplex",
     "random_orders",

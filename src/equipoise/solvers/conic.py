@@ -121,9 +121,12 @@ def _seen(cosines: Array, alignment: Array, least: Array, support: Mask | None =
     """
     bound = least - alignment
     added, support = solve_nonnegative(cosines, bound, np.abs(least) + np.abs(alignment), support)
-    along = 1.0 + float(alignment @ added)
+    # In units of the largest number, for squares may leave the number range.
+    unit = max(float(added.max()), 1.0)
+    one, part = 1.0 / unit, added / unit
+    along = one + float(alignment @ part)
     # By complementarity the added part's square is its product with the bound.
-    square = 2.0 * along - 1.0 + float(added @ bound)
+    square = 2.0 * one * along - one**2 + float(part @ (bound / unit))
     return added, along / math.sqrt(square) if square > 0.0 else 0.0, support
 
 
@@ -137,9 +140,11 @@ def _solve(scaled: ScaledGramian, cosine: float, gramian: ArrayLike) -> tuple[Ar
     if scaled.live.size == size:
         weights = minimum_norm_point(gramian)
         lengths = weights / inverse_norms
+        unit = float(lengths.max())
+        lengths /= unit
         length = math.sqrt(max(math.fsum((lengths * accurate_product(cosines, lengths)).tolist()), 0.0))
         if length > 0.0 and float(alignment @ lengths) >= (cosine - _ENOUGH) * length:
-            return weights, weights * (mean_length / length)
+            return weights, weights * (mean_length / unit / length)
         added, idle = _boundary(cosines, alignment, inverse_norms, cosine), False
     else:
         # A zero gradient gains nothing, so all that can be asked is that no other task loses.
@@ -147,9 +152,11 @@ def _solve(scaled: ScaledGramian, cosine: float, gramian: ArrayLike) -> tuple[Ar
         idle = seen >= cosine - _ENOUGH
         if not idle:
             added = _boundary(cosines, alignment, inverse_norms, cosine, high=0.0)
-    square = 1.0 + 2.0 * float(alignment @ added) + math.fsum((added * accurate_product(cosines, added)).tolist())
-    moved = added * inverse_norms
-    coefficients = (uniform + scaled.spread(mean_length * moved)) / math.sqrt(max(square, 1e-300))
+    unit = max(float(added.max()), 1.0)
+    one, part = 1.0 / unit, added / unit
+    square = one**2 + 2.0 * one * float(alignment @ part) + math.fsum((part * accurate_product(cosines, part)).tolist())
+    moved = part * inverse_norms
+    coefficients = (one * uniform + scaled.spread(mean_length * moved)) / math.sqrt(max(square, 1e-300))
     if idle:
         weights = np.full(size, 1.0 / (size - scaled.live.size))
         weights[scaled.live] = 0.0

@@ -31,7 +31,11 @@ def krum_scores(gramian: ArrayLike, outliers: int, *, squared: bool = True) -> A
         >>> krum_scores([[1.0, 0.0], [0.0, 1.0]], 0).tolist()
         [2.0, 2.0]
     """
-    return _scores(_symmetric(gramian), outliers, squared)[0]
+    array = _symmetric(gramian)
+    largest = float(array.diagonal().max())
+    with np.errstate(over="ignore"):
+        scores: Array = _scores(array, outliers, squared)[0] * (largest if squared else largest**0.5)
+    return scores
 
 
 def krum_weights(gramian: ArrayLike, outliers: int, selected: int = 1, *, squared: bool = True) -> Array:
@@ -88,15 +92,13 @@ def _symmetric(gramian: ArrayLike) -> Array:
 
 
 def _scores(array: Array, outliers: int, squared: bool) -> tuple[Array, Array]:
-    """The scores, and how far rounding may have moved each of them."""
+    """The scores in units of the largest gradient, and how far rounding may have moved each of them."""
     read_number(outliers, "outliers", whole=True)
     size = len(array)
     if size == 1:
         return np.zeros(1), np.zeros(1)
     count = min(max(size - outliers - 2, 1), size - 1)
-    # In units of the largest, for sums of squares may leave the number range.
-    unit = max(float(array.diagonal().max()), 1e-300)
-    array = array / unit
+    array = array / max(float(array.diagonal().max()), 1e-300)
     squares = array.diagonal()
     sums = squares[:, None] + squares
     distances = np.maximum(sums - 2.0 * array, 0.0)
@@ -108,5 +110,4 @@ def _scores(array: Array, outliers: int, squared: bool) -> tuple[Array, Array]:
     nearest: NDArray[np.intp] = np.argsort(distances, axis=1, kind="stable")[:, :count]
     scores = np.take_along_axis(distances, nearest, axis=1).sum(axis=1)
     errors = np.take_along_axis(rounding, nearest, axis=1).sum(axis=1)
-    unit = unit if squared else unit**0.5
-    return scores * unit, errors * unit
+    return scores, errors
