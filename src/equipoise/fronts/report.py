@@ -162,7 +162,7 @@ def _front(outcome: FrontsOutcome) -> Figure | None:
     figure, axes = single(7.6, 5.8)
     signs = np.array([-1.0 if metric.higher_is_better else 1.0 for metric in outcome.metrics])
     _, reference = outcome.box
-    shown = []
+    quarters = []
     for method, (color, shape) in _looks(outcome).items():
         pooled = []
         for seed in outcome.runs(method):
@@ -174,25 +174,27 @@ def _front(outcome: FrontsOutcome) -> Figure | None:
             pooled.append(chosen)
         own = np.concatenate(pooled)
         own = own[nondominated(own)]
-        shown.append(own)
+        quarters.append(np.quantile(np.concatenate(pooled), 0.75, axis=0))
         corners = own[np.argsort(own[:, 0])]
         stairs = [[corners[0][0], reference[1]]]
         for place, corner in enumerate(corners):
             right = corners[place + 1][0] if place + 1 < len(corners) else reference[0]
             stairs += [list(corner), [max(right, corner[0]), corner[1]]]
         axes.plot(*(np.array(stairs) * signs).T, color=color, linewidth=1.1, alpha=0.8, zorder=2)
-    # The box, with room for what lies a little outside; members that starve a task would press all else into a corner.
-    ideal, worst = outcome.box
-    low, high = ideal - 0.08 * (worst - ideal), worst + 0.05 * (worst - ideal)
+    # Three quarters of what counts of every method, with room; ends that starve a task would press all else into a corner.
+    ideal, worst = outcome.box[0], np.max(quarters, axis=0)
+    low, high = ideal - 0.08 * (worst - ideal), worst + 0.3 * (worst - ideal)
     for limits, sign, place in ((axes.set_xlim, signs[0], 0), (axes.set_ylim, signs[1], 1)):
         limits(*sorted((sign * low[place], sign * high[place])))
     for axis, metric in ((axes.set_xlabel, outcome.metrics[0]), (axes.set_ylabel, outcome.metrics[1])):
         axis(f"{metric.quantity}, {'higher' if metric.higher_is_better else 'lower'} is better")
     axes.ticklabel_format(useOffset=False)
-    entries: list[tuple[str, dict[str, object]]] = [
-        (shortened(method, _NAME), {"marker": shape, "color": color, "linestyle": "-", "linewidth": 1.1})
-        for method, (color, shape) in _looks(outcome).items()
-    ]
+    entries: list[tuple[str, dict[str, object]]] = []
+    for method, (color, shape) in _looks(outcome).items():
+        counting = np.concatenate([outcome.points(method, seed) for seed in outcome.runs(method)])
+        outside = int((counting > high).any(axis=1).sum())
+        name = shortened(method, _NAME) + (f" ({outside} outside)" if outside else "")
+        entries.append((name, {"marker": shape, "color": color, "linestyle": "-", "linewidth": 1.1}))
     legend_of(figure, entries)
     return figure
 
@@ -245,7 +247,7 @@ _PICTURES: tuple[Picture[FrontsOutcome], ...] = (
         "front",
         "The front",
         "Every member (of the sweep: model) of every seed on the test split; filled: those that no other of its run dominates "
-        "on the validation split. Lines: the front of these, all seeds together. Members far outside are not shown.",
+        "on the validation split. Lines: the front of these, all seeds together. Ends that starve a task are not shown.",
         _front,
     ),
     Picture(
