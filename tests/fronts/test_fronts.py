@@ -12,7 +12,7 @@ import torch
 from equipoise.cli import main
 from equipoise.data import TensorBatches
 from equipoise.errors import EquipoiseError, InputError
-from equipoise.fronts import Fronts, FrontsOutcome, narrowed
+from equipoise.fronts import Fronts, FrontsOutcome, narrowed, running
 from equipoise.fronts.outcome import Interval
 from equipoise.fronts.running import next_weights
 from equipoise.metrics import Metric
@@ -117,6 +117,15 @@ def test_runs_that_fail_are_told_and_the_others_are_kept(tmp_path: Path) -> None
     with pytest.raises(EquipoiseError, match=r"(?s)1 of 3 runs failed, such as film.*nowhere"):
         asked.run()
     assert set(FrontsOutcome(tmp_path).methods) == {"palora:rank=1", "sweep"}
+
+
+def test_a_set_is_trained_by_what_its_paper_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    made = running.ParetoTraining
+    monkeypatch.setattr(running, "ParetoTraining", lambda *given, **named: told.append(given[3]) or made(*given, **named))
+    for method, balancer in (("cosmos", ""), ("pamal", ""), ("cosmos", "stch:mu=0.1"), ("phn:hidden=3", "epo")):
+        assert "failed" not in running.front_run(tiny(), method, 0, 1, 1, 2, balancer)
+    assert told == ["cosmos:penalty=2", "ls", "stch:mu=0.1", "epo"]
 
 
 def test_weights_go_to_the_widest_gap() -> None:

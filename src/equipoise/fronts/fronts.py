@@ -49,7 +49,7 @@ class Fronts:
         epochs: of one model; the problem's own if left out.
         models: how many trainings of one model each method may spend.
         members: of a set, about.
-        balancer: what trains sets, one that takes a preference; ``ls`` as in all of the papers.
+        balancer: what trains sets, a method that takes a preference; left out, as each family's paper has it.
         folder: ``results/<problem>-front`` if left out.
         jobs: runs at a time; as many as there are processors if left out.
         console: where progress is shown; standard error if left out.
@@ -74,7 +74,7 @@ class Fronts:
         epochs: int | None = None,
         models: int = 5,
         members: int = 11,
-        balancer: str = "ls",
+        balancer: str | None = None,
         folder: str | os.PathLike[str] | None = None,
         jobs: int | None = None,
         console: Console | None = None,
@@ -89,11 +89,12 @@ class Fronts:
         for text in texts:
             if text != SWEEP:
                 check_family(text)
-        preferring_of(balancer)
+        if balancer is not None:
+            preferring_of(balancer)
         self.methods = tuple(dict.fromkeys([*texts, SWEEP]))
         self.seeds = parse_seeds(seeds)
         self.epochs = self.problem.epochs if epochs is None else epochs
-        self.models, self.members, self.balancer = models, members, str(MethodSpec.parse(balancer))
+        self.models, self.members, self.balancer = models, members, "" if balancer is None else str(MethodSpec.parse(balancer))
         for what, value, least in (
             ("epochs", self.epochs, 1),
             ("models", models, 1),

@@ -54,7 +54,7 @@ def _said(outcome: FrontsOutcome) -> Said:
         "judged by": names,
         "seeds": ", ".join(map(str, outcome.seeds)),
         "each method may spend": f"{settings['models']} trainings of one model, of {settings['epochs']} epochs each",
-        "sets are trained by": settings["balancer"],
+        "sets are trained by": settings["balancer"] or "what their papers have",
         "members evaluated per set": str(len(next(iter(outcome.runs(outcome.methods[0]).values()))["fronts"][-1]["points"]))
         if outcome.methods[0] != SWEEP
         else str(settings["members"]),

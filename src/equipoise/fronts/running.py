@@ -129,7 +129,7 @@ def front_run(
         epochs: of one model.
         models: how many trainings of one model may be spent.
         members: how many members of a set are evaluated.
-        balancer: what trains sets; with ``ls`` a preference is the weights.
+        balancer: what trains sets; empty for what the family's paper has.
 
     Returns:
         The record: ``fronts``, one entry per ``epochs`` epochs with ``points`` and what they cost so far.
@@ -165,9 +165,8 @@ def _set(setting: _Setting) -> tuple[list[dict[str, Any]], int]:
     schedule = _schedule(problem, optimizer)
     steps = sum(1 for _ in splits.train) * setting.epochs * setting.models
     assert splits.validation is not None
-    training = ParetoTraining(
-        pareto, losses, optimizer, setting.balancer, steps=steps, seed=setting.seed, **_stepping(problem, model)
-    )
+    balancer = setting.balancer or pareto.family.balancer
+    training = ParetoTraining(pareto, losses, optimizer, balancer, steps=steps, seed=setting.seed, **_stepping(problem, model))
     clock, fronts = _Clock(), []
     preferences = grid(setting.members, len(problem.tasks), inset=INSET)
     for part in range(setting.models):

@@ -6,8 +6,14 @@ its docstring. Zero, equal and opposed gradients, any rank and any scale have a 
 """
 
 from equipoise.solvers.aligned import aligned_residual, aligned_weights
-from equipoise.solvers.conflict_averse import conflict_averse_direction, conflict_averse_residual, conflict_averse_weights
+from equipoise.solvers.conflict_averse import (
+    conflict_averse_direction,
+    conflict_averse_residual,
+    conflict_averse_weights,
+    imbalance_direction,
+)
 from equipoise.solvers.conflict_free import conflict_free_residual, conflict_free_weights
+from equipoise.solvers.conic import conic_direction, conic_residual, conic_weights
 from equipoise.solvers.constrained_descent import (
     constrained_descent,
     constrained_descent_residual,
@@ -20,10 +26,13 @@ from equipoise.solvers.fair import fair_residual, fair_weights
 from equipoise.solvers.gramian import ScaledGramian, read_array, scale_gramian
 from equipoise.solvers.group_values import group_values, grouping_cost
 from equipoise.solvers.grouping import affinity_propagation, color_greedily, conflicts_within, net_similarity
+from equipoise.solvers.intervention import intervened_weights, intervention_slope
+from equipoise.solvers.krum import krum_residual, krum_scores, krum_weights
 from equipoise.solvers.linear import linear_program, linear_program_residual
 from equipoise.solvers.minimum_norm import minimum_norm_point, minimum_norm_residual, pareto_distance
 from equipoise.solvers.nash import nash_bargaining, nash_residual
 from equipoise.solvers.nonnegative import nonnegative_quadratic_program, nonnegative_residual
+from equipoise.solvers.orthogonal_parts import orthogonal_parts, orthogonal_parts_residual
 from equipoise.solvers.preferred import (
     bounded_descent,
     constant_distance_descent,
@@ -54,6 +63,9 @@ __all__ = [
     "conflict_free_residual",
     "conflict_free_weights",
     "conflicts_within",
+    "conic_direction",
+    "conic_residual",
+    "conic_weights",
     "constant_distance_descent",
     "constrained_descent",
     "constrained_descent_residual",
@@ -68,6 +80,12 @@ __all__ = [
     "fair_weights",
     "group_values",
     "grouping_cost",
+    "imbalance_direction",
+    "intervened_weights",
+    "intervention_slope",
+    "krum_residual",
+    "krum_scores",
+    "krum_weights",
     "least_slack_program",
     "least_slack_weights",
     "linear_program",
@@ -79,6 +97,8 @@ __all__ = [
     "net_similarity",
     "nonnegative_quadratic_program",
     "nonnegative_residual",
+    "orthogonal_parts",
+    "orthogonal_parts_residual",
     "pareto_distance",
     "printed_constrained_descent",
     "priority_residual",
