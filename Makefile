@@ -33,8 +33,8 @@ study: .venv/study
 	$(BIN)/equipoise study digits $(STUDY) --jobs 2
 
 lint: .venv/dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --no-cache .
+	$(BIN)/ruff format --no-cache --check .
 
 types: .venv/dev
 	$(BIN)/mypy
