@@ -285,15 +285,53 @@ def _sweep(
     _show_sweep(asked.folder.path)
 
 
+@app.command("front")
+def _front(
+    problem: ProblemText,
+    methods: Annotated[
+        str,
+        typer.Option("--methods", "-m", help="Families of Pareto sets, such as phn,cosmos,palora:rank=8; a sweep is added."),
+    ] = "phn,cosmos,palora",
+    seeds: Seeds = "3",
+    tasks: Annotated[
+        str | None, typer.Option(help="Which two of the tasks, such as left,ink; the first two if left out.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", "-e", help="Of one model; the problem's own if left out.")] = None,
+    models: Annotated[int, typer.Option(help="How many trainings of one model each method may spend.")] = 5,
+    members: Annotated[int, typer.Option(help="How many members of a set are evaluated.")] = 11,
+    balancer: Annotated[
+        str | None, typer.Option(help="What trains sets, such as stch:mu=0.1; as each family's paper has it, if left out.")
+    ] = None,
+    jobs: Jobs = None,
+    folder: Where = None,
+) -> None:
+    """Compare Pareto sets (one model for all preferences) with a tuned sweep of fixed weights, at equal cost.
+
+    Writes the picture of the front, hypervolumes with intervals, and what each method cost. Started again with the same folder,
+    it continues where it stopped; methods and seeds may be added.
+    """
+    from equipoise.fronts import Fronts
+
+    given: Any = {"tasks": tasks, "epochs": epochs, "models": models, "members": members, "balancer": balancer}
+    asked = Fronts(problem, methods, seeds, jobs=jobs, folder=folder, **given)
+    with _stoppable(lambda: f"; {len(asked.missing())} runs are left"):
+        asked.run()
+    _show_fronts(asked.store.path)
+
+
 @app.command("report")
 def _report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a study, of a sweep in it, of a diagnosis or of an advice.")],
+    folder: Annotated[
+        Path, typer.Argument(help="The folder of a study, of a sweep in it, of a diagnosis, an advice or fronts.")
+    ],
     open_: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
     paper: Annotated[bool, typer.Option("--paper", help="Also write PDF pictures and LaTeX tables into paper/.")] = False,
 ) -> None:
-    """Write the report of a study, sweep, diagnosis or advice again from what its folder holds."""
+    """Write the report of a study, sweep, diagnosis, advice or fronts again from what its folder holds."""
     if (folder / "sweep.json").exists():
         _show_sweep(folder, browse=open_, paper=paper)
+    elif (folder / "fronts.json").exists():
+        _show_fronts(folder, browse=open_, paper=paper)
     elif (folder / "race.json").exists():
         from equipoise.advice import Advice
         from equipoise.advice.report import advice_paper, print_advice
@@ -412,6 +450,19 @@ def _show_sweep(folder: Path, *, browse: bool = False, paper: bool = False) -> N
         lambda shown: print_outcome(outcome, shown),
         browse=browse,
         paper=(lambda: sweep_paper(outcome)) if paper else None,
+    )
+
+
+def _show_fronts(folder: Path, *, browse: bool = False, paper: bool = False) -> None:
+    from equipoise.fronts import FrontsOutcome
+    from equipoise.fronts.report import fronts_paper, print_fronts, write_fronts
+
+    outcome = FrontsOutcome(folder)
+    _show(
+        lambda: write_fronts(outcome),
+        lambda shown: print_fronts(outcome, shown),
+        browse=browse,
+        paper=(lambda: fronts_paper(outcome)) if paper else None,
     )
 
 

@@ -225,6 +225,8 @@ def balancer(method: str | MethodSpec, /, **options: Any) -> Balancer:
             f'"{spec}" has a teleport, which takes more than a balancer: name the method to MultiTaskOptimizer, '
             f'or leave out "{spec.teleport}+"'
         )
+    if spec.groups is not None:
+        raise InputError(f'"{spec}" has groups that take turns, which takes steps: name the method to MultiTaskOptimizer')
     if spec.proxy is not None:
         raise InputError(f'"{spec}" has a proxy, which is no part of a balancer: name it beside, proxy="{spec.proxy}"')
     for option in options:
