@@ -13,10 +13,11 @@ from equipoise.balance.mixins import OnFeatures
 
 Batch = tuple[Tensor, Tensor]
 
-METHODS = [info.name for info in eq.methods() if not issubclass(info.cls, OnFeatures | DoubleSampling)]
+METHODS = [info.name for info in eq.methods() if not issubclass(info.cls, OnFeatures | DoubleSampling | eq.balance.NTK)]
 """The methods that can be made from their name alone, for any loss function and any loop. Those that act on parts of a model
-(RotoGrad, BayesAggMTL) are told by :func:`optimizer_of`, and refuse losses as callables, micro-batches and the drop-in; to
-those that look at further batches (MoDo, SDMGrad) it gives some."""
+(RotoGrad, BayesAggMTL) are told by :func:`optimizer_of`, and refuse losses as callables, micro-batches and the drop-in; NTK
+evaluates all losses at once, in steps of MultiTaskOptimizer alone; to those that look at further batches (MoDo, SDMGrad) it
+gives some."""
 
 SAMPLING = [info.name for info in eq.methods() if issubclass(info.cls, DoubleSampling)]
 """Those that look at further batches, given by :func:`further_batches`; made from their name alone, too."""
@@ -65,8 +66,11 @@ def balancer_of(name: str, tasks: int = 3) -> eq.Balancer:
     """The balancer of that name, such that rounding decides nothing.
 
     LDC-MTL's slopes are signs of gaps between losses over their first ones, all of which are 1 in the first step: which sign
-    comes out of that is up to the processor's last bits. Here losses are measured by others than their first ones.
+    comes out of that is up to the processor's last bits. Here losses are measured by others than their first ones. MAdam's
+    first direction is one of signs as well, but for ε.
     """
+    if name == "madam":
+        return eq.MAdam(epsilon=0.1)
     if name == "ldc-mtl":
         return eq.LDCMTL(initial=[1.0, 8.0, 0.1, 2.0, 0.6][:tasks])
     return eq.balancer(name)

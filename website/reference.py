@@ -27,6 +27,7 @@ ROOMS = (
     "metrics",
     "study",
     "sweep",
+    "fronts",
     "engine",
     "step",
     "solvers",

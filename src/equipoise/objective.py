@@ -22,7 +22,7 @@ from equipoise.further import FurtherBatches
 from equipoise.randomness import RandomState
 from equipoise.tasks import LazyLoss, Loss, Losses, Tasks, as_losses, read_fixed, scalar
 
-__all__ = ["LossFunction", "Objective"]
+__all__ = ["LossFunction", "Objective", "played"]
 
 LossFunction = Callable[[Any, Any], Losses]
 
@@ -36,6 +36,13 @@ class _Stage(nn.Module):
 
     def forward(self, play: Callable[[nn.Module], Any]) -> Any:
         return play(self.model)
+
+
+def played(model: nn.Module, tensors: Mapping[str, Tensor], act: Callable[[nn.Module], Any]) -> Any:
+    """What ``act(model)`` gives where the model has these tensors, by their names, in the places of its own."""
+    # Where nothing is replaced, the model is called as it is, which costs less.
+    substituted = {f"model.{name}": tensor for name, tensor in tensors.items()}
+    return functional_call(_Stage(model), substituted, (act,)) if tensors else act(model)
 
 
 class Objective:
@@ -97,7 +104,6 @@ class Objective:
         self.tasks = Tasks(tasks)
         self.fixed = read_fixed(fixed, self.tasks.names)
         self.further = None if batches is None else FurtherBatches(batches)
-        self._stage = _Stage(self.model)
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
         """Evaluates the losses at the model's own parameters.
@@ -169,13 +175,11 @@ class Objective:
                 raise InputError(
                     f'parameter "{name}" has the shape {list(own[name].shape)}; got a substitute of shape {list(tensor.shape)}'
                 )
-        substituted = {f"model.{name}": tensor for name, tensor in parameters.items()}
-        substituted |= {f"model.{name}": buffer.clone() for name, buffer in self.model.named_buffers()}
+        substituted = {**parameters, **{name: buffer.clone() for name, buffer in self.model.named_buffers()}}
 
         def play(act: Callable[[nn.Module], Any]) -> Any:
             with random_state.replayed() if random_state is not None else nullcontext():
-                # Where nothing is replaced, the model is called as it is, which costs less.
-                return functional_call(self._stage, substituted, (act,)) if substituted else act(self.model)
+                return played(self.model, substituted, act)
 
         def postponed(loss: LazyLoss) -> LazyLoss:
             def evaluate() -> Tensor:
