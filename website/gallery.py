@@ -25,7 +25,7 @@ from typing import Any
 
 from website.pages import ROOT, copied, put
 
-__all__ = ["SCRIPTS", "Cell", "cells_of", "run", "write"]
+__all__ = ["SCRIPTS", "Cell", "cells_of", "outcome_of", "run", "write"]
 
 SCRIPTS = ROOT / "gallery"
 ORDER = (
@@ -101,6 +101,7 @@ def run(script: Path, folder: Path) -> dict[str, Any]:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
+    pyplot.close("all")
     # A module of its own under the name __main__, so that what the script defines is found by what pickles or inspects it.
     module = ModuleType("__main__")
     module.__file__ = str(script)
@@ -123,7 +124,7 @@ def run(script: Path, folder: Path) -> dict[str, Any]:
     return {"cells": shown, "seconds": time.process_time()}
 
 
-def _outcome(script: Path, folder: Path) -> dict[str, Any]:
+def outcome_of(script: Path, folder: Path) -> dict[str, Any]:
     """What a script gave, from the last run if nothing has changed since."""
     code = hashlib.sha256()
     text = script.read_text(encoding="utf-8")
@@ -168,7 +169,7 @@ def write(folder: Path, kept: Path, *, executed: bool = True) -> list[Path]:
         script = SCRIPTS / f"{name}.py"
         cells = cells_of(script.read_text(encoding="utf-8"))
         outcome = (
-            _outcome(script, kept) if executed else {"cells": [{"printed": "", "pictures": []}] * len(cells), "seconds": 0}
+            outcome_of(script, kept) if executed else {"cells": [{"printed": "", "pictures": []}] * len(cells), "seconds": 0}
         )
         pictures = [picture for cell in outcome["cells"] for picture in cell["pictures"]]
         written += [copied(kept / file, shelf / "pictures" / file) for file, _ in pictures]
