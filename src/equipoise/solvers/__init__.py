@@ -20,6 +20,7 @@ from equipoise.solvers.fair import fair_residual, fair_weights
 from equipoise.solvers.gramian import ScaledGramian, read_array, scale_gramian
 from equipoise.solvers.group_values import group_values, grouping_cost
 from equipoise.solvers.grouping import affinity_propagation, color_greedily, conflicts_within, net_similarity
+from equipoise.solvers.hypervolume import hypervolume_residual, hypervolume_weights, ranks
 from equipoise.solvers.minimum_norm import minimum_norm_point, minimum_norm_residual, pareto_distance
 from equipoise.solvers.nash import nash_bargaining, nash_residual
 from equipoise.solvers.nonnegative import nonnegative_quadratic_program, nonnegative_residual
@@ -52,6 +53,8 @@ __all__ = [
     "fair_weights",
     "group_values",
     "grouping_cost",
+    "hypervolume_residual",
+    "hypervolume_weights",
     "minimum_norm_point",
     "minimum_norm_residual",
     "nash_bargaining",
@@ -66,6 +69,7 @@ __all__ = [
     "project_conflicts",
     "project_on_simplex",
     "random_orders",
+    "ranks",
     "read_array",
     "scale_gramian",
     "simplex_quadratic_program",
