@@ -10,10 +10,10 @@ from torch import Tensor
 from equipoise.balance.base import GramianBalancer, Observation
 from equipoise.balance.per_task import RowsBalancer
 from equipoise.balance.registry import register
-from equipoise.balance.wrapping import inner_balancer
+from equipoise.balance.wrapping import Holding, inner_balancer
 from equipoise.engine.gramian import gramian as gramian_of
 from equipoise.errors import InputError
-from equipoise.states import Anything, Listed, Maybe, Of, Text, Together, Whole, read_state, tasks_known
+from equipoise.states import Listed, Maybe, Of, Text, Together, Whole
 
 __all__ = ["MAdam"]
 
@@ -29,7 +29,7 @@ __all__ = ["MAdam"]
     adds_up_to="a direction",
     checked="equations, the sum over all earlier steps",
 )
-class MAdam(RowsBalancer):
+class MAdam(Holding, RowsBalancer):
     """d / (√C_λ + ε) with d = Σ λ_i g_i and C_λ = Σ_ij λ_i λ_j F_ij, where F_ij averages g_i ⊙ g_j (arXiv 2606.03904).
 
     λ are another method's weights, from plain inner products. Had they always been those of now, C_λ would be Adam's second
@@ -124,36 +124,16 @@ class MAdam(RowsBalancer):
         counts[places[:, None], places] += 1
         self.counts = counts
 
-    def end_epoch(self) -> None:
-        """Tells the balancer."""
-        self.balancer.end_epoch()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The averages, and the balancer's own state."""
-        return super().state_dict() | {"balancer": self.balancer.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from a saved state.
-
-        Raises:
-            InputError: the state belongs to another kind of balancer, or is damaged; nothing has changed.
-        """
-        read = self.read_state(state)
-        self.balancer.load_state_dict(read.pop("balancer"))
-        for name, value in read.items():
-            setattr(self, name, value.clone() if isinstance(value, Tensor) else value)
-
     def read_state(self, state: dict[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
-        """As every balancer; the part of the other one is read by it."""
+        """As every balancer; the moments must be those of the tasks and of the layout."""
         sizes = {} if sizes is None else sizes
-        tasks_known(self.stateful["counts"], self.counts, sizes)
-        read = read_state(type(self).__name__, state, {**self.stateful, "balancer": Anything()}, sizes)
+        read = super().read_state(state, sizes)
         if read["moments"] is not None:
             count, layout = sizes["K"], read["layout"]
             fits = sizes["pairs"] == count * (count + 1) // 2
             if not fits or (layout is not None and sum(size for _, size in layout) != sizes["P"]):
                 raise InputError("the state of MAdam does not fit together: its moments are not those of its tasks and layout")
-        return {**read, "balancer": self.balancer.read_state(read["balancer"], sizes)}
+        return read
 
     @staticmethod
     def _inner(observation: Observation, gramian: Tensor) -> Observation:

@@ -142,7 +142,7 @@ class PCD(GramianBalancer):
         size = float(np.abs(weights) @ np.sqrt(scaled.diagonal().clip(0))) ** 2
         if square <= _ROUNDING * size:  # it is rounding that is left
             return np.zeros(len(gramian))
-        found: NDArray[np.float64] = weights * scales * np.sqrt(own / square)
+        found: NDArray[np.float64] = weights * scales * (np.sqrt(own) / np.sqrt(square))
         return found
 
     def __repr__(self) -> str:

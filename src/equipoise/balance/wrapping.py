@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,14 +10,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from equipoise.balance.base import GramianBalancer, Need, Observation
+from equipoise.balance.base import Balancer, GramianBalancer, Need, Observation
 from equipoise.balance.double_sampling import DoubleSampling
 from equipoise.balance.mixins import Attached, LooksElsewhere, PullsHeads
 from equipoise.balance.registry import balancer as balancer_of
 from equipoise.errors import InputError
-from equipoise.states import Anything, Maybe, Of, read_state, tasks_known
+from equipoise.states import Anything, Form, Maybe, Of, read_state, tasks_known
 
-__all__ = ["Wrapping", "inner_balancer"]
+__all__ = ["Holding", "Wrapping", "inner_balancer"]
 
 
 def inner_balancer(given: GramianBalancer | str | None, usual: str = "mgda") -> GramianBalancer:
@@ -34,7 +35,45 @@ def inner_balancer(given: GramianBalancer | str | None, usual: str = "mgda") -> 
     return chosen
 
 
-class Wrapping(GramianBalancer):
+class Holding(Balancer):
+    """A balancer that holds another one, whose state is a part of its own.
+
+    Attributes:
+        balancer: the other one.
+    """
+
+    balancer: GramianBalancer
+    stateful: ClassVar[Mapping[str, Form]] = {}
+
+    def end_epoch(self) -> None:
+        """Tells the balancer."""
+        self.balancer.end_epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it keeps, and the balancer's own state."""
+        return super().state_dict() | {"balancer": self.balancer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from a saved state.
+
+        Raises:
+            InputError: the state belongs to another kind of balancer, or is damaged; nothing has changed.
+        """
+        read = self.read_state(state)
+        self.balancer.load_state_dict(read.pop("balancer"))
+        for name, value in read.items():
+            setattr(self, name, value.clone() if isinstance(value, Tensor) else value)
+
+    def read_state(self, state: dict[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
+        """As every balancer; the part of the other one is read by it."""
+        sizes = {} if sizes is None else sizes
+        for name, kind in self.stateful.items():
+            tasks_known(kind, getattr(self, name), sizes)
+        read = read_state(type(self).__name__, state, {**self.stateful, "balancer": Anything()}, sizes)
+        return {**read, "balancer": self.balancer.read_state(read["balancer"], sizes)}
+
+
+class Wrapping(Holding, GramianBalancer):
     """Goes on with the weights of another balancer on the Gramian, in its metric.
 
     A task's weight is remembered from the last batch that held it.
@@ -88,30 +127,3 @@ class Wrapping(GramianBalancer):
         kept[list(observation.present)] = weights
         known[list(observation.present)] = True
         self.kept, self.known = kept, known
-
-    def end_epoch(self) -> None:
-        """Tells the balancer."""
-        self.balancer.end_epoch()
-
-    def state_dict(self) -> dict[str, Any]:
-        """What it keeps, and the balancer's own state."""
-        return super().state_dict() | {"balancer": self.balancer.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from a saved state.
-
-        Raises:
-            InputError: the state belongs to another kind of balancer, or is damaged; nothing has changed.
-        """
-        read = self.read_state(state)
-        self.balancer.load_state_dict(read.pop("balancer"))
-        for name, value in read.items():
-            setattr(self, name, value.clone() if isinstance(value, Tensor) else value)
-
-    def read_state(self, state: dict[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
-        """As every balancer; the part of the other one is read by it."""
-        sizes = {} if sizes is None else sizes
-        for name, kind in self.stateful.items():
-            tasks_known(kind, getattr(self, name), sizes)
-        read = read_state(type(self).__name__, state, {**self.stateful, "balancer": Anything()}, sizes)
-        return {**read, "balancer": self.balancer.read_state(read["balancer"], sizes)}
