@@ -49,7 +49,7 @@ pytest: .venv/dev
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 tables: .venv/dev
-	$(BIN)/python docs/tables.py docs/choosing-a-method.md src/equipoise/__init__.py src/equipoise/balance/__init__.py
+	$(BIN)/python docs/tables.py docs/choosing-a-method.md docs/preferences.md src/equipoise/__init__.py src/equipoise/balance/__init__.py
 	$(BIN)/python -m website.tree
 	$(BIN)/python -m equipoise_papers.reproduce.page papers/docs/reproducing.md
 

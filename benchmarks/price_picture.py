@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 import equipoise as eq
 from benchmarks.timing import race
+from equipoise.study.pictures.style import method_looks
 from equipoise.study.problems import digits_problem
 
 __all__ = ["FILE", "main", "rewrite"]
@@ -40,8 +41,7 @@ def main() -> None:
         points = {
             row["method"]: (float(row["time"]), float(row["change"]), row["spread"]) for row in rows if row["study"] == study
         }
-        for place, base in enumerate(METHODS):
-            color = f"C{place}"
+        for base, (color, _) in method_looks(METHODS).items():
             for name in (base, f"{base}@last"):
                 if name in points:
                     time, change, spread = points[name]

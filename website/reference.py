@@ -26,6 +26,7 @@ ROOMS = (
     "metrics",
     "study",
     "sweep",
+    "fronts",
     "engine",
     "step",
     "solvers",

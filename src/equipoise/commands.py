@@ -285,33 +285,80 @@ def _sweep(
     _show_sweep(asked.folder.path)
 
 
+@app.command("front")
+def _front(
+    problem: ProblemText,
+    methods: Annotated[
+        str,
+        typer.Option("--methods", "-m", help="Families of Pareto sets, such as phn,cosmos,palora:rank=8; a sweep is added."),
+    ] = "phn,cosmos,palora",
+    seeds: Seeds = "3",
+    tasks: Annotated[
+        str | None, typer.Option(help="Which two of the tasks, such as left,ink; the first two if left out.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", "-e", help="Of one model; the problem's own if left out.")] = None,
+    models: Annotated[int, typer.Option(help="How many trainings of one model each method may spend.")] = 5,
+    members: Annotated[int, typer.Option(help="How many members of a set are evaluated.")] = 11,
+    balancer: Annotated[
+        str | None, typer.Option(help="What trains sets, such as stch:mu=0.1; as each family's paper has it, if left out.")
+    ] = None,
+    jobs: Jobs = None,
+    folder: Where = None,
+) -> None:
+    """Compare Pareto sets (one model for all preferences) with a tuned sweep of fixed weights, at equal cost.
+
+    Writes the picture of the front, hypervolumes with intervals, and what each method cost. Started again with the same folder,
+    it continues where it stopped; methods and seeds may be added.
+    """
+    from equipoise.fronts import Fronts
+
+    given: Any = {"tasks": tasks, "epochs": epochs, "models": models, "members": members, "balancer": balancer}
+    asked = Fronts(problem, methods, seeds, jobs=jobs, folder=folder, **given)
+    with _stoppable(lambda: f"; {len(asked.missing())} runs are left"):
+        asked.run()
+    _show_fronts(asked.store.path)
+
+
 @app.command("report")
 def _report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a study, of a sweep in it, of a diagnosis or of an advice.")],
+    folder: Annotated[
+        Path, typer.Argument(help="The folder of a study, of a sweep in it, of a diagnosis, an advice or fronts.")
+    ],
     open_: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+    paper: Annotated[bool, typer.Option("--paper", help="Also write PDF pictures and LaTeX tables into paper/.")] = False,
 ) -> None:
-    """Write the report of a study, sweep, diagnosis or advice again from what its folder holds."""
+    """Write the report of a study, sweep, diagnosis, advice or fronts again from what its folder holds."""
     if (folder / "sweep.json").exists():
-        _show_sweep(folder, browse=open_)
-        return
-    if (folder / "race.json").exists():
+        _show_sweep(folder, browse=open_, paper=paper)
+    elif (folder / "fronts.json").exists():
+        _show_fronts(folder, browse=open_, paper=paper)
+    elif (folder / "race.json").exists():
         from equipoise.advice import Advice
-        from equipoise.advice.report import print_advice
+        from equipoise.advice.report import advice_paper, print_advice
         from equipoise.advice.report import write_page as write_advice
 
         advice = Advice.read(folder / "advice.json")
-        _show(lambda: write_advice(advice, folder), lambda shown: print_advice(advice, shown), browse=open_)
-        return
-    if (folder / "diagnosis.json").exists():
+        _show(
+            lambda: write_advice(advice, folder),
+            lambda shown: print_advice(advice, shown),
+            browse=open_,
+            paper=(lambda: advice_paper(advice, folder)) if paper else None,
+        )
+    elif (folder / "diagnosis.json").exists():
         from equipoise.diagnosis import Diagnosis
-        from equipoise.diagnosis.page import print_diagnosis, write_page
+        from equipoise.diagnosis.page import diagnosis_paper, print_diagnosis, write_page
 
         found = Diagnosis.read(folder / "diagnosis.json")
-        _show(lambda: write_page(found, folder), lambda shown: print_diagnosis(found, shown), browse=open_)
-        return
-    from equipoise.study import Results
+        _show(
+            lambda: write_page(found, folder),
+            lambda shown: print_diagnosis(found, shown),
+            browse=open_,
+            paper=(lambda: diagnosis_paper(found, folder)) if paper else None,
+        )
+    else:
+        from equipoise.study import Results
 
-    _show_study(Results(folder), browse=open_)
+        _show_study(Results(folder), browse=open_, paper=paper)
 
 
 @app.command("methods")
@@ -376,11 +423,16 @@ def _stoppable(left: Callable[[], str] = str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _show_study(results: Results, *, browse: bool = False) -> None:
-    from equipoise.study.report import print_results, write_report
+def _show_study(results: Results, *, browse: bool = False, paper: bool = False) -> None:
+    from equipoise.study.report import print_results, study_paper, write_report
 
     # Written first: what is printed may be cut short by whoever reads it.
-    _show(lambda: write_report(results), lambda shown: print_results(results, shown), browse=browse)
+    _show(
+        lambda: write_report(results),
+        lambda shown: print_results(results, shown),
+        browse=browse,
+        paper=(lambda: study_paper(results)) if paper else None,
+    )
     if results.failures:
         typer.echo(f"{len(results.failures)} runs failed; look at:", err=True)
         for path in results.failures.values():
@@ -388,23 +440,50 @@ def _show_study(results: Results, *, browse: bool = False) -> None:
         raise typer.Exit(1)
 
 
-def _show_sweep(folder: Path, *, browse: bool = False) -> None:
+def _show_sweep(folder: Path, *, browse: bool = False, paper: bool = False) -> None:
     from equipoise.sweep import Outcome
-    from equipoise.sweep.report import print_outcome, write_report
+    from equipoise.sweep.report import print_outcome, sweep_paper, write_report
 
     outcome = Outcome(folder)
-    _show(lambda: write_report(outcome), lambda shown: print_outcome(outcome, shown), browse=browse)
+    _show(
+        lambda: write_report(outcome),
+        lambda shown: print_outcome(outcome, shown),
+        browse=browse,
+        paper=(lambda: sweep_paper(outcome)) if paper else None,
+    )
 
 
-def _show(write: Callable[[], tuple[Path, Path]], show: Callable[[Console], None], *, browse: bool) -> None:
+def _show_fronts(folder: Path, *, browse: bool = False, paper: bool = False) -> None:
+    from equipoise.fronts import FrontsOutcome
+    from equipoise.fronts.report import fronts_paper, print_fronts, write_fronts
+
+    outcome = FrontsOutcome(folder)
+    _show(
+        lambda: write_fronts(outcome),
+        lambda shown: print_fronts(outcome, shown),
+        browse=browse,
+        paper=(lambda: fronts_paper(outcome)) if paper else None,
+    )
+
+
+def _show(
+    write: Callable[[], tuple[Path, Path]],
+    show: Callable[[Console], None],
+    *,
+    browse: bool,
+    paper: Callable[[], Path] | None = None,
+) -> None:
     """Writes a report, then prints it; what cannot be written is printed all the same, and then refused."""
     shown = console()
     try:
         _, html = write()
+        for_paper = None if paper is None else paper()
     except StorageError:
         show(shown)
         raise
     show(shown)
     shown.print(printable(f"Report: {html}"), markup=False, highlight=False, soft_wrap=True)
+    if for_paper is not None:
+        shown.print(printable(f"For a paper: {for_paper}"), markup=False, highlight=False, soft_wrap=True)
     if browse and not webbrowser.open(html.resolve().as_uri()):
         typer.echo("No browser could be opened; the report lies where the last line says.", err=True)

@@ -9,7 +9,7 @@ import numbers
 import re
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from equipoise.errors import InputError, UnknownMethodError, near_misses
@@ -25,6 +25,7 @@ __all__ = [
     "Nested",
     "as_teleport",
     "divided",
+    "groups_of",
     "make_teleport",
     "proxy_of",
     "read_options",
@@ -116,8 +117,10 @@ class Nested:
 class MethodSpec:
     """A method as a value: a balancer's name and options, the teleport on top of it, and where its Gramian is taken.
 
-    Text is ``[teleport+]balancer[@proxy]``. The balancer is ``name`` or ``name:option=value,option=value``, the teleport
-    ``cost`` or ``cost(option=value,…)``. A value is a Python literal, a word, or ``word(option=value,…)`` for what has options
+    Text is ``[teleport+]balancer[@proxy]`` or ``[groups+]balancer[@proxy]``. The balancer is ``name`` or
+    ``name:option=value,option=value``, the teleport ``cost`` or ``cost(option=value,…)``, and the groups of tasks that take
+    turns ``conflict-groups`` or ``affinity-groups``, with options or without. A value is a Python literal, a word, or
+    ``word(option=value,…)`` for what has options
     of its own. The proxy is ``last``, ``features``, ``auto``, a module's dotted name …, with the options of
     :class:`~equipoise.Proxy` in brackets: ``fairgrad:alpha=2@last(memory=0.5)``. ``str()`` gives the shortest text, from which
     :meth:`parse` reads an equal value. Whether there is such a method, and whether it takes these options, is seen when it is
@@ -128,9 +131,10 @@ class MethodSpec:
         options: those that are given, by name; order makes no difference.
         teleport: its name and options, or ``None``; given as text, it is read.
         proxy: the source of the proxy Gramian and its options, or ``None`` for the exact one; given as text, it is read.
+        groups: the schedule of groups of tasks and its options, or ``None``; given as text, it is read.
 
     Raises:
-        InputError: a name or a value that cannot be written as text.
+        InputError: a name or a value that cannot be written as text, or a teleport beside groups.
 
     Example:
         >>> spec = MethodSpec.parse("COST(start=3, trigger=majority(fraction=0.6)) + FairGrad : alpha = 2")
@@ -146,6 +150,7 @@ class MethodSpec:
     options: Mapping[str, Any]
     teleport: Nested | None
     proxy: Nested | None
+    groups: Nested | None
 
     def __init__(
         self,
@@ -153,13 +158,17 @@ class MethodSpec:
         options: Mapping[str, Any] | None = None,
         teleport: Nested | str | None = None,
         proxy: Nested | str | None = None,
+        groups: Nested | str | None = None,
     ) -> None:
+        if teleport is not None and groups is not None:
+            raise InputError(f'a method has a teleport or groups of tasks; got "{teleport}" and "{groups}"')
         if not isinstance(name, str) or not name.strip() or re.search(r"""[,:+=|@()\[\]{}'"\n]""", name):
             raise InputError(f"{name!r} is no name of a method; a name is a word such as fairgrad")
         object.__setattr__(self, "name", folded(name))
         object.__setattr__(self, "options", _Options({} if options is None else options, name))
         object.__setattr__(self, "teleport", None if teleport is None else as_teleport(teleport))
         object.__setattr__(self, "proxy", None if proxy is None else _as_proxy(proxy))
+        object.__setattr__(self, "groups", None if groups is None else as_teleport(groups))
 
     @classmethod
     def parse(cls, text: str | MethodSpec) -> MethodSpec:
@@ -183,7 +192,9 @@ class MethodSpec:
         if match := _CALL.fullmatch(name.strip()):
             raise InputError(f'"{text}": the options of a method stand behind a colon; write "{match[1]}:{match[2]}"')
         options = read_options(rest, text)
-        return cls(name, options, Nested(*_read_call(before, text)) if before else None, proxy if parts else None)
+        top = Nested(*_read_call(before, text)) if before else None
+        place = "groups" if top is not None and top.name.endswith("-groups") else "teleport"
+        return cls(name, options, proxy=proxy if parts else None, **{place: top})
 
     @classmethod
     def parse_all(cls, text: str) -> tuple[MethodSpec, ...]:
@@ -204,11 +215,12 @@ class MethodSpec:
 
     @property
     def balancer(self) -> MethodSpec:
-        """The same without its teleport and its proxy."""
-        return self if self.teleport is None and self.proxy is None else replace(self, teleport=None, proxy=None)
+        """The same without its teleport, its groups and its proxy."""
+        bare = self.teleport is None and self.groups is None and self.proxy is None
+        return self if bare else MethodSpec(self.name, self.options)
 
     def __str__(self) -> str:
-        before = "" if self.teleport is None else f"{self.teleport}+"
+        before = f"{top}+" if (top := self.teleport or self.groups) is not None else ""
         options = f":{written(self.options.items())}" if self.options else ""
         return before + self.name + options + ("" if self.proxy is None else f"@{self.proxy}")
 
@@ -224,7 +236,7 @@ class MethodSpec:
     @property
     def _key(self) -> tuple[object, ...]:
         assert isinstance(self.options, _Options)
-        return self.name, self.options.key, self.teleport, self.proxy
+        return self.name, self.options.key, self.teleport, self.proxy, self.groups
 
     def make(self, seed: int | None = None) -> tuple[Balancer, Teleport | None]:
         """A fresh balancer and a fresh teleport.
@@ -278,6 +290,14 @@ def proxy_of(method: Any, given: Any = None) -> Any:
     named = MethodSpec.parse(method).proxy if isinstance(method, str | MethodSpec) else None
     if named is not None and given is not None:
         raise InputError(f'"{method}" names a proxy, and proxy= gives another; leave one of them out')
+    return given if named is None else named
+
+
+def groups_of(method: Any, given: Any = None) -> Any:
+    """The groups that a method's text or value names, or those that were given beside it; refuses both."""
+    named = MethodSpec.parse(method).groups if isinstance(method, str | MethodSpec) else None
+    if named is not None and given is not None:
+        raise InputError(f'"{method}" names groups, and groups= gives others; leave one of them out')
     return given if named is None else named
 
 

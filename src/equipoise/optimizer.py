@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
@@ -18,7 +19,8 @@ from equipoise.distributed import Processes, refuse_sharded, together
 from equipoise.engine.shared import SharedParameters
 from equipoise.engine.sparse import clip_gradients
 from equipoise.errors import InputError, NonFiniteError, warn_once
-from equipoise.method import MethodSpec, proxy_of, resolved
+from equipoise.groups import TaskGroups, as_groups
+from equipoise.method import MethodSpec, Nested, groups_of, proxy_of, resolved
 from equipoise.modes import compiled_anew, uncompiled
 from equipoise.modules import RunningStatistics, find_module, load_model, read_saved_model, saved_model
 from equipoise.objective import Objective
@@ -27,6 +29,7 @@ from equipoise.randomness import RandomState
 from equipoise.states import Listed, Text, Whole, like, read_entry, read_state
 from equipoise.step.balancing import Balancing
 from equipoise.step.by_proxy import STREAMED, check_proxied
+from equipoise.step.context import Unlabelled
 from equipoise.step.metric import check_metric
 from equipoise.step.moving import Moving
 from equipoise.step.report import StepReport
@@ -106,6 +109,9 @@ class MultiTaskOptimizer:
         memory: ``"streamed"`` forms the exact Gramian block by block of the graph, so that nothing of K·P numbers is held: at
             most the rows of the largest layer, and K gradients of the activations between two blocks, take its place. Balancers
             of the Gramian only, one batch per step on one process; callables among the losses are all evaluated first.
+        groups: which tasks a step leaves to the balancer, where not all at once: ``"conflict-groups"``,
+            ``"affinity-groups(decay=0.01)"`` or such a schedule (:class:`~equipoise.groups.TaskGroups`); left out where the
+            method's text has one.
         check_finite: look at losses and gradients before anything changes. On a GPU, balancers that look at losses only
             have to wait for the device then; turn it off to save that.
         process_group: under ``torch.distributed``, the processes to average over; all of them if left out. At construction
@@ -147,6 +153,7 @@ class MultiTaskOptimizer:
         batched: int | None = None,
         proxy: Proxy | str | nn.Module | Iterable[Tensor] | None = None,
         memory: Literal["streamed"] | None = None,
+        groups: TaskGroups | Nested | str | None = None,
         check_finite: bool = True,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
@@ -168,6 +175,11 @@ class MultiTaskOptimizer:
         self.objective = objective
         self.optimizer = optimizer
         self.balancer, teleport = resolved(balancer, teleport)
+        self.groups = as_groups(groups_of(balancer, groups))
+        if self.groups is not None and teleport is not None:
+            raise InputError(
+                f"a teleport looks at all tasks, and {self.groups.name} lets some of them act at a time; leave out one"
+            )
         if teleport is not None and objective.fixed:
             raise InputError(
                 "a teleport looks at the tasks alone and would move away from losses with fixed weights; leave out one"
@@ -262,12 +274,23 @@ class MultiTaskOptimizer:
         """
         if not batches:
             raise InputError("step() needs a batch; it got none")
+        if self.groups is None:
+            return self._step(batches, further)
+        self.last = report = self.groups.take(_GroupedStep(self, batches, further))
+        return dict(zip(report.tasks, report.losses.unbind(), strict=True)) | dict(report.fixed)
+
+    def _step(
+        self, batches: tuple[Any, ...], further: Sequence[Any] | None, only: frozenset[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Takes one step, or one update within it, with all tasks or some."""
         self._moving.check_ready()
         if isinstance(self.balancer, Paced):
             self.balancer.pace(*self.optimizers)
-        source = Batches(self.objective, batches, self.processes)
-        samples = self._further(further, len(batches))
+        source = Batches(self.objective, batches, self.processes, only)
+        samples = self._further(further, len(batches), only)
         self._refresh()
+        if only is not None:
+            self._balancing.see(self.balancer, Batches(self.objective, batches, self.processes))
         random = RandomState.capture(self._balancing.context.parameters)
         self._clear()
         self._statistics.keep()
@@ -277,7 +300,7 @@ class MultiTaskOptimizer:
             if self.teleport is not None and report.tasks and not report.skipped:
                 report = self._teleported(report, source, batches, samples, random)
                 teleporting = True
-            moved = bool(report.tasks) and self._move(report, batches, random)
+            moved = bool(report.tasks) and self._move(report, batches, random, only)
         except BaseException as error:
             if self.teleport is not None:
                 self.teleport.undo()
@@ -359,6 +382,7 @@ class MultiTaskOptimizer:
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "teleport": None if self.teleport is None else self.teleport.state_dict(),
             "proxy": None if self.proxy is None else self.proxy.state_dict(),
+            **({} if self.groups is None else {"groups": self.groups.state_dict()}),
             "tasks": list(self.objective.tasks.names),
             "steps": self.steps,
             "unlabelled": self.unlabelled,
@@ -374,16 +398,17 @@ class MultiTaskOptimizer:
         whose = "a MultiTaskOptimizer"
         present = self.state_dict()
         missing = present.keys() - state.keys() if isinstance(state, Mapping) else {"everything"}
-        missing -= {"further", "unlabelled"}  # a new loader begins at its start; older versions did not count
+        missing -= {"further", "unlabelled", "groups"}  # a new loader begins at its start; older versions did not count
         if missing:
             raise InputError(
                 f"this is no state of a MultiTaskOptimizer: it lacks {', '.join(sorted(missing))} "
                 f"(a state of the model or of the torch optimizer alone is loaded by them)"
             )
-        for part, own in (("teleport", self.teleport), ("scaler", self.scaler), ("proxy", self.proxy)):
-            if (state[part] is None) != (own is None):
+        parts = {"teleport": self.teleport, "scaler": self.scaler, "proxy": self.proxy, "groups": self.groups}
+        for part, own in parts.items():
+            if (state.get(part) is None) != (own is None):
                 raise InputError(
-                    f"the state was saved {'without' if state[part] is None else 'with'} a {part}; "
+                    f"the state was saved {'without' if state.get(part) is None else 'with'} a {part}; "
                     f"this optimizer has {'one' if own is not None else 'none'}"
                 )
         names = read_entry(whose, "tasks", Listed(Text()), state["tasks"])
@@ -402,6 +427,8 @@ class MultiTaskOptimizer:
             look(state["teleport"], dict(known))
         if self.proxy is not None:
             self.proxy.read_state(state["proxy"], dict(known))
+        if self.groups is not None:
+            self.groups.read_state(state["groups"], dict(known))
         read_saved_model(state, self.objective.model, self.optimizers)
         self._moving.check_state(state["optimizer"])
         if self.scaler is not None:
@@ -419,6 +446,8 @@ class MultiTaskOptimizer:
             raise
         if self.proxy is not None:
             self.proxy.load_state_dict(state["proxy"])
+        if self.groups is not None:
+            self.groups.load_state_dict(state["groups"])
         if names and not tasks.known:
             tasks.fix(names)
         load_model(state, self.objective.model)
@@ -430,7 +459,7 @@ class MultiTaskOptimizer:
         self.steps = steps
         self._balancing.unlabelled = unlabelled
 
-    def _further(self, given: Sequence[Any] | None, micro_batches: int) -> list[FurtherBatch]:
+    def _further(self, given: Sequence[Any] | None, micro_batches: int, only: frozenset[str] | None) -> list[FurtherBatch]:
         """The further batches of a step, each as a source of losses."""
         count = further_batches(self.balancer)
         if not count:
@@ -449,7 +478,7 @@ class MultiTaskOptimizer:
             raise InputError(f"further must be a tuple of {count} batches, or of a multiple of {count}; got {what}")
         size = len(given) // count
         parts = [tuple(given[start : start + size]) for start in range(0, len(given), size)]
-        return [FurtherBatch(self.objective, part, self.processes, place) for place, part in enumerate(parts)]
+        return [FurtherBatch(self.objective, part, self.processes, place, only) for place, part in enumerate(parts)]
 
     def _balanced(
         self, source: Batches, samples: Sequence[FurtherBatch], random: RandomState, *, anew: bool = False
@@ -493,7 +522,9 @@ class MultiTaskOptimizer:
             stays = self.teleport.arrived(self, found)
         return found if stays and found is not None else again()
 
-    def _move(self, report: StepReport, batches: tuple[Any, ...], random: RandomState) -> bool:
+    def _move(
+        self, report: StepReport, batches: tuple[Any, ...], random: RandomState, only: frozenset[str] | None = None
+    ) -> bool:
         """Clips and steps; says whether a step was taken."""
         self._moving.unscale()
         self._clip()
@@ -501,7 +532,7 @@ class MultiTaskOptimizer:
             self.teleport.before_step(self)
 
         def again() -> Tensor:
-            source = Repeated(self.objective, batches, self.processes)
+            source = Repeated(self.objective, batches, self.processes, only)
             with torch.enable_grad(), random.replayed(), source.compiled_or_not():
                 self._clear()
                 if isinstance(self.balancer, Attached):
@@ -555,6 +586,59 @@ class MultiTaskOptimizer:
     def _clear(self) -> None:
         for parameter in self._balancing.context.parameters:
             parameter.grad = None
+
+
+class _GroupedStep:
+    """A step of a schedule of groups; see :class:`~equipoise.groups.GroupedStep`."""
+
+    def __init__(self, mtl: MultiTaskOptimizer, batches: tuple[Any, ...], further: Sequence[Any] | None) -> None:
+        self._mtl, self._batches, self._further = mtl, batches, further
+        self._begun, self._unlabelled = mtl.steps, mtl.unlabelled
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return self._mtl.objective.tasks.names
+
+    @property
+    def empty(self) -> bool:
+        return self._mtl.unlabelled - self._unlabelled >= len(self._batches)
+
+    def update(self, only: Sequence[int] | None) -> StepReport:
+        mtl = self._mtl
+        names = None if only is None else frozenset(self.tasks[position] for position in only)
+        mtl._step(self._batches, self._further, names)
+        mtl.steps = self._begun + (mtl.steps > self._begun)
+        assert mtl.last is not None
+        return mtl.last
+
+    def gramian(self) -> tuple[Tensor, tuple[int, ...]]:
+        mtl, source = self._mtl, self._source()
+        with mtl.objective.random_state().replayed():
+            return compiled_anew(lambda: mtl._balancing.look(mtl.balancer, source, mtl._scale(), proxied=True))
+
+    def losses(self) -> dict[int, float]:
+        mtl, source = self._mtl, self._source()
+        with mtl.objective.random_state().replayed(), suppress(Unlabelled):
+            seen = mtl._balancing.context.rehearsed(source)
+            return dict(zip(seen.present, seen.means().tolist(), strict=True))
+        return {}
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        mtl, random = self._mtl, self._mtl.objective.random_state()
+        before, last = copy.deepcopy(mtl.state_dict()), mtl.last
+        try:
+            yield
+        except BaseException:
+            mtl.load_state_dict(before)
+            mtl.last = last
+            mtl._clear()
+            random.restore()
+            raise
+
+    def _source(self) -> Batches:
+        self._mtl._refresh()
+        return Batches(self._mtl.objective, self._batches, self._mtl.processes)
 
 
 def _combined(report: StepReport) -> Tensor:

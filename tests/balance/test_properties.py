@@ -14,7 +14,7 @@ import equipoise as eq
 GRAMIAN = [info.name for info in eq.methods() if info.cost == "gramian"]
 # Those that draw a random order have neither one answer nor one for each order of the tasks.
 DETERMINISTIC = [name for name in GRAMIAN if name not in ("pcgrad", "gradvac")]
-NON_CONFLICTING = ["mgda", "nash-mtl", "fairgrad", "upgrad", "dualproj"]
+NON_CONFLICTING = ["mgda", "nash-mtl", "fairgrad", "upgrad", "dualproj", "gradops"]
 """Those that promise that no loss increases to first order."""
 
 
@@ -78,6 +78,14 @@ def test_cagrad_does_not_increase_the_mean_loss(g: Tensor, c: float) -> None:
     assert float(direction @ mean) >= (1 - c) * float(mean @ mean) * (1 - 1e-6) - 1e-12 * float(g.norm()) ** 2
 
 
+@given(g=rows(), c=st.floats(0, 1))
+def test_conicgrad_stays_in_its_cone(g: Tensor, c: float) -> None:
+    weights, mean = eq.ConicGrad(c=c).weights(g @ g.T), g.mean(0)
+    direction, size = weights @ g, float((weights.abs() * g.norm(dim=1)).sum())
+    assert float(direction @ mean) >= c * float(mean.norm() * direction.norm()) - 1e-5 * size * float(g.norm(dim=1).max())
+    assert float(direction.norm()) <= float(mean.norm()) * (1 + 1e-3) + 1e-5 * size
+
+
 @given(g=rows(), c=st.floats(0, 3))
 def test_cagrad_stays_in_its_ball(g: Tensor, c: float) -> None:
     mean = g.mean(0)
@@ -85,8 +93,8 @@ def test_cagrad_stays_in_its_ball(g: Tensor, c: float) -> None:
     assert distance <= c * float(mean.norm()) * (1 + 1e-5) + 1e-7 * float(g.norm(dim=1).max())
 
 
-# SDMGrad's default steps are so large that rounding grows; see test_double_sampling.py.
-@pytest.mark.parametrize("name", [name for name in DETERMINISTIC if name != "sdmgrad"])
+# SDMGrad's default steps are so large that rounding grows; see test_double_sampling.py. Of PCD's tasks the first one leads.
+@pytest.mark.parametrize("name", [name for name in DETERMINISTIC if name not in ("sdmgrad", "pcd")])
 @given(g=rows())
 def test_permutation_equivariance(name: str, g: Tensor) -> None:
     assert_permutation_equivariant(name, g)

@@ -3,7 +3,7 @@
 Directions are compared in double precision on random, wide, low-rank, duplicated, opposed and badly scaled gradients. What is
 left out of a method's comparison is in its entry, with the reason, and below there is a test that shows the difference.
 
-Of TorchJD 0.18's aggregators these have no counterpart here: Constant (``ls`` with weights), CRMOGM, Krum, PCD, TrimmedMean.
+Of TorchJD 0.18's aggregators Constant alone has no counterpart here of its own: it is ``ls`` with weights.
 """
 
 from __future__ import annotations
@@ -84,6 +84,9 @@ def _all(names: tuple[str, ...], reason: str) -> dict[str, str]:
 _RANDOM_ORDER = "for K > 2 the result depends on a random order, and each library draws its own"
 _MORE_THAN_TWO = tuple(name for name, g in MATRICES.items() if len(g) > 2)
 
+_FEWER_THAN_FOUR = tuple(name for name, g in MATRICES.items() if len(g) < 4)
+_FEWER_THAN_THREE = tuple(name for name, g in MATRICES.items() if len(g) < 3)
+
 AGREEMENTS = {
     "ls is Sum": Agreement(eq.LS, lambda k: aggregation.Sum()),
     "ls is Mean, up to K": Agreement(eq.LS, lambda k: aggregation.Mean(), lambda k: 1 / k),
@@ -94,6 +97,7 @@ AGREEMENTS = {
         tolerance=5e-3,
         without=_all(("opposed", "scales over 1e6"), "Frank-Wolfe has not converged: see below"),
     ),
+    "pcd": Agreement(lambda: eq.PCD(tau=0.1), lambda k: aggregation.PCD(tau=0.1)),
     "pcgrad": Agreement(eq.PCGrad, lambda k: aggregation.PCGrad(), without=_all(_MORE_THAN_TWO, _RANDOM_ORDER)),
     "gradvac": Agreement(
         lambda: eq.GradVac(beta=0.5), lambda k: aggregation.GradVac(eps=0.0), without=_all(_MORE_THAN_TWO, _RANDOM_ORDER)
@@ -165,11 +169,24 @@ AGREEMENTS = {
         without={"scales over 1e6": "even 1e-9 of the trace is more than the small gradients: see below"},
     ),
     "config": Agreement(eq.ConFIG, lambda k: aggregation.ConFIG(), tolerance=1e-7),
+    "krum": Agreement(
+        lambda: eq.Krum(1, squared=False), lambda k: aggregation.Krum(1), without=_all(_FEWER_THAN_FOUR, "they refuse fewer")
+    ),
+    "krum, several selected": Agreement(
+        lambda: eq.Krum(1, 3, squared=False),
+        lambda k: aggregation.Krum(1, 3),
+        without=_all(_FEWER_THAN_FOUR, "they refuse fewer"),
+    ),
+    "trimmed-mean": Agreement(
+        eq.TrimmedMean, lambda k: aggregation.TrimmedMean(1), without=_all(_FEWER_THAN_THREE, "they refuse fewer")
+    ),
 }
 
 
 def direction_of(balancer: eq.balance.Balancer, g: Tensor) -> tuple[Tensor, float]:
     """Our direction, and the size of the terms that it is summed from."""
+    if isinstance(balancer, eq.balance.GradientBalancer):
+        return balancer.direction(g), float(g.norm())
     if isinstance(balancer, eq.balance.LossBalancer):
         weights = balancer.weights(torch.ones(len(g), dtype=g.dtype))
     else:
@@ -194,6 +211,19 @@ def test_agreement(name: str, matrix: str) -> None:
     assert float(theirs.norm()) > 0 or float(ours.norm()) <= 1e-6 * size
     factor = entry.factor(len(g))
     assert float((factor * ours - theirs).norm()) <= entry.tolerance * factor * size
+
+
+@pytest.mark.parametrize("tasks", [3, 6])
+def test_krum_of_equal_scores_does_not_depend_on_the_order_here(tasks: int) -> None:
+    """Of three gradients the nearest two score the same, and they take the first. Squares may choose another than distances."""
+    g = MATRICES["five"][:3] if tasks == 3 else torch.cat([torch.eye(3), -torch.eye(3)]).double()
+    theirs = aggregation.KrumWeighting(0)(g @ g.T)
+    assert sorted(theirs.tolist())[-1] == 1.0
+    ours = eq.Krum(0, squared=False).weights(g @ g.T)
+    assert ours.max() == (0.5 if tasks == 3 else pytest.approx(1 / 6))
+    assert ours[theirs.argmax()] > 0
+    far = torch.tensor([[-0.7, -0.1], [0.8, 1.5], [-1.3, 1.5], [1.3, 0.8], [0.3, -0.3], [1.5, 2.0]], dtype=torch.float64)
+    assert eq.Krum(0).weights(far @ far.T).argmax() != eq.Krum(0, squared=False).weights(far @ far.T).argmax()
 
 
 # -- methods with randomness: the same distribution

@@ -200,7 +200,7 @@ def test_a_failed_run_gives_a_failed_study(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["digts"], 'there is no problem "digts". Did you mean "digits"?'),
+        (["digts"], 'there is no problem "digts". Did you mean "digits" or'),
         (["digits", "--methods", "ls,cagard"], 'no method "cagard". Did you mean "cagrad"'),
         (["digits", "--methods", "cagrad:d=1"], 'method "cagrad" has no option "d"'),
         (["digits", "--methods", "ls,cost(gama=1)+ls"], 'COST has no option "gama". Did you mean "gamma"?'),

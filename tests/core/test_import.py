@@ -37,6 +37,11 @@ def test_what_a_loop_needs_brings_nothing_but_torch_and_numpy() -> None:
     assert not rooms & {f"equipoise.{room}" for room in ("bilevel", "blackbox", "data", "nets", "metrics", "study", "sweep")}
 
 
+def test_a_study_does_not_bring_the_compiler() -> None:
+    # It takes a second, in every process of every command.
+    assert "torch._dynamo" not in modules_after("import equipoise.study, equipoise.sweep, equipoise.bilevel", "import torch")
+
+
 def test_everything_public_exists_and_is_documented() -> None:
     for name in eq.__all__:
         thing = getattr(eq, name)

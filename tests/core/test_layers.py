@@ -23,11 +23,11 @@ ROWS: tuple[tuple[set[str], bool], ...] = (
     ({"metrics", "data", "engine"}, False),
     ({"distributed", "objective", "nets", "blackbox", "points"}, False),
     # A balancer is given to the step, the step to the optimizer, the teleport to both; a method names all of them.
-    ({"balance", "step", "method", "teleport", "optimizer", "dropin", "loss", "proxy"}, True),
+    ({"balance", "step", "method", "teleport", "optimizer", "dropin", "loss", "proxy", "groups", "rewards"}, True),
     ({"bilevel", "integrations", "pareto"}, False),
     ({"study"}, False),
     ({"sweep", "diagnosis"}, False),
-    ({"advice"}, False),
+    ({"advice", "fronts"}, False),
     ({"commands"}, False),
     ({"cli"}, False),
     ({"__main__"}, False),

@@ -10,19 +10,25 @@ from rich.console import Console
 
 from equipoise.advice.advice import Advice
 from equipoise.advice.candidates import PLAIN
-from equipoise.diagnosis.page import Said, print_said, render_said
+from equipoise.diagnosis.page import Said, print_said, render_said, tables_of
 from equipoise.study.pictures import Picture
 from equipoise.study.pictures.style import ACCENT, BASELINE, dots, names_axis, single
+from equipoise.study.report.paper import write_paper
 from equipoise.study.report.words import SideTable, places
 from equipoise.study.report.write import drawn
 from equipoise.terminal import printed
 
-__all__ = ["print_advice", "write_page"]
+__all__ = ["advice_paper", "print_advice", "write_page"]
 
 
 def write_page(advice: Advice, folder: Path) -> tuple[Path, Path]:
     """Writes ``report.md``, ``report.html`` and the picture."""
     return render_said(_said(advice), folder, drawn(_PICTURES, advice, folder))
+
+
+def advice_paper(advice: Advice, folder: Path) -> Path:
+    """Writes the picture and tables for a paper; see :func:`~equipoise.study.report.paper.write_paper`."""
+    return write_paper(folder, _PICTURES, advice, tables_of(_said(advice)))
 
 
 def print_advice(advice: Advice, console: Console) -> None:

@@ -44,12 +44,15 @@ class PerTask:
         option: what the option is called.
         given: the numbers in the tasks' order or by name, or one number for all of them.
         least: no number may be below this.
+        endless: whether a number may be infinite.
 
     Raises:
         InputError: a number is not finite or below ``least``.
     """
 
-    def __init__(self, option: str, given: float | Sequence[float] | Mapping[str, float], least: float = -math.inf) -> None:
+    def __init__(
+        self, option: str, given: float | Sequence[float] | Mapping[str, float], least: float = -math.inf, endless: bool = False
+    ) -> None:
         self.option = option
         self.given: float | list[float] | dict[str, float]
         if isinstance(given, Mapping):
@@ -60,7 +63,7 @@ class PerTask:
             values = [self.given]
         else:
             self.given = values = [float(value) for value in given]
-        if any(not (math.isfinite(value) and value >= least) for value in values):
+        if any(not (value >= least and (math.isfinite(value) or (endless and value == math.inf))) for value in values):
             floor = "" if least == -math.inf else f" and at least {least:g}"
             raise InputError(f"{option} must be finite{floor}; got {self.given}")
 
@@ -113,6 +116,12 @@ class Preferring:
             InputError: negative or not finite; nothing has changed.
         """
         self.preference = None if preference is None else PerTask("preference", preference, least=0)
+
+    def shares(self, tasks: tuple[str, ...], present: Sequence[int]) -> list[float]:
+        """The preferences of the tasks present, with sum 1; equal ones where none was given, or where all of these are 0."""
+        given = [1.0] * len(present) if self.preference is None else self.preference.of_some(tasks, present)
+        total = sum(given)
+        return [value / total for value in given] if total > 0 else [1 / len(given)] * len(given)
 
     def _named(self) -> list[str]:
         return [] if self.preference is None else [f"preference={self.preference}"]
@@ -206,6 +215,7 @@ class RowsBalancer(GradientBalancer):
 
     decides_purely = True
     layout: Layout | None = None
+    _rows_are_tasks = True
     _held: tuple[Any, ...] | None
 
     def direction(self, gradients: Tensor | ArrayLike) -> Tensor:
@@ -236,7 +246,8 @@ class RowsBalancer(GradientBalancer):
         gradients = observation.needed("gradients")
         if memory is None:
             return None
-        observation.check_memory(self, memory[:, 0])
+        if self._rows_are_tasks:
+            observation.check_memory(self, memory[:, 0])
         known, now = self.layout, observation.layout
         if known is None or now is None or known == now:
             if memory.shape[1] == gradients.shape[1]:

@@ -88,7 +88,7 @@ class MethodInfo:
         metric = given.pop("metric", None) if self.takes_metric else None
         if metric not in (None, "optimizer"):
             raise InputError(f'the option "metric" of method "{self.name}" must be optimizer or none; got {metric!r}')
-        refuse_unknown_options(self.name, given, self.options)
+        refuse_unknown_options(self.name, given, {**self.options, "metric": None} if self.takes_metric else self.options)
         made = {
             key: balancer(value.name, **value.options) if isinstance(value, Nested) else value for key, value in given.items()
         }
@@ -225,6 +225,8 @@ def balancer(method: str | MethodSpec, /, **options: Any) -> Balancer:
             f'"{spec}" has a teleport, which takes more than a balancer: name the method to MultiTaskOptimizer, '
             f'or leave out "{spec.teleport}+"'
         )
+    if spec.groups is not None:
+        raise InputError(f'"{spec}" has groups that take turns, which takes steps: name the method to MultiTaskOptimizer')
     if spec.proxy is not None:
         raise InputError(f'"{spec}" has a proxy, which is no part of a balancer: name it beside, proxy="{spec.proxy}"')
     for option in options:

@@ -2,7 +2,7 @@
 
 from equipoise.data.celeba import CelebA, celeba_loaders
 from equipoise.data.dense import Cityscapes, NYUv2, ZoomAndFlip, cityscapes_loaders, nyuv2_loaders
-from equipoise.data.digits import Digits, digits
+from equipoise.data.digits import Digits, digits, digits_pair
 from equipoise.data.images import Images, cached_images
 from equipoise.data.loading import DatasetBatches, EpochDataset, TensorBatches
 from equipoise.data.mixing import MixedLoaders, alternate, zip_loaders
@@ -33,6 +33,7 @@ __all__ = [
     "celeba_loaders",
     "cityscapes_loaders",
     "digits",
+    "digits_pair",
     "fashion_mnist_loaders",
     "mnist_loaders",
     "nyuv2_loaders",

@@ -15,10 +15,11 @@ from torch import Tensor
 from equipoise.data.loading import TensorBatches
 from equipoise.errors import require
 
-__all__ = ["Digits", "digits"]
+__all__ = ["Digits", "digits", "digits_pair"]
 
 _SPLIT_SEED = 20240601  # part of the definition of the benchmark, as are the numbers below
 _CANVAS = 12
+_PAIR_CANVAS = 10
 _DIGIT = 8
 _SPLITS = {"train": (1000, 6000), "validation": (200, 1000), "test": (597, 2000)}  # digits, canvases
 
@@ -79,6 +80,32 @@ def digits() -> Digits:
         >>> {name: tuple(rows.shape) for name, rows in splits.test.items()}
         {'image': (2000, 1, 12, 12), 'left': (2000,), 'right': (2000,), 'sum': (2000,), 'ink': (2000,)}
     """
+    return _composed(_CANVAS)
+
+
+def digits_pair() -> Digits:
+    """Two digits that hide each other, after MultiMNIST (Sabour et al., 2017): which are they?
+
+    As :func:`digits`, with the same digits in the same pairs, but on canvases of 10×10, where they share 6×6 pixels of their
+    8×8; in MultiMNIST it is 20×20 of 28×28. There are ``image`` ``[N, 1, 10, 10]``, ``left`` and ``right`` alone.
+
+    Returns:
+        The three splits.
+
+    Raises:
+        MissingExtraError: scikit-learn is not installed.
+
+    Example:
+        >>> splits = digits_pair()
+        >>> {name: tuple(rows.shape) for name, rows in splits.test.items()}
+        {'image': (2000, 1, 10, 10), 'left': (2000,), 'right': (2000,)}
+    """
+    whole = _composed(_PAIR_CANVAS)
+    parts = [{name: rows[name] for name in ("image", "left", "right")} for rows in (whole.train, whole.validation, whole.test)]
+    return Digits(*parts)
+
+
+def _composed(size: int) -> Digits:
     bundled = require("sklearn.datasets", "study").load_digits()
     images = np.asarray(bundled.images, dtype=np.float32) / 16.0  # stored as 0 … 16
     labels = np.asarray(bundled.target, dtype=np.int64)
@@ -87,17 +114,19 @@ def digits() -> Digits:
     order = generator.permutation(len(images))
     composed = {}
     start = 0
-    for split, (size, canvases) in _SPLITS.items():
-        own = order[start : start + size]
-        start += size
-        composed[split] = _compose(images[own], labels[own], canvases, generator)
+    for split, (count, canvases) in _SPLITS.items():
+        own = order[start : start + count]
+        start += count
+        composed[split] = _compose(images[own], labels[own], canvases, size, generator)
     return Digits(**composed)
 
 
-def _compose(images: np.ndarray, labels: np.ndarray, canvases: int, generator: np.random.Generator) -> dict[str, Tensor]:
+def _compose(
+    images: np.ndarray, labels: np.ndarray, canvases: int, size: int, generator: np.random.Generator
+) -> dict[str, Tensor]:
     """Draws pairs of digits and lays each over an empty canvas."""
     left, right = generator.integers(len(images), size=(2, canvases))
-    canvas = np.zeros((canvases, _CANVAS, _CANVAS), dtype=np.float32)
+    canvas = np.zeros((canvases, size, size), dtype=np.float32)
     canvas[:, :_DIGIT, :_DIGIT] = images[left]
     corner = canvas[:, -_DIGIT:, -_DIGIT:]
     np.maximum(corner, images[right], out=corner)

@@ -23,11 +23,12 @@ from equipoise.store import write_json
 from equipoise.study.names import shortened
 from equipoise.study.pictures import Picture
 from equipoise.study.pictures.style import COLORS, GREY, INK, STYLES, grid, label_ends, log_scale, names_axis, single
+from equipoise.study.report.paper import latex_table, write_paper
 from equipoise.study.report.words import SideTable
 from equipoise.study.report.write import drawn, render
 from equipoise.terminal import printed
 
-__all__ = ["Said", "print_diagnosis", "print_said", "render_said", "write_page"]
+__all__ = ["Said", "diagnosis_paper", "print_diagnosis", "print_said", "render_said", "tables_of", "write_page"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,18 @@ def write_page(found: Diagnosis, folder: Path) -> tuple[Path, Path]:
     """Writes ``diagnosis.json``, ``report.md``, ``report.html`` and the pictures."""
     write_json(folder / "diagnosis.json", found.as_json())
     return render_said(_said(found), folder, drawn(_PICTURES, found, folder))
+
+
+def diagnosis_paper(found: Diagnosis, folder: Path) -> Path:
+    """Writes pictures and tables for a paper; see :func:`~equipoise.study.report.paper.write_paper`."""
+    return write_paper(folder, _PICTURES, found, tables_of(_said(found)))
+
+
+def tables_of(said: Said) -> dict[str, str]:
+    """The tables of a page in LaTeX, by the names of their files."""
+    return {
+        title.lower().replace(" ", "_"): latex_table(own.columns, own.rows, own.notes) for title, own in said.tables.items()
+    }
 
 
 def render_said(said: Said, folder: Path, pictures: list[Any]) -> tuple[Path, Path]:

@@ -385,7 +385,7 @@ class _Rows:
     def _metric(self, leaves: Sequence[int]) -> Tensor | None:
         if self._inverses is None or not leaves:
             return None
-        return torch.cat([self._inverses[leaf].to(self._dtype) for leaf in leaves])
+        return torch.cat([self._inverses[leaf] for leaf in leaves])
 
     def _fill(self, leaf: int, rows: Tensor) -> None:
         written = self._written.pop(leaf)

@@ -13,7 +13,7 @@ from equipoise.balance.mixins import LooksElsewhere
 from equipoise.engine.shared import SharedParameters
 from equipoise.errors import InputError
 from equipoise.loss import balanced_loss, known_of
-from equipoise.method import MethodSpec, proxy_of, resolved
+from equipoise.method import MethodSpec, groups_of, proxy_of, resolved
 from equipoise.proxy import Proxy, as_proxy
 from equipoise.states import Anything, Listed, Text, Whole, read_state
 from equipoise.step.by_proxy import check_proxied
@@ -70,7 +70,7 @@ class BalancedLoss:
         check_finite: bool = True,
     ) -> None:
         self.balancer, teleport = resolved(balancer)
-        why = why_it_steps(self.balancer, teleport)
+        why = why_it_steps(self.balancer, teleport, groups_of(balancer))
         if why:
             raise InputError(f"{balancer if teleport else self.balancer!r} {why}; use MultiTaskOptimizer")
         given = proxy_of(balancer, proxy)
@@ -138,10 +138,12 @@ class BalancedLoss:
         return f"BalancedLoss({self.balancer!r}, {self.proxy!r})"
 
 
-def why_it_steps(balancer: Balancer, teleport: object) -> str:
+def why_it_steps(balancer: Balancer, teleport: object, groups: object = None) -> str:
     """Why an ordinary backward pass of one scalar cannot serve a method; empty where it can."""
     if teleport is not None:
         return "teleports, which takes a step of its own"
+    if groups is not None:
+        return "lets groups of tasks take turns, which takes steps of their own"
     if balancer.watches:
         return "learns from the losses of the same batch after the step, which the balanced loss does not see"
     if isinstance(balancer, LooksElsewhere) and balancer.looks_elsewhere:

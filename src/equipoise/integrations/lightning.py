@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from equipoise.balance.base import Balancer
 from equipoise.errors import InputError, UnknownOptionError, near_misses, require, warn_once
 from equipoise.integrations.balanced import BalancedLoss, why_it_steps
-from equipoise.method import MethodSpec, proxy_of, resolved
+from equipoise.method import MethodSpec, groups_of, proxy_of, resolved
 from equipoise.modules import find_module
 from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer
@@ -28,7 +28,7 @@ pl: Any = require("pytorch_lightning" if _OLDER else "lightning.pytorch", "light
 
 _OF_LOSS = {"shared", "heads", "tasks", "fixed", "check_finite"}
 _OF_OBJECTIVE = {"tasks", "fixed", "batches"}
-_OF_STEP = {"shared", "features", "clip", "teleport", "batched", "memory", "check_finite"}
+_OF_STEP = {"shared", "features", "clip", "teleport", "groups", "batched", "memory", "check_finite"}
 
 
 class BalancedModule(pl.LightningModule):  # type: ignore[misc]
@@ -50,7 +50,7 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
             end of an epoch makes one, too.
         options: of :func:`~equipoise.balanced_loss` (``shared``, ``heads``, ``tasks``, ``fixed``, ``check_finite``), or in
             manual optimization of :class:`~equipoise.Objective` and :class:`~equipoise.MultiTaskOptimizer` (``shared``,
-            ``features``, ``clip``, ``teleport``, ``batched``, ``memory``, ``tasks``, ``fixed``, ``batches``,
+            ``features``, ``clip``, ``teleport``, ``groups``, ``batched``, ``memory``, ``tasks``, ``fixed``, ``batches``,
             ``check_finite``). ``shared``, ``features`` and ``proxy`` may be dotted names, for the modules are made only after
             this is called.
 
@@ -94,6 +94,7 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
             raise InputError(f"accumulate must be a number of batches from 1 on; got {accumulate!r}")
         self._method = str(balancer) if isinstance(balancer, str | MethodSpec) else repr(balancer)
         self.balancer, self._teleport = resolved(balancer, options.pop("teleport", None))
+        self._groups = groups_of(balancer, options.get("groups"))
         self._proxy = kept_source(proxy_of(balancer, proxy))
         self._options, self._accumulate = options, accumulate
         self._loss: BalancedLoss | None = None
@@ -159,7 +160,7 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
     def _begin_loss(self, options: dict[str, Any]) -> None:
         if self._accumulate > 1:
             raise InputError("accumulate= is for manual optimization; give the Trainer accumulate_grad_batches=")
-        if why_it_steps(self.balancer, self._teleport):
+        if why_it_steps(self.balancer, self._teleport, self._groups):
             hint = "set self.automatic_optimization = False in __init__, and MultiTaskOptimizer steps"
             raise InputError(f"{self._method} cannot be used in automatic optimization; {hint}")
         made = self._loss or BalancedLoss(self.balancer, self._proxy, **options)
@@ -174,7 +175,7 @@ class BalancedModule(pl.LightningModule):  # type: ignore[misc]
         self._waiting = []  # of a training that was broken off
         tasks, fixed, batches = (options.pop(name, None) for name in ("tasks", "fixed", "batches"))
         objective = Objective(self, lambda module, batch: module.losses(batch), tasks, batches=batches, fixed=fixed)
-        step = {"teleport": self._teleport, "proxy": self._proxy, **options}
+        step = {"teleport": self._teleport, "proxy": self._proxy, **options, "groups": self._groups}
         self.mtl = MultiTaskOptimizer(objective, self.optimizers(), self.balancer, **step)
         if before is not None:  # another fit, with optimizers of its own
             _restore(self.mtl, before)

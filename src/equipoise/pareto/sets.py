@@ -22,7 +22,7 @@ from equipoise.pareto.indicators import hypervolume, nondominated
 from equipoise.pareto.preferences import grid
 from equipoise.tasks import LazyLoss, as_losses, scalar
 
-__all__ = ["Front", "ParetoSet"]
+__all__ = ["Front", "ParetoSet", "check_family"]
 
 T = TypeVar("T")
 Evaluation = Callable[[Any, Iterable[Any]], Mapping[str, float]]
@@ -230,15 +230,23 @@ class ParetoSet(nn.Module):
         ]
 
 
-def _family(text: str, model: nn.Module, tasks: int, seed: int) -> Family:
+def check_family(text: str) -> tuple[Callable[..., Family], dict[str, Any]]:
+    """What makes the family that a text names, and its options.
+
+    Raises:
+        InputError: there is no such family, or it has no such option.
+    """
     name, _, rest = text.partition(":")
     make = FAMILIES.find(name)
-    kinds = kinds_of(make)
-    known = {option: kind for option, kind in kinds.items() if option not in ("model", "tasks", "generator")}
+    known = {option: kind for option, kind in kinds_of(make).items() if option not in ("model", "tasks", "generator")}
     options = settled(read_options(rest, text, "family"))
     refuse_unknown_options(name, options, known, "family")
-    generator = torch.Generator().manual_seed(seed)
-    return make(model, tasks, **checked(known, options, f'family "{name}"'), generator=generator)
+    return make, checked(known, options, f'family "{name}"')
+
+
+def _family(text: str, model: nn.Module, tasks: int, seed: int) -> Family:
+    make, options = check_family(text)
+    return make(model, tasks, **options, generator=torch.Generator().manual_seed(seed))
 
 
 def _mean_losses(losses: LossFunction, tasks: tuple[str, ...]) -> Evaluation:

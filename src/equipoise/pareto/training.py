@@ -20,7 +20,7 @@ from equipoise.pareto.sets import ParetoSet
 from equipoise.states import Anything, read_state
 from equipoise.step.report import StepReport
 
-__all__ = ["ParetoTraining"]
+__all__ = ["ParetoTraining", "preferring_of"]
 
 _PENALTY = "pareto penalty"
 _SMALLEST = 1e-3
@@ -96,7 +96,7 @@ class ParetoTraining:
         self.pareto, self.preferences = pareto, preferences
         self.preference = torch.full((len(pareto.tasks),), 1 / len(pareto.tasks), dtype=torch.float64)
         self._freezes = None if family.freeze is None or steps is None else round(family.freeze * steps)
-        self._preferring, self._ray = _preferring(balancer)
+        self._preferring, self._ray = preferring_of(balancer)
         own = pareto.losses(losses)
         penalized = family.penalty() is not None
 
@@ -172,7 +172,7 @@ class ParetoTraining:
         return f"ParetoTraining({type(self.pareto.family).__name__}, {self.preferences!r}, {self.mtl.steps} steps taken)"
 
 
-def _preferring(balancer: str | MethodSpec | Balancer) -> tuple[Any, bool]:
+def preferring_of(balancer: str | MethodSpec | Balancer) -> tuple[Any, bool]:
     """A balancer that can be told a preference, and whether that is a ray of losses."""
     made, teleport = resolved(balancer)
     if teleport is not None or proxy_of(balancer) is not None:

@@ -9,11 +9,13 @@ from numpy.typing import ArrayLike
 
 from equipoise.errors import InputError
 from equipoise.solvers.gramian import Array, ScaledGramian, accurate_product, read_number, read_vector, scale_gramian
+from equipoise.solvers.minimum_norm import minimum_norm_point
 from equipoise.solvers.nonnegative import NonnegativeProgram, solve_nonnegative
 
 # Ratio of the sum of lengths to the length of the sum from which on rounding deserves attention.
 _CANCELLATION = 1e3
 _FAR_APART = 1e140
+_NO_LENGTH = 1e-6
 
 
 def conflict_averse_weights(gramian: ArrayLike, c: float, preference: ArrayLike | None = None) -> Array:
@@ -100,7 +102,7 @@ def conflict_averse_residual(gramian: ArrayLike, c: float, weights: ArrayLike, p
     infeasible = max(abs(float(given.sum()) - 1.0), -float(given.min()), 0.0)
     if c == 0.0 or scaled.live.size == 0:
         return infeasible
-    inverse_norms, alignment, length = _normalize(scaled, _shares(scaled, preference))
+    inverse_norms, alignment, length = relative_to_mean(scaled, _shares(scaled, preference))
     if length == 0.0:
         return infeasible
     # The lengths of the parts of g_w, in units of the smallest gradient.
@@ -119,6 +121,49 @@ def conflict_averse_residual(gramian: ArrayLike, c: float, weights: ArrayLike, p
     return max(infeasible, violation / (1.0 + c))
 
 
+def imbalance_direction(gramian: ArrayLike, c: float, preference: ArrayLike | None = None) -> Array:
+    """Coefficients of IMGrad's update direction: that of CAGrad, whose worst-off task is chosen by how unbalanced tasks are.
+
+    d = g_0 + c ‖g_0‖ g_w / ‖g_w‖ with w the minimiser of (1.5 - s) g_wᵀg_0 + s c ‖g_0‖ ‖g_w‖ over the simplex, s being the
+    cosine between g_0 and the point of smallest norm in the convex hull (the code of Zhou et al. 2025, "Injecting imbalance
+    sensitivity for multi-task learning"). That is :func:`conflict_averse_weights` with the radius c s / (1.5 - s): twice c
+    where both point the same way, and towards 0, where the task that g_0 serves least has all the weight, as they part.
+
+    Args:
+        gramian: Gramian Q of the task gradients [K, K].
+        c: radius of the search around the mean gradient, relative to its length; c ≥ 0.
+        preference: as for :func:`conflict_averse_direction`.
+
+    Returns:
+        Coefficients [K], as :func:`conflict_averse_direction`. Where the point of smallest norm is 0 up to rounding, s is 0;
+        the radius is then as good as 0, so that of several tasks that are served least the combination of least norm is taken.
+
+    Raises:
+        InputError: the Gramian is not square or not finite, or c is negative or not finite.
+
+    Example:
+        >>> imbalance_direction([[1.0, 0.0], [0.0, 1.0]], 0.5).tolist()
+        [0.75, 0.75]
+    """
+    _check_radius(c)
+    scaled = scale_gramian(gramian)
+    shares = _shares(scaled, preference)
+    mean = np.full(scaled.size, 1.0 / scaled.size) if shares is None else shares
+    if c == 0.0 or scaled.live.size == 0:
+        return mean
+    cosine = 0.0
+    if scaled.live.size == scaled.size:
+        inverse_norms, alignment, _ = relative_to_mean(scaled, shares)
+        lengths = minimum_norm_point(gramian) / inverse_norms
+        square = math.fsum((lengths * accurate_product(scaled.cosines, lengths)).tolist())
+        # Rounding in Q counts with its root.
+        if square > (_NO_LENGTH * float(lengths.sum())) ** 2:
+            cosine = min(max(float(alignment @ lengths) / math.sqrt(square), 0.0), 1.0)
+    share = max(cosine / (1.5 - cosine), _NO_LENGTH)
+    _, extra = _solve(scaled, c * share, shares)
+    return mean + extra / share
+
+
 def _check_radius(c: float) -> None:
     read_number(c, "c")
 
@@ -134,7 +179,7 @@ def _shares(scaled: ScaledGramian, preference: ArrayLike | None) -> Array | None
     return given / total if total > 0.0 else given
 
 
-def _normalize(scaled: ScaledGramian, shares: Array | None) -> tuple[Array, Array, float]:
+def relative_to_mean(scaled: ScaledGramian, shares: Array | None = None) -> tuple[Array, Array, float]:
     """Inverse norms (at most 1), cosines of every task with the mean gradient, and the mean's length.
 
     Norms are in units of the smallest norm in the first, and so is the length.
@@ -162,7 +207,7 @@ def _solve(scaled: ScaledGramian, c: float, shares: Array | None) -> tuple[Array
     nothing = np.zeros(size)
     if c == 0.0 or scaled.live.size == 0:
         return np.full(size, 1.0 / size), nothing
-    inverse_norms, alignment, mean_length = _normalize(scaled, shares)
+    inverse_norms, alignment, mean_length = relative_to_mean(scaled, shares)
     if mean_length == 0.0:
         return np.full(size, 1.0 / size), nothing
     cosines = scaled.cosines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from equipoise.balance.base import Balancer, Observation
+from equipoise.balance.base import Balancer, LossBalancer, Observation
 from equipoise.balance.double_sampling import further_batches
 from equipoise.balance.mixins import Accompanied
 from equipoise.distributed import Processes, refuse_unseen_wrapper
@@ -24,6 +25,7 @@ from equipoise.step.by_gradients import ByGradients
 from equipoise.step.by_losses import ByLosses
 from equipoise.step.by_proxy import ByProxy, check_proxied
 from equipoise.step.context import Context, Turn, Unlabelled
+from equipoise.step.finding import find_shared
 from equipoise.step.fused import HookWatch
 from equipoise.step.report import StepReport
 from equipoise.step.source import FurtherSource, Given, Source
@@ -227,14 +229,21 @@ class Balancing:
             source: the losses.
             scale: of a gradient scaler, which keeps half-precision gradients from vanishing; the result is without it.
         """
+        return self.look(balancer, source, scale)[0]
+
+    def look(
+        self, balancer: Balancer, source: Source, scale: Tensor | None = None, *, proxied: bool = False
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """As :meth:`gramian`, and the positions of its tasks; ``proxied``: by a proxy that has settled, if there is one."""
         self.context.begin(f"a look at the Gramian, micro-batches: {source.micro_batches}")
         self._keep_rows()
         new = not self.context.tasks.known
         try:
             turn = Turn(balancer, source, 0, scale)
             streams = self._streamed and source.micro_batches == 1 and self.context.processes.count == 1
-            way = self._by_proxy if streams and self._by_proxy is not None else self._by_gradients
-            gramian = way.gramian(turn)
+            estimates = proxied and self._by_proxy is not None and self._by_proxy.estimates
+            way = self._by_proxy if (streams or estimates) and self._by_proxy is not None else self._by_gradients
+            gramian, present = way.gramian(turn)
         except Unlabelled:
             raise InputError("the batch holds no task's loss, so there is no Gramian; give one that has labels") from None
         finally:
@@ -243,7 +252,15 @@ class Balancing:
         if balancer.needs == "losses" or self._by_features is not None or self._by_proxy is not None:
             # Its steps have no use for the rows, which are K times as large as the shared parameters.
             self._by_gradients.forget()
-        return gramian
+        return gramian, present
+
+    def see(self, balancer: Balancer, source: Source) -> None:
+        """Finds out what all tasks share, before a step with some of them; nothing to do where that is known."""
+        if isinstance(balancer, LossBalancer) or self.context.shared.knows(range(len(self.context.tasks))):
+            return
+        self.context.begin("a look at what the tasks share")
+        with suppress(Unlabelled), source.rehearsal():
+            find_shared(self.context, self.context.named(source.rehearse(0)), source)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_served": None}  # a copy serves a copy of the balancer

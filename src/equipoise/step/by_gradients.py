@@ -106,20 +106,20 @@ class ByGradients:
         check_gradients(context, turn, others, seen.present)
         return StepReport(names, means, step=turn.step)
 
-    def gramian(self, turn: Turn) -> Tensor:
-        """The Gramian ``[k, k]`` of the tasks present; ``.grad`` stays as it is."""
+    def gramian(self, turn: Turn) -> tuple[Tensor, tuple[int, ...]]:
+        """The Gramian ``[k, k]`` of the tasks present, and their positions; ``.grad`` stays as it is."""
         context, source = self.context, turn.source
         with kept_grads(context.everything()):
             first = context.named(source.rehearse(0))
             find_shared(context, first, source)
             engine = self.buffer.fitting(context)
-            _, factors = self._filling.fill(engine, turn, first, source.rehearse)
+            seen, factors = self._filling.fill(engine, turn, first, source.rehearse)
         gramian = unscaled(engine.gramian().cpu(), factors, turn.scale)
         if engine.parameters:
             warn_of_zeros(context, gramian.diagonal())
         else:
             warn_of_nothing_shared(context)
-        return gramian
+        return gramian, seen.present
 
     def forget(self) -> None:
         """Lets go of the rows."""

@@ -138,8 +138,37 @@ class ByProxy:
         )
         return report, context.observation(turn, present, means, gramian)
 
-    def gramian(self, turn: Turn) -> Tensor:
-        """The exact Gramian ``[k, k]`` of the tasks present in a single batch, streamed; ``.grad`` stays as it is."""
+    @property
+    def estimates(self) -> bool:
+        """Whether there is a proxy that looks elsewhere than at everything."""
+        return not self._streamed and not self.proxy.choosing and self.proxy.name != "exact"
+
+    def gramian(self, turn: Turn) -> tuple[Tensor, tuple[int, ...]]:
+        """The Gramian ``[k, k]`` of the tasks present, and their positions; ``.grad`` and the proxy stay as they are.
+
+        The proxy's, up to a factor; streamed, the exact one of a single batch.
+        """
+        if self._streamed:
+            return self._streamed_gramian(turn)
+        context, source = self.context, turn.source
+        estimate: Estimate | None = None
+        seen = SeenLosses()
+        for micro_batch in range(source.micro_batches):
+            losses = context.named(source.rehearse(micro_batch))
+            if estimate is None:
+                find_shared(context, losses, source)
+                estimate = Estimate(context, self.proxy, exact=False)
+            for group in self._groups(losses, None):
+                for position, value in group.items():
+                    seen.add(position, value)
+                with without_autocast(next(iter(group.values())).device):
+                    estimate.add(self._evaluation(group, turn), own=False, flows=False)
+        context.gather(seen)
+        assert estimate is not None
+        estimate.finish(turn, seen.present, [seen.counts[position] for position in seen.present])
+        return estimate.gramian, seen.present
+
+    def _streamed_gramian(self, turn: Turn) -> tuple[Tensor, tuple[int, ...]]:
         context = self.context
         losses = context.named(turn.source.rehearse(0))
         values = {position: context.scalar(position, loss) for position, loss in losses.items()}
@@ -152,7 +181,8 @@ class ByProxy:
         if context.shared.parameters:
             warn_of_zeros(context, found.diagonal())
         order = torch.tensor(sorted(range(len(values)), key=list(values).__getitem__), device="cpu")
-        return unscaled(found[order][:, order], torch.ones(len(values), dtype=torch.float64, device="cpu"), turn.scale)
+        ones = torch.ones(len(values), dtype=torch.float64, device="cpu")
+        return unscaled(found[order][:, order], ones, turn.scale), tuple(sorted(values))
 
     def _groups(self, losses: dict[int, Loss], eager: dict[int, Tensor] | None) -> list[dict[int, Tensor]]:
         """The losses that share one graph, then the callables, which are evaluated one by one as the list is read."""

@@ -58,7 +58,8 @@ class StepReport:
         losses: their losses ``[k]``, detached, on the model's device.
         weights: the balancer's weights ``[k]``; ``None`` for a balancer that answers with a direction, and where no shared
             parameter is trained, so that there was nothing to balance.
-        gramian: inner products of the task gradients ``[k, k]`` (float64, CPU); ``None`` where none was formed.
+        gramian: inner products of the task gradients ``[k, k]`` (float64, CPU), in the balancer's metric; ``None`` where none
+            was formed.
         step: index of the step, counted from 0.
         skipped: whether no step was taken, and the balancer learned nothing: the loss scaler met an overflow, the batch held
             no task's loss (``tasks`` is empty then), or the optimizer left the parameters alone.

@@ -74,11 +74,15 @@ class Batches:
         objective: model and losses.
         batches: the micro-batches.
         processes: those that train together.
+        only: names of the tasks whose losses count, where not all do; the others' are left out as if they were not there.
     """
 
     collected = False
 
-    def __init__(self, objective: Objective, batches: tuple[Any, ...], processes: Processes) -> None:
+    def __init__(
+        self, objective: Objective, batches: tuple[Any, ...], processes: Processes, only: Container[str] | None = None
+    ) -> None:
+        self._only = only
         self._objective = objective
         self._processes = processes
         self._batches = batches
@@ -98,7 +102,7 @@ class Batches:
     def _noted(self, micro_batch: int, losses: dict[str, Loss]) -> dict[str, Loss]:
         if not losses:
             self.unlabelled.add(micro_batch)
-        return losses
+        return _among(losses, self._only)
 
     def rehearsal(self) -> AbstractContextManager[None]:
         """For every device that the model uses."""
@@ -110,7 +114,7 @@ class Batches:
 
     def elsewhere(self) -> Elsewhere:
         """On all micro-batches."""
-        return SubstitutedLosses(self._objective, self._batches, self._processes)
+        return SubstitutedLosses(self._objective, self._batches, self._processes, self._only)
 
 
 class Repeated(Batches):
@@ -120,10 +124,13 @@ class Repeated(Batches):
         objective: model and losses.
         batches: the micro-batches.
         processes: those that train together.
+        only: as for :class:`Batches`.
     """
 
-    def __init__(self, objective: Objective, batches: tuple[Any, ...], processes: Processes) -> None:
-        super().__init__(objective, batches, processes)
+    def __init__(
+        self, objective: Objective, batches: tuple[Any, ...], processes: Processes, only: Container[str] | None = None
+    ) -> None:
+        super().__init__(objective, batches, processes, only)
         self._buffers = next(objective.model.buffers(), None) is not None
 
     def losses(self, micro_batch: int) -> dict[str, Loss]:
@@ -146,10 +153,18 @@ class FurtherBatch(Repeated):
         batches: its micro-batches.
         processes: those that train together.
         place: which of the further batches it is, from 0.
+        only: as for :class:`Batches`.
     """
 
-    def __init__(self, objective: Objective, batches: tuple[Any, ...], processes: Processes, place: int) -> None:
-        super().__init__(objective, batches, processes)
+    def __init__(
+        self,
+        objective: Objective,
+        batches: tuple[Any, ...],
+        processes: Processes,
+        place: int,
+        only: Container[str] | None = None,
+    ) -> None:
+        super().__init__(objective, batches, processes, only)
         self._place = place
         self.beside = None  # the step's own batch alone has them
 
@@ -241,12 +256,16 @@ class SubstitutedLosses:
         objective: model and losses.
         batches: the micro-batches; the graphs of all of them live until the result is differentiated.
         processes: those that train together.
+        only: as for :class:`Batches`.
     """
 
-    def __init__(self, objective: Objective, batches: tuple[Any, ...], processes: Processes) -> None:
+    def __init__(
+        self, objective: Objective, batches: tuple[Any, ...], processes: Processes, only: Container[str] | None = None
+    ) -> None:
         self._objective = objective
         self._batches = batches
         self._processes = processes
+        self._only = only
 
     def parameters(self) -> dict[str, Tensor]:
         """The model's parameters that are trained, by name."""
@@ -257,7 +276,7 @@ class SubstitutedLosses:
         seen = SeenLosses()
         with self._objective.random_state().replayed():
             for batch in self._batches:
-                losses = self._objective.pending_at(parameters, batch)
+                losses = _among(self._objective.pending_at(parameters, batch), self._only)
                 for position, name in zip(self._objective.tasks.positions(losses), losses, strict=True):
                     seen.add(position, scalar(name, losses[name], differentiable=torch.is_grad_enabled()), attached=True)
         return seen.means()
@@ -265,3 +284,7 @@ class SubstitutedLosses:
     def average(self, values: Tensor) -> Tensor:
         """Means over the processes."""
         return values if self._processes.count == 1 else self._processes.sum(values.clone()) / self._processes.count
+
+
+def _among(losses: dict[str, Loss], only: Container[str] | None) -> dict[str, Loss]:
+    return losses if only is None else {name: loss for name, loss in losses.items() if name in only}

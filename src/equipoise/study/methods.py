@@ -13,6 +13,7 @@ from equipoise import balance
 from equipoise.balance.mixins import OnFeatures
 from equipoise.balance.registry import methods
 from equipoise.errors import InputError, UnknownMethodError
+from equipoise.groups import as_groups
 from equipoise.method import MethodSpec, Nested, as_teleport, make_teleport, seeded, settled, written
 from equipoise.optimizer import Teleport
 from equipoise.proxy import as_proxy
@@ -37,6 +38,7 @@ class Method:
         make: ``make(seed)`` gives a fresh balancer, or what else runs are made of, for the run of that seed.
         teleport: ``teleport(seed)`` gives a fresh teleport for it; ``None`` if the method does not teleport.
         proxy: where the Gramian is taken; ``None`` for the exact one.
+        groups: the schedule of groups of tasks that take turns; ``None`` where all train together.
         lr: of the optimizer; ``None`` for the problem's own.
         spec: the method as a value, options equal to their defaults left out; ``None`` for a user's own balancer or teleport.
     """
@@ -49,10 +51,11 @@ class Method:
     spec: MethodSpec | None = field(default=None, compare=False)
     proxy: Nested | None = field(default=None, compare=False, repr=False)
     lr: float | None = None
+    groups: Nested | None = field(default=None, compare=False, repr=False)
 
     def trained(self, stage: Stage) -> Trained:
         """What a run trains with, and on which batches."""
-        return trained(self.make(stage.seed), self.teleport, stage, self.proxy)
+        return trained(self.make(stage.seed), self.teleport, stage, self.proxy, self.groups)
 
 
 MethodLike: TypeAlias = "str | MethodSpec | Method | balance.Balancer | tuple[str, Any] | tuple[str, Any, Any]"
@@ -101,9 +104,14 @@ def parse_method(method: str | MethodSpec) -> Method:
         as_proxy(spec.proxy)
         check_proxied(make(0), f"@{spec.proxy.name}")
         options = {**options, "proxy": str(spec.proxy)}
+    if spec.groups is not None:
+        as_groups(spec.groups, 0)
+        if isinstance(info, TaskWeightsInfo):
+            raise InputError(f'"{spec}": "{info.name}" learns the weights of all tasks in each step; leave out the groups')
+        options = {**options, "groups": str(spec.groups)}
     if spec.teleport is None:
-        short = MethodSpec(info.name, changed, proxy=spec.proxy)
-        return Method(str(short), info.name, options, make, spec=short, proxy=spec.proxy)
+        short = MethodSpec(info.name, changed, proxy=spec.proxy, groups=spec.groups)
+        return Method(str(short), info.name, options, make, spec=short, proxy=spec.proxy, groups=spec.groups)
     teleport, in_force, make_one = _teleport(spec.teleport)
     short = MethodSpec(info.name, changed, teleport, spec.proxy)
     _refuse_teleport(info.name, str(short.balancer))
@@ -130,7 +138,7 @@ def parse_methods(methods: str | Iterable[MethodLike] | Mapping[str, Any]) -> tu
         >>> parse_methods("ls, fairgrad:beta=2")
         Traceback (most recent call last):
             ...
-        equipoise.errors.UnknownOptionError: method "fairgrad" has no option "beta". Its options: alpha, max_norm
+        equipoise.errors.UnknownOptionError: method "fairgrad" has no option "beta". Its options: alpha, max_norm, metric
     """
     if isinstance(methods, str):
         entries: list[Any] = list(MethodSpec.parse_all(methods))
@@ -189,6 +197,8 @@ def _own(entry: Any) -> Method:
     if method.teleport is not None:
         raise InputError(f'method "{label}" has two teleports: that of "{source}" and {teleport[0]!r}; give one')
     options, make = _own_teleport(label, teleport[0])
+    if method.groups is not None:
+        raise InputError(f'method "{label}" has groups of tasks, which go with no teleport; leave out one')
     return Method(label, method.name, {**method.options, "teleport": options}, method.make, make, proxy=method.proxy)
 
 
@@ -293,7 +303,9 @@ def _direction(name: str, options: Mapping[str, Any]) -> tuple[str, str]:
     for given, other in getattr(info, "same_as", ()):
         theirs = find(other).options
         rest = {option: value for option, value in options.items() if option not in given}
-        kept = {option: value for option, value in rest.items() if option in theirs or option in ("teleport", "proxy")}
+        kept = {
+            option: value for option, value in rest.items() if option in theirs or option in ("teleport", "proxy", "groups")
+        }
         usual = all(rest[option] == info.options.get(option) for option in rest.keys() - kept.keys())
         if usual and all(options.get(option) == value for option, value in given.items()):
             return _key(other, {**theirs, **kept}), f"{name} with {written(given.items())} is {other}"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from equipoise.balance.base import Balancer
 from equipoise.balance.double_sampling import further_batches
 from equipoise.balance.mixins import OnFeatures
+from equipoise.groups import as_groups
 from equipoise.method import Nested
 from equipoise.objective import LossFunction, Objective
 from equipoise.optimizer import MultiTaskOptimizer, Teleport
@@ -91,7 +92,13 @@ Made: TypeAlias = Balancer | nn.Module | RunRecipe
 """What a method makes for a run of a seed: a balancer, an aggregator of TorchJD, or a recipe for another kind of trainer."""
 
 
-def trained(made: Made, teleport: Callable[[int], Teleport] | None, stage: Stage, proxy: Nested | None = None) -> Trained:
+def trained(
+    made: Made,
+    teleport: Callable[[int], Teleport] | None,
+    stage: Stage,
+    proxy: Nested | None = None,
+    groups: Nested | None = None,
+) -> Trained:
     """What a run trains with: a recipe's own choice, or the balancer on all of the training data.
 
     Args:
@@ -99,6 +106,7 @@ def trained(made: Made, teleport: Callable[[int], Teleport] | None, stage: Stage
         teleport: makes a fresh teleport for the run's seed.
         stage: what it meets.
         proxy: where the Gramian is taken; ``None`` for the exact one.
+        groups: the schedule of groups of tasks, if they take turns.
     """
     if isinstance(made, RunRecipe):
         return made.trained(stage)
@@ -117,6 +125,7 @@ def trained(made: Made, teleport: Callable[[int], Teleport] | None, stage: Stage
         shared=stage.shared,
         teleport=moving,
         proxy=as_proxy(proxy),
+        groups=as_groups(groups, stage.seed),
         **stage.stepping,
     )
     return Trained(trainer, stage.loader)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from equipoise.metrics import Metric, spread
 from equipoise.study.names import shortened
-from equipoise.study.pictures.style import COLORS, GREY, INK, single
+from equipoise.study.pictures.style import GREY, INK, STYLES, method_looks, single
 from equipoise.study.pictures.teleports import legend_of
 from equipoise.sweep.front import pareto
 from equipoise.sweep.outcome import Outcome
@@ -19,8 +19,7 @@ from equipoise.sweep.outcome import Outcome
 __all__ = ["front_picture"]
 
 _SWEEP = INK
-_METHODS = tuple(color for color in COLORS if color != "#000000")
-_SHAPES = ("o", "D", "^", "v", "P", "X")  # joins in when the colours are used up
+_SHAPES = dict(zip(STYLES, ("o", "D", "^", "v"), strict=True))  # a shape where curves have a line of their own
 _NAME = 26
 _PALE = "#999999"
 
@@ -41,10 +40,8 @@ def front_picture(outcome: Outcome) -> Figure | None:
     for label in outcome.confirmed:
         _seeds(outcome, axes, label, _SWEEP, "s")
         axes.plot(*means[label], "s", markersize=6.5, color=_SWEEP, zorder=5)
-    looks = {}
-    for place, label in enumerate(outcome.methods):
-        looks[label] = (_METHODS[place % len(_METHODS)], _SHAPES[place // len(_METHODS) % len(_SHAPES)])
-        color, shape = looks[label]
+    looks = {label: (color, _SHAPES[style]) for label, (color, style) in method_looks(outcome.methods).items()}
+    for label, (color, shape) in looks.items():
         _seeds(outcome, axes, label, color, shape)
         axes.plot(*means[label], shape, markersize=9, color=color, markeredgecolor="white", markeredgewidth=0.8, zorder=6)
     outside = _limits(outcome, axes, searched)

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from equipoise.metrics import Comparison, Metric, holm, paired_comparison, spread
 from equipoise.study.pictures import Picture
+from equipoise.study.report.paper import latex_table, write_paper
 from equipoise.study.report.words import LEVEL, brief, places
 from equipoise.study.report.write import drawn, render
 from equipoise.sweep.dimensions import Range, read_dimension
@@ -23,7 +24,7 @@ from equipoise.sweep.outcome import Outcome
 from equipoise.sweep.picture import front_picture
 from equipoise.terminal import printed
 
-__all__ = ["SweepContent", "Table", "content", "print_outcome", "verdicts", "write_report"]
+__all__ = ["SweepContent", "Table", "content", "print_outcome", "sweep_paper", "verdicts", "write_report"]
 
 _EDGE = 0.05  # of the range, on its own scale
 
@@ -363,6 +364,15 @@ _PICTURES = (
         front_picture,
     ),
 )
+
+
+def sweep_paper(outcome: Outcome) -> Path:
+    """Writes the picture and tables of a sweep for a paper; see :func:`~equipoise.study.report.paper.write_paper`."""
+    tables = {
+        name: latex_table(own.columns, own.rows, own.notes)
+        for name, own in zip(("results", "trials"), content(outcome).tables, strict=False)
+    }
+    return write_paper(outcome.folder.path, _PICTURES, outcome, tables)
 
 
 def write_report(outcome: Outcome) -> tuple[Path, Path]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from equipoise.errors import InputError, near_misses, require
+from equipoise.modes import uncompiled
 from equipoise.nets.normal.dynamics import Dynamics, State
 
 __all__ = ["Solver"]
@@ -189,7 +190,7 @@ explicit_adams, implicit_adams, dopri5, dopri8, bosh3, fehlberg2, adaptive_heun
         between = low + shares.reshape(-1, *[1] * (low.dim() - 1)) * (high - low)
         return [own.unbind() for own in between.unbind()]
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @uncompiled
     def _reach(self, places: Tensor) -> tuple[int, int]:
         """Steps ahead of 0 and behind it."""
         numbers = places.tolist()

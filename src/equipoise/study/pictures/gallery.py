@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from equipoise.metrics import spread
 from equipoise.metrics.metric import mean
 from equipoise.study.names import wrapped
-from equipoise.study.pictures.style import BASELINE, above_texts, dots, grid, names_axis, single
+from equipoise.study.pictures.style import BASELINE, above_texts, dots, grid, is_leftmost, names_axis, single
 from equipoise.study.pictures.teleports import (
     teleport_changes_picture,
     teleport_conflicts_picture,
@@ -70,8 +70,8 @@ def metrics_picture(results: Results) -> Figure | None:
     names = results.ranking()
     figure, panels = grid(len(results.metrics), columns=_COLUMNS, width=2.7, height=1.2 + 0.27 * len(names))
     baseline = results.baseline()
-    for position, (axes, metric) in enumerate(zip(panels, results.metrics, strict=True)):
-        names_axis(axes, [results.short(name) for name in names], labelled=position % _COLUMNS == 0)
+    for axes, metric in zip(panels, results.metrics, strict=True):
+        names_axis(axes, [results.short(name) for name in names], labelled=is_leftmost(axes))
         single = baseline.get(metric.name)
         if single is not None and math.isfinite(single.mean):
             axes.axvline(single.mean, color=BASELINE, linestyle="--", linewidth=1.2)

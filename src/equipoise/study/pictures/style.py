@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -27,11 +30,16 @@ __all__ = [
     "dots",
     "dress",
     "epochs_axis",
+    "fewest_empty",
     "grid",
+    "is_leftmost",
+    "is_lowest",
     "label_ends",
     "legend",
     "log_scale",
+    "method_looks",
     "names_axis",
+    "on_page",
     "percent",
     "single",
     "spread_apart",
@@ -47,11 +55,60 @@ GREY = "#B8B8B8"
 _FAINT = "#E6E6E6"
 _SIZE = 10
 _NARROWEST = 5.5  # inches; a narrower figure has no room for its legend
+_PAGE, _TALL = 6.75, 8.2  # inches of text on a page of two columns, a caption left out
+
+_page: ContextVar[float | None] = ContextVar("page", default=None)
+
+# Those that most studies hold come first, so that they differ from each other; any other name finds its look by its letters.
+_KNOWN = ("ls", "fairgrad", "famo", "pcgrad", "cagrad", "ldc-mtl", "si", "upgrad", "mgda", "nash-mtl", "imtl-g", "uw")
+
+
+@contextmanager
+def on_page(width: float = _PAGE) -> Iterator[None]:
+    """Figures that are made within are no wider than a page's text, in inches: their panels move below each other."""
+    token = _page.set(width)
+    try:
+        yield
+    finally:
+        _page.reset(token)
+
+
+def fewest_empty(panels: int) -> int:
+    """As many columns, of four or three, as leave the fewest places empty; of equals, the wider."""
+    return min((4, 3), key=lambda number: -panels % number)
+
+
+def method_looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and line of each method: the same in every picture, and different within one.
+
+    A method is told by its name before the colon, whatever its options; of several with one look the first by letters has it,
+    and the others take the next that is free.
+
+    Example:
+        >>> looks = method_looks(["fairgrad", "ls"])
+        >>> looks["ls"] == method_looks(["ls", "cagrad:c=0.2"])["ls"], looks["ls"] != looks["fairgrad"]
+        (True, True)
+    """
+    places: dict[str, int] = {}
+    colors = COLORS[:-1]  # black is what methods are compared with
+    count = len(colors) * len(STYLES)
+
+    def known(name: str) -> tuple[bool, str]:
+        return name.split(":")[0] not in _KNOWN, name
+
+    given = list(dict.fromkeys(names))
+    for name in sorted(given, key=known):
+        base = name.split(":")[0]
+        place = _KNOWN.index(base) if base in _KNOWN else zlib.crc32(base.encode()) % count
+        while len(places) < count and place in places.values():
+            place = (place + 1) % count
+        places[name] = place
+    return {name: (colors[places[name] % len(colors)], STYLES[places[name] // len(colors)]) for name in given}
 
 
 def single(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure with one set of axes; sizes in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(min(width, _page.get() or width), height), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     dress(axes)
     return figure, axes
@@ -59,9 +116,15 @@ def single(width: float, height: float) -> tuple[Figure, Axes]:
 
 def grid(panels: int, *, columns: int, width: float, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
     """A figure of small multiples; width and height are inches per panel, ``shared`` is for ``Figure.subplots``."""
+    page = _page.get()
+    if page is not None:
+        # A panel may lose two fifths of a column, but not more.
+        columns = min(columns, math.ceil(page / width - 0.4))
     columns = min(columns, panels)
     rows = math.ceil(panels / columns)
     width = max(width, _NARROWEST / columns)
+    if page is not None:
+        width, height = min(width, page / columns), min(height, _TALL / rows)
     figure = Figure(figsize=(width * columns, height * rows + 0.4), layout="constrained", facecolor="white")
     # Somewhat more room between panels than inside a label, so that it is clear what belongs together.
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr,call-arg]
@@ -73,6 +136,18 @@ def grid(panels: int, *, columns: int, width: float, height: float, **shared: An
         # A panel with nothing below it carries the labels of its column.
         axes.tick_params(labelbottom=not shared.get("sharex") or position + columns >= panels)
     return figure, every[:panels]
+
+
+def is_leftmost(axes: Axes) -> bool:
+    """Whether a panel is in the first column."""
+    own = axes.get_subplotspec()
+    return own is None or own.is_first_col()
+
+
+def is_lowest(axes: Axes, panels: Sequence[Axes]) -> bool:
+    """Whether there is no panel below."""
+    own = axes.get_subplotspec()
+    return own is None or list(panels).index(axes) + own.get_gridspec().ncols >= len(panels)
 
 
 def dress(axes: Axes) -> None:
@@ -187,14 +262,11 @@ def spread_apart(heights: Sequence[float], needed: float) -> list[float]:
 def by_method(results: Results, quantity: str, methods: Sequence[str] | None = None) -> tuple[Figure, dict[str, Axes]]:
     """Panels over epochs, the methods in the order of their Δm."""
     names = tuple(results.ranking() if methods is None else methods)
-    # As many columns as leave the fewest places empty; of equals, the wider.
-    columns = min((4, 3), key=lambda number: -len(names) % number)
-    figure, panels = grid(len(names), columns=columns, width=2.6, height=2.0, sharex=True, sharey=True)
-    columns = min(columns, len(names))
-    for position, (name, axes) in enumerate(zip(names, panels, strict=True)):
-        epochs_axis(axes, results.epochs, labelled=position + columns >= len(names))
+    figure, panels = grid(len(names), columns=fewest_empty(len(names)), width=2.6, height=2.0, sharex=True, sharey=True)
+    for name, axes in zip(names, panels, strict=True):
+        epochs_axis(axes, results.epochs, labelled=is_lowest(axes, panels))
         axes.set_title(wrapped(results.short(name), 22), loc="left", fontsize=10, fontweight="bold")
-        if position % columns == 0:
+        if is_leftmost(axes):
             axes.set_ylabel(quantity)
     return figure, dict(zip(names, panels, strict=True))
 

@@ -20,6 +20,8 @@ from equipoise.study.pictures.style import (
     dots,
     epochs_axis,
     grid,
+    is_leftmost,
+    is_lowest,
     legend,
     log_scale,
     names_axis,
@@ -191,10 +193,10 @@ def teleport_conflicts_picture(results: Results) -> Figure | None:
     if not names:
         return None
     figure, panels = grid(len(names), columns=3, width=3.0, height=2.6, sharex=True, sharey=True)
-    for position, (name, axes) in enumerate(zip(names, panels, strict=True)):
-        epochs_axis(axes, results.epochs, labelled=position + 3 >= len(names))
+    for name, axes in zip(names, panels, strict=True):
+        epochs_axis(axes, results.epochs, labelled=is_lowest(axes, panels))
         axes.set_title(wrapped(results.short(name), 28), loc="left", fontsize=10, fontweight="bold")
-        if position % 3 == 0:
+        if is_leftmost(axes):
             axes.set_ylabel("share of steps")
         for method, color in ((results.counterpart(name), WITHOUT), (name, WITH)):
             if method is None:

@@ -22,10 +22,14 @@ from equipoise.study.pictures.style import (
     STYLES,
     by_method,
     epochs_axis,
+    fewest_empty,
     grid,
+    is_leftmost,
+    is_lowest,
     label_ends,
     legend,
     log_scale,
+    method_looks,
     percent,
 )
 from equipoise.study.pictures.teleports import legend_of, rows, shown
@@ -82,9 +86,10 @@ def _curves(
     results: Results, panels: Sequence[tuple[str, Mapping[str, Sequence[float]], Sequence[float]]], what: str
 ) -> Figure:
     """One panel per (title, method → curve, curve of single-task training), with a legend of all methods."""
-    figure, places = grid(len(panels), columns=2, width=4.8, height=_HEIGHT)
+    columns = 2
+    figure, places = grid(len(panels), columns=columns, width=4.8, height=_HEIGHT)
     ranking, named = results.ranking(), highlighted(results)
-    looks = {name: method_look(position) for position, name in enumerate(ranking)}
+    looks = method_looks(ranking)
     for axes, (title, curves, alone) in zip(places, panels, strict=True):
         ends = []
         for name in reversed(ranking):  # the best on top
@@ -103,7 +108,7 @@ def _curves(
         epochs_axis(axes, results.epochs)
         axes.set_ylabel(what)
         axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
-        label_ends(axes, ends, panel=0.72 * _HEIGHT)
+        label_ends(axes, ends, panel=0.72 * figure.get_figheight() / -(-len(places) // columns))
     entries = [(shortened(results.short(name), 30), *looks[name]) for name in ranking]
     legend(figure, [*entries, ("single-task", "black", "--")])
     return figure
@@ -128,11 +133,6 @@ def norms_picture(results: Results) -> Figure | None:
     entries = [(task, *_look(position)) for position, task in enumerate(results.tasks)]
     legend(figure, entries if few else [("a task", COLORS[0], "-")])
     return figure
-
-
-def method_look(position: int) -> tuple[str, str]:
-    """Colour and line of the method of that rank, the same in every picture of curves."""
-    return COLORS[position % len(COLORS)], STYLES[position // len(COLORS) % len(STYLES)]
 
 
 def highlighted(results: Results) -> list[str]:
@@ -252,8 +252,7 @@ def cosines_picture(results: Results) -> Figure | None:
     matrices = {name: found for name in results.ranking() if (found := _matrix(results, name)) is not None}
     if not matrices:
         return None
-    columns = min((4, 3), key=lambda number: -len(matrices) % number)
-    figure, panels = grid(len(matrices), columns=columns, width=2.6, height=2.5)
+    figure, panels = grid(len(matrices), columns=fewest_empty(len(matrices)), width=2.6, height=2.5)
     names = [shortened(results.tasks[place], 10) for place in shown]
     image = None
     for (name, matrix), axes in zip(matrices.items(), panels, strict=True):
@@ -296,18 +295,17 @@ def loss_distribution_picture(results: Results) -> Figure | None:
     every = np.concatenate([losses[name] for name in shown])
     low, high = every.min() / 1.3, every.max() * 1.3
     edges = np.geomspace(low, high, _BINS + 1)
-    columns = min((4, 3), key=lambda number: -len(shown) % number)
-    figure, panels = grid(len(shown), columns=columns, width=2.6, height=1.7, sharex=True, sharey=True)
-    for position, (name, axes) in enumerate(zip(shown, panels, strict=True)):
+    figure, panels = grid(len(shown), columns=fewest_empty(len(shown)), width=2.6, height=1.7, sharex=True, sharey=True)
+    for name, axes in zip(shown, panels, strict=True):
         shares = np.full(len(losses[name]), 1.0 / len(losses[name]))
         axes.hist(losses[name], bins=edges.tolist(), weights=shares, color=ACCENT, edgecolor="white", linewidth=0.5, zorder=3)
         axes.axvline(float(np.mean(losses[name])), color=INK, linewidth=1.2, linestyle="--", zorder=4)
         axes.axvline(1.0, color=GREY, linewidth=1.2, zorder=2)
         axes.set_xscale("log")
         axes.set_title(wrapped(results.short(name), 22), loc="left", fontsize=10, fontweight="bold")
-        if position % columns == 0:
+        if is_leftmost(axes):
             axes.set_ylabel("share of tasks")
-        if position + columns >= len(shown):
+        if is_lowest(axes, panels):
             axes.set_xlabel("loss over first loss")
     return figure
 

@@ -121,7 +121,8 @@ def facts(info: Entry) -> dict[str, Any]:
     found: dict[str, Any] = {"name": info.name, "summary": info.summary, "paper": info.paper, "needs": info.cost}
     told = ("aliases", "price", "promise", "serves", "caveats", "preference", "adds_up_to", "checked")
     found |= {name: list(value) if isinstance(value, tuple) else value for name in told if (value := getattr(info, name, None))}
-    return {**found, "options": {name: _plain(default) for name, default in info.options.items()}}
+    common = {"metric": None} if getattr(info, "takes_metric", False) else {}
+    return {**found, "options": {name: _plain(default) for name, default in {**info.options, **common}.items()}}
 
 
 def _plain(default: Any) -> Any:

@@ -26,7 +26,7 @@ from equipoise.study.report.content import content
 from equipoise.study.results import Results
 from equipoise.terminal import printable
 
-__all__ = ["Shown", "drawn", "render", "write_report"]
+__all__ = ["Shown", "cannot_be_drawn", "drawn", "plain_texts", "render", "write_report"]
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ def drawn(pictures: Iterable[Picture[T]], source: T, folder: Path) -> list[Shown
         except EquipoiseError:
             raise
         except Exception as error:
-            warnings.warn(f'the picture "{picture.name}" cannot be drawn ({one_line(error)}); it is left out', stacklevel=2)
+            cannot_be_drawn(picture.name, error)
             figure = image = None
         if figure is None or image is None:
             with writing(path):
@@ -121,13 +121,23 @@ def drawn(pictures: Iterable[Picture[T]], source: T, folder: Path) -> list[Shown
     return shown
 
 
-def _png(figure: Figure) -> bytes:
-    canvas = FigureCanvasAgg(figure)
+def cannot_be_drawn(name: str, error: Exception) -> None:
+    """Warns that a picture is left out."""
+    warnings.warn(f'the picture "{name}" cannot be drawn ({one_line(error)}); it is left out', stacklevel=3)
+
+
+def plain_texts(figure: Figure) -> None:
+    """Makes every text of a figure what it says: no formulas in names, no characters that no font has."""
     for label in figure.findobj(Text):
         text = label.get_text()
         if text and not text.startswith(r"$\mathdefault"):  # the numbers of logarithmic axes
             label.set_parse_math("$" not in text)  # in a name it is a dollar
             label.set_text(printable(text, lines=True))
+
+
+def _png(figure: Figure) -> bytes:
+    canvas = FigureCanvasAgg(figure)
+    plain_texts(figure)
     buffer = io.BytesIO()
     canvas.print_figure(buffer, format="png", dpi=_DPI)
     return buffer.getvalue()
