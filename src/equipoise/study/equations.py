@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -26,24 +26,30 @@ _LR = 5e-3
 _ASCENT = 5e-3  # of the weights per point, as the released code of SA-PINN has it
 
 
+_Places: TypeAlias = Callable[[Tensor], Tensor]
+
+
 class _Equation(NamedTuple):
-    """What is solved.
+    """What is solved, the residual first among its tasks; points are ``[n, 2]``.
 
     Attributes:
-        tasks: the losses, in order; the first one is the residual.
-        points: one for each task: from numbers in [0, 1]², where it is looked at ``[n, 2]``.
-        residual: from u and its first derivatives ``[n, 2]`` on the graph, and the points: what is to be 0 inside.
-        given: from points ``[n, 2]`` of the conditions, what u is to be there.
-        exact: the solution at points ``[n, 2]``.
-        square: lower and upper corner.
+        places: for each task, from numbers in [0, 1]², the points that it looks at.
+        residual: what is to be 0, from u, its first derivatives and the points, all on the graph.
+        given: what u is to be where there is a condition.
+        exact: the solution.
+        lower: the corner opposite to (1, 1).
     """
 
-    tasks: tuple[str, ...]
-    points: tuple[Callable[[Tensor], Tensor], ...]
+    places: Mapping[str, _Places]
     residual: Callable[[Tensor, Tensor, Tensor], Tensor]
     given: Callable[[Tensor], Tensor]
     exact: Callable[[Tensor], Tensor]
-    square: tuple[tuple[float, float], tuple[float, float]]
+    lower: tuple[float, float]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The losses, in order."""
+        return tuple(self.places)
 
 
 def poisson_problem(*, frequency: int = 2, points: int = 128, self_adaptive: bool = False, epochs: int = 30) -> Problem:
@@ -65,21 +71,22 @@ def poisson_problem(*, frequency: int = 2, points: int = 128, self_adaptive: boo
     if frequency < 1:
         raise InputError(f"frequency is {frequency}; it must be at least 1")
 
-    return _problem(
-        "poisson",
-        _Equation(
-            ("residual", "border"),
-            (_inside, _on_border),
-            partial(_poisson, frequency),
-            _zero,
-            partial(_waves, frequency),
-            ((0.0, 0.0), (1.0, 1.0)),
-        ),
-        {"frequency": frequency},
-        points,
-        self_adaptive,
-        epochs,
-    )
+    def exact(points: Tensor) -> Tensor:
+        return torch.sin(math.pi * points[:, 0]) * torch.sin(math.pi * frequency * points[:, 1])
+
+    def residual(u: Tensor, slopes: Tensor, points: Tensor) -> Tensor:
+        curvature = _second(slopes[:, 0], points, 0) + _second(slopes[:, 1], points, 1)
+        return curvature + (1 + frequency**2) * math.pi**2 * exact(points.detach())
+
+    def on_border(drawn: Tensor) -> Tensor:
+        # The first number is the place around the border, a quarter for each side.
+        side, along = (4 * drawn[:, 0]).floor().clamp(max=3), 4 * drawn[:, 0] % 1
+        fixed = (side >= 2).to(drawn)
+        return torch.where((side % 2 == 0)[:, None], torch.stack([along, fixed], 1), torch.stack([fixed, along], 1))
+
+    places = {"residual": lambda drawn: drawn, "border": on_border}
+    equation = _Equation(places, residual, lambda points: torch.zeros_like(points[:, 0]), exact, (0.0, 0.0))
+    return _problem("poisson", equation, {"frequency": frequency}, points, self_adaptive, epochs)
 
 
 def burgers_problem(
@@ -102,21 +109,22 @@ def burgers_problem(
     """
     if not 1e-3 <= viscosity < math.inf:
         raise InputError(f"viscosity is {viscosity}; it must be at least 0.001, or the solution could not be told")
-    return _problem(
-        "burgers",
-        _Equation(
-            ("residual", "initial", "border"),
-            (_in_time, _at_start, _at_ends),
-            partial(_burgers, viscosity),
-            _start,
-            partial(_front, viscosity),
-            ((-1.0, 0.0), (1.0, 1.0)),
-        ),
-        {"viscosity": viscosity},
-        points,
-        self_adaptive,
-        epochs,
-    )
+
+    def residual(u: Tensor, slopes: Tensor, points: Tensor) -> Tensor:
+        return slopes[:, 1] + u * slopes[:, 0] - viscosity * _second(slopes[:, 0], points, 0)
+
+    def exact(points: Tensor) -> Tensor:
+        x, t = points.double().cpu().numpy().T
+        return torch.from_numpy(burgers_solution(x, t, viscosity))
+
+    places: dict[str, _Places] = {
+        "residual": lambda drawn: torch.stack([2 * drawn[:, 0] - 1, drawn[:, 1]], 1),
+        "initial": lambda drawn: torch.stack([2 * drawn[:, 0] - 1, torch.zeros_like(drawn[:, 0])], 1),
+        "border": lambda drawn: torch.stack([torch.where(drawn[:, 0] < 0.5, -1.0, 1.0).to(drawn), drawn[:, 1]], 1),
+    }
+    # −sin(πx) is 0 at the ends, too.
+    equation = _Equation(places, residual, lambda points: -torch.sin(math.pi * points[:, 0]), exact, (-1.0, 0.0))
+    return _problem("burgers", equation, {"viscosity": viscosity}, points, self_adaptive, epochs)
 
 
 def burgers_solution(x: NDArray[np.float64], t: NDArray[np.float64], viscosity: float) -> NDArray[np.float64]:
@@ -225,15 +233,14 @@ class _Steps:
 
 def _data(equation: _Equation, points: int, seed: int) -> Splits:
     spread = SobolEngine(2, scramble=True, seed=seed)
-    batch = {task: where(spread.draw(points)) for task, where in zip(equation.tasks, equation.points, strict=True)}
+    batch = {task: where(spread.draw(points)) for task, where in equation.places.items()}
 
     def judged(nodes: int, offset: float) -> list[dict[str, Tensor]]:
         axis = (torch.arange(nodes, dtype=torch.float64) + offset) / (nodes - 1 + 2 * offset)
-        lower, upper = torch.tensor(equation.square, dtype=torch.float64)
-        grid = lower + (upper - lower) * torch.cartesian_prod(axis, axis)
-        edge = [where(torch.stack([axis, axis.flip(0)], 1)) for where in equation.points[1:]]
-        shown = {task: places.float() for task, places in zip(equation.tasks[1:], edge, strict=True)}
-        return [{"grid": grid.float(), "u": equation.exact(grid), **shown}]
+        lower = torch.tensor(equation.lower, dtype=torch.float64)
+        grid = lower + (1 - lower) * torch.cartesian_prod(axis, axis)
+        edges = {task: equation.places[task](torch.stack([axis, axis.flip(0)], 1)).float() for task in equation.tasks[1:]}
+        return [{"grid": grid.float(), "u": equation.exact(grid), **edges}]
 
     return Splits(_Steps(batch), judged(50, 0.5), judged(101, 0.0))
 
@@ -252,60 +259,3 @@ def _second(slope: Tensor, points: Tensor, axis: int) -> Tensor:
     """∂slope/∂(that coordinate) ``[n]``, on the graph."""
     (rows,) = torch.autograd.grad(slope.sum(), points, create_graph=True)
     return rows[:, axis]
-
-
-# -- Poisson's equation
-
-
-def _inside(drawn: Tensor) -> Tensor:
-    return drawn
-
-
-def _on_border(drawn: Tensor) -> Tensor:
-    """The first number is the place around the border, from corner to corner."""
-    around = 4 * drawn[:, 0]
-    side, along = around.floor().clamp(max=3), around % 1
-    fixed = (side >= 2).to(drawn)
-    return torch.where((side % 2 == 0)[:, None], torch.stack([along, fixed], 1), torch.stack([fixed, along], 1))
-
-
-def _zero(points: Tensor) -> Tensor:
-    return torch.zeros_like(points[:, 0])
-
-
-def _waves(frequency: int, points: Tensor) -> Tensor:
-    return torch.sin(math.pi * points[:, 0]) * torch.sin(math.pi * frequency * points[:, 1])
-
-
-def _poisson(frequency: int, u: Tensor, slopes: Tensor, points: Tensor) -> Tensor:
-    curvature = _second(slopes[:, 0], points, 0) + _second(slopes[:, 1], points, 1)
-    return curvature + (1 + frequency**2) * math.pi**2 * _waves(frequency, points.detach())
-
-
-# -- Burgers' equation
-
-
-def _in_time(drawn: Tensor) -> Tensor:
-    return torch.stack([2 * drawn[:, 0] - 1, drawn[:, 1]], 1)
-
-
-def _at_start(drawn: Tensor) -> Tensor:
-    return torch.stack([2 * drawn[:, 0] - 1, torch.zeros_like(drawn[:, 0])], 1)
-
-
-def _at_ends(drawn: Tensor) -> Tensor:
-    return torch.stack([torch.where(drawn[:, 0] < 0.5, -1.0, 1.0).to(drawn), drawn[:, 1]], 1)
-
-
-def _start(points: Tensor) -> Tensor:
-    """What holds at the beginning and at the ends: −sin(πx), which is 0 there."""
-    return -torch.sin(math.pi * points[:, 0])
-
-
-def _front(viscosity: float, points: Tensor) -> Tensor:
-    x, t = points.double().cpu().numpy().T
-    return torch.from_numpy(burgers_solution(x, t, viscosity))
-
-
-def _burgers(viscosity: float, u: Tensor, slopes: Tensor, points: Tensor) -> Tensor:
-    return slopes[:, 1] + u * slopes[:, 0] - viscosity * _second(slopes[:, 0], points, 0)
