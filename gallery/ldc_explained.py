@@ -74,7 +74,7 @@ figure.tight_layout()
 figure, ax = plt.subplots(figsize=(5.5, 2.6), num="Mean weights of the eight tasks over the last hundred steps")
 for place, (name, (_, weights)) in enumerate(runs.items()):
     mean = weights[-100:].mean(0)
-    ax.bar([k + 0.27 * (place - 1) for k in range(8)], mean / mean.sum(), width=0.25, label=name)
+    ax.bar([k + 0.27 * (place - 1) for k in range(8)], (mean / mean.sum()).tolist(), width=0.25, label=name)
 ax.set(xticks=range(8), xticklabels=tasks, ylabel="share of the weights")
 ax.legend(fontsize=7)
 figure.tight_layout()
