@@ -70,7 +70,8 @@ axes[0].set_ylabel("loss / first loss")
 figure.tight_layout()
 
 # %%
-# The weights that the last steps gave. LDC-MTL's can be negative: a loss below its neighbours is held up.
+# The weights that the last steps gave: loud tasks come to weigh little. A weight can be negative, where a loss lies
+# below its neighbours.
 figure, ax = plt.subplots(figsize=(5.5, 2.6), num="Mean weights of the eight tasks over the last hundred steps")
 for place, (name, (_, weights)) in enumerate(runs.items()):
     mean = weights[-100:].mean(0)

@@ -54,6 +54,7 @@ for name, found in points.items():
     print(f"{name:22} reaches {len(found.mul(50).round().unique(dim=0))} places with {len(found)} preferences")
 
 # %%
+# One training per point is the simple way. [Pareto sets](../pareto-sets.md) train one network for all preferences.
 t = torch.linspace(-1, 1, 200)[:, None] * 3**-0.5 * torch.ones(3)
 first, second = (1 - torch.exp(-(t - s * 3**-0.5).square().sum(1)) for s in (1, -1))
 figure, ax = plt.subplots(figsize=(4.2, 3.6), num="The front, with what a weighted sum and a smooth maximum reached")

@@ -42,12 +42,13 @@ tree](choosing-a-method.md#the-decision-tree).
 """
 
 
-def assemble(folder: Path, *, drawn: bool = True) -> None:
+def assemble(folder: Path, *, drawn: bool = True, executed: bool = True) -> None:
     """Writes the site's source into a folder.
 
     Args:
         folder: what it has that is no part of the site goes; what has not changed stays as it is.
-        drawn: with the pictures of the methods and the outputs of the gallery.
+        drawn: draw the methods' pictures.
+        executed: run the gallery.
     """
     where = places()
     written: set[Path] = set()
@@ -64,7 +65,7 @@ def assemble(folder: Path, *, drawn: bool = True) -> None:
     written.update(methods.write(folder, drawn=drawn))
     written.update(reference.write(folder))
     written.add(evidence.write(folder, where))
-    written.update(gallery.write(folder, folder.parent / "gallery", executed=drawn))
+    written.update(gallery.write(folder, folder.parent / "gallery", executed=executed))
     written.add(put(folder / "index.md", HOME + "".join(_part(part.title, part.promise, part.pages, where) for part in PARTS)))
     for old in set(folder.rglob("*")) - written:
         if old.is_file() and old.parent != folder / "methods" / "pictures":
@@ -81,12 +82,13 @@ def main() -> None:
     """Builds the site; its exit status is Sphinx's."""
     parser = argparse.ArgumentParser(prog="python -m website.build")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "site")
-    parser.add_argument("--no-pictures", action="store_true", help="none, and do not run the gallery, for a quick look")
+    parser.add_argument("--no-pictures", action="store_true", help="draw none of the methods, for a quick look")
+    parser.add_argument("--no-gallery", action="store_true", help="do not run the gallery, for a quick look")
     options = parser.parse_args()
     from sphinx.cmd.build import main as sphinx
 
     source = options.folder / "source"
-    assemble(source, drawn=not options.no_pictures)
+    assemble(source, drawn=not options.no_pictures, executed=not options.no_gallery)
     status = sphinx(
         ["-W", "--keep-going", "-q", "-b", "html", "-c", str(ROOT / "website"), str(source), str(options.folder / "html")]
     )

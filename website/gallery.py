@@ -124,20 +124,26 @@ def run(script: Path, folder: Path) -> dict[str, Any]:
     return {"cells": shown, "seconds": time.process_time()}
 
 
-def outcome_of(script: Path, folder: Path) -> dict[str, Any]:
-    """What a script gave, from the last run if nothing has changed since."""
+def fingerprint(script: Path) -> str:
+    """Of all code that decides what a script gives."""
     code = hashlib.sha256()
     text = script.read_text(encoding="utf-8")
     rooms = ["src/equipoise", *(["papers/src"] if "equipoise_papers" in text else [])]
     for file in sorted([script, Path(__file__), *(file for room in rooms for file in (ROOT / room).rglob("*.py"))]):
         code.update(file.read_bytes())
+    return code.hexdigest()
+
+
+def outcome_of(script: Path, folder: Path) -> dict[str, Any]:
+    """What a script gave, from the last run if nothing has changed since."""
+    code = fingerprint(script)
     known = folder / f"{script.stem}.json"
-    if known.is_file() and (old := json.loads(known.read_text(encoding="utf-8")))["code"] == code.hexdigest():
+    if known.is_file() and (old := json.loads(known.read_text(encoding="utf-8")))["code"] == code:
         return old
     print(f"the gallery: {script.name}", flush=True)
     rooms_on_path = os.pathsep.join(str(ROOT / room) for room in ("src", "papers/src", "."))
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "website.gallery", str(script), str(folder), code.hexdigest()],
+        [sys.executable, "-W", "ignore", "-m", "website.gallery", str(script), str(folder), code],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": rooms_on_path, "MPLBACKEND": "agg", "TOKENIZERS_PARALLELISM": "false"},
         capture_output=True,

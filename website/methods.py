@@ -21,13 +21,14 @@ def write(folder: Path, *, drawn: bool = True) -> list[Path]:
 
     Args:
         folder: of the site's source.
-        drawn: with pictures, which take minutes; those that this very code has drawn before are kept.
+        drawn: draw pictures, which takes minutes, unless this very code has drawn them before. Without, those that are there
+            are shown.
     """
     infos = [info for info in registered() if info.cls.__module__.startswith("equipoise.balance.")]
     shelf = folder / "methods"
     if drawn:
         pictures.draw_all([info for info in infos if pictures.drawable(info)], shelf / "pictures")
-    written = [put(shelf / f"{info.name}.md", _page(info, infos, drawn)) for info in infos]
+    written = [put(shelf / f"{info.name}.md", _page(info, infos, shelf)) for info in infos]
     rows = [[f"[`{i.name}`]({i.name}.md)", i.summary, _NEEDS[i.cost], i.price, i.promise, _year(i)] for i in infos]
     table = markdown.table(["method", "idea", "looks at", "cost of a step", "what it promises", "year"], rows, left=5)
     names = "\n".join(info.name for info in infos)
@@ -39,7 +40,7 @@ def write(folder: Path, *, drawn: bool = True) -> list[Path]:
     return [*written, put(shelf / "index.md", index)]
 
 
-def _page(info: MethodInfo, infos: list[MethodInfo], drawn: bool) -> str:
+def _page(info: MethodInfo, infos: list[MethodInfo], shelf: Path) -> str:
     facts = [
         ["looks at", _NEEDS[info.cost]],
         ["cost of a step", info.price],
@@ -59,7 +60,7 @@ def _page(info: MethodInfo, infos: list[MethodInfo], drawn: bool) -> str:
     ]
     if not pictures.drawable(info):
         parts.append("It acts on a network's features, so there is no picture of it in the plane.")
-    elif drawn:
+    elif (shelf / "pictures" / f"{info.name}-path.svg").is_file():
         parts.append(
             "::::{container} pair\n"
             f"![{info.name}: paths from five starts on a problem of two losses](pictures/{info.name}-path.svg)\n\n"

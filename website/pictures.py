@@ -58,11 +58,14 @@ def draw_all(infos: Sequence[MethodInfo], folder: Path) -> None:
     for file in sorted([Path(__file__), *Path(eq.__file__).parent.rglob("*.py")]):
         code.update(file.read_bytes())
     known = folder / "drawn-by.txt"
-    if known.is_file() and known.read_text() == code.hexdigest():
-        return
+    done = known.read_text(encoding="utf-8").split() if known.is_file() else []
+    if done[:1] != [code.hexdigest()]:
+        done = [code.hexdigest()]
     for info in infos:
-        draw(info, folder)
-    known.write_text(code.hexdigest())
+        if info.name not in done:
+            draw(info, folder)
+            done.append(info.name)
+            known.write_text("\n".join(done), encoding="utf-8")  # so that a build that was stopped goes on
 
 
 def draw(info: MethodInfo, folder: Path) -> tuple[Path, Path]:

@@ -64,16 +64,16 @@ class ParetoSet(nn.Module):
     preference per step (:class:`~equipoise.pareto.ParetoTraining`); afterwards any preference can be had, also those that
     training never drew.
 
-    ==========  ========================================================  ==========================================
-    family      what a preference changes                                  further parameters
-    ==========  ========================================================  ==========================================
-    ``phn``     all parameters, by a hypernetwork (PHN)                    about 100 times the model's
-    ``cosmos``  the input of the first layer (COSMOS)                      K per output of that layer
-    ``film``    scale and shift of layers' outputs (FiLM, YOTO)            about 130 per channel
-    ``palora``  a low-rank update per task on every matrix (PaLoRA)        K·r·(inputs + outputs) per matrix
-    ``lorpman`` the same, orthogonal; the model is frozen in between       the same
-    ``pamal``   the mix of K models (PaMaL)                                K − 1 times the model's
-    ==========  ========================================================  ==========================================
+    ===========  ========================================================  ==========================================
+    family       what a preference changes                                  further parameters
+    ===========  ========================================================  ==========================================
+    ``phn``      all parameters, by a hypernetwork (PHN)                    about 100 times the model's
+    ``cosmos``   the input of the first layer (COSMOS)                      K per output of that layer
+    ``film``     scale and shift of layers' outputs (FiLM, YOTO)            about 130 per channel
+    ``palora``   a low-rank update per task on every matrix (PaLoRA)        K·r·(inputs + outputs) per matrix
+    ``lorpman``  the same, orthogonal; the model is frozen in between       the same
+    ``pamal``    the mix of K models (PaMaL)                                K − 1 times the model's
+    ===========  ========================================================  ==========================================
 
     Args:
         model: your model. It need not know of any of this.
