@@ -22,7 +22,8 @@ of the losses, in the trainer that you have, at about the price of plain trainin
 serves your problem.
 
 ```python
-loss = eq.balanced_loss(losses, balancer, proxy="last")  # was: loss = sum(losses.values())
+# was: loss = sum(losses.values())
+loss = eq.balanced_loss(losses, balancer, proxy="last")
 loss.backward()
 ```
 
@@ -32,9 +33,8 @@ Lower is better, left is cheaper: on digits, balancing takes the mean drop again
 1 %. How that was measured, and where it fails: [the price](price.md), [the evidence](evidence.md).
 
 ```console
-pip install '.[study]'                    # from a clone
-equipoise study digits                    # compare methods on handwritten digits
-equipoise diagnose my_problem.py:problem  # what do your tasks do to each other?
+pip install '.[study]'   # from a clone
+equipoise study digits   # compares methods
 ```
 
 New here? [First steps](first-steps.md), [the ideas in pictures](ideas.md), [the gallery](gallery/index.md), and [the decision
@@ -66,16 +66,27 @@ def assemble(folder: Path, *, drawn: bool = True, executed: bool = True) -> None
     written.update(reference.write(folder))
     written.add(evidence.write(folder, where))
     written.update(gallery.write(folder, folder.parent / "gallery", executed=executed))
-    written.add(put(folder / "index.md", HOME + "".join(_part(part.title, part.promise, part.pages, where) for part in PARTS)))
+    written.add(put(folder / "index.md", _home(where)))
     for old in set(folder.rglob("*")) - written:
         if old.is_file() and old.parent != folder / "methods" / "pictures":
             old.unlink()
 
 
-def _part(title: str, promise: str, pages: tuple[str, ...], where: dict[str, str]) -> str:
-    names = "\n".join((where[page] if not page.startswith("=") else page[1:]).removesuffix(".md") for page in pages)
-    links = "\n".join(f"- [](<{name}.md>)" for name in names.splitlines())
-    return f"\n## {title}\n\n{promise}\n\n{links}\n\n```{{toctree}}\n:hidden:\n:caption: {title}\n\n{names}\n```\n"
+def _names(pages: tuple[str, ...], where: dict[str, str]) -> list[str]:
+    return [(where[page] if not page.startswith("=") else page[1:]).removesuffix(".md") for page in pages]
+
+
+def _home(where: dict[str, str]) -> str:
+    """The home page: what it is, then all parts side by side."""
+    parts, trees = [], []
+    for part in PARTS:
+        names = _names(part.pages, where)
+        links = "\n".join(f"- [](<{name}.md>)" for name in names)
+        parts.append(f":::{{container}} part\n**{part.title}.** {part.promise}\n\n{links}\n:::")
+        listed = "\n".join(names)
+        trees.append(f"```{{toctree}}\n:hidden:\n:caption: {part.title}\n\n{listed}\n```")
+    side_by_side = "\n".join(parts)
+    return f"{HOME}\n::::{{container}} parts\n{side_by_side}\n::::\n\n" + "\n\n".join(trees) + "\n"
 
 
 def main() -> None:

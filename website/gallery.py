@@ -182,7 +182,7 @@ def write(folder: Path, kept: Path, *, executed: bool = True) -> list[Path]:
         written += [copied(script, shelf / script.name), put(shelf / f"{name}.md", _page(name, cells, outcome))]
         title, _, said = cells[0].text.partition("\n\n")
         seen = f"[![]({'pictures/' + pictures[-1][0]})]({name}.md)\n\n" if pictures else ""
-        sentence = re.match(r".*?[.:](?=\s|$)", " ".join(said.split()))
+        sentence = re.match(r".*?[.?](?=\s|$)", " ".join(said.split()))
         cards.append(f":::{{container}} card\n{seen}**[{title}]({name}.md)**\n\n{sentence[0] if sentence else ''}\n:::")
     names = "\n".join(ORDER)
     index = (

@@ -67,7 +67,8 @@ def _page(file: Path, title: str, said: str, prefix: str, module: ModuleType, na
         if inspect.ismodule(value) or (callable(value) and id(value) in seen):
             continue  # documented where it is more public
         if inspect.isclass(value):
-            directive = f".. autoclass:: {prefix}.{name}\n   :members:\n   :show-inheritance:\n   :exclude-members: stateful"
+            shown = "" if value.__bases__ == (object,) else "   :show-inheritance:\n"
+            directive = f".. autoclass:: {prefix}.{name}\n   :members:\n{shown}   :exclude-members: stateful"
         elif callable(value):
             directive = f".. autofunction:: {prefix}.{name}"
         else:
