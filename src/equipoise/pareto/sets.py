@@ -22,7 +22,7 @@ from equipoise.pareto.indicators import hypervolume, nondominated
 from equipoise.pareto.preferences import grid
 from equipoise.tasks import LazyLoss, as_losses, scalar
 
-__all__ = ["Front", "ParetoSet", "check_family"]
+__all__ = ["Front", "ParetoSet", "check_family", "mean_losses"]
 
 T = TypeVar("T")
 Evaluation = Callable[[Any, Iterable[Any]], Mapping[str, float]]
@@ -194,7 +194,7 @@ class ParetoSet(nn.Module):
             InputError: neither ``evaluate`` nor ``losses``, or both; or preferences that are none.
         """
         if evaluate is None and losses is not None:
-            judge: Evaluation = _mean_losses(losses, self.tasks)
+            judge: Evaluation = mean_losses(losses, self.tasks)
         elif evaluate is not None and losses is None:
             judge = evaluate
         else:
@@ -260,7 +260,9 @@ def _family(text: str, model: nn.Module, tasks: int, seed: int) -> Family:
     return make(model, tasks, **options, generator=torch.Generator().manual_seed(seed))
 
 
-def _mean_losses(losses: LossFunction, tasks: tuple[str, ...]) -> Evaluation:
+def mean_losses(losses: LossFunction, tasks: tuple[str, ...]) -> Evaluation:
+    """What evaluates a model by the means of its losses over batches, by task."""
+
     def evaluate(model: Any, loader: Iterable[Any]) -> dict[str, float]:
         sums, counts = dict.fromkeys(tasks, 0.0), dict.fromkeys(tasks, 0)
         for batch in loader:
