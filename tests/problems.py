@@ -67,8 +67,11 @@ def balancer_of(name: str, tasks: int = 3) -> eq.Balancer:
     """The balancer of that name, such that rounding decides nothing.
 
     LDC-MTL's slopes are signs of gaps between losses over their first ones, all of which are 1 in the first step: which sign
-    comes out of that is up to the processor's last bits. Here losses are measured by others than their first ones.
+    comes out of that is up to the processor's last bits. Here losses are measured by others than their first ones. MAdam's
+    first direction is one of signs as well, but for ε.
     """
+    if name == "madam":
+        return eq.MAdam(epsilon=0.1)
     if name == "ldc-mtl":
         return eq.LDCMTL(initial=[1.0, 8.0, 0.1, 2.0, 0.6][:tasks])
     return eq.balancer(name)

@@ -50,6 +50,7 @@ PARTS = (
             "docs/distributed.md",
             "docs/clusters.md",
             "docs/sweeps.md",
+            "docs/preferences.md",
             "docs/pareto-sets.md",
             "docs/task-weights.md",
             "docs/task-groups.md",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from equipoise import pareto as pareto
     from equipoise import points as points
     from equipoise import randomness as randomness
+    from equipoise import rewards as rewards
     from equipoise import solvers as solvers
     from equipoise import step as step
     from equipoise import study as study

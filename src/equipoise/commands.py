@@ -300,8 +300,8 @@ def _front(
     models: Annotated[int, typer.Option(help="How many trainings of one model each method may spend.")] = 5,
     members: Annotated[int, typer.Option(help="How many members of a set are evaluated.")] = 11,
     balancer: Annotated[
-        str, typer.Option(help="What trains sets; a method that takes a preference, such as stch:mu=0.1.")
-    ] = "ls",
+        str | None, typer.Option(help="What trains sets, such as stch:mu=0.1; as each family's paper has it, if left out.")
+    ] = None,
     jobs: Jobs = None,
     folder: Where = None,
 ) -> None:

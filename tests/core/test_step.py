@@ -53,7 +53,7 @@ def test_gradients_are_what_the_weights_say(name: str) -> None:
     if eq.balance.method(name).cost == "gradients":
         assert weights is None
         observation = eq.balance.Observation(mtl.last.tasks, (0, 1, 2), mtl.last.losses, gradients=rows)
-        expected = eq.balancer(name).decide(observation)
+        expected = balancer_of(name).decide(observation)
         assert torch.allclose(_grad(model.encoder.parameters()), expected, rtol=1e-4, atol=1e-6)
         weights = torch.ones(len(rows))
     else:

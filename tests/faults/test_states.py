@@ -221,7 +221,7 @@ def unknowable(name: str, said: str) -> bool:
     if what == "infinite":
         return any(f"'{entry}'" in place for entry in ("last", "before_last", "reference", "sums", "first_losses", "squares"))
     if what == "half precision":
-        return any(f"'{entry}'" in place for entry in ("averages", "tracked", "squares", "solution", "state"))
+        return any(f"'{entry}'" in place for entry in ("averages", "tracked", "moments", "squares", "solution", "state"))
     if "'param_groups'" in place:
         return what in (
             "infinite",

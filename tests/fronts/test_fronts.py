@@ -12,7 +12,7 @@ import torch
 from equipoise.cli import main
 from equipoise.data import TensorBatches
 from equipoise.errors import EquipoiseError, InputError
-from equipoise.fronts import Fronts, FrontsOutcome, narrowed
+from equipoise.fronts import Fronts, FrontsOutcome, narrowed, running
 from equipoise.fronts.outcome import Interval
 from equipoise.fronts.running import next_weights
 from equipoise.metrics import Metric
@@ -119,6 +119,15 @@ def test_runs_that_fail_are_told_and_the_others_are_kept(tmp_path: Path) -> None
     assert set(FrontsOutcome(tmp_path).methods) == {"palora:rank=1", "sweep"}
 
 
+def test_a_set_is_trained_by_what_its_paper_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    made = running.ParetoTraining
+    monkeypatch.setattr(running, "ParetoTraining", lambda *given, **named: told.append(given[3]) or made(*given, **named))
+    for method, balancer in (("cosmos", ""), ("pamal", ""), ("cosmos", "stch:mu=0.1"), ("phn:hidden=3", "epo")):
+        assert "failed" not in running.front_run(tiny(), method, 0, 1, 1, 2, balancer)
+    assert told == ["cosmos:penalty=2", "ls", "stch:mu=0.1", "epo"]
+
+
 def test_weights_go_to_the_widest_gap() -> None:
     tried = [[0.5, 0.5], [0.95, 0.05], [0.05, 0.95]]
     points = np.array([[1.0, 1.0], [0.9, 5.0], [3.0, 0.9]])
@@ -151,11 +160,20 @@ def test_a_problem_is_narrowed_to_two_tasks() -> None:
             narrowed(whole, wrong)
 
 
+def test_a_longer_sweep_costs_so_many_times_as_much(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = fronts(tmp_path, "sweep:times=3", seeds=1, models=2, epochs=1).run()
+    assert outcome.methods == ("sweep:times=3", "sweep")
+    assert [own["steps"] for own in outcome.runs("sweep:times=3")[0]["fronts"]] == [9, 18]
+    assert main(["report", str(tmp_path)]) == 0
+    assert "a sweep of 3 times the cost has" in capsys.readouterr().out
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     for given, said in (
         ({"methods": "plora"}, 'no family of Pareto sets "plora"'),
         ({"methods": "palora:rnk=1"}, 'no option "rnk"'),
         ({"models": 0}, "models is 0"),
+        ({"methods": "sweep:times=0"}, "times of the sweep is 0"),
         ({"balancer": "mgda"}, "takes no preference"),
     ):
         with pytest.raises(InputError, match=said):

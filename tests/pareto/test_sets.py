@@ -229,6 +229,15 @@ def test_the_step_is_that_of_the_preference() -> None:
         torch.testing.assert_close(now, own - 0.5 * own.grad)
 
 
+def test_of_a_ray_of_losses_the_inverse_is_told() -> None:
+    pareto = made("cosmos")
+    training = training_of(pareto, "cosmos:penalty=1")
+    training.step(batches(1)[0])
+    told = training.mtl.balancer.preference.given
+    inverse = 1 / training.preference
+    torch.testing.assert_close(torch.tensor(told, dtype=torch.float64), inverse / inverse.sum())
+
+
 def test_a_step_that_fails_leaves_everything() -> None:
     pareto = made("phn:hidden=7")
     training = training_of(pareto, "stch:mu=0.1")

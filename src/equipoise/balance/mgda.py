@@ -44,11 +44,16 @@ class MGDA(GramianBalancer):
     **Mind.** It favours the task with the smallest gradient norm: a task that has converged stops all others. The units of a
     loss matter.
 
+    With ``power`` it is GAPO (Li et al., Gradient-Adaptive Policy Optimization, ACL 2025): gradients are divided by ‖g_k‖^p,
+    and the direction is the shortest point of *these*, so task k weighs α_k/‖g_k‖^p. Every task with a weight then gains
+    in proportion: ⟨g_k, d⟩ = ‖g_k‖^p ‖d‖². The paper's text could not be had; this follows public summaries of it.
+
     Args:
         normalization: ``"none"`` (the paper), ``"l2"``, ``"loss"`` or ``"loss+"``. A zero gradient stays one.
+        power: p; 0 without rescaling, 1 and 2 in the paper of GAPO. Not together with a normalization.
 
     Raises:
-        InputError: there is no such normalization.
+        InputError: there is no such normalization, or a power below 0 or beside one.
         NonFiniteError: at a step that divides by losses, when one is not positive.
 
     Example:
@@ -57,13 +62,20 @@ class MGDA(GramianBalancer):
         tensor([0.2000, 0.8000])
         >>> MGDA(normalization="l2").weights(torch.tensor([[4.0, 0.0], [0.0, 1.0]]))
         tensor([0.5000, 0.5000])
+        >>> MGDA(power=1).weights(torch.tensor([[4.0, 0.0], [0.0, 1.0]]))
+        tensor([0.2500, 0.5000])
     """
 
-    def __init__(self, normalization: Normalization | None = "none") -> None:
+    def __init__(self, normalization: Normalization | None = "none", power: float = 0.0) -> None:
         normalization = "none" if normalization is None else normalization  # "none" in a study's text means None
         if normalization not in get_args(Normalization):
             raise InputError(f'normalization must be one of {", ".join(get_args(Normalization))}; got "{normalization}"')
+        if not 0 <= power < float("inf"):
+            raise InputError(f"power must be finite and at least 0; got {power}")
+        if power and normalization != "none":
+            raise InputError("power rescales the gradients, and normalization does so in another way; give one of them")
         self.normalization: Normalization = normalization
+        self.power = float(power)
 
     def decide(self, observation: Observation) -> Tensor:
         """Weights ``[k]`` of the tasks present."""
@@ -81,6 +93,13 @@ class MGDA(GramianBalancer):
         """See :func:`equipoise.solvers.minimum_norm_point`."""
         if self.normalization.startswith("loss"):
             raise InputError(f'normalization="{self.normalization}" needs the losses; use the balancer in a step')
+        if self.power:
+            # The norms relative to the largest, for their powers may leave the number range.
+            norms = np.sqrt(np.clip(gramian.diagonal(), 0, None))
+            largest = float(norms.max()) or 1.0
+            scales = np.where(norms > 0, norms / largest, 1.0) ** -self.power
+            found = minimum_norm_point(gramian / largest / largest * scales[:, None] * scales)
+            return np.asarray(found * scales * largest**-self.power)
         return self._normalized(gramian, np.ones(len(gramian)))
 
     def _normalized(self, gramian: NDArray[np.float64], units: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -94,4 +113,6 @@ class MGDA(GramianBalancer):
         return minimum_norm_point(gramian)
 
     def __repr__(self) -> str:
+        if self.power:
+            return f"MGDA(power={self.power})"
         return "MGDA()" if self.normalization == "none" else f'MGDA(normalization="{self.normalization}")'

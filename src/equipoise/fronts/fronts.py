@@ -13,7 +13,7 @@ from rich.console import Console
 from equipoise import terminal
 from equipoise.errors import EquipoiseError, InputError, require
 from equipoise.fronts.outcome import FrontsOutcome
-from equipoise.fronts.running import SWEEP, front_run, narrowed
+from equipoise.fronts.running import SWEEP, front_run, narrowed, sweep_times
 from equipoise.method import MethodSpec
 from equipoise.pareto.sets import check_family
 from equipoise.pareto.training import preferring_of
@@ -43,13 +43,13 @@ class Fronts:
     Args:
         problem: a :class:`~equipoise.study.Problem`, or the name of a built-in one, with a validation split.
         methods: families of :class:`~equipoise.pareto.ParetoSet` with options, ``"phn,palora:rank=8"``. The sweep is always
-            added.
+            added; ``sweep:times=5`` is one whose models are trained five times as long, at five times the cost.
         seeds: see :func:`equipoise.study.plan.parse_seeds`.
         tasks: which two (or more) of the problem's tasks; the first two if left out.
         epochs: of one model; the problem's own if left out.
         models: how many trainings of one model each method may spend.
         members: of a set, about.
-        balancer: what trains sets, one that takes a preference; ``ls`` as in all of the papers.
+        balancer: what trains sets, a method that takes a preference; left out, as each family's paper has it.
         folder: ``results/<problem>-front`` if left out.
         jobs: runs at a time; as many as there are processors if left out.
         console: where progress is shown; standard error if left out.
@@ -74,7 +74,7 @@ class Fronts:
         epochs: int | None = None,
         models: int = 5,
         members: int = 11,
-        balancer: str = "ls",
+        balancer: str | None = None,
         folder: str | os.PathLike[str] | None = None,
         jobs: int | None = None,
         console: Console | None = None,
@@ -87,13 +87,14 @@ class Fronts:
             str(one) for text in ([methods] if isinstance(methods, str) else methods) for one in MethodSpec.parse_all(text)
         ]
         for text in texts:
-            if text != SWEEP:
+            if not sweep_times(text):
                 check_family(text)
-        preferring_of(balancer)
+        if balancer is not None:
+            preferring_of(balancer)
         self.methods = tuple(dict.fromkeys([*texts, SWEEP]))
         self.seeds = parse_seeds(seeds)
         self.epochs = self.problem.epochs if epochs is None else epochs
-        self.models, self.members, self.balancer = models, members, str(MethodSpec.parse(balancer))
+        self.models, self.members, self.balancer = models, members, "" if balancer is None else str(MethodSpec.parse(balancer))
         for what, value, least in (
             ("epochs", self.epochs, 1),
             ("models", models, 1),

@@ -46,6 +46,8 @@ class Family(nn.Module):
     draw: Draw = "dirichlet"
     """How published settings draw preferences, see :class:`~equipoise.pareto.Preferences`."""
     alpha: float = 1.0
+    balancer: str = "ls"
+    """What published settings train it with: a method that takes a preference."""
     freeze: float | None = None
     """After which share of training the model's own parameters stay as they are."""
 
@@ -187,7 +189,6 @@ class LinearSubspace(Family):
 
     def __init__(self, model: nn.Module, tasks: int, *, independent: bool = True, generator: torch.Generator) -> None:
         super().__init__()
-        self.lr_factor = 1.0
         self.names = tuple(_trained(model))
         self.members = nn.ModuleList()
         for _ in range(tasks - 1):
@@ -213,7 +214,8 @@ class ConditionedInput(Family):
     A linear layer gets K more inputs, which hold p; of a two-dimensional convolution they are K more planes, made of p by two
     transposed convolutions and stretched to the size of the input, as in released code; an embedding gets K columns that are
     mixed by p. The new weights are zero at the start. Preferences come from Dirichlet(1.2), as in released code. The paper adds
-    a penalty on the angle between losses and preference: a balancer's business here.
+    a penalty on the angle between losses and preference, which is the business of the balancer ``cosmos`` here (λ = 2 in
+    released code). Under ``ls`` the members may all become one.
 
     Args:
         model: the model.
@@ -223,6 +225,7 @@ class ConditionedInput(Family):
     """
 
     alpha = 1.2
+    balancer = "cosmos:penalty=2"
 
     def __init__(self, model: nn.Module, tasks: int, *, layer: str | None = None, generator: torch.Generator) -> None:
         super().__init__()

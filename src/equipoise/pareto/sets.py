@@ -22,7 +22,7 @@ from equipoise.pareto.indicators import hypervolume, nondominated
 from equipoise.pareto.preferences import grid
 from equipoise.tasks import LazyLoss, as_losses, scalar
 
-__all__ = ["Front", "ParetoSet", "check_family"]
+__all__ = ["Front", "ParetoSet", "check_family", "mean_losses"]
 
 T = TypeVar("T")
 Evaluation = Callable[[Any, Iterable[Any]], Mapping[str, float]]
@@ -187,7 +187,7 @@ class ParetoSet(nn.Module):
         losses, preferences = given.pop("losses", None), given.pop("preferences", None)
         if given or (evaluate is None) == (losses is None):
             raise InputError("front() takes evaluate= or losses=, and preferences= besides; give one of the first two")
-        judge: Evaluation = _mean_losses(losses, self.tasks) if evaluate is None else evaluate
+        judge: Evaluation = mean_losses(losses, self.tasks) if evaluate is None else evaluate
         rows = grid(count, len(self.tasks)) if preferences is None else torch.as_tensor(preferences, dtype=torch.float64)
         before, modes = self.preference.clone(), {module: module.training for module in self.modules()}
         self.eval()
@@ -249,7 +249,9 @@ def _family(text: str, model: nn.Module, tasks: int, seed: int) -> Family:
     return make(model, tasks, **options, generator=torch.Generator().manual_seed(seed))
 
 
-def _mean_losses(losses: LossFunction, tasks: tuple[str, ...]) -> Evaluation:
+def mean_losses(losses: LossFunction, tasks: tuple[str, ...]) -> Evaluation:
+    """What evaluates a model by the means of its losses over batches, by task."""
+
     def evaluate(model: Any, loader: Iterable[Any]) -> dict[str, float]:
         sums, counts = dict.fromkeys(tasks, 0.0), dict.fromkeys(tasks, 0)
         for batch in loader:

@@ -128,39 +128,38 @@ class ByLosses:
             seeds = seeds * turn.scale.to(seeds.device)
         places = {position: place for place, position in enumerate(present)}
         companion = turn.balancer.companion() if isinstance(turn.balancer, Accompanied) else None
-        with self._task_specific_unweighted(turn, present, weights):
-            for micro_batch in range(turn.source.micro_batches):
-                reuse = first if micro_batch == 0 else None
-                losses = context.named(evaluate(micro_batch)) if reuse is None else reuse
-                eager = [position for position, loss in losses.items() if isinstance(loss, Tensor)]
-                groups = [eager] if eager else []
-                groups += [[position] for position, loss in losses.items() if not isinstance(loss, Tensor)]
-                for index, group in enumerate(groups):
-                    if known:
-                        values = [cast(Tensor, losses[position]) for position in group]
-                    else:
-                        values = [context.scalar(position, losses[position]) for position in group]
-                        for position, value in zip(group, values, strict=True):
-                            seen.add(position, value)
-                        del value
-                    if not context.parameters:
-                        context.found = list(dict.fromkeys([*context.found, *leaves_of_all(values)]))
-                    order = [places[position] for position in group]
-                    starts, gradients = roots(values, seeds if order == list(range(len(seeds))) else seeds[order])
-                    if companion is not None:
-                        starts.append(companion.output)
-                        gradients.append(self._companion_seed(companion, turn))
-                    with without_autocast(values[0].device):
-                        torch.autograd.backward(
-                            starts,
-                            gradients,
-                            # Callables may build on what the batch's losses have in common: its graph lives on for them.
-                            retain_graph=index < len(groups) - 1,
-                        )
-                    if companion is not None and companion.parameters:
-                        self._deliver(companion, turn)
-                    companion = None
-                    del values, starts
+        for micro_batch in range(turn.source.micro_batches):
+            reuse = first if micro_batch == 0 else None
+            losses = context.named(evaluate(micro_batch)) if reuse is None else reuse
+            eager = [position for position, loss in losses.items() if isinstance(loss, Tensor)]
+            groups = [eager] if eager else []
+            groups += [[position] for position, loss in losses.items() if not isinstance(loss, Tensor)]
+            for index, group in enumerate(groups):
+                if known:
+                    values = [cast(Tensor, losses[position]) for position in group]
+                else:
+                    values = [context.scalar(position, losses[position]) for position in group]
+                    for position, value in zip(group, values, strict=True):
+                        seen.add(position, value)
+                    del value
+                if not context.parameters:
+                    context.found = list(dict.fromkeys([*context.found, *leaves_of_all(values)]))
+                order = [places[position] for position in group]
+                starts, gradients = roots(values, seeds if order == list(range(len(seeds))) else seeds[order])
+                if companion is not None:
+                    starts.append(companion.output)
+                    gradients.append(self._companion_seed(companion, turn))
+                with without_autocast(values[0].device), self._task_specific_unweighted(turn, present, weights):
+                    torch.autograd.backward(
+                        starts,
+                        gradients,
+                        # Callables may build on what the batch's losses have in common: its graph lives on for them.
+                        retain_graph=index < len(groups) - 1,
+                    )
+                if companion is not None and companion.parameters:
+                    self._deliver(companion, turn)
+                companion = None
+                del values, starts
         if companion is not None and companion.lent:  # this process holds no task
             torch.autograd.backward([companion.output], [self._companion_seed(companion, turn)])
         return seen
