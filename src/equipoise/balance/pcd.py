@@ -22,7 +22,7 @@ __all__ = ["PCD"]
 
 @register(
     "pcd",
-    summary="follows one task's gradient, bent as little as gives every other task a share `tau` of progress",
+    summary="one task's gradient, bent just enough that every other task progresses",
     paper=(
         "Varam and AlHajri, Not All Objectives Are Born Equal: Priority-Constrained Descent for Hierarchical Multi-Objective "
         "Optimization, TMLR 2026"

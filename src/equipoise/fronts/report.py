@@ -208,7 +208,7 @@ def _over_cost(outcome: FrontsOutcome) -> Figure | None:
     epochs = [(part + 1) * outcome.settings["epochs"] for part in range(parts)]
     for method, (color, shape) in _looks(outcome).items():
         found = [outcome.hypervolumes(method, part) for part in range(parts)]
-        if sweep_times(method) > 1:  # elsewhere on the axis; where it ends is what it can be held against
+        if sweep_times(method) > 1:  # elsewhere on the axis; where it ends is what it can be compared with
             axes.axhline(mean(found[-1].values()), color=color, linestyle="--", linewidth=1.2, zorder=1)
             continue
         for seed in found[0]:
