@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STUDY ?= --methods ls,si,famo,pcgrad,cagrad,fairgrad --tuned-weights 9 --seeds 3 --epochs 10 --folder results/quick
 PYTEST_WORKERS ?= 3
+# A checkout that may only be read is tested all the same.
+WRITABLE := $(shell test -w . && echo yes)
+NO_CACHE := $(if $(WRITABLE),,--no-cache)
 
 .PHONY: help study test pytest lint types tables docs bench dist dist-test clean
 
@@ -33,11 +36,11 @@ study: .venv/study
 	$(BIN)/equipoise study digits $(STUDY) --jobs 2
 
 lint: .venv/dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check $(NO_CACHE) .
+	$(BIN)/ruff format $(NO_CACHE) --check .
 
 types: .venv/dev
-	$(BIN)/mypy
+	$(BIN)/mypy $(if $(WRITABLE),,--cache-dir=/dev/null)
 
 # mypy takes one core for half a minute, which it may as well do while the tests run.
 test: lint
@@ -49,7 +52,7 @@ pytest: .venv/dev
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 tables: .venv/dev
-	$(BIN)/python docs/tables.py docs/choosing-a-method.md src/equipoise/__init__.py src/equipoise/balance/__init__.py
+	$(BIN)/python docs/tables.py docs/choosing-a-method.md docs/preferences.md src/equipoise/__init__.py src/equipoise/balance/__init__.py
 	$(BIN)/python -m website.tree
 	$(BIN)/python -m equipoise_papers.reproduce.page papers/docs/reproducing.md
 

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("page", choices=tuple(known))
     measure = known[parser.parse_args(arguments).page]
     torch.set_num_threads(1)
-    (code,) = re.findall(r"```python\n(.*?)```", (FOLDER / f"{measure.__name__}.md").read_text(encoding="utf-8"), re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", (FOLDER / f"{measure.__name__}.md").read_text(encoding="utf-8"), re.DOTALL)
     page: dict[str, Any] = {"__name__": measure.__name__}
     exec(compile(code, measure.__name__, "exec"), page)
     rows = []

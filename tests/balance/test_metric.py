@@ -17,6 +17,13 @@ from equipoise.study import parse_method
 from tests.problems import Batch, Heads, batch, losses, optimizer_of, parameters_of, same
 
 
+class _Sharded(torch.optim.Adam):
+    """As ZeroRedundancyOptimizer, which keeps a part of the state in each process."""
+
+    def consolidate_state_dict(self) -> None:
+        raise NotImplementedError
+
+
 def _double(seed: int = 0) -> Batch:
     inputs, targets = batch(seed=seed)
     return inputs.double(), targets.double()
@@ -74,6 +81,21 @@ def test_products_of_two_batches_and_long_float32_rows() -> None:
     inverses = torch.rand(40_000, generator=generator)
     expected = (rows.double() * inverses.double()) @ others.double().T
     torch.testing.assert_close(cross_gramian(rows, others, inverses), expected, rtol=1e-10, atol=1e-8)
+
+
+def test_further_batches_are_multiplied_in_the_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    mtl = _trained(eq.balancer("modo", metric="optimizer"), 0)
+    further = (_double(11), _double(12))
+    mtl.step(_double(), further=further)
+    model: Any = mtl.objective.model
+    parts = list(model.encoder.parameters())
+    first, second = (_rows(mtl, parts, one) for one in further)
+    expected = (first / _divisor(mtl, parts, 1)) @ second.T
+    seen: list[Any] = []
+    decide = mtl.balancer.decide
+    monkeypatch.setattr(mtl.balancer, "decide", lambda observation: seen.append(observation) or decide(observation))
+    mtl.step(_double(), further=further)
+    torch.testing.assert_close(seen[0].cross, expected, rtol=1e-9, atol=0.0)
 
 
 def test_complex_parameters_count_as_pairs() -> None:
@@ -228,6 +250,7 @@ def test_it_is_an_option_of_every_method_on_the_gramian_and_of_no_other() -> Non
     ("make", "message"),
     [
         (lambda: _trained("fairgrad", 0, make=torch.optim.SGD), "SGD keeps none"),
+        (lambda: _trained("fairgrad", 0, make=_Sharded), "a part in each"),
         (lambda: eq.balancer("fairgrad:metric=adam"), "must be optimizer or none"),
         (lambda: eq.balanced_loss([torch.ones(())] * 2, "mgda:metric=optimizer"), "MultiTaskOptimizer alone"),
         (lambda: eq.backward([torch.ones(())] * 2, "mgda:metric=optimizer"), "MultiTaskOptimizer alone"),

@@ -67,6 +67,9 @@ def test_relobralo_with_absent_tasks_and_losses_of_zero() -> None:
     fresh = eq.ReLoBRaLo()
     run(fresh, [1.0, 1.0], [1.0, 1.0], present=(0, 1))
     assert run(fresh, [1.0, 1.0, 5.0])[0] == pytest.approx([1.0, 1.0, 1.0])  # the third is new and stands still
+    now = [3 * weight for weight in softmax([1.0, 1.0, 0.5])]
+    expected = [0.999 + 0.001 * now[0], 0.999 + 0.001 * now[1], now[2]]  # it has no average yet
+    assert run(fresh, [1.0, 1.0, 2.5])[0] == pytest.approx(expected)
 
 
 # -- SoftAdapt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from benchmarks.concave_front import descend
 from torch import Tensor
 from torchjd import scalarization
 
@@ -23,50 +24,24 @@ def gradients(seed: int = 0, tasks: int = 3) -> torch.Tensor:
 # -- a concave front
 
 
-# Steps, learning rate and how it fades; what has a kink along the ray swings about it unless that is small in the end.
-DESCENTS = {
-    "ls": (300, 0.1, 1.0),
-    "epo": (120, 0.2, 0.98),
-    "pmgda": (120, 0.1, 0.98),
-    "ferero": (80, 0.2, 1.0),
-    "ferero:bounds=[inf,0.3]": (80, 0.2, 1.0),
-    "ferero:bounds=[0.45,inf]": (80, 0.2, 1.0),
-    "pmtl": (150, 0.1, 1.0),
-    "pbi": (300, 0.1, 0.985),
-    "cosmos:penalty=20": (200, 0.02, 1.0),
-    "stch:mu=0.002": (300, 0.3, 0.985),
-}
+def end(method: str, preference: tuple[float, ...] | None) -> Tensor:
+    """The losses of two Gaussians where descent with the weights of a method ends: on the front.
 
-
-def end(method: str, preference: list[float] | None) -> Tensor:
-    """The losses where descent on two Gaussians, 1 − exp(−‖x ∓ 1/√n‖²), ends with the weights of a method.
-
-    The front is concave, so that weighted sums reach its ends alone (Lin et al., 2019, the synthetic example). It is where the
-    two distances from the centres, which the losses tell, add up to the distance between these, 2.
+    That is where the distances from the centres, which the losses tell, add up to the distance between these, 2.
     """
-    balancer = eq.balancer(method) if preference is None else eq.balancer(method, preference=preference)
-    point = torch.tensor([0.1, -0.2, 0.3], dtype=torch.float64)
-    center = torch.full_like(point, 3**-0.5)
-    steps, lr, fade = DESCENTS[method]
-    for step in range(steps):
-        apart = torch.stack([point - center, point + center])
-        near = (-apart.square().sum(1)).exp()
-        losses, rows = 1 - near, 2 * apart * near[:, None]
-        observation = Observation(("a", "b"), (0, 1), losses, rows @ rows.T, step=step)
-        point = point - lr * fade**step * (balancer.decide(observation) @ rows)
-        balancer.update(observation)
+    losses = descend(method, preference)[-1]
     assert float((-(1 - losses).log()).sqrt().sum()) < 2.02
     return losses
 
 
-@pytest.mark.parametrize("preference", [[0.2, 0.8], [0.7, 0.3]])
-def test_weighted_sums_end_at_the_ends_of_a_concave_front(preference: list[float]) -> None:
+@pytest.mark.parametrize("preference", [(0.2, 0.8), (0.7, 0.3)])
+def test_weighted_sums_end_at_the_ends_of_a_concave_front(preference: tuple[float, ...]) -> None:
     assert float(end("ls", preference).min()) < 0.01
 
 
-@pytest.mark.parametrize("preference", [[0.2, 0.8], [0.7, 0.3]])
+@pytest.mark.parametrize("preference", [(0.2, 0.8), (0.7, 0.3)])
 @pytest.mark.parametrize("method", ["epo", "pmgda", "ferero", "pbi", "cosmos:penalty=20", "stch:mu=0.002"])
-def test_ends_on_the_ray(method: str, preference: list[float]) -> None:
+def test_ends_on_the_ray(method: str, preference: tuple[float, ...]) -> None:
     found = end(method, preference)
     ray = torch.tensor(preference, dtype=torch.float64)
     ray = ray if eq.balance.method(method.partition(":")[0]).ray else 1 / ray
@@ -74,7 +49,7 @@ def test_ends_on_the_ray(method: str, preference: list[float]) -> None:
 
 
 def test_ends_in_the_sector_or_within_the_bounds() -> None:
-    for preference in ([0.25, 0.75], [0.75, 0.25]):
+    for preference in ((0.25, 0.75), (0.75, 0.25)):
         found = end("pmtl", preference)
         # The next rays of the lattice are (0, 1), (0.5, 0.5) and (1, 0), and sectors are bounded half way between, by angle.
         angle = float(torch.atan2(found[0], found[1]))

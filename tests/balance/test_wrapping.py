@@ -164,6 +164,18 @@ def test_pcd_gives_every_other_task_its_share_or_follows_the_primary_alone() -> 
     assert eq.PCD().weights(torch.zeros(3, 3)).tolist() == [0.0, 0.0, 0.0]
 
 
+def test_pcd_serves_nearly_opposed_tasks_among_equal_ones() -> None:
+    """A singular programme, whose ridge alone would keep the multipliers from being as large as they have to be."""
+    rows = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows[3] = rows[2]
+    rows[5] = -rows[4] + 1e-3 * rows[1]
+    gramian = (rows @ rows.T).numpy()
+    weights = priority_weights(gramian, [0.5] * 6)
+    assert weights[4] > 1e4
+    assert priority_residual(gramian, [0.5] * 6, weights) < 1e-9
+    assert (gramian @ weights - 0.5 * gramian.diagonal())[1:].min() > -1e-6 * gramian.diagonal().max()
+
+
 def test_pcd_by_name_and_in_batches_that_lack_tasks() -> None:
     rows, other = _rows(2)
     order = [1, 0, 2]

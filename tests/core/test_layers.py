@@ -95,5 +95,5 @@ def test_a_room_is_a_folder_of_several_files_and_not_deep() -> None:
 
 def test_the_library_stays_small() -> None:
     # Raised for preferences, Pareto sets and some forty further methods, at a file of about 150 lines each.
-    assert len(FILES) <= 365
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in FILES) <= 64_000
+    assert len(FILES) <= 375
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in FILES) <= 66_000

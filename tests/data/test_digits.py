@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from equipoise.data import digits
-from equipoise.errors import MissingExtraError
+from equipoise.data import digits, digits_pair
+from equipoise.errors import InputError, MissingExtraError
 from equipoise.nets import DigitsNet
 
 
@@ -94,3 +94,24 @@ def test_network_has_the_stated_layers():
     } == {"left": [50, 10], "right": [50, 10], "sum": [50, 1], "ink": [50, 1]}
     # One canvas keeps its batch dimension.
     assert net(torch.zeros(1, 1, 12, 12))["sum"].shape == (1,)
+
+
+def test_the_pair_is_the_same_digits_closer_together(splits):
+    pair = digits_pair()
+    for own, wide in ((pair.train, splits.train), (pair.test, splits.test)):
+        assert set(own) == {"image", "left", "right"}
+        assert own["image"].shape[1:] == (1, 10, 10)
+        assert torch.equal(own["left"], wide["left"])
+        assert torch.equal(own["right"], wide["right"])
+        # Two columns and rows belong to one digit alone; where they meet the brighter pixel counts.
+        assert torch.equal(own["image"][:, 0, :2, :8], wide["image"][:, 0, :2, :8])
+        assert torch.equal(own["image"][:, 0, 8:, 2:], wide["image"][:, 0, 10:, 4:])
+        assert torch.all(own["image"][:, 0, 2:4, 2:8] >= wide["image"][:, 0, 2:4, 2:8])
+    out = DigitsNet(10, ("left", "right"))(pair.test["image"][:3])
+    assert {task: tuple(own.shape) for task, own in out.items()} == {"left": (3, 10), "right": (3, 10)}
+
+
+def test_other_networks_are_refused():
+    for wrong in (lambda: DigitsNet(11), lambda: DigitsNet(12, ("left", "middle"))):
+        with pytest.raises(InputError):
+            wrong()

@@ -18,8 +18,9 @@ PAGES = sorted(page for folder in ("docs", "docs/integrations", "papers/docs") f
 METHODS = {info.name: info for info in eq.methods() if info.cls.__module__.startswith("equipoise.")}
 
 
-def test_the_table_of_methods_is_what_the_registry_says() -> None:
-    text = PAGE.read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", [PAGE, ROOT / "docs" / "preferences.md"], ids=lambda page: page.name)
+def test_the_table_of_methods_is_what_the_registry_says(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
     assert "<!-- methods: " in text
     assert filled(text) == text, "write the table again: make tables"
 

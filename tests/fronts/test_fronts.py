@@ -160,11 +160,20 @@ def test_a_problem_is_narrowed_to_two_tasks() -> None:
             narrowed(whole, wrong)
 
 
+def test_a_longer_sweep_costs_so_many_times_as_much(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = fronts(tmp_path, "sweep:times=3", seeds=1, models=2, epochs=1).run()
+    assert outcome.methods == ("sweep:times=3", "sweep")
+    assert [own["steps"] for own in outcome.runs("sweep:times=3")[0]["fronts"]] == [9, 18]
+    assert main(["report", str(tmp_path)]) == 0
+    assert "a sweep of 3 times the cost has" in capsys.readouterr().out
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     for given, said in (
         ({"methods": "plora"}, 'no family of Pareto sets "plora"'),
         ({"methods": "palora:rnk=1"}, 'no option "rnk"'),
         ({"models": 0}, "models is 0"),
+        ({"methods": "sweep:times=0"}, "times of the sweep is 0"),
         ({"balancer": "mgda"}, "takes no preference"),
     ):
         with pytest.raises(InputError, match=said):

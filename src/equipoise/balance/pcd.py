@@ -22,7 +22,7 @@ __all__ = ["PCD"]
 
 @register(
     "pcd",
-    summary="follows one task's gradient, bent as little as gives every other task a share `tau` of progress",
+    summary="one task's gradient, bent just enough that every other task progresses",
     paper=(
         "Varam and AlHajri, Not All Objectives Are Born Equal: Priority-Constrained Descent for Hierarchical Multi-Objective "
         "Optimization, TMLR 2026"
@@ -39,8 +39,8 @@ class PCD(GramianBalancer):
 
     g̃_i = g_i / √(v̂_i + ε), v̂_i being the bias-corrected average of ‖g_i‖² with decay β, so that τ has no units. The programme
     is solved exactly, by its dual over the Gramian (:func:`~equipoise.solvers.priority_weights`). The paper's text could not
-    be had; this follows the authors' page and TorchJD's ``PCD``. Where the shares contradict each other, d is g_p; where g_p or
-    d is zero, so are all weights.
+    be had; this follows the authors' page and TorchJD's ``PCD``, which takes gradients that are dependent to 1e-9 for
+    contradictions. Where the shares contradict each other, d is g_p; where g_p or d is zero, so are all weights.
 
     Args:
         tau: τ from 0 to 1; one number, or one per task in their order or by name, of which the primary's is not used.

@@ -13,7 +13,7 @@ from rich.console import Console
 from equipoise import terminal
 from equipoise.errors import EquipoiseError, InputError, require
 from equipoise.fronts.outcome import FrontsOutcome
-from equipoise.fronts.running import SWEEP, front_run, narrowed
+from equipoise.fronts.running import SWEEP, front_run, narrowed, sweep_times
 from equipoise.method import MethodSpec
 from equipoise.pareto.sets import check_family
 from equipoise.pareto.training import preferring_of
@@ -43,7 +43,7 @@ class Fronts:
     Args:
         problem: a :class:`~equipoise.study.Problem`, or the name of a built-in one, with a validation split.
         methods: families of :class:`~equipoise.pareto.ParetoSet` with options, ``"phn,palora:rank=8"``. The sweep is always
-            added.
+            added; ``sweep:times=5`` is one whose models are trained five times as long, at five times the cost.
         seeds: see :func:`equipoise.study.plan.parse_seeds`.
         tasks: which two (or more) of the problem's tasks; the first two if left out.
         epochs: of one model; the problem's own if left out.
@@ -87,7 +87,7 @@ class Fronts:
             str(one) for text in ([methods] if isinstance(methods, str) else methods) for one in MethodSpec.parse_all(text)
         ]
         for text in texts:
-            if text != SWEEP:
+            if not sweep_times(text):
                 check_family(text)
         if balancer is not None:
             preferring_of(balancer)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from equipoise.diagnosis.page import Said, print_said, render_said, tables_of
 from equipoise.fronts.outcome import FrontsOutcome, Interval
-from equipoise.fronts.running import SWEEP
+from equipoise.fronts.running import SWEEP, sweep_times
 from equipoise.metrics.metric import mean
 from equipoise.pareto import nondominated
 from equipoise.study.names import shortened
@@ -56,18 +56,35 @@ def _said(outcome: FrontsOutcome) -> Said:
         "each method may spend": f"{settings['models']} trainings of one model, of {settings['epochs']} epochs each",
         "sets are trained by": settings["balancer"] or "what their papers have",
         "members evaluated per set": str(len(next(iter(outcome.runs(outcome.methods[0]).values()))["fronts"][-1]["points"]))
-        if outcome.methods[0] != SWEEP
+        if not sweep_times(outcome.methods[0])
         else str(settings["members"]),
     }
     lead = (
         f"Fronts of {len(outcome.methods)} methods at equal cost, a sweep of fixed weights among them: what each has after "
         f"{settings['models'] * settings['epochs']} epochs in all."
     )
-    sentences = tuple(_sentence(outcome, method) for method in outcome.methods if method != SWEEP and outcome.against(method))
+    sentences = tuple(
+        _sentence(outcome, method) for method in outcome.methods if not sweep_times(method) and outcome.against(method)
+    )
+    longer = tuple(
+        f"a sweep of {sweep_times(method)} times the cost has {_volume(outcome, method)}; {SWEEP} has {_volume(outcome, SWEEP)}"
+        for method in outcome.methods
+        if sweep_times(method) > 1 and SWEEP in outcome.methods
+    )
     unread = tuple(f"{name} is left out: {why}" for name, why in outcome.unread.items())
     return printed(
-        Said(f"{settings['problem']['name']}: fronts", lead, (*sentences, *unread), {"Hypervolumes": _table(outcome)}, facts)
+        Said(
+            f"{settings['problem']['name']}: fronts",
+            lead,
+            (*sentences, *longer, *unread),
+            {"Hypervolumes": _table(outcome)},
+            facts,
+        )
     )
+
+
+def _volume(outcome: FrontsOutcome, method: str, part: int = -1) -> str:
+    return Interval.of(list(outcome.hypervolumes(method, part).values())).text()
 
 
 def _sentence(outcome: FrontsOutcome, method: str) -> str:
@@ -91,9 +108,9 @@ def _table(outcome: FrontsOutcome) -> SideTable:
         rows.append(
             (
                 method,
-                Interval.of(list(outcome.hypervolumes(method).values())).text(),
+                _volume(outcome, method),
                 "–" if against is None else against.text(sign=True),
-                Interval.of(list(outcome.hypervolumes(method, 0).values())).text(),
+                _volume(outcome, method, 0),
                 f"{mean(len(outcome.points(method, seed)) for seed in runs):.1f} of {len(last[0]['points'])}",
                 f"{last[0]['steps']:,}",
                 f"{mean(own['seconds'] for own in last):.0f}",
@@ -129,10 +146,13 @@ def _table(outcome: FrontsOutcome) -> SideTable:
 def _looks(outcome: FrontsOutcome) -> dict[str, tuple[str, str]]:
     """Method → colour and shape; the sweep is black."""
     looks = {}
-    others = [method for method in outcome.methods if method != SWEEP]
+    others = [method for method in outcome.methods if not sweep_times(method)]
     for place, method in enumerate(others):
         looks[method] = (_METHODS[place % len(_METHODS)], _SHAPES[place % len(_SHAPES)])
-    return looks | ({SWEEP: (INK, "s")} if SWEEP in outcome.methods else {})
+    for method in outcome.methods:
+        if sweep_times(method):
+            looks[method] = (INK, "s") if method == SWEEP else ("#888888", "p")
+    return looks
 
 
 def _front(outcome: FrontsOutcome) -> Figure | None:
@@ -142,7 +162,7 @@ def _front(outcome: FrontsOutcome) -> Figure | None:
     figure, axes = single(7.6, 5.8)
     signs = np.array([-1.0 if metric.higher_is_better else 1.0 for metric in outcome.metrics])
     _, reference = outcome.box
-    shown = []
+    quarters = []
     for method, (color, shape) in _looks(outcome).items():
         pooled = []
         for seed in outcome.runs(method):
@@ -154,25 +174,27 @@ def _front(outcome: FrontsOutcome) -> Figure | None:
             pooled.append(chosen)
         own = np.concatenate(pooled)
         own = own[nondominated(own)]
-        shown.append(own)
+        quarters.append(np.quantile(np.concatenate(pooled), 0.75, axis=0))
         corners = own[np.argsort(own[:, 0])]
         stairs = [[corners[0][0], reference[1]]]
         for place, corner in enumerate(corners):
             right = corners[place + 1][0] if place + 1 < len(corners) else reference[0]
             stairs += [list(corner), [max(right, corner[0]), corner[1]]]
         axes.plot(*(np.array(stairs) * signs).T, color=color, linewidth=1.1, alpha=0.8, zorder=2)
-    # The box, with room for what lies a little outside; members that starve a task would press all else into a corner.
-    ideal, worst = outcome.box
-    low, high = ideal - 0.08 * (worst - ideal), worst + 0.05 * (worst - ideal)
+    # Three quarters of what counts of every method, with room; ends that starve a task would press all else into a corner.
+    ideal, worst = outcome.box[0], np.max(quarters, axis=0)
+    low, high = ideal - 0.08 * (worst - ideal), worst + 0.3 * (worst - ideal)
     for limits, sign, place in ((axes.set_xlim, signs[0], 0), (axes.set_ylim, signs[1], 1)):
         limits(*sorted((sign * low[place], sign * high[place])))
     for axis, metric in ((axes.set_xlabel, outcome.metrics[0]), (axes.set_ylabel, outcome.metrics[1])):
         axis(f"{metric.quantity}, {'higher' if metric.higher_is_better else 'lower'} is better")
     axes.ticklabel_format(useOffset=False)
-    entries: list[tuple[str, dict[str, object]]] = [
-        (shortened(method, _NAME), {"marker": shape, "color": color, "linestyle": "-", "linewidth": 1.1})
-        for method, (color, shape) in _looks(outcome).items()
-    ]
+    entries: list[tuple[str, dict[str, object]]] = []
+    for method, (color, shape) in _looks(outcome).items():
+        counting = np.concatenate([outcome.points(method, seed) for seed in outcome.runs(method)])
+        outside = int((counting > high).any(axis=1).sum())
+        name = shortened(method, _NAME) + (f" ({outside} outside)" if outside else "")
+        entries.append((name, {"marker": shape, "color": color, "linestyle": "-", "linewidth": 1.1}))
     legend_of(figure, entries)
     return figure
 
@@ -183,9 +205,12 @@ def _over_cost(outcome: FrontsOutcome) -> Figure | None:
     if parts < 2:
         return None
     figure, axes = single(7.6, 4.4)
+    epochs = [(part + 1) * outcome.settings["epochs"] for part in range(parts)]
     for method, (color, shape) in _looks(outcome).items():
         found = [outcome.hypervolumes(method, part) for part in range(parts)]
-        epochs = [(part + 1) * outcome.settings["epochs"] for part in range(parts)]
+        if sweep_times(method) > 1:  # elsewhere on the axis; where it ends is what it can be compared with
+            axes.axhline(mean(found[-1].values()), color=color, linestyle="--", linewidth=1.2, zorder=1)
+            continue
         for seed in found[0]:
             axes.plot(epochs, [own[seed] for own in found], color=color, linewidth=0.6, alpha=0.4, zorder=2)
         axes.plot(
@@ -205,7 +230,12 @@ def _over_cost(outcome: FrontsOutcome) -> Figure | None:
     legend_of(
         figure,
         [
-            (shortened(method, _NAME), {"marker": shape, "color": color, "linestyle": "-", "linewidth": 1.6})
+            (
+                shortened(method, _NAME),
+                {"color": color, "linestyle": "--"}
+                if sweep_times(method) > 1
+                else {"marker": shape, "color": color, "linestyle": "-", "linewidth": 1.6},
+            )
             for method, (color, shape) in _looks(outcome).items()
         ],
     )
@@ -217,13 +247,14 @@ _PICTURES: tuple[Picture[FrontsOutcome], ...] = (
         "front",
         "The front",
         "Every member (of the sweep: model) of every seed on the test split; filled: those that no other of its run dominates "
-        "on the validation split. Lines: the front of these, all seeds together. Members far outside are not shown.",
+        "on the validation split. Lines: the front of these, all seeds together. Ends that starve a task are not shown.",
         _front,
     ),
     Picture(
         "hypervolume",
         "Hypervolume over cost",
-        "Mean over the seeds, which are the thin lines. The sweep gains a model at each mark.",
+        "Mean over the seeds, which are the thin lines. The sweep gains a model at each mark. Dashed, where there is one: what "
+        "a sweep whose models are trained longer has in the end.",
         _over_cost,
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from equipoise.balance import LS
-from equipoise.errors import InputError, near_misses
+from equipoise.errors import InputError, near_misses, refuse_unknown_options
+from equipoise.method import MethodSpec
 from equipoise.metrics import Metric
 from equipoise.objective import LossFunction, Objective
 from equipoise.optimizer import MultiTaskOptimizer
@@ -24,10 +25,10 @@ from equipoise.study.problem import Built, Problem, Splits
 from equipoise.study.records import seed_process, versions
 from equipoise.tasks import as_losses
 
-__all__ = ["SWEEP", "Point", "front_run", "narrowed", "next_weights"]
+__all__ = ["SWEEP", "Point", "front_run", "narrowed", "next_weights", "sweep_times"]
 
 SWEEP = "sweep"
-"""The method that trains one model per vector of fixed weights."""
+"""The method that trains one model per vector of fixed weights; ``sweep:times=5`` trains each five times as long."""
 Point: TypeAlias = dict[str, Any]
 """``preference``, and ``validation`` and ``test``: metric → value."""
 INSET = 0.1
@@ -72,6 +73,26 @@ def _built(build: Callable[[int], Built], tasks: tuple[str, ...], chosen: tuple[
         return {name: loss for name, loss in as_losses(losses(model, batch), tasks).items() if name in chosen}
 
     return (model, some, rest[0]) if rest else (model, some)
+
+
+def sweep_times(text: str) -> int:
+    """How many times longer than at equal cost each model of a sweep is trained; 0 for what is no sweep.
+
+    Raises:
+        InputError: another option, or no whole number from 1 on.
+
+    Example:
+        >>> sweep_times("sweep"), sweep_times("sweep:times=5"), sweep_times("palora:rank=8")
+        (1, 5, 0)
+    """
+    spec = MethodSpec.parse(text)
+    if spec.name != SWEEP:
+        return 0
+    refuse_unknown_options(SWEEP, spec.options, {"times": 1})
+    times = spec.options.get("times", 1)
+    if isinstance(times, bool) or not isinstance(times, int) or times < 1:
+        raise InputError(f"the option times of the sweep is {times}; it must be a whole number, at least 1")
+    return times
 
 
 def next_weights(tried: Sequence[Sequence[float]], points: np.ndarray) -> list[float]:
@@ -124,7 +145,7 @@ def front_run(
 
     Args:
         problem: what is trained, with a validation split.
-        method: ``"sweep"``, or a family of sets with its options.
+        method: ``"sweep"``, ``"sweep:times=5"``, or a family of sets with its options.
         seed: of data, model, batches and preferences.
         epochs: of one model.
         models: how many trainings of one model may be spent.
@@ -138,7 +159,7 @@ def front_run(
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     began = time.perf_counter()
     try:
-        fronts, parameters = (_sweep if method == SWEEP else _set)(setting)
+        fronts, parameters = (_sweep if sweep_times(method) else _set)(setting)
     except Exception as error:
         return {"failed": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
     finally:
@@ -163,7 +184,9 @@ def _set(setting: _Setting) -> tuple[list[dict[str, Any]], int]:
     rate = float(optimizer.param_groups[0]["lr"]) * pareto.family.lr_factor
     optimizer.add_param_group({"params": list(pareto.family.parameters()), "lr": rate})
     schedule = _schedule(problem, optimizer)
-    steps = sum(1 for _ in splits.train) * setting.epochs * setting.models
+    count = len(splits.train) if isinstance(splits.train, Sized) else sum(1 for _ in splits.train)
+    seed_process(setting.seed)  # a pass over a loader may have drawn
+    steps = count * setting.epochs * setting.models
     assert splits.validation is not None
     balancer = setting.balancer or pareto.family.balancer
     training = ParetoTraining(pareto, losses, optimizer, balancer, steps=steps, seed=setting.seed, **_stepping(problem, model))
@@ -192,6 +215,7 @@ def _sweep(setting: _Setting) -> tuple[list[dict[str, Any]], int]:
     clock, fronts = _Clock(), []
     points: list[Point] = []
     parameters = 0
+    epochs = setting.epochs * sweep_times(setting.method)
     lattice = grid(max(2, setting.models), len(problem.tasks), inset=INSET).tolist()
     for number in range(setting.models):
         metrics = _one_per_task(problem)
@@ -204,16 +228,17 @@ def _sweep(setting: _Setting) -> tuple[list[dict[str, Any]], int]:
         schedule = _schedule(problem, optimizer)
         objective = Objective(model, losses, problem.tasks)
         mtl = MultiTaskOptimizer(objective, optimizer, LS(preference=weights), **_stepping(problem, model))
-        for epoch in range(setting.epochs):
+        for epoch in range(epochs):
             _pass(splits.train, epoch, model, mtl, clock)
-            if schedule is not None:
+            # A schedule is that of one model's usual training, stretched.
+            if schedule is not None and (epoch + 1) % (epochs // setting.epochs) == 0:
                 schedule.step()
         model.eval()
         with torch.no_grad():
             own = {split: problem.evaluate(model, getattr(splits, split)) for split in ("validation", "test")}
         points.append({"preference": list(weights), **{split: _numbers(problem, values) for split, values in own.items()}})
         parameters += sum(own.numel() for own in model.parameters())
-        fronts.append(clock.told(list(points), (number + 1) * setting.epochs))
+        fronts.append(clock.told(list(points), (number + 1) * epochs))
     return fronts, parameters
 
 

@@ -15,21 +15,25 @@ from equipoise.pareto.families import (
     LowRankUpdates,
 )
 from equipoise.pareto.indicators import epsilon, hypervolume, igd_plus, nondominated
+from equipoise.pareto.populations import MOOSVGD, HVGrad, Population
 from equipoise.pareto.preferences import Preferences, grid
 from equipoise.pareto.sets import Front, ParetoSet
 from equipoise.pareto.training import ParetoTraining
 
 __all__ = [
     "FAMILIES",
+    "MOOSVGD",
     "ConditionedInput",
     "ConditionedLayers",
     "Family",
     "Front",
+    "HVGrad",
     "Hypernetwork",
     "LinearSubspace",
     "LowRankUpdates",
     "ParetoSet",
     "ParetoTraining",
+    "Population",
     "Preferences",
     "epsilon",
     "grid",

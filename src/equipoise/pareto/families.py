@@ -189,7 +189,6 @@ class LinearSubspace(Family):
 
     def __init__(self, model: nn.Module, tasks: int, *, independent: bool = True, generator: torch.Generator) -> None:
         super().__init__()
-        self.lr_factor = 1.0
         self.names = tuple(_trained(model))
         self.members = nn.ModuleList()
         for _ in range(tasks - 1):

@@ -22,7 +22,7 @@ from equipoise.pareto.indicators import hypervolume, nondominated
 from equipoise.pareto.preferences import grid
 from equipoise.tasks import LazyLoss, as_losses, scalar
 
-__all__ = ["Front", "ParetoSet", "check_family"]
+__all__ = ["Front", "ParetoSet", "check_family", "mean_losses"]
 
 T = TypeVar("T")
 Evaluation = Callable[[Any, Iterable[Any]], Mapping[str, float]]
@@ -172,22 +172,33 @@ class ParetoSet(nn.Module):
 
         return of_the_member
 
-    def front(self, loader: Iterable[Any], count: int = 11, evaluate: Evaluation | None = None, **given: Any) -> Front:
+    def front(
+        self,
+        loader: Iterable[Any],
+        count: int = 11,
+        evaluate: Evaluation | None = None,
+        *,
+        losses: LossFunction | None = None,
+        preferences: Tensor | Sequence[Sequence[float]] | None = None,
+    ) -> Front:
         """Evaluates evenly spaced members, in evaluation mode and without gradients; the present preference stays.
 
         Args:
-            loader: what ``evaluate`` goes over, once per member.
+            loader: what is gone over once per member.
             count: how many members, about; see :func:`~equipoise.pareto.grid`.
-            evaluate: ``evaluate(model, loader) -> {metric: value}``; left out, the mean of ``losses`` over batches by task.
-            given: ``losses=``, where ``evaluate`` is left out; or ``preferences=`` ``[n, K]`` in place of the count.
+            evaluate: ``evaluate(model, loader) -> {metric: value}``.
+            losses: in its place, ``losses(model, batch)``, whose means over batches are the values, by task.
+            preferences: ``[n, K]``, in place of the count.
 
         Raises:
-            InputError: neither ``evaluate`` nor ``losses``, or preferences that are none.
+            InputError: neither ``evaluate`` nor ``losses``, or both; or preferences that are none.
         """
-        losses, preferences = given.pop("losses", None), given.pop("preferences", None)
-        if given or (evaluate is None) == (losses is None):
-            raise InputError("front() takes evaluate= or losses=, and preferences= besides; give one of the first two")
-        judge: Evaluation = _mean_losses(losses, self.tasks) if evaluate is None else evaluate
+        if evaluate is None and losses is not None:
+            judge: Evaluation = mean_losses(losses, self.tasks)
+        elif evaluate is not None and losses is None:
+            judge = evaluate
+        else:
+            raise InputError("front() takes evaluate= or losses=; give one of the two")
         rows = grid(count, len(self.tasks)) if preferences is None else torch.as_tensor(preferences, dtype=torch.float64)
         before, modes = self.preference.clone(), {module: module.training for module in self.modules()}
         self.eval()
@@ -249,7 +260,9 @@ def _family(text: str, model: nn.Module, tasks: int, seed: int) -> Family:
     return make(model, tasks, **options, generator=torch.Generator().manual_seed(seed))
 
 
-def _mean_losses(losses: LossFunction, tasks: tuple[str, ...]) -> Evaluation:
+def mean_losses(losses: LossFunction, tasks: tuple[str, ...]) -> Evaluation:
+    """What evaluates a model by the means of its losses over batches, by task."""
+
     def evaluate(model: Any, loader: Iterable[Any]) -> dict[str, float]:
         sums, counts = dict.fromkeys(tasks, 0.0), dict.fromkeys(tasks, 0)
         for batch in loader:

@@ -26,6 +26,7 @@ from equipoise.solvers.fair import fair_residual, fair_weights
 from equipoise.solvers.gramian import ScaledGramian, read_array, scale_gramian
 from equipoise.solvers.group_values import group_values, grouping_cost
 from equipoise.solvers.grouping import affinity_propagation, color_greedily, conflicts_within, net_similarity
+from equipoise.solvers.hypervolume import hypervolume_residual, hypervolume_weights, ranks
 from equipoise.solvers.intervention import intervened_weights, intervention_slope
 from equipoise.solvers.krum import krum_residual, krum_scores, krum_weights
 from equipoise.solvers.linear import linear_program, linear_program_residual
@@ -80,6 +81,8 @@ __all__ = [
     "fair_weights",
     "group_values",
     "grouping_cost",
+    "hypervolume_residual",
+    "hypervolume_weights",
     "imbalance_direction",
     "intervened_weights",
     "intervention_slope",
@@ -106,6 +109,7 @@ __all__ = [
     "project_conflicts",
     "project_on_simplex",
     "random_orders",
+    "ranks",
     "ray_descent",
     "ray_descent_residual",
     "ray_distance",

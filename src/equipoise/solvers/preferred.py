@@ -27,6 +27,8 @@ __all__ = [
 
 # Eigenvalues of cosines below this count as this: constraints that copies of a task cannot meet get weights below 1e6.
 _SMALLEST = 1e-6
+# Lengths are not told further apart than this.
+_FURTHEST = 1e-8
 # As for FORUM's dual: how uncertain a squared norm is once a part is taken out.
 _ROUNDING = 64.0 * float(np.finfo(np.float64).eps)
 
@@ -48,7 +50,8 @@ def exact_pareto_program(
         tolerance: of μ.
 
     Returns:
-        c [K], A [2K, K] or [2K + 1, K], b: maximise cᵀw under A w ≥ b and Σ w = 1, where the first K rows are w ≥ 0.
+        c [K], A [2K, K] or [2K + 1, K], b: maximise cᵀw under A w ≥ b and Σ w = 1, where the first K rows are w ≥ 0, all in
+        units of the largest gradient.
 
     Raises:
         InputError: the Gramian is not square or not finite, or losses or preferences are not K positive numbers.
@@ -62,10 +65,13 @@ def exact_pareto_program(
     # Of the regularised Gramian, for which the minimum-norm point is well within the constraints that nothing may lose.
     live, norms, cosines = _regular(array)
     array = np.zeros_like(array)
+    norms = norms / max(float(norms.max(initial=0.0)), np.finfo(np.float64).tiny)
     array[np.ix_(live, live)] = cosines * norms[:, None] * norms
     logarithms = np.log(weighted / weighted.sum() * size)
     uneven = float(weighted @ logarithms) / float(weighted.sum())
     anchor = shares * (logarithms - uneven)
+    if float(np.abs(logarithms).max()) < 1e-12:
+        anchor = np.zeros(size)  # what is left of even losses is rounding
     along = array @ anchor
     rows, least = [np.eye(size), array], [np.zeros(size), np.zeros(size)]
     if uneven <= tolerance:
@@ -79,8 +85,8 @@ def exact_pareto_program(
 def exact_pareto_weights(gramian: ArrayLike, losses: ArrayLike, preference: ArrayLike, tolerance: float = 1e-4) -> Array:
     """Weights of EPO's step (Mahapatra and Rajan 2020, "Multi-task learning with user preferences", algorithm 1).
 
-    The linear programme of :func:`exact_pareto_program`; of several solutions, one near equal weights. Where its constraints
-    exclude each other, which those of the descent can, the last of these is dropped: the paper's relaxed descent.
+    The linear programme of :func:`exact_pareto_program`; of several solutions, one near equal lengths of all parts. Where its
+    constraints exclude each other, as those of the descent can, the last of these is dropped: the paper's relaxed descent.
 
     Args:
         gramian: Q [K, K].
@@ -101,10 +107,13 @@ def exact_pareto_weights(gramian: ArrayLike, losses: ArrayLike, preference: Arra
     """
     slope, rows, least = exact_pareto_program(gramian, losses, preference, tolerance)
     size = slope.size
-    even = np.full(size, 1.0 / size)
-    found = _over_simplex(slope, rows, least, even)
+    # Variables are the lengths w_k‖g_k‖, in units of the shortest gradient: what is left of the rows are the cosines.
+    norms = np.sqrt(rows[size : 2 * size].diagonal())
+    shares = np.where(norms > 0.0, norms.min(initial=np.inf, where=norms > 0.0) / np.where(norms > 0.0, norms, 1.0), 1.0)
+    shares = np.maximum(shares, _FURTHEST)
+    found = _over_simplex(slope, rows, least, shares)
     if len(rows) > 2 * size and (_violation(rows, least, found) > 1e-9):
-        found = _over_simplex(slope, rows[:-1], least[:-1], even)
+        found = _over_simplex(slope, rows[:-1], least[:-1], shares)
     return found
 
 
@@ -151,6 +160,7 @@ def constant_distance_descent(gramian: ArrayLike, slope: ArrayLike) -> Array:
     live, norms, cosines = _regular(array)
     if len(array) == 1 or not live.all() or not given.any():
         return minimum_norm_point(array)
+    norms = norms / float(norms.max())
     array = cosines * norms[:, None] * norms
     products = array @ given
     share = products / float(given @ products)
@@ -177,8 +187,10 @@ def least_slack_program(gramian: ArrayLike, slope: ArrayLike, sigma: float) -> t
     given = read_vector(slope, size, "the slope")
     if not 0.0 <= read_number(sigma, "sigma") <= 1.0:
         raise InputError(f"sigma is {sigma}; expected a number from 0 to 1")
+    unit = float(np.sqrt(array.diagonal().max(initial=0.0)))
+    unit = unit if unit > 0.0 else 1.0
     mixed = np.vstack([np.eye(size), given])
-    whole = mixed @ array @ mixed.T
+    whole = mixed @ (array / unit / unit) @ mixed.T
     norms = np.sqrt(np.clip(whole.diagonal(), 0.0, None))
     factors = np.where(norms > 0.0, 1.0 / np.where(norms > 0.0, norms, 1.0), 0.0)
     # Gains in units of the largest gradient; that of h in units of its own.
@@ -192,7 +204,7 @@ def least_slack_program(gramian: ArrayLike, slope: ArrayLike, sigma: float) -> t
     least[-1] = sigma if norms[-1] > 0.0 else 0.0
     slope_of_all, total = np.zeros(size + 2), np.ones(size + 2)
     slope_of_all[-1], total[-1] = 1.0, 0.0
-    return slope_of_all, rows, least, total, factors
+    return slope_of_all, rows, least, total, factors / unit
 
 
 def least_slack_weights(gramian: ArrayLike, slope: ArrayLike, sigma: float) -> Array:
@@ -298,7 +310,20 @@ def _ray(gramian: ArrayLike, losses: ArrayLike, preference: ArrayLike, pull: flo
     if (ray < 0.0).any() or not ray.any():
         raise InputError(f"preferences must be at least 0, and not all of them 0; got {ray.tolist()}")
     live, norms, cosines = _regular(array)
-    return live, norms, cosines, wanted[live], (ray / ray.max())[live]
+    ray, wanted = (ray / ray.max())[live], wanted[live]
+    if ray.any():
+        # What is wanted along the ray is not: τ is free. Losses on the ray want nothing, and not rounding.
+        across = wanted - ray * (float(ray @ wanted) / float(ray @ ray))
+        wanted = np.where(np.abs(across) > 8.0 * np.finfo(np.float64).eps * np.abs(wanted).max(initial=0.0), across, 0.0)
+    norms, wanted = _in_units(norms, wanted)
+    return live, norms, cosines, wanted, ray
+
+
+def _in_units(norms: Array, gains: Array) -> tuple[Array, Array]:
+    """Norms in units of the shortest gradient, gains in its square, kept where their squares stay in the number range."""
+    unit = float(norms.min(initial=np.inf))
+    with np.errstate(over="ignore"):
+        return norms / unit, np.clip(gains / unit / unit, -1e150, 1e150)
 
 
 def _regular(array: Array) -> tuple[Mask, Array, Array]:
@@ -352,10 +377,12 @@ def bounded_descent(gramian: ArrayLike, excess: ArrayLike, pull: float = 1.0) ->
     if given.shape != (len(array),) or np.isnan(given).any() or (given == np.inf).any():
         raise InputError(f"the excess has shape {given.shape}; expected [{len(array)}] numbers below infinity")
     live, norms, cosines = _regular(array)
-    least = read_number(pull, "pull", above=True) * given[live]
     weights = np.zeros(len(array))
     if not live.any():
         return weights
+    bounded = np.isfinite(given[live])
+    norms, least = _in_units(norms, read_number(pull, "pull", above=True) * np.where(bounded, given[live], 0.0))
+    least = np.where(bounded, least, -np.inf)
 
     def solved(gain: float) -> Array:
         return solve_nonnegative(cosines, np.maximum(gain, least) / norms)[0]
@@ -364,7 +391,7 @@ def bounded_descent(gramian: ArrayLike, excess: ArrayLike, pull: float = 1.0) ->
         return float((solved(gain) / norms)[least < gain].sum()) < 1.0
 
     # Without bounds t is at most the squared norm of the shortest gradient, and it is no larger than the largest of all.
-    size = 2.0 * float(norms.min()) ** 2 + float(np.maximum(least, 0.0).max())
+    size = 2.0 + float(np.maximum(least, 0.0).max())
     low, high = -size, size
     while not too_low(low) and low > -1e200:
         low, high = 4.0 * low, low
@@ -375,8 +402,10 @@ def bounded_descent(gramian: ArrayLike, excess: ArrayLike, pull: float = 1.0) ->
     return weights
 
 
-def _over_simplex(slope: Array, rows: Array, least: Array, start: Array) -> Array:
-    found: Array = np.maximum(linear_program(slope, rows, least, np.ones(slope.size), start), 0.0)
+def _over_simplex(slope: Array, rows: Array, least: Array, shares: Array) -> Array:
+    """The programme's w, by lengths w/shares, from equal ones."""
+    start = np.full(slope.size, 1.0 / shares.sum())
+    found: Array = np.maximum(linear_program(slope * shares, rows * shares, least, shares, start), 0.0) * shares
     found /= found.sum()
     return found
 

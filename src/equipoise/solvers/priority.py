@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from equipoise.errors import InputError
-from equipoise.solvers.gramian import Array, read_square, read_vector
+from equipoise.solvers.gramian import Array, read_square, read_vector, scale_gramian
 from equipoise.solvers.nonnegative import nonnegative_quadratic_program, nonnegative_residual
 
 __all__ = ["priority_residual", "priority_weights"]
 
-# A share that is missed by more than this cannot be given: where constraints contradict each other, the ridge of the programme
-# lets its multipliers grow until they miss by about τ.
-_MISSED = 1e-7
+# A share that is still missed by more than this cannot be given: where constraints contradict each other, multipliers grow from
+# round to round and go on missing by about τ.
+_MISSED, _ROUNDS = 1e-7, 6
 
 
 def priority_weights(gramian: ArrayLike, shares: ArrayLike, primary: int = 0) -> Array:
@@ -43,8 +43,8 @@ def priority_weights(gramian: ArrayLike, shares: ArrayLike, primary: int = 0) ->
     weights[primary] = 1.0
     if not len(others):
         return weights
-    multipliers = nonnegative_quadratic_program(matrix, linear)
-    if not _missed(matrix, linear, multipliers, terms):
+    multipliers = _multipliers(matrix, linear, terms)
+    if multipliers is not None:
         weights[others] = multipliers
     return weights
 
@@ -59,7 +59,7 @@ def priority_residual(gramian: ArrayLike, shares: ArrayLike, weights: ArrayLike,
     own = abs(float(given[primary]) - 1.0)
     if not len(others):
         return own
-    if not given[others].any() and _missed(matrix, linear, nonnegative_quadratic_program(matrix, linear), terms):
+    if not given[others].any() and _multipliers(matrix, linear, terms) is None:
         return own
     return max(own, nonnegative_residual(matrix, linear, given[others]))
 
@@ -78,6 +78,14 @@ def _programme(gramian: ArrayLike, shares: ArrayLike, primary: int) -> tuple[NDA
     return others, matrix, asked - given, np.abs(asked) + np.abs(given)
 
 
-def _missed(matrix: Array, linear: Array, multipliers: Array, terms: Array) -> bool:
-    """Whether a constraint is not met, relative to what it asks for and what the primary gives."""
-    return bool((linear - matrix @ multipliers > _MISSED * terms).any())
+def _multipliers(matrix: Array, linear: Array, terms: Array) -> Array | None:
+    """μ; ``None`` where the constraints contradict each other."""
+    found = nonnegative_quadratic_program(matrix, linear)
+    shift = scale_gramian(matrix).ridge * matrix.diagonal()
+    for _ in range(_ROUNDS):
+        # Relative to what a constraint asks for and what the primary gives.
+        if not (linear - matrix @ found > _MISSED * terms).any():
+            return found
+        # The ridge has kept nearly dependent multipliers small. Going on from them, it holds back what is left alone.
+        found = nonnegative_quadratic_program(matrix, linear + shift * found)
+    return None

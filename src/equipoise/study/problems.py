@@ -24,6 +24,7 @@ from equipoise.metrics import Metric
 from equipoise.nets import DigitsNet
 from equipoise.options import checked, kinds_of
 from equipoise.registry import Registry, folded
+from equipoise.study.equations import burgers_problem, poisson_problem
 from equipoise.study.problem import Built, Problem, Splits
 from equipoise.study.qm9 import qm9_problem
 
@@ -146,6 +147,8 @@ PROBLEMS: Registry[object] = Registry(
 PROBLEMS.add("digits", digits_problem)
 PROBLEMS.add("digits-pair", digits_pair_problem)
 PROBLEMS.add("qm9", qm9_problem)
+PROBLEMS.add("poisson", poisson_problem)
+PROBLEMS.add("burgers", burgers_problem)
 _OF_THE_PAPERS = ("scenes", "scenes-mtan", "scenes-streets")
 
 
