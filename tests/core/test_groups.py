@@ -166,6 +166,20 @@ def test_batches_that_lack_tasks_pass_the_turn_on() -> None:
     assert mtl.unlabelled == 1
 
 
+def test_micro_batches_that_hold_other_groups_tasks_are_no_empty_ones() -> None:
+    mtl = trainer(ConflictGroups(refresh=1, threshold=0.0))
+    full = batches(6)
+    mtl.step(full[0])
+    for batch in full[1:]:
+        one, two = ({"x": batch["x"]} | {task: batch[task] for task in tasks} for tasks in ("a", "bc"))
+        mtl.step(one, two)
+        assert mtl.last is not None
+        assert mtl.last.tasks in (("a",), ("b",), ("c",), ("a", "b"), ("a", "c"), ("b", "c"), ("a", "b", "c"))
+    assert mtl.unlabelled == 0
+    assert mtl.groups is not None
+    assert len(mtl.groups.active) > 1
+
+
 def test_updates_within_a_step_are_those_of_the_groups_one_after_the_other() -> None:
     mtl = trainer(AffinityGroups(seed=3), "ls")
     plain = trainer(None, "ls")

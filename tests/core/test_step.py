@@ -43,7 +43,7 @@ def test_equal_weighting_is_plain_training_to_the_bit() -> None:
     assert same(parameters_of(mtl.objective.model), parameters_of(plain))
 
 
-@pytest.mark.parametrize("name", EVERY_METHOD)
+@pytest.mark.parametrize("name", [name for name in EVERY_METHOD if name != "samo"])  # whose gradients are taken elsewhere
 def test_gradients_are_what_the_weights_say(name: str) -> None:
     model = Heads()
     rows, own = _gradients(model, batch())
