@@ -154,8 +154,8 @@ def constant_distance_descent(gramian: ArrayLike, slope: ArrayLike) -> Array:
         InputError: the Gramian is not square or not finite, or the slope is not K finite numbers.
 
     Example:
-        >>> constant_distance_descent([[1.0, 0.0], [0.0, 1.0]], [1.0, 0.0]).round(9).tolist()
-        [0.0, 1.0]
+        >>> constant_distance_descent([[1.0, 0.0], [0.0, 1.0]], [1.0, -1.0]).round(9).tolist()
+        [0.5, 0.5]
     """
     array = read_square(gramian, "the Gramian")
     given = read_vector(slope, len(array), "the slope")
@@ -179,7 +179,7 @@ def constant_distance_residual(gramian: ArrayLike, slope: ArrayLike, weights: Ar
     most 0 at the shortest d, and of what w − ν u lacks to be on the simplex for some ν, all of the regularised Gramian.
 
     Example:
-        >>> constant_distance_residual([[1.0, 0.0], [0.0, 1.0]], [1.0, 0.0], [0.0, 1.0])
+        >>> constant_distance_residual([[1.0, 0.0], [0.0, 1.0]], [1.0, -1.0], [0.5, 0.5])
         0.0
     """
     array = read_square(gramian, "the Gramian")
@@ -260,7 +260,7 @@ def least_slack_weights(gramian: ArrayLike, slope: ArrayLike, sigma: float) -> A
         InputError: see :func:`least_slack_program`.
 
     Example:
-        >>> least_slack_weights([[1.0, 0.0], [0.0, 1.0]], [1.0, 0.0], 1.0).round(9).tolist()
+        >>> (least_slack_weights([[1.0, 0.0], [0.0, 1.0]], [1.0, 0.0], 1.0).round(9) + 0.0).tolist()
         [1.0, 0.0]
     """
     objective, rows, least, total, factors = least_slack_program(gramian, slope, sigma)
@@ -495,7 +495,7 @@ def bounded_descent_residual(gramian: ArrayLike, excess: ArrayLike, weights: Arr
 def _over_simplex(slope: Array, rows: Array, least: Array, shares: Array) -> Array:
     """The programme's w, by lengths w/shares, from equal ones."""
     start = np.full(slope.size, 1.0 / shares.sum())
-    found: Array = np.maximum(linear_program(slope * shares, rows * shares, least, shares, start), 0.0) * shares
+    found: Array = np.maximum(linear_program(slope * shares, rows * shares, least, shares, start), 0.0) * shares + 0.0
     found /= found.sum()
     return found
 
