@@ -41,7 +41,7 @@ class Judged:
 
     Args:
         results: of it.
-        baselines: whether single-task runs serve as the reference; else each metric is held against the method alone.
+        baselines: whether single-task runs serve as the reference; else each metric is compared with the method alone.
     """
 
     def __init__(self, results: Results, baselines: bool) -> None:

@@ -116,7 +116,7 @@ def train(problem: Problem, network: str, method: str, seed: int, epochs: int) -
 
 
 def report(problem: Problem, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """One row per network, held against the mean of hard sharing; below it NORMAL against each other one, and its positions."""
+    """One row per network, next to the mean of hard sharing; below it NORMAL against each other one, and its positions."""
     metrics = problem.metrics
     usual = {metric.name: spread(run["test"][metric.name] for run in results["hps"]).mean for metric in metrics}
     drops = {network: [delta_m(run["test"], usual, metrics) for run in runs] for network, runs in results.items()}

@@ -68,9 +68,9 @@ def _row(method: Method, family: str, tasks: int, budget: float) -> list[str]:
     cells = [method.name, str(tasks), duration(result.median("ours")), small(residuals["ours"])]
     for name in ("TorchJD", "reference"):
         if name not in routes:
-            cells += ["—", "—", "—"]
+            cells += ["–", "–", "–"]
         elif name in result.failed:
-            cells += [result.failed[name], "—", "—"]
+            cells += [result.failed[name], "–", "–"]
         else:
             cells += [duration(result.median(name)), times(result.ratio(name, "ours")), small(residuals[name])]
     return cells

@@ -135,6 +135,6 @@ def _against(result: Times, name: str, other: str, digits: int | None = None) ->
     if name in result.failed:
         return result.failed[name]
     if not result.rounds(name):
-        return "—"
+        return "–"
     ratio = result.ratio(name, other)
     return times(ratio) if digits is None else f"{ratio:.{digits}f}×"

@@ -51,7 +51,7 @@ def _row(tasks: int, budget: float) -> list[str]:
     if result.rounds("TorchJD"):
         cells += [duration(result.median("TorchJD")), times(result.ratio("TorchJD", "ours"))]
     else:
-        cells += ["—", "—"]
+        cells += ["–", "–"]
     cells += [duration(result.median("ours with Gramian")), duration(result.median("reference"))]
     return [*cells, times(result.ratio("reference", "ours with Gramian"))]
 

@@ -25,4 +25,4 @@ def times(factor: float) -> str:
 
 def small(number: float) -> str:
     """A residual."""
-    return "∞" if number == float("inf") else "—" if number != number else f"{number:.0e}"
+    return "∞" if number == float("inf") else "–" if number != number else f"{number:.0e}"

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from equipoise import markdown
 from equipoise.balance.registry import MethodInfo
 from equipoise.balance.registry import methods as registered
 from website import pictures
-from website.pages import ROOT
+from website.pages import ROOT, put
 
-__all__ = ["write"]
+__all__ = ["METHODS_PAGES", "method_of", "rows_of", "write"]
 
 _NEEDS = {"losses": "losses", "gramian": "Gramian", "gradients": "gradients"}
 
 
-def write(folder: Path, *, drawn: bool = True) -> list[str]:
-    """Writes the pages into ``folder/methods``; their names.
+def write(folder: Path, *, drawn: bool = True) -> list[Path]:
+    """Writes the pages into ``folder/methods``, and returns them, the index last.
 
     Args:
         folder: of the site's source.
@@ -24,21 +25,18 @@ def write(folder: Path, *, drawn: bool = True) -> list[str]:
     """
     infos = [info for info in registered() if info.cls.__module__.startswith("equipoise.balance.")]
     shelf = folder / "methods"
-    shelf.mkdir(parents=True, exist_ok=True)
     if drawn:
         pictures.draw_all([info for info in infos if pictures.drawable(info)], shelf / "pictures")
-    for info in infos:
-        (shelf / f"{info.name}.md").write_text(_page(info, infos, drawn), encoding="utf-8")
+    written = [put(shelf / f"{info.name}.md", _page(info, infos, drawn)) for info in infos]
     rows = [[f"[`{i.name}`]({i.name}.md)", i.summary, _NEEDS[i.cost], i.price, i.promise, _year(i)] for i in infos]
     table = markdown.table(["method", "idea", "looks at", "cost of a step", "what it promises", "year"], rows, left=5)
     names = "\n".join(info.name for info in infos)
-    (shelf / "index.md").write_text(
+    index = (
         f"# Methods\n\nEvery balancer of the library: {len(infos)} of them. A click on a column's head sorts.\n"
         "[Choosing a method](../choosing-a-method.md) leads from what you have to two or three of them.\n\n"
-        f"{table}\n\n```{{toctree}}\n:hidden:\n\n{names}\n```\n",
-        encoding="utf-8",
+        f"{table}\n\n```{{toctree}}\n:hidden:\n\n{names}\n```\n"
     )
-    return [info.name for info in infos]
+    return [*written, put(shelf / "index.md", index)]
 
 
 def _page(info: MethodInfo, infos: list[MethodInfo], drawn: bool) -> str:
@@ -81,17 +79,36 @@ def _page(info: MethodInfo, infos: list[MethodInfo], drawn: bool) -> str:
 def _measured(info: MethodInfo) -> list[str]:
     """Its rows of the studies of the whole shelf, from their pages of the guide."""
     found = []
-    for name, page in (("digits", "methods-on-digits"), ("qm9", "methods-on-qm9")):
-        text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
-        lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
-        head = next((cells for cells in lines if cells[0].strip() == "method"), None)
-        own = [cells for cells in lines if head and _method_of(cells[0]) == info.name and len(cells) == len(head)]
-        if head and own:
-            found.append(f"## On {name}\n\n{markdown.table(head, own)}\n\nAll methods: [the study](../{page}.md).")
+    for name, page in METHODS_PAGES.items():
+        own = [cells for cells in rows_of(name) if method_of(cells["method"]) == info.name]
+        if own:
+            table = markdown.table(list(own[0]), [list(cells.values()) for cells in own])
+            found.append(f"## On {name}\n\n{table}\n\nAll methods: [the study](../{page}.md).")
     return found
 
 
-def _method_of(cell: str) -> str:
+METHODS_PAGES = {"digits": "methods-on-digits", "qm9": "methods-on-qm9"}
+"""Studies of the whole shelf → their pages in the guide."""
+
+
+@cache
+def rows_of(study: str) -> list[dict[str, str]]:
+    """The rows of a study's first table of methods, by the columns' names."""
+    text = (ROOT / "docs" / f"{METHODS_PAGES[study]}.md").read_text(encoding="utf-8")
+    lines = [
+        [cell.strip() for cell in line.strip().strip("|").split(" | ")] for line in text.splitlines() if line.startswith("|")
+    ]
+    start = next(place for place, cells in enumerate(lines) if cells[0] == "method")
+    head, found = lines[start], []
+    for cells in lines[start + 2 :]:
+        if len(cells) != len(head):
+            break
+        found.append(dict(zip(head, cells, strict=True)))
+    return found
+
+
+def method_of(cell: str) -> str:
+    """The method of a row: its name, without options and proxy."""
     return cell.strip(" *`").partition("@")[0].partition(":")[0].partition(" ")[0]
 
 

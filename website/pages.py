@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PARTS", "ROOT", "Part", "moved", "places"]
+__all__ = ["PARTS", "ROOT", "Part", "copied", "moved", "places", "put"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,6 +33,7 @@ PARTS = (
         "From a model and several losses to a balanced training.",
         (
             "docs/first-steps.md",
+            "=gallery/index.md",
             "docs/choosing-a-method.md",
             "docs/your-own-loop.md",
             "docs/integrations/index.md",
@@ -82,6 +83,7 @@ PARTS = (
         "Understand",
         "What conflict is, and what each idea does about it.",
         (
+            "docs/ideas.md",
             "docs/how-it-works.md",
             "docs/price.md",
             "docs/teleporting.md",
@@ -94,6 +96,7 @@ PARTS = (
         "Evidence",
         "What was measured, with the command and the commit.",
         (
+            "=evidence.md",
             "docs/methods-on-digits.md",
             "docs/methods-on-qm9.md",
             "docs/qm9.md",
@@ -113,6 +116,7 @@ PARTS = (
             "=reference/index.md",
             "docs/command-line.md",
             "docs/what-is-refused.md",
+            "docs/glossary.md",
             "docs/index.md",
             "CHANGELOG.md",
             "CONTRIBUTING.md",
@@ -149,6 +153,7 @@ def places() -> dict[str, str]:
     return {page: _ELSEWHERE.get(page, page.replace("docs/", "", 1)) for page in (*named, "README.md")}
 
 
+_EXAMPLE = re.compile(r"(?<=\]\()(?:\.\./)*gallery/(\w+)\.py(?=\))")
 _METHOD = re.compile(r"(\[`([\w-]+)`\])\((?:\.\./)*src/equipoise/balance/[\w/]+\.py\)")
 _LINK = re.compile(r"(?<=\]\()([^)\s#]+)(?=[#)])")
 _FENCE = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
@@ -179,5 +184,22 @@ def moved(text: str, page: str, where: dict[str, str]) -> tuple[str, set[str]]:
 
     # A method's file is the place of all its facts in the repository; on the site that is its page.
     text = _METHOD.sub(lambda found: f"{found[1]}({os.path.relpath(f'methods/{found[2]}.md', here)})", text)
+    text = _EXAMPLE.sub(lambda found: os.path.relpath(f"gallery/{found[1]}.md", here), text)
     parts = _FENCE.split(text)
     return "".join(part if part.startswith("```") else _LINK.sub(turned, part) for part in parts), files
+
+
+def put(file: Path, text: str) -> Path:
+    """Writes a page, with the folders above it; one that is there already keeps its time, so that it is not rendered anew."""
+    if not (file.is_file() and file.read_text(encoding="utf-8") == text):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    return file
+
+
+def copied(source: Path, target: Path) -> Path:
+    """Copies a file likewise."""
+    if not (target.is_file() and target.read_bytes() == source.read_bytes()):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+    return target

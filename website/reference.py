@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import equipoise as eq
+from website.pages import put
 
 __all__ = ["ROOMS", "write"]
 
@@ -38,31 +39,28 @@ ROOMS = (
 """In the order in which somebody would look for them."""
 
 
-def write(folder: Path) -> None:
-    """Writes the pages into ``folder/reference``."""
+def write(folder: Path) -> list[Path]:
+    """Writes the pages into ``folder/reference``, and returns them."""
     shelf = folder / "reference"
-    shelf.mkdir(parents=True, exist_ok=True)
     own_pages = [info.cls for info in eq.methods()]
     seen: set[int] = set()
     top = [name for name in eq.__all__ if not inspect.ismodule(getattr(eq, name)) and getattr(eq, name) not in own_pages]
-    _page(
-        shelf / "top.md", "The top level", "What a training loop needs. `import equipoise as eq`.", "equipoise", eq, top, seen
-    )
+    said = "What a training loop needs. `import equipoise as eq`."
+    written = [_page(shelf / "top.md", "The top level", said, "equipoise", eq, top, seen)]
     for room in ROOMS:
         module = importlib.import_module(f"equipoise.{room}")
         names = [name for name in getattr(module, "__all__", ()) if getattr(module, name) not in own_pages]
         said = (inspect.getdoc(module) or "").partition("\n\n")[0].replace("\n", " ")
-        _page(shelf / f"{room}.md", f"equipoise.{room}", said, f"equipoise.{room}", module, names, seen)
+        written.append(_page(shelf / f"{room}.md", f"equipoise.{room}", said, f"equipoise.{room}", module, names, seen))
     pages = "\n".join(("top", *ROOMS, "commands"))
-    (shelf / "index.md").write_text(
+    index = (
         f"# Reference\n\nFrom the docstrings. Balancers have [pages of their own](../methods/index.md).\n\n"
-        f"```{{toctree}}\n:maxdepth: 1\n\n{pages}\n```\n",
-        encoding="utf-8",
+        f"```{{toctree}}\n:maxdepth: 1\n\n{pages}\n```\n"
     )
-    (shelf / "commands.md").write_text(_commands(), encoding="utf-8")
+    return [*written, put(shelf / "index.md", index), put(shelf / "commands.md", _commands())]
 
 
-def _page(file: Path, title: str, said: str, prefix: str, module: ModuleType, names: list[str], seen: set[int]) -> None:
+def _page(file: Path, title: str, said: str, prefix: str, module: ModuleType, names: list[str], seen: set[int]) -> Path:
     parts = [f"# {title}\n\n{said}"]
     for name in names:
         value = getattr(module, name)
@@ -76,7 +74,7 @@ def _page(file: Path, title: str, said: str, prefix: str, module: ModuleType, na
             directive = f".. py:data:: {prefix}.{name}"
         seen.add(id(value))
         parts.append(f"```{{eval-rst}}\n{directive}\n```")
-    file.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return put(file, "\n\n".join(parts) + "\n")
 
 
 def _commands() -> str:

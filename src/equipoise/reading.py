@@ -1,4 +1,4 @@
-"""Files from strangers: what a file claims is held against its size before memory is taken, and none of it is run.
+"""Files from strangers: what a file claims is checked against its size before memory is taken, and none of it is run.
 
 Everything here ends in a value or in :class:`Unreadable`, whose text is one line; the caller says which file and what to do.
 

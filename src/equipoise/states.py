@@ -362,7 +362,7 @@ def read_state(whose: str, state: Any, kinds: Mapping[str, Form], sizes: Sizes |
 
 
 def read_model(whose: str, state: Any, present: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A model's state held against the one it has at present.
+    """A model's state, compared with the one it has at present.
 
     Raises:
         InputError: other names, something that is no tensor in the place of one, other shapes, or numbers of another kind.
@@ -387,7 +387,7 @@ def read_model(whose: str, state: Any, present: Mapping[str, Any]) -> Mapping[st
 
 
 def read_optimizer(whose: str, state: Any, optimizer: torch.optim.Optimizer, *, finite: bool = False) -> Mapping[str, Any]:
-    """A torch optimizer's state held against the optimizer; with ``finite``, averages must be finite real numbers.
+    """A torch optimizer's state, compared with the optimizer; with ``finite``, averages must be finite real numbers.
 
     Raises:
         InputError: other groups or parameters, options of another kind, or averages of other shapes than the parameters.

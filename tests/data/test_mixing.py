@@ -1,4 +1,4 @@
-"""Several data sets as one epoch: held against hand-written loops, counted, stopped anywhere, and in several processes."""
+"""Several data sets as one epoch: compared with hand-written loops, counted, stopped anywhere, and in several processes."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from website import methods, pages, pictures, reference
+from website import concepts, evidence, gallery, methods, pages, pictures, reference
 from website.build import HOME
 
 import equipoise as eq
@@ -49,7 +49,8 @@ def test_every_room_is_in_the_reference() -> None:
 
 
 def test_every_method_has_a_page_with_its_facts_and_its_rows(tmp_path: Path) -> None:
-    assert methods.write(tmp_path, drawn=False) == [info.name for info in METHODS]
+    written = methods.write(tmp_path, drawn=False)
+    assert [page.stem for page in written] == [*(info.name for info in METHODS), "index"]
     page = (tmp_path / "methods" / "cagrad.md").read_text(encoding="utf-8")
     assert eq.balance.registry.REGISTRY.find("cagrad").promise.replace("|", "\\|") in page
     assert "## On digits" in page
@@ -68,3 +69,64 @@ def test_pictures_are_drawn_by_the_method_itself(tmp_path: Path) -> None:
 def test_home_shows_the_one_line_change_and_a_picture_that_is_there() -> None:
     assert "balanced_loss" in HOME
     assert (pages.ROOT / "docs" / re.search(r"\]\((pictures/.*?)\)", HOME).group(1)).is_file()
+
+
+def test_a_script_is_run_cell_by_cell_and_its_figures_need_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gallery.sys.modules, "__main__", gallery.sys.modules["__main__"])
+    script = tmp_path / "small.py"
+    text = (
+        '"""Title\n\nText.\n"""\n\n# %%\n# What *it* does.\n# And why.\nprint(6 * 7)\n\n# %%\nimport matplotlib.pyplot as plt\n'
+    )
+    script.write_text(f'{text}figure = plt.figure(num="a line")\n', encoding="utf-8")
+    found = gallery.run(script, tmp_path)
+    assert [cell["printed"] for cell in found["cells"]] == ["", "42\n", ""]
+    assert found["cells"][2]["pictures"] == [("small-2-0.png", "a line")]
+    assert (tmp_path / "small-2-0.png").stat().st_size > 0
+    assert gallery.cells_of(script.read_text(encoding="utf-8"))[1].text == "What *it* does.\nAnd why."
+    script.write_text(f"{text}plt.figure()\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="alternative text"):
+        gallery.run(script, tmp_path)
+
+
+def test_the_gallery_shows_every_script_and_a_failure_fails_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = gallery.write(tmp_path / "source", tmp_path / "kept", executed=False)
+    assert {page.stem for page in written if page.suffix == ".md"} == {"index", *gallery.ORDER}
+    assert len(gallery.ORDER) == 12
+    monkeypatch.setattr(gallery, "ORDER", gallery.ORDER[1:])
+    with pytest.raises(SystemExit, match="own_loop"):
+        gallery.write(tmp_path / "source", tmp_path / "kept", executed=False)
+    bad = tmp_path / "bad.py"
+    bad.write_text('"""Bad"""\n# %%\n1 / 0\n', encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"bad\.py failed(?s:.*)line 3(?s:.*)ZeroDivisionError"):
+        gallery.outcome_of(bad, tmp_path)
+
+
+def test_the_cheapest_example_of_the_gallery_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gallery.sys.modules, "__main__", gallery.sys.modules["__main__"])
+    script = tmp_path / "ldc_explained.py"
+    text = (gallery.SCRIPTS / "ldc_explained.py").read_text(encoding="utf-8")
+    script.write_text(text.replace("steps=1500", "steps=120"), encoding="utf-8")
+    found = gallery.run(script, tmp_path)
+    assert sum("sum of gaps" in cell["printed"] for cell in found["cells"]) == 1
+
+
+def test_evidence_says_what_came_of_every_study_and_has_every_method(tmp_path: Path) -> None:
+    text = evidence.write(tmp_path, pages.places()).read_text(encoding="utf-8")
+    for study in ("All methods on digits", "All methods on QM9", "The price", "COST", "NORMAL"):
+        assert f"## {study}\n" in text
+    row = next(line for line in text.splitlines() if line.startswith("| [`fairgrad`]"))
+    assert "−0.8 ± 3.0" in row
+    assert "by proxy" in row
+
+
+def test_pages_that_did_not_change_keep_their_time(tmp_path: Path) -> None:
+    page = pages.put(tmp_path / "a" / "page.md", "text")
+    before = page.stat().st_mtime_ns
+    assert pages.put(page, "text").stat().st_mtime_ns == before
+    assert pages.put(page, "other").read_text(encoding="utf-8") == "other"
+
+
+def test_the_ideas_show_every_picture_that_is_drawn() -> None:
+    text = (pages.ROOT / "docs" / "ideas.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"pictures/ideas/([\w-]+)\.svg", text)) == set(concepts.PICTURES)
+    assert {path.stem for path in concepts.FOLDER.glob("*.svg")} == set(concepts.PICTURES)

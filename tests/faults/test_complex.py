@@ -1,4 +1,4 @@
-"""Complex parameters are trained as the pairs of real ones that they consist of: held against a twin that holds the pairs."""
+"""Complex parameters are trained as the pairs of real ones that they consist of, compared with a twin that holds the pairs."""
 
 from __future__ import annotations
 

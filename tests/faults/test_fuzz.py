@@ -1,4 +1,4 @@
-"""One step of every method, on models of every make, held against gradients that plain autograd computes task by task."""
+"""One step of every method, on models of every make, compared with gradients that plain autograd computes task by task."""
 
 from __future__ import annotations
 

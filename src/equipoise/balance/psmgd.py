@@ -24,7 +24,7 @@ _LEAST = 1e-6
     paper="Xu et al., PSMGD: Periodic Stochastic Multi-Gradient Descent for Fast Multi-Objective Optimization, AAAI 2025",
     price="(K + `every` − 1) / `every` backward",
     promise="that of the method in the steps that find weights",
-    serves="many tasks, whose weights change slowly, where K backward passes per step are too dear",
+    serves="many tasks, whose weights change slowly, where K backward passes per step cost too much",
     caveats="weights of one noisy batch serve `every` steps; average them with `balancer=cr-mogm`",
     adds_up_to="what the other method's do",
     checked="equations of the released code",

@@ -203,7 +203,7 @@ def _advice(found: Diagnosis) -> Iterator[str]:
             f"race to say: equipoise advise."
         )
     else:
-        yield "Nothing here speaks against plain training; a race would tell whether anything beats it: equipoise advise."
+        yield "Plain training is fine as far as this shows; a race would tell whether anything beats it: equipoise advise."
 
 
 def _capital(text: str) -> str:

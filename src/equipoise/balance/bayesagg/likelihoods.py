@@ -234,12 +234,12 @@ def likelihood_of(task: str, targets: object, rows: int, outputs: int, noise: fl
         raise InputError(f'the targets of task "{task}" must be floating-point, integer or boolean; got {targets.dtype}')
     if targets.shape != (rows,):
         raise InputError(
-            f'the targets of task "{task}" are integers, hence classes, and must have the shape [{rows}]; '
+            f'the targets of task "{task}" are integers, so classes, and must have the shape [{rows}]; '
             f"got {list(targets.shape)}"
         )
     if outputs < 2:
         raise InputError(
-            f'the targets of task "{task}" are integers, hence classes, of which its head knows {outputs}; give numbers as '
+            f'the targets of task "{task}" are integers, so classes, of which its head knows {outputs}; give numbers as '
             "floating point and yes-or-no answers as booleans"
         )
     least, most = int(targets.min()), int(targets.max())

@@ -1,4 +1,4 @@
-"""Bonds of molecules that come as places and SMILES, by RDKit, held against the places for every molecule."""
+"""Bonds of molecules that come as places and SMILES, by RDKit, checked against the places for every molecule."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def read_molecules(root: str | Path, *, download: bool = False) -> Molecules:
 def packed_molecules(folder: Path) -> Molecules:
     """The molecules of qm9pack's tables, with the features that torch_geometric documents.
 
-    Bonds are RDKit's, each molecule's held against its atoms' places (:func:`~equipoise.data.qm9.bonds.bonds_of`); with them,
+    Bonds are RDKit's, each molecule's checked with its atoms' places (:func:`~equipoise.data.qm9.bonds.bonds_of`); with them,
     atoms have aromaticity and hybridisation, which torch_geometric leaves at 0 where it makes them from ``gdb9.sdf`` itself.
     A molecule for which no bonds fit is kept without any, and named in a warning.
 

@@ -154,7 +154,7 @@ class LearnedPositions(Positions):
 
 
 class PositivePositions(Positions):
-    """Positions p_i = exp(v_i) with v_i learned, hence above 0 (Table 5.4, "different form of p_i").
+    """Positions p_i = exp(v_i) with v_i learned, so above 0 (Table 5.4, "different form of p_i").
 
     Args:
         tasks: names, in order.
