@@ -13,11 +13,12 @@ from equipoise.balance.mixins import OnFeatures
 
 Batch = tuple[Tensor, Tensor]
 
-METHODS = [info.name for info in eq.methods() if not issubclass(info.cls, OnFeatures | DoubleSampling | eq.balance.NTK)]
+_APART = (OnFeatures, DoubleSampling, eq.balance.NTK, eq.balance.SAMO)
+METHODS = [info.name for info in eq.methods() if not issubclass(info.cls, _APART)]
 """The methods that can be made from their name alone, for any loss function and any loop. Those that act on parts of a model
 (RotoGrad, BayesAggMTL) are told by :func:`optimizer_of`, and refuse losses as callables, micro-batches and the drop-in; NTK
-evaluates all losses at once, in steps of MultiTaskOptimizer alone; to those that look at further batches (MoDo, SDMGrad) it
-gives some."""
+evaluates all losses at once, in steps of MultiTaskOptimizer alone, and SAMO takes gradients elsewhere; to those that look at
+further batches (MoDo, SDMGrad) it gives some."""
 
 SAMPLING = [info.name for info in eq.methods() if issubclass(info.cls, DoubleSampling)]
 """Those that look at further batches, given by :func:`further_batches`; made from their name alone, too."""

@@ -115,6 +115,7 @@ if TYPE_CHECKING:
     from equipoise.balance.rlw import RLW as RLW
     from equipoise.balance.rotograd.rotograd import RotoGrad as RotoGrad
     from equipoise.balance.sam_gs import SAMGS as SAMGS
+    from equipoise.balance.samo import SAMO as SAMO
     from equipoise.balance.sdmgrad import SDMGrad as SDMGrad
     from equipoise.balance.si import SI as SI
     from equipoise.balance.softadapt import SoftAdapt as SoftAdapt
@@ -135,10 +136,10 @@ __all__ = [
 # fmt: off
 __all__ += [
     "AIM", "COSMOS", "CRMOGM", "DBMTL", "DWA", "EPO", "FAMO", "FERERO", "GLS", "IGB", "IMTL", "IMTLG", "IMTLL", "LDCMTL", "LS",
-    "MGDA", "NTK", "PBI", "PCD", "PMGDA", "PMTL", "PSMGD", "RLW", "SAMGS", "SI", "STCH", "UW", "AlignedMTL", "BayesAggMTL",
-    "CAGrad", "CoBa", "ConFIG", "ConicGrad", "ConsMTL", "DoGE", "DoReMi", "DualProj", "ExcessMTL", "FairGrad", "GO4Align",
-    "GradDrop", "GradNorm", "GradOPS", "GradVac", "IMGrad", "Krum", "LRAnnealing", "MAdam", "MoCo", "MoDo", "NashMTL", "PCGrad",
-    "ReLoBRaLo", "RotoGrad", "SDMGrad", "SoftAdapt", "TrimmedMean", "UPGrad"
+    "MGDA", "NTK", "PBI", "PCD", "PMGDA", "PMTL", "PSMGD", "RLW", "SAMGS", "SAMO", "SI", "STCH", "UW", "AlignedMTL",
+    "BayesAggMTL", "CAGrad", "CoBa", "ConFIG", "ConicGrad", "ConsMTL", "DoGE", "DoReMi", "DualProj", "ExcessMTL", "FairGrad",
+    "GO4Align", "GradDrop", "GradNorm", "GradOPS", "GradVac", "IMGrad", "Krum", "LRAnnealing", "MAdam", "MoCo", "MoDo",
+    "NashMTL", "PCGrad", "ReLoBRaLo", "RotoGrad", "SDMGrad", "SoftAdapt", "TrimmedMean", "UPGrad"
 ]
 # fmt: on
 # end of methods

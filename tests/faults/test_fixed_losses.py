@@ -86,7 +86,7 @@ def rotated_and_fixed(model: Any, batch: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("count", [1, 2], ids=["one batch", "micro-batches"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "samo"])  # which refuses fixed losses
 def test_every_method_has_its_gradients_and_those_of_the_fixed_losses(name: str, count: int) -> None:
     if name == "rotograd" and count > 1:
         pytest.skip("takes one batch per step")

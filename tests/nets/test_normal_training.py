@@ -97,7 +97,7 @@ def test_every_balancer_trains_it(info: eq.balance.MethodInfo) -> None:
     step()
     found = [place.grad for place in places]
     assert all(gradient is not None and bool(torch.isfinite(gradient)) for gradient in found)
-    if info.cost != "losses" and info.name != "consmtl":
+    if info.cost != "losses" and info.name not in ("consmtl", "samo"):
         assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-8) for a, b in zip(found, expected.values(), strict=True))
     for _ in range(9):
         step()

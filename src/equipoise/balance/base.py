@@ -36,6 +36,7 @@ __all__ = [
     "clipped",
     "finite_direction",
     "norm_bound",
+    "restore",
 ]
 
 Need = Literal["losses", "gramian", "gradients"]
@@ -203,7 +204,7 @@ class Balancer(ABC):
             InputError: the state belongs to another kind of balancer, or is damaged; nothing has changed.
         """
         for name, value in self.read_state(state).items():
-            _restore(self, name, value)
+            restore(self, name, value)
 
     def read_state(self, state: dict[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
         """A state as :meth:`load_state_dict` takes it up; changes nothing.
@@ -389,7 +390,7 @@ def _saved(value: Any) -> Any:
     return copy.deepcopy(value)
 
 
-def _restore(balancer: Balancer, name: str, value: Any) -> None:
+def restore(balancer: Balancer, name: str, value: Any) -> None:
     present = getattr(balancer, name)
     if isinstance(present, torch.Generator):
         present.set_state(value)

@@ -33,7 +33,7 @@ class EPO(ChosenPointBalancer):
 
     The weights solve a linear programme over the simplex, see :func:`equipoise.solvers.exact_pareto_program`. The paper's text
     could not be had; this follows the code that its authors released. That code also multiplies the learning rate with the
-    non-uniformity, and takes a vertex where the programme has several solutions; here it is one near equal weights.
+    non-uniformity, and takes a vertex where the programme has several solutions; here it is one near equal parts.
 
     Args:
         preference: r, one positive number per task, in the tasks' order or by name; divided by

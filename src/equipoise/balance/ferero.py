@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from equipoise.balance.base import clipped, norm_bound
 from equipoise.balance.chosen_point import ChosenPointBalancer
 from equipoise.balance.per_task import PerTask
 from equipoise.balance.registry import register
@@ -37,10 +38,13 @@ class FERERO(ChosenPointBalancer):
     and neither are other partial orders (the paper's cone A). The paper's text could not be had; this follows released code,
     for any number of tasks. That code has no bounds, which are the same programme with the inequality of the abstract.
 
+    The rate c is one of losses, so the Gramian's size matters: with a proxy, which knows it up to a factor, c is another one.
+
     Args:
         preference: p, one number per task, at least 0, in the tasks' order or by name; only ratios matter, equal if left out.
         bounds: b, one upper bound of a loss per task, in order or by name, ``inf`` for none; in place of a preference.
         pull: c > 0.
+        max_norm: clip the direction to this norm: where gradients get short, off the ray, it gets long. Left out, no clipping.
 
     Raises:
         InputError: an option is out of range, both a preference and bounds are given, or they do not fit the tasks.
@@ -55,12 +59,14 @@ class FERERO(ChosenPointBalancer):
         preference: Sequence[float] | Mapping[str, float] | None = None,
         bounds: Sequence[float] | Mapping[str, float] | None = None,
         pull: float = 1.0,
+        max_norm: float | None = None,
     ) -> None:
         if not 0 < pull < float("inf"):
             raise InputError(f"pull must be positive and finite; got {pull}")
         self.bounds = None if bounds is None else PerTask("bounds", bounds, endless=True)
         super().__init__(preference)
         self.pull = float(pull)
+        self.max_norm = norm_bound(max_norm)
 
     def prefer(self, preference: float | Sequence[float] | Mapping[str, float] | None) -> None:
         """See :meth:`~equipoise.balance.per_task.Preferring.prefer`; refused where there are bounds."""
@@ -73,9 +79,13 @@ class FERERO(ChosenPointBalancer):
     ) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.ray_descent` and :func:`equipoise.solvers.bounded_descent`."""
         if self.bounds is None:
-            return ray_descent(gramian, losses, preference, self.pull)
-        bounds = self.bounds.of_some(*(self._present or ((), range(len(gramian)))))
-        return bounded_descent(gramian, losses - np.array(bounds), self.pull)
+            weights = ray_descent(gramian, losses, preference, self.pull)
+        else:
+            bounds = self.bounds.of_some(*(self._present or ((), range(len(gramian)))))
+            weights = bounded_descent(gramian, losses - np.array(bounds), self.pull)
+        return clipped(weights, gramian, self.max_norm)
 
     def _options(self) -> list[str]:
-        return [*self._named(), *([] if self.bounds is None else [f"bounds={self.bounds}"]), f"pull={self.pull}"]
+        return [*self._named(), *([] if self.bounds is None else [f"bounds={self.bounds}"]), f"pull={self.pull}"] + (
+            [] if self.max_norm is None else [f"max_norm={self.max_norm}"]
+        )

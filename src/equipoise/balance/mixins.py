@@ -29,6 +29,8 @@ __all__ = [
     "LooksElsewhere",
     "OnFeatures",
     "Paced",
+    "Perturbation",
+    "Perturbing",
     "Pull",
     "PullsHeads",
     "TakesFeatures",
@@ -124,6 +126,33 @@ class LooksElsewhere(ABC):
     @abstractmethod
     def looks_elsewhere(self) -> bool:
         """Whether the next decision does so, and wants an :class:`ElsewhereObservation`."""
+
+
+class Perturbation(NamedTuple):
+    """How far from the parameters of now each task's gradient is taken; see :class:`~equipoise.SAMO`.
+
+    Attributes:
+        rho: length of the step away, of the shared parameters and of each task's own.
+        alpha: share of the mean loss's gradient in the direction; the rest is an estimate of the task's own.
+        radius: how far apart the losses that make the estimate are evaluated.
+        generator: of the estimate's random directions.
+    """
+
+    rho: float
+    alpha: float
+    radius: float
+    generator: torch.Generator
+
+
+class Perturbing(LooksElsewhere):
+    """A balancer of gradients that are taken at points of their own, one per task."""
+
+    looks_elsewhere = True
+
+    @property
+    @abstractmethod
+    def perturbation(self) -> Perturbation:
+        """How these points are found."""
 
 
 class Companion(NamedTuple):

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from equipoise.balance.base import Balancer, GramianBalancer, Need, Observation
+from equipoise.balance.base import Balancer, GramianBalancer, Need, Observation, restore
 from equipoise.balance.double_sampling import DoubleSampling
 from equipoise.balance.mixins import Attached, LooksElsewhere, PullsHeads
 from equipoise.balance.registry import balancer as balancer_of
 from equipoise.errors import InputError
-from equipoise.states import Anything, Form, Maybe, Of, read_state, tasks_known
+from equipoise.states import Anything, Form, Maybe, Of, like, read_state, tasks_known
 
 __all__ = ["Holding", "Wrapping", "inner_balancer"]
 
@@ -62,14 +62,15 @@ class Holding(Balancer):
         read = self.read_state(state)
         self.balancer.load_state_dict(read.pop("balancer"))
         for name, value in read.items():
-            setattr(self, name, value.clone() if isinstance(value, Tensor) else value)
+            restore(self, name, value)
 
     def read_state(self, state: dict[str, Any], sizes: dict[str, int] | None = None) -> dict[str, Any]:
         """As every balancer; the part of the other one is read by it."""
         sizes = {} if sizes is None else sizes
-        for name, kind in self.stateful.items():
+        kinds = {name: like(getattr(self, name)) if kind == Anything() else kind for name, kind in self.stateful.items()}
+        for name, kind in kinds.items():
             tasks_known(kind, getattr(self, name), sizes)
-        read = read_state(type(self).__name__, state, {**self.stateful, "balancer": Anything()}, sizes)
+        read = read_state(type(self).__name__, state, {**kinds, "balancer": Anything()}, sizes)
         return {**read, "balancer": self.balancer.read_state(read["balancer"], sizes)}
 
 

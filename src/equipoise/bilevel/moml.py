@@ -13,7 +13,7 @@ from torch import Tensor
 from equipoise.balance import MGDA, Balancer, Observation
 from equipoise.balance.coerce import as_balancer
 from equipoise.balance.double_sampling import DoubleSampling
-from equipoise.balance.mixins import OnFeatures, PullsHeads
+from equipoise.balance.mixins import OnFeatures, Perturbing, PullsHeads
 from equipoise.bilevel.base import BilevelReport, BilevelSolver, LowerLevel
 from equipoise.bilevel.hypergradients import Hypergradients, Implicit, Memory, Unrolled, found_by
 from equipoise.bilevel.levels import Parts
@@ -94,7 +94,7 @@ class MOML(BilevelSolver):
         own = self.balancer
         check_metric(own)
         pulls = isinstance(own, PullsHeads) and own.pulls
-        if own.watches or pulls or isinstance(own, OnFeatures | DoubleSampling):
+        if own.watches or pulls or isinstance(own, OnFeatures | DoubleSampling | Perturbing):
             raise InputError(
                 f"{own!r} needs more than the objectives' values and hypergradients; the upper level takes balancers "
                 f"that look at losses, the Gramian or gradients, such as MGDA, CAGrad or FairGrad"

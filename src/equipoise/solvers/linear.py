@@ -29,7 +29,7 @@ def linear_program(objective: ArrayLike, rows: ArrayLike, bounds: ArrayLike, tot
         rows: A [m, n]; scaled to rows of length 1, and rows of zeros are left out.
         bounds: b [m]; -inf for none.
         total: t [n], not 0.
-        start: a point [n] of about the answer's size.
+        start: a point [n].
 
     Returns:
         x [n]; :func:`linear_program_residual` is at most 1e-9 where there is a feasible point and x is of the size of 1.
@@ -49,15 +49,18 @@ def _maximized(slope: Array, normals: Array, least: Array, equal: Array, start: 
     point = _projected(start, normals, least, equal)
     if not slope.any():
         return point
-    stride = 1.0
+    stride, longest = 1.0, 1e12
     for _ in range(_ROUNDS):
         moved = _projected(point + stride * slope, normals, least, equal)
-        still = float(np.abs(moved - point).max()) <= 1e-12 * stride
+        if stride > 1.0 and float((normals @ moved - least).min(initial=0.0)) < -1e-9 * float(np.abs(moved).max()):
+            longest = stride = stride / 10.0  # too far for this polyhedron
+            continue
+        still = float(np.abs(moved - point).max()) <= 1e-12 * max(stride, float(np.abs(moved).max()))
         point = moved
         # Longer strides are for flat slopes; far points lose digits to rounding, which a last short stride gains back.
         if still and stride == 1.0:
             break
-        stride = 1.0 if still else min(10.0 * stride, 1e6)
+        stride = 1.0 if still else min(10.0 * stride, longest)
     return point
 
 
@@ -112,10 +115,11 @@ def _projected(point: Array, normals: Array, least: Array, equal: Array) -> Arra
     unit = equal / np.sqrt(square)
     active: list[int] = []
     multipliers: list[float] = []
+    refused: list[int] = []
     tolerance = _TOLERANCE * max(1.0, float(np.abs(point).max()))
     for _ in range(20 * (len(normals) + 10)):
         slack = normals @ current - least
-        slack[active] = np.inf
+        slack[active + refused] = np.inf
         entering = int(slack.argmin()) if slack.size else -1
         if entering < 0 or slack[entering] >= -tolerance:
             break
@@ -131,7 +135,8 @@ def _projected(point: Array, normals: Array, least: Array, equal: Array) -> Arra
             wanted = lack / square_across if square_across > 1e-18 else np.inf
             stride = min(allowed, wanted)
             if stride == np.inf:
-                return current  # nothing is feasible, up to rounding
+                refused.append(entering)  # it depends on active ones: nothing is feasible, or its violation is rounding
+                break
             multipliers = [value - stride * share for value, share in zip(multipliers, shares[1:], strict=True)]
             gained += stride
             if wanted < np.inf:

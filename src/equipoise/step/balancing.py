@@ -27,6 +27,7 @@ from equipoise.step.by_proxy import ByProxy, check_proxied
 from equipoise.step.context import Context, Turn, Unlabelled
 from equipoise.step.finding import find_shared
 from equipoise.step.fused import HookWatch
+from equipoise.step.perturbing import perturbed
 from equipoise.step.report import StepReport
 from equipoise.step.source import FurtherSource, Given, Source
 from equipoise.tasks import Tasks
@@ -79,6 +80,7 @@ class Balancing:
         self._new = False
         self._hooks = HookWatch()
         self._alone: int | None = 0
+        self._sighted = False
         self._met: set[int] = set()
         self._served: weakref.ref[Balancer] | None = None
 
@@ -111,13 +113,16 @@ class Balancing:
             raise InputError(
                 f"{type(balancer).__name__} looks at {expected or 'no'} further batches per step; got {len(further)}"
             )
+        elsewhere = perturbed(balancer, source, self.context, scale)
+        if elsewhere is not None and self._by_features is not None:
+            raise InputError(f"{balancer!r} takes gradients at points of their own; leave features= out")
         if anew:
             self._put_back()
         else:
             self._new = not self.context.tasks.known
         if self._new and declared:
             self.context.tasks.fix(declared)
-        self._turn = turn = Turn(balancer, source, step, scale, further, scaled=scaled)
+        self._turn = turn = Turn(balancer, elsewhere or source, step, scale, further, scaled=scaled)
         self.context.begin(f"step {step} of {type(balancer).__name__}, micro-batches: {source.micro_batches}")
         self._before = balancer.state_dict() if balancer.stateful and not balancer.decides_purely else None
         way, beside = self._way(balancer), source.beside
@@ -129,6 +134,8 @@ class Balancing:
                 report, self._observation = way.run(turn)
             if beside is not None:
                 report = replace(report, fixed=beside.deliver(step))
+            if elsewhere is not None:
+                report = replace(report, losses=elsewhere.means())
         except Unlabelled:
             self.rollback()
             report = StepReport((), torch.zeros(0, device=self.context.device()), step=step, skipped=True)
@@ -171,12 +178,15 @@ class Balancing:
                         parameter.copy_(value)
             if self._proxied is not None:
                 self._proxied[0].load_state_dict(self._proxied[1])
-            anew = Turn(balancer, source, turn.step, turn.scale, turn.further, scaled=turn.scaled)
+            elsewhere = perturbed(balancer, source, self.context, turn.scale)
+            anew = Turn(balancer, elsewhere or source, turn.step, turn.scale, turn.further, scaled=turn.scaled)
             if source.beside is not None:
                 source.beside.begin(self.context, anew)
             report, _ = self._way(balancer).run(anew)
             if source.beside is not None:
                 report = replace(report, fixed=source.beside.deliver(turn.step))
+            if elsewhere is not None:
+                report = replace(report, losses=elsewhere.means())
         finally:
             vars(balancer).update(decided)
             if learned is not None:
@@ -256,8 +266,10 @@ class Balancing:
 
     def see(self, balancer: Balancer, source: Source) -> None:
         """Finds out what all tasks share, before a step with some of them; nothing to do where that is known."""
-        if isinstance(balancer, LossBalancer) or self.context.shared.knows(range(len(self.context.tasks))):
+        self._alone = None  # a task that acts alone is meant to
+        if self._sighted or isinstance(balancer, LossBalancer) or self.context.shared.knows(range(len(self.context.tasks))):
             return
+        self._sighted = True  # tasks that no batch holds would be looked for in every step
         self.context.begin("a look at what the tasks share")
         with suppress(Unlabelled), source.rehearsal():
             find_shared(self.context, self.context.named(source.rehearse(0)), source)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from equipoise.balance.base import Observation
 from equipoise.balance.double_sampling import DoubleSampling
-from equipoise.balance.mixins import OnFeatures, PullsHeads, TakesFeatures
+from equipoise.balance.mixins import OnFeatures, Perturbing, PullsHeads, TakesFeatures
 from equipoise.engine.heads import numbered_in_order
 from equipoise.errors import InputError
 from equipoise.modes import without_autocast
@@ -239,5 +239,5 @@ def check_proxied(balancer: object, what: str) -> None:
         )
     if isinstance(balancer, DoubleSampling):
         raise InputError(f"{what} looks at one batch per step; {balancer!r} looks at further ones. Leave {what} out")
-    if isinstance(balancer, OnFeatures) or (isinstance(balancer, PullsHeads) and balancer.pulls):
+    if isinstance(balancer, OnFeatures | Perturbing) or (isinstance(balancer, PullsHeads) and balancer.pulls):
         raise InputError(f"{balancer!r} acts on gradients that {what} does not form. Leave {what} out")

@@ -112,6 +112,14 @@ class Batches:
         """One of the micro-batches."""
         return self._batches[micro_batch]
 
+    def random_state(self) -> RandomState:
+        """Of every device that the model uses."""
+        return self._objective.random_state()
+
+    def at(self, micro_batch: int, parameters: Mapping[str, Tensor], random_state: RandomState) -> dict[str, Loss]:
+        """At substituted parameters, from a random state; buffers stay as they are."""
+        return self._objective.pending_at(parameters, self._batches[micro_batch], random_state=random_state)
+
     def elsewhere(self) -> Elsewhere:
         """On all micro-batches."""
         return SubstitutedLosses(self._objective, self._batches, self._processes, self._only)
