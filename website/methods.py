@@ -84,7 +84,9 @@ def _measured(info: MethodInfo) -> list[str]:
         own = [cells for cells in rows_of(name) if method_of(cells["method"]) == info.name]
         if own:
             table = markdown.table(list(own[0]), [list(cells.values()) for cells in own])
-            found.append(f"## On {name.upper() if name == 'qm9' else name}\n\n{table}\n\nAll methods: [the study](../{page}.md).")
+            found.append(
+                f"## On {name.upper() if name == 'qm9' else name}\n\n{table}\n\nAll methods: [the study](../{page}.md)."
+            )
     return found
 
 
