@@ -607,9 +607,10 @@ class GroupedStep:
 
     def update(self, only: Sequence[int] | None) -> StepReport:
         """One balanced update of these tasks, or of all; of those, it takes the ones that the batches hold."""
-        mtl = self._mtl
+        mtl, taken = self._mtl, self._mtl.steps
+        mtl.steps = self._begun  # all updates are of one step
         mtl._step(self._batches, self._further, None if only is None else frozenset(self.tasks[place] for place in only))
-        mtl.steps = self._begun + (mtl.steps > self._begun)
+        mtl.steps = max(taken, mtl.steps)
         assert mtl.last is not None
         return mtl.last
 

@@ -168,7 +168,9 @@ def test_every_method_with_something_to_tune_has_default_ranges():
         if info.name not in swept:
             assert "nothing to sweep by default" in found[info.name]
             assert not any(isinstance(own, float) and own > 0 for key, own in info.options.items() if key != "epsilon")
-    assert {"ls", "cagrad", "fairgrad", "famo", "dwa", "uw"} <= swept.keys()
+    assert {"ls", "cagrad", "fairgrad", "famo", "dwa", "uw", "pcd"} <= swept.keys()
+    (beta,) = (own for own in swept["pcd"].dimensions if own.name == "beta")
+    assert (beta.low, beta.high, beta.log) == (pytest.approx(0.99), pytest.approx(0.9999), False)
     for space in swept.values():
         for parameters in drawn(space, 5):
             space.method(parameters).make(0)
@@ -182,7 +184,7 @@ def test_every_method_with_something_to_tune_has_default_ranges():
         ("fairgrad", "alhpa=0.1:1", UnknownOptionError, 'Did you mean "alpha"?'),
         ("cagrad", "c=-1:1", InputError, '"c" cannot be swept over -1:1: '),
         ("cagrad:c=0.2", "c=0:0.9", InputError, "fixed"),
-        ("mgda", None, InputError, "nothing to sweep by default (its options: normalization)"),
+        ("mgda", None, InputError, "nothing to sweep by default (its options: normalization, power)"),
         ("ls", "weights=0:1", InputError, "write a logarithmic range such as 0.01:1:log"),
         ("ls", "weights=simplex", InputError, '"log" and "dirichlet" will do'),
         ("nash-mtl", "max_norm", InputError, "does not say what to sweep"),
