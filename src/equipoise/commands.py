@@ -239,7 +239,7 @@ def _sweep(
     confirm: Annotated[int, typer.Option(help="How many trials are trained again on the seeds that judge.")] = 5,
     epochs: Epochs = None,
     jobs: Jobs = None,
-    sampler: Annotated[str, typer.Option(help="tpe, random, qmc, nsga2 or gp.")] = "tpe",
+    sampler: Annotated[str, typer.Option(help="tpe, random, qmc, nsga2, gp or regmix.")] = "tpe",
     pruner: Annotated[str, typer.Option(help="none, median or hyperband; with one objective only.")] = "none",
     folder: Where = None,
     name: Annotated[

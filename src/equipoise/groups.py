@@ -6,9 +6,8 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,31 +20,10 @@ from equipoise.solvers import affinity_propagation, color_greedily
 from equipoise.states import Form, Generator, Maybe, Of, Whole, read_state
 from equipoise.step.report import StepReport
 
-__all__ = ["GROUPS", "AffinityGroups", "ConflictGroups", "GroupedStep", "TaskGroups", "as_groups"]
+if TYPE_CHECKING:
+    from equipoise.optimizer import GroupedStep
 
-
-class GroupedStep(Protocol):
-    """A step that is open for a choice of tasks."""
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Names of all tasks; empty before they are known."""
-
-    @property
-    def empty(self) -> bool:
-        """Whether the last update met no task at all, active or not."""
-
-    def update(self, only: Sequence[int] | None) -> StepReport:
-        """One balanced update of these tasks, or of all; of those, it takes the ones that the batches hold."""
-
-    def gramian(self) -> tuple[Tensor, tuple[int, ...]]:
-        """The Gramian ``[k, k]`` of the tasks that the batches hold, and their positions; by the proxy, if there is one."""
-
-    def losses(self) -> dict[int, float]:
-        """All losses at the present parameters, by position; without a trace, and with the same random numbers each time."""
-
-    def whole(self) -> AbstractContextManager[None]:
-        """Puts everything back to where it is now if the body raises."""
+__all__ = ["GROUPS", "AffinityGroups", "ConflictGroups", "TaskGroups", "as_groups"]
 
 
 class TaskGroups(ABC):

@@ -276,7 +276,7 @@ class MultiTaskOptimizer:
             raise InputError("step() needs a batch; it got none")
         if self.groups is None:
             return self._step(batches, further)
-        self.last = report = self.groups.take(_GroupedStep(self, batches, further))
+        self.last = report = self.groups.take(GroupedStep(self, batches, further))
         return dict(zip(report.tasks, report.losses.unbind(), strict=True)) | dict(report.fixed)
 
     def _step(
@@ -588,8 +588,8 @@ class MultiTaskOptimizer:
             parameter.grad = None
 
 
-class _GroupedStep:
-    """A step of a schedule of groups; see :class:`~equipoise.groups.GroupedStep`."""
+class GroupedStep:
+    """A step that is open for a choice of tasks; what :class:`~equipoise.groups.TaskGroups` is given."""
 
     def __init__(self, mtl: MultiTaskOptimizer, batches: tuple[Any, ...], further: Sequence[Any] | None) -> None:
         self._mtl, self._batches, self._further = mtl, batches, further
@@ -597,34 +597,39 @@ class _GroupedStep:
 
     @property
     def tasks(self) -> tuple[str, ...]:
+        """Names of all tasks; empty before they are known."""
         return self._mtl.objective.tasks.names
 
     @property
     def empty(self) -> bool:
+        """Whether the last update met no task at all, active or not."""
         return self._mtl.unlabelled - self._unlabelled >= len(self._batches)
 
     def update(self, only: Sequence[int] | None) -> StepReport:
-        mtl = self._mtl
-        names = None if only is None else frozenset(self.tasks[position] for position in only)
-        mtl._step(self._batches, self._further, names)
-        mtl.steps = self._begun + (mtl.steps > self._begun)
+        """One balanced update of these tasks, or of all; of those, it takes the ones that the batches hold."""
+        mtl, taken = self._mtl, self._mtl.steps
+        mtl.steps = self._begun  # all updates are of one step
+        mtl._step(self._batches, self._further, None if only is None else frozenset(self.tasks[place] for place in only))
+        mtl.steps = max(taken, mtl.steps)
         assert mtl.last is not None
         return mtl.last
 
     def gramian(self) -> tuple[Tensor, tuple[int, ...]]:
+        """The Gramian of the tasks that the batches hold, and their positions; by the proxy, if there is one."""
         mtl, source = self._mtl, self._source()
         with mtl.objective.random_state().replayed():
             return compiled_anew(lambda: mtl._balancing.look(mtl.balancer, source, mtl._scale(), proxied=True))
 
     def losses(self) -> dict[int, float]:
-        mtl, source = self._mtl, self._source()
-        with mtl.objective.random_state().replayed(), suppress(Unlabelled):
-            seen = mtl._balancing.context.rehearsed(source)
+        """All losses at the present parameters, by position; without a trace, and with the same random numbers each time."""
+        with self._mtl.objective.random_state().replayed(), suppress(Unlabelled):
+            seen = self._mtl._balancing.context.rehearsed(self._source())
             return dict(zip(seen.present, seen.means().tolist(), strict=True))
         return {}
 
     @contextmanager
     def whole(self) -> Iterator[None]:
+        """Puts everything back to where it is now if the body raises."""
         mtl, random = self._mtl, self._mtl.objective.random_state()
         before, last = copy.deepcopy(mtl.state_dict()), mtl.last
         try:

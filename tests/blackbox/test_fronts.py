@@ -99,6 +99,43 @@ def test_a_front_lies_where_its_preferences_ask_for_it(tmp_path) -> None:
             front(quadratics, np.zeros(4), **{**options, **wrong})
 
 
+def gaussians(x):
+    """A front that bends inwards, between x = -c and x = c with c = (1, …, 1)/√d."""
+    center = 1 / np.sqrt(x.shape[-1])
+    return np.stack([1 - np.exp(-((x - sign * center) ** 2).sum(-1)) for sign in (1, -1)], axis=-1)
+
+
+@pytest.mark.parametrize("given", [None, [[0.5, 0.5], [0.3, 0.7]]])
+def test_preferences_reach_a_front_that_bends_inwards(given, tmp_path) -> None:
+    options = {"points": 5, "evaluations": 6000, "samples": 20, "std": 0.2, "seed": 0, "batched": True, "preferences": given}
+    options |= {"scalarization": "tchebycheff", "checkpoint": tmp_path / "front"}
+    found = front(gaussians, np.full(4, 0.15), **options)
+    line = np.linspace(-1, 1, 2001)
+    curve = np.stack([1 - np.exp(-((line - sign) ** 2)) for sign in (1, -1)], axis=1)
+    assert np.sqrt(((found.outputs[:, None] - curve) ** 2).sum(axis=2)).min(axis=1).max() < 0.03
+    # λ₁F₁ = λ₂F₂ (both run from 0 to 0.98 along the front), where the preference is no end.
+    middle = found.preferences.max(axis=1) < 0.9
+    share = found.outputs[:, 0] / found.outputs.sum(axis=1)
+    np.testing.assert_allclose(share[middle], found.preferences[middle, 1], atol=0.05)
+    assert found.evaluations <= 6000
+    again = front(gaussians, np.full(4, 0.15), **options)
+    np.testing.assert_array_equal(again.outputs, found.outputs)
+    if given is None:
+        sums = front(gaussians, np.full(4, 0.15), **{**options, "scalarization": "sum", "checkpoint": None})
+        assert (np.abs(sums.outputs - 0.63) > 0.01).any(axis=1).all()
+        assert np.sort(sums.outputs[:, 0])[2] < 0.1  # most have slid down to one end
+        for wrong, said in (
+            ({"scalarization": "max"}, "scalarization is"),
+            ({"evaluations": 200}, "at least"),
+            ({"ideal": [0, 0]}, "give preferences="),
+        ):
+            with pytest.raises(InputError, match=said):
+                front(gaussians, np.zeros(4), **{**options, **wrong})
+        for bad in ({"ideal": [0.0, 0.0]}, {"ideal": [0.0], "weights": [0.5, 0.5]}):
+            with pytest.raises(InputError, match="fixed weights"):
+                minimize(gaussians, np.zeros(4), **bad)
+
+
 def test_restarts_share_a_budget_and_leave_a_bad_valley() -> None:
     def f(x):
         return [min(((x + 3) ** 2).sum() + 1, ((x - 3) ** 2).sum())]

@@ -41,11 +41,13 @@ def batches(count: int = 8) -> list[dict[str, Tensor]]:
     return made
 
 
-def trainer(groups: Any, balancer: Any = "fairgrad", lr: float = 0.05, **arguments: Any) -> eq.MultiTaskOptimizer:
+def trainer(
+    groups: Any, balancer: Any = "fairgrad", lr: float = 0.05, tasks: Any = None, **arguments: Any
+) -> eq.MultiTaskOptimizer:
     torch.manual_seed(0)
     model = Model()
     optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.5)
-    return eq.MultiTaskOptimizer(eq.Objective(model, losses), optimizer, balancer, groups=groups, **arguments)
+    return eq.MultiTaskOptimizer(eq.Objective(model, losses, tasks=tasks), optimizer, balancer, groups=groups, **arguments)
 
 
 def parameters(mtl: eq.MultiTaskOptimizer) -> list[Tensor]:
@@ -166,6 +168,20 @@ def test_batches_that_lack_tasks_pass_the_turn_on() -> None:
     assert mtl.unlabelled == 1
 
 
+def test_micro_batches_that_hold_other_groups_tasks_are_no_empty_ones() -> None:
+    mtl = trainer(ConflictGroups(refresh=1, threshold=0.0))
+    full = batches(6)
+    mtl.step(full[0])
+    for batch in full[1:]:
+        one, two = ({"x": batch["x"]} | {task: batch[task] for task in tasks} for tasks in ("a", "bc"))
+        mtl.step(one, two)
+        assert mtl.last is not None
+        assert mtl.last.tasks in (("a",), ("b",), ("c",), ("a", "b"), ("a", "c"), ("b", "c"), ("a", "b", "c"))
+    assert mtl.unlabelled == 0
+    assert mtl.groups is not None
+    assert len(mtl.groups.active) > 1
+
+
 def test_updates_within_a_step_are_those_of_the_groups_one_after_the_other() -> None:
     mtl = trainer(AffinityGroups(seed=3), "ls")
     plain = trainer(None, "ls")
@@ -184,6 +200,25 @@ def test_updates_within_a_step_are_those_of_the_groups_one_after_the_other() -> 
         for one, two in zip(parameters(mtl), parameters(plain), strict=True):
             assert torch.allclose(one, two, atol=1e-6)
     assert mtl.steps == 3
+
+
+def test_declared_tasks_act_alone_from_the_first_step_without_a_warning() -> None:
+    steps: list[int] = []
+
+    class Noted(eq.FairGrad):
+        def decide(self, observation: Any) -> Tensor:
+            steps.append(observation.step)
+            return super().decide(observation)
+
+    mtl = trainer(AffinityGroups(), Noted(), tasks=[*TASKS, "never seen"])
+    evaluated: list[int] = []
+    inner = mtl.objective.losses
+    mtl.objective.losses = lambda model, batch: evaluated.append(1) or inner(model, batch)  # type: ignore[func-returns-value]
+    for batch in batches(4):
+        mtl.step(batch)
+    assert steps == [number for number in range(4) for _ in TASKS]
+    # Before the first update, after each, and once for what the tasks share.
+    assert len(evaluated) == 4 * (1 + 2 * len(TASKS)) + 1
 
 
 def test_affinities_are_what_updates_make_of_the_losses() -> None:

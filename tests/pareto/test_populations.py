@@ -56,6 +56,12 @@ def test_a_population_spreads_over_a_concave_front(method: str) -> None:
     assert np.diff(steps).max() < 0.45
     # Five points can dominate 0.83 of what the whole front does.
     assert found.front([None]).hypervolume(found.tasks, [1.1, 1.1]) > 0.38
+    if "moo" in method:  # as the docstring says, full repulsion keeps some of them off it
+        apart = population("moo-svgd(bandwidth=0.04)", lr=0.05)
+        for _ in range(80):
+            apart.step(None)
+        points = apart.front([None]).points(apart.tasks)
+        assert np.sqrt(((points[:, None] - front) ** 2).sum(axis=2)).min(axis=1).max() > 0.05
 
 
 def test_hypervolume_weights_per_front_and_of_length_one() -> None:

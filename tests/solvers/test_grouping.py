@@ -39,6 +39,14 @@ def test_vertices_of_higher_degree_choose_first() -> None:
     assert color_greedily(edges) == [[3], [0, 1, 2, 4]]
 
 
+def test_vertices_join_further_colors_as_in_the_released_code() -> None:
+    """``welsh_powell_coloring`` and ``duplicate_min_coverage`` of SON-GOKU's repository give these colors."""
+    edges = np.zeros((6, 6), dtype=bool)
+    for one, other in ((0, 4), (0, 5), (1, 2), (2, 3), (2, 4), (3, 5)):
+        edges[one, other] = edges[other, one] = True
+    assert color_greedily(edges, 2) == [[0, 2], [1, 3, 4], [2, 5]]
+
+
 def partitions(points: list[int]) -> Iterator[list[list[int]]]:
     if not points:
         yield []

@@ -147,7 +147,7 @@ def test_the_correction_lowers_the_distance_at_its_rate_and_spares_the_worst_tas
     assert distance == pytest.approx(np.std([1.0, 0.2, 0.5]) * 3**0.5)
 
 
-def test_rays_on_nasty_gramians() -> None:
+def test_descents_on_nasty_gramians() -> None:
     generator = np.random.default_rng(1)
     for name, gramian in itertools.islice(gramians(generator, (1, 2, 4)), 0, None, 15):
         size = len(gramian)
@@ -155,12 +155,23 @@ def test_rays_on_nasty_gramians() -> None:
         weights = solvers.ray_descent(gramian, losses, preference)
         assert solvers.ray_descent_residual(gramian, losses, preference, weights) < 1e-8, name
         _, slope = solvers.ray_distance(losses, preference)
-        for found in (
-            solvers.constant_distance_descent(gramian, slope),
-            solvers.bounded_descent(gramian, losses - preference) if size > 2 else weights,
-            solvers.least_slack_weights(gramian, slope, 0.95) if size > 2 else weights,
-        ):
-            assert np.isfinite(found).all(), name
+        weights = solvers.constant_distance_descent(gramian, slope)
+        assert solvers.constant_distance_residual(gramian, slope, weights) < 1e-6, name
+        weights = solvers.bounded_descent(gramian, losses - preference)
+        assert np.isfinite(weights).all(), name
+        if "mixed scales" not in name:
+            assert solvers.bounded_descent_residual(gramian, losses - preference, weights) < 1e-6, name
+        assert np.isfinite(solvers.least_slack_weights(gramian, slope, 0.95)).all(), name
+
+
+def test_residuals_tell_wrong_answers() -> None:
+    g, slope, excess = normal(3, 3, 6), np.array([0.8, -0.6, 0.0]), np.array([0.5, -np.inf, 0.1])
+    q = g @ g.T
+    weights, bounded = solvers.constant_distance_descent(q, slope), solvers.bounded_descent(q, excess)
+    for moved in ([0.1, 0.0, 0.0], [0.0, 0.1, -0.1], [0.05, 0.05, -0.1]):
+        assert solvers.constant_distance_residual(q, slope, weights + moved) > 1e-3
+        assert solvers.bounded_descent_residual(q, excess, bounded + moved) > 1e-3
+    assert solvers.constant_distance_residual(q, slope, 2 * weights) > 1e-3
 
 
 def test_two_tasks_as_released_code_has_them() -> None:

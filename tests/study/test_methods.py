@@ -4,12 +4,15 @@ import pickle
 
 import cloudpickle
 import pytest
+import torch
 
 import equipoise as eq
 from equipoise.errors import InputError, UnknownMethodError, UnknownOptionError
 from equipoise.method import MethodSpec, Nested
 from equipoise.study import Method, Study, parse_method, parse_methods
 from equipoise.study.methods import served, serves
+from equipoise.study.plan import Run
+from equipoise.study.training import train
 
 
 def labels(methods):
@@ -146,3 +149,23 @@ def test_what_a_problem_can_serve(tiny):
     assert {method.label for method in served(tiny)} == everything - {"bayesagg-mtl", "rotograd"}
     with pytest.raises(InputError, match="acts on parts of the model"):
         Study(tiny, "ls,rotograd")
+
+
+def test_groups_of_tasks_take_turns_in_a_run(tiny):
+    state = torch.get_rng_state()
+    for text in ("conflict-groups(refresh=1,threshold=0.0)+ls", "affinity-groups(warm_up=1)+fairgrad"):
+        method = parse_method(text)
+        assert method.label == text
+        record = train(tiny, Run(0, method=method), epochs=1, gramian_every=0)
+        assert set(record["history"][0]["losses"]) == set(tiny.tasks)
+    torch.set_rng_state(state)  # a run seeds the global generators
+    assert parse_method("conflict-groups+ls:weights=None").label == "conflict-groups+ls"
+    for wrong, said in (
+        ("conflict-groups+forum", "leave out the groups"),
+        ("conflict-groups(refresh=0)+ls", "refresh"),
+        ("colour-groups+ls", "no groups"),
+    ):
+        with pytest.raises(InputError, match=said):
+            parse_method(wrong)
+    with pytest.raises(InputError, match="no teleport"):
+        parse_methods([("mine", "conflict-groups+ls", "cost")])

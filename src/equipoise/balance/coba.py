@@ -108,7 +108,7 @@ class CoBa(LossBalancer):
         """Takes a look at validation losses. From the first on, training losses no longer stand for them.
 
         Args:
-            losses: of all K tasks, by name or in the tasks' order.
+            losses: of all K tasks, by name or in the tasks' order; in several processes the same numbers everywhere.
 
         Raises:
             InputError: not finite, or of other tasks than before; nothing has changed.

@@ -38,6 +38,8 @@ class FERERO(ChosenPointBalancer):
     and neither are other partial orders (the paper's cone A). The paper's text could not be had; this follows released code,
     for any number of tasks. That code has no bounds, which are the same programme with the inequality of the abstract.
 
+    The rate c is one of losses, so the Gramian's size matters: with a proxy, which knows it up to a factor, c is another one.
+
     Args:
         preference: p, one number per task, at least 0, in the tasks' order or by name; only ratios matter, equal if left out.
         bounds: b, one upper bound of a loss per task, in order or by name, ``inf`` for none; in place of a preference.

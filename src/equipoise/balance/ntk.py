@@ -58,7 +58,7 @@ class NTK(LooksElsewhere, LossBalancer):
     """
 
     looks_elsewhere = True
-    stateful: ClassVar = {"traces": Maybe(Of(("K",), least=0, nan=True)), "steps": Whole(), "generator": Anything()}
+    stateful: ClassVar = {"traces": Maybe(Of(("K",), least=0, nan=True, cpu=True)), "steps": Whole(), "generator": Anything()}
 
     def __init__(self, every: int = 100, probes: int = 0, seed: int = 0) -> None:
         if every < 1:
@@ -81,9 +81,8 @@ class NTK(LooksElsewhere, LossBalancer):
             if not isinstance(observation, ElsewhereObservation):
                 raise InputError(f"{self!r} evaluates the losses once more, which needs MultiTaskOptimizer")
             found = self._look(observation)
-            known = found.new_full((len(observation.tasks),), torch.nan) if traces is None else traces.to(found)
-            entries = torch.as_tensor(observation.present, device=found.device)
-            traces = self.traces = known.index_copy(0, entries, found)
+            known = found.new_full((len(observation.tasks),), torch.nan) if traces is None else traces
+            traces = self.traces = known.index_copy(0, torch.tensor(observation.present, device="cpu"), found)
         assert traces is not None
         own = observation.of_present(traces)
         weights = traces.nansum() / own
@@ -116,7 +115,8 @@ class NTK(LooksElsewhere, LossBalancer):
                     torch.stack([kernel_trace(part, parameters, self.probes, self.generator) for part in parts]).sum()
                     for parts in told
                 ]
-        return observation.elsewhere.average(torch.stack(traces).detach())
+        # On the CPU, where no later step waits for them.
+        return observation.elsewhere.average(torch.stack(traces).detach()).cpu()
 
     def __repr__(self) -> str:
         return f"NTK(every={self.every}, probes={self.probes}, seed={self.seed})"

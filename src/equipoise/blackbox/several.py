@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -86,6 +86,7 @@ def front(
     samples: int = 20,
     std: object = 1.0,
     warm: float = 0.3,
+    scalarization: Literal["sum", "tchebycheff"] = "sum",
     seed: int | None = None,
     checkpoint: str | Path | None = None,
     **options: Any,
@@ -97,6 +98,11 @@ def front(
     deviations of ``warm`` times ``std``. The first gets twice the share of the others. Weights reach the convex part of a
     front; of one that bends inwards the ends, and ``points`` of the result what was passed on the way.
 
+    ``scalarization="tchebycheff"`` reaches both: a search descends max_i λ_i (F_i - z_i) / r_i. The ends come first, by
+    weighted sums, those of the preferences with an entry of 0.9 or more and further ones where an objective has none. z are the
+    least outputs that any search evaluated, r the ranges of the undominated ones, and each search starts from the best point
+    for its own preference among them. One evaluation of ``x0`` tells how many objectives there are.
+
     Args:
         f: from a point [d] to outputs [m], or, ``batched=True``, from points [N, d] to outputs [N, m].
         x0: where the first search starts [d].
@@ -106,6 +112,7 @@ def front(
         samples: N of each search.
         std: of the first search.
         warm: share of it for the others, above 0.
+        scalarization: ``"sum"`` or ``"tchebycheff"``.
         seed: of all searches.
         checkpoint: a file; each search has one of its own beside it.
         **options: of :func:`minimize` and ASMG: ``lr`` (0.3 if left out), ``bounds``, ``batched``, ``workers``, ``failed`` …
@@ -134,19 +141,21 @@ def front(
             f"{evaluations} evaluations for {count} searches with {samples} samples and warm={warm}; give warm above 0 and "
             f"at least {(count + 1) * 2 * samples + count} evaluations"
         )
-    if "method" in options or "weights" in options:
-        raise InputError("front() is for ASMG with weights of its own; give preferences= instead of method or weights")
+    if not {"method", "weights", "ideal"}.isdisjoint(options):
+        raise InputError("front() is for ASMG with weights of its own; give preferences= instead of method, weights or ideal")
+    if scalarization not in ("sum", "tchebycheff"):
+        raise InputError(f'scalarization is {scalarization!r}; expected "sum" or "tchebycheff"')
     if "archive" in options:
         raise InputError("front() keeps the points that no other one dominates; leave archive= out")
     f, first = _of_arrays(f, x0, options)
     options.setdefault("lr", 0.3)
     spread = read_array(std, "std")
-    seeds = np.random.SeedSequence(seed).spawn(count)
+    seeds = np.random.SeedSequence(seed)
     results: list[Result] = []
     archive = Archive("front")
     wanted = given
 
-    def search(number: int, start: object, deviation: object, budget: int, weights: object) -> None:
+    def search(number: int, start: object, deviation: object, budget: int, weights: object, **reference: Any) -> None:
         results.append(
             minimize(
                 f,
@@ -155,10 +164,11 @@ def front(
                 evaluations=budget,
                 samples=samples,
                 std=deviation,
-                seed=np.random.default_rng(seeds[number]),
+                seed=np.random.default_rng(seeds.spawn(1)[0]),
                 weights=weights,
                 archive="front",
                 checkpoint=_beside(checkpoint, number),
+                **reference,
                 **options,
             )
         )
@@ -166,6 +176,34 @@ def front(
             raise KeyboardInterrupt
         archive.add(results[-1].points, results[-1].outputs)
 
+    if scalarization == "tchebycheff":
+        objectives = _evaluated(f, read_vector(first, "x0")[None], (), options).shape[1] if wanted is None else wanted.shape[1]
+        wanted = _spread(count, objectives) if wanted is None else wanted
+        is_end = wanted.max(axis=1) >= _END
+        lacking = [own for own in range(objectives) if not (wanted[is_end].argmax(axis=1) == own).any()]
+        further = np.where(np.eye(objectives) > 0, 0.99, 0.01 / (objectives - 1))[lacking]
+        rows = np.concatenate([wanted, further.reshape(-1, objectives)])
+        order = sorted(range(len(rows)), key=lambda row: rows[row].max() < _END)
+        share = (evaluations - count - 1) // (len(order) + 1)
+        if share < 2 * samples:
+            raise InputError(
+                f"{evaluations} evaluations for {len(order)} searches, {len(lacking)} of them for ends of the front, with "
+                f"{samples} samples; give at least {(len(order) + 1) * 2 * samples + count + 1}"
+            )
+        for number, row in enumerate(order):
+            points_so_far, known = archive.arrays()
+            if not number:
+                search(0, first, spread, 2 * share, rows[row])
+                continue
+            scores, reference = known @ rows[row], {}
+            if rows[row].max() < _END:
+                ranges = np.ptp(known, axis=0)
+                reference = {"ideal": known.min(axis=0), "ranges": np.where(ranges > 0, ranges, 1.0)}
+                scores = (rows[row] * (known - reference["ideal"]) / reference["ranges"]).max(axis=1)
+            search(number, points_so_far[scores.argmin()], warm * spread, share, rows[row], **reference)
+        spent = sum(result.evaluations for result in results) + (given is None)
+        results = [results[order.index(row)] for row in range(count)]
+        return _gathered(f, wanted, results, archive, spent, options)
     search(0, first, spread, 2 * share, "equal" if wanted is None else wanted[0])
     if wanted is None:
         objectives = results[0].objectives.shape[1]
@@ -173,11 +211,18 @@ def front(
     for number in range(1, count):
         nearest = int(((wanted[:number] - wanted[number]) ** 2).sum(axis=1).argmin())
         search(number, results[nearest].x, warm * spread, share, wanted[number])
+    return _gathered(f, wanted, results, archive, sum(result.evaluations for result in results), options)
+
+
+def _gathered(f: Any, wanted: Array, results: Sequence[Result], archive: Archive, spent: int, options: Any) -> FrontResult:
     x = np.stack([result.x for result in results])
     table = _evaluated(f, x, results, options)
     archive.add(x, table)
-    own = archive.arrays()
-    return FrontResult(x, table, wanted, *own, sum(result.evaluations for result in results) + count, tuple(results))
+    return FrontResult(x, table, wanted, *archive.arrays(), spent + len(results), tuple(results))
+
+
+_END = 0.9
+"""From this entry on a preference is one for an end of the front, which a weighted sum reaches whatever its shape."""
 
 
 _spread = preferences
@@ -275,7 +320,7 @@ def _evaluated(f: Any, x: Array, results: Sequence[Result], options: dict[str, A
     chosen = {name: options[name] for name in ("workers", "backend", "batched") if name in options}
     with evaluator(f, limit=options.get("evaluation_seconds"), **chosen) as evaluate:
         answers = evaluate(x)
-    for row, (answer, result) in enumerate(zip(answers, results, strict=True)):
+    for row, (answer, result) in enumerate(zip(answers, results, strict=False)):
         good = answer.outputs is not None and np.isfinite(answer.outputs).all()
         if not good and result.best is not None:
             x[row], answers[row] = result.best, replace(answer, outputs=result.best_outputs)

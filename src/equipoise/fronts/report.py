@@ -60,8 +60,8 @@ def _said(outcome: FrontsOutcome) -> Said:
         else str(settings["members"]),
     }
     lead = (
-        f"Fronts of {len(outcome.methods)} methods at equal cost, a sweep of fixed weights among them: what each has after "
-        f"{settings['models'] * settings['epochs']} epochs in all."
+        f"Fronts of {sum(sweep_times(method) < 2 for method in outcome.methods)} methods at equal cost, a sweep of fixed "
+        f"weights among them: what each has after {settings['models'] * settings['epochs']} epochs in all."
     )
     sentences = tuple(
         _sentence(outcome, method) for method in outcome.methods if not sweep_times(method) and outcome.against(method)
@@ -195,7 +195,7 @@ def _front(outcome: FrontsOutcome) -> Figure | None:
         outside = int((counting > high).any(axis=1).sum())
         name = shortened(method, _NAME) + (f" ({outside} outside)" if outside else "")
         entries.append((name, {"marker": shape, "color": color, "linestyle": "-", "linewidth": 1.1}))
-    legend_of(figure, entries)
+    legend_of(figure, entries, margins=9)
     return figure
 
 
@@ -238,6 +238,7 @@ def _over_cost(outcome: FrontsOutcome) -> Figure | None:
             )
             for method, (color, shape) in _looks(outcome).items()
         ],
+        margins=9,
     )
     return figure
 

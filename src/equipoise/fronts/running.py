@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -184,7 +184,9 @@ def _set(setting: _Setting) -> tuple[list[dict[str, Any]], int]:
     rate = float(optimizer.param_groups[0]["lr"]) * pareto.family.lr_factor
     optimizer.add_param_group({"params": list(pareto.family.parameters()), "lr": rate})
     schedule = _schedule(problem, optimizer)
-    steps = sum(1 for _ in splits.train) * setting.epochs * setting.models
+    count = len(splits.train) if isinstance(splits.train, Sized) else sum(1 for _ in splits.train)
+    seed_process(setting.seed)  # a pass over a loader may have drawn
+    steps = count * setting.epochs * setting.models
     assert splits.validation is not None
     balancer = setting.balancer or pareto.family.balancer
     training = ParetoTraining(pareto, losses, optimizer, balancer, steps=steps, seed=setting.seed, **_stepping(problem, model))

@@ -172,22 +172,33 @@ class ParetoSet(nn.Module):
 
         return of_the_member
 
-    def front(self, loader: Iterable[Any], count: int = 11, evaluate: Evaluation | None = None, **given: Any) -> Front:
+    def front(
+        self,
+        loader: Iterable[Any],
+        count: int = 11,
+        evaluate: Evaluation | None = None,
+        *,
+        losses: LossFunction | None = None,
+        preferences: Tensor | Sequence[Sequence[float]] | None = None,
+    ) -> Front:
         """Evaluates evenly spaced members, in evaluation mode and without gradients; the present preference stays.
 
         Args:
-            loader: what ``evaluate`` goes over, once per member.
+            loader: what is gone over once per member.
             count: how many members, about; see :func:`~equipoise.pareto.grid`.
-            evaluate: ``evaluate(model, loader) -> {metric: value}``; left out, the mean of ``losses`` over batches by task.
-            given: ``losses=``, where ``evaluate`` is left out; or ``preferences=`` ``[n, K]`` in place of the count.
+            evaluate: ``evaluate(model, loader) -> {metric: value}``.
+            losses: in its place, ``losses(model, batch)``, whose means over batches are the values, by task.
+            preferences: ``[n, K]``, in place of the count.
 
         Raises:
-            InputError: neither ``evaluate`` nor ``losses``, or preferences that are none.
+            InputError: neither ``evaluate`` nor ``losses``, or both; or preferences that are none.
         """
-        losses, preferences = given.pop("losses", None), given.pop("preferences", None)
-        if given or (evaluate is None) == (losses is None):
-            raise InputError("front() takes evaluate= or losses=, and preferences= besides; give one of the first two")
-        judge: Evaluation = mean_losses(losses, self.tasks) if evaluate is None else evaluate
+        if evaluate is None and losses is not None:
+            judge: Evaluation = mean_losses(losses, self.tasks)
+        elif evaluate is not None and losses is None:
+            judge = evaluate
+        else:
+            raise InputError("front() takes evaluate= or losses=; give one of the two")
         rows = grid(count, len(self.tasks)) if preferences is None else torch.as_tensor(preferences, dtype=torch.float64)
         before, modes = self.preference.clone(), {module: module.training for module in self.modules()}
         self.eval()

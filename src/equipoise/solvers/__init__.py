@@ -36,7 +36,9 @@ from equipoise.solvers.nonnegative import nonnegative_quadratic_program, nonnega
 from equipoise.solvers.orthogonal_parts import orthogonal_parts, orthogonal_parts_residual
 from equipoise.solvers.preferred import (
     bounded_descent,
+    bounded_descent_residual,
     constant_distance_descent,
+    constant_distance_residual,
     exact_pareto_program,
     exact_pareto_weights,
     least_slack_program,
@@ -57,6 +59,7 @@ __all__ = [
     "aligned_residual",
     "aligned_weights",
     "bounded_descent",
+    "bounded_descent_residual",
     "color_greedily",
     "conflict_averse_direction",
     "conflict_averse_residual",
@@ -68,6 +71,7 @@ __all__ = [
     "conic_residual",
     "conic_weights",
     "constant_distance_descent",
+    "constant_distance_residual",
     "constrained_descent",
     "constrained_descent_residual",
     "constraint_multiplier",

@@ -39,7 +39,7 @@ def color_greedily(conflicts: NDArray[np.bool_], coverage: int = 1) -> Groups:
         if free is None:
             groups.append(free := [])
         free.append(vertex)
-    for vertex in range(len(edges)):
+    for vertex in [own for group in groups for own in sorted(group)]:
         lacking = coverage - 1
         for group in groups:
             if lacking > 0 and vertex not in group and not edges[vertex, group].any():

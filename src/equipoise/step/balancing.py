@@ -80,6 +80,7 @@ class Balancing:
         self._new = False
         self._hooks = HookWatch()
         self._alone: int | None = 0
+        self._sighted = False
         self._met: set[int] = set()
         self._served: weakref.ref[Balancer] | None = None
 
@@ -265,8 +266,10 @@ class Balancing:
 
     def see(self, balancer: Balancer, source: Source) -> None:
         """Finds out what all tasks share, before a step with some of them; nothing to do where that is known."""
-        if isinstance(balancer, LossBalancer) or self.context.shared.knows(range(len(self.context.tasks))):
+        self._alone = None  # a task that acts alone is meant to
+        if self._sighted or isinstance(balancer, LossBalancer) or self.context.shared.knows(range(len(self.context.tasks))):
             return
+        self._sighted = True  # tasks that no batch holds would be looked for in every step
         self.context.begin("a look at what the tasks share")
         with suppress(Unlabelled), source.rehearsal():
             find_shared(self.context, self.context.named(source.rehearse(0)), source)

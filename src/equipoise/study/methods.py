@@ -62,7 +62,7 @@ MethodLike: TypeAlias = "str | MethodSpec | Method | balance.Balancer | tuple[st
 
 
 def parse_method(method: str | MethodSpec) -> Method:
-    """Reads ``name`` or ``name:option=value,option=value``, either with ``cost+`` or ``cost(option=value)+`` before it.
+    """Reads ``name`` or ``name:option=value,option=value``, with ``cost+``, ``conflict-groups+`` … before it or not.
 
     A method that has an option ``seed`` gets the run's own seed, unless the text sets one. Options equal to their
     defaults are left out of the label: ``cagrad:c=0.4`` and ``cagrad`` are one method.

@@ -63,7 +63,8 @@ class Sweep:
         epochs: passes over the training data; the problem's own number if left out.
         jobs: runs at a time in this process; as many as there are processors, or as the cluster has room for, if left
             out.
-        sampler: ``"tpe"``, ``"random"``, ``"qmc"``, ``"nsga2"`` or ``"gp"``.
+        sampler: ``"tpe"``, ``"random"``, ``"qmc"``, ``"nsga2"``, ``"gp"``, or for weights ``"regmix"``
+            (:class:`~equipoise.sweep.regmix.RegMixSampler`).
         pruner: ``"none"``, ``"median"`` or ``"hyperband"``; only with one objective.
         folder: the folder of the *study*; the sweep's own is ``sweeps/<name>`` in it. ``results/<problem>`` if left out.
         name: of the sweep; the method's if left out.
@@ -139,6 +140,8 @@ class Sweep:
             )
         self.computing.at_a_time(jobs, lambda: 1)  # refuses more than there are GPUs
         make_sampler(sampler, seed=seed, asked=0, budget=budget)
+        if sampler == "regmix" and self.space.weights is None:
+            raise InputError(f'sampler "regmix" is for weights, and "{self.space.label}" sweeps none; give another sampler')
         make_pruner(pruner, epochs=self.epochs)
         if pruner != "none" and len(self.objectives) > 1:
             raise InputError(

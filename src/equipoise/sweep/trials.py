@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
@@ -34,6 +35,7 @@ from equipoise.study.problem import Problem
 from equipoise.study.processes.pool import Event, Pool
 from equipoise.sweep.folder import Owners, SweepFolder, TrialFolder, open_journal
 from equipoise.sweep.objectives import SweepObjective
+from equipoise.sweep.regmix import RegMixSampler
 from equipoise.sweep.space import Space
 
 __all__ = ["PRUNERS", "SAMPLERS", "TrialSearch", "counted", "load_trials", "make_pruner", "make_sampler"]
@@ -155,8 +157,9 @@ class TrialSearch:
                 return None
             # Without those that were done again, so that an interruption changes nothing of what is drawn next.
             asked = counted(trials) - waiting
-            study.sampler = make_sampler(self.sampler, seed=self.seed, asked=asked, budget=self.budget)
-            trial = study.ask(self.space.distributions())
+            own = self.space.distributions()
+            study.sampler = make_sampler(self.sampler, seed=self.seed, asked=asked, budget=self.budget, distributions=own)
+            trial = study.ask(own)
             trial.set_user_attr(_OWNER, owners.own)
             method = self.space.method(trial.params)
             trial.set_user_attr(_LABEL, method.label)
@@ -261,17 +264,19 @@ def _quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-SAMPLERS = ("tpe", "random", "qmc", "nsga2", "gp")
+SAMPLERS = ("tpe", "random", "qmc", "nsga2", "gp", "regmix")
 PRUNERS = ("none", "median", "hyperband")
 _STARTUP = 10  # trials at random before a model of them is worth anything
 
 
-def make_sampler(name: str, *, seed: int, asked: int, budget: int) -> BaseSampler:
+def make_sampler(
+    name: str, *, seed: int, asked: int, budget: int, distributions: Mapping[str, BaseDistribution] | None = None
+) -> BaseSampler:
     """A fresh sampler for the next trial.
 
     Optuna's samplers keep nothing but their random generator; all else they read from the trials. So the generator is made
     from the sweep's seed and the number of trials so far: a sweep that was killed asks for what it would have asked for.
-    A third of the budget, at most 10 trials, is drawn at random before a model is used.
+    A third of the budget, at most 10 trials, is drawn at random before a model is used; with ``"regmix"`` four fifths are.
 
     Raises:
         InputError: there is no such sampler.
@@ -292,6 +297,8 @@ def make_sampler(name: str, *, seed: int, asked: int, budget: int) -> BaseSample
             return NSGAIISampler(seed=own, population_size=max(4, min(50, budget // 4)))
         if name == "gp":
             return GPSampler(seed=own, n_startup_trials=startup)
+        if name == "regmix":
+            return RegMixSampler(distributions or {}, own, explore=asked < max(5, budget - max(1, budget // 5)))
     raise InputError(f'there is no sampler "{name}".{near_misses(name, SAMPLERS)} Known: {", ".join(SAMPLERS)}')
 
 

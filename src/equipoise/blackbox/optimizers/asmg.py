@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.blackbox.arrays import Array, check_positive, read_array
+from equipoise.blackbox.arrays import Array, check_positive, read_array, read_vector
 from equipoise.blackbox.optimizers.base import Bounds, Failed, Optimizer, Seed
 from equipoise.errors import InputError
 from equipoise.solvers import simplex_quadratic_program
@@ -59,6 +59,9 @@ class ASMG(Optimizer):
         samples: N.
         lr: β; a number, or a function of the iteration t = 0, 1, … .
         weights: ``"adaptive"`` for (4.10), ``"equal"`` for ASMG-EW, or fixed ones [m], non-negative and of sum 1.
+        ideal: z [m]; with fixed weights, descend max_i λ_i (F_i - z_i) / r_i of each sample (Tchebycheff, which reaches fronts
+            that bend inwards) in place of λᵀF.
+        ranges: r [m], above 0, of the same; 1 if left out.
         momentum: γ_t in [0, 1]; a function of t, or a number. 1/(t + 1) if left out. Before the first iteration λ is equal.
         shaping: ``"standardize"`` or ``"mean"``, see above.
         covariance: ``"exponential"`` or ``"printed"``; the latter by default with ``shaping="mean"``.
@@ -93,6 +96,8 @@ class ASMG(Optimizer):
         samples: int = 50,
         lr: float | Callable[[int], float] = 0.1,
         weights: Literal["adaptive", "equal"] | Any = "adaptive",
+        ideal: object = None,
+        ranges: object = 1.0,
         momentum: float | Callable[[int], float] | None = None,
         shaping: Literal["standardize", "mean"] = "standardize",
         covariance: Literal["exponential", "printed"] | None = None,
@@ -107,6 +112,12 @@ class ASMG(Optimizer):
         if isinstance(weights, str) and weights not in ("adaptive", "equal"):
             raise InputError(f'weights is {weights!r}; expected "adaptive", "equal", or numbers [m]')
         self._fixed = None if isinstance(weights, str) else _read_weights(weights)
+        self._ideal = None if ideal is None else read_vector(ideal, "ideal")
+        self._ranges = read_array(ranges, "ranges")
+        if self._ideal is not None and (
+            self._fixed is None or self._ideal.size != self._fixed.size or not (self._ranges > 0).all()
+        ):
+            raise InputError("ideal= goes with as many fixed weights, and with ranges above 0; give weights=[…]")
         self._adaptive = isinstance(weights, str) and weights == "adaptive"
         covariance = covariance or ("exponential" if shaping == "standardize" else "printed")
         scaling = scaling or ("standardize" if shaping == "standardize" else "none")
@@ -138,7 +149,11 @@ class ASMG(Optimizer):
             raise InputError(f"{self._fixed.size} weights were given and outputs has {count} objectives; give one for each")
 
     def _score(self, outputs: Array) -> Any:
-        return super()._score(outputs) if self._fixed is None else outputs @ self._fixed
+        if self._fixed is None:
+            return super()._score(outputs)
+        if self._ideal is None:
+            return outputs @ self._fixed
+        return (self._fixed * (outputs - self._ideal) / self._ranges).max(axis=-1)
 
     def _draw(self) -> Array:
         self._normals = self._rng.standard_normal((self._samples, self.dimension))
@@ -152,6 +167,8 @@ class ASMG(Optimizer):
     def _update(self, points: Array, outputs: Array, keep: NDArray[np.bool_]) -> None:
         assert self._normals is not None
         objectives = outputs.shape[1]
+        if self._ideal is not None:
+            outputs = self._score(outputs)[:, None]
         of_samples = keep[: self._samples]
         normals = self._normals if of_samples.all() else self._normals[of_samples]
         values = outputs[: self._samples][of_samples]
@@ -169,7 +186,8 @@ class ASMG(Optimizer):
         # Σ_j (z² - 1) δF = Σ_j z² δF - Σ_j δF, so that z² is the only other array of N·d numbers.
         curvature = ((normals * normals).T @ centered - centered.sum(axis=0)) / (2 * count)
         before = np.full(objectives, 1.0 / objectives) if self._lambda is None else self._lambda
-        mixed = self._mix(before, slope, curvature)
+        chosen = self._mix(before, slope, curvature)
+        mixed = chosen if self._ideal is None else np.ones(1)
         aggregate = centered @ mixed
         spread = float(aggregate.std()) if self._shaping == "standardize" else 1.0
         step = float(self._lr(self.iterations)) if callable(self._lr) else float(self._lr)
@@ -181,7 +199,7 @@ class ASMG(Optimizer):
             std = np.clip(self._std / np.sqrt(growth), _SMALLEST, _LARGEST)
             if np.isfinite(mean).all() and np.isfinite(std).all():
                 self._mean, self._std = mean, std
-        self._lambda = mixed
+        self._lambda = chosen
         self._normals = None
 
     def _mix(self, before: Array, slope: Array, curvature: Array) -> Array:

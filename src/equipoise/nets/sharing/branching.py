@@ -126,14 +126,7 @@ class LTB(nn.Module):
         return network
 
     def forward(self, inputs: Any) -> dict[str, Any]:
-        """Computes every task's output.
-
-        Args:
-            inputs: what the nodes of the first row take.
-
-        Returns:
-            Task → output.
-        """
+        """Task → output, for inputs that the nodes of the first row take."""
         given: list[Any] = [inputs] * len(self.rows[0])  # type: ignore[arg-type]
         for row, logits in zip(self.rows, self._logits(), strict=True):
             outputs = torch.stack([node(own) for node, own in zip(row, given, strict=True)])  # type: ignore[call-overload]
@@ -190,14 +183,7 @@ class Branched(nn.Module):
         self.heads = module_per_task("heads", heads)
 
     def forward(self, inputs: Any) -> dict[str, Any]:
-        """Computes every task's output.
-
-        Args:
-            inputs: what the nodes of the first row take.
-
-        Returns:
-            Task → output.
-        """
+        """Task → output, for inputs that the nodes of the first row take."""
         given: list[Any] = [inputs] * len(self.rows[0])  # type: ignore[arg-type]
         for row, parents in zip(self.rows, self.parents, strict=True):
             outputs = [node(own) for node, own in zip(row, given, strict=True)]  # type: ignore[call-overload]

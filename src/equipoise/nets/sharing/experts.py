@@ -189,14 +189,7 @@ class PLE(nn.Module):
         self.heads = module_per_task("heads", heads)
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Computes every task's output.
-
-        Args:
-            inputs: ``[N, …]``.
-
-        Returns:
-            Task → output.
-        """
+        """Task → output, for inputs ``[N, …]``."""
         own, common = dict.fromkeys(self.heads, inputs), inputs
         for level in self.levels:
             own, common = level(own, common)
@@ -374,14 +367,7 @@ class DSelectK(nn.Module):
         return torch.stack([gate.penalty(inputs, entropy) for gate in self.gates.values()]).sum()  # type: ignore[operator]
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Computes every task's output.
-
-        Args:
-            inputs: ``[N, …]``.
-
-        Returns:
-            Task → output.
-        """
+        """Task → output, for inputs ``[N, …]``."""
         known, weights = self.features(inputs), self.weights(inputs)
         return {
             task: head(torch.einsum("ne,en...->n...", weights[task].expand(known.shape[1], -1), known))

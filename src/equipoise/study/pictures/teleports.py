@@ -91,13 +91,16 @@ def task_colors(results: Results) -> dict[str, str]:
     return {task: COLORS[position] if few else COLORS[0] for position, task in enumerate(results.tasks)}
 
 
-def legend_of(figure: Figure, entries: Sequence[tuple[str, dict[str, object]]]) -> None:
-    """One legend above all panels, of texts with the properties of the line or mark that each stands for."""
+def legend_of(figure: Figure, entries: Sequence[tuple[str, dict[str, object]]], *, margins: int = 6) -> None:
+    """One legend above all panels, of texts with the properties of the line or mark that each stands for.
+
+    ``margins`` is how many characters a mark takes with the room about it.
+    """
     marks = [Line2D([], [], **{"linestyle": "none", **look}) for _, look in entries]  # type: ignore[arg-type]
-    # As many side by side as fit: a character takes about a fourteenth of an inch, a mark and its margins six of them.
+    # As many side by side as fit: a character takes about a fourteenth of an inch.
     room = figure.get_figwidth() * 14
     columns = len(entries)
-    while columns > 1 and sum(sorted((len(text) + 6 for text, _ in entries), reverse=True)[:columns]) > room:
+    while columns > 1 and sum(sorted((len(text) + margins for text, _ in entries), reverse=True)[:columns]) > room:
         columns -= 1
     figure.legend(
         marks,
