@@ -15,6 +15,7 @@ __all__ = ["ROOMS", "write"]
 ROOMS = (
     "balance",
     "teleport",
+    "groups",
     "bilevel",
     "blackbox",
     "pareto",

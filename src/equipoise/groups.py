@@ -73,6 +73,10 @@ class TaskGroups(ABC):
             else:
                 setattr(self, f"_{name}", _saved(value))
 
+    def __repr__(self) -> str:
+        options = {name: value for name, value in vars(self).items() if not name.startswith("_") and name != "steps"}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in options.items())})"
+
     def _set(self, groups: Sequence[Sequence[int]], tasks: int) -> None:
         self._members = torch.zeros(len(groups), tasks, dtype=torch.bool, device="cpu")
         for row, group in zip(self._members, groups, strict=True):

@@ -182,7 +182,7 @@ def test_every_method_with_something_to_tune_has_default_ranges():
         ("fairgrad", "alhpa=0.1:1", UnknownOptionError, 'Did you mean "alpha"?'),
         ("cagrad", "c=-1:1", InputError, '"c" cannot be swept over -1:1: '),
         ("cagrad:c=0.2", "c=0:0.9", InputError, "fixed"),
-        ("mgda", None, InputError, "nothing to sweep by default (its options: normalization)"),
+        ("mgda", None, InputError, "nothing to sweep by default (its options: normalization, power)"),
         ("ls", "weights=0:1", InputError, "write a logarithmic range such as 0.01:1:log"),
         ("ls", "weights=simplex", InputError, '"log" and "dirichlet" will do'),
         ("nash-mtl", "max_norm", InputError, "does not say what to sweep"),

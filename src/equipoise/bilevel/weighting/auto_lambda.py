@@ -66,7 +66,8 @@ class AutoLambda(LookAhead):
         if isinstance(initial, bool) or not 0 < initial < float("inf"):
             raise InputError(f"initial must be positive and finite; got {initial}")
         chosen = (primary,) if isinstance(primary, str) else primary
-        if chosen is not None and (not chosen or not all(isinstance(name, str) for name in chosen)):
+        named = isinstance(chosen, Sequence) and len(chosen) > 0 and all(isinstance(name, str) for name in chosen)
+        if chosen is not None and not named:
             raise InputError(f"primary must name at least one task; got {primary!r}")
         self.primary = None if chosen is None else tuple(chosen)
         self.model_optimizer = model
