@@ -30,7 +30,7 @@ Runs = dict[str, dict[int, dict[str, float]]]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the ranking, and writes every number that it rests on."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.shelf", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?", help="a study's folder, whose runs take the place of those in the file")
+    parser.add_argument("folder", type=Path, nargs="?", help="a study's folder, whose methods are added to the file")
     parser.add_argument("--csv", type=Path, required=True, help="the file with the metrics of every run")
     options = parser.parse_args(arguments)
     runs = read(options.csv) if options.csv.exists() else {}
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if runs:
             added = in_units_of(runs["ls"], added)
         for method, own in added.items():
-            runs[method] = runs.get(method, {}) | own
+            runs.setdefault(method, own)
         write(runs, options.csv)
     print(ranking(runs))
 
