@@ -53,6 +53,7 @@ pytest: .venv/dev
 
 tables: .venv/dev
 	$(BIN)/python docs/tables.py docs/choosing-a-method.md docs/preferences.md src/equipoise/__init__.py src/equipoise/balance/__init__.py
+	$(BIN)/python docs/peers.py docs/peers.md
 	$(BIN)/python -m website.tree
 	$(BIN)/python -m equipoise_papers.reproduce.page papers/docs/reproducing.md
 

@@ -86,6 +86,7 @@ PARTS = (
             "docs/ideas.md",
             "docs/how-it-works.md",
             "docs/price.md",
+            "docs/peers.md",
             "docs/teleporting.md",
             "docs/loss-discrepancy.md",
             "docs/bilevel-problems.md",

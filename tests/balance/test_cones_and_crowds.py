@@ -88,6 +88,23 @@ def test_imgrad_minimises_the_released_objective() -> None:
         assert objective(found) <= objective(tried).min() + 1e-9
 
 
+@pytest.mark.parametrize(
+    ("gradients", "released"),
+    [
+        ([[2.0, 0.5, -1.0, 0.0], [-1.5, 1.0, 0.5, 0.2], [0.3, -0.4, 0.8, 1.0]], [0.185739, 0.448236, 0.131495, 0.426618]),
+        ([[4.0, 1.0, 0.0, 0.5], [0.2, -0.1, 0.3, 0.0], [-0.5, 0.8, 0.1, 0.4]], [0.712618, 0.726161, 0.579973, 0.445418]),
+    ],
+)
+def test_imgrad_is_what_the_released_code_gives(gradients: list[list[float]], released: list[float]) -> None:
+    """Numbers of ``imgrad`` in nyuv2/utils.py of github.com/zzpustc/IMGrad at 79b64bc, which SciPy solves to about 1e-3.
+
+    Where lengths differ by decades it stops early, with a larger objective than ours; with a task without gradient, it divides
+    rounding by 1e-8.
+    """
+    g = torch.tensor(gradients, dtype=torch.float64)
+    assert (eq.IMGrad(c=0.8, rescale=True).weights(g @ g.T) @ g).tolist() == pytest.approx(released, abs=1e-3)
+
+
 def test_imgrad_without_imbalance_is_cagrad_with_twice_the_pull() -> None:
     """With equal gradients all norms and cosines are 1, and both factors of the objective are 0.5 and 1."""
     gramian = torch.full((3, 3), 4.0, dtype=torch.float64)
@@ -259,6 +276,19 @@ def test_sam_gs_by_hand() -> None:
                 expected = (corrected[list(present)].abs() / divisor * g).sum(0)
             assert torch.allclose(direction, expected, rtol=1e-6)
         assert 0 < equalised < 6
+
+
+def test_sam_gs_is_what_the_released_code_gives() -> None:
+    """Numbers of ``balance_magnitude`` in methods/weight_methods.py of github.com/ThomBors/samgs at 7eee6a2."""
+    g = torch.tensor([[2.0, 0.5, -1.0], [-1.5, 1.0, 0.5], [0.3, -0.4, 0.8]], dtype=torch.float64)
+    balancer = eq.SAMGS(gamma=0.5, formulation="released")
+    expected = [
+        [10.780437992183494, 6.3862377236304395, -0.6444827060544474],
+        [-1.134782946545631, -0.6722355498558359, 0.06784028484783655],
+        [29.960887751104213, 25.314065518688118, 52.27147714101816],
+    ]
+    for gradients, released in zip((g, -0.5 * g, g * torch.tensor([[100.0], [1.0], [0.01]])), expected, strict=True):
+        assert stepped(balancer, gradients).tolist() == pytest.approx(released, rel=1e-9)
 
 
 def test_sam_gs_without_gradients_and_with_one_task() -> None:

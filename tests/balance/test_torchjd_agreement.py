@@ -87,8 +87,17 @@ _MORE_THAN_TWO = tuple(name for name, g in MATRICES.items() if len(g) > 2)
 _FEWER_THAN_FOUR = tuple(name for name, g in MATRICES.items() if len(g) < 4)
 _FEWER_THAN_THREE = tuple(name for name, g in MATRICES.items() if len(g) < 3)
 
+
+class _Numbered(eq.LS):
+    """Weighs the tasks by 1, 2, …"""
+
+    def weights(self, losses: Tensor) -> Tensor:
+        return eq.LS(list(range(1, len(losses) + 1))).weights(losses)
+
+
 AGREEMENTS = {
     "ls is Sum": Agreement(eq.LS, lambda k: aggregation.Sum()),
+    "ls with weights is Constant": Agreement(_Numbered, lambda k: aggregation.Constant(torch.arange(1.0, k + 1).double())),
     "ls is Mean, up to K": Agreement(eq.LS, lambda k: aggregation.Mean(), lambda k: 1 / k),
     # Frank-Wolfe is run to its end here, as far as that goes: it converges like 1/steps and stops moving.
     "mgda": Agreement(

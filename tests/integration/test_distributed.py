@@ -21,6 +21,7 @@ def agree(states: list[State], alone: State) -> None:
 
 EVERYWHERE = ["ls", "dwa", "uw", "famo", "fairgrad", "pcgrad", "cagrad", "nash-mtl"]
 EVERYWHERE += ["ldc-mtl", "ldc-mtl:router=mlp,features=encoder", "go4align", "imtl-l", "gradnorm", "upgrad", "db-mtl", "moco"]
+EVERYWHERE += ["samo:rho=0.05"]
 
 
 @pytest.mark.parametrize("method", EVERYWHERE)

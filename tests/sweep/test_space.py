@@ -168,7 +168,9 @@ def test_every_method_with_something_to_tune_has_default_ranges():
         if info.name not in swept:
             assert "nothing to sweep by default" in found[info.name]
             assert not any(isinstance(own, float) and own > 0 for key, own in info.options.items() if key != "epsilon")
-    assert {"ls", "cagrad", "fairgrad", "famo", "dwa", "uw"} <= swept.keys()
+    assert {"ls", "cagrad", "fairgrad", "famo", "dwa", "uw", "pcd"} <= swept.keys()
+    (beta,) = (own for own in swept["pcd"].dimensions if own.name == "beta")
+    assert (beta.low, beta.high, beta.log) == (pytest.approx(0.99), pytest.approx(0.9999), False)
     for space in swept.values():
         for parameters in drawn(space, 5):
             space.method(parameters).make(0)

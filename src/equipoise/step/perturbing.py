@@ -125,12 +125,26 @@ class Perturbed:
                     self._take(total, losses, group, retain_graph=place < len(groups) - 1)
         context.gather(self._before)
         for name, parameter in self._parameters.items():
-            gradient = total.setdefault(name, torch.zeros_like(parameter))
-            total[name] = context.processes.sum(gradient, f"the gradient of {name}")
-        self._gradients = total
-        for position in self._before.present:
-            state = self._how.generator.get_state()
-            self._signs[position] = (self._side(position, self._drawn(self._how.generator)), state)
+            total.setdefault(name, torch.zeros_like(parameter))
+        self._gradients = self._over_processes(total)
+        states, slopes = {}, torch.zeros(len(self._before.present), dtype=torch.float64, device=context.device())
+        for place, position in enumerate(self._before.present):
+            states[position] = self._how.generator.get_state()
+            slopes[place] = self._slope(position, self._drawn(self._how.generator))
+        slopes = context.processes.sum(slopes, "slopes of the losses").sign()
+        self._signs = {p: (sign, states[p]) for p, sign in zip(states, slopes.nan_to_num(0.0).tolist(), strict=True)}
+
+    def _over_processes(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Their sums over the processes; what has one dtype and device travels as one message."""
+        if self._context.processes.count == 1:
+            return gradients
+        summed: dict[str, Tensor] = {}
+        for kind in dict.fromkeys((gradient.dtype, gradient.device) for gradient in gradients.values()):
+            names = [name for name, gradient in gradients.items() if (gradient.dtype, gradient.device) == kind]
+            flat = self._context.processes.sum(torch.cat([gradients[name].flatten() for name in names]), "the mean gradient")
+            parts = flat.split([gradients[name].numel() for name in names])
+            summed |= {name: part.view_as(gradients[name]) for name, part in zip(names, parts, strict=True)}
+        return summed
 
     def _take(self, total: dict[str, Tensor], losses: dict[int, Loss], group: Sequence[int], *, retain_graph: bool) -> None:
         """Adds up the gradients of some of the losses, and takes these out."""
@@ -160,19 +174,17 @@ class Perturbed:
             drawn[name] = torch.randn(like.shape, generator=generator, dtype=wide, device="cpu").to(like)
         return drawn
 
-    def _side(self, position: int, direction: dict[str, Tensor]) -> float:
-        """The sign of a task's slope along the direction, from its losses on both sides of θ."""
-        name = self._context.tasks.names[position]
-        difference = torch.zeros(1, dtype=torch.float64, device=self._context.device())
+    def _slope(self, position: int, direction: dict[str, Tensor]) -> float:
+        """By how much a task's losses in this process differ between the two sides of θ along the direction."""
+        name, difference = self._context.tasks.names[position], 0.0
         for sign in (1.0, -1.0):
             moved = {key: self._parameters[key].detach() + sign * self._how.radius * z for key, z in direction.items()}
             for micro_batch, here in enumerate(self._here):
                 if name in here:
                     with torch.enable_grad():
                         value = self._evaluated(micro_batch, name, moved, differentiable=False).detach()
-                    difference += sign * value.double().to(difference.device)
-        slope = float(self._context.processes.sum(difference, f"slopes of {name}"))
-        return float(slope > 0) - float(slope < 0)
+                    difference += sign * float(value)
+        return difference
 
     def _point(self, position: int) -> dict[str, Tensor]:
         """θ + ε_k, by name: the shared parameters and those of this task alone."""

@@ -34,6 +34,9 @@ _RANGES = {
     ("famo", "lr"): (0.001, 0.1, True),
     ("famo", "weight_decay"): (1e-4, 0.1, True),
     ("uw", "lr"): (1e-4, 0.1, True),
+    # Within what its authors search.
+    ("relobralo", "temperature"): (0.01, 100.0, True),
+    ("relobralo", "alpha"): (0.9, 0.999, False),
     # The thesis searches ρ and the step size of the lower level (section 3.7.3).
     ("forum", "rho"): (0.02, 1.0, True),
     ("forum", "lower_lr"): (0.005, 0.5, True),
@@ -87,6 +90,9 @@ def default_dimension(info: Entry, option: str) -> Dimension:
         for high in (default * 10, 1.0, 0.99):
             if high > default and _accepted(info, option, high):
                 return Range(option, default / 10, high, log=True)
+        if 0.9 <= default < 1:
+            # What is left of an average after a step: a decade of what is lost, both ways.
+            return Range(option, 1 - 10 * (1 - default), 1 - (1 - default) / 10, log=False)
     raise InputError(f'there is no default range for option "{option}" of "{info.name}"; give one, as in "{option}=low:high"')
 
 
