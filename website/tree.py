@@ -49,7 +49,7 @@ TREE = (
         (
             Branch("small, noisy batches", methods=("moco", "modo", "sdmgrad")),
             Branch("unequal label noise", methods=("excess-mtl",)),
-            Branch("physics-informed networks", methods=("config", "famo")),
+            Branch("physics-informed networks", methods=("config", "ntk")),
             Branch("a point of your choice on the front", methods=("epo", "stch", "cosmos")),
             Branch("one encoder, features in conflict", methods=("rotograd", "consmtl")),
         ),

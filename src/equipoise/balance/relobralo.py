@@ -22,7 +22,7 @@ __all__ = ["ReLoBRaLo"]
     price="1 backward",
     promise="more weight for tasks whose loss fell least, on an average of steps",
     serves="physics-informed losses, at the price of plain training",
-    caveats="the units matter as for `ls`; random, so compare over seeds",
+    caveats="the units matter as for `ls`; not told apart from `ls` on our two equations",
     adds_up_to="the number of tasks, if all are present in every step",
     checked="released code's formula",
 )

@@ -25,7 +25,7 @@ Variant = Literal["original", "normalized", "loss-weighted"]
     price="1 backward",
     promise="more weight for tasks whose loss fell least in the last steps",
     serves="full batches, as in physics-informed training; losses of one scale",
-    caveats="the units matter twice, in loss and rate; follows the noise of small batches",
+    caveats="the units matter twice, in loss and rate; not told apart from `ls` on our two equations",
     adds_up_to="1",
     checked="released code's numbers, polynomials",
 )
