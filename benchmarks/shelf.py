@@ -1,6 +1,6 @@
 """A study's methods ranked against equal weighting: ``python -m benchmarks.shelf FOLDER --csv FILE``, docs/methods-on-qm9.md.
 
-Every metric is held against that of ``ls`` with the same seed, as a relative change in percent, worse above zero, and the mean
+Every metric is compared with that of ``ls`` with the same seed, as a relative change in percent, worse above zero, and the mean
 over the metrics is what ranks. The numbers of every run are in the file, to which a folder adds its methods; without a folder
 the table is that of the file as it is. All metrics are errors: lower is better.
 """
