@@ -1,13 +1,13 @@
 """Prompts of a model that only answers queries
 
-A served model takes a prompt and images, and answers with class scores. No gradients come back. One prompt shall serve
+A served model takes a prompt and images, and answers with class scores. No gradients come back. One prompt should serve
 two tasks. `blackbox.minimize` tunes it by queries alone: ASMG draws prompts, looks at the losses of both tasks, and
 moves its distribution along a direction that serves both.
 """
 
 # %%
-# Our "served model" is a small network behind a function: it scores images against class vectors that the prompt
-# shifts. Two tasks see the digits upright and mirrored.
+# Our "served model" is a small network behind a function. It scores images against class vectors that the prompt
+# shifts. One task sees the digits upright, the other sees them mirrored.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -40,7 +40,7 @@ tasks = [task("upright", bundled.images), task("mirrored", bundled.images[:, :, 
 model = CallableModel(served, embedding_size=32)
 
 # %%
-# The prompt has 10 × 32 numbers; a random projection makes them of 64. The search may ask 6,000 times.
+# The prompt has 10 × 32 numbers; a random projection makes them from 64 numbers. The search may use 6,000 queries.
 curves, found = {}, {}
 for name, options in {"ASMG": {"lr": 0.5}, "the sum, by CMA-ES": {"method": "cma-es"}}.items():
     prompt = BlackBoxPrompt(model, tasks, tokens=10, dim=64, batch_size=64, budget=6000, seed=0)

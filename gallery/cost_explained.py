@@ -31,7 +31,7 @@ def losses(model, batch=None):
 
 # %%
 # The same descent twice: Adam on the sum of the losses, without COST and with it. COST looks at the Gramian of the task
-# gradients now and then; where a task's gradient opposes the mean, it searches for a better point, by evaluating losses
+# gradients now and then. If a task's gradient opposes the mean, COST searches for a better point by evaluating losses
 # at substituted parameters.
 def descended(start, teleport=None, steps=5500):
     torch.manual_seed(0)
@@ -69,7 +69,7 @@ for name, way in (("sum of the losses", plain), ("with COST on top", moved)):
     )
 
 # %%
-# What the first teleport did: losses about equal, and a better cosine of the worst task with the mean gradient.
+# The first teleport keeps the losses about equal, and gives the worst task a better cosine with the mean gradient.
 first, before, after = jumps[0]
 print(f"{len(jumps)} teleports. The first, in step {first.step}, went from {before.tolist()} to {after.tolist()}")
 print("losses      ", [round(loss, 2) for loss in first.losses_before], "→", [round(loss, 2) for loss in first.losses_after])
@@ -77,8 +77,7 @@ print("cosines     ", [round(c, 2) for c in first.cosines_before], "→", [round
 
 # %%
 # Both paths over the level lines of the mean loss; the Pareto set is gray, teleports are dashed. On this problem COST
-# does what it is made for. On real data nothing was found that it brings at equal cost: [COST,
-# judged](../cost-judged.md).
+# does what it is made for. On real data we found no gain from it at equal cost: [COST, judged](../cost-judged.md).
 grid = torch.stack(torch.meshgrid(torch.linspace(-11, 11, 200), torch.linspace(-11, 11, 200), indexing="xy"), -1)
 figure, axes = plt.subplots(1, 2, figsize=(8.4, 4), num="Descent on two losses, without COST and with it", sharey=True)
 for ax, (name, way) in zip(axes, (("sum of the losses", plain), ("with COST on top", moved)), strict=True):

@@ -1,12 +1,12 @@
 """Dense prediction on rendered scenes
 
-Classes, depth and surface normals of rooms, the three tasks of NYUv2, without a download: `equipoise-papers` renders
-the rooms and knows every pixel's truth. A small network learns all three; we look at what it sees after a short
-training.
+Classes, depth and surface normals of rooms are the three tasks of NYUv2. This needs no download: `equipoise-papers`
+renders the rooms and knows the truth of every pixel. A small network learns all three tasks, and we look at what it
+sees after a short training.
 """
 
 # %%
-# The rooms are drawn here, 48 by 64 pixels: small, so that this page takes seconds.
+# The rooms are drawn here. They have 48 by 64 pixels, so that this page takes only seconds.
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -87,7 +87,7 @@ with torch.no_grad():
         print(f"{method:14}", "   ".join(f"{task} {float(loss):.3f}" for task, loss in losses(model, test).items()))
 
 # %%
-# What the balanced network sees in a room that it was not trained on. 120 steps are few; borders of classes stay soft.
+# What the balanced network sees in a room that it was not trained on. 120 steps are few: borders of classes stay soft.
 with torch.no_grad():
     out = models["fairgrad@last"](test["image"][:1])
 shown = {

@@ -1,11 +1,11 @@
 """A graph network with missing labels
 
-Assays measure some properties of a molecule and not others. Here three labels of four are missing, so every batch has
-another set of tasks. The losses of a step are those that the batch has labels for; balancers follow tasks by name.
+Assays measure some properties of a molecule and not others. Here three of four labels are missing, so every batch has
+a different set of tasks. A step has losses for the tasks that the batch has labels for; balancers follow tasks by name.
 """
 
 # %%
-# Random trees stand for molecules; some of their rings are closed. One label is in other units than the rest.
+# Random trees stand for molecules; some of them have closed rings. One label has other units than the rest.
 import matplotlib.pyplot as plt
 import torch
 from torch import nn
@@ -92,8 +92,8 @@ for method in ("ls", "uw", "fairgrad"):
 print(f"tasks in a batch: {min(present)} to {max(present)}, {sum(present) / len(present):.1f} on average")
 
 # %%
-# `ends` is in tenths and so ten times as loud as it need be. Which method copes best differs from problem to problem;
-# with few labels in a batch, the weights of methods on the Gramian are noisy.
+# `ends` is in tenths, and so ten times as loud as it need be. Which method copes best differs from problem to problem.
+# With few labels in a batch, the weights of methods on the Gramian are noisy.
 figure, ax = plt.subplots(figsize=(6, 3), num="Test errors of four properties for equal weighting, UW and FairGrad")
 for place, (method, found) in enumerate(errors.items()):
     ax.bar([k + 0.27 * (place - 1) for k in range(4)], found, width=0.25, label=method)

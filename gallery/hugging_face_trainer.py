@@ -1,7 +1,7 @@
 """Hugging Face: a Trainer with several losses
 
-A small BERT, made from its configuration and not downloaded, reads sequences of digits and answers two questions: which
-digit is there most often, and what is the sum (less 54, its mean)? `BalancedTrainer` is a `transformers.Trainer` that
+A small BERT, made from its configuration and not downloaded, reads sequences of digits and answers two questions. Which
+digit occurs most often, and what is the sum (minus 54, its mean)? `BalancedTrainer` is a `transformers.Trainer` that
 takes a function of losses.
 """
 
@@ -52,8 +52,7 @@ def losses(model, batch):
 
 
 # %%
-# The trainer's arguments, its evaluation and its checkpoints are those of `transformers`. It logs the weight of each
-# task.
+# The trainer's arguments, evaluation and checkpoints are those of `transformers`. It also logs the weight of each task.
 def trained(method):
     transformers.set_seed(0)
     arguments = transformers.TrainingArguments(
@@ -75,7 +74,7 @@ for method, trainer in trainers.items():
     )
 
 # %%
-# How much each task weighed: FairGrad answers to the scale of the losses.
+# The weight of each task over training: FairGrad adapts to the scale of the losses.
 figure, ax = plt.subplots(figsize=(5, 2.8), num="Weights of the two tasks that FairGrad gave over the steps of training")
 for task in ("mode", "sum"):
     rows = [row for row in trainers["fairgrad"].state.log_history if f"balancing/weight/{task}" in row]

@@ -1,12 +1,12 @@
 """Data hyper-cleaning: which labels are wrong?
 
 Half of the training labels of two data sets are wrong, and nobody knows which. Two small validation sets are clean. A
-bilevel problem finds out: below, a network is trained on weighted samples; above, the weights are chosen so that the
-network does well on both validation sets. That is two objectives above, and FORUM takes care of both.
+bilevel problem finds out. The lower level trains a network on weighted samples. The upper level chooses the weights so
+that the network does well on both validation sets. These are two upper objectives, and FORUM takes care of both.
 """
 
 # %%
-# The data: scikit-learn's digits, upright and turned by a quarter. Wrong labels are another class.
+# The data are scikit-learn's digits, upright and rotated by 90 degrees. A wrong label is another class.
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ entropy = nn.functional.cross_entropy
 
 
 # %%
-# One weight per training sample and data set, the sigmoid of α. The lower level is trained on weighted losses.
+# Each training sample of each data set has one weight, the sigmoid of α. The lower level is trained on weighted losses.
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -59,7 +59,7 @@ curve = [solver.step() for _ in range(300)]
 
 
 # %%
-# The network that was trained on all labels as they are, for comparison.
+# For comparison, a network is trained on all labels as they are.
 torch.manual_seed(0)
 plain = Net()
 optimizer = torch.optim.Adam(plain.parameters(), 1e-2)

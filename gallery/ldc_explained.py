@@ -1,7 +1,7 @@
 """LDC-MTL explained: keep the losses together
 
-LDC-MTL looks at losses alone, so a step costs one backward pass however many tasks there are. It minimises a weighted
-sum of the losses, and beside it learns the weights, so that the gaps between neighbouring losses stay small.
+LDC-MTL looks at losses alone, so a step costs one backward pass for any number of tasks. It minimises a weighted
+sum of the losses and also learns the weights, so that the gaps between neighbouring losses stay small.
 """
 
 # %%
@@ -26,8 +26,8 @@ def losses(model, batch):
 
 
 # %%
-# `penalty` is λ of the paper: the total is f + λ g, f being the sum of the gaps and g the weighted sum. A small λ keeps
-# the losses together, a large one leaves the gaps alone. Losses are divided by their first values
+# `penalty` is λ of the paper: the total is f + λ g, where f is the sum of the gaps and g the weighted sum. A small λ
+# keeps the losses together, a large one leaves the gaps alone. Losses are divided by their first values
 # (`normalize="rescale"`), so that units do not count.
 def trained(balancer, steps=1500):
     torch.manual_seed(1)
@@ -50,7 +50,7 @@ runs = {name: trained(balancer) for name, balancer in balancers.items()}
 
 
 # %%
-# The gaps are those between neighbours, of losses relative to their start. The mean pays for them.
+# The gaps are between neighbouring losses, relative to their start. Smaller gaps cost a larger mean.
 def relative(curve):
     return curve[-100:].mean(0) / curve[:20].mean(0)
 
@@ -70,8 +70,8 @@ axes[0].set_ylabel("loss / first loss")
 figure.tight_layout()
 
 # %%
-# The weights that the last steps gave: loud tasks come to weigh little. A weight can be negative, where a loss lies
-# below its neighbours.
+# The weights of the last steps: loud tasks end with small weights. A weight can be negative if a loss lies below its
+# neighbours.
 figure, ax = plt.subplots(figsize=(5.5, 2.6), num="Mean weights of the eight tasks over the last hundred steps")
 for place, (name, (_, weights)) in enumerate(runs.items()):
     mean = weights[-100:].mean(0)

@@ -1,7 +1,7 @@
 """Lightning: a module whose loss is balanced
 
-A `BalancedModule` is a `LightningModule` that asks for losses instead of one loss. Everything else is Lightning's: here
-bfloat16, accumulation over two batches, gradient clipping and a checkpoint from which training goes on to the bit.
+A `BalancedModule` is a `LightningModule` that asks for losses instead of one loss. Lightning does everything else: here
+bfloat16, accumulation over two batches, gradient clipping, and a checkpoint from which training resumes exactly.
 """
 
 # %%
@@ -47,7 +47,7 @@ class Network(BalancedModule):
 
 
 # %%
-# Lightning trains as it always does. The report of the last step tells what the balancer did.
+# Lightning trains as always. The report of the last step tells what the balancer did.
 folder = Path(tempfile.mkdtemp())
 options = {
     "accelerator": "cpu",
@@ -75,7 +75,7 @@ for method, module in modules.items():
 print("weights of the last step:", [round(weight, 4) for weight in modules["fairgrad:alpha=2@last"].report.weights.tolist()])
 
 # %%
-# Stopped and resumed, training gives the same parameters as if it had never stopped.
+# Stopped and resumed training gives the same parameters as training that never stopped.
 keep = pl.callbacks.ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
 whole = fitted("fairgrad", epochs=2, callbacks=[keep], enable_checkpointing=True)
 resumed = Network("fairgrad")

@@ -1,12 +1,12 @@
 """LoRA on three data sets
 
-A small language model with low-rank adapters learns three data sets at once, each with batches of its own. The base
-stays frozen. The losses come by data set, and any balancer takes them.
+A small language model with low-rank adapters learns three data sets at once, each with its own batches. The base
+stays frozen. There is one loss per data set, and any balancer takes them.
 """
 
 # %%
-# The base is a tiny Llama made from its configuration: random, frozen, and not downloaded. The data sets: counting up,
-# a motif of four tokens repeated, and a sequence followed by its mirror image.
+# The base is a tiny Llama made from its configuration: random, frozen, and not downloaded. The three data sets are
+# counting up, a repeated motif of four tokens, and a sequence followed by its mirror image.
 import matplotlib.pyplot as plt
 import torch
 import transformers
@@ -64,10 +64,10 @@ for method, (_, curve) in runs.items():
     print(f"{method:9}", "   ".join(f"{name} {sum(losses[-12:]) / 12:.2f}" for name, losses in curve.items()))
 
 # %%
-# These data sets hardly stand in each other's way: FairGrad learns to count faster and pays with the motif, and UPGrad
-# ends where the sum does. `equipoise diagnose` tells such things beforehand.
+# These data sets hardly conflict: FairGrad learns to count faster and loses on the motif, and UPGrad ends where the sum
+# does. `equipoise diagnose` tells you such things beforehand.
 #
-# What has to be kept is small: the adapters, not the base.
+# You only need to keep the adapters, which are small, not the base.
 state = runs["fairgrad"][0].state_dict(trainable_only=True)
 print(f"{len(state['model'])} tensors, all of adapters: {all('lora_' in name for name in state['model'])}")
 

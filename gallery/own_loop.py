@@ -1,8 +1,8 @@
 """Your own loop: one line changes
 
-Two handwritten digits on one canvas, and four tasks: which digit is left, which is right, what is their sum, and what
-is the ratio of their ink. The losses differ by two orders of magnitude, so their sum follows the loudest. We train the
-same network three times and change one line.
+Two handwritten digits lie on one canvas, and there are four tasks: which digit is left, which is right, what is their
+sum, and what is the ratio of their ink? The losses differ by two orders of magnitude, so their sum follows the loudest.
+We train the same network three times and change one line.
 """
 
 # %%
@@ -55,13 +55,13 @@ def accuracy(model):
 
 
 # %%
-# With the plain sum, the loss of `sum` drowns the rest. FairGrad and Nash-MTL hear every task.
+# With the plain sum, the loss of `sum` drowns the rest. FairGrad and Nash-MTL serve every task.
 runs = {name or "sum of the losses": trained(name) for name in (None, "fairgrad", "nash-mtl")}
 for name, (model, _) in runs.items():
     print(f"{name:18} left digit: {accuracy(model):.1f} % right on test data")
 
 # %%
-# Which losses paid for that? Averages over ten steps:
+# Which losses rose in return? The curves are averages over ten steps:
 figure, axes = plt.subplots(1, 4, figsize=(11, 2.6), num="Training losses of four tasks with three methods")
 for place, (ax, task) in enumerate(zip(axes, ("left", "right", "sum", "ink"), strict=True)):
     for name, (_, curve) in runs.items():

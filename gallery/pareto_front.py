@@ -1,8 +1,8 @@
 """A Pareto front, point by point
 
-Two objectives that cannot both be had, with a front that bends the wrong way: Fonseca's problem. A weighted sum of the
-losses finds the ends of such a front, whatever the weights. A smooth maximum finds any point of it, and a preference
-says which.
+Fonseca's problem has two objectives that no point serves fully, and its front is concave. A weighted sum of the
+losses finds only the ends of such a front, whatever the weights. A smooth maximum finds any point of it, and a
+preference says which.
 """
 
 # %%
@@ -54,7 +54,7 @@ for name, found in points.items():
     print(f"{name:22} reaches {len(found.mul(50).round().unique(dim=0))} places with {len(found)} preferences")
 
 # %%
-# One training per point is the simple way. [Pareto sets](../pareto-sets.md) train one network for all preferences.
+# One training per point is the simple way. A [Pareto set](../pareto-sets.md) trains one network for all preferences.
 t = torch.linspace(-1, 1, 200)[:, None] * 3**-0.5 * torch.ones(3)
 first, second = (1 - torch.exp(-(t - s * 3**-0.5).square().sum(1)) for s in (1, -1))
 figure, ax = plt.subplots(figsize=(4.2, 3.6), num="The front, with what a weighted sum and a smooth maximum reached")

@@ -1,6 +1,6 @@
 """A physics-informed network
 
-Poisson's equation on the unit square, −Δu = f, with u = 0 on the border. The network is trained on two losses that are
+We solve Poisson's equation on the unit square, −Δu = f, with u = 0 on the border. The network is trained on two losses
 of very different size: the residual of the equation inside, and the values on the border. Neither of them is the error
 that counts.
 """
@@ -63,7 +63,7 @@ for method, (_, curve) in runs.items():
 
 # %%
 # FAMO settles on u = 0: there the border's loss is 0, and its logarithm can fall without end. A method on log losses
-# wants losses that do not come near 0.
+# needs losses that do not come near 0.
 figure, axes = plt.subplots(1, 4, figsize=(11, 2.8), num="The error over the steps, and in space, for three methods")
 for method, (_, curve) in runs.items():
     axes[0].plot(range(20, 20 * len(curve) + 1, 20), curve, label=method)
