@@ -105,8 +105,8 @@ def only_here() -> str:
 
 
 def unread() -> str:
-    """The methods whose paper's text could not be had, or not all of it, as their docstrings say."""
-    return _sentence(info for info in _own() if re.search(r"text\s+could\s+not\s+be\s+had", info.cls.__doc__ or ""))
+    """The methods whose paper's text was not available, or not all of it, as their docstrings say."""
+    return _sentence(info for info in _own() if re.search(r"text\s+was\s+not\s+available", info.cls.__doc__ or ""))
 
 
 def filled(text: str) -> str:

@@ -39,7 +39,7 @@ class AIM(GramianBalancer):
     ℓ_i/Σ_j ℓ_j (eq. 5 and 6; equal α where a loss is negative), divided by (Σ_i ‖g_i‖)², so that the losses' common unit does
     not matter.
 
-    The paper's text could not be had; this follows an independent implementation (by N. Suthar, on QM9) that numbers the
+    The paper's text was not available; this follows an independent implementation (by N. Suthar, on QM9) that numbers the
     paper's equations. There the policy learns from batches of held-out data, here from those of training. The policy's loss
     has a third term in eq. 4, the losses on the held-out batch; in that implementation it does not depend on τ, and it is left
     out here.

@@ -36,8 +36,8 @@ class AlignedMTL(PreferenceBalancer):
     Senushkin et al. (2023, algorithm 1), from the eigen-decomposition of the Gramian. p is 1/K by default, as the paper's
     weights of the tasks sum to 1; the released code adds the aligned gradients up, which is p = 1.
 
-    **Mind.** With ``scale`` = min the step is as short as the weakest component. Which components count as zero is a threshold,
-    and crossing it makes the step jump. Weights can be negative.
+    **Mind.** With ``scale`` = min the step is as short as the weakest component. A threshold decides which components count as
+    zero, and crossing it makes the step jump. Weights can be negative.
 
     Args:
         preference: p, one number per task, at least 0, in the tasks' order or by name; 1/K if left out. A batch that lacks

@@ -35,7 +35,7 @@ class CAGrad(PreferenceBalancer):
     Its dual is min over the simplex of ⟨g_w, g_0⟩ + c‖g_0‖‖g_w‖, and d = g_0 + c‖g_0‖/‖g_w‖ · g_w (Liu et al., 2021,
     Algorithm 1). For c < 1 the mean loss does not increase to first order, and minima of the mean loss are kept.
 
-    **Mind.** Single losses may increase. One more number to choose, ``c``: 0 is the mean gradient, large values tend to MGDA's
+    **Mind.** Single losses may increase. You have to choose ``c``: 0 is the mean gradient, large values tend to MGDA's
     direction. The units of a loss matter.
 
     Args:

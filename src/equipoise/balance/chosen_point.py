@@ -1,4 +1,4 @@
-"""Balancers that steer to a point of the Pareto front of one's choice: they look at the losses and at the Gramian."""
+"""Balancers that steer to a chosen point of the Pareto front: they look at the losses and at the Gramian."""
 
 from __future__ import annotations
 

@@ -42,14 +42,14 @@ class CoBa(LossBalancer):
     tasks get more; once one diverges, ACS takes its weight away. Weights are 1/K during the warm-up; those of a batch that
     lacks tasks are scaled to add up to 1.
 
-    Say what the validation losses are with :meth:`validated`, after as many steps as you like (the paper's: after each, on one
-    validation batch). Where nobody does, the training losses of the steps stand for them, as in studies: then overfitting is
-    not seen.
+    Say what the validation losses are with :meth:`validated`, after as many steps as you like (in the paper after each, on one
+    validation batch). If you never do, the training losses of the steps take their place, as in studies. It then does not
+    see overfitting.
 
-    The paper's text could not be had; this follows its authors' released code (MFTCoder) and a public summary of the equations.
-    ``formulation="released"`` is what the code does: α_max is the slope of the largest loss, DF has no bound, weights are
-    w = softmax(K (DF·RCS + (1 − DF)·ACS)), or (1 − 1/10) w + 1/(10 K) where one of them is below 1/(10 K), and ACS has
-    the last N − W + 1 slopes.
+    The paper's text was not available; this follows its authors' released code (MFTCoder) and a public summary of the
+    equations. ``formulation="released"`` is what the code does: α_max is the slope of the largest loss, DF has no bound,
+    weights are w = softmax(K (DF·RCS + (1 − DF)·ACS)), or (1 − 1/10) w + 1/(10 K) where one of them is below 1/(10 K), and ACS
+    has the last N − W + 1 slopes.
 
     Memory: N losses and slopes per task, and one number per look.
 

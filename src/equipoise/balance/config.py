@@ -30,7 +30,7 @@ class ConFIG(PreferenceBalancer):
     ⟨d̂, g_k⟩/‖g_k‖ is proportional to p_k. For independent gradients and equal p this is the direction of IMTL-G with another
     length. Only the Gramian is used: the pseudo-inverse has a K × K form. The momentum variant (M-ConFIG) is not here.
 
-    **Mind.** Dependent gradients (more tasks than directions, copies that oppose each other) lose the promise: the
+    **Mind.** The promise fails for dependent gradients (more tasks than directions, copies that oppose each other): the
     least-squares direction may conflict. The step gets short where gradients nearly cancel.
 
     Args:

@@ -28,14 +28,15 @@ __all__ = ["ConicGrad"]
 class ConicGrad(GramianBalancer):
     """Maximises min_k ⟨g_k, d⟩ over cos(d, g_0) ≥ c, g_0 being the mean gradient (Hassanpour et al., 2025).
 
-    The problem is the paper's, as a review quotes it; the rest of the paper's text could not be had. Here it is solved
+    The problem is the paper's, as a review quotes it; the rest of the paper's text was not available. Here it is solved
     exactly, for directions as long as g_0. MGDA's point of smallest norm is its direction if the cone holds it; else d = g_0 +
     Σ v_i g_i on the cone's boundary, with v ≥ 0 on the tasks that gain least. With c = 1 this is the mean gradient, with c = 0
     MGDA's direction. Where the gradients cancel (a Pareto-stationary point) and the cone is wide enough to hold no better
     direction than standing still, d shrinks to 0.
 
     Args:
-        c: least cosine of the angle between the direction and the mean gradient, between 0 and 1. The paper's could not be had.
+        c: least cosine of the angle between the direction and the mean gradient, between 0 and 1. The paper's
+            was not available.
 
     Raises:
         InputError: c is not between 0 and 1.

@@ -50,10 +50,10 @@ class ConsMTL(Attached, PullsHeads, GramianBalancer):
     0 where a gradient vanishes. μ ∂r_k/∂φ_k is exact, by a second backward pass through the first, and is shortened to at
     most ``at_most`` ‖∂ℓ_k/∂φ_k‖ before it is added to ``.grad``. Tasks without parameters of their own get nothing.
 
-    The paper's text was not at hand: this follows its abstract, and the authors' released code for the equations: FairGrad
+    The paper's text was not at hand. This follows its abstract, and the authors' released code for the equations: FairGrad
     with α = 2, r_k the negative inner product, ``at_most`` 0.1, and μ = 1 (NYU-v2), 50 (Cityscapes, CelebA) or 1e-3 (QM9).
     The released code takes g_k and d of r_k at the features z that the heads start from (and w from the shared parameters'
-    gradients), which ``features`` does; left out, they are those of the shared parameters, of which the abstract speaks.
+    gradients), which ``features`` does; left out, they are those of the shared parameters, which the abstract names.
     The released code also multiplies d by K and clips it to length 1; use ``clip`` and the learning rate for that. The cosine
     is not from there: it does not reward long gradients.
 
@@ -61,9 +61,9 @@ class ConsMTL(Attached, PullsHeads, GramianBalancer):
     Losses not drawn from torch's random numbers (Python's, NumPy's) may differ in a second evaluation; one batch of losses
     that are tensors is not evaluated twice. :func:`~equipoise.backward` does not take ``features``.
 
-    **Mind.** Second order: layers without a double backward (cuDNN's RNNs, fused attention) fail. ``mu`` wants tuning (1e-3 to
-    50 in released runs). It does no more than its aggregator for tasks without parameters of their own. The K + 2 backward
-    passes go through the shared part; with micro-batches or callables there is one forward pass more.
+    **Mind.** It is of second order: layers without a double backward (cuDNN's RNNs, fused attention) fail. Tune ``mu`` (1e-3 to
+    50 in released runs). For tasks without parameters of their own it does no more than its aggregator. The K + 2 backward
+    passes go through the shared part. Micro-batches or callables cost one more forward pass.
 
     Args:
         aggregator: a balancer on the Gramian or its name; ``FairGrad(alpha=2.0)`` if left out.

@@ -31,7 +31,7 @@ class COSMOS(Preferring, LossBalancer):
     """Minimises Σ_k p_k ℓ_k − λ cos(p, ℓ) (Ruchte and Grabocka, 2021, arXiv 2103.13392, eq. 5).
 
     Task k weighs p_k − λ (p_k/‖p‖ − cos(p, ℓ) ℓ_k/‖ℓ‖)/‖ℓ‖. The paper's other half, a model that takes p as a further input, is
-    the model's business. Where all losses are 0 the cosine has no derivative, and the weights are p.
+    up to your model. Where all losses are 0 the cosine has no derivative, and the weights are p.
 
     Args:
         preference: p, one number per task, at least 0, in the tasks' order or by name; divided by the sum over the tasks

@@ -27,7 +27,7 @@ __all__ = ["CRMOGM"]
 class CRMOGM(Wrapping):
     """λ_t = α λ_{t−1} + (1 − α) λ̂_t, λ̂_t being another method's weights; the step is taken with λ_t (Zhou et al., 2022).
 
-    The paper's text could not be had; this follows TorchJD's ``CRMOGMWeighting``. The first weights of a task are those of the
+    The paper's text was not available; this follows TorchJD's ``CRMOGMWeighting``. The first weights of a task are those of the
     method. The paper lets α grow towards 1 as the learning rate fades (its Corollary 1): set ``alpha`` between steps.
 
     Args:

@@ -43,8 +43,8 @@ class DBMTL(RowsBalancer):
     Tasks that a batch lacks keep their average and add nothing to the step. Averages start from 0 for parameters that become
     shared later (a layer that is unfrozen); those of the others go on.
 
-    **Mind.** Losses must be positive. It knows norms and no conflicts. A task near its optimum, whose gradient is noise, pulls
-    as hard as any. The average lags behind by 1/(1 − ``beta``) steps.
+    **Mind.** Losses must be positive. It looks at norms, not at conflicts. A task near its optimum, whose gradient is noise,
+    pulls as hard as any other. The average lags behind by 1/(1 − ``beta``) steps.
 
     Args:
         beta: β, below 1; 0.9 as in released code. 0 takes each batch's gradients as they are.

@@ -41,7 +41,7 @@ class DoGE(Paced, Mixture, GramianBalancer):
     :attr:`mixture`, the mean of α over all steps, is what a larger model is then to be trained on. Only inner products are
     needed, so a proxy of the Gramian will do.
 
-    The paper's text could not be had; this follows its authors' released code (arXiv 2310.15393), but for its clipping of each
+    The paper's text was not available; this follows its authors' released code (arXiv 2310.15393), but for its clipping of each
     domain's gradient: use ``clip`` of the optimizer. Of a batch that lacks domains, those present move, share a weight of 1,
     and keep the share that they had together. Parameters of a domain's own get its gradient with weight 1, targets' too.
 

@@ -39,7 +39,7 @@ class DoReMi(LooksElsewhere, Mixture, LossBalancer):
     ``zip_loaders(loaders, weights=dict(zip(tasks, balancer.mixture.tolist())))``. As in the paper, domains should be sampled
     evenly while α is learned.
 
-    The paper's text could not be had; this follows its authors' released code, except that there the excess is clipped at 0
+    The paper's text was not available; this follows its authors' released code, except that there the excess is clipped at 0
     per token, and here per domain, for a balancer sees losses of domains only. Give per-token excesses as the losses (with the
     reference left out) for the former. Of a batch that lacks domains, those present share a weight of 1 in proportion to α, and
     the others keep their last λ, as there. With ``reference=0`` this is group DRO (Sagawa et al., ICLR 2020).

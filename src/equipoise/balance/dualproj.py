@@ -31,7 +31,7 @@ class DualProj(PreferenceBalancer):
     The paper projects the gradient of the task at hand in continual learning; for tasks that are trained together it is the
     mean gradient, after Quinton and Rey (2024), who gave it the name. Exact, without a margin (the paper's γ is 0 here).
 
-    **Mind.** Tasks that the mean would harm only just do not lose: their progress is 0 to first order. The units of a loss
+    **Mind.** Tasks that the mean would harm make no progress: it is 0 to first order. The units of a loss
     matter. It stops where no direction serves all tasks.
 
     Args:

@@ -32,7 +32,7 @@ class EPO(ChosenPointBalancer):
     """Balances r_k ℓ_k while they are uneven, and descends where they are even (Mahapatra and Rajan, 2020, EPO Search).
 
     The weights solve a linear programme over the simplex, see :func:`equipoise.solvers.exact_pareto_program`. The paper's text
-    could not be had; this follows the code that its authors released. That code also multiplies the learning rate with the
+    was not available; this follows the code that its authors released. That code also multiplies the learning rate with the
     non-uniformity, and takes a vertex where the programme has several solutions; here it is one near equal parts.
 
     Args:

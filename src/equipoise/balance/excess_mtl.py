@@ -45,7 +45,7 @@ class ExcessMTL(RowsBalancer):
     is unfrozen); those of the others go on.
 
     **Mind.** The estimate is a heuristic from accumulated squared gradients. The first batch sets the scale of each task.
-    Weights move slowly and, as the estimates shrink, ever less. It knows no conflicts.
+    Weights move slowly, and more slowly as the estimates shrink. It does not look at conflicts.
 
     Args:
         lr: η; 0.01 as in released code.

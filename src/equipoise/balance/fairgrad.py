@@ -35,8 +35,8 @@ class FairGrad(PreferenceBalancer):
     Every task gains: ⟨g_k, d⟩ > 0 wherever the equations have a solution. The system is the gradient of a convex function
     and is solved to rounding by Newton's method (the released code calls a general least-squares routine).
 
-    **Mind.** For ``alpha`` = 1 as ``nash-mtl``. Above 1 the step gets *longer* as gradients vanish, so clip. Other than at 1
-    the units of a loss matter.
+    **Mind.** With ``alpha`` = 1 it behaves as ``nash-mtl``. Above 1 the step gets *longer* as gradients vanish, so clip it. For
+    any ``alpha`` but 1 the units of a loss matter.
 
     Args:
         alpha: α > 0; 1 is proportional fairness (the weights of Nash-MTL), 2 the minimum potential delay.

@@ -35,7 +35,7 @@ class FERERO(ChosenPointBalancer):
     H = 0 says that the losses are in the proportions of p, G_k = ℓ_k − b_k ≤ 0 that they are within bounds; both shrink at the
     rate c. Solved exactly, see :func:`equipoise.solvers.ray_descent` and :func:`equipoise.solvers.bounded_descent`, where
     released code takes steps of projected gradient descent on the dual. Its variant with one such step per step is not here,
-    and neither are other partial orders (the paper's cone A). The paper's text could not be had; this follows released code,
+    and neither are other partial orders (the paper's cone A). The paper's text was not available; this follows released code,
     for any number of tasks. That code has no bounds, which are the same programme with the inequality of the abstract.
 
     The rate c is one of losses, so the Gramian's size matters: with a proxy, which knows it up to a factor, c is another one.

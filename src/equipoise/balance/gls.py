@@ -29,8 +29,8 @@ class GLS(LossBalancer):
 
     The geometric mean is taken through logarithms in float64, so products neither overflow nor vanish.
 
-    **Mind.** Losses must be positive. One loss near 0 takes nearly all of the weight. A few losses that fall far shrink the
-    step of all. Units change the length of the step.
+    **Mind.** Losses must be positive. One loss near 0 takes nearly all of the weight. If a few losses fall far, the step
+    of all tasks shrinks. The units of a loss change the length of the step.
 
     Args:
         epsilon: added to every loss, so that a loss that reaches 0 keeps a finite weight. The paper has none; it also offers

@@ -36,14 +36,14 @@ class GO4Align(LossBalancer):
     losses. Shares are kept as logarithms: log p_k is −η times the sum of the task's losses so far, so it is the exponentiated
     gradient that lowers the share of a task that stays bad, not one that raises it as in robust optimisation.
 
-    This is how the released code computes it. It runs k-means from random starts there; numbers on a line can be grouped
-    exactly, which is what happens here (:func:`equipoise.solvers.group_values`), and no random numbers are drawn. Its
+    The released code computes it in this way. It runs k-means from random starts. Numbers on a line can be grouped
+    exactly, as here (:func:`equipoise.solvers.group_values`), without random numbers. The released
     command line defaults to one group, where all tasks weigh the same. The losses come to the CPU once per step.
 
     Tasks that a batch lacks keep their share relative to the others, and groups form among those present.
 
-    **Mind.** Losses must be positive. Shares go by the losses added up so far, in their units, and never come back: mind ``lr``
-    where losses are large or training is long. With one group it is ``ls`` times a number.
+    **Mind.** Losses must be positive. Shares depend on the sum of the losses so far, in their units, and never recover: choose
+    ``lr`` with care where losses are large or training is long. With one group it is ``ls`` times a number.
 
     Args:
         groups: how many groups at most; the number of tasks or more leaves every task its own weight.

@@ -42,8 +42,8 @@ class GradDrop(TakesFeatures, GradientBalancer):
     batch. Without it entries of the shared parameters' gradients are dropped, as TorchJD's aggregator does; LibMTL follows the
     paper and refuses parameters' gradients. The paper's function of P is the identity, its default.
 
-    **Mind.** Loud losses stay loud. Noisy, so compare over seeds. Works on the parameters' gradients, and on those of
-    activations, as in the paper, with ``features=``. All K gradients are kept.
+    **Mind.** Loud losses stay loud. It is noisy, so compare over seeds. It works on the parameters' gradients; with
+    ``features=`` it works on those of activations, as in the paper. All K gradients are kept.
 
     Args:
         leak: l, how much of each gradient passes untouched, from 0 (none, the paper's default) to 1 (the plain sum): one number

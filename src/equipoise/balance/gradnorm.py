@@ -46,8 +46,8 @@ class GradNorm(GramianBalancer):
 
     Tasks that a batch lacks keep their weight, and those present keep their sum.
 
-    **Mind.** Losses must not be negative. It knows norms and no conflicts. It stakes much on the first batch's losses. The
-    gradient norms of one step are noisy. It has a learning rate of its own.
+    **Mind.** Losses must not be negative. It looks at norms, not at conflicts. It depends much on the first batch's losses.
+    The gradient norms of one step are noisy. It has a learning rate of its own.
 
     Args:
         alpha: strength of the pull towards a common rate; 0 makes the norms equal. 1.5 as the paper uses on NYUv2.

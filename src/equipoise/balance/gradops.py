@@ -29,7 +29,7 @@ class GradOPS(PreferenceBalancer):
 
     A gradient that conflicts with no other stays as it is, so the g_k' conflict neither with each other nor with any g_j:
     their sum increases no loss to first order (Zhu et al., 2025). PCGrad projects on one gradient after the other, in a random
-    order, and promises that for two tasks only. The paper's text could not be had beyond its abstract and its first figure,
+    order, and promises that for two tasks only. The paper's text was not available beyond its abstract and its first figure,
     which say this much; its rule for trading tasks off, by an exponent α, is not built, ``preference`` takes its place.
 
     Args:

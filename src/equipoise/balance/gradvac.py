@@ -38,8 +38,8 @@ class GradVac(GramianBalancer):
     does not exist (a zero gradient, or one that has vanished on the way) leaves its target as it is, and so does a task that a
     batch lacks.
 
-    **Mind.** The result depends on a random order and conflicts may remain. Loud losses stay loud. It remembers, so start a
-    fresh one for each training. The paper keeps averages for each layer, here there is one for all shared parameters.
+    **Mind.** The result depends on a random order, and conflicts may remain. Loud losses stay loud. It remembers, so start a
+    fresh one for each training. The paper keeps averages per layer; here there is one for all shared parameters.
 
     Args:
         beta: β of the moving average; 0.01 as in the paper (LibMTL and TorchJD have 0.5).

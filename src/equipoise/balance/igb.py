@@ -35,7 +35,7 @@ class IGB(LossBalancer):
     that is left. Until that epoch is over w is 1, and the method is :class:`~equipoise.SI`. Epochs end where ``end_epoch()``
     is called, or every ``steps_per_epoch`` steps.
 
-    The paper's text could not be had; this follows its released code (github.com/YanqiDai/IGB4MTL). IGBv2, which learns the
+    The paper's text was not available; this follows its released code (github.com/YanqiDai/IGB4MTL). IGBv2, which learns the
     weights by soft actor-critic, is not here: the log-probability of an action in that code is that of a tanh of the normal
     draw, while its actions are a softmax, so what it optimises is not what it says.
 

@@ -33,7 +33,7 @@ class IMGrad(CAGrad):
 
     g_0 is the mean gradient and s the cosine between it and MGDA's point of smallest norm: near 1 where the tasks are balanced,
     near 0 where some dominate or gradients cancel. :class:`~equipoise.CAGrad` is the same with both factors 1. The paper's
-    text could not be had beyond its appendix; this follows its released code for three tasks. The released code for two tasks
+    text was not available beyond its appendix; this follows its released code for three tasks. The released code for two tasks
     (CityScapes) multiplies only a part of ⟨g_w, g_0⟩ by 1.5 − s; that is not followed.
 
     Args:

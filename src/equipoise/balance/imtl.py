@@ -41,8 +41,8 @@ class IMTL(GramianBalancer):
     gradient of their own loss as with every balancer that looks at gradients. For optimizers that normalise gradients, Adam
     among them, a slowly moving factor exp(s_k) there makes little difference; with plain SGD it is one learning rate per task.
 
-    **Mind.** As ``imtl-g``. Losses must be positive. The scales have a learning rate of their own and change the length of the
-    step, not its direction. Task-specific parameters get their task's own gradient, unscaled.
+    **Mind.** All of ``imtl-g``. Losses must be positive. The scales have a learning rate of their own and change the length of
+    the step, not its direction. Task-specific parameters get their task's own gradient, unscaled.
 
     Args:
         lr: of Adam on s.

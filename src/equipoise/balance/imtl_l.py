@@ -39,8 +39,8 @@ class IMTLL(LossBalancer):
 
     For a loss that stays at 0 or below, the objective has no minimum in s_k, and its weight grows without bound.
 
-    **Mind.** Losses must be positive, else a weight grows without bound, with no error. It has a learning rate of its own and
-    is slow at the default. Twice ``uw`` at the same learning rate.
+    **Mind.** Losses must be positive. Otherwise a weight grows without bound, and no error is raised. It has a learning rate of
+    its own, and is slow at the default. Its weights are twice those of ``uw`` at the same learning rate.
 
     Args:
         lr: of Adam on s.

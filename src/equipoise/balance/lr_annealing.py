@@ -33,7 +33,7 @@ __all__ = ["LRAnnealing"]
 class LRAnnealing(GradientBalancer):
     """Sums λ_k g_k with λ_k ← (1−α)λ_k + α·max|g_r| / mean|λ_k g_k|, for all tasks but the reference r, whose λ is 1.
 
-    Maximum and mean are over the entries of a gradient. λ starts from 1. The paper's text could not be had; this follows its
+    Maximum and mean are over the entries of a gradient. λ starts from 1. The paper's text was not available; this follows its
     released code (github.com/PredictiveIntelligenceLab/GradientPathologiesPINNs), where λ_k is in the denominator,
     so that it settles at the root of max|g_r|/mean|g_k|. Others (Bischof and Kraus, arXiv 2110.09813, and NVIDIA's
     PhysicsNeMo) take it as mean over mean without λ: ``statistic="mean", weighted=False``. The released code leaves biases out

@@ -32,14 +32,14 @@ __all__ = ["MAdam"]
 class MAdam(Holding, RowsBalancer):
     """d / (√C_λ + ε) with d = Σ λ_i g_i and C_λ = Σ_ij λ_i λ_j F_ij, where F_ij averages g_i ⊙ g_j (arXiv 2606.03904).
 
-    λ are another method's weights, from plain inner products. Had they always been those of now, C_λ would be Adam's second
-    moment of d; Adam's own mixes the weights of all steps before. Divided so, what Adam is given is white, and its step follows
-    C_λ. Of the paper the abstract could be had; the equations are those of its summary in the list "zij"
-    (github.com/junaidaliop/zij). That speaks of a ramp from the plain direction early on and of drawing pairs of tasks at
-    random, without saying how: here F is divided by its mass, as in Adam, and all pairs are kept.
+    λ are another method's weights, from plain inner products. If they had always been the present ones, C_λ would be Adam's
+    second moment of d; Adam's own mixes the weights of all earlier steps. After this division Adam receives a white direction,
+    and its step follows C_λ. Only the abstract of the paper was available; the equations are those of its summary in the list
+    "zij" (github.com/junaidaliop/zij). The summary mentions a ramp from the plain direction early on, and pairs of tasks drawn
+    at random, without details. Here F is divided by its mass, as in Adam, and all pairs are kept.
 
     Memory: K (K + 1) / 2 rows of the shared parameters' length. The products with tasks that a batch lacks stay as they were.
-    ``metric=optimizer``, an option of methods on the Gramian, is the other half of the story: it changes λ, and not d.
+    ``metric=optimizer``, an option of methods on the Gramian, complements this: it changes λ, and not d.
 
     Args:
         balancer: any method on the Gramian, by its name or as an object; in text ``balancer=fairgrad(alpha=2)``. MGDA if left

@@ -46,7 +46,7 @@ class MGDA(GramianBalancer):
 
     With ``power`` it is GAPO (Li et al., Gradient-Adaptive Policy Optimization, ACL 2025): gradients are divided by ‖g_k‖^p,
     and the direction is the shortest point of *these*, so task k weighs α_k/‖g_k‖^p. Every task with a weight then gains
-    in proportion: ⟨g_k, d⟩ = ‖g_k‖^p ‖d‖². The paper's text could not be had; this follows public summaries of it.
+    in proportion: ⟨g_k, d⟩ = ‖g_k‖^p ‖d‖². The paper's text was not available; this follows public summaries of it.
 
     Args:
         normalization: ``"none"`` (the paper), ``"l2"``, ``"loss"`` or ``"loss+"``. A zero gradient stays one.

@@ -184,7 +184,7 @@ class Paced(ABC):
 
     @abstractmethod
     def pace(self, *optimizers: torch.optim.Optimizer) -> None:
-        """Says which optimizers train the model. :class:`~equipoise.MultiTaskOptimizer` does so; in loops of one's own, call it
+        """Says which optimizers train the model. :class:`~equipoise.MultiTaskOptimizer` does so; in your own loop, call it
         once before the first step.
         """
 

@@ -48,9 +48,9 @@ class MoCo(RowsBalancer):
     those present share the weight that they had together; a task alone in its batch thus keeps its weight. Y starts from 0
     for parameters that become shared later (a layer that is unfrozen), and goes on for the others.
 
-    **Mind.** Four step sizes to choose. The units of a loss matter as for ``mgda``, and ``gamma`` must suit the squared
-    gradient norms: too large, and one task has all the weight. ``normalize`` helps. The averages lag behind, more as ``beta``
-    fades.
+    **Mind.** You have to choose four step sizes. The units of a loss matter as for ``mgda``, and ``gamma`` must suit the
+    squared gradient norms: if it is too large, one task has all the weight. ``normalize`` helps. The averages lag behind, more
+    as ``beta`` fades.
 
     Args:
         beta: β, of the tracking, at most 1.

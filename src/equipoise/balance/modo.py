@@ -43,10 +43,10 @@ class MoDo(DoubleSampling):
     ls,mgda,modo,modo:gamma=0.01 -s 2 -e 20``) the default's Δm is 29 %, between those of :class:`~equipoise.MGDA` (5 %) and of
     equal weights (53 %); with a larger γ, noise moves the weights: γ = 0.01 gives 75 %.
 
-    **Mind.** Three times the price of a step. Further batches from a loader or by hand. ``gamma`` must suit the squared
-    gradient norms, for the units of a loss matter: too small and the weights stay equal, too large and noise moves them. One
-    ``gamma`` for losses of unequal sizes suits the loudest alone. It remembers, so start a fresh one for each training. Each of
-    the two further batches costs a forward pass and K backward passes.
+    **Mind.** A step costs three times as much. The further batches come from a loader or by hand; each costs a forward pass and
+    K backward passes. ``gamma`` must suit the squared gradient norms, because the units of a loss matter. If it is too small,
+    the weights stay equal; if it is too large, noise moves them. One ``gamma`` for losses of unequal sizes suits the loudest
+    alone. It remembers, so start a fresh one for each training.
 
     Args:
         gamma: γ, step size of the weights.

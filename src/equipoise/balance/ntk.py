@@ -35,7 +35,7 @@ class NTK(LooksElsewhere, LossBalancer):
     """Weighs task k by Σ_j Tr K_j / Tr K_k, K_k = J_k J_kᵀ the neural tangent kernel of its residuals, J_k = ∂r_k/∂θ.
 
     θ are all trained parameters. The traces are sums over points, so give every task as many of them, as the released code
-    (github.com/PredictiveIntelligenceLab/PINNsNTK) does. The paper's text could not be had; this follows that code.
+    (github.com/PredictiveIntelligenceLab/PINNsNTK) does. The paper's text was not available; this follows that code.
 
     Residuals are those of :func:`equipoise.points.mean_square`, of which a loss may be a sum; factors before it are not seen.
     They are evaluated once more every ``every`` steps, and the trace of each is taken by

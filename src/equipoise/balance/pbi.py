@@ -35,7 +35,7 @@ class PBI(Preferring, LossBalancer):
 
     Task k weighs p̂_k + θ (ℓ − z − d₁ p̂)_k/d₂. On the ray, d₂ = 0, there is a kink, and the weights are p̂: d₂ is smoothed
     to √(d₂² + (1e-6 ‖ℓ − z‖)²), so that losses in other units have the same weights (TorchJD adds 1e-12, in their units). The
-    paper's text could not be had; this follows TorchJD.
+    paper's text was not available; this follows TorchJD.
 
     Args:
         preference: p, one number per task, at least 0, in the tasks' order or by name; only ratios matter, equal if left out.

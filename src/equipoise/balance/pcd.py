@@ -38,8 +38,8 @@ class PCD(GramianBalancer):
     """min ½‖d − g̃_p‖² so that ⟨g̃_j, d⟩ ≥ τ ‖g̃_j‖² for all j ≠ p, rescaled to the norm of g_p (arXiv 2606.29521).
 
     g̃_i = g_i / √(v̂_i + ε), v̂_i being the bias-corrected average of ‖g_i‖² with decay β, so that τ has no units. The programme
-    is solved exactly, by its dual over the Gramian (:func:`~equipoise.solvers.priority_weights`). The paper's text could not
-    be had; this follows the authors' page and TorchJD's ``PCD``, which takes gradients that are dependent to 1e-9 for
+    is solved exactly, by its dual over the Gramian (:func:`~equipoise.solvers.priority_weights`). The paper's text was not
+    available; this follows the authors' page and TorchJD's ``PCD``, which takes gradients that are dependent to 1e-9 for
     contradictions. Where the shares contradict each other, d is g_p; where g_p or d is zero, so are all weights.
 
     Args:

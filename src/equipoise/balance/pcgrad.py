@@ -32,8 +32,8 @@ class PCGrad(GramianBalancer):
 
     The surgery only ever forms combinations of the task gradients, so it is done on coefficients with the Gramian.
 
-    **Mind.** For K > 2 the result depends on a random order and conflicts may remain. Weights are never below 1, so loud losses
-    stay loud. It stops where two gradients are exactly opposed.
+    **Mind.** For K > 2 the result depends on a random order, and conflicts may remain. Weights are never below 1, so loud
+    losses stay loud. It stops where two gradients are exactly opposed.
 
     Args:
         seed: of the balancer's own generator, which draws the orders. Under ``torch.distributed`` every process must use

@@ -32,8 +32,8 @@ class PMGDA(ChosenPointBalancer):
 
     The correction lowers h at a rate of at least σ‖∇h‖, and gives the worst task what that leaves (eq. 20, a linear programme,
     with weights by eq. 18). The prediction is the common descent that leaves h as it is (eq. 8 and its dual, eq. 11), where
-    released code takes MGDA's; that code also adds 1e-4 to the gradients' norms. Of the paper's text only a part could be
-    had: eq. 18 and 20 follow released code. Its other functions h (a region of interest, the cross-entropy) are not here.
+    released code takes MGDA's; that code also adds 1e-4 to the gradients' norms. Only a part of the paper's text was
+    available: eq. 18 and 20 follow released code. Its other functions h (a region of interest, the cross-entropy) are not here.
 
     Args:
         preference: p, one number per task, at least 0, in the tasks' order or by name; only ratios matter, equal if left out.

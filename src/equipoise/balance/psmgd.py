@@ -32,12 +32,11 @@ _LEAST = 1e-6
 class PSMGD(Wrapping):
     """Finds weights in steps 0, R, 2R, … and keeps them in between, when a step costs one ordinary backward pass.
 
-    Xu et al. (2025, arXiv 2412.10961) take R times fewer minimum-norm points; of their text the abstract could be had, and the
-    rest follows the released code: MGDA's weights, R = 8. That code also averages the weights that it *reports*, and takes
-    its steps with those that were found; the steps are what is done here. Released code multiplies weights by K. Kept weights
-    apply to shared parameters; task-specific ones get their own task's gradient as always. A task that no batch with
-    a Gramian has held yet counts by the mean of those known, and a kept weight of zero as a
-    millionth of the largest.
+    Xu et al. (2025, arXiv 2412.10961) take R times fewer minimum-norm points; only the abstract of their text was available,
+    and the rest follows the released code: MGDA's weights, R = 8. That code also averages the weights that it *reports*, but
+    takes its steps with those that were found, as here. It multiplies weights by K. Kept weights apply to shared parameters;
+    task-specific ones get their own task's gradient as always. A task that no batch with a Gramian has held yet counts by the
+    mean of those known, and a kept weight of zero as a millionth of the largest.
 
     Args:
         every: R, at least 1.

@@ -31,7 +31,7 @@ class ReLoBRaLo(LossBalancer):
 
     λ(t) = α(ρλ(t−1) + (1−ρ)λ̂(t, 0)) + (1−α)λ̂(t, t−1), where ρ is 1 with probability ``memory`` and 0 otherwise: then what
     was learned so far gives way to a look back at the first step (Bischof and Kraus, 2021). λ is 1 in the first step
-    and λ̂(t, t−1) in the second. The paper's text could not be had; this follows its released code
+    and λ̂(t, t−1) in the second. The paper's text was not available; this follows its released code
     (github.com/rbischof/relative_balancing) and takes its defaults.
 
     Tasks that a batch lacks keep what is known of them.

@@ -42,7 +42,7 @@ class SAMO(Attached, Holding, Perturbing, GramianBalancer):
     Parameters of one task alone go ρ along their gradient. Then K gradients are taken, one forward and one backward pass each,
     and ``balancer`` combines those of the shared parameters. The losses reported are those at θ.
 
-    The paper's text could not be had; this follows its released code (github.com/OptMN-Lab/SAMO, commit 3b686c9), but for two
+    The paper's text was not available; this follows its released code (github.com/OptMN-Lab/SAMO, commit 3b686c9), but for two
     things: all evaluations of a batch draw the same random numbers, in the model's own mode (there the estimate is of the
     model in evaluation mode), and each task's own parameters are moved by ρ on every data set (there not on QM9).
 

@@ -50,10 +50,10 @@ class SDMGrad(DoubleSampling):
     than equal weights: Δm is 64 %, theirs 53 %, that of :class:`~equipoise.MGDA` 5 %. Without the pull (``lam=0``) it is 57 %:
     there noise remains, for the weights change by a fifth from step to step.
 
-    **Mind.** Three times the price of a step. Further batches from a loader or by hand. The units of a loss matter: however
-    loud, a loss keeps a share of ``lam``/(K(1 + ``lam``)) or more. All inner steps use the same two batches, so only the first
-    is strictly without bias, and at their default size noise moves the weights far. It remembers, so start a fresh one for each
-    training. Each of the two further batches costs a forward pass and K backward passes.
+    **Mind.** A step costs three times as much. The further batches come from a loader or by hand; each costs a forward pass and
+    K backward passes. The units of a loss matter: however loud, a loss keeps a share of ``lam``/(K(1 + ``lam``)) or more. All
+    inner steps use the same two batches, so only the first is strictly without bias. At the default step size noise moves the
+    weights far. It remembers, so start a fresh one for each training.
 
     Args:
         lam: λ ≥ 0; 0 is the common descent direction of :class:`~equipoise.MGDA`, large values tend to the mean gradient.

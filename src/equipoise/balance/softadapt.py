@@ -34,7 +34,7 @@ class SoftAdapt(LossBalancer):
 
     s is the one-sided finite difference Σ_i c_i ℓ(t−n+i) of order n, exact for polynomials of degree n; n = 1 is
     ℓ(t) − ℓ(t−1). Until n + 1 losses are there, the order is as high as they allow; in the first step all weigh the same.
-    The paper's text could not be had; this follows its released code (github.com/dr-aheydari/SoftAdapt), which takes
+    The paper's text was not available; this follows its released code (github.com/dr-aheydari/SoftAdapt), which takes
     the difference at the first of the n + 1 losses.
 
     Args:

@@ -44,8 +44,8 @@ class STCH(Preferring, LossBalancer):
     k then weighs K softmax(log(ℓ/r)/μ)_k/ℓ_k. The epoch is the one that follows ``warmup_epochs`` epochs; until its end it
     minimises Σ log ℓ_k. A task that this epoch did not hold is measured by the first loss seen of it later.
 
-    **Mind.** The units of a loss matter, and ``mu`` is in them: where it is small, the largest loss takes all weight. The
-    released formulation needs positive losses and ``end_epoch()``.
+    **Mind.** The units of a loss matter, and ``mu`` has the same units: where it is small, the largest loss takes all weight.
+    The released formulation needs positive losses and ``end_epoch()``.
 
     Args:
         mu: μ, in the units of the weighted losses (of their logarithms in the released formulation); 1 as in released code.

@@ -31,8 +31,8 @@ class UPGrad(PreferenceBalancer):
     exact: nothing is added to the Gramian unless gradients are dependent, and then 1e-10 of its diagonal (TorchJD adds
     1e-4 of the trace, which turns the directions of small gradients).
 
-    **Mind.** Loud losses stay loud. It stops where no direction serves all tasks, nearly opposed gradients shorten the step. K
-    quadratic programmes per step (small ones).
+    **Mind.** Loud losses stay loud. It stops where no direction serves all tasks, and nearly opposed gradients shorten the
+    step. Each step solves K small quadratic programmes.
 
     Args:
         preference: p, one number per task, at least 0, in the tasks' order or by name; 1/K if left out. A batch that lacks

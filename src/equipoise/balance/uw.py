@@ -35,8 +35,8 @@ class UW(LossBalancer):
     model's own optimizer; here it has an Adam of its own, because the optimizer stays the user's. Losses should not be
     negative: for one that stays below 0 the objective has no minimum in s_k, and its weight grows without bound.
 
-    **Mind.** Losses must be positive, else a weight grows without bound, with no error. It has a learning rate of its own and
-    is slow at the default.
+    **Mind.** Losses must be positive. Otherwise a weight grows without bound, and no error is raised. It has a learning rate of
+    its own, and is slow at the default.
 
     Args:
         lr: of Adam on s.

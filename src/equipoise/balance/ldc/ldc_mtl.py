@@ -120,7 +120,7 @@ class LDCMTL(Attached, LooksElsewhere, Accompanied, Paced, LossBalancer):
     A batch that lacks tasks takes the gaps between those that are neighbours in it, and shares that add up over them.
 
     **Mind.** Weights can be negative: a loss below its neighbours is held up. The order of the tasks matters. The units matter
-    with ``normalize=none``. It remembers. ``log`` needs positive losses and ``end_epoch()``. λ wants tuning.
+    with ``normalize=none``. It remembers. ``log`` needs positive losses and ``end_epoch()``. Tune λ.
 
     Args:
         penalty: λ; see above.
