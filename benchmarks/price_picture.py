@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 import equipoise as eq
 from benchmarks.timing import race
-from equipoise.study.pictures.style import method_looks
+from equipoise.study.pictures.style import STYLES, method_looks
 from equipoise.study.problems import digits_problem
 
 __all__ = ["FILE", "main", "rewrite"]
@@ -41,7 +41,8 @@ def main() -> None:
         points = {
             row["method"]: (float(row["time"]), float(row["change"]), row["spread"]) for row in rows if row["study"] == study
         }
-        for base, (color, _) in method_looks(METHODS).items():
+        for base, (color, style) in method_looks(METHODS).items():
+            shape = dict(zip(STYLES, "osD^", strict=True))[style]
             for name in (base, f"{base}@last"):
                 if name in points:
                     time, change, spread = points[name]
@@ -49,7 +50,7 @@ def main() -> None:
                         time,
                         change,
                         float(spread or 0),
-                        fmt="o" if name == base else "D",
+                        fmt=shape,
                         color=color,
                         mfc=color if name == base else "white",
                         capsize=2,
@@ -64,7 +65,7 @@ def main() -> None:
         axes.set_ylabel("Δm (%), less is better")
         axes.grid(alpha=0.3)
         if study == "digits":
-            axes.legend(fontsize=8, title='● exact   ◇ proxy="last"', title_fontsize=8)
+            axes.legend(fontsize=8, title='● exact   ○ proxy="last"', title_fontsize=8)
     figure.savefig(ROOT / "docs" / "pictures" / "price.png", dpi=130)
 
 

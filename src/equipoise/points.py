@@ -117,7 +117,8 @@ def kernel_trace(
             signs = torch.randint(2, (size, count), generator=generator, device="cpu") * 2 - 1
         else:
             signs = torch.zeros(size, count, dtype=torch.int64, device="cpu")
-            signs[torch.arange(size), torch.arange(start, start + size)] = 1
+            places = torch.arange(size, device="cpu")
+            signs[places, start + places] = 1
         total = total + squares(values, parameters, roots * signs.to(values).reshape(size, *values.shape))
     return total / probes if probes else total
 
@@ -173,7 +174,8 @@ class SelfAdaptivePoints(nn.Module):
         super().__init__()
         if points < 1:
             raise InputError(f"points must be at least 1; got {points}")
-        given = torch.as_tensor(start, dtype=torch.get_default_dtype()).detach()
+        # A module: its weights go where torch's own modules put theirs.
+        given = torch.as_tensor(start, dtype=torch.get_default_dtype(), device=None).detach()
         if given.dim() > 1 or (given.dim() == 1 and len(given) != points):
             raise InputError(f"start must be a number or one for each of {points} points; got the shape {list(given.shape)}")
         if not bool((given.isfinite() & (given >= 0)).all()):

@@ -121,11 +121,11 @@ def gapo(
     """
     values, names = _read(rewards)
     balancer = MGDA(power=power)
-    weights = balancer.weights(torch.as_tensor(gramian, dtype=torch.float64).cpu())
+    weights = balancer.weights(torch.as_tensor(gramian, dtype=torch.float64, device="cpu"))
     if len(weights) != len(values):
         raise InputError(f"the Gramian is of {len(weights)} gradients; there are {len(values)} rewards")
     if preference is not None:
-        norms = torch.as_tensor(gramian, dtype=torch.float64).cpu().diagonal().clamp(min=0).sqrt()
+        norms = torch.as_tensor(gramian, dtype=torch.float64, device="cpu").diagonal().clamp(min=0).sqrt()
         known = _per_reward("preference", PerTask("preference", preference, least=0), names, norms)
         weights = known / torch.where(norms > 0, norms, 1.0) ** power
     return torch.einsum("k,kgn->gn", weights.to(values), group_advantages(values, epsilon=epsilon))
@@ -260,6 +260,11 @@ class CTWA:
         return f"CTWA(targets={self.targets}, lr={self.lr}, tau={self.tau}, correlation={self.correlation})"
 
 
+def _tensor(values: Any) -> Tensor:
+    """A tensor as it is, and anything else on the CPU."""
+    return values if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
+
+
 def _read(rewards: Rewards, known: tuple[str, ...] = ()) -> tuple[Tensor, tuple[str, ...]]:
     """Rewards ``[K, groups, samples]``, and their names where they have any."""
     names: tuple[str, ...] = ()
@@ -267,8 +272,8 @@ def _read(rewards: Rewards, known: tuple[str, ...] = ()) -> tuple[Tensor, tuple[
         names = known or tuple(rewards)
         if set(names) != set(rewards):
             raise InputError(f"rewards of {', '.join(rewards)} were given; before, there were {', '.join(names)}")
-        rewards = torch.stack([torch.as_tensor(rewards[name]) for name in names])
-    values = torch.as_tensor(rewards).detach()
+        rewards = torch.stack([_tensor(rewards[name]) for name in names])
+    values = _tensor(rewards).detach()
     if values.dim() != 3 or min(values.shape) < 1 or values.shape[2] < 2:
         raise InputError(f"rewards have the shape [K, groups, samples], with at least 2 samples; got {list(values.shape)}")
     values = values.to(torch.promote_types(values.dtype, torch.float32))

@@ -33,6 +33,7 @@ NEEDS_POSITIVE: dict[str, dict[str, Any]] = {
     "gls": {},
     "go4align": {},
     "gradnorm": {},
+    "igb": {},
     "ldc-mtl": {"normalize": "log"},
     "si": {},
     "stch": {"formulation": "released"},

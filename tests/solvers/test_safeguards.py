@@ -84,8 +84,10 @@ def test_changing_fairness_gradually(monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = []
     follow = fair._follow_curves
 
-    def recorded(cosines: Array, log_norms: Array, alpha: float, start: Array | None) -> tuple[Array, bool]:
-        logarithms, converged = follow(cosines, log_norms, alpha, start)
+    def recorded(
+        cosines: Array, log_norms: Array, alpha: float, powers: Array | None, start: Array | None
+    ) -> tuple[Array, bool]:
+        logarithms, converged = follow(cosines, log_norms, alpha, powers, start)
         outcomes.append((alpha, converged))
         return logarithms, converged
 

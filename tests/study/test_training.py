@@ -33,7 +33,7 @@ def test_record_of_a_method(tiny):
     assert record["run"] == {
         "method": "fairgrad:alpha=2",
         "name": "fairgrad",
-        "options": {"alpha": 2, "max_norm": None},
+        "options": {"alpha": 2, "max_norm": None, "preference": None},
         "task": None,
         "seed": 0,
     }

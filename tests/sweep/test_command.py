@@ -50,7 +50,7 @@ def test_from_the_command_line_and_its_report_again(capsys, tmp_path, tug_path, 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["digts"], 'there is no problem "digts". Did you mean "digits"?'),
+        (["digts"], 'there is no problem "digts". Did you mean "digits" or'),
         (["digits", "--budget", "0"], "budget is 0; it must be a whole number, at least 1"),
         (["digits", "--method", "cagard"], 'no method "cagard". Did you mean "cagrad"'),
         (["digits", "--method", "cagrad", "--sweep", "c=1:0"], 'the range of "c" is 1:0'),

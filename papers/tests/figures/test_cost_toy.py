@@ -12,7 +12,7 @@ from equipoise_papers.figures.cost_toy.pictures import path
 from equipoise_papers.figures.cost_toy.run import CostToyTrajectories, Trajectory, outcomes, run, settled
 from equipoise_papers.figures.cost_toy.settings import CostToySettings, Teleporting
 from equipoise_papers.figures.cost_toy.teleporter import CostToyAttempt
-from equipoise_papers.toys import ParetoSet, TwoTasks
+from equipoise_papers.toys import ParetoCurve, TwoTasks
 
 # On the set, in a valley, and on the set where the tasks always conflict.
 NEAR = ((0.0, -8.3), (5.0, 4.0), (3.0, -8.3))
@@ -80,7 +80,7 @@ def attempt(row, step, accepted=True):
 
 
 def test_only_who_is_on_the_set_at_the_end_counts():
-    level = ParetoSet(TwoTasks()).points[700, 1]
+    level = ParetoCurve(TwoTasks()).points[700, 1]
     on, off = (0.0, level), (0.0, 0.0)
     #       alone, leaves it, comes back, gets there
     rows = [[off, off, off, off], [off, on, on, off], [off, on, off, on], [off, off, off, on], [off, off, on, on]]

@@ -3,12 +3,12 @@ import pytest
 import torch
 
 from equipoise.errors import InputError
-from equipoise_papers.toys import TOLERANCE, ParetoSet, TwoTasks
+from equipoise_papers.toys import TOLERANCE, ParetoCurve, TwoTasks
 
 
 @pytest.fixture(params=["released", "paper"], scope="module")
 def pareto(request):
-    return ParetoSet(TwoTasks(request.param))
+    return ParetoCurve(TwoTasks(request.param))
 
 
 def test_gradients_oppose_each_other_on_the_set(pareto):
@@ -35,7 +35,7 @@ def test_no_point_of_the_plane_is_better_than_the_front(pareto):
 def test_the_gap_is_the_improvement_that_some_point_of_the_set_gives(pareto):
     points = np.random.default_rng(1).uniform(-12.0, 12.0, (300, 2))
     losses = TwoTasks(pareto.problem.sign).losses(torch.from_numpy(points)).numpy()
-    improvements = (losses[:, None] - ParetoSet(TwoTasks(pareto.problem.sign)).front[None]).min(-1).max(-1)
+    improvements = (losses[:, None] - ParetoCurve(TwoTasks(pareto.problem.sign)).front[None]).min(-1).max(-1)
     np.testing.assert_allclose(pareto.gap(points), improvements, atol=0.02)  # front in steps of 0.01
 
 
@@ -51,7 +51,7 @@ def test_membership(pareto):
 
 
 def test_the_factor_changes_the_front_but_not_the_set():
-    plain, scaled = ParetoSet(TwoTasks()), ParetoSet(TwoTasks(factor=True))
+    plain, scaled = ParetoCurve(TwoTasks()), ParetoCurve(TwoTasks(factor=True))
     np.testing.assert_array_equal(plain.points, scaled.points)
     np.testing.assert_allclose(scaled.front, plain.front * [0.1, 1.0])
     places = np.random.default_rng(2).uniform(-12.0, 12.0, (50, 2))
@@ -60,6 +60,6 @@ def test_the_factor_changes_the_front_but_not_the_set():
 
 def test_bad_input():
     with pytest.raises(InputError, match="at least two points; got 1"):
-        ParetoSet(TwoTasks(), size=1)
+        ParetoCurve(TwoTasks(), size=1)
     with pytest.raises(InputError, match=r"points have the shape"):
-        ParetoSet(TwoTasks()).distance(np.zeros(3))
+        ParetoCurve(TwoTasks()).distance(np.zeros(3))

@@ -16,7 +16,7 @@ from equipoise.metrics.metric import mean
 from equipoise.pareto import nondominated
 from equipoise.study.names import shortened
 from equipoise.study.pictures import Picture
-from equipoise.study.pictures.style import COLORS, INK, single
+from equipoise.study.pictures.style import COLORS, INK, method_looks, single
 from equipoise.study.pictures.teleports import legend_of
 from equipoise.study.report.paper import write_paper
 from equipoise.study.report.words import SideTable
@@ -27,7 +27,6 @@ __all__ = ["fronts_paper", "print_fronts", "write_fronts"]
 
 _SHAPES = ("o", "D", "^", "v", "P", "X")
 _NAME = 26
-_METHODS = tuple(color for color in COLORS if color != "#000000")
 
 
 def write_fronts(outcome: FrontsOutcome) -> tuple[Path, Path]:
@@ -145,10 +144,8 @@ def _table(outcome: FrontsOutcome) -> SideTable:
 
 def _looks(outcome: FrontsOutcome) -> dict[str, tuple[str, str]]:
     """Method → colour and shape; the sweep is black."""
-    looks = {}
     others = [method for method in outcome.methods if not sweep_times(method)]
-    for place, method in enumerate(others):
-        looks[method] = (_METHODS[place % len(_METHODS)], _SHAPES[place % len(_SHAPES)])
+    looks = {method: (color, _SHAPES[COLORS.index(color)]) for method, (color, _) in method_looks(others).items()}
     for method in outcome.methods:
         if sweep_times(method):
             looks[method] = (INK, "s") if method == SWEEP else ("#888888", "p")

@@ -87,7 +87,7 @@ class Hypernetwork(Family):
             raise InputError(f"hidden is {hidden}; it must be at least 1")
         self.body = _network((tasks, hidden, hidden, hidden), generator)
         self.shapes = {name: own.shape for name, own in _trained(model).items()}
-        self.output = nn.Parameter(torch.zeros(sum(shape.numel() for shape in self.shapes.values()), hidden))
+        self.output = nn.Parameter(torch.zeros(sum(shape.numel() for shape in self.shapes.values()), hidden, device="cpu"))
 
     def tensors(self, preference: Tensor, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """θ(p)."""
@@ -151,7 +151,7 @@ class LowRankUpdates(Family):
         for own in matrices.values():
             outputs, inputs = own.shape[0], own[0].numel()
             self.first.append(nn.Parameter(_uniform((tasks, rank, inputs), inputs, generator)))
-            self.second.append(nn.Parameter(torch.zeros(tasks, outputs, rank)))
+            self.second.append(nn.Parameter(torch.zeros(tasks, outputs, rank, device="cpu")))
 
     def tensors(self, preference: Tensor, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """W(p) of every matrix."""
@@ -255,7 +255,7 @@ class ConditionedInput(Family):
             shape = (own.out_features, tasks)
         else:
             shape = (own.embedding_dim, tasks)
-        self.weight = nn.Parameter(torch.zeros(shape))
+        self.weight = nn.Parameter(torch.zeros(shape, device="cpu"))
 
     def hooks(self, preference: Tensor) -> list[Hook]:
         """What the new inputs add to the layer's output."""
@@ -293,7 +293,7 @@ class ConditionedLayers(Family):
         if not self.sizes:
             raise InputError("the model has no linear or convolutional layer whose output could be scaled; take another family")
         self.body = _network((tasks, hidden), generator)
-        self.output = nn.Parameter(torch.zeros(2 * sum(self.sizes.values()), hidden))
+        self.output = nn.Parameter(torch.zeros(2 * sum(self.sizes.values()), hidden, device="cpu"))
 
     def hooks(self, preference: Tensor) -> list[Hook]:
         """The scaling and shifting."""
@@ -332,7 +332,7 @@ def _trained(model: nn.Module) -> dict[str, Tensor]:
 def _uniform(shape: Sequence[int], inputs: int, generator: torch.Generator) -> Tensor:
     """As torch starts a layer of so many inputs."""
     bound = 1 / math.sqrt(inputs)
-    return torch.empty(*shape).uniform_(-bound, bound, generator=generator)
+    return torch.empty(*shape, device="cpu").uniform_(-bound, bound, generator=generator)
 
 
 def _start(module: nn.Module, generator: torch.Generator) -> None:
@@ -356,7 +356,7 @@ def _network(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
 def _start_again(model: nn.Module, generator: torch.Generator) -> None:
     """Draws a model's parameters anew where its layers know how; their draws come from the global generator, put back."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator, device="cpu")))
         for module in model.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):

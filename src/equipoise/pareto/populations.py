@@ -228,7 +228,9 @@ class Population:
             finally:
                 for module, mode in modes.items():
                     module.training = mode
-        return Front(torch.full((len(values), max(1, len(self.tasks))), math.nan, dtype=torch.float64), tuple(values))
+        return Front(
+            torch.full((len(values), max(1, len(self.tasks))), math.nan, dtype=torch.float64, device="cpu"), tuple(values)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how training continues."""

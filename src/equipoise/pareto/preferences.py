@@ -115,7 +115,7 @@ class Preferences:
             # For small α all of the gammas behind the draw may vanish; one task alone is what is meant then.
             row = torch.from_numpy(self.generator.dirichlet([self.alpha] * self.tasks))
             if not bool(torch.isfinite(row).all()):
-                row = torch.eye(self.tasks, dtype=torch.float64)[int(self.generator.integers(self.tasks))]
+                row = torch.eye(self.tasks, dtype=torch.float64, device="cpu")[int(self.generator.integers(self.tasks))]
         else:
             assert self.steps is not None
             place = self.drawn % len(self.lattice)

@@ -111,9 +111,9 @@ class ParetoSet(nn.Module):
         if isinstance(tasks, str) or len(self.tasks) < 2 or len(set(self.tasks)) < len(self.tasks):
             raise InputError(f"tasks must be at least two different names; got {tasks!r}")
         self.model = model
-        like = next((own for own in model.parameters() if own.is_floating_point()), torch.empty(0))
+        like = next((own for own in model.parameters() if own.is_floating_point()), torch.empty(0, device="cpu"))
         self.family = family if isinstance(family, Family) else _family(family, model, len(self.tasks), seed).to(like)
-        centre = torch.full((len(self.tasks),), 1 / len(self.tasks)).to(like)
+        centre = torch.full((len(self.tasks),), 1 / len(self.tasks), device="cpu").to(like)
         self.register_buffer("preference", centre, persistent=False)
 
     def prefer(self, preference: Sequence[float] | Tensor | Mapping[str, float]) -> ParetoSet:
@@ -199,7 +199,11 @@ class ParetoSet(nn.Module):
             judge = evaluate
         else:
             raise InputError("front() takes evaluate= or losses=; give one of the two")
-        rows = grid(count, len(self.tasks)) if preferences is None else torch.as_tensor(preferences, dtype=torch.float64)
+        rows = (
+            grid(count, len(self.tasks))
+            if preferences is None
+            else torch.as_tensor(preferences, dtype=torch.float64, device="cpu")
+        )
         before, modes = self.preference.clone(), {module: module.training for module in self.modules()}
         self.eval()
         values = []

@@ -94,7 +94,7 @@ class ParetoTraining:
         if family.freeze is not None and steps is None:
             raise InputError("this family freezes the model after a share of training; give the number of steps, steps=")
         self.pareto, self.preferences = pareto, preferences
-        self.preference = torch.full((len(pareto.tasks),), 1 / len(pareto.tasks), dtype=torch.float64)
+        self.preference = torch.full((len(pareto.tasks),), 1 / len(pareto.tasks), dtype=torch.float64, device="cpu")
         self._freezes = None if family.freeze is None or steps is None else round(family.freeze * steps)
         self._preferring, self._ray = preferring_of(balancer)
         own = pareto.losses(losses)

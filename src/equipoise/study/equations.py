@@ -236,8 +236,8 @@ def _data(equation: _Equation, points: int, seed: int) -> Splits:
     batch = {task: where(spread.draw(points)) for task, where in equation.places.items()}
 
     def judged(nodes: int, offset: float) -> list[dict[str, Tensor]]:
-        axis = (torch.arange(nodes, dtype=torch.float64) + offset) / (nodes - 1 + 2 * offset)
-        lower = torch.tensor(equation.lower, dtype=torch.float64)
+        axis = (torch.arange(nodes, dtype=torch.float64, device="cpu") + offset) / (nodes - 1 + 2 * offset)
+        lower = torch.tensor(equation.lower, dtype=torch.float64, device="cpu")
         grid = lower + (1 - lower) * torch.cartesian_prod(axis, axis)
         edges = {task: equation.places[task](torch.stack([axis, axis.flip(0)], 1)).float() for task in equation.tasks[1:]}
         return [{"grid": grid.float(), "u": equation.exact(grid), **edges}]

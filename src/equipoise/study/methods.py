@@ -135,10 +135,10 @@ def parse_methods(methods: str | Iterable[MethodLike] | Mapping[str, Any]) -> tu
     Example:
         >>> [method.label for method in parse_methods("ls, fairgrad:alpha=2, si")]
         ['ls', 'fairgrad:alpha=2', 'si']
-        >>> parse_methods("ls, fairgrad:beta=2")
+        >>> parse_methods("ls, fairgrad:beta=2")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        equipoise.errors.UnknownOptionError: method "fairgrad" has no option "beta". Its options: alpha, max_norm, metric
+        equipoise.errors.UnknownOptionError: method "fairgrad" has no option "beta". Its options: alpha, max_norm, ...
     """
     if isinstance(methods, str):
         entries: list[Any] = list(MethodSpec.parse_all(methods))

@@ -6,9 +6,9 @@ from equipoise_papers.lazy import on_demand
 from equipoise_papers.toys.starts import STARTS, Sign
 
 if TYPE_CHECKING:
-    from equipoise_papers.toys.pareto import TOLERANCE, ParetoSet
+    from equipoise_papers.toys.pareto import TOLERANCE, ParetoCurve
     from equipoise_papers.toys.two_tasks import TwoTasks
 else:  # settings of figures name a sign and starts, and must not wait for torch
-    __getattr__ = on_demand(__name__, {"TOLERANCE": "pareto", "ParetoSet": "pareto", "TwoTasks": "two_tasks"})
+    __getattr__ = on_demand(__name__, {"TOLERANCE": "pareto", "ParetoCurve": "pareto", "TwoTasks": "two_tasks"})
 
-__all__ = ["STARTS", "TOLERANCE", "ParetoSet", "Sign", "TwoTasks"]
+__all__ = ["STARTS", "TOLERANCE", "ParetoCurve", "Sign", "TwoTasks"]

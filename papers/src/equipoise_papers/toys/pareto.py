@@ -10,7 +10,7 @@ from torch import Tensor
 from equipoise.errors import InputError
 from equipoise_papers.toys.two_tasks import TwoTasks
 
-__all__ = ["TOLERANCE", "ParetoSet"]
+__all__ = ["TOLERANCE", "ParetoCurve"]
 
 Array = NDArray[np.float64]
 
@@ -22,7 +22,7 @@ _SMALLEST, _LARGEST = -12.0, -6.0  # between these the minimum along x₂ lies
 _HALVINGS = 60
 
 
-class ParetoSet:
+class ParetoCurve:
     """The Pareto set: the curve of minima of ``w L_1 + (1-w) L_2`` over ``x₂ < 0``, for w from 0 to 1.
 
     In the bowls the minimum along ``x₁`` is at ``7 (2w - 1)`` for any ``x₂``; along ``x₂`` it is found by halving an
@@ -36,7 +36,7 @@ class ParetoSet:
         InputError: fewer than two points.
 
     Example:
-        >>> pareto = ParetoSet(TwoTasks())
+        >>> pareto = ParetoCurve(TwoTasks())
         >>> pareto.contains(torch.tensor([[0.0, -8.3], [0.0, 8.3]])).tolist()
         [True, False]
     """

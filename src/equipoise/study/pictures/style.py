@@ -60,7 +60,10 @@ _PAGE, _TALL = 6.75, 8.2  # inches of text on a page of two columns, a caption l
 _page: ContextVar[float | None] = ContextVar("page", default=None)
 
 # Those that most studies hold come first, so that they differ from each other; any other name finds its look by its letters.
-_KNOWN = ("ls", "fairgrad", "famo", "pcgrad", "cagrad", "ldc-mtl", "si", "upgrad", "mgda", "nash-mtl", "imtl-g", "uw")
+_KNOWN = (
+    *("ls", "fairgrad", "famo", "upgrad", "cagrad", "imtl-g", "mgda", "nash-mtl", "ldc-mtl", "pcgrad", "si", "uw"),
+    *("phn", "cosmos", "film", "palora", "lorpman", "pamal"),
+)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from equipoise.study.pictures.style import COLORS, INK, grid
 from equipoise_papers.figures.cost_toy.run import CostToyTrajectories
-from equipoise_papers.toys import ParetoSet, TwoTasks
+from equipoise_papers.toys import ParetoCurve, TwoTasks
 
 __all__ = [
     "SPAN",
@@ -82,7 +82,7 @@ _LEVELS = 14
 def plane_picture(trajectories: CostToyTrajectories, balancer: str) -> Figure:
     """One balancer, alone and with COST."""
     figure, (alone, with_cost) = grid(2, columns=2, width=4.4, height=4.2, sharex=True, sharey=True)
-    pareto = ParetoSet(trajectories.problem)
+    pareto = ParetoCurve(trajectories.problem)
     _plane(alone, trajectories, pareto, balancer, teleporting=False)
     _plane(with_cost, trajectories, pareto, balancer, teleporting=True)
     alone.set_title(_name(balancer))
@@ -99,7 +99,7 @@ def balancers_picture(trajectories: CostToyTrajectories) -> Figure:
     balancers = trajectories.settings.balancers
     count = len(balancers)
     figure, panels = grid(2 * count, columns=count, width=2.6, height=2.6, sharex=True, sharey=True)
-    pareto = ParetoSet(trajectories.problem)
+    pareto = ParetoCurve(trajectories.problem)
     for number, balancer in enumerate(balancers):
         for axes, teleporting in ((panels[number], False), (panels[count + number], True)):
             _plane(axes, trajectories, pareto, balancer, teleporting=teleporting)
@@ -111,7 +111,7 @@ def balancers_picture(trajectories: CostToyTrajectories) -> Figure:
     return figure
 
 
-def _plane(axes: Axes, trajectories: CostToyTrajectories, pareto: ParetoSet, balancer: str, *, teleporting: bool) -> None:
+def _plane(axes: Axes, trajectories: CostToyTrajectories, pareto: ParetoCurve, balancer: str, *, teleporting: bool) -> None:
     mean_loss(axes, trajectories.problem)
     axes.plot(*pareto.points.T, color=INK, linewidth=5, alpha=0.35, solid_capstyle="round", zorder=2)
     for number in range(len(trajectories.settings.starts)):
@@ -165,7 +165,7 @@ def _name(balancer: str) -> str:
 def front_picture(trajectories: CostToyTrajectories, balancer: str) -> Figure:
     """One balancer, alone and with COST (its first seed)."""
     figure, panels = grid(2, columns=2, width=4.4, height=3.9, sharex=True, sharey=True)
-    front = ParetoSet(trajectories.problem).front
+    front = ParetoCurve(trajectories.problem).front
     name = "equal weighting" if balancer == "ls" else balancer
     for axes, teleporting in zip(panels, (False, True), strict=True):
         axes.plot(*front.T, color=INK, linewidth=5, alpha=0.35, solid_capstyle="round", zorder=2)
@@ -212,7 +212,7 @@ def surfaces_picture(problem: TwoTasks) -> Figure:
     line = torch.linspace(-_SURFACE_SPAN, _SURFACE_SPAN, _SURFACE_FINENESS, dtype=torch.float64)
     points = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)
     losses = problem.losses(points).numpy()
-    pareto = ParetoSet(problem)
+    pareto = ParetoCurve(problem)
     plane = points.numpy()
     surfaces = (
         ("task 1", losses[..., 0], pareto.front[:, 0]),

@@ -15,7 +15,7 @@ from equipoise.method import MethodSpec
 from equipoise_papers.figures.cost_toy.settings import CostToySettings
 from equipoise_papers.figures.cost_toy.teleporter import CostToyAttempt, RowwiseAdam, Teleporter
 from equipoise_papers.figures.cost_toy.weights import weights_of
-from equipoise_papers.toys import TOLERANCE, ParetoSet, TwoTasks
+from equipoise_papers.toys import TOLERANCE, ParetoCurve, TwoTasks
 
 __all__ = ["CostToyOutcome", "CostToyTrajectories", "Trajectory", "outcomes", "run", "settled"]
 
@@ -182,7 +182,7 @@ def settled(trajectories: CostToyTrajectories, tolerance: float = TOLERANCE) -> 
         The number of steps after which it was on the set for good, ``None`` if it does not end there; and whether it was on
         it at any time. Both as far as the recorded positions tell.
     """
-    inside = ParetoSet(trajectories.problem).contains(trajectories.positions, tolerance)
+    inside = ParetoCurve(trajectories.problem).contains(trajectories.positions, tolerance)
     since: list[int | None] = []
     for column in inside.T:
         outside = np.flatnonzero(~column)
@@ -196,7 +196,7 @@ def outcomes(trajectories: CostToyTrajectories, tolerance: float = TOLERANCE) ->
 
     Args:
         trajectories: what was run.
-        tolerance: of :meth:`equipoise_papers.toys.ParetoSet.contains`.
+        tolerance: of :meth:`equipoise_papers.toys.ParetoCurve.contains`.
     """
     settings = trajectories.settings
     since, ever = settled(trajectories, tolerance)

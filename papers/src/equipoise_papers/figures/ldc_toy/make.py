@@ -19,7 +19,7 @@ from equipoise_papers.figures.cost_toy.pictures import SPAN, mean_loss
 from equipoise_papers.figures.ldc_toy.run import LDCToyOutcome, LDCToyTrajectories, outcomes, run, seconds_per_step, spread
 from equipoise_papers.figures.ldc_toy.settings import LDCToySettings
 from equipoise_papers.figures.outputs import made_folder, parts_told, write_outputs
-from equipoise_papers.toys import ParetoSet
+from equipoise_papers.toys import ParetoCurve
 
 __all__ = ["cost_picture", "make", "trajectories_picture"]
 
@@ -91,7 +91,7 @@ def trajectories_picture(trajectories: LDCToyTrajectories) -> Figure:
     """Above the plane of the parameters, below that of the losses; one column per method."""
     methods = trajectories.settings.methods
     figure, panels = grid(2 * len(methods), columns=len(methods), width=3.0, height=2.9)
-    pareto = ParetoSet(trajectories.settings.problem)
+    pareto = ParetoCurve(trajectories.settings.problem)
     for number, method in enumerate(methods):
         plane, losses = panels[number], panels[len(methods) + number]
         plane.set_title(wrapped("equal weighting" if method == "ls" else method, 30), fontsize=9)

@@ -19,7 +19,7 @@ from equipoise.objective import Objective
 from equipoise.optimizer import MultiTaskOptimizer
 from equipoise_papers.figures.cost_toy.teleporter import RowwiseAdam
 from equipoise_papers.figures.ldc_toy.settings import LDCToySettings
-from equipoise_papers.toys import TOLERANCE, ParetoSet
+from equipoise_papers.toys import TOLERANCE, ParetoCurve
 
 __all__ = ["FLOOR", "LDCToyOutcome", "LDCToyTrajectories", "outcomes", "run", "seconds_per_step", "shifted", "spread"]
 
@@ -153,7 +153,7 @@ class LDCToyOutcome:
 def outcomes(trajectories: LDCToyTrajectories, tolerance: float = TOLERANCE) -> list[LDCToyOutcome]:
     """The rows of the table, method by method."""
     settings = trajectories.settings
-    inside = ParetoSet(settings.problem).contains(trajectories.positions.reshape(-1, 2), tolerance)
+    inside = ParetoCurve(settings.problem).contains(trajectories.positions.reshape(-1, 2), tolerance)
     inside = inside.reshape(trajectories.positions.shape[:-1])
     table = []
     for number, method in enumerate(settings.methods):
