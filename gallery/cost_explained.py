@@ -13,10 +13,10 @@ from torch import nn
 
 import equipoise as eq
 from equipoise.teleport import PaperFormulation, Probes, Schedule, Search
-from equipoise_papers.toys import ParetoSet, TwoTasks
+from equipoise_papers.toys import ParetoCurve, TwoTasks
 
 problem = TwoTasks()
-pareto = ParetoSet(problem)
+pareto = ParetoCurve(problem)
 
 
 class Point(nn.Module):

@@ -36,7 +36,7 @@ Consistency = Literal["product", "cosine"]
     price="K + 2 backward; 3 K with `measure=cosine`",
     promise="that of the aggregator on shared parameters; heads that make gradients conflict less, within a bound",
     serves="conflicts that remain whatever the weights, where each task has parameters of its own",
-    caveats="needs layers with a double backward; `mu` wants tuning (1e-3 to 50 in released runs)",
+    caveats="needs layers with a double backward; tune `mu` (1e-3 to 50 in released runs)",
     adds_up_to="what its aggregator's do",
     checked="central differences, equations of the released code",
 )

@@ -75,7 +75,7 @@ class LDCReport:
     price="1 backward",
     promise="small discrepancy between the (normalised) losses at the price of plain training",
     serves="many tasks, when one backward is all you can afford and no task may be left behind",
-    caveats="the order of the tasks matters; weights can be negative; λ wants tuning; remembers",
+    caveats="the order of the tasks matters; weights can be negative; tune λ; remembers",
     adds_up_to="λ with `tau=ones` (1 in the released formulation); about that otherwise",
     checked="autograd of the total loss; released formulation term by term; Figure 1 (`equipoise figure ldc-toy`)",
 )
