@@ -49,7 +49,7 @@ test: lint
 # A file goes to one worker: the blocks of a page of the guide build on each other, and tests of a file share fixtures. Compiled
 # modules are kept even where the environment says not to: each worker, and each process that a test starts, would compile anew.
 pytest: .venv/dev
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(if $(WRITABLE),,-p no:cacheprovider)
 
 tables: .venv/dev
 	$(BIN)/python docs/tables.py docs/choosing-a-method.md docs/preferences.md src/equipoise/__init__.py src/equipoise/balance/__init__.py
