@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,11 +17,13 @@ from equipoise.balance.base import (
     GradientBalancer,
     GramianBalancer,
     Layout,
+    LossBalancer,
     Observation,
     as_numbers,
     finite_direction,
 )
 from equipoise.errors import InputError, near_misses, warn_once
+from equipoise.states import Maybe, Of, Whole
 
 __all__ = [
     "PerTask",
@@ -210,6 +213,58 @@ def add_losses(sums: Tensor | None, counts: Tensor | None, observation: Observat
     entries = torch.as_tensor(observation.present, device=losses.device)
     sums = sums.to(losses.device).index_add(0, entries, losses)
     return sums, counts.to(losses.device).index_add(0, entries, torch.ones_like(losses))
+
+
+class EpochBalancer(LossBalancer):
+    """A balancer that learns from the mean losses of an epoch, which :meth:`learn` gets when the epoch is over.
+
+    Args:
+        steps_per_epoch: length of an epoch in steps; left out, ``mtl.end_epoch()`` (or the balancer's own) says when one is
+            over.
+
+    Raises:
+        InputError: an epoch has no steps.
+    """
+
+    epoch_state: ClassVar = {
+        "sums": Maybe(Of(("K",), inf=True), "epoch"),
+        "counts": Maybe(Of(("K",), least=0), "epoch"),
+        "steps": Whole(),
+    }
+    """A part of ``stateful``."""
+    meanwhile: ClassVar[str]
+    """What follows from an epoch that does not end, for the reminder."""
+
+    def __init__(self, steps_per_epoch: int | None) -> None:
+        if steps_per_epoch is not None and steps_per_epoch < 1:
+            raise InputError(f"steps_per_epoch must be at least 1; got {steps_per_epoch}")
+        self.steps_per_epoch = steps_per_epoch
+        self.sums: Tensor | None = None
+        self.counts: Tensor | None = None
+        self.steps = 0
+
+    @abstractmethod
+    def learn(self, means: Tensor, counts: Tensor) -> None:
+        """Learns from mean losses ``[K]`` of an epoch, NaN for a task that it did not hold, and in how many steps each was."""
+
+    def update(self, observation: Observation) -> None:
+        """Adds the losses of a step to the epoch's."""
+        self.sums, self.counts = add_losses(self.sums, self.counts, observation)
+        self.steps += 1
+        if self.steps_per_epoch is not None and self.steps >= self.steps_per_epoch:
+            self._turn()
+        else:
+            remind_of_epochs(self, self.steps, self.meanwhile)
+
+    def end_epoch(self) -> None:
+        """Moves on to the next epoch, unless the epochs' length is fixed."""
+        if self.steps_per_epoch is None:
+            self._turn()
+
+    def _turn(self) -> None:
+        if self.sums is not None and self.counts is not None:
+            self.learn(self.sums / self.counts, self.counts)
+            self.sums, self.counts, self.steps = None, None, 0
 
 
 class RowsBalancer(GradientBalancer):
