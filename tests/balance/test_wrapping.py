@@ -190,6 +190,10 @@ def test_pcd_by_name_and_in_batches_that_lack_tasks() -> None:
         named.update(_seen(now))
         first.update(_seen(now[order]))
     assert named.decide(_seen(rows, (0, 2))).tolist() == [0.0, 0.0]
-    for options, message in (({"primary": "d"}, 'a task "d"'), ({"primary": 3}, "task 3, counted from 0, of 3"), ({"tau": [0.1]}, "1 numbers")):
+    for options, message in (
+        ({"primary": "d"}, 'a task "d"'),
+        ({"primary": 3}, "task 3.* of 3"),
+        ({"tau": [0.1]}, "1 numbers"),
+    ):
         with pytest.raises(eq.InputError, match=message):
             eq.PCD(**options).decide(_seen(rows))  # type: ignore[arg-type]
