@@ -35,7 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     runs = read(options.csv) if options.csv.exists() else {}
     if options.folder is not None:
-        added = runs_of(Results(options.folder))
+        results = Results(options.folder)
+        added = runs_of(results)
+        alone = any(name.startswith(_ALONE) for name in (*runs, *added))
+        if not alone or any(metric.higher_is_better for metric in results.metrics):
+            raise SystemExit("only metrics that are all errors are ranked, with single-task runs in the folder or the file")
         if runs:
             added = in_units_of(runs["ls"], added)
         for method, own in added.items():

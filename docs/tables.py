@@ -1,7 +1,7 @@
 """What is written down of the methods, made from the registry: ``python docs/tables.py FILE ...``, by ``make tables``.
 
-The guide has a table, between ``<!-- methods: KIND -->`` and ``<!-- end of methods -->``. Two ``__init__.py`` have
-lists of the classes, so that type checkers and editors know what is found by scanning a folder, between ``# methods: KIND`` and
+The guide has tables, between ``<!-- methods: KIND -->`` and ``<!-- end of methods -->``. Two ``__init__.py`` have lists of the
+classes, so that type checkers and editors know what is found by scanning a folder, between ``# methods: KIND`` and
 ``# end of methods``. This module rewrites what is between them.
 """
 

@@ -119,10 +119,10 @@ def dumped_for_nodes(value: Any) -> bytes:
         cloudpickle.register_pickle_by_value(module)
     try:
         return bytes(cloudpickle.dumps(value))
-    except (
-        Exception
-    ):  # whatever a module's variables raise, such as a lock; on a shared disc the module can be imported all the
-        pass  # same, and what is wrong with the value itself is raised below, without the modules
+    except Exception:
+        # Whatever a module's variables raise, such as a lock. On a shared disk the module can be imported all the same, and
+        # what is wrong with the value itself is raised below, without the modules.
+        pass
     finally:
         for module in loose:
             cloudpickle.unregister_pickle_by_value(module)

@@ -10,7 +10,7 @@ import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from equipoise.study.task_weights import Entry
 
 __all__ = ["app"]
+
+_T = TypeVar("_T")
 
 app = typer.Typer(
     help="Train one PyTorch model on many tasks and keep the tasks in balance.",
@@ -93,7 +95,7 @@ def _diagnose(
             told=lambda done, wanted: show(done, wanted, f"{done}/{wanted} steps"),
         )
     place = Path("results") / f"{asked.name}-diagnosis" if folder is None else folder
-    _show(lambda: write_page(found, place), lambda shown: print_diagnosis(found, shown), browse=False)
+    _show(found, lambda own: write_page(own, place), print_diagnosis, browse=False)
 
 
 @app.command("advise")
@@ -136,7 +138,7 @@ def _advise(
     race = Race(problem, methods, seeds=seeds, epochs=epochs, rates=multiples, device=device, **given)
     with _stoppable():
         advice = race.run()
-    _show(lambda: write_page(advice, race.path), lambda shown: print_advice(advice, shown), browse=False)
+    _show(advice, lambda own: write_page(own, race.path), print_advice, browse=False)
 
 
 @app.command("study")
@@ -339,10 +341,11 @@ def _report(
 
         advice = Advice.read(folder / "advice.json")
         _show(
-            lambda: write_advice(advice, folder),
-            lambda shown: print_advice(advice, shown),
+            advice,
+            lambda own: write_advice(own, folder),
+            print_advice,
+            (lambda own: advice_paper(own, folder)) if paper else None,
             browse=open_,
-            paper=(lambda: advice_paper(advice, folder)) if paper else None,
         )
     elif (folder / "diagnosis.json").exists():
         from equipoise.diagnosis import Diagnosis
@@ -350,10 +353,11 @@ def _report(
 
         found = Diagnosis.read(folder / "diagnosis.json")
         _show(
-            lambda: write_page(found, folder),
-            lambda shown: print_diagnosis(found, shown),
+            found,
+            lambda own: write_page(own, folder),
+            print_diagnosis,
+            (lambda own: diagnosis_paper(own, folder)) if paper else None,
             browse=open_,
-            paper=(lambda: diagnosis_paper(found, folder)) if paper else None,
         )
     else:
         from equipoise.study import Results
@@ -427,12 +431,7 @@ def _show_study(results: Results, *, browse: bool = False, paper: bool = False) 
     from equipoise.study.report import print_results, study_paper, write_report
 
     # Written first: what is printed may be cut short by whoever reads it.
-    _show(
-        lambda: write_report(results),
-        lambda shown: print_results(results, shown),
-        browse=browse,
-        paper=(lambda: study_paper(results)) if paper else None,
-    )
+    _show(results, write_report, print_results, study_paper if paper else None, browse=browse)
     if results.failures:
         typer.echo(f"{len(results.failures)} runs failed; look at:", err=True)
         for path in results.failures.values():
@@ -444,44 +443,33 @@ def _show_sweep(folder: Path, *, browse: bool = False, paper: bool = False) -> N
     from equipoise.sweep import Outcome
     from equipoise.sweep.report import print_outcome, sweep_paper, write_report
 
-    outcome = Outcome(folder)
-    _show(
-        lambda: write_report(outcome),
-        lambda shown: print_outcome(outcome, shown),
-        browse=browse,
-        paper=(lambda: sweep_paper(outcome)) if paper else None,
-    )
+    _show(Outcome(folder), write_report, print_outcome, sweep_paper if paper else None, browse=browse)
 
 
 def _show_fronts(folder: Path, *, browse: bool = False, paper: bool = False) -> None:
     from equipoise.fronts import FrontsOutcome
     from equipoise.fronts.report import fronts_paper, print_fronts, write_fronts
 
-    outcome = FrontsOutcome(folder)
-    _show(
-        lambda: write_fronts(outcome),
-        lambda shown: print_fronts(outcome, shown),
-        browse=browse,
-        paper=(lambda: fronts_paper(outcome)) if paper else None,
-    )
+    _show(FrontsOutcome(folder), write_fronts, print_fronts, fronts_paper if paper else None, browse=browse)
 
 
 def _show(
-    write: Callable[[], tuple[Path, Path]],
-    show: Callable[[Console], None],
+    source: _T,
+    write: Callable[[_T], tuple[Path, Path]],
+    show: Callable[[_T, Console], None],
+    paper: Callable[[_T], Path] | None = None,
     *,
     browse: bool,
-    paper: Callable[[], Path] | None = None,
 ) -> None:
     """Writes a report, then prints it; what cannot be written is printed all the same, and then refused."""
     shown = console()
     try:
-        _, html = write()
-        for_paper = None if paper is None else paper()
+        _, html = write(source)
+        for_paper = None if paper is None else paper(source)
     except StorageError:
-        show(shown)
+        show(source, shown)
         raise
-    show(shown)
+    show(source, shown)
     shown.print(printable(f"Report: {html}"), markup=False, highlight=False, soft_wrap=True)
     if for_paper is not None:
         shown.print(printable(f"For a paper: {for_paper}"), markup=False, highlight=False, soft_wrap=True)

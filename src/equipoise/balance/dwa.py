@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from equipoise.balance.base import LossBalancer, Observation
-from equipoise.balance.per_task import add_losses, remind_of_epochs
+from equipoise.balance.base import Observation
+from equipoise.balance.per_task import EpochBalancer
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
-from equipoise.states import Maybe, Of, Whole
+from equipoise.states import Maybe, Of
 
 __all__ = ["DWA"]
 
@@ -28,7 +28,7 @@ __all__ = ["DWA"]
     adds_up_to="the number of tasks present",
     checked="closed form",
 )
-class DWA(LossBalancer):
+class DWA(EpochBalancer):
     """Weighs task k by K·softmax(r/T)_k with r_k = ℓ̄_k(e−1)/ℓ̄_k(e−2), the ratio of its mean losses in the two epochs before.
 
     The weights are 1 until two epochs are over. Epochs end where ``end_epoch()`` is called, or every ``steps_per_epoch``
@@ -44,26 +44,20 @@ class DWA(LossBalancer):
     """
 
     stateful: ClassVar = {
-        "sums": Maybe(Of(("K",), inf=True), "epoch"),
-        "counts": Maybe(Of(("K",), least=0), "epoch"),
+        **EpochBalancer.epoch_state,
         "last": Maybe(Of(("K",), nan=True, inf=True)),
         "before_last": Maybe(Of(("K",), nan=True, inf=True)),
-        "steps": Whole(),
     }
     depends_on_losses = False
+    meanwhile = "its weights are still those of the last one"
 
     def __init__(self, temperature: float = 2.0, steps_per_epoch: int | None = None) -> None:
         if not temperature > 0:
             raise InputError(f"temperature must be positive; got {temperature}")
-        if steps_per_epoch is not None and steps_per_epoch < 1:
-            raise InputError(f"steps_per_epoch must be at least 1; got {steps_per_epoch}")
+        super().__init__(steps_per_epoch)
         self.temperature = temperature
-        self.steps_per_epoch = steps_per_epoch
-        self.sums: Tensor | None = None
-        self.counts: Tensor | None = None
         self.last: Tensor | None = None
         self.before_last: Tensor | None = None
-        self.steps = 0
 
     def decide(self, observation: Observation) -> Tensor:
         """Weights of the tasks present, from the two epochs before; their sum is how many they are."""
@@ -75,30 +69,12 @@ class DWA(LossBalancer):
         ratios = torch.where(torch.isfinite(ratios), ratios, torch.ones_like(ratios))
         return len(observation.present) * torch.softmax(ratios / self.temperature, 0)
 
-    def update(self, observation: Observation) -> None:
-        """Adds the losses of a step to the epoch's."""
-        self.sums, self.counts = add_losses(self.sums, self.counts, observation)
-        self.steps += 1
-        if self.steps_per_epoch is not None and self.steps >= self.steps_per_epoch:
-            self._turn()
-        else:
-            remind_of_epochs(self, self.steps, "its weights are still those of the last one")
-
-    def end_epoch(self) -> None:
-        """Moves on to the next epoch, unless the epochs' length is fixed."""
-        if self.steps_per_epoch is None:
-            self._turn()
-
-    def _turn(self) -> None:
-        if self.sums is None or self.counts is None:
-            return
-        means = self.sums / self.counts
-        # A task that this epoch did not hold keeps what is known of it.
+    def learn(self, means: Tensor, counts: Tensor) -> None:
+        """The epoch becomes the last one; a task that it did not hold keeps what is known of it."""
         if self.last is not None:
-            self.before_last, self.last = self.last, torch.where(self.counts > 0, means, self.last)
+            self.before_last, self.last = self.last, torch.where(counts > 0, means, self.last)
         else:
             self.last = means
-        self.sums, self.counts, self.steps = None, None, 0
 
     def __repr__(self) -> str:
         return f"DWA(temperature={self.temperature}, steps_per_epoch={self.steps_per_epoch})"

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from equipoise.balance.base import LossBalancer, Observation
-from equipoise.balance.per_task import add_losses, remind_of_epochs
+from equipoise.balance.base import Observation
+from equipoise.balance.per_task import EpochBalancer
 from equipoise.balance.registry import register
 from equipoise.errors import InputError
 from equipoise.states import Maybe, Of, Whole
@@ -28,7 +28,7 @@ __all__ = ["IGB"]
     adds_up_to="K times a mean of 1/loss",
     checked="released code's formula, closed form",
 )
-class IGB(LossBalancer):
+class IGB(EpochBalancer):
     """Minimises Σ_k w_k log ℓ_k with w = K·softmax(ℓ/ℓ̄), so task k's loss weighs w_k/ℓ_k (IGBv1 of Dai et al., 2023).
 
     ℓ̄_k is the task's mean loss in one early epoch, which stands for the progress that may be hoped for; ℓ_k/ℓ̄_k is the gap
@@ -54,28 +54,18 @@ class IGB(LossBalancer):
         tensor([0.5000, 0.1250])
     """
 
-    stateful: ClassVar = {
-        "base": Maybe(Of(("K",), nan=True, inf=True)),
-        "sums": Maybe(Of(("K",), inf=True), "epoch"),
-        "counts": Maybe(Of(("K",), least=0), "epoch"),
-        "steps": Whole(),
-        "epochs": Whole(),
-    }
+    stateful: ClassVar = {"base": Maybe(Of(("K",), nan=True, inf=True)), **EpochBalancer.epoch_state, "epochs": Whole()}
     decides_purely = True
+    meanwhile = "its weights are still those of si"
 
     def __init__(self, base_epoch: int = 1, steps_per_epoch: int | None = None, epsilon: float = 1e-8) -> None:
         for name, value in (("base_epoch", base_epoch), ("epsilon", epsilon)):
             if not value >= 0:
                 raise InputError(f"{name} must be at least 0; got {value}")
-        if steps_per_epoch is not None and steps_per_epoch < 1:
-            raise InputError(f"steps_per_epoch must be at least 1; got {steps_per_epoch}")
+        super().__init__(steps_per_epoch)
         self.base_epoch = base_epoch
-        self.steps_per_epoch = steps_per_epoch
         self.epsilon = epsilon
         self.base: Tensor | None = None
-        self.sums: Tensor | None = None
-        self.counts: Tensor | None = None
-        self.steps = 0
         self.epochs = 0
 
     def decide(self, observation: Observation) -> Tensor:
@@ -93,26 +83,13 @@ class IGB(LossBalancer):
 
     def update(self, observation: Observation) -> None:
         """Adds the losses of a step to the epoch's, up to the one that counts."""
-        if self.base is not None:
-            return
-        self.sums, self.counts = add_losses(self.sums, self.counts, observation)
-        self.steps += 1
-        if self.steps_per_epoch is not None and self.steps >= self.steps_per_epoch:
-            self._turn()
-        else:
-            remind_of_epochs(self, self.steps, "its weights are still those of si")
+        if self.base is None:
+            super().update(observation)
 
-    def end_epoch(self) -> None:
-        """Moves on to the next epoch, unless the epochs' length is fixed."""
-        if self.steps_per_epoch is None:
-            self._turn()
-
-    def _turn(self) -> None:
-        if self.sums is None or self.counts is None:
-            return
+    def learn(self, means: Tensor, counts: Tensor) -> None:
+        """Counts the epoch, and keeps the one that the losses are measured by."""
         if self.epochs >= self.base_epoch:
-            self.base = self.sums / self.counts
-        self.sums, self.counts, self.steps = None, None, 0
+            self.base = means
         self.epochs += 1
 
     def __repr__(self) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,11 +17,13 @@ from equipoise.balance.base import (
     GradientBalancer,
     GramianBalancer,
     Layout,
+    LossBalancer,
     Observation,
     as_numbers,
     finite_direction,
 )
 from equipoise.errors import InputError, near_misses, warn_once
+from equipoise.states import Maybe, Of, Whole
 
 __all__ = [
     "PerTask",
@@ -30,6 +33,7 @@ __all__ = [
     "add_losses",
     "mixed_row",
     "move_rows",
+    "place_of",
     "remind_of_epochs",
 ]
 
@@ -57,15 +61,20 @@ class PerTask:
         self.given: float | list[float] | dict[str, float]
         if isinstance(given, Mapping):
             self.given = {str(name): float(value) for name, value in given.items()}
-            values = list(self.given.values())
         elif isinstance(given, int | float):
             self.given = float(given)
-            values = [self.given]
         else:
-            self.given = values = [float(value) for value in given]
-        if any(not (value >= least and (math.isfinite(value) or (endless and value == math.inf))) for value in values):
+            self.given = [float(value) for value in given]
+        if any(not (value >= least and (math.isfinite(value) or (endless and value == math.inf))) for value in self.values):
             floor = "" if least == -math.inf else f" and at least {least:g}"
             raise InputError(f"{option} must be finite{floor}; got {self.given}")
+
+    @property
+    def values(self) -> list[float]:
+        """The numbers alone, in the order in which they were given."""
+        if isinstance(self.given, float):
+            return [self.given]
+        return list(self.given.values()) if isinstance(self.given, dict) else self.given
 
     def of_all(self, tasks: tuple[str, ...]) -> list[float]:
         """The numbers of all tasks. Raises InputError: the numbers are not those of the tasks."""
@@ -206,6 +215,58 @@ def add_losses(sums: Tensor | None, counts: Tensor | None, observation: Observat
     return sums, counts.to(losses.device).index_add(0, entries, torch.ones_like(losses))
 
 
+class EpochBalancer(LossBalancer):
+    """A balancer that learns from the mean losses of an epoch, which :meth:`learn` gets when the epoch is over.
+
+    Args:
+        steps_per_epoch: length of an epoch in steps; left out, ``mtl.end_epoch()`` (or the balancer's own) says when one is
+            over.
+
+    Raises:
+        InputError: an epoch has no steps.
+    """
+
+    epoch_state: ClassVar = {
+        "sums": Maybe(Of(("K",), inf=True), "epoch"),
+        "counts": Maybe(Of(("K",), least=0), "epoch"),
+        "steps": Whole(),
+    }
+    """A part of ``stateful``."""
+    meanwhile: ClassVar[str]
+    """What follows from an epoch that does not end, for the reminder."""
+
+    def __init__(self, steps_per_epoch: int | None) -> None:
+        if steps_per_epoch is not None and steps_per_epoch < 1:
+            raise InputError(f"steps_per_epoch must be at least 1; got {steps_per_epoch}")
+        self.steps_per_epoch = steps_per_epoch
+        self.sums: Tensor | None = None
+        self.counts: Tensor | None = None
+        self.steps = 0
+
+    @abstractmethod
+    def learn(self, means: Tensor, counts: Tensor) -> None:
+        """Learns from mean losses ``[K]`` of an epoch, NaN for a task that it did not hold, and in how many steps each was."""
+
+    def update(self, observation: Observation) -> None:
+        """Adds the losses of a step to the epoch's."""
+        self.sums, self.counts = add_losses(self.sums, self.counts, observation)
+        self.steps += 1
+        if self.steps_per_epoch is not None and self.steps >= self.steps_per_epoch:
+            self._turn()
+        else:
+            remind_of_epochs(self, self.steps, self.meanwhile)
+
+    def end_epoch(self) -> None:
+        """Moves on to the next epoch, unless the epochs' length is fixed."""
+        if self.steps_per_epoch is None:
+            self._turn()
+
+    def _turn(self) -> None:
+        if self.sums is not None and self.counts is not None:
+            self.learn(self.sums / self.counts, self.counts)
+            self.sums, self.counts, self.steps = None, None, 0
+
+
 class RowsBalancer(GradientBalancer):
     """A balancer that remembers rows as long as the gradients; ``_held`` is what a decision leaves for the update.
 
@@ -297,6 +358,17 @@ def mixed_row(memory: Tensor | None, keep: float, gradient: Tensor, take: Tensor
     """What :func:`move_rows` would make of one row, written to ``out`` ``[P]``."""
     torch.mul(gradient, take, out=out)
     return out if memory is None else out.add_(memory, alpha=keep)
+
+
+def place_of(option: str, given: str | int, tasks: tuple[str, ...]) -> int:
+    """The place of the task that an option names, by its name or by its place. Raises InputError: there is none."""
+    if isinstance(given, str):
+        if given not in tasks:
+            raise InputError(f'{option} names a task "{given}", which does not exist.{near_misses(given, tasks)}')
+        return tasks.index(given)
+    if given >= len(tasks):
+        raise InputError(f"{option} is task {given}, counted from 0, of {len(tasks)} tasks ({', '.join(tasks)})")
+    return given
 
 
 def remind_of_epochs(balancer: Balancer, steps: int, so: str) -> None:
