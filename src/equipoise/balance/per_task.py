@@ -180,7 +180,11 @@ class PreferenceBalancer(Preferring, GramianBalancer):
         """The preferences of the tasks present, if there are any."""
         if self.preference is None:
             return None
-        return np.array(self.preference.of_some(*(self._present or ((), range(size)))))
+        return np.array(self.preference.of_some(*self._among(size)))
+
+    def _among(self, size: int) -> tuple[tuple[str, ...], Sequence[int]]:
+        """Names of all tasks and positions of those present in a step; outside one, no names and all ``size`` of them."""
+        return self._present or ((), range(size))
 
     def _ratios(self, size: int) -> NDArray[np.float64] | None:
         """The same with a mean of 1; as they are where all are 0."""
