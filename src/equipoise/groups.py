@@ -60,7 +60,7 @@ class TaskGroups(ABC):
     def read_state(self, state: Any, sizes: dict[str, int] | None = None) -> dict[str, Any]:
         """A state as it is loaded; changes nothing. Raises InputError: it is none of such groups, or of other tasks."""
         kinds: dict[str, Form] = {"steps": Whole(), "members": Maybe(Of(("groups", "K"), torch.bool, cpu=True))}
-        return read_state(f"{self.name}", state, kinds | dict(self._forms), sizes)
+        return read_state(self.name, state, kinds | dict(self._forms), sizes)
 
     def load_state_dict(self, state: Any) -> None:
         """Continues from a saved state. Raises InputError: see :meth:`read_state`."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,7 +13,16 @@ from torch.nn.modules.batchnorm import _NormBase
 from equipoise.errors import InputError, near_misses
 from equipoise.states import Maybe, Named, Of, read_entry, read_model
 
-__all__ = ["RunningStatistics", "find_module", "find_part", "load_model", "moved", "read_saved_model", "saved_model"]
+__all__ = [
+    "RunningStatistics",
+    "evaluating",
+    "find_module",
+    "find_part",
+    "load_model",
+    "moved",
+    "read_saved_model",
+    "saved_model",
+]
 
 # Entries of a frozen tensor that tell one pretrained model from another.
 _SAMPLED = 8
@@ -51,6 +61,18 @@ def find_part(model: nn.Module, part: nn.Module | str, what: str) -> nn.Module:
     if not any(part is module for module in model.modules()):
         raise InputError(f"{what} must be a part of the objective's model; the {type(part).__name__} given is not")
     return part
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for the body; each module's own mode comes back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 class RunningStatistics:

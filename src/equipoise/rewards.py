@@ -120,14 +120,14 @@ def gapo(
         tensor([[ 0.1768, -0.1768]])
     """
     values, names = _read(rewards)
-    balancer = MGDA(power=power)
-    weights = balancer.weights(torch.as_tensor(gramian, dtype=torch.float64, device="cpu"))
+    known = torch.as_tensor(gramian, dtype=torch.float64, device="cpu")
+    weights = MGDA(power=power).weights(known)
     if len(weights) != len(values):
         raise InputError(f"the Gramian is of {len(weights)} gradients; there are {len(values)} rewards")
     if preference is not None:
-        norms = torch.as_tensor(gramian, dtype=torch.float64, device="cpu").diagonal().clamp(min=0).sqrt()
-        known = _per_reward("preference", PerTask("preference", preference, least=0), names, norms)
-        weights = known / torch.where(norms > 0, norms, 1.0) ** power
+        norms = known.diagonal().clamp(min=0).sqrt()
+        wanted = _per_reward("preference", PerTask("preference", preference, least=0), names, norms)
+        weights = wanted / torch.where(norms > 0, norms, 1.0) ** power
     return torch.einsum("k,kgn->gn", weights.to(values), group_advantages(values, epsilon=epsilon))
 
 

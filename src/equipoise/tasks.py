@@ -14,7 +14,7 @@ from torch import Tensor
 
 from equipoise.errors import InputError, UnknownTaskError, near_misses
 
-__all__ = ["LazyLoss", "Loss", "Losses", "Tasks", "as_losses", "read_fixed", "scalar"]
+__all__ = ["LazyLoss", "Loss", "Losses", "Tasks", "as_losses", "by_graph", "read_fixed", "scalar"]
 
 LazyLoss: TypeAlias = Callable[[], Tensor]
 Loss: TypeAlias = Tensor | LazyLoss
@@ -73,6 +73,12 @@ def as_losses(losses: Losses, names: Sequence[str] | None = None, *, some: bool 
                 f'the loss of task "{name}" must be a scalar tensor or a callable that returns one; got {type(loss).__name__}'
             )
     return named
+
+
+def by_graph(losses: Mapping[int, Loss]) -> list[list[int]]:
+    """Positions of the losses that may share one graph, and then of each callable, whose graph is yet to be made, alone."""
+    eager = [position for position, loss in losses.items() if isinstance(loss, Tensor)]
+    return ([eager] if eager else []) + [[position] for position, loss in losses.items() if not isinstance(loss, Tensor)]
 
 
 def scalar(name: str, loss: Loss, *, differentiable: bool = True) -> Tensor:

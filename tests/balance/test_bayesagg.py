@@ -755,6 +755,7 @@ def test_real_data_next_to_linear_scalarization() -> None:
         ({"power": -0.1}, "power must be finite and at least 0"),
         ({"noise": 0.0}, "noise, the variance of squared errors' targets, must be positive; got 0.0"),
         ({"noise": [1.0, 0.0]}, "noise, the variance"),
+        ({"noise": {"even": 0.0}}, "noise, the variance"),
         ({"samples": 1}, "samples must be at least 2"),
         ({"warm_up": -1}, "warm_up must be a number of epochs from 0 on; got -1"),
         ({"steps_per_epoch": 0}, "steps_per_epoch must be at least 1; got 0"),

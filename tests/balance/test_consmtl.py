@@ -248,6 +248,7 @@ def test_bad_input() -> None:
         ({"aggregator": "modo"}, "looks at the Gramian alone"),
         ({"aggregator": eq.RotoGrad()}, "looks at the Gramian alone"),
         ({"aggregator": eq.NashMTL(update_every=2)}, "must decide in every step"),
+        ({"aggregator": eq.PSMGD(every=2)}, "aggregator must decide in every step"),
         ({"mu": -1.0}, "mu must be finite"),
         ({"measure": "angle"}, 'measure must be "product" or "cosine"'),
         ({"at_most": 0.0}, "at_most must be positive"),

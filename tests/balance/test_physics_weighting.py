@@ -181,7 +181,7 @@ def test_annealing_keeps_what_it_has_where_there_is_nothing_to_see() -> None:
         assert balancer.scales is not None
         assert balancer.scales.tolist() == [1.0, 4.0, 1.0], present
     assert direction.tolist() == [4.0, 0.0]
-    with pytest.raises(eq.InputError, match='"d" is no task'):
+    with pytest.raises(eq.InputError, match='reference names a task "d"'):
         eq.LRAnnealing("d").decide(seen)
     with pytest.raises(eq.InputError, match="task 3"):
         eq.LRAnnealing(3).decide(seen)

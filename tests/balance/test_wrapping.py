@@ -132,8 +132,11 @@ def test_what_wraps_takes_the_metric_with_it_and_refuses_what_does_more_than_wei
         for inner in ("famo", "consmtl", "modo"):
             with pytest.raises(eq.InputError, match="looks at the Gramian alone"):
                 eq.balancer(name, balancer=inner)
-    with pytest.raises(eq.InputError, match="every step"):
-        eq.PSMGD(balancer="nash-mtl").balancer, eq.PSMGD(balancer=eq.NashMTL(update_every=2))
+    eq.PSMGD(balancer="nash-mtl"), eq.MAdam("cr-mogm:balancer=nash-mtl")
+    for keeping in (eq.NashMTL(update_every=2), eq.CRMOGM(eq.PSMGD(every=2))):
+        for wrapper in (eq.PSMGD, eq.MAdam):
+            with pytest.raises(eq.InputError, match="balancer must decide in every step"):
+                wrapper(balancer=keeping)
     with pytest.raises(eq.InputError, match="plain inner products"):
         eq.balancer("madam:balancer=mgda(metric=optimizer)")
     with pytest.raises(eq.InputError, match="all of kept, known or none"):
@@ -187,6 +190,10 @@ def test_pcd_by_name_and_in_batches_that_lack_tasks() -> None:
         named.update(_seen(now))
         first.update(_seen(now[order]))
     assert named.decide(_seen(rows, (0, 2))).tolist() == [0.0, 0.0]
-    for options, message in (({"primary": "d"}, 'a task "d"'), ({"primary": 3}, "place 3 of 3"), ({"tau": [0.1]}, "1 numbers")):
+    for options, message in (
+        ({"primary": "d"}, 'a task "d"'),
+        ({"primary": 3}, "task 3.* of 3"),
+        ({"tau": [0.1]}, "1 numbers"),
+    ):
         with pytest.raises(eq.InputError, match=message):
             eq.PCD(**options).decide(_seen(rows))  # type: ignore[arg-type]

@@ -105,6 +105,10 @@ def gaussians(x):
     return np.stack([1 - np.exp(-((x - sign * center) ** 2).sum(-1)) for sign in (1, -1)], axis=-1)
 
 
+def _failing(x):
+    raise ValueError("nothing here")
+
+
 @pytest.mark.parametrize("given", [None, [[0.5, 0.5], [0.3, 0.7]]])
 def test_preferences_reach_a_front_that_bends_inwards(given, tmp_path) -> None:
     options = {"points": 5, "evaluations": 6000, "samples": 20, "std": 0.2, "seed": 0, "batched": True, "preferences": given}
@@ -131,6 +135,8 @@ def test_preferences_reach_a_front_that_bends_inwards(given, tmp_path) -> None:
         ):
             with pytest.raises(InputError, match=said):
                 front(gaussians, np.zeros(4), **{**options, **wrong})
+        with pytest.raises(InputError, match="no outputs at x0"):
+            front(_failing, np.zeros(4), **{**options, "batched": False})
         for bad in ({"ideal": [0.0, 0.0]}, {"ideal": [0.0], "weights": [0.5, 0.5]}):
             with pytest.raises(InputError, match="fixed weights"):
                 minimize(gaussians, np.zeros(4), **bad)

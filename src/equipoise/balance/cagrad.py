@@ -71,10 +71,12 @@ class CAGrad(PreferenceBalancer):
 
     def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.conflict_averse_direction`."""
-        weights = conflict_averse_direction(gramian, self.c, self._given(len(gramian)))
+        return self._resized(conflict_averse_direction(gramian, self.c, self._given(len(gramian))), gramian)
+
+    def _resized(self, weights: NDArray[np.float64], gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         return clipped(weights / (1 + self.c**2) if self.rescale else weights, gramian, self.max_norm)
 
     def __repr__(self) -> str:
         clip = "" if self.max_norm is None else f", max_norm={self.max_norm}"
         preferred = "".join(f", {option}" for option in self._named())
-        return f"CAGrad(c={self.c}{', rescale=True' if self.rescale else ''}{clip}{preferred})"
+        return f"{type(self).__name__}(c={self.c}{', rescale=True' if self.rescale else ''}{clip}{preferred})"

@@ -48,7 +48,7 @@ class ChosenPointBalancer(PreferenceBalancer):
     def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :meth:`at`."""
         size = len(gramian)
-        preference = np.array(self.shares(*(self._present or ((), range(size)))))
+        preference = np.array(self.shares(*self._among(size)))
         return self.at(np.ones(size) if self._losses is None else self._losses, gramian, preference)
 
     def weights(self, gramian: Tensor | ArrayLike, losses: Tensor | ArrayLike | None = None) -> Tensor:

@@ -10,10 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from equipoise.balance.base import GramianBalancer, Observation
-from equipoise.balance.double_sampling import DoubleSampling
-from equipoise.balance.fairgrad import FairGrad
 from equipoise.balance.mixins import Attached, Pull, PullsHeads
-from equipoise.balance.registry import balancer, register
+from equipoise.balance.registry import register
+from equipoise.balance.wrapping import inner_balancer, keeps_weights
 from equipoise.errors import InputError
 from equipoise.modules import find_module
 from equipoise.states import Anything, read_state
@@ -91,15 +90,8 @@ class ConsMTL(Attached, PullsHeads, GramianBalancer):
         at_most: float | None = 0.1,
         features: nn.Module | str | None = None,
     ) -> None:
-        chosen = balancer(aggregator) if isinstance(aggregator, str) else aggregator
-        chosen = FairGrad(alpha=2.0) if chosen is None else chosen
-        more = isinstance(chosen, Attached | PullsHeads | DoubleSampling)
-        if not isinstance(chosen, GramianBalancer) or more or chosen.watches:
-            raise InputError(
-                f"aggregator must be a balancer that looks at the Gramian alone, such as equipoise.MGDA(), or its name; "
-                f"got {chosen!r}"
-            )
-        if getattr(chosen, "update_every", 1) != 1:
+        chosen = inner_balancer(aggregator, "fairgrad:alpha=2.0", "aggregator")
+        if keeps_weights(chosen):
             raise InputError(f"aggregator must decide in every step; got {chosen!r}")
         if not 0 <= mu < float("inf"):
             raise InputError(f"mu must be finite and at least 0; got {mu}")

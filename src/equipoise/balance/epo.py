@@ -59,9 +59,7 @@ class EPO(ChosenPointBalancer):
         """See :meth:`~equipoise.balance.per_task.Preferring.prefer`; here no preference may be 0."""
         before = self.preference
         super().prefer(preference)
-        given = 1.0 if self.preference is None else self.preference.given
-        values = given.values() if isinstance(given, dict) else [given] if isinstance(given, float) else given
-        if not all(value > 0 for value in values):
+        if self.preference is not None and not all(value > 0 for value in self.preference.values):
             self.preference = before
             raise InputError(f"preference must be above 0 for EPO; got {preference}")
 

@@ -81,7 +81,7 @@ class FERERO(ChosenPointBalancer):
         if self.bounds is None:
             weights = ray_descent(gramian, losses, preference, self.pull)
         else:
-            bounds = self.bounds.of_some(*(self._present or ((), range(len(gramian)))))
+            bounds = self.bounds.of_some(*self._among(len(gramian)))
             weights = bounded_descent(gramian, losses - np.array(bounds), self.pull)
         return clipped(weights, gramian, self.max_norm)
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.balance.base import clipped
 from equipoise.balance.cagrad import CAGrad
 from equipoise.balance.registry import register
 from equipoise.solvers import imbalance_direction
@@ -63,8 +62,4 @@ class IMGrad(CAGrad):
 
     def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.imbalance_direction`."""
-        weights = imbalance_direction(gramian, self.c, self._given(len(gramian)))
-        return clipped(weights / (1 + self.c**2) if self.rescale else weights, gramian, self.max_norm)
-
-    def __repr__(self) -> str:
-        return super().__repr__().replace("CAGrad", "IMGrad")
+        return self._resized(imbalance_direction(gramian, self.c, self._given(len(gramian))), gramian)

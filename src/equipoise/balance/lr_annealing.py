@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from equipoise.balance.base import GradientBalancer, Observation, as_numbers, finite_direction
+from equipoise.balance.per_task import place_of
 from equipoise.balance.registry import register
-from equipoise.errors import InputError, near_misses
+from equipoise.errors import InputError
 from equipoise.states import Maybe, Of, Whole
 
 __all__ = ["LRAnnealing"]
@@ -89,7 +90,7 @@ class LRAnnealing(GradientBalancer):
         """Direction ``[P]`` of the tasks present."""
         observation.check_memory(self, self.scales)
         gradients = observation.needed("gradients")
-        place = self._place(observation.tasks)
+        place = place_of("reference", self.reference, observation.tasks)
         known = torch.ones(len(observation.tasks), dtype=torch.float64, device=gradients.device)
         scales = observation.of_present(known if self.scales is None else self.scales.to(gradients.device))
         if self.steps % self.every == 0 and place in observation.present:
@@ -119,15 +120,6 @@ class LRAnnealing(GradientBalancer):
             known = known if self.scales is None else self.scales.to(known)
             self.scales, self._now = known.index_copy(0, entries, self._now), None
         self.steps += 1
-
-    def _place(self, tasks: tuple[str, ...]) -> int:
-        if isinstance(self.reference, str):
-            if self.reference not in tasks:
-                raise InputError(f'the reference "{self.reference}" is no task.{near_misses(self.reference, tasks)}')
-            return tasks.index(self.reference)
-        if self.reference >= len(tasks):
-            raise InputError(f"the reference is task {self.reference}, counted from 0, of {len(tasks)}; give another")
-        return self.reference
 
     def __repr__(self) -> str:
         return (

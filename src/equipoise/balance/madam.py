@@ -10,7 +10,7 @@ from torch import Tensor
 from equipoise.balance.base import GramianBalancer, Observation
 from equipoise.balance.per_task import RowsBalancer
 from equipoise.balance.registry import register
-from equipoise.balance.wrapping import Holding, inner_balancer
+from equipoise.balance.wrapping import Holding, inner_balancer, keeps_weights
 from equipoise.engine.gramian import gramian as gramian_of
 from equipoise.errors import InputError
 from equipoise.states import Listed, Maybe, Of, Text, Together, Whole
@@ -68,7 +68,7 @@ class MAdam(Holding, RowsBalancer):
         if not 0 < epsilon < float("inf"):
             raise InputError(f"epsilon must be positive and finite; got {epsilon}")
         self.balancer = inner_balancer(balancer)
-        if self.balancer.metric is not None or getattr(self.balancer, "every", 1) != 1 or self.balancer.needs != "gramian":
+        if self.balancer.metric is not None or keeps_weights(self.balancer) or self.balancer.needs != "gramian":
             raise InputError(f"balancer must decide in every step, by plain inner products; got {self.balancer!r}")
         self.beta = float(beta)
         self.epsilon = float(epsilon)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from equipoise.balance.base import GramianBalancer, Observation
-from equipoise.balance.per_task import PerTask
+from equipoise.balance.per_task import PerTask, place_of
 from equipoise.balance.registry import register
-from equipoise.errors import InputError, near_misses
+from equipoise.errors import InputError
 from equipoise.solvers import priority_weights
 from equipoise.states import Maybe, Of
 
@@ -69,10 +69,8 @@ class PCD(GramianBalancer):
         primary: int | str = 0,
     ) -> None:
         self.tau = PerTask("tau", tau, least=0.0)
-        given = self.tau.given
-        values = [given] if isinstance(given, float) else list(given.values() if isinstance(given, dict) else given)
-        if max(values, default=0.0) > 1:
-            raise InputError(f"tau must be at most 1; got {given}")
+        if max(self.tau.values, default=0.0) > 1:
+            raise InputError(f"tau must be at most 1; got {self.tau}")
         if not 0 <= beta < 1:
             raise InputError(f"beta must be at least 0 and less than 1; got {beta}")
         if not 0 <= epsilon < float("inf"):
@@ -88,7 +86,7 @@ class PCD(GramianBalancer):
     def decide(self, observation: Observation) -> Tensor:
         """Weights ``[k]`` of the tasks present."""
         gramian = observation.needed("gramian")
-        place = self._place(observation.tasks)
+        place = place_of("primary", self.primary, observation.tasks)
         if place not in observation.present:
             return torch.zeros(len(gramian), dtype=torch.float64, device="cpu")
         squares, counts = self._averages(observation)
@@ -108,7 +106,7 @@ class PCD(GramianBalancer):
         """Weights from one Gramian of all tasks, as in a first step."""
         tasks = tuple(f"task{k}" for k in range(len(gramian)))
         shares = np.array(self.tau.of_all(tasks))
-        return self._combine(gramian, gramian.diagonal().clip(0), shares, self._place(tasks))
+        return self._combine(gramian, gramian.diagonal().clip(0), shares, place_of("primary", self.primary, tasks))
 
     def _averages(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """The averages of squared norms ``[k]`` with this step's, before they are corrected, and how many each is of."""
@@ -118,15 +116,6 @@ class PCD(GramianBalancer):
             return (1 - self.beta) * now, torch.ones_like(now)
         before, counts = observation.of_present(self.squares), observation.of_present(self.counts)
         return self.beta * before + (1 - self.beta) * now, counts + 1
-
-    def _place(self, tasks: tuple[str, ...]) -> int:
-        if isinstance(self.primary, str):
-            if self.primary not in tasks:
-                raise InputError(f'primary names a task "{self.primary}".{near_misses(self.primary, tasks)} There is none')
-            return tasks.index(self.primary)
-        if self.primary >= len(tasks):
-            raise InputError(f"primary is place {self.primary} of {len(tasks)} tasks ({', '.join(tasks)})")
-        return self.primary
 
     def _combine(
         self, gramian: NDArray[np.float64], averages: NDArray[np.float64], shares: NDArray[np.float64], primary: int

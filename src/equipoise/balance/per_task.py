@@ -33,6 +33,7 @@ __all__ = [
     "add_losses",
     "mixed_row",
     "move_rows",
+    "place_of",
     "remind_of_epochs",
 ]
 
@@ -60,15 +61,20 @@ class PerTask:
         self.given: float | list[float] | dict[str, float]
         if isinstance(given, Mapping):
             self.given = {str(name): float(value) for name, value in given.items()}
-            values = list(self.given.values())
         elif isinstance(given, int | float):
             self.given = float(given)
-            values = [self.given]
         else:
-            self.given = values = [float(value) for value in given]
-        if any(not (value >= least and (math.isfinite(value) or (endless and value == math.inf))) for value in values):
+            self.given = [float(value) for value in given]
+        if any(not (value >= least and (math.isfinite(value) or (endless and value == math.inf))) for value in self.values):
             floor = "" if least == -math.inf else f" and at least {least:g}"
             raise InputError(f"{option} must be finite{floor}; got {self.given}")
+
+    @property
+    def values(self) -> list[float]:
+        """The numbers alone, in the order in which they were given."""
+        if isinstance(self.given, float):
+            return [self.given]
+        return list(self.given.values()) if isinstance(self.given, dict) else self.given
 
     def of_all(self, tasks: tuple[str, ...]) -> list[float]:
         """The numbers of all tasks. Raises InputError: the numbers are not those of the tasks."""
@@ -174,7 +180,11 @@ class PreferenceBalancer(Preferring, GramianBalancer):
         """The preferences of the tasks present, if there are any."""
         if self.preference is None:
             return None
-        return np.array(self.preference.of_some(*(self._present or ((), range(size)))))
+        return np.array(self.preference.of_some(*self._among(size)))
+
+    def _among(self, size: int) -> tuple[tuple[str, ...], Sequence[int]]:
+        """Names of all tasks and positions of those present in a step; outside one, no names and all ``size`` of them."""
+        return self._present or ((), range(size))
 
     def _ratios(self, size: int) -> NDArray[np.float64] | None:
         """The same with a mean of 1; as they are where all are 0."""
@@ -352,6 +362,17 @@ def mixed_row(memory: Tensor | None, keep: float, gradient: Tensor, take: Tensor
     """What :func:`move_rows` would make of one row, written to ``out`` ``[P]``."""
     torch.mul(gradient, take, out=out)
     return out if memory is None else out.add_(memory, alpha=keep)
+
+
+def place_of(option: str, given: str | int, tasks: tuple[str, ...]) -> int:
+    """The place of the task that an option names, by its name or by its place. Raises InputError: there is none."""
+    if isinstance(given, str):
+        if given not in tasks:
+            raise InputError(f'{option} names a task "{given}", which does not exist.{near_misses(given, tasks)}')
+        return tasks.index(given)
+    if given >= len(tasks):
+        raise InputError(f"{option} is task {given}, counted from 0, of {len(tasks)} tasks ({', '.join(tasks)})")
+    return given
 
 
 def remind_of_epochs(balancer: Balancer, steps: int, so: str) -> None:

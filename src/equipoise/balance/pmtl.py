@@ -89,7 +89,7 @@ class PMTL(ChosenPointBalancer):
         self, losses: NDArray[np.float64], gramian: NDArray[np.float64], preference: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """See :func:`equipoise.solvers.minimum_norm_point`, of the task gradients and those of the active constraints."""
-        active = self._active(losses, preference, *(self._present or ((), range(len(losses)))))
+        active = self._active(losses, preference, *self._among(len(losses)))
         searching = self.steps < self.warmup_steps and len(active) > 0
         mixed = active if searching else np.vstack([np.eye(len(losses)), active])
         weights: NDArray[np.float64] = minimum_norm_point(mixed @ gramian @ mixed.T) @ mixed

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from equipoise.balance.base import GramianBalancer, Need, Observation
 from equipoise.balance.registry import register
-from equipoise.balance.wrapping import Wrapping
+from equipoise.balance.wrapping import Wrapping, keeps_weights
 from equipoise.errors import InputError
 from equipoise.states import Whole
 
@@ -62,7 +62,7 @@ class PSMGD(Wrapping):
         if every < 1:
             raise InputError(f"every must be at least 1; got {every}")
         super().__init__(balancer)
-        if isinstance(self.balancer, PSMGD) or getattr(self.balancer, "update_every", 1) != 1:
+        if keeps_weights(self.balancer):
             raise InputError(f"balancer must decide in every step; got {self.balancer!r}")
         self.every = every
         self.age = 0

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
-from equipoise.balance.base import GramianBalancer, Need, Observation
+from equipoise.balance.base import GramianBalancer
 from equipoise.balance.mixins import Attached, Perturbation, Perturbing
 from equipoise.balance.registry import register
-from equipoise.balance.wrapping import Holding, inner_balancer
+from equipoise.balance.wrapping import Forwarding, inner_balancer
 from equipoise.errors import InputError
 from equipoise.states import Anything
 
@@ -33,7 +30,7 @@ __all__ = ["SAMO"]
     adds_up_to="what the other method's do",
     checked="released code's steps, autograd at the points by hand",
 )
-class SAMO(Attached, Holding, Perturbing, GramianBalancer):
+class SAMO(Attached, Perturbing, Forwarding):
     """Balances the gradients g_k = ∇ℓ_k(θ + ε_k), each at a point ε_k where its loss is larger (Ban et al., 2025).
 
     For the shared parameters ε_k = ρ e_k/‖e_k‖, where layer by layer e_k = α ḡ + (1 − α) ‖ḡ‖ ĝ_k/‖ĝ_k‖: the gradient ḡ of the
@@ -80,18 +77,12 @@ class SAMO(Attached, Holding, Perturbing, GramianBalancer):
             raise InputError(f"alpha must be from 0 to 1; got {alpha}")
         if not 0 < radius < float("inf"):
             raise InputError(f"radius must be positive and finite; got {radius}")
-        self.balancer = inner_balancer(balancer, "fairgrad")
-        self.metric = self.balancer.metric
+        super().__init__(inner_balancer(balancer, "fairgrad"))
         self.rho = float(rho)
         self.alpha = float(alpha)
         self.radius = float(radius)
         self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)
-
-    @property
-    def needs(self) -> Need:  # type: ignore[override]  # as the balancer does, step by step
-        """What the balancer needs in the next step."""
-        return self.balancer.needs
 
     @property
     def perturbation(self) -> Perturbation:
@@ -102,22 +93,6 @@ class SAMO(Attached, Holding, Perturbing, GramianBalancer):
         """Looks for losses with fixed weights, whose gradient is taken at θ alone. Raises InputError: there are some."""
         if objective.fixed:
             raise InputError(f"{self!r} takes each task's gradient elsewhere; losses with fixed weights have no such point")
-
-    def decide(self, observation: Observation) -> Tensor:
-        """The balancer's weights ``[k]`` of the tasks present."""
-        return self.balancer.decide(observation)
-
-    def update(self, observation: Observation) -> None:
-        """Lets the balancer learn."""
-        self.balancer.update(observation)
-
-    def weights(self, gramian: Tensor | ArrayLike) -> Tensor:
-        """The balancer's weights."""
-        return self.balancer.weights(gramian)
-
-    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The balancer's weights from one Gramian."""
-        return self.balancer.solve(gramian)
 
     def __repr__(self) -> str:
         return f"SAMO({self.balancer!r}, rho={self.rho}, alpha={self.alpha})"

@@ -17,11 +17,16 @@ from equipoise.balance.registry import balancer as balancer_of
 from equipoise.errors import InputError
 from equipoise.states import Anything, Form, Maybe, Of, like, read_state, tasks_known
 
-__all__ = ["Holding", "Wrapping", "inner_balancer"]
+__all__ = ["Forwarding", "Holding", "Wrapping", "inner_balancer", "keeps_weights"]
 
 
-def inner_balancer(given: GramianBalancer | str | None, usual: str = "mgda") -> GramianBalancer:
+def inner_balancer(given: GramianBalancer | str | None, usual: str = "mgda", option: str = "balancer") -> GramianBalancer:
     """The balancer that is gone on with.
+
+    Args:
+        given: one as an object, or its name.
+        usual: the name of what is taken if it is left out.
+        option: what the option is called.
 
     Raises:
         InputError: it does more than weigh tasks by their Gramian.
@@ -30,9 +35,16 @@ def inner_balancer(given: GramianBalancer | str | None, usual: str = "mgda") -> 
     more = isinstance(chosen, Attached | PullsHeads | DoubleSampling | LooksElsewhere)
     if not isinstance(chosen, GramianBalancer) or more or chosen.watches:
         raise InputError(
-            f"balancer must be one that looks at the Gramian alone, such as equipoise.MGDA(), or its name; got {chosen!r}"
+            f"{option} must be a balancer that looks at the Gramian alone, such as equipoise.MGDA(), or its name; "
+            f"got {chosen!r}"
         )
     return chosen
+
+
+def keeps_weights(balancer: GramianBalancer) -> bool:
+    """Whether it, or one that it holds, finds weights in some steps only and keeps them in those between."""
+    every = max(getattr(balancer, "every", 1), getattr(balancer, "update_every", 1))
+    return every > 1 or (isinstance(balancer, Holding) and keeps_weights(balancer.balancer))
 
 
 class Holding(Balancer):
@@ -74,7 +86,40 @@ class Holding(Balancer):
         return {**read, "balancer": self.balancer.read_state(read["balancer"], sizes)}
 
 
-class Wrapping(Holding, GramianBalancer):
+class Forwarding(Holding, GramianBalancer):
+    """Needs what the balancer that it holds needs, in the same metric, and answers with its weights.
+
+    Args:
+        balancer: the other one.
+    """
+
+    def __init__(self, balancer: GramianBalancer) -> None:
+        self.balancer = balancer
+        self.metric = balancer.metric
+
+    @property
+    def needs(self) -> Need:  # type: ignore[override]  # as the balancer does, step by step
+        """What the balancer needs in the next step."""
+        return self.balancer.needs
+
+    def decide(self, observation: Observation) -> Tensor:
+        """The balancer's weights ``[k]`` of the tasks present."""
+        return self.balancer.decide(observation)
+
+    def update(self, observation: Observation) -> None:
+        """Lets the balancer learn."""
+        self.balancer.update(observation)
+
+    def weights(self, gramian: Tensor | ArrayLike) -> Tensor:
+        """The balancer's weights of all tasks from the Gramian alone."""
+        return self.balancer.weights(gramian)
+
+    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The balancer's weights from one Gramian."""
+        return self.balancer.solve(gramian)
+
+
+class Wrapping(Forwarding):
     """Goes on with the weights of another balancer on the Gramian, in its metric.
 
     A task's weight is remembered from the last batch that held it.
@@ -93,24 +138,10 @@ class Wrapping(Holding, GramianBalancer):
     }
 
     def __init__(self, balancer: GramianBalancer | str | None) -> None:
-        self.balancer = inner_balancer(balancer)
-        self.metric = self.balancer.metric
+        super().__init__(inner_balancer(balancer))
         self.kept: Tensor | None = None
         self.known: Tensor | None = None
         self._decided = torch.empty(0, dtype=torch.float64, device="cpu")
-
-    @property
-    def needs(self) -> Need:  # type: ignore[override]  # as the balancer does, step by step
-        """What the balancer needs in the next step."""
-        return self.balancer.needs
-
-    def weights(self, gramian: Tensor | ArrayLike) -> Tensor:
-        """The balancer's weights, with which a memory begins."""
-        return self.balancer.weights(gramian)
-
-    def solve(self, gramian: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The balancer's weights from one Gramian."""
-        return self.balancer.solve(gramian)
 
     def remembered(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """What is kept of the tasks present ``[k]``, and which of them are known ``[k]``."""

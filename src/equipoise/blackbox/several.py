@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from equipoise.blackbox.archive import Archive
 from equipoise.blackbox.arrays import Array, read_array, read_vector
-from equipoise.blackbox.evaluation import evaluator
+from equipoise.blackbox.evaluation import Answer, evaluator
 from equipoise.blackbox.minimizing import Result, WithTensors, minimize
 from equipoise.errors import InputError
 
@@ -57,7 +58,7 @@ def preferences(count: int, objectives: int) -> Array:
     if count < 1 or objectives < 2:
         raise InputError(f"{count} preferences for {objectives} objectives were asked for; give at least 1, for at least 2")
     parts = max(2, count - 1)
-    while objectives > 2 and parts > 2 and _lattice_size(parts - 1, objectives) >= 2 * count:
+    while objectives > 2 and parts > 2 and math.comb(parts + objectives - 2, objectives - 1) >= 2 * count:
         parts -= 1
     bars = itertools.combinations(range(parts + objectives - 1), objectives - 1)
     rows = np.array([np.diff([-1, *own, parts + objectives - 1]) - 1 for own in bars]) / parts
@@ -67,13 +68,6 @@ def preferences(count: int, objectives: int) -> Array:
         chosen.append(rows[int(np.round(distances, 12).argmax())])
     least = 0.01
     return np.round(least + (1.0 - objectives * least) * np.array(chosen), 12)
-
-
-def _lattice_size(parts: int, objectives: int) -> int:
-    size = 1
-    for number in range(1, objectives):
-        size = size * (parts + number) // number
-    return size
 
 
 def front(
@@ -177,8 +171,15 @@ def front(
         archive.add(results[-1].points, results[-1].outputs)
 
     if scalarization == "tchebycheff":
-        objectives = _evaluated(f, read_vector(first, "x0")[None], (), options).shape[1] if wanted is None else wanted.shape[1]
-        wanted = _spread(count, objectives) if wanted is None else wanted
+        if wanted is None:
+            (answer,) = _answers(f, read_vector(first, "x0")[None], options)
+            if answer.outputs is None:
+                raise InputError(
+                    f"f gave no outputs at x0 ({answer.message}), and they tell how many objectives there are; "
+                    "give another x0, or preferences="
+                )
+            wanted = _spread(count, answer.outputs.size)
+        objectives = wanted.shape[1]
         is_end = wanted.max(axis=1) >= _END
         lacking = [own for own in range(objectives) if not (wanted[is_end].argmax(axis=1) == own).any()]
         further = np.where(np.eye(objectives) > 0, 0.99, 0.01 / (objectives - 1))[lacking]
@@ -315,12 +316,16 @@ def _of_arrays(f: Callable[[Any], Any], x0: Any, options: dict[str, Any]) -> tup
     return f, x0
 
 
-def _evaluated(f: Any, x: Array, results: Sequence[Result], options: dict[str, Any]) -> Array:
-    """Outputs of the solutions; where one fails, the best that its search evaluated takes its place."""
+def _answers(f: Any, x: Array, options: dict[str, Any]) -> list[Answer]:
     chosen = {name: options[name] for name in ("workers", "backend", "batched") if name in options}
     with evaluator(f, limit=options.get("evaluation_seconds"), **chosen) as evaluate:
-        answers = evaluate(x)
-    for row, (answer, result) in enumerate(zip(answers, results, strict=False)):
+        return list(evaluate(x))
+
+
+def _evaluated(f: Any, x: Array, results: Sequence[Result], options: dict[str, Any]) -> Array:
+    """Outputs of the solutions; where one fails, the best that its search evaluated takes its place."""
+    answers = _answers(f, x, options)
+    for row, (answer, result) in enumerate(zip(answers, results, strict=True)):
         good = answer.outputs is not None and np.isfinite(answer.outputs).all()
         if not good and result.best is not None:
             x[row], answers[row] = result.best, replace(answer, outputs=result.best_outputs)

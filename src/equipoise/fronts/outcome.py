@@ -103,6 +103,8 @@ class FrontsOutcome:
         methods: of which there are runs, in the order asked for.
         seeds: asked for.
         metrics: the first of each task.
+        box: ideal and reference point.
+        unread: files of runs that are left out, and why.
 
     Raises:
         InputError: it is no such folder, or holds no run.
@@ -130,7 +132,7 @@ class FrontsOutcome:
         self.methods: tuple[str, ...] = tuple(text for text in self.settings["methods"] if text in self._runs)
         if not self.methods:
             raise InputError(f'no run of the comparison in "{self.store.path}" has finished; run it to its end')
-        self._box = self._found_box()
+        self.box = self._found_box()
 
     def runs(self, method: str) -> dict[int, dict[str, Any]]:
         """Seed → record."""
@@ -144,14 +146,9 @@ class FrontsOutcome:
 
     def volume(self, points: Array) -> float:
         """The hypervolume of points, as a share of the box."""
-        ideal, reference = self._box
+        ideal, reference = self.box
         size = float(np.prod(reference - ideal))
         return hypervolume(points, reference) / size if size > 0 else math.nan
-
-    @property
-    def box(self) -> tuple[Array, Array]:
-        """Ideal and reference point."""
-        return self._box
 
     def hypervolumes(self, method: str, part: int = -1) -> dict[int, float]:
         """Seed → hypervolume after a part of training."""
@@ -163,7 +160,7 @@ class FrontsOutcome:
         return {seed: own[seed] - theirs[seed] for seed in own if seed in theirs}
 
     def _turned(self, points: list[dict[str, Any]], split: str) -> Array:
-        signs = np.array([-1.0 if metric.higher_is_better else 1.0 for metric in self.metrics])
+        signs = np.array([metric.sign for metric in self.metrics])
         rows = [[point[split][metric.name] for metric in self.metrics] for point in points]  # None, which is nan, if not finite
         return signs * np.array(rows, dtype=np.float64).reshape(-1, len(self.metrics))
 

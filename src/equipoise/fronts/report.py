@@ -13,7 +13,7 @@ from equipoise.diagnosis.page import Said, print_said, render_said, tables_of
 from equipoise.fronts.outcome import FrontsOutcome, Interval
 from equipoise.fronts.running import SWEEP, sweep_times
 from equipoise.metrics.metric import mean
-from equipoise.pareto import nondominated
+from equipoise.pareto import grid, nondominated
 from equipoise.study.names import shortened
 from equipoise.study.pictures import Picture
 from equipoise.study.pictures.style import COLORS, INK, method_looks, single
@@ -54,9 +54,7 @@ def _said(outcome: FrontsOutcome) -> Said:
         "seeds": ", ".join(map(str, outcome.seeds)),
         "each method may spend": f"{settings['models']} trainings of one model, of {settings['epochs']} epochs each",
         "sets are trained by": settings["balancer"] or "what their papers have",
-        "members evaluated per set": str(len(next(iter(outcome.runs(outcome.methods[0]).values()))["fronts"][-1]["points"]))
-        if not sweep_times(outcome.methods[0])
-        else str(settings["members"]),
+        "members evaluated per set": str(len(grid(settings["members"], len(outcome.metrics)))),
     }
     lead = (
         f"Fronts of {sum(sweep_times(method) < 2 for method in outcome.methods)} methods at equal cost, a sweep of fixed "
@@ -157,7 +155,7 @@ def _front(outcome: FrontsOutcome) -> Figure | None:
     if len(outcome.metrics) != 2:
         return None
     figure, axes = single(7.6, 5.8)
-    signs = np.array([-1.0 if metric.higher_is_better else 1.0 for metric in outcome.metrics])
+    signs = np.array([metric.sign for metric in outcome.metrics])
     _, reference = outcome.box
     quarters = []
     for method, (color, shape) in _looks(outcome).items():
@@ -183,8 +181,8 @@ def _front(outcome: FrontsOutcome) -> Figure | None:
     low, high = ideal - 0.08 * (worst - ideal), worst + 0.3 * (worst - ideal)
     for limits, sign, place in ((axes.set_xlim, signs[0], 0), (axes.set_ylim, signs[1], 1)):
         limits(*sorted((sign * low[place], sign * high[place])))
-    for axis, metric in ((axes.set_xlabel, outcome.metrics[0]), (axes.set_ylabel, outcome.metrics[1])):
-        axis(f"{metric.quantity}, {'higher' if metric.higher_is_better else 'lower'} is better")
+    axes.set_xlabel(outcome.metrics[0].axis)
+    axes.set_ylabel(outcome.metrics[1].axis)
     axes.ticklabel_format(useOffset=False)
     entries: list[tuple[str, dict[str, object]]] = []
     for method, (color, shape) in _looks(outcome).items():

@@ -17,7 +17,6 @@ from torch import nn
 from equipoise.balance import LS
 from equipoise.errors import InputError, near_misses, refuse_unknown_options
 from equipoise.method import MethodSpec
-from equipoise.metrics import Metric
 from equipoise.objective import LossFunction, Objective
 from equipoise.optimizer import MultiTaskOptimizer
 from equipoise.pareto import ParetoSet, ParetoTraining, grid
@@ -216,11 +215,11 @@ def _sweep(setting: _Setting) -> tuple[list[dict[str, Any]], int]:
     points: list[Point] = []
     parameters = 0
     epochs = setting.epochs * sweep_times(setting.method)
+    metrics = [problem.metrics_of(task)[0] for task in problem.tasks]
     lattice = grid(max(2, setting.models), len(problem.tasks), inset=INSET).tolist()
     for number in range(setting.models):
-        metrics = _one_per_task(problem)
         if len(problem.tasks) == 2:
-            found = np.array([[_turned(metric, point["validation"][metric.name]) for metric in metrics] for point in points])
+            found = np.array([[metric.sign * point["validation"][metric.name] for metric in metrics] for point in points])
             weights = next_weights([point["preference"] for point in points], found.reshape(-1, 2))
         else:
             weights = lattice[number % len(lattice)]
@@ -309,11 +308,3 @@ def _pass(loader: Iterable[Any], epoch: int, model: nn.Module, training: Any, cl
 
 def _numbers(problem: Problem, values: Mapping[str, float]) -> dict[str, float]:
     return {metric.name: float(values[metric.name]) for metric in problem.metrics}
-
-
-def _one_per_task(problem: Problem) -> list[Metric]:
-    return [problem.metrics_of(task)[0] for task in problem.tasks]
-
-
-def _turned(metric: Metric, value: float) -> float:
-    return -value if metric.higher_is_better else value

@@ -57,6 +57,11 @@ higher_is_better=False, because Δm and the ranks depend on it
             object.__setattr__(self, "label", self.name)
 
     @property
+    def sign(self) -> float:
+        """What values are multiplied with so that lower is better: −1 where higher is."""
+        return -1.0 if self.higher_is_better else 1.0
+
+    @property
     def quantity(self) -> str:
         """Label and unit, as on an axis: ``left accuracy (%)``."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
@@ -65,6 +70,11 @@ higher_is_better=False, because Δm and the ranks depend on it
     def heading(self) -> str:
         """Label, unit and an arrow in the better direction, as over a column: ``left accuracy (%) ↑``."""
         return f"{self.quantity} {'↑' if self.higher_is_better else '↓'}"
+
+    @property
+    def axis(self) -> str:
+        """Label, unit and direction in words, as along an axis: ``left accuracy (%), higher is better``."""
+        return f"{self.quantity}, {'higher' if self.higher_is_better else 'lower'} is better"
 
 
 @dataclass(frozen=True)

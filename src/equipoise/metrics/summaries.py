@@ -49,7 +49,7 @@ def delta_m(
                 f'the baseline of metric "{metric.name}" is {base:g}, and a relative drop needs one that is finite and '
                 "not zero; leave this metric out of Δm or measure it differently"
             )
-        sign = -1.0 if metric.higher_is_better else 1.0
+        sign = metric.sign
         # Divided by the magnitude, so that below zero (a log-likelihood, say) worse still counts as a drop.
         # Of halves, because the difference of two huge numbers may be larger than any.
         drop = sign * (value - base) / abs(base) if abs(value) < 1e300 else sign * 2 * ((value / 2 - base / 2) / abs(base))
@@ -140,7 +140,7 @@ def mean_rank(results: Mapping[str, Mapping[str, float]], metrics: Iterable[Metr
 def _badness(value: float, metric: Metric) -> float:
     if math.isnan(value):
         return math.inf
-    return -value if metric.higher_is_better else value
+    return metric.sign * value
 
 
 def average_metric(results: Mapping[str, float], metrics: Iterable[Metric]) -> float:

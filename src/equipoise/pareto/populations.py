@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from equipoise.engine.reals import flat, shaped
 from equipoise.errors import InputError, NonFiniteError, UnknownMethodError, near_misses, refuse_unknown_options
 from equipoise.method import as_teleport, settled
-from equipoise.modules import RunningStatistics
+from equipoise.modules import RunningStatistics, evaluating
 from equipoise.objective import LossFunction, Objective
 from equipoise.options import checked, kinds_of
 from equipoise.pareto.sets import Evaluation, Front, mean_losses
@@ -220,14 +220,8 @@ class Population:
         judge = evaluate or mean_losses(self._losses, self.tasks)
         values = []
         for model in self.models:
-            modes = {module: module.training for module in model.modules()}
-            model.eval()
-            try:
-                with torch.no_grad():
-                    values.append({name: float(value) for name, value in judge(model, loader).items()})
-            finally:
-                for module, mode in modes.items():
-                    module.training = mode
+            with evaluating(model), torch.no_grad():
+                values.append({name: float(value) for name, value in judge(model, loader).items()})
         return Front(
             torch.full((len(values), max(1, len(self.tasks))), math.nan, dtype=torch.float64, device="cpu"), tuple(values)
         )

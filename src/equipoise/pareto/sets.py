@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from equipoise.errors import InputError, refuse_unknown_options
 from equipoise.method import read_options, settled
 from equipoise.metrics import Metric
+from equipoise.modules import evaluating
 from equipoise.objective import LossFunction, played
 from equipoise.options import checked, kinds_of
 from equipoise.pareto.families import FAMILIES, Family
@@ -42,7 +43,7 @@ class Front:
 
     def points(self, metrics: Sequence[str | Metric]) -> np.ndarray:
         """``[n, len(metrics)]``, lower is better in every entry: metrics of which higher is better are turned round."""
-        signs = [-1.0 if isinstance(own, Metric) and own.higher_is_better else 1.0 for own in metrics]
+        signs = [own.sign if isinstance(own, Metric) else 1.0 for own in metrics]
         names = [own.name if isinstance(own, Metric) else own for own in metrics]
         rows = [[sign * float(one[name]) for sign, name in zip(signs, names, strict=True)] for one in self.values]
         return np.array(rows, dtype=np.float64).reshape(-1, len(names))
@@ -204,18 +205,15 @@ class ParetoSet(nn.Module):
             if preferences is None
             else torch.as_tensor(preferences, dtype=torch.float64, device="cpu")
         )
-        before, modes = self.preference.clone(), {module: module.training for module in self.modules()}
-        self.eval()
+        before = self.preference.clone()
         values = []
         try:
-            with torch.no_grad():
+            with evaluating(self), torch.no_grad():
                 for row in rows:
                     found = self.prefer(row).play(lambda model: judge(model, loader))
                     values.append({name: float(value) for name, value in found.items()})
         finally:
             self.preference.copy_(before)
-            for module, mode in modes.items():
-                module.training = mode
         return Front(rows, tuple(values))
 
     def member(self, preference: Sequence[float] | Tensor | Mapping[str, float]) -> nn.Module:

@@ -113,7 +113,7 @@ def affinity_propagation(
                 joined = s[:, centers].argmax(axis=1)
                 joined[centers] = np.arange(len(centers))
                 clusters = [np.flatnonzero(joined == place) for place in range(len(centers))]
-                centers = np.array([own[s[np.ix_(own, own)].sum(axis=0).argmax()] for own in clusters])
+                centers = np.array([points[s[np.ix_(points, points)].sum(axis=0).argmax()] for points in clusters])
             return [cluster.tolist() for cluster in clusters]
     return None
 

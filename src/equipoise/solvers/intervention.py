@@ -62,10 +62,9 @@ def intervention_slope(
         0.0
     """
     weights, gates, ratios, cosines, norms = _intervene(gramian, thresholds, sharpness)
-    slope = np.zeros_like(gates)
     total = float(norms.sum())
     if total == 0.0:
-        return slope
+        return np.zeros_like(gates)
     shares = norms / total
     products = (cosines * shares[:, None]) * shares
     length = float(np.sqrt(max(float(weights @ products @ weights), 0.0)))
@@ -74,7 +73,7 @@ def intervention_slope(
     if length > 0.0:
         per_weight += magnitude * 2.0 * (length - 1.0) / length * (products @ weights)
     # w_j = 1 - Σ_{i≠j} gate_ij ratio_ij, and the gate's slope is k gate (1 - gate).
-    slope = -per_weight * ratios * sharpness * gates * (1.0 - gates)
+    slope: Array = -per_weight * ratios * sharpness * gates * (1.0 - gates)
     np.fill_diagonal(slope, 0.0)
     return slope
 

@@ -20,7 +20,7 @@ from equipoise.step.deciding import decide_weights
 from equipoise.step.finding import check_alike, find_shared
 from equipoise.step.report import StepReport
 from equipoise.step.seen import SeenLosses
-from equipoise.tasks import Loss
+from equipoise.tasks import Loss, by_graph
 
 __all__ = ["ByLosses"]
 
@@ -131,9 +131,7 @@ class ByLosses:
         for micro_batch in range(turn.source.micro_batches):
             reuse = first if micro_batch == 0 else None
             losses = context.named(evaluate(micro_batch)) if reuse is None else reuse
-            eager = [position for position, loss in losses.items() if isinstance(loss, Tensor)]
-            groups = [eager] if eager else []
-            groups += [[position] for position, loss in losses.items() if not isinstance(loss, Tensor)]
+            groups = by_graph(losses)
             for index, group in enumerate(groups):
                 if known:
                     values = [cast(Tensor, losses[position]) for position in group]

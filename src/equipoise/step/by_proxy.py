@@ -185,7 +185,7 @@ class ByProxy:
         return unscaled(found[order][:, order], ones, turn.scale), tuple(sorted(values))
 
     def _groups(self, losses: dict[int, Loss], eager: dict[int, Tensor] | None) -> list[dict[int, Tensor]]:
-        """The losses that share one graph, then the callables, which are evaluated one by one as the list is read."""
+        """The losses that share one graph, then each callable alone; all are evaluated."""
         context = self.context
         if eager is None:
             eager = {p: context.scalar(p, loss) for p, loss in losses.items() if isinstance(loss, Tensor)}

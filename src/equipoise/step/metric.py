@@ -67,24 +67,26 @@ class OptimizerMetric:
         return [self.inverse(parameter) for parameter in parameters]
 
     def _read(self, parameter: Tensor) -> Tensor | None:
-        held = self._groups.get(id(parameter))
-        if held is None:
-            return None
-        optimizer, group = held
-        divisor = _divisor(optimizer, group, optimizer.state.get(parameter) or {})
+        divisor = self._divisor_of(parameter)
         if divisor is None:
             return None
         found = divisor.to(torch.promote_types(divisor.dtype, torch.float32)).clamp(min=1e-30).reciprocal()
-        rate = float(group.get("lr", self._largest))
+        rate = float(self._groups[id(parameter)][1].get("lr", self._largest))
         return found if rate == self._largest else found * (rate / self._largest)
+
+    def _divisor_of(self, parameter: Tensor) -> Tensor | None:
+        """D of a parameter by its optimizer alone; ``None`` where that knows of none."""
+        if id(parameter) not in self._groups:
+            return None
+        optimizer, group = self._groups[id(parameter)]
+        return _divisor(optimizer, group, optimizer.state.get(parameter) or {})
 
     def _mean(self) -> float:
         """1/D where nothing is known of a parameter: of the mean of D where something is, or 1."""
         if self._usual is None:
             total, count = 0.0, 0
             for parameter in self._parameters:
-                optimizer, group = self._groups[id(parameter)]
-                divisor = _divisor(optimizer, group, optimizer.state.get(parameter) or {})
+                divisor = self._divisor_of(parameter)
                 if divisor is not None:
                     total += float(divisor.sum(dtype=torch.float64))
                     count += divisor.numel()

@@ -18,7 +18,7 @@ from equipoise.step.context import Context
 from equipoise.step.finding import find_shared
 from equipoise.step.seen import SeenLosses
 from equipoise.step.source import Batches, Source
-from equipoise.tasks import Loss, scalar
+from equipoise.tasks import Loss, by_graph, scalar
 
 __all__ = ["Perturbed", "perturbed"]
 
@@ -119,8 +119,7 @@ class Perturbed:
                 if micro_batch == 0:
                     find_shared(context, losses, self._source)
                 # Callables come last, one graph at a time: they may build on what the batch's other losses have in common.
-                eager = [position for position, loss in losses.items() if isinstance(loss, Tensor)]
-                groups = [eager] * bool(eager) + [[position] for position in losses if position not in eager]
+                groups = by_graph(losses)
                 for place, group in enumerate(groups):
                     self._take(total, losses, group, retain_graph=place < len(groups) - 1)
         context.gather(self._before)

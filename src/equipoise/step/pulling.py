@@ -19,7 +19,7 @@ from equipoise.errors import InputError
 from equipoise.modes import differentiable_twice, lacks_second_derivative, without_autocast
 from equipoise.step.context import Context, Turn
 from equipoise.step.seen import SeenLosses
-from equipoise.tasks import Loss
+from equipoise.tasks import Loss, by_graph
 
 __all__ = ["Pulling"]
 
@@ -127,10 +127,8 @@ class Pulling:
                         f"callables have inputs of their own. Leave its features= out"
                     )
                 features = None if recorder is None else self._cut(recorder.take(), losses)
-                eager = [position for position, loss in losses.items() if isinstance(loss, Tensor)]
                 # In the order of the first evaluation, or other random numbers would be drawn.
-                lazy = [[position] for position, loss in losses.items() if not isinstance(loss, Tensor)]
-                yield ([eager] if eager else []) + lazy, losses, features
+                yield by_graph(losses), losses, features
 
     def _cut(self, recorded: list[Tensor], losses: Mapping[int, Loss]) -> Cut:
         """Where the features are in the graphs of these losses."""

@@ -32,8 +32,8 @@ def front_picture(outcome: Outcome) -> Figure | None:
     figure, axes = single(7.6, 5.6)
     x, y = outcome.front
     means = {label: _mean(outcome, label) for label in dict.fromkeys((*sweep, *outcome.methods))}
-    axes.set_xlabel(_axis(x))
-    axes.set_ylabel(_axis(y))
+    axes.set_xlabel(x.axis)
+    axes.set_ylabel(y.axis)
     _baseline(outcome, axes)
     searched = [(trial.test.get(x.name, math.nan), trial.test.get(y.name, math.nan)) for trial in outcome.trials]
     axes.scatter(*_columns(searched), marker="x", s=20, color=_PALE, linewidths=0.9, zorder=2)
@@ -85,10 +85,6 @@ def _name_trials(
         chosen = free.index(True) if True in free else 0
         taken.append(centers[chosen])
         axes.annotate(name, point, xytext=places[chosen], textcoords="offset points", fontsize=8, color=_SWEEP, zorder=7)
-
-
-def _axis(metric: Metric) -> str:
-    return f"{metric.quantity}, {'higher' if metric.higher_is_better else 'lower'} is better"
 
 
 def _mean(outcome: Outcome, label: str) -> tuple[float, float]:
@@ -144,7 +140,7 @@ def _limits(outcome: Outcome, axes: Axes, searched: Sequence[tuple[float, float]
 
 def _front(axes: Axes, means: Sequence[tuple[float, float]], metrics: Sequence[Metric]) -> None:
     """The staircase through the points that no other one dominates, and what it dominates."""
-    signs = [-1.0 if metric.higher_is_better else 1.0 for metric in metrics]
+    signs = [metric.sign for metric in metrics]
     badness = [[sign * value for sign, value in zip(signs, point, strict=True)] for point in means]
     corners = sorted(badness[position] for position in pareto(badness))
     if not corners:

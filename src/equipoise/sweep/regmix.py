@@ -19,7 +19,7 @@ from equipoise.errors import InputError, require
 __all__ = ["MixtureRegression", "RegMix", "RegMixSampler", "random_mixtures"]
 
 MixtureRegression = Literal["boosting", "linear"]
-_LEAST = 2e-4  # no share is below: the released code's least share, which it sets to 0
+_LEAST = 2e-4  # smaller shares are raised to it; released code sets them to 0
 _PREFIX = "weights."
 
 
@@ -38,7 +38,7 @@ def random_mixtures(
         most: how often a domain may be seen more than its prior share; 15 in released code. No bound if left out.
 
     Returns:
-        ``[count, K]``, rows that sum to 1, no share below 2e-4.
+        ``[count, K]``, rows that sum to 1; shares below 2e-4 are raised to it before that.
 
     Raises:
         InputError: a prior that is none, or a bound that leaves hardly any mixture.

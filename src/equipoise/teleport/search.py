@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal, TypeAlias, get_args
@@ -12,11 +12,12 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from equipoise.engine.reals import flat
 from equipoise.errors import InputError
 from equipoise.modes import differentiable_twice, lacks_second_derivative, without_autocast
+from equipoise.modules import evaluating
 from equipoise.objective import Objective
 from equipoise.randomness import RandomState
 from equipoise.teleport.checks import check_number, check_whole
@@ -183,7 +184,7 @@ class Search:
             loss_scale: of a gradient scaler.
         """
         inner = self.optimizer(adaptation.factors, lr=training_lr if self.lr == "training" else self.lr)
-        with _mode(objective.model, self.sought.evaluation_mode):
+        with evaluating(objective.model) if self.sought.evaluation_mode else nullcontext():
             held = isinstance(batches, Sequence)
             seen = (_probe(objective, batch, joint) for batch in batches)
             probes = [probe if held else replace(probe, batch=None) for probe in seen]  # a whole training set is not held
@@ -399,18 +400,3 @@ def _pooled(probes: Sequence[_Probe]) -> Array:
     sums: Array = (np.stack([probe.reference for probe in probes]) * present).sum(0)
     means: Array = sums / present.sum(0).clip(min=1.0)
     return means
-
-
-@contextmanager
-def _mode(model: nn.Module, evaluation: bool) -> Iterator[None]:
-    """Evaluation mode for the body, if asked for; each module's own mode comes back."""
-    if not evaluation:
-        yield
-        return
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -179,8 +179,7 @@ class BayesAggMTL(OnFeatures, GradientBalancer):
             raise InputError(f"gamma, the prior's variance, must be positive and finite; got {gamma}")
         self._power = PerTask("power", power, least=0.0)
         self._noise = PerTask("noise", noise, least=0.0)
-        given = self._noise.given
-        if any(value == 0 for value in ([given] if isinstance(given, float) else given)):
+        if 0.0 in self._noise.values:
             raise InputError(f"noise, the variance of squared errors' targets, must be positive; got {noise}")
         if samples < 2:
             raise InputError(f"samples must be at least 2, for there is no variance otherwise; got {samples}")

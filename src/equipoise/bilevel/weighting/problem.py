@@ -49,6 +49,11 @@ class WeightProblem(BilevelProblem):
         """α ``[K]`` of a."""
         return free if self.raw else torch.softmax(free, 0)
 
+    @property
+    def present_weights(self) -> Tensor:
+        """α ``[K]`` of the present a, detached."""
+        return self.weights(self.upper_variables.tensors[0].detach())
+
     def losses_at(self, point: Point, batch: Any) -> dict[str, Tensor]:
         """The losses of the tasks that a training batch holds, at a point."""
         found: dict[str, Tensor] = self._play(lambda free, model, batch: self._training_losses(model, batch), point, batch)

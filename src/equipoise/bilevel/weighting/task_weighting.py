@@ -35,13 +35,12 @@ class _Learned(LossBalancer):
     depends_on_losses = False
 
     def __init__(self) -> None:
-        self.free: Tensor | None = None
-        self.raw = False
+        self.problem: WeightProblem | None = None
 
     def decide(self, observation: Observation) -> Tensor:
         """α of the tasks present."""
-        assert self.free is not None
-        return observation.of_present(self.free.detach() if self.raw else torch.softmax(self.free.detach(), 0))
+        assert self.problem is not None
+        return observation.of_present(self.problem.present_weights)
 
 
 class TaskWeighting:
@@ -168,7 +167,7 @@ class TaskWeighting:
         """The present weights by task; they sum to 1, but for Auto-λ's. Empty while the tasks are not known."""
         if self._solver is None:
             return {}
-        return dict(zip(self.objective.tasks.names, self._problem.weights(self._free.detach()).tolist(), strict=True))
+        return dict(zip(self.objective.tasks.names, self._problem.present_weights.tolist(), strict=True))
 
     @property
     def bilevel(self) -> BilevelReport | None:
@@ -311,16 +310,15 @@ class TaskWeighting:
             dtype = torch.promote_types(parameter.dtype.to_real(), torch.float32)
             initial = {**self.info.options, **self.options}.get("initial")
             free = torch.full((len(self.objective.tasks),), initial or 0.0, dtype=dtype, device=parameter.device)
-            self._problem = WeightProblem(self.objective, free, raw=initial is not None)
-            self._free = self._learned.free = free
-            self._learned.raw = self._problem.raw
+            self._free = free
+            self._problem = self._learned.problem = WeightProblem(self.objective, free, raw=initial is not None)
             self._adam = torch.optim.Adam([free], lr=self.lr)
             self._solver = self.info.solver(self._problem, self._adam, self.optimizer, self.scaler, **self.options)
         return self._solver
 
     def _together(self, solver: BilevelSolver, lower: Any, upper: Any) -> StepReport:
         """One outer step moves weights and model."""
-        weights = self._problem.weights(self._free.detach())
+        weights = self._problem.present_weights
         with self._clipped():
             solver.step(itertools.repeat(lower), upper)
         return self._report(weights)

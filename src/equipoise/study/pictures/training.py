@@ -71,7 +71,7 @@ def validation_picture(results: Results) -> Figure | None:
     """Each metric on the validation split; none where there is no such split."""
     panels = [
         (
-            f"{metric.quantity}, {'higher' if metric.higher_is_better else 'lower'} is better",
+            metric.axis,
             {name: results.curve(name, "validation", metric.name) for name in results.methods},
             results.baseline_curve(metric.task, "validation", metric.name),
         )
